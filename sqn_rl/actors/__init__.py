@@ -1,0 +1,1 @@
+"""Actors: how a Q-network becomes behaviour."""

@@ -1,0 +1,147 @@
+"""What recipes and parts there are, and the one door through which YAML has anything imported."""
+
+import difflib
+import inspect
+import os
+import re
+from collections.abc import Callable, Collection, Sequence
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from sqn_rl.errors import RecipeError
+from sqn_rl.provenance import Document, read
+
+RECIPE, TASK = "recipe", "task"
+
+ALLOWED = ("sqn_rl", "torchrl", "tensordict.nn", "torch.nn", "torch.optim")
+"""Where a part's class may live without the user's saying so."""
+
+
+def did_you_mean(name: str, among: Collection[str]) -> str:
+    """How to mend a wrong name: the nearest valid one, or all of them."""
+    if near := difflib.get_close_matches(name, among, n=1):
+        return f"did you mean `{near[0]}`?"
+    return f"there are: {', '.join(sorted(among))}" if among else ""
+
+
+class Catalogue:
+    """The trees of recipes and parts: ours, those of ``SQN_RL_PATH``, and those given here.
+
+    A tree is a folder with ``recipes/`` (one file a recipe, folders nest) and ``components/`` (one folder a slot, one
+    file a part), or one of the two. Where two trees have a file of one name, the user's wins.
+
+    Args:
+        config_dirs: further trees, as ``--config-dir`` gives them.
+        trust: modules whose classes may be built besides :data:`ALLOWED`, as ``--trust`` gives them; ``SQN_RL_TRUST``
+            adds to them.
+
+    Raises:
+        RecipeError: a tree does not exist, or has neither folder.
+    """
+
+    def __init__(self, config_dirs: Sequence[str | Path] = (), trust: Sequence[str] = ()) -> None:
+        further = [*config_dirs, *_from_environment("SQN_RL_PATH")]
+        self.trees = [_tree(Path(folder)) for folder in further] + [_own_tree()]
+        self.trusted = (*ALLOWED, *trust, *_from_environment("SQN_RL_TRUST"))
+        self.read = cache(self._read)
+
+    def groups(self) -> list[str]:
+        """The slots, ``task`` and ``recipe``: every folder of parts."""
+        slots = {
+            folder.name
+            for tree in self.trees
+            if (tree / "components").is_dir()
+            for folder in (tree / "components").iterdir()
+            if folder.is_dir()
+        }
+        return sorted(slots | {RECIPE})
+
+    def names(self, group: str) -> list[str]:
+        """The parts of a slot, or the recipes; nested ones as ``paper/pong``."""
+        return sorted(
+            {
+                path.relative_to(folder).with_suffix("").as_posix()
+                for folder in self._folders(group)
+                for path in folder.rglob("*.yaml")
+            }
+        )
+
+    def _read(self, group: str, name: str) -> Document:
+        """The YAML file of a part or recipe.
+
+        Raises:
+            RecipeError: there is none, or it is not YAML.
+        """
+        for folder in self._folders(group):
+            if (path := folder / f"{name}.yaml").is_file():
+                own = path.is_relative_to(_own_tree())
+                return read(path, path.relative_to(_own_tree()).as_posix() if own else str(path))
+        raise self.unknown(group, name)
+
+    def unknown(self, group: str, name: str, origin: str = "") -> RecipeError:
+        """The error of there being no such part or recipe."""
+        kind = "recipe" if group == RECIPE else f"{group} part"
+        return RecipeError(f"there is no {kind} `{name}`", origin, did_you_mean(name, self.names(group)))
+
+    def _folders(self, group: str) -> list[Path]:
+        relative = Path("recipes") if group == RECIPE else Path("components", group)
+        return [folder for tree in self.trees if (folder := tree / relative).is_dir()]
+
+    def resolve(self, target: Any, origin: str = "") -> Callable[..., Any]:
+        """Import what a part's ``_target_`` names: a public class or function, defined in a module that is allowed.
+
+        Nothing in YAML is imported but through here. Both the dotted path and the module that the object was defined
+        in must be allowed; of ``sqn_rl`` only the public names are.
+
+        Args:
+            target: the dotted path.
+            origin: where it is written, for the message.
+
+        Raises:
+            RecipeError: it may not be imported, or does not exist.
+        """
+
+        def refusal(why: str, mend: str = "") -> RecipeError:
+            return RecipeError(f"_target_: {target}: {why}", origin, mend)
+
+        if not isinstance(target, str) or not re.fullmatch(r"[a-zA-Z]\w*(\.[a-zA-Z]\w*)+", target):
+            raise refusal("not the dotted path of a public class or function")
+        module_name, _, name = target.rpartition(".")
+        if not self._allows(module_name):
+            top = module_name.partition(".")[0]
+            raise refusal(f"not in {', '.join(self.trusted)}", f"if you trust `{top}`: --trust {top} (or SQN_RL_TRUST)")
+        if module_name.partition(".")[0] == "sqn_rl":
+            public = {f"sqn_rl.{each}" for each in import_module("sqn_rl").__all__}
+            if target not in public:
+                raise refusal("not a public name of sqn_rl", did_you_mean(target, public))
+        try:
+            found = getattr(import_module(module_name), name)
+        except (ImportError, AttributeError) as error:
+            raise refusal(str(error)) from error
+        if not (inspect.isclass(found) or inspect.isfunction(found)) or "." in found.__qualname__:
+            raise refusal("not a class or function")
+        if not self._allows(found.__module__):
+            raise refusal(f"defined in {found.__module__}, which is not in {', '.join(self.trusted)}")
+        return found
+
+    def _allows(self, module: str) -> bool:
+        return any(module == allowed or module.startswith(f"{allowed}.") for allowed in self.trusted)
+
+
+def _from_environment(variable: str) -> list[str]:
+    return [item for item in os.environ.get(variable, "").split(os.pathsep) if item]
+
+
+def _own_tree() -> Path:
+    """In a wheel ``sqn_rl/_catalogue``; in a checkout the top-level folders beside ``sqn_rl``."""
+    package = Path(__file__).parent
+    installed = package / "_catalogue"
+    return installed if installed.is_dir() else package.parent
+
+
+def _tree(folder: Path) -> Path:
+    if not any((folder / name).is_dir() for name in ("recipes", "components")):
+        raise RecipeError(f"{folder}: no folder with recipes/ or components/ in it")
+    return folder

@@ -1,0 +1,116 @@
+"""What a recipe can say: the run-level settings with their ranges, and the slots."""
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any
+
+from sqn_rl.errors import SettingError
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place in the wiring that one part fills.
+
+    A part is built once all its required keywords are known. Those that only its user knows are ``given`` by the user:
+    such a part is handed on as a :func:`functools.partial` that waits for them, unless there are none.
+    """
+
+    name: str
+    gives: str
+    """What the later slots may ask for it by."""
+    given: tuple[str, ...] = ()
+    """The keywords that its user will give."""
+
+
+SLOTS = (
+    Slot("env", "make_env", given=("num_envs", "seed", "training")),
+    Slot("layers", "layer", given=("in_features", "out_features", "members")),
+    Slot("encoder", "encoder", given=("observation_shape", "layer")),
+    Slot("head", "head", given=("in_features", "n_actions", "layer")),
+    Slot("q_net", "q_net"),
+    Slot("temperature", "temperature"),
+    Slot("actor", "actor"),
+    Slot("loss", "loss"),
+    Slot("target_update", "target_update"),
+    Slot("optimizer", "optimizer", given=("params",)),
+    Slot("returns", "returns"),
+    Slot("replay", "replay"),
+    Slot("logger", "logger", given=("directory",)),
+)
+"""Every slot, in the order of building. A part may ask by keyword for what the slots before it give."""
+
+
+def _setting(check: Callable[[Any], bool], expected: str, default: Any = MISSING) -> Any:
+    return field(default=default, metadata={"check": check, "expected": expected})
+
+
+def _whole(least: int, what: str, default: Any = MISSING) -> Any:
+    return _setting(lambda value: value >= least, f"a whole number of {what}, at least {least}", default)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """The run-level settings: the same names in every recipe and on every command line.
+
+    Those without a default here get one from the task (``components/task/``). Whatever is counted is counted in
+    environment steps: agent decisions, over all environments.
+
+    Raises:
+        SettingError: a value has the wrong type or is out of range.
+    """
+
+    recipe: str = _setting(bool, "the name of a recipe")
+    steps: int = _whole(1, "environment steps")
+    """The budget."""
+    seed: int = _setting(lambda value: 0 <= value < 2**31, "a whole number in [0, 2^31)", 0)
+    """Of everything that is random."""
+    num_envs: int = _whole(1, "environments")
+    """Environments that step together."""
+    update_ratio: float = _setting(lambda value: 0 < value < math.inf, "a positive number of updates per step")
+    """Updates per environment step after the warm-up."""
+    batch_size: int = _whole(1, "transitions")
+    """Transitions per update."""
+    warmup_steps: int = _whole(0, "environment steps")
+    """Random actions and no updates until here."""
+    gamma: float = _setting(lambda value: 0 <= value <= 1, "a number in [0, 1]")
+    """γ, the discount per environment step."""
+    threads: int = _whole(1, "threads", 1)
+    """Of torch."""
+    device: str = _setting(lambda value: bool(re.fullmatch(r"cpu|(cuda|mps)(:\d+)?", value)), "cpu, cuda or mps", "cpu")
+    """Where the networks and the replay are."""
+    out: str | None = _setting(lambda value: value is None or bool(value), "a folder", None)
+    """The run directory; null: ``runs/<recipe>/<env>/<time>-s<seed>``."""
+    eval_every: int = _whole(0, "environment steps", 0)
+    """Evaluate at each multiple; 0: only at the end."""
+    eval_episodes: int = _whole(1, "games", 20)
+    """Games per evaluation."""
+    checkpoint_every: int = _whole(0, "environment steps", 0)
+    """Write the weights at each multiple; 0: only at the end."""
+    log_every: int = _whole(1, "environment steps", 1000)
+    """Write metrics at each multiple."""
+
+    def __post_init__(self) -> None:
+        for setting in fields(self):
+            value = convert(getattr(self, setting.name), setting.type)
+            if value is _WRONG or not setting.metadata["check"](value):
+                raise SettingError(setting.name, getattr(self, setting.name), setting.metadata["expected"])
+            object.__setattr__(self, setting.name, value)
+
+
+DEFAULTS: Mapping[str, Any] = {each.name: each.default for each in fields(Run) if each.default is not MISSING}
+"""The run-level settings that have a default of ours."""
+
+_WRONG = object()
+
+
+def convert(value: Any, kind: Any) -> Any:
+    """``value`` as a ``kind``, where that loses nothing: 1e5 is a whole number, 1 a number; else ``_WRONG``."""
+    if isinstance(value, bool) and kind is not bool:
+        return _WRONG
+    if kind is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if kind is float and isinstance(value, int):
+        return float(value)
+    return value if isinstance(value, kind) else _WRONG

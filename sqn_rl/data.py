@@ -1,0 +1,47 @@
+"""What passes between the rooms: one environment step, and one batch of replayed transitions.
+
+Legend: N environments, B sampled transitions; ``*S`` is the shape of one observation.
+"""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Step(NamedTuple):
+    """What N environments answer to N actions."""
+
+    observation: Tensor
+    """``[N, *S]``: where the next action is taken; of a new episode where ``ended``."""
+    next_observation: Tensor
+    """``[N, *S]``: the true successor of the action, never a reset observation."""
+    reward: Tensor
+    """``[N]`` float32: what the agent learns from (clipped, if the environment says so)."""
+    terminated: Tensor
+    """``[N]`` bool: the successor has no future; its value is not bootstrapped."""
+    truncated: Tensor
+    """``[N]`` bool: cut short by a time limit; the successor's value is bootstrapped."""
+    ended: Tensor
+    """``[N]`` bool: the game is over and was reset. Differs from ``terminated | truncated`` only where a
+    lost life counts as terminated for learning while the game goes on."""
+    score: Tensor
+    """``[N]`` float32: the reward as the game gave it, from which full-game returns are summed."""
+
+
+class Batch(NamedTuple):
+    """B transitions from the replay, with what the return estimator made of them."""
+
+    observation: Tensor
+    """``[B, *S]``."""
+    action: Tensor
+    """``[B]`` int64."""
+    reward: Tensor
+    """``[B]`` float32: ``Σ_{k<m} γ^k r_{t+k}``; with one-step returns the reward itself."""
+    next_observation: Tensor
+    """``[B, *S]``: the observation after those m steps."""
+    terminated: Tensor
+    """``[B]`` bool: that observation is terminal."""
+    discount: Tensor
+    """``[B]`` float32: ``γ^m``, before any masking by ``terminated``."""
+    index: Tensor
+    """``[B]`` int64: the transitions' places in the replay."""

@@ -1,0 +1,100 @@
+"""Any Gymnasium environment with a discrete action space."""
+
+import difflib
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium import spaces
+
+from sqn_rl.envs.base import BatchedEnv, Played
+from sqn_rl.errors import SettingError, require
+
+OBSERVATIONS = "Box, Discrete, MultiDiscrete, MultiBinary, and Tuples and Dicts of these"
+
+
+class GymEnv(BatchedEnv):
+    """N Gymnasium environments of one id, stepped one after the other.
+
+    Plain environments, not Gymnasium's vector ones: those lose the true final observation when they reset
+    themselves, and are slower for classic control.
+
+    Observations are flattened to one dimension as Gymnasium does it: a Discrete becomes one-hot, a Tuple or Dict
+    the concatenation of its parts. Bytes (uint8 that counts beyond 1) stay uint8, everything else becomes float32.
+
+    Args:
+        id: Gymnasium's name, with its version: "CartPole-v1".
+        kwargs: passed to ``gymnasium.make``: what the environment takes, or ``max_episode_steps``.
+        num_envs: N.
+        seed: see :class:`~sqn_rl.envs.base.BatchedEnv`.
+        training: makes no difference here: rewards and episodes are as Gymnasium gives them.
+
+    Raises:
+        SettingError: there is no such id, what it needs is not installed, ``kwargs`` do not fit it, its actions are
+            not Discrete, or its observations do not flatten.
+    """
+
+    def __init__(
+        self, *, id: str, kwargs: Mapping[str, Any] = {}, num_envs: int, seed: int, training: bool = True
+    ) -> None:
+        games = [_make(id, kwargs)]
+        space, actions = games[0].observation_space, games[0].action_space
+        require(isinstance(actions, spaces.Discrete), "id", id, f"discrete actions; its actions are {actions}")
+        require(_flattens(space), "id", id, f"observations of {OBSERVATIONS}; its observations are {space}")
+        flat = spaces.flatten_space(space)
+        as_bytes = flat.dtype == np.uint8 and flat.high.max() > 1
+        super().__init__(
+            name=id,
+            n_actions=int(actions.n),
+            observation_shape=flat.shape,
+            observation_dtype=torch.uint8 if as_bytes else torch.float32,
+            frame_skip=1,
+            num_envs=num_envs,
+            seed=seed,
+        )
+        self._games = games + [_make(id, kwargs) for _ in range(num_envs - 1)]
+        self._space, self._first_action, self._is_box = space, int(actions.start), isinstance(space, spaces.Box)
+
+    def _flatten(self, observation: Any) -> np.ndarray:
+        return observation.ravel() if self._is_box else spaces.flatten(self._space, observation)
+
+    def _restart_one(self, i: int, seed: int | None) -> np.ndarray:
+        return self._flatten(self._games[i].reset(seed=seed)[0])
+
+    def _play_one(self, i: int, action: int) -> Played:
+        observation, reward, terminated, truncated, _ = self._games[i].step(action + self._first_action)
+        ended = terminated or truncated
+        return Played(self._flatten(observation), reward, reward, terminated, truncated, ended)
+
+    def close(self, *, raise_if_closed: bool = True) -> None:
+        """Close every game, and whatever windows they opened."""
+        for game in self._games:
+            game.close()
+        super().close(raise_if_closed=raise_if_closed)
+
+
+def _make(id: str, kwargs: Mapping[str, Any]) -> gymnasium.Env:
+    """One environment, or the :class:`SettingError` that says how to mend its name, kwargs or installation."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # an old version's, or an old library's on import
+            return gymnasium.make(id, disable_env_checker=True, **kwargs)
+    except gymnasium.error.DependencyNotInstalled as error:
+        raise SettingError("id", id, f"it to be installed: `pip install 'sqn_rl[envs]'` brings Box2D ({error})") from error
+    except (gymnasium.error.Error, ModuleNotFoundError) as error:
+        near = difflib.get_close_matches(id, gymnasium.registry, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise SettingError("id", id, f"an id that Gymnasium knows{hint} ({error})") from error
+    except TypeError as error:
+        raise SettingError("kwargs", dict(kwargs), f"arguments that {id} takes ({error})") from error
+
+
+def _flattens(space: spaces.Space) -> bool:
+    """Whether ``space`` is one of those that :data:`OBSERVATIONS` names."""
+    if isinstance(space, spaces.Tuple | spaces.Dict):
+        parts = space.spaces.values() if isinstance(space, spaces.Dict) else space.spaces
+        return all(map(_flattens, parts))
+    return isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary)

@@ -1,0 +1,56 @@
+"""What can go wrong, as few kinds of error as there are kinds of mending."""
+
+
+class SqnError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class SettingError(SqnError, ValueError):
+    """A setting has a value that cannot work.
+
+    Args:
+        field: the argument's name, as the part's class and its YAML spell it.
+        value: what it was set to.
+        expected: what would have been accepted, as a noun phrase: "a number in (0, 1]".
+    """
+
+    def __init__(self, field: str, value: object, expected: str) -> None:
+        super().__init__(f"{field} = {value!r}: expected {expected}")
+        self.field, self.value, self.expected = field, value, expected
+
+
+class WiringError(SqnError, ValueError):
+    """Two parts do not fit each other.
+
+    Args:
+        consumer: the slot that needs something.
+        message: what it needs, and what is produced instead.
+    """
+
+    def __init__(self, consumer: str, message: str) -> None:
+        super().__init__(message)
+        self.consumer = consumer
+
+
+class NumericsError(SqnError, ArithmeticError):
+    """A number that must be finite is NaN or infinite."""
+
+
+def require(condition: bool, field: str, value: object, expected: str) -> None:
+    """Raise :class:`SettingError` for ``field`` unless ``condition`` holds."""
+    if not condition:
+        raise SettingError(field, value, expected)
+
+
+class RecipeError(SqnError):
+    """A recipe, a part's YAML or an override cannot be what its author meant.
+
+    Args:
+        message: what is wrong.
+        origin: where: ``recipes/x.yaml:12`` or ``command line: stpes=3``.
+        suggestion: how to mend it.
+    """
+
+    def __init__(self, message: str, origin: str = "", suggestion: str = "") -> None:
+        super().__init__("\n  ".join(part for part in (f"{origin}: {message}" if origin else message, suggestion) if part))
+        self.message, self.origin, self.suggestion = message, origin, suggestion

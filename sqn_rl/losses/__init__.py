@@ -1,0 +1,1 @@
+"""Losses, and the temperature that they learn."""

@@ -1,0 +1,30 @@
+"""The layer that every network is made of: an affine map for several networks at once."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class Dense(nn.Module):
+    """``y_n = x_n W_n + b_n`` for N networks in one batched matrix product.
+
+    Each network draws its own parameters, uniformly in ±1/√in_features, which is :class:`torch.nn.Linear`'s
+    scheme.
+
+    Args:
+        in_features: F.
+        out_features: G.
+        members: N, the number of networks. They share no parameter.
+    """
+
+    def __init__(self, in_features: int, out_features: int, *, members: int) -> None:
+        super().__init__()
+        self.members = members
+        bound = 1 / math.sqrt(in_features)
+        self.weight = nn.Parameter(torch.empty(members, in_features, out_features).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(members, 1, out_features).uniform_(-bound, bound))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, F]`` (one input for all networks) or ``[N, B, F]`` (or ``[1, B, F]``) → ``[N, B, G]``."""
+        return torch.baddbmm(self.bias, x.expand(self.members, -1, -1), self.weight)

@@ -1,0 +1,77 @@
+"""The soft Q-network: encoder, then head, for one network or for twins."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from tensordict import TensorDictBase
+from tensordict.nn import TensorDictModuleBase, dispatch
+from torch import Tensor, nn
+
+from sqn_rl.errors import WiringError, require
+
+
+class QNet(TensorDictModuleBase):
+    """N soft Q-networks ``Q_1 … Q_N`` over one observation, as one TensorDict module.
+
+    As a TensorDict module it reads ``observation`` (``[*, *S]``) and writes ``action_value`` (``[*, A]``), which
+    is ``Q_1``: the network that defines the policy (eq. 20). :meth:`values` gives all N.
+
+    Args:
+        encoder: makes the encoder from ``observation_shape`` and ``layer``; it must have ``out_features``.
+        head: makes the head from ``in_features``, ``n_actions`` and ``layer``.
+        layer: makes a layer from ``(in_features, out_features, members=)``.
+        observation_shape: S.
+        n_actions: A.
+        members: N; 2 for the paper's twins.
+        shared_encoder: one encoder under all heads, instead of one each.
+        in_keys: the observation's key.
+
+    Raises:
+        SettingError: ``members`` is not positive.
+        WiringError: a parameter of encoder or head was not made by ``layer``, so that twins would share it.
+    """
+
+    def __init__(
+        self,
+        *,
+        encoder: Callable[..., nn.Module],
+        head: Callable[..., nn.Module],
+        layer: Callable[..., nn.Module],
+        observation_shape: Sequence[int],
+        n_actions: int,
+        members: int,
+        shared_encoder: bool,
+        in_keys: Sequence[str] = ("observation",),
+    ) -> None:
+        super().__init__()
+        require(isinstance(members, int) and members > 0, "members", members, "a whole number of at least 1")
+        self.in_keys, self.out_keys = list(in_keys), ["action_value"]
+        self.observation_shape, self.n_actions, self.members = tuple(observation_shape), n_actions, members
+        encoders = 1 if shared_encoder else members
+        self.encoder = encoder(observation_shape=self.observation_shape, layer=partial(layer, members=encoders))
+        in_features = self.encoder.out_features
+        self.head = head(in_features=in_features, n_actions=n_actions, layer=partial(layer, members=members))
+        _require_own_parameters("encoder", self.encoder, encoders)
+        _require_own_parameters("head", self.head, members)
+
+    def values(self, observation: Tensor) -> Tensor:
+        """``Q_i(s, ·)`` of every network. ``[B, *S]`` → ``[N, B, A]``, reward units."""
+        return self.head(self.encoder(observation))
+
+    @dispatch
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """Write ``action_value`` = ``Q_1(s, ·)``, ``[*, A]``."""
+        observation = tensordict.get(self.in_keys[0])
+        lead = observation.shape[: observation.dim() - len(self.observation_shape)]
+        q_NBA = self.values(observation.reshape(-1, *self.observation_shape))
+        return tensordict.set(self.out_keys[0], q_NBA[0].reshape(*lead, self.n_actions))
+
+
+def _require_own_parameters(slot: str, part: nn.Module, members: int) -> None:
+    for name, module in part.named_modules():
+        if list(module.parameters(recurse=False)) and getattr(module, "members", None) != members:
+            raise WiringError(
+                slot,
+                f"{slot}: {type(part).__name__}.{name or 'parameters'} was not made by `layer`: all {members} networks "
+                f"would share its parameters. Make it with layer(in_features, out_features).",
+            )

@@ -1,0 +1,67 @@
+"""What a person sees while a run goes on: a bar on a terminal, plain lines elsewhere."""
+
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from sqn_rl.training import Reporter
+
+NUMBERS = "return {return_mean}  α {alpha}  entropy {entropy}  {steps_per_s} steps/s"
+
+
+class ProgressReporter(Reporter):
+    """Steps, return, α, entropy, steps/s and the time left.
+
+    Args:
+        steps: the budget, in environment steps.
+        console: where to write.
+    """
+
+    def __init__(self, steps: int, console: Console) -> None:
+        self._steps, self._console = steps, console
+        self._bar = Progress(
+            TextColumn("{task.completed:,}/{task.total:,}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.description}"),
+            TextColumn("left"),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("random actions", total=steps)
+
+    def __enter__(self) -> "ProgressReporter":
+        self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._bar.stop()
+
+    def metrics(self, row: dict[str, Any]) -> None:
+        """Move the bar, or print a line."""
+        speed = row["env_steps"] / row["wall_s"]
+        numbers = NUMBERS.format(
+            return_mean="–" if row["return_mean"] is None else f"{row['return_mean']:.1f}",
+            alpha=f"{row['alpha']:.3g}",
+            entropy=f"{row['entropy']:.3f}",
+            steps_per_s=f"{speed:,.0f}",
+        )
+        if self._console.is_terminal:
+            self._bar.update(self._task, completed=row["env_steps"], description=numbers)
+        else:
+            left = (self._steps - row["env_steps"]) / speed
+            self._say(f"{row['env_steps']:,}/{self._steps:,}  {numbers}  {left:,.0f} s left")
+
+    def evaluation(self, row: dict[str, Any]) -> None:
+        """Print the result."""
+        how = "greedy" if row["greedy"] else "sampled"
+        self._say(
+            f"evaluation at {row['env_steps']:,} steps: {row['mean']:.1f} ± {row['std']:.1f} "
+            f"(mean ± std of {row['episodes']} {how} games)"
+        )
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, highlight=False, soft_wrap=True)

@@ -1,0 +1,148 @@
+"""Where each value came from: YAML files read with their line numbers, and layers of them that remember."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf._utils import get_yaml_loader
+from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
+
+from sqn_rl.errors import RecipeError
+
+Values = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Document:
+    """One YAML file."""
+
+    shown: str
+    """Its path as messages show it."""
+    description: str
+    """The comment on its first line, up to two spaces."""
+    values: Values
+    """What it says, interpolations unresolved."""
+    lines: Mapping[str, int]
+    """The line of every value and list item, by dotted key: ``env.id``, ``defaults.1``."""
+
+    def origin(self, key: str) -> str:
+        """``recipes/x.yaml:12``; of the nearest enclosing value that has a line."""
+        while key not in self.lines and "." in key:
+            key = key.rpartition(".")[0]
+        return f"{self.shown}:{self.lines[key]}" if key in self.lines else self.shown
+
+
+def read(path: Path, shown: str) -> Document:
+    """Read a YAML file.
+
+    Args:
+        path: where it is.
+        shown: how messages call it.
+
+    Raises:
+        RecipeError: the file cannot be read, or is not a YAML mapping.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        loader = get_yaml_loader()(text)
+        node = loader.get_single_node()
+        values = {} if node is None else loader.construct_document(node)
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"cannot be read: {error}", shown) from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise RecipeError(f"not YAML: {error.problem}", f"{shown}:{mark.line + 1}" if mark else shown) from error
+    except yaml.YAMLError as error:
+        raise RecipeError(f"not YAML: {error}", shown) from error
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise RecipeError("not a mapping of names to values", shown, "write `name: value`, one a line")
+    comment = re.match(r"#\s*(.*?)(\s{2,}|\n|$)", text)
+    return Document(shown, comment[1] if comment else "", values, dict(_lines(node)))
+
+
+def _lines(node: yaml.Node | None, prefix: str = "") -> Iterator[tuple[str, int]]:
+    """Every key below ``node``, dotted, and its line, counted from 1."""
+    if isinstance(node, yaml.MappingNode):
+        children = [(key.value, key, value) for key, value in node.value]
+    elif isinstance(node, yaml.SequenceNode):
+        children = [(str(index), item, item) for index, item in enumerate(node.value)]
+    else:
+        return
+    for name, marked, child in children:
+        yield f"{prefix}{name}", marked.start_mark.line + 1
+        yield from _lines(child, f"{prefix}{name}.")
+
+
+class Layers:
+    """Nested values, laid over each other, and the origin of each. A later layer wins; mappings merge."""
+
+    def __init__(self) -> None:
+        self.values: Values = {}
+        self._origins: dict[str, str] = {}
+
+    def put(self, key: str, value: Any, origin: Callable[[str], str]) -> None:
+        """Lay ``value`` over what is at ``key`` (dotted; ``""`` is the root).
+
+        Args:
+            key: where.
+            value: what; a mapping is merged, anything else replaces.
+            origin: where the value at a dotted key came from.
+        """
+        if isinstance(value, dict) and (value or isinstance(self.get(key), dict)):
+            for name, child in value.items():
+                self.put(f"{key}.{name}" if key else name, child, origin)
+            return
+        self.drop(key)
+        *path, last = key.split(".")
+        parent = self.values
+        for name in path:
+            if not isinstance(parent.get(name), dict):
+                parent[name] = {}
+            parent = parent[name]
+        parent[last] = value
+        self._origins[key] = origin(key)
+
+    def drop(self, key: str) -> None:
+        """Forget what is at ``key``."""
+        path, _, last = key.rpartition(".")
+        parent = self.get(path)
+        if isinstance(parent, dict):
+            parent.pop(last, None)
+        self._origins = {k: o for k, o in self._origins.items() if k != key and not k.startswith(f"{key}.")}
+
+    def get(self, key: str) -> Any:
+        """What is at ``key``, unresolved; None where nothing is."""
+        value: Any = self.values
+        for name in key.split(".") if key else ():
+            value = value.get(name) if isinstance(value, dict) else None
+        return value
+
+    def origin(self, key: str) -> str:
+        """Where the value at ``key`` came from; of ``${lr}``, where ``lr`` came from."""
+        if isinstance(value := self.get(key), str) and (match := re.fullmatch(r"\$\{([\w.]+)\}", value)):
+            return self.origin(match[1])
+        if key not in self._origins and isinstance(value, dict) and value:
+            key = f"{key}.{next(iter(value))}"
+        while key not in self._origins and "." in key:
+            key = key.rpartition(".")[0]
+        return self._origins.get(key, "")
+
+    def resolved(self) -> Values:
+        """The values with every ``${name}`` replaced.
+
+        Raises:
+            RecipeError: an interpolation names nothing, or cannot be computed.
+        """
+        try:
+            return OmegaConf.to_container(OmegaConf.create(self.values), resolve=True)  # type: ignore[return-value]
+        except InterpolationKeyError as error:
+            key = str(error.full_key)
+            raise RecipeError(f"{key}: {self.get(key)} names no setting", self._origins.get(key, "")) from error
+        except (OmegaConfBaseException, RecursionError) as error:
+            key = str(getattr(error, "full_key", None) or "")
+            message = str(error).splitlines()[0]
+            raise RecipeError(f"{key}: {message}" if key else message, self._origins.get(key, "")) from error

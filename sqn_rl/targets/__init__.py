@@ -1,0 +1,1 @@
+"""Target updaters: how the target copies follow the online networks."""

@@ -1,0 +1,31 @@
+"""Periodic copies to the target networks."""
+
+import torch
+from torch import nn
+
+from sqn_rl.errors import require
+
+
+class Periodic:
+    """``Q̄_i ← Q_i`` after every ``every`` updates, as in DQN (Mnih et al. 2015).
+
+    Args:
+        loss: the loss with ``q_net`` and ``target_q_net``. Nothing is copied when this is made.
+        every: the period, in updates.
+
+    Raises:
+        SettingError: the period is not a positive whole number.
+    """
+
+    def __init__(self, *, loss: nn.Module, every: int) -> None:
+        require(isinstance(every, int) and every > 0, "every", every, "a whole number of updates, at least 1")
+        self.every = every
+        self.updates = 0
+        self._target, self._online = list(loss.target_q_net.parameters()), list(loss.q_net.parameters())
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Count one update, and copy when it is due."""
+        self.updates += 1
+        if self.updates % self.every == 0:
+            torch._foreach_copy_(self._target, self._online)

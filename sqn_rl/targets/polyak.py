@@ -1,0 +1,28 @@
+"""Polyak averaging of the target networks."""
+
+import torch
+from torch import nn
+
+from sqn_rl.errors import require
+
+
+class Polyak:
+    """``Q̄_i ← ρ Q̄_i + (1 − ρ) Q_i`` after every update, with ρ = 1 − τ  (line 18).
+
+    Args:
+        loss: the loss with ``q_net`` and ``target_q_net``. Nothing is copied when this is made.
+        tau: τ, in (0, 1].
+
+    Raises:
+        SettingError: τ is out of range.
+    """
+
+    def __init__(self, *, loss: nn.Module, tau: float) -> None:
+        require(0 < tau <= 1, "tau", tau, "a number in (0, 1]")
+        self.tau = tau
+        self._target, self._online = list(loss.target_q_net.parameters()), list(loss.q_net.parameters())
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Move the target networks once."""
+        torch._foreach_lerp_(self._target, self._online, self.tau)

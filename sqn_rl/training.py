@@ -1,0 +1,219 @@
+"""The training loop, which reads like Algorithm 1."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from sqn_rl import functional as F
+from sqn_rl.agent import Agent
+from sqn_rl.data import Step
+from sqn_rl.envs.base import BatchedEnv
+from sqn_rl.errors import require
+from sqn_rl.evaluation import Evaluation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How long, and how often what happens; everything counted in environment steps.
+
+    Raises:
+        SettingError: a value is out of range.
+    """
+
+    steps: int
+    """The budget: agent decisions over all environments."""
+    warmup_steps: int
+    """Uniformly random actions and no update until here."""
+    update_ratio: float
+    """Updates per environment step after the warm-up, kept exact whatever the number of environments."""
+    batch_size: int
+    """Transitions per update."""
+    seed: int
+    """Of the warm-up's random actions."""
+    log_every: int = 1000
+    """Metrics are written at each multiple."""
+    eval_every: int = 0
+    """Evaluate at each multiple, and at the end; 0: only at the end."""
+    checkpoint_every: int = 0
+    """Write the weights at each multiple, and at the end; 0: only at the end."""
+
+    def __post_init__(self) -> None:
+        require(self.steps > 0, "steps", self.steps, "at least 1 environment step")
+        require(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "0 or more environment steps")
+        require(self.update_ratio > 0, "update_ratio", self.update_ratio, "a positive number of updates per step")
+        require(self.batch_size > 0, "batch_size", self.batch_size, "at least 1 transition")
+
+    def updates_due(self, env_steps: int) -> int:
+        """How many updates there are to have been after this many environment steps."""
+        return int(max(0, env_steps - self.warmup_steps) * self.update_ratio)
+
+
+@dataclass
+class Counters:
+    """What the loop has done so far."""
+
+    env_steps: int = 0
+    """Agent decisions, over all environments."""
+    frames: int = 0
+    """Environment steps × frame skip."""
+    updates: int = 0
+    """Optimizer steps."""
+    episodes: int = 0
+    """Full games ended."""
+    wall_s: float = 0.0
+    """Seconds in the loop, without evaluations and checkpoints."""
+
+    def row(self) -> dict[str, Any]:
+        """For a log."""
+        return {**vars(self), "wall_s": round(self.wall_s, 3)}
+
+
+class Reporter:
+    """Is told what happens in a run. Every method does nothing here."""
+
+    def metrics(self, row: dict[str, Any]) -> None:
+        """Counters, losses, α, entropies, values and recent returns, every ``log_every`` steps."""
+
+    def episode(self, row: dict[str, Any]) -> None:
+        """A full game has ended."""
+
+    def evaluation(self, row: dict[str, Any]) -> None:
+        """An evaluation has ended."""
+
+    def checkpoint(self, agent: Agent, counters: Counters) -> None:
+        """It is time to write the weights."""
+
+
+def train(
+    agent: Agent,
+    env: BatchedEnv,
+    plan: Plan,
+    *,
+    evaluate: Callable[[], Evaluation] | None = None,
+    reporters: Sequence[Reporter] = (),
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Counters:
+    """Algorithm 1: act, store, and update, until the budget is spent or ``should_stop`` says so.
+
+    Args:
+        agent: the parts.
+        env: N environments.
+        plan: how long, and how often what.
+        evaluate: plays the evaluation games; None: no evaluation.
+        reporters: are told what happens.
+        should_stop: asked once a loop; a stop is clean, after whole updates, and writes a checkpoint.
+
+    Returns:
+        What was done.
+
+    Raises:
+        NumericsError: a loss is NaN or infinite.
+    """
+    counters, clock = Counters(), _Clock()
+    episodes = _Episodes(torch.zeros(env.num_envs), torch.zeros(env.num_envs, dtype=torch.int64))
+    generator = torch.Generator().manual_seed(plan.seed)
+    terms: Any = None
+    observation = env.begin()
+
+    while counters.env_steps < plan.steps and not should_stop():
+        agent.anneal(counters.env_steps)
+        if counters.env_steps < plan.warmup_steps:
+            action = torch.randint(env.n_actions, (env.num_envs,), generator=generator)
+        else:
+            action = agent.actor.act(observation)  # line 4
+        step = env.advance(action)  # line 5
+        agent.replay.extend(observation, action, step)  # line 6
+        observation = step.observation
+        before, now = counters.env_steps, counters.env_steps + env.num_envs
+        counters.env_steps, counters.frames = now, counters.frames + env.num_envs * env.frame_skip
+        episodes.record(step, counters, reporters)
+
+        while counters.updates < plan.updates_due(now):  # lines 8 to 19
+            terms = agent.update(agent.replay.sample(plan.batch_size))
+            counters.updates += 1
+
+        if terms is not None and _crosses(before, now, plan.log_every):
+            counters.wall_s = clock.seconds()
+            _tell(reporters, "metrics", counters.row() | measure(agent, terms) | episodes.row())
+        if now < plan.steps:
+            with clock.paused():
+                if evaluate and _crosses(before, now, plan.eval_every):
+                    _tell(reporters, "evaluation", {"env_steps": now} | evaluate().row())
+                if _crosses(before, now, plan.checkpoint_every):
+                    _tell(reporters, "checkpoint", agent, counters)
+
+    counters.wall_s = clock.seconds()
+    _tell(reporters, "checkpoint", agent, counters)
+    if evaluate and counters.env_steps >= plan.steps:
+        _tell(reporters, "evaluation", {"env_steps": counters.env_steps} | evaluate().row())
+    return counters
+
+
+def measure(agent: Agent, terms: Any) -> dict[str, Any]:
+    """What the last update says about the learner; reward units, nats, and off-greedy mass as a fraction."""
+    return {
+        "loss_q": terms.loss_q.item(),
+        "loss_alpha": terms.loss_alpha.item(),
+        "td_error": terms.td_error.abs().mean().item(),
+        "q_mean": terms.q.mean().item(),
+        "alpha": agent.temperature.alpha.item(),
+        "entropy": F.entropy(terms.log_pi).mean().item(),
+        "target_entropy": agent.temperature.target_entropy,
+        "off_greedy": F.off_greedy_mass(terms.log_pi).mean().item(),
+    }
+
+
+def _crosses(before: int, now: int, every: int) -> bool:
+    """Whether a multiple of ``every`` lies in (before, now]."""
+    return every > 0 and now // every > before // every
+
+
+def _tell(reporters: Sequence[Reporter], event: str, *what: Any) -> None:
+    for reporter in reporters:
+        getattr(reporter, event)(*what)
+
+
+class _Clock:
+    """Counts the seconds in which it is not paused."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+
+    def seconds(self) -> float:
+        return time.perf_counter() - self._started
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        at = time.perf_counter()
+        yield
+        self._started += time.perf_counter() - at
+
+
+@dataclass
+class _Episodes:
+    """Sums up full games while they are played."""
+
+    score: torch.Tensor
+    length: torch.Tensor
+    recent: deque[float] = field(default_factory=lambda: deque(maxlen=20))
+
+    def record(self, step: Step, counters: Counters, reporters: Sequence[Reporter]) -> None:
+        self.score += step.score
+        self.length += 1
+        if not step.ended.any():
+            return
+        for i in step.ended.nonzero().flatten().tolist():
+            counters.episodes += 1
+            self.recent.append(self.score[i].item())
+            row = {"env_steps": counters.env_steps, "return": self.score[i].item(), "length": int(self.length[i])}
+            _tell(reporters, "episode", row)
+        self.score[step.ended] = 0
+        self.length[step.ended] = 0
+
+    def row(self) -> dict[str, float | None]:
+        return {"return_mean": sum(self.recent) / len(self.recent) if self.recent else None}
