@@ -1,6 +1,5 @@
 from .actors.boltzmann import BoltzmannActor as BoltzmannActor
 from .agent import Agent as Agent
-from .compose import compose as compose
 from .data import Batch as Batch
 from .data import Step as Step
 from .envs.atari_ram import AtariRamEnv as AtariRamEnv
@@ -13,12 +12,14 @@ from .errors import SqnError as SqnError
 from .errors import WiringError as WiringError
 from .evaluation import Evaluation as Evaluation
 from .evaluation import evaluate as evaluate
+from .experiment import Experiment as Experiment
+from .experiment import compose as compose
+from .loggers import FilesLogger as FilesLogger
+from .loggers import TensorBoardLogger as TensorBoardLogger
 from .losses.sqn import SQNLoss as SQNLoss
 from .losses.temperature import AnnealedTemperature as AnnealedTemperature
 from .losses.temperature import FixedTemperature as FixedTemperature
 from .losses.temperature import LearnedTemperature as LearnedTemperature
-from .loggers import FilesLogger as FilesLogger
-from .loggers import TensorBoardLogger as TensorBoardLogger
 from .nets.dense import Dense as Dense
 from .nets.dueling_head import DuelingHead as DuelingHead
 from .nets.linear_head import LinearHead as LinearHead

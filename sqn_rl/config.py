@@ -114,3 +114,21 @@ def convert(value: Any, kind: Any) -> Any:
     if kind is float and isinstance(value, int):
         return float(value)
     return value if isinstance(value, kind) else _WRONG
+
+
+_KINDS = {bool: "true or false", (int, float): "a number", str: "a text", list: "a list", dict: "a mapping"}
+
+
+def conform(key: str, value: Any, example: Any) -> Any:
+    """``value``, if it is the kind of thing that ``example`` is; 1e5 becomes whole where the example is.
+
+    Raises:
+        SettingError: it is another kind of thing. Null goes with everything.
+    """
+    for kind, expected in _KINDS.items():
+        if value is not None and isinstance(example, kind):
+            if convert(value, kind) is _WRONG:
+                raise SettingError(key, value, f"{expected}, such as {example}")
+            whole = convert(value, int) if type(example) is int else _WRONG
+            return value if whole is _WRONG else whole
+    return value

@@ -9,11 +9,14 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 from omegaconf._utils import get_yaml_loader
-from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException
 
 from sqn_rl.errors import RecipeError
 
 Values = dict[str, Any]
+
+INTERPOLATION = re.compile(r"\$\{([\w.]+)\}")
+"""``${lr}``: a value that is another one."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +102,9 @@ class Layers:
         self.drop(key)
         *path, last = key.split(".")
         parent = self.values
-        for name in path:
+        for depth, name in enumerate(path, 1):
             if not isinstance(parent.get(name), dict):
+                self.drop(".".join(path[:depth]))
                 parent[name] = {}
             parent = parent[name]
         parent[last] = value
@@ -123,13 +127,21 @@ class Layers:
 
     def origin(self, key: str) -> str:
         """Where the value at ``key`` came from; of ``${lr}``, where ``lr`` came from."""
-        if isinstance(value := self.get(key), str) and (match := re.fullmatch(r"\$\{([\w.]+)\}", value)):
-            return self.origin(match[1])
-        if key not in self._origins and isinstance(value, dict) and value:
+        key = self.source(key)
+        while isinstance(value := self.get(key), dict) and value:
             key = f"{key}.{next(iter(value))}"
         while key not in self._origins and "." in key:
             key = key.rpartition(".")[0]
         return self._origins.get(key, "")
+
+    def source(self, key: str) -> str:
+        """The key whose value is meant by the one at ``key``: of ``${lr}`` it is ``lr``."""
+        seen = [key]
+        while isinstance(value := self.get(seen[-1]), str) and (match := INTERPOLATION.fullmatch(value)):
+            if match[1] in seen or self.get(match[1]) is None:
+                break
+            seen.append(match[1])
+        return seen[-1]
 
     def resolved(self) -> Values:
         """The values with every ``${name}`` replaced.
@@ -139,10 +151,7 @@ class Layers:
         """
         try:
             return OmegaConf.to_container(OmegaConf.create(self.values), resolve=True)  # type: ignore[return-value]
-        except InterpolationKeyError as error:
-            key = str(error.full_key)
-            raise RecipeError(f"{key}: {self.get(key)} names no setting", self._origins.get(key, "")) from error
         except (OmegaConfBaseException, RecursionError) as error:
-            key = str(getattr(error, "full_key", None) or "")
-            message = str(error).splitlines()[0]
-            raise RecipeError(f"{key}: {message}" if key else message, self._origins.get(key, "")) from error
+            key = self.source(str(getattr(error, "full_key", None) or ""))
+            message = f"{key} = {self.get(key)}: {str(error).splitlines()[0]}"
+            raise RecipeError(message, self.origin(key)) from error

@@ -97,6 +97,7 @@ def train(
     evaluate: Callable[[], Evaluation] | None = None,
     reporters: Sequence[Reporter] = (),
     should_stop: Callable[[], bool] = lambda: False,
+    counters: Counters | None = None,
 ) -> Counters:
     """Algorithm 1: act, store, and update, until the budget is spent or ``should_stop`` says so.
 
@@ -107,14 +108,15 @@ def train(
         evaluate: plays the evaluation games; None: no evaluation.
         reporters: are told what happens.
         should_stop: asked once a loop; a stop is clean, after whole updates, and writes a checkpoint.
+        counters: where to count, for whoever wants to know how far it came if it raises.
 
     Returns:
-        What was done.
+        The counters.
 
     Raises:
         NumericsError: a loss is NaN or infinite.
     """
-    counters, clock = Counters(), _Clock()
+    counters, clock = counters or Counters(), _Clock()
     episodes = _Episodes(torch.zeros(env.num_envs), torch.zeros(env.num_envs, dtype=torch.int64))
     generator = torch.Generator().manual_seed(plan.seed)
     terms: Any = None
@@ -137,8 +139,8 @@ def train(
             terms = agent.update(agent.replay.sample(plan.batch_size))
             counters.updates += 1
 
-        if terms is not None and _crosses(before, now, plan.log_every):
-            counters.wall_s = clock.seconds()
+        counters.wall_s = clock.seconds()
+        if terms is not None and (_crosses(before, now, plan.log_every) or now >= plan.steps):
             _tell(reporters, "metrics", counters.row() | measure(agent, terms) | episodes.row())
         if now < plan.steps:
             with clock.paused():
@@ -147,7 +149,6 @@ def train(
                 if _crosses(before, now, plan.checkpoint_every):
                     _tell(reporters, "checkpoint", agent, counters)
 
-    counters.wall_s = clock.seconds()
     _tell(reporters, "checkpoint", agent, counters)
     if evaluate and counters.env_steps >= plan.steps:
         _tell(reporters, "evaluation", {"env_steps": counters.env_steps} | evaluate().row())

@@ -1,6 +1,6 @@
 """Atari games seen through the 128 bytes of the console's memory."""
 
-import difflib
+from functools import partial
 
 import ale_py
 import numpy as np
@@ -8,8 +8,8 @@ import torch
 from ale_py import roms
 from ale_py.env import AtariEnv
 
-from sqn_rl.envs.base import BatchedEnv, Played
-from sqn_rl.errors import SettingError, require
+from sqn_rl.envs.base import BatchedEnv, Played, did_you_mean
+from sqn_rl.errors import require
 
 
 class AtariRamEnv(BatchedEnv):
@@ -48,30 +48,35 @@ class AtariRamEnv(BatchedEnv):
     ) -> None:
         _require_playable(game)
         require(0 <= sticky_actions < 1, "sticky_actions", sticky_actions, "a probability in [0, 1)")
-        require(frame_skip >= 1, "frame_skip", frame_skip, "a positive integer")
-        require(max_frames is None or max_frames >= 1, "max_frames", max_frames, "a positive integer, or null")
-        ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # or each console prints a banner
-        games = [
-            AtariEnv(
-                game,
-                obs_type="ram",
-                frameskip=frame_skip,
-                repeat_action_probability=sticky_actions,
-                full_action_space=False,
-                max_num_frames_per_episode=max_frames,
-            )
-            for _ in range(num_envs)
-        ]
+        require(_positive(frame_skip), "frame_skip", frame_skip, "a positive integer")
+        require(
+            max_frames is None or _positive(max_frames),
+            "max_frames",
+            max_frames,
+            "a positive integer or null",
+        )
+        ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # else each console prints a banner
+        make = partial(
+            AtariEnv,
+            game,
+            obs_type="ram",
+            frameskip=frame_skip,
+            repeat_action_probability=sticky_actions,
+            full_action_space=False,
+            max_num_frames_per_episode=max_frames,
+        )
+        first = make()
         super().__init__(
             name=f"{game}-ram",
-            n_actions=int(games[0].action_space.n),
-            observation_shape=games[0].observation_space.shape,
+            n_actions=int(first.action_space.n),
+            observation_shape=first.observation_space.shape,
             observation_dtype=torch.uint8,
             frame_skip=frame_skip,
             num_envs=num_envs,
             seed=seed,
         )
-        self._games, self._lives = games, [0] * num_envs
+        self._games = [first, *(make() for _ in range(num_envs - 1))]
+        self._lives = [0] * num_envs
         self._clip_reward, self._life_loss = clip_reward and training, life_loss and training
 
     def _restart_one(self, i: int, seed: int | None) -> np.ndarray:
@@ -85,7 +90,7 @@ class AtariRamEnv(BatchedEnv):
         self._lives[i] = info["lives"]
         return Played(
             observation,
-            reward=float(np.sign(score)) if self._clip_reward else score,
+            reward=(score > 0) - (score < 0) if self._clip_reward else score,
             score=score,
             terminated=terminated or (self._life_loss and lost_life),
             truncated=truncated,
@@ -93,12 +98,13 @@ class AtariRamEnv(BatchedEnv):
         )
 
 
+def _positive(number: object) -> bool:
+    return isinstance(number, int) and number >= 1
+
+
 def _require_playable(game: str) -> None:
-    """Refuse what ALE cannot load, which it would answer by ending the process."""
+    """Refuse what ALE cannot play: it would end the process."""
     names = roms.get_all_rom_ids()
-    if game not in names:
-        near = difflib.get_close_matches(game, names, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise SettingError("game", game, f"the snake_case name of a game that ale-py ships{hint}")
+    require(game in names, "game", game, f"a game of ale-py's, in snake_case{did_you_mean(game, names)}")
     playable = ale_py.ALEInterface.isSupportedROM(roms.get_rom_path(game)) is not None
-    require(playable, "game", game, "a game that ALE plays with one player; this one is for two")
+    require(playable, "game", game, "a game whose rules ALE knows; of this one ale-py ships only the ROM")

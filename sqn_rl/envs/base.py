@@ -6,6 +6,7 @@ calls ``reset`` and ``step`` and says itself what to start anew. Use the one pai
 Legend: N environments; ``*S`` is the shape of one observation.
 """
 
+import difflib
 from abc import abstractmethod
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -32,12 +33,19 @@ class Played(NamedTuple):
     ended: bool
 
 
+def did_you_mean(name: object, names: Iterable[str]) -> str:
+    """The nearest of ``names``, whatever its case, as the end of an error message; empty if none is near."""
+    by_lower = {known.lower(): known for known in names}
+    near = difflib.get_close_matches(str(name).lower(), by_lower, 1)
+    return f"; did you mean {by_lower[near[0]]!r}?" if near else ""
+
+
 class BatchedEnv(EnvBase):
     """N games of one kind, stepped together; abstract: a family of games says how one of them is played.
 
     As a TorchRL environment its batch size is ``[N]``. It reads ``action`` (``[N]`` int64) and writes
     ``observation`` (``[N, *S]``), ``reward`` (``[N, 1]``, what to learn from), ``done``, ``terminated`` and
-    ``truncated`` (``[N, 1]``). TorchRL resets what is done; where that was only a lost life, the game goes on.
+    ``truncated`` (``[N, 1]``). Where it resets what was only a lost life, the game goes on.
 
     Args:
         name: what run directories and titles call it.
@@ -70,7 +78,9 @@ class BatchedEnv(EnvBase):
         super().__init__(device="cpu", batch_size=(num_envs,))
         self.name, self.num_envs, self.n_actions, self.frame_skip = name, num_envs, n_actions, frame_skip
         self.observation_shape, self.observation_dtype = observation_shape, observation_dtype
-        self._numpy_dtype = torch.empty(0, dtype=observation_dtype).numpy().dtype
+        self._observation = torch.zeros(num_envs, *observation_shape, dtype=observation_dtype)
+        self._goes_on = torch.zeros(num_envs, dtype=torch.bool)
+        self._numpy_dtype = self._observation.numpy().dtype
         self._set_seed(seed)
 
         flag = Categorical(2, shape=(num_envs, 1), dtype=torch.bool)
@@ -90,8 +100,7 @@ class BatchedEnv(EnvBase):
 
     def begin(self) -> Tensor:
         """Start every game anew. Returns the first observations, ``[N, *S]``."""
-        empty = torch.empty(self.num_envs, *self.observation_shape, dtype=self.observation_dtype)
-        return self._restart(empty, range(self.num_envs))
+        return self._restart(torch.empty_like(self._observation), range(self.num_envs))
 
     def advance(self, action_N: Tensor) -> Step:
         """Play one action in every game, and start anew those that ended.
@@ -108,16 +117,18 @@ class BatchedEnv(EnvBase):
         return step._replace(observation=self._restart(step.next_observation.clone(), ended))
 
     def _play(self, action_N: Tensor) -> tuple[Step, list[int]]:
-        """Play one action in every game: the step, with every ``observation`` the successor, and who ended."""
-        n, over = self.num_envs, list[int]()
+        """Play one action everywhere: the step, its ``observation`` still the successor, and who ended."""
+        n = self.num_envs
         observation = np.empty((n, *self.observation_shape), self._numpy_dtype)
         reward, score = np.empty((2, n), np.float32)
         terminated, truncated, ended = np.empty((3, n), np.bool_)
+        over: list[int] = []
         for i, action in enumerate(action_N.tolist()):
-            observation[i], reward[i], score[i], dead, cut, ended[i] = played = self._play_one(i, action)
-            terminated[i], truncated[i] = dead, cut and not dead
-            if played.ended:
+            game = self._play_one(i, action)
+            observation[i], reward[i], score[i], terminated[i], truncated[i], ended[i] = game
+            if game.ended:
                 over.append(i)
+        truncated &= ~terminated  # a time limit does not give back a future
         successor = torch.from_numpy(observation)
         rest = map(torch.from_numpy, (reward, terminated, truncated, ended, score))
         return Step(successor, successor, *rest), over
@@ -147,9 +158,9 @@ class BatchedEnv(EnvBase):
         if which is None:
             self._observation = self.begin()
         else:
-            rows = (which.squeeze(-1) & ~self._goes_on).nonzero().flatten().tolist()
+            rows = (which.reshape(-1) & ~self._goes_on).nonzero().flatten().tolist()
             self._observation = self._restart(self._observation.clone(), rows)
-        no = torch.zeros(self.num_envs, dtype=torch.bool)
+        self._goes_on = no = torch.zeros_like(self._goes_on)
         return self._tensordict(self._observation, no, no)
 
     def _tensordict(

@@ -1,6 +1,5 @@
 """Any Gymnasium environment with a discrete action space."""
 
-import difflib
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +9,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
-from sqn_rl.envs.base import BatchedEnv, Played
+from sqn_rl.envs.base import BatchedEnv, Played, did_you_mean
 from sqn_rl.errors import SettingError, require
 
 OBSERVATIONS = "Box, Discrete, MultiDiscrete, MultiBinary, and Tuples and Dicts of these"
@@ -22,8 +21,8 @@ class GymEnv(BatchedEnv):
     Plain environments, not Gymnasium's vector ones: those lose the true final observation when they reset
     themselves, and are slower for classic control.
 
-    Observations are flattened to one dimension as Gymnasium does it: a Discrete becomes one-hot, a Tuple or Dict
-    the concatenation of its parts. Bytes (uint8 that counts beyond 1) stay uint8, everything else becomes float32.
+    Observations are flattened to one dimension, as Gymnasium does it: a Discrete becomes one-hot, a Tuple or
+    Dict the concatenation of its parts. Bytes (uint8 that counts beyond 1) stay uint8; all else is float32.
 
     Args:
         id: Gymnasium's name, with its version: "CartPole-v1".
@@ -33,21 +32,21 @@ class GymEnv(BatchedEnv):
         training: makes no difference here: rewards and episodes are as Gymnasium gives them.
 
     Raises:
-        SettingError: there is no such id, what it needs is not installed, ``kwargs`` do not fit it, its actions are
-            not Discrete, or its observations do not flatten.
+        SettingError: there is no such id, what it needs is not installed, ``kwargs`` do not fit, its actions
+            are not Discrete, or its observations are none of the above.
     """
 
     def __init__(
         self, *, id: str, kwargs: Mapping[str, Any] = {}, num_envs: int, seed: int, training: bool = True
     ) -> None:
-        games = [_make(id, kwargs)]
-        space, actions = games[0].observation_space, games[0].action_space
-        require(isinstance(actions, spaces.Discrete), "id", id, f"discrete actions; its actions are {actions}")
-        require(_flattens(space), "id", id, f"observations of {OBSERVATIONS}; its observations are {space}")
+        first = _make(id, kwargs)
+        space, actions = first.observation_space, first.action_space
+        require(isinstance(actions, spaces.Discrete), "id", id, f"Discrete actions; it has {actions}")
+        require(_flattens(space), "id", id, f"observations of {OBSERVATIONS}; it has {space}")
         flat = spaces.flatten_space(space)
         as_bytes = flat.dtype == np.uint8 and flat.high.max() > 1
         super().__init__(
-            name=id,
+            name=first.spec.id,
             n_actions=int(actions.n),
             observation_shape=flat.shape,
             observation_dtype=torch.uint8 if as_bytes else torch.float32,
@@ -55,8 +54,9 @@ class GymEnv(BatchedEnv):
             num_envs=num_envs,
             seed=seed,
         )
-        self._games = games + [_make(id, kwargs) for _ in range(num_envs - 1)]
-        self._space, self._first_action, self._is_box = space, int(actions.start), isinstance(space, spaces.Box)
+        self._games = [first, *(_make(id, kwargs) for _ in range(num_envs - 1))]
+        self._space, self._first_action = space, int(actions.start)
+        self._is_box = isinstance(space, spaces.Box)
 
     def _flatten(self, observation: Any) -> np.ndarray:
         return observation.ravel() if self._is_box else spaces.flatten(self._space, observation)
@@ -77,19 +77,19 @@ class GymEnv(BatchedEnv):
 
 
 def _make(id: str, kwargs: Mapping[str, Any]) -> gymnasium.Env:
-    """One environment, or the :class:`SettingError` that says how to mend its name, kwargs or installation."""
+    """One environment, or the :class:`SettingError` that says how to mend name, kwargs or installation."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # an old version's, or an old library's on import
+            warnings.simplefilter("ignore", DeprecationWarning)  # old versions, and old libraries on import
             return gymnasium.make(id, disable_env_checker=True, **kwargs)
-    except gymnasium.error.DependencyNotInstalled as error:
-        raise SettingError("id", id, f"it to be installed: `pip install 'sqn_rl[envs]'` brings Box2D ({error})") from error
-    except (gymnasium.error.Error, ModuleNotFoundError) as error:
-        near = difflib.get_close_matches(id, gymnasium.registry, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise SettingError("id", id, f"an id that Gymnasium knows{hint} ({error})") from error
-    except TypeError as error:
-        raise SettingError("kwargs", dict(kwargs), f"arguments that {id} takes ({error})") from error
+    except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
+        expected = f"what it needs to be installed: pip install 'sqn_rl[envs]' brings Box2D ({error})"
+        raise SettingError("id", id, expected) from error
+    except gymnasium.error.Error as error:
+        expected = f"an id that Gymnasium knows{did_you_mean(id, gymnasium.registry)} ({error})"
+        raise SettingError("id", id, expected) from error
+    except (TypeError, ValueError, LookupError, AssertionError) as error:
+        raise SettingError("kwargs", dict(kwargs), f"what {id} takes ({error!r})") from error
 
 
 def _flattens(space: spaces.Space) -> bool:

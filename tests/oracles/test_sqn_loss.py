@@ -15,13 +15,11 @@ from torch import Tensor
 
 from sqn_rl.data import Batch
 from sqn_rl.losses.sqn import SQNLoss
-from sqn_rl.losses.temperature import AnnealedTemperature, FixedTemperature, LearnedTemperature, Temperature
+from sqn_rl.losses.temperature import FixedTemperature, LearnedTemperature, Temperature
 from sqn_rl.nets.dense import Dense
 from sqn_rl.nets.linear_head import LinearHead
 from sqn_rl.nets.mlp import MLP
 from sqn_rl.nets.q_net import QNet
-from sqn_rl.targets.periodic import Periodic
-from sqn_rl.targets.polyak import Polyak
 
 LN2 = math.log(2)
 ALPHA, GAMMA = 0.75, 0.5
@@ -353,30 +351,7 @@ def test_property_7_only_a_terminated_step_ignores_the_next_state(
     assert_close(y_B[batch.terminated], batch.reward[batch.terminated])
 
 
-# --- the temperature's step (lines 15 and 16) --------------------------------------------------------------
-
-
-def descend(temperature: LearnedTemperature | AnnealedTemperature, entropy_B: Tensor, lr: float) -> float:
-    """One descent step on L_α; returns the new α."""
-    optimizer = torch.optim.SGD(temperature.parameters(), lr=lr)
-    temperature.loss(entropy_B).backward()
-    optimizer.step()
-    temperature.refresh()
-    return temperature.alpha.item()
-
-
-@pytest.mark.parametrize(
-    ("optimise", "wanted"),
-    [
-        # L = α (H − H̄) = α (1 − 1/4): d/d log α = 3/2 at α = 2, so log α falls by .15
-        ("log_alpha", 2 * math.exp(-0.15)),
-        # d/dα = 3/4: α falls by .075
-        ("alpha", 1.925),
-    ],
-)
-def test_alpha_step_worked_by_hand(optimise: str, wanted: float) -> None:
-    temperature = learned(initial=2.0, target_entropy=0.25, optimise=optimise)
-    assert descend(temperature, torch.tensor([0.5, 1.5]), lr=0.1) == pytest.approx(wanted, rel=1e-14)
+# --- the step on L_α (lines 15 and 16) ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("optimise", ["log_alpha", "alpha"])
@@ -389,78 +364,3 @@ def test_alpha_rises_where_the_policy_is_too_certain_and_falls_where_it_is_too_r
         optimizer.step()
         loss.temperature.refresh()
         assert (loss.temperature.alpha.item() - ALPHA) * direction > 0.01
-
-
-@pytest.mark.parametrize("optimise", ["log_alpha", "alpha"])
-def test_alpha_is_clamped_after_the_step(optimise: str) -> None:
-    settings = {"minimum": 0.5, "maximum": 1.0, "target_entropy": 0.5, "optimise": optimise}
-    certain, uniform = torch.zeros(1), torch.full((1,), math.log(3))
-    assert descend(learned(**settings), uniform, lr=100) == pytest.approx(0.5, rel=1e-14)
-    temperature = learned(**settings)
-    assert descend(temperature, certain, lr=100) == pytest.approx(1.0, rel=1e-14)
-    # the parameter was clamped, not only what is read: from the limit one small step is a small step
-    temperature.zero_grad()
-    assert 0.9 < descend(temperature, uniform, lr=1e-2) < 1.0
-
-
-def test_target_entropy_in_nats_or_as_a_fraction_of_log_a() -> None:
-    assert learned(target_entropy=0.25).target_entropy == 0.25
-    fraction = learned(target_entropy=None, target_entropy_fraction=0.5)
-    assert fraction.target_entropy == pytest.approx(0.5 * math.log(3), rel=1e-15)
-
-
-def test_annealed_target_entropy_falls_linearly_and_is_what_alpha_follows() -> None:
-    limits = {"lr": 1e-2, "minimum": 1e-3, "maximum": 1e3, "optimise": "alpha", "n_actions": 3}
-    temperature = AnnealedTemperature(initial=2.0, start=1.0, end=0.2, over=0.5, steps=1000, **limits)
-    for env_steps, wanted in [(0, 1.0), (250, 0.6), (500, 0.2), (1000, 0.2)]:  # done after half of 1000 steps
-        temperature.anneal(env_steps)
-        assert temperature.target_entropy == pytest.approx(wanted, rel=1e-14)
-    # L = α (0.7 − 0.2): α falls by .05
-    assert descend(temperature, torch.tensor([0.7]), lr=0.1) == pytest.approx(1.95, rel=1e-14)
-
-
-def test_fixed_temperature_stays() -> None:
-    temperature = FixedTemperature(alpha=0.3)
-    assert temperature.loss(torch.tensor([1.0])).item() == 0
-    temperature.refresh()
-    assert temperature.alpha.item() == 0.3
-    assert not list(temperature.parameters())
-
-
-# --- the target networks' step (line 18) -------------------------------------------------------------------
-
-
-def set_all(q_net: QNet, value: float) -> None:
-    with torch.no_grad():
-        for parameter in q_net.parameters():
-            parameter.fill_(value)
-
-
-def values_of(q_net: QNet) -> set[float]:
-    return {x for parameter in q_net.parameters() for x in parameter.flatten().tolist()}
-
-
-def test_polyak_moves_the_target_a_fraction_tau_of_the_way() -> None:
-    loss = make_loss()
-    set_all(loss.target_q_net, 4.0)
-    set_all(loss.q_net, 8.0)
-    updater = Polyak(loss=loss, tau=0.25)
-    assert values_of(loss.target_q_net) == {4}  # nothing is copied when it is made
-    updater.step()
-    assert values_of(loss.target_q_net) == {5}  # 3/4 · 4 + 1/4 · 8
-    updater.step()
-    assert values_of(loss.target_q_net) == {5.75}  # 3/4 · 5 + 1/4 · 8
-    assert values_of(loss.q_net) == {8}
-
-
-def test_periodic_copies_after_every_third_update() -> None:
-    loss = make_loss()
-    set_all(loss.target_q_net, 4.0)
-    updater = Periodic(loss=loss, every=3)
-    seen = []
-    for update in range(7):
-        set_all(loss.q_net, 10.0 + update)
-        updater.step()
-        seen.append(values_of(loss.target_q_net))
-    assert seen == [{4}, {4}, {12}, {12}, {12}, {15}, {15}]
-    assert values_of(loss.q_net) == {16}

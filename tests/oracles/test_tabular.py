@@ -1,8 +1,8 @@
 """Property 4: on a small MDP the real loss, iterated, reaches the soft-optimal Q, and its backup contracts.
 
 The network is a table. An MLP without hidden layers passes a one-hot state on, and the linear head's
-``weight[i, s, a]`` is then Q_i(s, a), its bias being held at zero. The batch holds every (s, a, s') with weight
-P(s'|s, a), so that L_Q is quadratic with the curvature 2 / rows in every entry: one gradient step of rows / 2
+``weight[i, s, a]`` is then Q_i(s, a), its bias being held at zero. The batch holds every (s, a, s'), weighted
+by P(s'|s, a), so that L_Q is quadratic with curvature 2 / rows in every entry: a gradient step of rows / 2
 solves it.
 """
 
@@ -91,7 +91,7 @@ def iterate(loss: SQNLoss, target_update: Periodic | Polyak, updates: int) -> np
 
 
 # The first exact step makes the twins equal in every living state, and a full target update makes the online
-# networks equal to their targets; from then on every expectation under every policy is the soft value (property 3).
+# networks equal to their targets: from then on every expectation is the soft value (property 3).
 @pytest.mark.parametrize("backup", ["expected", "expected_min", "expected_mean"])
 @pytest.mark.parametrize("policy_source", ["q1", "target_q1", "min", "target_min"])
 def test_property_4_iterating_the_loss_reaches_the_soft_optimal_q(backup: str, policy_source: str) -> None:

@@ -1,0 +1,31 @@
+# `make run` trains the sqn recipe on CartPole; `make test` runs the tests; both set themselves up.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: setup run test lint bench clean
+
+setup: .venv/ready
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,envs,logging]'
+	touch $@
+
+run: setup
+	$(BIN)/sqn-run
+
+test: setup
+	$(BIN)/pytest -n 2 --dist worksteal
+
+lint: setup
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: setup
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python tests/benchmarks/cartpole_steps.py
+
+clean:
+	rm -rf .venv runs .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info

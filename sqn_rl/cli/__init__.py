@@ -1,0 +1,63 @@
+"""The console scripts, and what they have in common: options, exit codes, and how they say what is wrong."""
+
+import sys
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Callable, Sequence
+from enum import IntEnum
+from functools import wraps
+
+from sqn_rl.catalogue import Catalogue
+from sqn_rl.errors import NumericsError, SqnError
+
+
+class Exit(IntEnum):
+    """The exit codes."""
+
+    DONE = 0
+    FAILED = 1
+    BAD_RECIPE = 2
+    STOPPED = 3
+    NUMERICS = 4
+
+
+def options(command: str, description: str) -> ArgumentParser:
+    """A parser with the options that all commands have."""
+    parser = ArgumentParser(command, description=description, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--config-dir",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="a further folder with recipes/ and components/ (also SQN_RL_PATH)",
+    )
+    parser.add_argument(
+        "--trust",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="a module whose classes YAML may name (also SQN_RL_TRUST)",
+    )
+    return parser
+
+
+def catalogue_of(arguments: Namespace) -> Catalogue:
+    """The catalogue that the common options describe.
+
+    Raises:
+        RecipeError: a ``--config-dir`` is no tree.
+    """
+    return Catalogue(arguments.config_dir, arguments.trust)
+
+
+def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
+    """Make ``main`` say what is wrong in a line or two, and exit with its code, instead of a traceback."""
+
+    @wraps(main)
+    def guarded(argv: Sequence[str] | None = None) -> int:
+        try:
+            return main(argv)
+        except SqnError as error:
+            print(error, file=sys.stderr)
+            return Exit.NUMERICS if isinstance(error, NumericsError) else Exit.BAD_RECIPE
+
+    return guarded

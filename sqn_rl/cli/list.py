@@ -1,0 +1,98 @@
+"""``sqn-list``: what recipes and parts there are."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from sqn_rl.catalogue import RECIPE, Catalogue, did_you_mean
+from sqn_rl.cli import Exit, catalogue_of, command, options
+from sqn_rl.recipe import compose_recipe
+from sqn_rl.errors import RecipeError
+from sqn_rl.provenance import INTERPOLATION, Values
+
+DESCRIPTION = """Lists the recipes and the parts of every slot, or of one.
+
+A value such as ${lr} is the setting of that name; behind it in brackets what it is in the recipe `sqn`."""
+
+
+class Row(NamedTuple):
+    """One recipe or part."""
+
+    group: str
+    name: str
+    description: str
+    arguments: str
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv: its arguments; by default those of the process.
+
+    Returns:
+        The exit code.
+    """
+    parser = options("sqn-list", DESCRIPTION)
+    parser.add_argument("slot", nargs="?", help="a slot, `task`, or `recipe`")
+    arguments = parser.parse_args(argv)
+    catalogue = catalogue_of(arguments)
+    groups = [RECIPE, *(group for group in catalogue.groups() if group != RECIPE)]
+    if arguments.slot:
+        if arguments.slot not in groups:
+            raise RecipeError(f"there is no slot `{arguments.slot}`", "", did_you_mean(arguments.slot, groups))
+        groups = [arguments.slot]
+    rows = list(_rows(groups, catalogue))
+    (_show_table if sys.stdout.isatty() else _show_lines)(rows)
+    return Exit.DONE
+
+
+def _rows(groups: Sequence[str], catalogue: Catalogue) -> Iterator[Row]:
+    defaults = compose_recipe(catalogue=catalogue).layers.resolved()
+    for group in groups:
+        for name in catalogue.names(group):
+            try:
+                document = catalogue.read(group, name)
+            except RecipeError as error:
+                yield Row(group, name, f"broken: {error}", "")
+            else:
+                fields = {key: value for key, value in document.values.items() if key not in ("defaults", "_target_")}
+                yield Row(group, name, document.description, _arguments(fields, defaults))
+
+
+def _arguments(fields: Values, defaults: Values) -> str:
+    return " ".join(f"{name}={_value(value, defaults)}" for name, value in fields.items())
+
+
+def _value(value: Any, defaults: Values) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name}: {_value(child, defaults)}" for name, child in value.items()) + "}"
+    if isinstance(value, str) and (match := INTERPOLATION.fullmatch(value)):
+        return f"{value} ({_value(defaults.get(match[1]), defaults)})"
+    return {None: "null", True: "true", False: "false"}.get(value, str(value)) if _plain(value) else str(value)
+
+
+def _plain(value: Any) -> bool:
+    return value is None or isinstance(value, bool)
+
+
+def _show_lines(rows: Sequence[Row]) -> None:
+    for row in rows:
+        print(f"{row.group}={row.name}", *filter(None, row[2:]), sep="  ")
+
+
+def _show_table(rows: Sequence[Row]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for title in ("slot", "part", "what it is", "arguments"):
+        table.add_column(title, style="cyan" if title == "part" else None)
+    previous = None
+    for row in rows:
+        if previous not in (None, row.group):
+            table.add_section()
+        table.add_row("" if row.group == previous else row.group, *row[1:])
+        previous = row.group
+    Console().print(table)

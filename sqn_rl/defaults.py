@@ -1,0 +1,143 @@
+"""Which files a recipe consists of, in the order in which they are laid over each other: Hydra's defaults lists."""
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from hydra import version
+from hydra._internal.config_repository import ConfigRepository
+from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
+from hydra._internal.defaults_list import create_defaults_list
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from hydra.plugins.config_source import ConfigResult, ConfigSource
+from omegaconf import OmegaConf
+
+from sqn_rl.catalogue import RECIPE, TASK, Catalogue, did_you_mean
+from sqn_rl.errors import RecipeError
+from sqn_rl.provenance import Document
+
+PRIMARY = "run"
+"""What Hydra calls the primary config: nothing but the choice of a recipe."""
+
+
+class Layer(NamedTuple):
+    """One file of a recipe."""
+
+    package: str
+    """The slot that it fills; ``""`` for recipes and tasks, which speak of everything."""
+    group: str
+    name: str
+
+
+class Choice(NamedTuple):
+    """A part, or the recipe that is inherited from, as a defaults list or an override names it."""
+
+    group: str
+    name: str
+    origin: str
+
+
+class _CatalogueSource(ConfigSource):
+    """Serves a catalogue to Hydra: slots as groups, and ``recipes/`` as the group ``recipe``."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        super().__init__(provider="sqn_rl", path=f"{self.scheme()}://")
+        self.catalogue = catalogue
+
+    @staticmethod
+    def scheme() -> str:
+        return "catalogue"
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        group, _, name = config_path.partition("/")
+        values = {"defaults": [{RECIPE: "sqn"}]}
+        if config_path != PRIMARY:
+            document = self.catalogue.read(group, name)
+            for choice in choices(document, group, self.catalogue):
+                if choice.name not in self.catalogue.names(choice.group):
+                    raise self.catalogue.unknown(*choice)
+            values = document.values
+        header = {"package": "_global_" if group == RECIPE else None}
+        return ConfigResult(self.provider, self.full_path(), OmegaConf.create(values), header)
+
+    def available(self) -> bool:
+        return True
+
+    def is_group(self, config_path: str) -> bool:
+        return config_path in self.catalogue.groups()
+
+    def is_config(self, config_path: str) -> bool:
+        group, _, name = config_path.partition("/")
+        return config_path == PRIMARY or name in self.catalogue.names(group)
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
+        return self.catalogue.names(config_path) if results_filter != ObjectType.GROUP else []
+
+
+def repository(catalogue: Catalogue) -> ConfigRepository:
+    """The catalogue as Hydra sees it."""
+    version.setbase("1.3")
+    found = ConfigRepository(ConfigSearchPathImpl())
+    found.sources = [_CatalogueSource(catalogue)]
+    return found
+
+
+def layers_of(chosen: Mapping[str, str], catalogue: Catalogue) -> list[Layer]:
+    """The files that make up a recipe, later ones to be laid over earlier ones.
+
+    Args:
+        chosen: the names of the recipe and of the parts that were chosen over it, by group.
+        catalogue: where they are.
+
+    Raises:
+        RecipeError: a file is missing or not YAML, or its defaults list makes no sense.
+    """
+    lines = [f"{f'{TASK}@_global_' if group == TASK else group}={name}" for group, name in chosen.items()]
+    try:
+        found = create_defaults_list(
+            repo=repository(catalogue),
+            config_name=PRIMARY,
+            overrides_list=OverridesParser.create().parse_overrides(lines),
+            prepend_hydra=False,
+            skip_missing=False,
+        )
+    except RecursionError as error:
+        raise RecipeError("inherits from itself", f"{RECIPE}={chosen[RECIPE]}") from error
+    except (HydraException, ValueError) as error:
+        recipe = catalogue.read(RECIPE, chosen[RECIPE])
+        raise RecipeError(" ".join(str(error).split()), recipe.origin("defaults")) from error
+    paths = [(default.package or "", *default.config_path.partition("/")) for default in found.defaults]
+    return [Layer(package, group, name) for package, group, _, name in paths if group != PRIMARY]
+
+
+def choices(document: Document, group: str, catalogue: Catalogue) -> Iterator[Choice]:
+    """What a file's defaults list chooses, in order.
+
+    Args:
+        document: the file.
+        group: its own group, in which a bare name is looked for.
+        catalogue: knows the groups.
+
+    Raises:
+        RecipeError: the list is not one, or an entry names no slot.
+    """
+    defaults = document.values.get("defaults", [])
+    if not isinstance(defaults, list):
+        raise RecipeError("`defaults` is not a list", document.origin("defaults"), "write `defaults: [sqn, _self_]`")
+    for index, item in enumerate(defaults):
+        origin = document.origin(f"defaults.{index}")
+        if item == "_self_":
+            continue
+        if isinstance(item, str):
+            path, name = item.strip("/").split("/", 1) if item.startswith("/") else (group, item)
+        elif isinstance(item, dict) and len(item) == 1:
+            ((key, name),) = item.items()
+            path = str(key).split()[-1].partition("@")[0]
+            if not path.startswith("/"):
+                raise RecipeError(f"`{path}` would be looked for in `{group}`", origin, f"write `/{path}`, with a slash")
+        else:
+            raise RecipeError(f"`{item}` is no entry of a defaults list", origin, "write `{override /head: dueling}`")
+        if (slot := path.strip("/")) not in catalogue.groups():
+            raise RecipeError(f"there is no slot `{slot}`", origin, did_you_mean(slot, catalogue.groups()))
+        yield Choice(slot, str(name), origin)

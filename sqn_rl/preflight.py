@@ -1,0 +1,174 @@
+"""Everything that can be known to be wrong is found here, before the first environment step.
+
+The parts are built once for this purpose and thrown away, so that what is trained afterwards is untouched.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sqn_rl.agent import Agent
+from sqn_rl.data import Batch, Step
+from sqn_rl.errors import RecipeError, SqnError
+from sqn_rl.graph import Graph
+from sqn_rl.recipe import Recipe
+
+TRANSITION = ("observation", "action", "next.observation", "next.reward", "next.terminated", "next.truncated")
+BATCH = ("observation", "action", "reward", "next_observation", "terminated", "discount")
+
+
+def preflight(experiment: Recipe) -> Graph:
+    """Build every part, and send one fake batch through actor, replay, loss, backward and the updates.
+
+    Args:
+        experiment: a composed recipe.
+
+    Returns:
+        The wiring, with the shapes and dtypes that were seen.
+
+    Raises:
+        RecipeError: something does not fit; says where, what was expected, and how to mend it.
+    """
+    run = experiment.run
+    if run.device.startswith("cuda") and not torch.cuda.is_available():
+        raise RecipeError(
+            "device: torch finds no CUDA device here", experiment.origin("device"), "set device=cpu"
+        )
+    return _Walk(experiment).graph()
+
+
+class _Walk:
+    def __init__(self, experiment: Recipe) -> None:
+        self.experiment, self.run = experiment, experiment.run
+        self.parts = experiment.build()
+        self.seen = Graph()
+
+    def graph(self) -> Graph:
+        observation, step = self._env()
+        batch = self._replay(observation, step)
+        self._q_net(batch.observation)
+        self._actor(observation)
+        self._update(batch)
+        self.parts["env"].close()
+        return self.seen
+
+    def _env(self) -> tuple[Tensor, Step]:
+        env, n = self.parts["env"], self.run.num_envs
+        with self._fails("env", "reset"):
+            observation = env.begin()
+        self._expect("env", "observation", observation, (n, *env.observation_shape), env.observation_dtype)
+        step = Step(
+            observation=observation,
+            next_observation=observation,
+            reward=torch.ones(n),
+            terminated=torch.zeros(n, dtype=torch.bool),
+            truncated=torch.zeros(n, dtype=torch.bool),
+            ended=torch.zeros(n, dtype=torch.bool),
+            score=torch.ones(n),
+        )
+        answers = (observation, step.next_observation, step.reward, step.terminated, step.truncated)
+        keys = (key for key in TRANSITION if key != "action")
+        self.seen.add("env", env, ["action"], dict(zip(keys, answers, strict=True)))
+        return observation, step
+
+    def _replay(self, observation: Tensor, step: Step) -> Batch:
+        replay, run = self.parts["replay"], self.run
+        if run.batch_size > replay.capacity:
+            raise RecipeError(
+                f"batch_size = {run.batch_size}: expected at most the replay's capacity, {replay.capacity}",
+                self.experiment.origin("batch_size"),
+                f"lower batch_size, or raise replay.capacity ({self.experiment.origin('replay.capacity')})",
+            )
+        with self._fails("replay", "sampling one fake step"):
+            replay.extend(observation, torch.zeros(run.num_envs, dtype=torch.int64), step)
+            batch = replay.sample(run.batch_size)
+        shape = tuple(observation.shape[1:])
+        self._expect("replay", "observation", batch.observation, (run.batch_size, *shape), observation.dtype)
+        self.seen.add("replay", replay, TRANSITION, {"transitions": batch.index})
+        writes = {f"batch.{key}": getattr(batch, key) for key in BATCH}
+        self.seen.add("returns", self.parts["returns"], ["transitions"], writes)
+        return batch
+
+    def _q_net(self, observation: Tensor) -> None:
+        q_net, env = self.parts["q_net"], self.parts["env"]
+        self.seen.require("q_net", q_net, q_net.in_keys, ["observation"], self.experiment.origin("q_net.in_keys"))
+        upstream, produced = ["observation", "batch.observation", "batch.next_observation"], "observation"
+        with _watch(q_net, ("encoder", "head")) as outputs, self._fails("q_net", "Q(s, ·)", produced, observation):
+            q_NBA = q_net.values(observation)
+        for slot, key in (("encoder", "features"), ("head", "q_values")):
+            if slot in outputs:
+                self.seen.add(slot, getattr(q_net, slot), upstream, {key: outputs[slot]})
+                upstream = [key]
+        self._expect("q_net", "Q(s, ·)", q_NBA, (q_net.members, len(observation), env.n_actions), torch.float32)
+        self.seen.add("q_net", q_net, upstream, {"action_value": q_NBA})
+
+    def _actor(self, observation: Tensor) -> None:
+        actor, temperature = self.parts["actor"], self.parts["temperature"]
+        self.seen.add("temperature", temperature, ["entropy"], {"alpha": temperature.alpha})
+        self.seen.require("actor", actor, actor.in_keys, ["observation"], self.experiment.origin("actor"))
+        with self._fails("actor", "an action", "observation", observation):
+            action = actor.act(observation)
+        self._expect("actor", "action", action, (self.run.num_envs,), torch.int64)
+        self.seen.add("actor", actor, ["action_value", "alpha"], {"action": action})
+
+    def _update(self, batch: Batch) -> None:
+        loss = self.parts["loss"]
+        produced = [tuple(key.split(".")) if "." in key else key for key in TRANSITION]
+        self.seen.require("loss", loss, loss.in_keys, produced, self.experiment.origin("loss"))
+        with self._fails("optimizer", "parameter groups"):
+            agent = Agent(**{name: self.parts[name] for name in ("actor", "loss", "target_update", "optimizer", "replay")})
+        with self._fails("loss", "one update", "a batch"):
+            terms = agent.update(batch)
+        for name, parameter in self.parts["q_net"].named_parameters():
+            if parameter.grad is None:
+                raise RecipeError(
+                    f"q_net: no gradient of the loss reaches its parameter {name}", self.experiment.origin("loss")
+                )
+        reads = ["action_value", "alpha", *(f"batch.{key}" for key in BATCH)]
+        writes = {"loss_q": terms.loss_q, "loss_alpha": terms.loss_alpha, "td_error": terms.td_error}
+        self.seen.add("loss", loss, reads, writes | {"entropy": terms.log_pi[:, 0]})
+        parameters = torch.cat([parameter.detach().flatten() for parameter in loss.q_net.parameters()])
+        self.seen.add("optimizer", agent.optimizer, ["loss_q", "loss_alpha"], {"parameters": parameters})
+        self.seen.add("target_update", self.parts["target_update"], ["parameters"], {"target_parameters": parameters})
+
+    def _expect(self, slot: str, key: str, tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+        if tuple(tensor.shape) != shape or tensor.dtype != dtype:
+            raise RecipeError(
+                f"{slot}: {type(self.parts[slot]).__name__} gives {key} as {list(tensor.shape)} {tensor.dtype}; "
+                f"expected {list(shape)} {dtype}",
+                self.experiment.origin(slot),
+            )
+
+    @contextmanager
+    def _fails(self, slot: str, doing: str, key: str = "", given: Tensor | None = None) -> Iterator[None]:
+        """Say of whatever is raised inside which part failed at what, and on what."""
+        try:
+            yield
+        except SqnError:
+            raise
+        except Exception as error:
+            part = self.parts[slot]
+            name = getattr(part, "func", type(part)).__name__
+            what = f" on {key}" + (f" {list(given.shape)} {given.dtype}" if given is not None else "") if key else ""
+            message = f"{slot}: {name} fails at {doing}{what}: {type(error).__name__}: {str(error).splitlines()[0]}"
+            raise RecipeError(message, self.experiment.origin(slot)) from error
+
+
+@contextmanager
+def _watch(module: nn.Module, names: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    """Collect what these submodules return while the block runs."""
+    outputs: dict[str, Any] = {}
+
+    def keep(name: str) -> Any:
+        return lambda _module, _inputs, output: outputs.__setitem__(name, output)
+
+    found = [name for name in names if isinstance(getattr(module, name, None), nn.Module)]
+    handles = [getattr(module, name).register_forward_hook(keep(name)) for name in found]
+    try:
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()

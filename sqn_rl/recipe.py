@@ -1,0 +1,177 @@
+"""From a recipe's name and overrides to a settled recipe: every value settled, and where it came from known."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sqn_rl import overrides as said
+from sqn_rl.build import TARGET, build, check_fields
+from sqn_rl.catalogue import RECIPE, TASK, Catalogue, did_you_mean
+from sqn_rl.config import DEFAULTS, SLOTS, Run, conform
+from sqn_rl.defaults import Choice, choices, layers_of
+from sqn_rl.errors import RecipeError, SettingError
+from sqn_rl.provenance import INTERPOLATION, Document, Layers, Values, read
+
+SETTINGS = [setting.name for setting in fields(Run)]
+SLOT_NAMES = [slot.name for slot in SLOTS]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A composed recipe."""
+
+    config: Values
+    """The run-level settings, and each slot's ``_target_`` and fields, with nothing left to resolve."""
+    run: Run
+    """The run-level settings, checked."""
+    chosen: Mapping[str, Choice]
+    """By slot, the part that fills it; empty for a recipe that was loaded from a run, where parts have no names."""
+    layers: Layers
+    """What was laid over what."""
+    catalogue: Catalogue
+    """Where the parts are."""
+
+    def origin(self, key: str) -> str:
+        """Where a value came from, or for a slot where its part was chosen.
+
+        ``components/task/atari_ram.yaml:7``, ``recipes/sqn_paper.yaml:4``, ``command line: steps=2000`` or
+        ``default of sqn_rl``.
+
+        Args:
+            key: dotted: ``steps``, ``optimizer.lr``.
+        """
+        return self.chosen[key].origin if key in self.chosen else self.layers.origin(key)
+
+    def build(self) -> dict[str, Any]:
+        """Build every part; see :func:`sqn_rl.build.build`."""
+        return build(self.config, self.run, self.catalogue, self.origin)
+
+    def to_yaml(self) -> str:
+        """Everything, as YAML that :func:`load_recipe` reads, with the origin of each value as a comment."""
+        return "".join(f"{line}\n" for line in self._lines(self.config, ""))
+
+    def _lines(self, values: Values, prefix: str) -> Iterator[str]:
+        indent = "  " * prefix.count(".")
+        for name, value in values.items():
+            if isinstance(value, dict) and value:
+                yield f"{indent}{name}:"
+                yield from self._lines(value, f"{prefix}{name}.")
+            else:
+                text = yaml.safe_dump(value, default_flow_style=True, width=math.inf).removesuffix("...\n").strip()
+                yield f"{indent}{name}: {text}  # {self.layers.origin(prefix + name)}"
+
+
+def compose_recipe(recipe: str = "sqn", *overrides: str, catalogue: Catalogue | None = None) -> Recipe:
+    """Compose a recipe.
+
+    Args:
+        recipe: its name.
+        overrides: as on the command line: ``"env=acrobot"``, ``"steps=20000"``, ``"actor.policy=min"``. Of two that
+            say the same thing the later counts, and ``"recipe=NAME"`` counts over ``recipe``.
+        catalogue: where recipes and parts are; by default ours and those of ``SQN_RL_PATH``.
+
+    Raises:
+        RecipeError: something cannot be what its author meant; says where, what, and how to mend it.
+    """
+    catalogue = catalogue or Catalogue()
+    parsed = said.parse(overrides)
+    first = Choice(RECIPE, recipe, said.origin(f"{RECIPE}={recipe}"))
+    if recipe not in catalogue.names(RECIPE):
+        raise catalogue.unknown(*first)
+    over = {RECIPE: first} | {choice.group: choice for choice in said.chosen(parsed, catalogue)}
+
+    layers = Layers()
+    layers.put("", DEFAULTS, lambda _: "default of sqn_rl")
+    layers.put(RECIPE, over[RECIPE].name, lambda _: over[RECIPE].origin)
+    documents: dict[str, Document] = {}
+    chosen: dict[str, Choice] = {}
+    for package, group, name in layers_of({group: choice.name for group, choice in over.items()}, catalogue):
+        document = documents[group] = catalogue.read(group, name)
+        content = {key: value for key, value in document.values.items() if key != "defaults"}
+        layers.put(package, content, lambda key, d=document, p=package: d.origin(key.removeprefix(f"{p}.")))  # type: ignore[misc]
+        chosen |= {choice.group: choice for choice in choices(document, group, catalogue)}
+    said.apply(parsed, layers, catalogue)
+    return _settle(layers, documents, chosen | over, catalogue)
+
+
+def load_recipe(path: Path, *overrides: str, catalogue: Catalogue | None = None) -> Recipe:
+    """Read the recipe of a run from its ``recipe.yaml``.
+
+    Args:
+        path: the file.
+        overrides: of values; there are no parts to choose from.
+        catalogue: whose trust decides what may be built.
+
+    Raises:
+        RecipeError: something in it cannot be what its author meant.
+    """
+    catalogue, document, layers = catalogue or Catalogue(), read(path, str(path)), Layers()
+    layers.put("", document.values, document.origin)
+    said.apply(said.parse(overrides), layers, catalogue)
+    return _settle(layers, {}, {}, catalogue)
+
+
+def _settle(
+    layers: Layers, documents: Mapping[str, Document], chosen: Mapping[str, Choice], catalogue: Catalogue
+) -> Recipe:
+    """Check that everything is known, given and of the right kind, and resolve it."""
+    task = documents[TASK].values if TASK in documents else {}
+    known = {*SETTINGS, *SLOT_NAMES, *task}
+    for key in layers.values:
+        if key not in known:
+            raise RecipeError(f"there is no setting `{key}`", layers.origin(key), did_you_mean(key, known))
+    for slot in SLOT_NAMES:
+        _require_part(slot, layers, chosen)
+    values = layers.resolved()
+    _require_values(values, layers)
+    try:
+        values |= _conforming(values, task, values)
+        run = Run(**{name: values[name] for name in SETTINGS})
+        for slot in SLOT_NAMES:
+            example = documents[slot].values if slot in documents else values[slot]
+            values[slot] |= _conforming(values[slot], example, values, f"{slot}.")
+            if further := values[slot].keys() - example.keys():
+                target = catalogue.resolve(values[slot][TARGET], layers.origin(f"{slot}.{TARGET}"))
+                check_fields(slot, target, sorted(further), layers.origin)
+    except SettingError as error:
+        raise RecipeError(str(error), layers.origin(error.field)) from error
+    config = vars(run) | {slot: values[slot] for slot in SLOT_NAMES}
+    return Recipe(config, run, chosen, layers, catalogue)
+
+
+def _require_part(slot: str, layers: Layers, chosen: Mapping[str, Choice]) -> None:
+    if slot not in layers.values:
+        raise RecipeError(f"nothing fills the slot `{slot}`", layers.origin(RECIPE), "inherit from `sqn`, which fills all")
+    if not isinstance(part := layers.values[slot], dict):
+        mend = f"to choose a part, write `{{override /{slot}: {part}}}` in `defaults`"
+        raise RecipeError(f"`{slot}` is a slot, not a setting", layers.origin(slot), mend)
+    if TARGET not in part:
+        where = chosen[slot].origin if slot in chosen else layers.origin(slot)
+        raise RecipeError(f"the part in the slot `{slot}` has no `{TARGET}`", where)
+
+
+def _require_values(values: Values, layers: Layers, prefix: str = "") -> None:
+    for name, value in values.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, dict):
+            _require_values(value, layers, f"{key}.")
+        elif value == "???":
+            raise RecipeError(f"`{key}` has no value", layers.origin(key), f"give it one: {key}=…")
+    if not prefix and (missing := [name for name in SETTINGS if name not in values]):
+        mend = f"write `defaults: [/{TASK}@_global_: classic_control, _self_]` in the env's YAML"
+        raise RecipeError(f"no task says {', '.join(missing)}", layers.origin(f"env.{TARGET}"), mend)
+
+
+def _conforming(values: Values, examples: Values, resolved: Values, prefix: str = "") -> Values:
+    """Those of ``values`` that a part's or task's file has too, of the kind that they have there."""
+    conforming = {}
+    for name in values.keys() & examples.keys() - {*SETTINGS}:
+        example = examples[name]
+        if isinstance(example, str) and (match := INTERPOLATION.fullmatch(example)):
+            example = resolved.get(match[1])
+        conforming[name] = conform(f"{prefix}{name}", values[name], example)
+    return conforming

@@ -1,0 +1,274 @@
+"""Every environment, row by row, against plain games stepped beside it with the same seeds and actions.
+
+What must hold: the next observation of a last step is the true final one, never a reset's; *terminated* and
+*truncated* are never mixed; a lost life ends nothing but learning; scores are the full game's; nothing that
+was returned is overwritten later. It holds for ``begin``/``advance`` and for TorchRL's Collector.
+"""
+
+import warnings
+from dataclasses import dataclass, field
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from ale_py.env import AtariEnv
+from gymnasium import spaces
+from torchrl.envs.utils import check_env_specs
+
+from sqn_rl.data import Step
+from sqn_rl.envs.atari_ram import AtariRamEnv
+from sqn_rl.envs.base import BatchedEnv
+from sqn_rl.envs.gym import GymEnv
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)  # TorchRL's, about itself
+    from torchrl.collectors import Collector
+
+SEED, N = 7, 2
+
+
+class ToyEnv(gymnasium.Env):
+    """Samples its observation space; its actions are −1, 0, 1; ends by chance. Boxes reuse one buffer."""
+
+    def __init__(self, space: spaces.Space) -> None:
+        self.observation_space, self.action_space = space, spaces.Discrete(3, start=-1)
+        self.buffer = np.empty(space.shape, space.dtype) if isinstance(space, spaces.Box) else None
+
+    def _observe(self) -> Any:
+        sample = self.observation_space.sample()
+        if self.buffer is None:
+            return sample
+        self.buffer[...] = sample
+        return self.buffer
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
+        super().reset(seed=seed)
+        self.observation_space.seed(int(self.np_random.integers(2**31)))
+        return self._observe(), {}
+
+    def step(self, action: int) -> tuple[Any, float, bool, bool, dict]:
+        assert action in (-1, 0, 1)
+        return self._observe(), action + self.np_random.normal(), self.np_random.random() < 0.15, False, {}
+
+
+TOYS = {
+    "float64": spaces.Box(-1, 1, (2, 2), np.float64),
+    "bytes": spaces.Box(0, 255, (2, 3), np.uint8),
+    "discrete": spaces.Discrete(5, start=2),
+    "multi_discrete": spaces.MultiDiscrete([3, 2]),
+    "multi_binary": spaces.MultiBinary(4),
+    "tuple": spaces.Tuple((spaces.Discrete(3), spaces.Box(-1, 1, (2,)))),
+    "dict": spaces.Dict(
+        {"a": spaces.Box(0, 9, (2,)), "b": spaces.Tuple((spaces.MultiBinary(2), spaces.Discrete(2)))}
+    ),
+}
+for name, space in TOYS.items():
+    gymnasium.register(f"toy/{name}-v0", ToyEnv, kwargs={"space": space}, max_episode_steps=9)
+
+
+@dataclass
+class Case:
+    """One environment, and what is bound to happen in so many steps of random play."""
+
+    kind: type[BatchedEnv]
+    settings: dict[str, Any]
+    steps: int
+    happens: set[str] = field(default_factory=lambda: {"terminated", "truncated"})
+
+    def env(self, n: int = N) -> BatchedEnv:
+        return self.kind(**self.settings, num_envs=n, seed=SEED)
+
+    def games(self, n: int = N) -> list["Game"]:
+        seeds = [int(s.generate_state(1)[0]) for s in np.random.SeedSequence(SEED).spawn(n)]
+        return [Game(self, seed) for seed in seeds]
+
+
+class Game:
+    """A plain game, stepped alone: the reference for one row."""
+
+    def __init__(self, case: Case, seed: int) -> None:
+        settings = case.settings
+        if case.kind is GymEnv:
+            self.game = gymnasium.make(settings["id"], disable_env_checker=True, **settings.get("kwargs", {}))
+        else:
+            self.game = AtariEnv(
+                settings["game"],
+                obs_type="ram",
+                frameskip=settings["frame_skip"],
+                repeat_action_probability=settings["sticky_actions"],
+                max_num_frames_per_episode=settings["max_frames"],
+            )
+        self.clips, self.counts_lives = settings.get("clip_reward", False), settings.get("life_loss", False)
+        self.seed, self.returns, self.total = seed, [], 0.0
+
+    def _observation(self, observation: Any) -> torch.Tensor:
+        flat = torch.as_tensor(spaces.flatten(self.game.observation_space, observation))
+        return flat if flat.dtype == torch.uint8 else flat.float()
+
+    def reset(self) -> torch.Tensor:
+        observation, info = self.game.reset(seed=self.seed)
+        self.seed, self.total, self.lives = None, 0.0, info.get("lives", 0)
+        return self._observation(observation)
+
+    def step(self, action: int) -> Step:
+        """One row of a :class:`Step`; ``observation`` is the reset's where the game ended."""
+        raw, score, over, late, info = self.game.step(action + int(self.game.action_space.start))
+        successor = self._observation(raw).clone()
+        lost_life = self.counts_lives and info["lives"] < self.lives
+        self.lives, self.total = info.get("lives", 0), self.total + float(np.float32(score))
+        if over or late:
+            self.returns.append(self.total)
+        return Step(
+            observation=self.reset() if over or late else successor,
+            next_observation=successor,
+            reward=torch.tensor(np.sign(score) if self.clips else score).float(),
+            terminated=torch.tensor(over or lost_life),
+            truncated=torch.tensor(late and not over and not lost_life),
+            ended=torch.tensor(over or late),
+            score=torch.tensor(score).float(),
+        )
+
+
+def atari(game: str, steps: int, happens: set[str], **settings: Any) -> Case:
+    usual = {
+        "sticky_actions": 0.25,
+        "frame_skip": 8,
+        "clip_reward": False,
+        "life_loss": False,
+        "max_frames": None,
+    }
+    return Case(AtariRamEnv, {"game": game, **usual, **settings}, steps, happens)
+
+
+CASES = {
+    "cartpole": Case(GymEnv, {"id": "CartPole-v1"}, 150, {"terminated"}),
+    "cartpole, time limit": Case(GymEnv, {"id": "CartPole-v1", "kwargs": {"max_episode_steps": 15}}, 150),
+    "acrobot": Case(GymEnv, {"id": "Acrobot-v1", "kwargs": {"max_episode_steps": 40}}, 100, {"truncated"}),
+    "lunarlander": Case(GymEnv, {"id": "LunarLander-v3", "kwargs": {"max_episode_steps": 75}}, 250),
+    **{name: Case(GymEnv, {"id": f"toy/{name}-v0"}, 60) for name in TOYS},
+    "pong": atari("pong", 100, {"truncated", "scored"}, clip_reward=True, life_loss=True, max_frames=500),
+    "breakout": atari(
+        "breakout", 200, {"terminated", "lost a life", "scored"}, clip_reward=True, life_loss=True
+    ),
+    "breakout, plain": atari("breakout", 150, {"terminated"}),
+    "ms_pacman": atari(
+        "ms_pacman",
+        200,
+        {"truncated", "lost a life", "clipped"},
+        clip_reward=True,
+        life_loss=True,
+        max_frames=900,
+    ),
+}
+
+
+@pytest.fixture(params=CASES, ids=str)
+def case(request: pytest.FixtureRequest) -> Case:
+    if "LunarLander" in CASES[request.param].settings.get("id", ""):
+        pytest.importorskip("Box2D", exc_type=ImportError)
+    return CASES[request.param]
+
+
+def seen(steps: list[Step]) -> set[str]:
+    """What happened, so that no test passes because nothing did."""
+    happened = set()
+    for step in steps:
+        flags = {
+            "terminated": step.terminated & step.ended,
+            "truncated": step.truncated,
+            "lost a life": step.terminated & ~step.ended,
+            "clipped": step.reward != step.score,
+            "scored": step.score != 0,
+        }
+        happened |= {what for what, flag in flags.items() if flag.any()}
+    return happened
+
+
+def test_advance_is_what_plain_games_do(case: Case) -> None:
+    env, games = case.env(), case.games()
+    assert torch.equal(env.begin(), torch.stack([game.reset() for game in games]))
+    generator = torch.Generator().manual_seed(SEED)
+    action_TN = torch.randint(env.n_actions, (case.steps, N), generator=generator)
+    answers = [env.advance(action_N) for action_N in action_TN]  # all first: nothing may be overwritten
+    total_N, returns = torch.zeros(N, dtype=torch.float64), [[] for _ in games]
+    for action_N, answer in zip(action_TN, answers, strict=True):
+        rows = [game.step(action) for game, action in zip(games, action_N.tolist(), strict=True)]
+        for name, column in answer._asdict().items():
+            expected = torch.stack([getattr(row, name) for row in rows])
+            assert column.dtype == expected.dtype
+            assert torch.equal(column, expected), name
+        assert not (answer.terminated & answer.truncated).any()
+        total_N += answer.score
+        for i in answer.ended.nonzero().flatten().tolist():
+            returns[i].append(total_N[i].item())
+            total_N[i] = 0
+    assert returns == [game.returns for game in games]
+    assert case.happens <= seen(answers)
+
+
+def test_torchrl_collects_what_plain_games_do(case: Case) -> None:
+    env, games = case.env(), case.games()
+    torch.manual_seed(SEED)
+    collector = Collector(env, frames_per_batch=N * 50, total_frames=N * 50 * -(-case.steps // 50))
+    now_NS = torch.stack([game.reset() for game in games])
+    steps = []
+    for batch in collector:
+        for t in range(50):
+            row_N = batch[:, t]
+            assert torch.equal(row_N["observation"], now_NS)
+            rows = [game.step(action) for game, action in zip(games, row_N["action"].tolist(), strict=True)]
+            step = Step(*map(torch.stack, zip(*rows, strict=True)))
+            assert torch.equal(row_N["next", "observation"], step.next_observation)
+            for key in ("reward", "terminated", "truncated"):
+                assert torch.equal(row_N["next", key].squeeze(-1), getattr(step, key)), key
+            assert torch.equal(row_N["next", "done"].squeeze(-1), step.terminated | step.truncated)
+            now_NS = step.observation
+            steps.append(step)
+    collector.shutdown()
+    assert case.happens <= seen(steps)
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_torchrl_accepts_the_specs(case: Case, n: int) -> None:
+    env = case.env(n)
+    check_env_specs(env)
+    assert env.batch_size == (n,)
+    assert env.action_spec.n == env.n_actions
+    assert env.observation_spec["observation"].dtype == env.observation_dtype == env.begin().dtype
+    assert env.begin().shape == (n, *env.observation_shape)
+
+
+def test_one_seed_gives_one_stream(case: Case) -> None:
+    def stream(env: BatchedEnv) -> list[torch.Tensor]:
+        first = [env.begin()]
+        return first + [env.advance(torch.zeros(N, dtype=torch.int64)).next_observation for _ in range(20)]
+
+    for one, other in zip(stream(case.env()), stream(case.env()), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_torchrl_reset_after_a_lost_life_goes_on_unless_all_is_reset() -> None:
+    env = CASES["breakout"].env(1)
+    [game] = CASES["breakout"].games(1)
+    state = env.reset()
+    game.reset()
+
+    def lose_a_life() -> torch.Tensor:
+        nonlocal state
+        while True:
+            state = env.step(env.rand_action(state))
+            row = game.step(state["action"].item())
+            if row.terminated:
+                assert not row.ended
+                return row.observation
+            state = env.step_mdp(state)
+
+    observation = lose_a_life()
+    state = env.maybe_reset(env.step_mdp(state))
+    assert torch.equal(state["observation"][0], observation)
+    assert not state["done"].any()
+    lose_a_life()
+    state = env.reset()
+    assert torch.equal(state["observation"][0], game.reset())

@@ -1,0 +1,173 @@
+"""GymEnv: what it makes of spaces, and how it refuses what it cannot play."""
+
+import sys
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from sqn_rl.envs.gym import GymEnv
+from sqn_rl.errors import SettingError
+
+
+class Still(gymnasium.Env):
+    """Always answers with the same observation; keeps the actions it was given."""
+
+    def __init__(self, space: spaces.Space, actions: spaces.Space, observation: Any) -> None:
+        self.observation_space, self.action_space, self.observation = space, actions, observation
+        self.played: list[int] = []
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
+        return self.observation, {}
+
+    def step(self, action: int) -> tuple[Any, float, bool, bool, dict]:
+        self.played.append(action)
+        return self.observation, 0.0, True, True, {}
+
+
+gymnasium.register("still/Still-v0", Still)
+
+
+def still(space: spaces.Space, observation: Any = None, actions: spaces.Space | None = None) -> GymEnv:
+    kwargs = {"space": space, "actions": actions or spaces.Discrete(2), "observation": observation}
+    return GymEnv(id="still/Still-v0", kwargs=kwargs, num_envs=1, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("space", "observation", "flat", "dtype"),
+    [
+        (spaces.Box(-1, 1, (2,), np.float64), np.array([0.5, -0.25]), [0.5, -0.25], torch.float32),
+        (spaces.Box(-9, 9, (1, 2), np.int64), np.array([[3, -4]]), [3, -4], torch.float32),
+        (spaces.Box(0, 255, (2, 1), np.uint8), np.array([[7], [200]], np.uint8), [7, 200], torch.uint8),
+        (spaces.Box(0, 1, (2,), np.uint8), np.array([0, 1], np.uint8), [0, 1], torch.float32),
+        (spaces.Discrete(3, start=5), 6, [0, 1, 0], torch.float32),
+        (spaces.MultiDiscrete([2, 3]), np.array([1, 0]), [0, 1, 1, 0, 0], torch.float32),
+        (spaces.MultiBinary(3), np.array([1, 0, 1], np.int8), [1, 0, 1], torch.float32),
+        (
+            spaces.Tuple((spaces.Discrete(2), spaces.Box(0, 9, (1,)))),
+            (1, np.array([4.5])),
+            [0, 1, 4.5],
+            torch.float32,
+        ),
+        (
+            spaces.Dict({"b": spaces.Discrete(2), "a": spaces.Tuple((spaces.MultiBinary(1),))}),
+            {"b": 0, "a": (np.array([1], np.int8),)},
+            [1, 1, 0],  # in the order of the keys
+            torch.float32,
+        ),
+    ],
+)
+def test_observations_are_flattened(
+    space: spaces.Space, observation: Any, flat: list, dtype: torch.dtype
+) -> None:
+    env = still(space, observation)
+    assert env.observation_shape == (len(flat),)
+    assert env.observation_dtype == dtype
+    assert torch.equal(env.begin(), torch.tensor([flat], dtype=dtype))
+
+
+def test_actions_count_from_where_the_environment_does() -> None:
+    env = still(spaces.Discrete(1), 0, actions=spaces.Discrete(3, start=-1))
+    env.begin()
+    assert env.n_actions == 3
+    for action in range(3):
+        env.advance(torch.tensor([action]))
+    assert env._games[0].unwrapped.played == [-1, 0, 1]
+
+
+def test_a_time_limit_gives_no_future_back() -> None:
+    env = still(spaces.Discrete(1), 0)
+    env.begin()
+    step = env.advance(torch.tensor([0]))
+    assert (step.terminated.item(), step.truncated.item(), step.ended.item()) == (True, False, True)
+
+
+@pytest.mark.parametrize("actions", [spaces.Box(-1, 1), spaces.MultiDiscrete([2, 2]), spaces.MultiBinary(2)])
+def test_other_actions_are_refused(actions: spaces.Space) -> None:
+    with pytest.raises(SettingError, match="expected Discrete actions; it has") as error:
+        still(spaces.Discrete(1), 0, actions=actions)
+    assert error.value.field == "id"
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Text(3),
+        spaces.Sequence(spaces.Discrete(2)),
+        spaces.Graph(spaces.Box(0, 1, (1,)), None),
+        spaces.Dict({"a": spaces.Tuple((spaces.Text(3),))}),
+    ],
+)
+def test_other_observations_are_refused(space: spaces.Space) -> None:
+    with pytest.raises(SettingError, match="expected observations of Box, Discrete") as error:
+        still(space)
+    assert error.value.field == "id"
+
+
+@pytest.mark.parametrize(
+    ("settings", "field", "message"),
+    [
+        ({"id": "CartPol-v1"}, "id", "did you mean 'CartPole-v1'"),
+        ({"id": "cartpole"}, "id", "did you mean 'CartPole-v1'"),
+        ({"id": "CartPole-v9"}, "id", "did you mean 'CartPole-v1'"),
+        ({"id": "LunarLander-v2"}, "id", "use `LunarLander-v3` instead"),
+        ({"id": "Zzz-v0"}, "id", r"an id that Gymnasium knows \("),
+        ({"id": "no_such_module:Env-v0"}, "id", "No module named 'no_such_module'"),
+        ({"kwargs": {"wind": 1}}, "kwargs", "unexpected keyword argument 'wind'"),
+        ({"id": "FrozenLake-v1", "kwargs": {"map_name": "5x5"}}, "kwargs", "what FrozenLake-v1 takes"),
+        ({"num_envs": 0}, "num_envs", "a positive integer"),
+        ({"seed": -1}, "seed", "a non-negative integer"),
+    ],
+)
+def test_mistakes_say_how_to_mend_them(settings: dict[str, Any], field: str, message: str) -> None:
+    with pytest.raises(SettingError, match=message) as error:
+        GymEnv(**{"id": "CartPole-v1", "num_envs": 1, "seed": 0, **settings})
+    assert error.value.field == field
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in [name for name in sys.modules if name.startswith("gymnasium.envs.box2d")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "Box2D", None)
+    with pytest.raises(SettingError, match=r"pip install 'sqn_rl\[envs\]'"):
+        GymEnv(id="LunarLander-v3", num_envs=1, seed=0)
+
+
+@pytest.mark.parametrize(
+    "id",
+    ["CartPole-v0", "CartPole-v1", "MountainCar-v0", "Acrobot-v1"]
+    + ["Blackjack-v1", "CliffWalking-v1", "FrozenLake-v1", "Taxi-v4"],
+)
+def test_gymnasiums_own_play_without_a_warning(id: str) -> None:
+    env = GymEnv(id=id, num_envs=2, seed=0)
+    env.begin()
+    for action in range(40):
+        step = env.advance(torch.full((2,), action % env.n_actions))
+    assert step.next_observation.isfinite().all()
+    assert (env.name, env.frame_skip) == (id, 1)
+    env.close()
+
+
+def test_seeds() -> None:
+    def first(seed: int, num_envs: int = 3) -> torch.Tensor:
+        return GymEnv(id="CartPole-v1", num_envs=num_envs, seed=seed).begin()
+
+    assert torch.equal(first(0), first(0))
+    assert not torch.isclose(first(0), first(1)).all(1).any()
+    assert len(first(0).unique(dim=0)) == 3  # each game its own
+    assert torch.equal(first(0, 2), first(0, 5)[:2])  # whatever the number of others
+    env = GymEnv(id="CartPole-v1", num_envs=1, seed=0)
+    start, again = env.begin(), env.begin()
+    assert not torch.equal(start, again)  # only the first reset is seeded
+    env.set_seed(0)
+    assert torch.equal(env.begin(), start)
+
+
+def test_closing_closes_the_games(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = []
+    monkeypatch.setattr(Still, "close", lambda game: closed.append(game))
+    still(spaces.Discrete(1), 0).close()
+    assert len(closed) == 1
