@@ -36,7 +36,7 @@ class Agent:
         self.temperature = loss.temperature
         groups = [{"params": list(loss.q_net.parameters())}]
         if learned := list(self.temperature.parameters()):
-            groups.append({"params": learned, "lr": self.temperature.lr})
+            groups.append({"params": learned, "lr": self.temperature.lr, "weight_decay": 0.0})
         self.optimizer = optimizer(groups)
         self._annealed = [part for part in (self.temperature, actor, replay) if hasattr(part, "anneal")]
 

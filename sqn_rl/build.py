@@ -1,24 +1,63 @@
-"""From a composed recipe to built parts: each gets its YAML fields, and by name what the parts before it gave."""
+"""From a composed recipe to built parts: each gets its fields, and by name what the parts before it gave."""
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from sqn_rl.catalogue import Catalogue, did_you_mean
 from sqn_rl.config import SLOTS, Run, Slot
 from sqn_rl.errors import RecipeError, SettingError, WiringError
+from sqn_rl.provenance import Values
 
 TARGET = "_target_"
-
-Origin = Callable[[str], str]
-"""Says where the value at a dotted key came from."""
 
 RUN_SETTINGS = ("steps", "seed", "num_envs", "batch_size", "gamma", "device")
 """What every part may ask the run for."""
 
+ENV_FACTS = ("observation_shape", "observation_dtype", "n_actions")
+"""And the environments, once they are built."""
 
-def build(config: Mapping[str, Any], run: Run, catalogue: Catalogue, origin: Origin) -> dict[str, Any]:
+Origin = Callable[[str], str]
+"""Says where the value at a dotted key came from."""
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Makes a slot's part, and says of what the part refuses where that was set."""
+
+    slot: str
+    func: Callable[..., Any]
+    fields: Values
+    """The keywords that YAML gives."""
+    injected: Values
+    """The keywords that other parts and the run give."""
+    origin: Origin
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+        """Make it, from what only its user knows.
+
+        Raises:
+            RecipeError: it refuses.
+        """
+        try:
+            return self.func(*arguments, **self.fields, **self.injected, **keywords)
+        except SettingError as error:
+            key = f"{self.slot}.{error.field}" if error.field in self.fields else error.field
+            message = f"{key} = {error.value!r}: expected {error.expected}"
+            raise RecipeError(message, self.origin(key)) from error
+        except WiringError as error:
+            raise RecipeError(str(error), self.origin(error.consumer)) from error
+        except (TypeError, ValueError) as error:
+            raise RecipeError(f"{self.slot}: {error}", self.origin(self._suspect(str(error)))) from error
+
+    def _suspect(self, message: str) -> str:
+        """The key of the one value that a message quotes; else the slot."""
+        quoted = [name for name, value in self.fields.items() if str(value) in message.split()]
+        return f"{self.slot}.{quoted[0]}" if len(quoted) == 1 else self.slot
+
+
+def build(config: Values, run: Run, catalogue: Catalogue, origin: Origin) -> Values:
     """Build every slot's part, in the order of :data:`SLOTS`.
 
     Args:
@@ -28,8 +67,8 @@ def build(config: Mapping[str, Any], run: Run, catalogue: Catalogue, origin: Ori
         origin: for messages.
 
     Returns:
-        By slot, the built part, or what makes it; under ``env`` the training environments and under ``make_env`` what
-        makes more of them.
+        By slot, the built part, or what makes it; ``env`` are the training environments, ``make_env`` makes
+        more.
 
     Raises:
         RecipeError: a part cannot be built; says which, why, and where that was set.
@@ -37,21 +76,21 @@ def build(config: Mapping[str, Any], run: Run, catalogue: Catalogue, origin: Ori
     import torch
 
     torch.manual_seed(run.seed)
-    parts: dict[str, Any] = {}
+    parts: Values = {}
     bag = {name: getattr(run, name) for name in RUN_SETTINGS}
     for slot in SLOTS:
+        maker = maker_of(slot, config[slot.name], bag, catalogue, origin)
         with torch.device(run.device):
-            part = make(slot, config[slot.name], bag, catalogue, origin)
-        parts[slot.name] = bag[slot.gives] = part
+            parts[slot.name] = bag[slot.gives] = maker if slot.given else maker()
         if slot.name == "env":
-            env = call(slot, part, origin, num_envs=run.num_envs, seed=run.seed, training=True)
-            parts["make_env"], parts["env"] = part, env
-            bag |= {name: getattr(env, name) for name in ("observation_shape", "observation_dtype", "n_actions")}
+            env = maker(num_envs=run.num_envs, seed=run.seed, training=True)
+            parts |= {"env": env, "make_env": maker}
+            bag |= {name: getattr(env, name) for name in ENV_FACTS}
     return parts
 
 
-def make(slot: Slot, fields: Mapping[str, Any], bag: Mapping[str, Any], catalogue: Catalogue, origin: Origin) -> Any:
-    """Build one part, or the partial that waits for what its user gives.
+def maker_of(slot: Slot, fields: Values, bag: Values, catalogue: Catalogue, origin: Origin) -> Maker:
+    """What makes a slot's part.
 
     Args:
         slot: which.
@@ -61,40 +100,19 @@ def make(slot: Slot, fields: Mapping[str, Any], bag: Mapping[str, Any], catalogu
         origin: for messages.
 
     Raises:
-        RecipeError: the class is not allowed, does not take a field, or needs what nobody gives; or it refuses a value.
+        RecipeError: its class is not allowed, does not take a field, or needs what nobody gives.
     """
     target = catalogue.resolve(fields[TARGET], origin(f"{slot.name}.{TARGET}"))
     own = {name: value for name, value in fields.items() if name != TARGET}
     check_fields(slot.name, target, own, origin)
-    wanted = _keywords(target)
-    injected = {name: bag[name] for name in wanted if name in bag and name not in own and name not in slot.given}
+    wanted = {parameter.name: parameter for parameter in _parameters(target) if parameter.kind in KEYWORDS}
+    injected = {name: bag[name] for name in wanted if name in bag and name not in {*own, *slot.given}}
     for name, parameter in wanted.items():
         if parameter.default is parameter.empty and name not in {*own, *injected, *slot.given}:
-            raise RecipeError(
-                f"{slot.name}: {fields[TARGET]} needs `{name}`, which no part upstream produces",
-                origin(slot.name),
-                f"set {slot.name}.{name}, or ask for one of: {', '.join(sorted(bag))}",
-            )
-    if slot.given:
-        return partial(target, **own, **injected)
-    return call(slot, target, origin, **own, **injected)
-
-
-def call(slot: Slot, target: Callable[..., Any], origin: Origin, **keywords: Any) -> Any:
-    """Call ``target``, and say of what it refuses where that was set.
-
-    Raises:
-        RecipeError: it refuses.
-    """
-    try:
-        return target(**keywords)
-    except SettingError as error:
-        key = error.field if error.field in RUN_SETTINGS else f"{slot.name}.{error.field}"
-        raise RecipeError(f"{key} = {error.value!r}: expected {error.expected}", origin(key)) from error
-    except WiringError as error:
-        raise RecipeError(str(error), origin(error.consumer)) from error
-    except (TypeError, ValueError) as error:
-        raise RecipeError(f"{slot.name}: {error}", origin(slot.name)) from error
+            message = f"{slot.name}: {fields[TARGET]} needs `{name}`, which no part upstream produces"
+            mend = f"set {slot.name}.{name}, or ask for one of: {', '.join(sorted(bag))}"
+            raise RecipeError(message, origin(slot.name), mend)
+    return Maker(slot.name, target, own, injected, origin)
 
 
 def check_fields(slot: str, target: Callable[..., Any], fields: Iterable[str], origin: Origin) -> None:
@@ -103,21 +121,22 @@ def check_fields(slot: str, target: Callable[..., Any], fields: Iterable[str], o
     Raises:
         RecipeError: names the field, where it was set, and the nearest one.
     """
-    parameters = inspect.signature(target).parameters.values()
+    parameters = _parameters(target)
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return
     given = next(each.given for each in SLOTS if each.name == slot)
-    settable = _keywords(target).keys() - given
+    settable = {parameter.name for parameter in parameters if parameter.kind in KEYWORDS} - {*given}
     for name in fields:
         if name not in settable:
             key, mend = f"{slot}.{name}", did_you_mean(name, settable) or "it takes no fields"
             raise RecipeError(f"{key}: {target.__name__} takes no `{name}`", origin(key), mend)
 
 
-def _keywords(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    parameters = inspect.signature(target).parameters
-    return {
-        name: parameter
-        for name, parameter in parameters.items()
-        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-    }
+KEYWORDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+def _parameters(target: Callable[..., Any]) -> list[inspect.Parameter]:
+    """Of a class those of its ``__init__``, which the metaclass of TorchRL's environments hides."""
+    if inspect.isclass(target):
+        return list(inspect.signature(target.__init__).parameters.values())[1:]
+    return list(inspect.signature(target).parameters.values())

@@ -5,7 +5,6 @@ import inspect
 import os
 import re
 from collections.abc import Callable, Collection, Sequence
-from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -29,13 +28,13 @@ def did_you_mean(name: str, among: Collection[str]) -> str:
 class Catalogue:
     """The trees of recipes and parts: ours, those of ``SQN_RL_PATH``, and those given here.
 
-    A tree is a folder with ``recipes/`` (one file a recipe, folders nest) and ``components/`` (one folder a slot, one
-    file a part), or one of the two. Where two trees have a file of one name, the user's wins.
+    A tree is a folder with ``recipes/`` (a file a recipe; folders nest) and ``components/`` (a folder a slot,
+    a file a part), or one of the two. Where two trees have a file of one name, the user's wins.
 
     Args:
         config_dirs: further trees, as ``--config-dir`` gives them.
-        trust: modules whose classes may be built besides :data:`ALLOWED`, as ``--trust`` gives them; ``SQN_RL_TRUST``
-            adds to them.
+        trust: modules besides :data:`ALLOWED` whose classes may be built, as ``--trust`` gives them, and
+            ``SQN_RL_TRUST``.
 
     Raises:
         RecipeError: a tree does not exist, or has neither folder.
@@ -45,7 +44,7 @@ class Catalogue:
         further = [*config_dirs, *_from_environment("SQN_RL_PATH")]
         self.trees = [_tree(Path(folder)) for folder in further] + [_own_tree()]
         self.trusted = (*ALLOWED, *trust, *_from_environment("SQN_RL_TRUST"))
-        self.read = cache(self._read)
+        self._documents: dict[tuple[str, str], Document] = {}
 
     def groups(self) -> list[str]:
         """The slots, ``task`` and ``recipe``: every folder of parts."""
@@ -68,17 +67,20 @@ class Catalogue:
             }
         )
 
-    def _read(self, group: str, name: str) -> Document:
+    def read(self, group: str, name: str) -> Document:
         """The YAML file of a part or recipe.
 
         Raises:
             RecipeError: there is none, or it is not YAML.
         """
-        for folder in self._folders(group):
-            if (path := folder / f"{name}.yaml").is_file():
-                own = path.is_relative_to(_own_tree())
-                return read(path, path.relative_to(_own_tree()).as_posix() if own else str(path))
-        raise self.unknown(group, name)
+        if (group, name) not in self._documents:
+            paths = [path for folder in self._folders(group) if (path := folder / f"{name}.yaml").is_file()]
+            if not paths:
+                raise self.unknown(group, name)
+            ours = paths[0].is_relative_to(_own_tree())
+            shown = paths[0].relative_to(_own_tree()).as_posix() if ours else str(paths[0])
+            self._documents[group, name] = read(paths[0], shown)
+        return self._documents[group, name]
 
     def unknown(self, group: str, name: str, origin: str = "") -> RecipeError:
         """The error of there being no such part or recipe."""
@@ -90,10 +92,10 @@ class Catalogue:
         return [folder for tree in self.trees if (folder := tree / relative).is_dir()]
 
     def resolve(self, target: Any, origin: str = "") -> Callable[..., Any]:
-        """Import what a part's ``_target_`` names: a public class or function, defined in a module that is allowed.
+        """Import the public class or function that a part's ``_target_`` names.
 
-        Nothing in YAML is imported but through here. Both the dotted path and the module that the object was defined
-        in must be allowed; of ``sqn_rl`` only the public names are.
+        Nothing in YAML is imported but through here. Both the dotted path and the module in which the object
+        is defined must lie in :data:`ALLOWED` or what the user trusts; of ``sqn_rl`` only public names do.
 
         Args:
             target: the dotted path.
@@ -111,7 +113,8 @@ class Catalogue:
         module_name, _, name = target.rpartition(".")
         if not self._allows(module_name):
             top = module_name.partition(".")[0]
-            raise refusal(f"not in {', '.join(self.trusted)}", f"if you trust `{top}`: --trust {top} (or SQN_RL_TRUST)")
+            mend = f"if you trust `{top}`, say so with --trust {top} (or SQN_RL_TRUST)"
+            raise refusal(f"not in {', '.join(self.trusted)}", mend)
         if module_name.partition(".")[0] == "sqn_rl":
             public = {f"sqn_rl.{each}" for each in import_module("sqn_rl").__all__}
             if target not in public:

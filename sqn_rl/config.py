@@ -13,15 +13,15 @@ from sqn_rl.errors import SettingError
 class Slot:
     """A place in the wiring that one part fills.
 
-    A part is built once all its required keywords are known. Those that only its user knows are ``given`` by the user:
-    such a part is handed on as a :func:`functools.partial` that waits for them, unless there are none.
+    A part is built as soon as the slots before it are, unless some keywords only its user knows: then it is
+    handed on as a maker that waits for what is ``given``.
     """
 
     name: str
     gives: str
     """What the later slots may ask for it by."""
     given: tuple[str, ...] = ()
-    """The keywords that its user will give."""
+    """The keywords that its user gives; none: the part is built at once."""
 
 
 SLOTS = (
@@ -42,7 +42,7 @@ SLOTS = (
 """Every slot, in the order of building. A part may ask by keyword for what the slots before it give."""
 
 
-def _setting(check: Callable[[Any], bool], expected: str, default: Any = MISSING) -> Any:
+def _setting(check: Callable[[Any], Any], expected: str, default: Any = MISSING) -> Any:
     return field(default=default, metadata={"check": check, "expected": expected})
 
 
@@ -54,8 +54,8 @@ def _whole(least: int, what: str, default: Any = MISSING) -> Any:
 class Run:
     """The run-level settings: the same names in every recipe and on every command line.
 
-    Those without a default here get one from the task (``components/task/``). Whatever is counted is counted in
-    environment steps: agent decisions, over all environments.
+    Those without a default here have one in the task (``components/task/``). Time is counted in environment
+    steps: agent decisions, over all environments.
 
     Raises:
         SettingError: a value has the wrong type or is out of range.
@@ -68,7 +68,7 @@ class Run:
     """Of everything that is random."""
     num_envs: int = _whole(1, "environments")
     """Environments that step together."""
-    update_ratio: float = _setting(lambda value: 0 < value < math.inf, "a positive number of updates per step")
+    update_ratio: float = _setting(lambda value: 0 < value < math.inf, "a positive number of updates")
     """Updates per environment step after the warm-up."""
     batch_size: int = _whole(1, "transitions")
     """Transitions per update."""
@@ -78,7 +78,7 @@ class Run:
     """γ, the discount per environment step."""
     threads: int = _whole(1, "threads", 1)
     """Of torch."""
-    device: str = _setting(lambda value: bool(re.fullmatch(r"cpu|(cuda|mps)(:\d+)?", value)), "cpu, cuda or mps", "cpu")
+    device: str = _setting(re.compile(r"cpu|(cuda|mps)(:\d+)?").fullmatch, "cpu, cuda or mps", "cpu")
     """Where the networks and the replay are."""
     out: str | None = _setting(lambda value: value is None or bool(value), "a folder", None)
     """The run directory; null: ``runs/<recipe>/<env>/<time>-s<seed>``."""
@@ -106,7 +106,7 @@ _WRONG = object()
 
 
 def convert(value: Any, kind: Any) -> Any:
-    """``value`` as a ``kind``, where that loses nothing: 1e5 is a whole number, 1 a number; else ``_WRONG``."""
+    """``value`` as a ``kind`` where that loses nothing, as 1e5 is a whole number; else ``_WRONG``."""
     if isinstance(value, bool) and kind is not bool:
         return _WRONG
     if kind is int and isinstance(value, float) and value.is_integer():
@@ -116,7 +116,13 @@ def convert(value: Any, kind: Any) -> Any:
     return value if isinstance(value, kind) else _WRONG
 
 
-_KINDS = {bool: "true or false", (int, float): "a number", str: "a text", list: "a list", dict: "a mapping"}
+_KINDS: dict[Any, str] = {
+    bool: "true or false",
+    (int, float): "a number",
+    str: "a text",
+    list: "a list",
+    dict: "a mapping",
+}
 
 
 def conform(key: str, value: Any, example: Any) -> Any:

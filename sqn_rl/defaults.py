@@ -1,4 +1,4 @@
-"""Which files a recipe consists of, in the order in which they are laid over each other: Hydra's defaults lists."""
+"""Which files make up a recipe, and in which order they are laid over each other: Hydra's defaults lists."""
 
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
@@ -39,7 +39,7 @@ class Choice(NamedTuple):
 
 
 class _CatalogueSource(ConfigSource):
-    """Serves a catalogue to Hydra: slots as groups, and ``recipes/`` as the group ``recipe``."""
+    """Serves a catalogue's defaults lists to Hydra: slots as groups, ``recipes/`` as the group ``recipe``."""
 
     def __init__(self, catalogue: Catalogue) -> None:
         super().__init__(provider="sqn_rl", path=f"{self.scheme()}://")
@@ -51,15 +51,15 @@ class _CatalogueSource(ConfigSource):
 
     def load_config(self, config_path: str) -> ConfigResult:
         group, _, name = config_path.partition("/")
-        values = {"defaults": [{RECIPE: "sqn"}]}
+        defaults = [{RECIPE: "sqn"}]
         if config_path != PRIMARY:
             document = self.catalogue.read(group, name)
             for choice in choices(document, group, self.catalogue):
                 if choice.name not in self.catalogue.names(choice.group):
                     raise self.catalogue.unknown(*choice)
-            values = document.values
+            defaults = document.values.get("defaults", [])
         header = {"package": "_global_" if group == RECIPE else None}
-        return ConfigResult(self.provider, self.full_path(), OmegaConf.create(values), header)
+        return ConfigResult(self.provider, self.full_path(), OmegaConf.create({"defaults": defaults}), header)
 
     def available(self) -> bool:
         return True
@@ -124,7 +124,8 @@ def choices(document: Document, group: str, catalogue: Catalogue) -> Iterator[Ch
     """
     defaults = document.values.get("defaults", [])
     if not isinstance(defaults, list):
-        raise RecipeError("`defaults` is not a list", document.origin("defaults"), "write `defaults: [sqn, _self_]`")
+        where, mend = document.origin("defaults"), "write `defaults: [sqn, _self_]`"
+        raise RecipeError("`defaults` is not a list", where, mend)
     for index, item in enumerate(defaults):
         origin = document.origin(f"defaults.{index}")
         if item == "_self_":
@@ -135,9 +136,11 @@ def choices(document: Document, group: str, catalogue: Catalogue) -> Iterator[Ch
             ((key, name),) = item.items()
             path = str(key).split()[-1].partition("@")[0]
             if not path.startswith("/"):
-                raise RecipeError(f"`{path}` would be looked for in `{group}`", origin, f"write `/{path}`, with a slash")
+                mend = f"write `/{path}`, with a slash"
+                raise RecipeError(f"`{path}` would be looked for in `{group}`", origin, mend)
         else:
-            raise RecipeError(f"`{item}` is no entry of a defaults list", origin, "write `{override /head: dueling}`")
+            mend = "write `{override /head: dueling}`"
+            raise RecipeError(f"`{item}` is no entry of a defaults list", origin, mend)
         if (slot := path.strip("/")) not in catalogue.groups():
             raise RecipeError(f"there is no slot `{slot}`", origin, did_you_mean(slot, catalogue.groups()))
         yield Choice(slot, str(name), origin)

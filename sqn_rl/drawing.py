@@ -29,7 +29,7 @@ def to_mermaid(graph: Graph) -> str:
     return "\n".join(lines) + "\n"
 
 
-WIDTH, COLUMN, LINE, TOP = 210, 320, 15, 90
+WIDTH, COLUMN, LINE, TOP = 240, 350, 15, 90
 PLACES = {  # column, row
     "env": (0, 0), "encoder": (1, 0), "head": (2, 0), "q_net": (3, 0), "actor": (4, 0),
     "replay": (0, 1), "returns": (1, 1), "loss": (3, 1), "temperature": (4, 1),
@@ -82,7 +82,7 @@ class _Box:
         ]
         for number, entry in enumerate(self.node.writes, 1):
             y = self.y + 35 + LINE * number
-            lines.append(f'<text x="{self.x + 10}" y="{y}" class="shape">{escape(str(entry))}</text>')
+            lines.append(f'<text x="{self.x + 10}" y="{y}" class="shape">{escape(_plain(str(entry)))}</text>')
         return "\n".join(lines)
 
     def side(self, name: str, shift: float = 0) -> Point:
@@ -99,7 +99,7 @@ class _Box:
 def _arrow(boxes: dict[str, _Box], producer: Node, consumer: Node, entries: list[Entry]) -> Iterator[str]:
     """A line with a tip and the keys it carries; acting runs left to right, and back over the top."""
     start, end = boxes[producer.slot], boxes[consumer.slot]
-    keys = [entry.key.removeprefix("batch.") for entry in entries]
+    keys = [_plain(entry.key) for entry in entries]
     if producer.slot == "actor":
         shift = 20 if consumer.slot == "env" else -20
         over = TOP - 30 if consumer.slot == "env" else ROWS[1] - 35
@@ -120,6 +120,11 @@ def _arrow(boxes: dict[str, _Box], producer: Node, consumer: Node, entries: list
         x0, x1 = (start.x + WIDTH, end.x) if rightward else (start.x, end.x + WIDTH)
         yield _line([(x0, y), (x1, y)])
         yield _label(((x0 + x1) / 2, y - 5 if rightward else y + 12), [", ".join(keys)] if rightward else keys)
+
+
+def _plain(key: str) -> str:
+    """The key without ``batch.``, which a picture shows by its place."""
+    return key.removeprefix("batch.")
 
 
 def _line(points: list[Point]) -> str:

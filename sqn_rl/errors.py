@@ -52,5 +52,6 @@ class RecipeError(SqnError):
     """
 
     def __init__(self, message: str, origin: str = "", suggestion: str = "") -> None:
-        super().__init__("\n  ".join(part for part in (f"{origin}: {message}" if origin else message, suggestion) if part))
+        where, mend = f"{origin}: " if origin else "", f"\n  {suggestion}" if suggestion else ""
+        super().__init__(f"{where}{message}{mend}")
         self.message, self.origin, self.suggestion = message, origin, suggestion

@@ -1,6 +1,7 @@
-"""What is said on the command line: ``slot=part``, ``slot.field=value``, ``setting=value``; and sweeps over them."""
+"""What the command line says: ``slot=part``, ``slot.field=value``, ``setting=value``; and sweeps of them."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -11,6 +12,9 @@ from sqn_rl.catalogue import Catalogue
 from sqn_rl.defaults import Choice, repository
 from sqn_rl.errors import RecipeError
 from sqn_rl.provenance import Layers
+
+WRITE = "write name=value: steps=2000, head=dueling or optimizer.lr=1e-3"
+QUOTE = "quote a value that has special characters: 'name=\"a (value)\"'"
 
 
 def origin(override: str) -> str:
@@ -30,8 +34,9 @@ def parse(overrides: Sequence[str]) -> list[Override]:
         try:
             parsed += parser.parse_overrides([text])
         except HydraException as error:
-            hint = "quote it: 'key=\"a value\"'" if "=" in text else "write key=value, e.g. steps=2000 or head=dueling"
-            raise RecipeError("cannot be read as an override", origin(text), hint) from error
+            raise RecipeError(
+                "cannot be read as an override", origin(text), QUOTE if "=" in text else WRITE
+            ) from error
     return parsed
 
 
@@ -52,7 +57,8 @@ def expand(overrides: Sequence[str], catalogue: Catalogue) -> list[list[str]]:
     for override in parsed:
         override.config_loader = repository(catalogue)
         if override.is_sweep_override() and not override.is_discrete_sweep():
-            raise RecipeError("an interval has no list of values", origin(str(override.input_line)), "use range(…)")
+            where = origin(str(override.input_line))
+            raise RecipeError("an interval is no list of values", where, "use range(start, stop, step)")
     return BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]
 
 
@@ -76,12 +82,20 @@ def chosen(overrides: Sequence[Override], catalogue: Catalogue) -> Iterator[Choi
 
 
 def apply(overrides: Sequence[Override], layers: Layers, catalogue: Catalogue) -> None:
-    """Lay those overrides that set a value over ``layers``; ``~key`` removes one."""
+    """Lay those overrides that set a value over ``layers``; ``~key`` removes one.
+
+    Raises:
+        RecipeError: there is nothing to remove.
+    """
     for override in overrides:
-        key, said = override.key_or_group, origin(str(override.input_line))
+        key, where = override.key_or_group, origin(str(override.input_line))
         if key in catalogue.groups():
             continue
-        if override.is_delete():
-            layers.drop(key)
-        else:
-            layers.put(key, override.value(), lambda _, said=said: said)  # type: ignore[misc]
+        if not override.is_delete():
+            layers.put(key, override.value(), partial(_always, where))
+        elif not layers.drop(key):
+            raise RecipeError(f"there is no `{key}` to remove", where)
+
+
+def _always(origin: str, key: str) -> str:
+    return origin

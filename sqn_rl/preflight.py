@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sqn_rl import functional as F
 from sqn_rl.agent import Agent
 from sqn_rl.data import Batch, Step
 from sqn_rl.errors import RecipeError, SqnError
@@ -129,7 +130,7 @@ class _Walk:
                 )
         reads = ["action_value", "alpha", *(f"batch.{key}" for key in BATCH)]
         writes = {"loss_q": terms.loss_q, "loss_alpha": terms.loss_alpha, "td_error": terms.td_error}
-        self.seen.add("loss", loss, reads, writes | {"entropy": terms.log_pi[:, 0]})
+        self.seen.add("loss", loss, reads, writes | {"entropy": F.entropy(terms.log_pi)})
         parameters = torch.cat([parameter.detach().flatten() for parameter in loss.q_net.parameters()])
         self.seen.add("optimizer", agent.optimizer, ["loss_q", "loss_alpha"], {"parameters": parameters})
         self.seen.add("target_update", self.parts["target_update"], ["parameters"], {"target_parameters": parameters})

@@ -32,6 +32,11 @@ class Document:
     lines: Mapping[str, int]
     """The line of every value and list item, by dotted key: ``env.id``, ``defaults.1``."""
 
+    @property
+    def content(self) -> Values:
+        """The values without the defaults list."""
+        return {name: value for name, value in self.values.items() if name != "defaults"}
+
     def origin(self, key: str) -> str:
         """``recipes/x.yaml:12``; of the nearest enclosing value that has a line."""
         while key not in self.lines and "." in key:
@@ -57,8 +62,10 @@ def read(path: Path, shown: str) -> Document:
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"cannot be read: {error}", shown) from error
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        raise RecipeError(f"not YAML: {error.problem}", f"{shown}:{mark.line + 1}" if mark else shown) from error
+        unfinished = isinstance(error, yaml.scanner.ScannerError) or "flow" in (error.context or "")
+        mark = (error.context_mark if unfinished else None) or error.problem_mark
+        line = f":{mark.line + 1}" if mark else ""
+        raise RecipeError(f"not YAML: {error.problem}", f"{shown}{line}") from error
     except yaml.YAMLError as error:
         raise RecipeError(f"not YAML: {error}", shown) from error
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
@@ -110,13 +117,15 @@ class Layers:
         parent[last] = value
         self._origins[key] = origin(key)
 
-    def drop(self, key: str) -> None:
-        """Forget what is at ``key``."""
+    def drop(self, key: str) -> bool:
+        """Forget what is at ``key``; says whether there was anything."""
         path, _, last = key.rpartition(".")
         parent = self.get(path)
-        if isinstance(parent, dict):
-            parent.pop(last, None)
+        if not isinstance(parent, dict) or last not in parent:
+            return False
+        del parent[last]
         self._origins = {k: o for k, o in self._origins.items() if k != key and not k.startswith(f"{key}.")}
+        return True
 
     def get(self, key: str) -> Any:
         """What is at ``key``, unresolved; None where nothing is."""

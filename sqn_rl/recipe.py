@@ -1,8 +1,9 @@
-"""From a recipe's name and overrides to a settled recipe: every value settled, and where it came from known."""
+"""From a recipe's name and overrides to a settled recipe: every value known, and where it came from."""
 
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ class Recipe:
     run: Run
     """The run-level settings, checked."""
     chosen: Mapping[str, Choice]
-    """By slot, the part that fills it; empty for a recipe that was loaded from a run, where parts have no names."""
+    """By slot, the part that fills it; empty for a recipe that was loaded from a run."""
     layers: Layers
     """What was laid over what."""
     catalogue: Catalogue
@@ -46,6 +47,14 @@ class Recipe:
         """
         return self.chosen[key].origin if key in self.chosen else self.layers.origin(key)
 
+    def part(self, slot: str) -> str:
+        """The name of the part that fills a slot; of a loaded recipe its class."""
+        return self.chosen[slot].name if slot in self.chosen else self.config[slot][TARGET].rpartition(".")[2]
+
+    def fields(self, slot: str) -> Values:
+        """The values that the part in a slot is given from YAML."""
+        return {name: value for name, value in self.config[slot].items() if name != TARGET}
+
     def build(self) -> dict[str, Any]:
         """Build every part; see :func:`sqn_rl.build.build`."""
         return build(self.config, self.run, self.catalogue, self.origin)
@@ -61,8 +70,8 @@ class Recipe:
                 yield f"{indent}{name}:"
                 yield from self._lines(value, f"{prefix}{name}.")
             else:
-                text = yaml.safe_dump(value, default_flow_style=True, width=math.inf).removesuffix("...\n").strip()
-                yield f"{indent}{name}: {text}  # {self.layers.origin(prefix + name)}"
+                origin = " ".join(self.layers.origin(f"{prefix}{name}").split())
+                yield f"{indent}{name}: {_flow(value)}  # {origin}"
 
 
 def compose_recipe(recipe: str = "sqn", *overrides: str, catalogue: Catalogue | None = None) -> Recipe:
@@ -70,8 +79,8 @@ def compose_recipe(recipe: str = "sqn", *overrides: str, catalogue: Catalogue | 
 
     Args:
         recipe: its name.
-        overrides: as on the command line: ``"env=acrobot"``, ``"steps=20000"``, ``"actor.policy=min"``. Of two that
-            say the same thing the later counts, and ``"recipe=NAME"`` counts over ``recipe``.
+        overrides: as on the command line: ``"env=acrobot"``, ``"steps=20000"``, ``"actor.policy=min"``. The
+            later of two about one thing counts, and ``"recipe=NAME"`` counts over ``recipe``.
         catalogue: where recipes and parts are; by default ours and those of ``SQN_RL_PATH``.
 
     Raises:
@@ -91,8 +100,7 @@ def compose_recipe(recipe: str = "sqn", *overrides: str, catalogue: Catalogue | 
     chosen: dict[str, Choice] = {}
     for package, group, name in layers_of({group: choice.name for group, choice in over.items()}, catalogue):
         document = documents[group] = catalogue.read(group, name)
-        content = {key: value for key, value in document.values.items() if key != "defaults"}
-        layers.put(package, content, lambda key, d=document, p=package: d.origin(key.removeprefix(f"{p}.")))  # type: ignore[misc]
+        layers.put(package, document.content, partial(_within, document, package))
         chosen |= {choice.group: choice for choice in choices(document, group, catalogue)}
     said.apply(parsed, layers, catalogue)
     return _settle(layers, documents, chosen | over, catalogue)
@@ -103,15 +111,18 @@ def load_recipe(path: Path, *overrides: str, catalogue: Catalogue | None = None)
 
     Args:
         path: the file.
-        overrides: of values; there are no parts to choose from.
+        overrides: of values; the parts are settled.
         catalogue: whose trust decides what may be built.
 
     Raises:
         RecipeError: something in it cannot be what its author meant.
     """
     catalogue, document, layers = catalogue or Catalogue(), read(path, str(path)), Layers()
+    parsed = said.parse(overrides)
+    for choice in said.chosen(parsed, catalogue):
+        raise RecipeError(f"the {choice.group} of a saved recipe is settled", choice.origin)
     layers.put("", document.values, document.origin)
-    said.apply(said.parse(overrides), layers, catalogue)
+    said.apply(parsed, layers, catalogue)
     return _settle(layers, {}, {}, catalogue)
 
 
@@ -119,20 +130,24 @@ def _settle(
     layers: Layers, documents: Mapping[str, Document], chosen: Mapping[str, Choice], catalogue: Catalogue
 ) -> Recipe:
     """Check that everything is known, given and of the right kind, and resolve it."""
-    task = documents[TASK].values if TASK in documents else {}
-    known = {*SETTINGS, *SLOT_NAMES, *task}
+    task = documents[TASK].content if TASK in documents else {}
+    tunable = {name: value for name, value in task.items() if name not in SETTINGS}
+    known = {*SETTINGS, *SLOT_NAMES, *tunable}
+    for slot in SLOT_NAMES:
+        _require_part(slot, layers, chosen)
+    if missing := [name for name in SETTINGS if name not in layers.values]:
+        mend = f"write `defaults: [/{TASK}@_global_: classic_control, _self_]` in the env's YAML"
+        raise RecipeError(f"no task says {', '.join(missing)}", layers.origin(f"env.{TARGET}"), mend)
     for key in layers.values:
         if key not in known:
             raise RecipeError(f"there is no setting `{key}`", layers.origin(key), did_you_mean(key, known))
-    for slot in SLOT_NAMES:
-        _require_part(slot, layers, chosen)
     values = layers.resolved()
     _require_values(values, layers)
     try:
-        values |= _conforming(values, task, values)
+        values |= _conforming(values, tunable, values)
         run = Run(**{name: values[name] for name in SETTINGS})
         for slot in SLOT_NAMES:
-            example = documents[slot].values if slot in documents else values[slot]
+            example = documents[slot].content if slot in documents else values[slot]
             values[slot] |= _conforming(values[slot], example, values, f"{slot}.")
             if further := values[slot].keys() - example.keys():
                 target = catalogue.resolve(values[slot][TARGET], layers.origin(f"{slot}.{TARGET}"))
@@ -143,9 +158,18 @@ def _settle(
     return Recipe(config, run, chosen, layers, catalogue)
 
 
+def _within(document: Document, package: str, key: str) -> str:
+    return document.origin(key.removeprefix(f"{package}."))
+
+
+def _flow(value: Any) -> str:
+    return yaml.safe_dump(value, default_flow_style=True, width=math.inf).removesuffix("...\n").strip()
+
+
 def _require_part(slot: str, layers: Layers, chosen: Mapping[str, Choice]) -> None:
     if slot not in layers.values:
-        raise RecipeError(f"nothing fills the slot `{slot}`", layers.origin(RECIPE), "inherit from `sqn`, which fills all")
+        mend = f"choose a part in `defaults`: `/{slot}: …`; or inherit from `sqn`, which fills every slot"
+        raise RecipeError(f"nothing fills the slot `{slot}`", layers.origin(RECIPE), mend)
     if not isinstance(part := layers.values[slot], dict):
         mend = f"to choose a part, write `{{override /{slot}: {part}}}` in `defaults`"
         raise RecipeError(f"`{slot}` is a slot, not a setting", layers.origin(slot), mend)
@@ -161,17 +185,14 @@ def _require_values(values: Values, layers: Layers, prefix: str = "") -> None:
             _require_values(value, layers, f"{key}.")
         elif value == "???":
             raise RecipeError(f"`{key}` has no value", layers.origin(key), f"give it one: {key}=…")
-    if not prefix and (missing := [name for name in SETTINGS if name not in values]):
-        mend = f"write `defaults: [/{TASK}@_global_: classic_control, _self_]` in the env's YAML"
-        raise RecipeError(f"no task says {', '.join(missing)}", layers.origin(f"env.{TARGET}"), mend)
 
 
 def _conforming(values: Values, examples: Values, resolved: Values, prefix: str = "") -> Values:
     """Those of ``values`` that a part's or task's file has too, of the kind that they have there."""
     conforming = {}
-    for name in values.keys() & examples.keys() - {*SETTINGS}:
-        example = examples[name]
+    for name, example in examples.items():
         if isinstance(example, str) and (match := INTERPOLATION.fullmatch(example)):
             example = resolved.get(match[1])
-        conforming[name] = conform(f"{prefix}{name}", values[name], example)
+        if name in values:
+            conforming[name] = conform(f"{prefix}{name}", values[name], example)
     return conforming

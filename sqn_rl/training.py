@@ -49,8 +49,8 @@ class Plan:
         require(self.batch_size > 0, "batch_size", self.batch_size, "at least 1 transition")
 
     def updates_due(self, env_steps: int) -> int:
-        """How many updates there are to have been after this many environment steps."""
-        return int(max(0, env_steps - self.warmup_steps) * self.update_ratio)
+        """How many updates there are to have been after this many environment steps: 29 of 100 with 0.29."""
+        return int(round(max(0, env_steps - self.warmup_steps) * self.update_ratio, 6))  # 100 · 0.29 = 28.99…96
 
 
 @dataclass

@@ -58,7 +58,7 @@ class BoltzmannActor(TensorDictModuleBase):
         """
         return self._choose(self.q_values(observation), greedy, generator)[0]
 
-    @dispatch
+    @dispatch(auto_batch_size=False)
     @torch.no_grad()
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Write ``action``, ``log_prob`` and ``entropy``."""

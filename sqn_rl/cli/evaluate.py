@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sqn_rl.cli import Exit, catalogue_of, command, options
-from sqn_rl.compose import load_recipe
 from sqn_rl.errors import RecipeError
+from sqn_rl.recipe import load_recipe
 
 DESCRIPTION = """Plays full games with the last weights of a finished or stopped run, as its recipe.yaml describes it."""
 

@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from sqn_rl.catalogue import RECIPE
 from sqn_rl.cli import Exit, catalogue_of, command, options
-from sqn_rl.compose import compose_recipe
 from sqn_rl.errors import RecipeError
+from sqn_rl.recipe import compose_recipe
 
 DESCRIPTION = """Checks a recipe and shows its wiring: parts, keys, shapes, dtypes.
 
@@ -31,13 +30,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--format", choices=FORMATS, default="text", help="how to show it")
     parser.add_argument("--output", type=Path, metavar="FILE", help="where to write it instead of the screen")
     arguments = parser.parse_args(argv)
-    recipe = compose_recipe(*_named(arguments.overrides), catalogue=catalogue_of(arguments))
+    recipe = compose_recipe("sqn", *arguments.overrides, catalogue=catalogue_of(arguments))
 
     from sqn_rl import drawing
     from sqn_rl.preflight import preflight
 
     graph = preflight(recipe)
-    title = f"{recipe.run.recipe} on {recipe.part('env')}"
+    title = f"{recipe.run.recipe} on {recipe.chosen['env'].name}"
     text = {
         "text": lambda: drawing.to_text(graph),
         "mermaid": lambda: drawing.to_mermaid(graph),

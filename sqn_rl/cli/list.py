@@ -4,11 +4,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from sqn_rl.build import TARGET
 from sqn_rl.catalogue import RECIPE, Catalogue, did_you_mean
 from sqn_rl.cli import Exit, catalogue_of, command, options
-from sqn_rl.recipe import compose_recipe
 from sqn_rl.errors import RecipeError
 from sqn_rl.provenance import INTERPOLATION, Values
+from sqn_rl.recipe import compose_recipe
 
 DESCRIPTION = """Lists the recipes and the parts of every slot, or of one.
 
@@ -39,11 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     catalogue = catalogue_of(arguments)
     groups = [RECIPE, *(group for group in catalogue.groups() if group != RECIPE)]
-    if arguments.slot:
-        if arguments.slot not in groups:
-            raise RecipeError(f"there is no slot `{arguments.slot}`", "", did_you_mean(arguments.slot, groups))
-        groups = [arguments.slot]
-    rows = list(_rows(groups, catalogue))
+    if arguments.slot and arguments.slot not in groups:
+        raise RecipeError(f"there is no slot `{arguments.slot}`", "", did_you_mean(arguments.slot, groups))
+    rows = list(_rows([arguments.slot] if arguments.slot else groups, catalogue))
     (_show_table if sys.stdout.isatty() else _show_lines)(rows)
     return Exit.DONE
 
@@ -57,12 +56,9 @@ def _rows(groups: Sequence[str], catalogue: Catalogue) -> Iterator[Row]:
             except RecipeError as error:
                 yield Row(group, name, f"broken: {error}", "")
             else:
-                fields = {key: value for key, value in document.values.items() if key not in ("defaults", "_target_")}
-                yield Row(group, name, document.description, _arguments(fields, defaults))
-
-
-def _arguments(fields: Values, defaults: Values) -> str:
-    return " ".join(f"{name}={_value(value, defaults)}" for name, value in fields.items())
+                fields = {key: value for key, value in document.content.items() if key != TARGET}
+                arguments = " ".join(f"{key}={_value(value, defaults)}" for key, value in fields.items())
+                yield Row(group, name, document.description, arguments)
 
 
 def _value(value: Any, defaults: Values) -> str:
@@ -70,11 +66,7 @@ def _value(value: Any, defaults: Values) -> str:
         return "{" + ", ".join(f"{name}: {_value(child, defaults)}" for name, child in value.items()) + "}"
     if isinstance(value, str) and (match := INTERPOLATION.fullmatch(value)):
         return f"{value} ({_value(defaults.get(match[1]), defaults)})"
-    return {None: "null", True: "true", False: "false"}.get(value, str(value)) if _plain(value) else str(value)
-
-
-def _plain(value: Any) -> bool:
-    return value is None or isinstance(value, bool)
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _show_lines(rows: Sequence[Row]) -> None:
@@ -95,4 +87,4 @@ def _show_table(rows: Sequence[Row]) -> None:
             table.add_section()
         table.add_row("" if row.group == previous else row.group, *row[1:])
         previous = row.group
-    Console().print(table)
+    Console(markup=False).print(table)

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from sqn_rl.catalogue import RECIPE, Catalogue
 from sqn_rl.cli import Exit, catalogue_of, command, options
-from sqn_rl.compose import Recipe, compose_recipe
 from sqn_rl.config import SLOTS, Run
 from sqn_rl.errors import NumericsError, RecipeError
 from sqn_rl.overrides import expand
+from sqn_rl.recipe import Recipe, compose_recipe
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -64,9 +64,7 @@ def _recipes(arguments: Namespace) -> Iterator[Recipe]:
     catalogue = catalogue_of(arguments)
     jobs = expand(arguments.overrides, catalogue) if arguments.multirun else [arguments.overrides]
     for job in jobs:
-        names = [override.partition("=")[2] for override in job if override.startswith(f"{RECIPE}=")]
-        others = [override for override in job if not override.startswith(f"{RECIPE}=")]
-        yield compose_recipe(names[-1] if names else "sqn", *others, catalogue=catalogue)
+        yield compose_recipe("sqn", *job, catalogue=catalogue)
 
 
 def _train(recipe: Recipe, console: "Console", go_on: bool) -> int:

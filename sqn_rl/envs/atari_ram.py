@@ -1,22 +1,19 @@
 """Atari games seen through the 128 bytes of the console's memory."""
 
-from functools import partial
-
-import ale_py
 import numpy as np
 import torch
-from ale_py import roms
-from ale_py.env import AtariEnv
+from ale_py import ALEInterface, LoggerMode, roms
 
 from sqn_rl.envs.base import BatchedEnv, Played, did_you_mean
 from sqn_rl.errors import require
 
 
 class AtariRamEnv(BatchedEnv):
-    """N copies of one Atari game; an observation is the console's RAM, 128 bytes (uint8).
+    """N consoles playing one Atari game; an observation is the console's RAM, 128 bytes (uint8).
 
-    The bytes come unscaled, so that a replay keeps one byte each; the MLP encoder scales uint8 input as the
-    authors do, ``(x − 128)/128``. Actions are those that the game distinguishes, ALE's minimal set.
+    They play as ale-py's ``AtariEnv(obs_type="ram")`` does, seed for seed. The bytes come unscaled, so that
+    a replay keeps one byte each; the MLP encoder scales uint8 input as the authors do, ``(x − 128)/128``.
+    Actions are those that the game distinguishes, ALE's minimal set.
 
     Args:
         game: ale-py's snake_case name: "ms_pacman".
@@ -49,52 +46,55 @@ class AtariRamEnv(BatchedEnv):
         _require_playable(game)
         require(0 <= sticky_actions < 1, "sticky_actions", sticky_actions, "a probability in [0, 1)")
         require(_positive(frame_skip), "frame_skip", frame_skip, "a positive integer")
-        require(
-            max_frames is None or _positive(max_frames),
-            "max_frames",
-            max_frames,
-            "a positive integer or null",
-        )
-        ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # else each console prints a banner
-        make = partial(
-            AtariEnv,
-            game,
-            obs_type="ram",
-            frameskip=frame_skip,
-            repeat_action_probability=sticky_actions,
-            full_action_space=False,
-            max_num_frames_per_episode=max_frames,
-        )
-        first = make()
+        limited = max_frames is not None
+        require(not limited or _positive(max_frames), "max_frames", max_frames, "a positive integer or null")
+        self._game, self._sticky_actions, self._max_frames = game, sticky_actions, max_frames or 0
+        first = self._console(seed=0)  # tells the sizes; games begin on consoles of their own seed
+        self._actions = first.getMinimalActionSet()
         super().__init__(
             name=f"{game}-ram",
-            n_actions=int(first.action_space.n),
-            observation_shape=first.observation_space.shape,
+            n_actions=len(self._actions),
+            observation_shape=(first.getRAMSize(),),
             observation_dtype=torch.uint8,
             frame_skip=frame_skip,
             num_envs=num_envs,
             seed=seed,
         )
-        self._games = [first, *(make() for _ in range(num_envs - 1))]
-        self._lives = [0] * num_envs
+        self._consoles, self._lives = [first] * num_envs, [0] * num_envs
         self._clip_reward, self._life_loss = clip_reward and training, life_loss and training
 
+    def _console(self, seed: int) -> ALEInterface:
+        """A console with the game's ROM in it: 0.2 s, most of it ALE's start of the machine."""
+        ALEInterface.setLoggerMode(LoggerMode.Error)  # else each prints a banner
+        console = ALEInterface()
+        console.setFloat("repeat_action_probability", self._sticky_actions)
+        console.setInt("max_num_frames_per_episode", self._max_frames)
+        _, word = np.random.SeedSequence(seed).generate_state(2)  # the word that AtariEnv takes
+        console.setInt("random_seed", int(word.astype(np.int32)))
+        console.loadROM(roms.get_rom_path(self._game))
+        return console
+
     def _restart_one(self, i: int, seed: int | None) -> np.ndarray:
-        observation, info = self._games[i].reset(seed=seed)
-        self._lives[i] = info["lives"]
-        return observation
+        if seed is not None:
+            self._consoles[i] = self._console(seed)
+        console = self._consoles[i]
+        console.reset_game()
+        self._lives[i] = console.lives()
+        return console.getRAM()
 
     def _play_one(self, i: int, action: int) -> Played:
-        observation, score, terminated, truncated, info = self._games[i].step(action)
-        lost_life = info["lives"] < self._lives[i]
-        self._lives[i] = info["lives"]
+        console, held = self._consoles[i], self._actions[action]
+        score = sum(console.act(held) for _ in range(self.frame_skip))
+        over, late = console.game_over(with_truncation=False), console.game_truncated()
+        lives, before = console.lives(), self._lives[i]
+        self._lives[i] = lives
         return Played(
-            observation,
+            observation=console.getRAM(),
             reward=(score > 0) - (score < 0) if self._clip_reward else score,
             score=score,
-            terminated=terminated or (self._life_loss and lost_life),
-            truncated=truncated,
-            ended=terminated or truncated,
+            terminated=over or (self._life_loss and lives < before),
+            truncated=late,
+            ended=over or late,
         )
 
 
@@ -106,5 +106,5 @@ def _require_playable(game: str) -> None:
     """Refuse what ALE cannot play: it would end the process."""
     names = roms.get_all_rom_ids()
     require(game in names, "game", game, f"a game of ale-py's, in snake_case{did_you_mean(game, names)}")
-    playable = ale_py.ALEInterface.isSupportedROM(roms.get_rom_path(game)) is not None
+    playable = ALEInterface.isSupportedROM(roms.get_rom_path(game)) is not None
     require(playable, "game", game, "a game whose rules ALE knows; of this one ale-py ships only the ROM")

@@ -119,7 +119,8 @@ class LearnedTemperature(_DualTemperature):
                 "target_entropy", target_entropy, "nats here, or target_entropy_fraction, and null for the other"
             )
         if target_entropy_fraction is not None:
-            self._target = _fraction("target_entropy_fraction", target_entropy_fraction) * math.log(n_actions)
+            require(0 < target_entropy_fraction < 1, "target_entropy_fraction", target_entropy_fraction, "a fraction of log A in (0, 1)")
+            self._target = target_entropy_fraction * math.log(n_actions)
         else:
             self._target = _reachable("target_entropy", target_entropy, n_actions)
 

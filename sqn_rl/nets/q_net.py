@@ -58,7 +58,7 @@ class QNet(TensorDictModuleBase):
         """``Q_i(s, ·)`` of every network. ``[B, *S]`` → ``[N, B, A]``, reward units."""
         return self.head(self.encoder(observation))
 
-    @dispatch
+    @dispatch(auto_batch_size=False)
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Write ``action_value`` = ``Q_1(s, ·)``, ``[*, A]``."""
         observation = tensordict.get(self.in_keys[0])

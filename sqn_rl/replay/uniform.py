@@ -65,6 +65,12 @@ class UniformReplay:
         self.ring.append(observation, action, step)
 
     def sample(self, batch_size: int) -> Batch:
-        """Draw ``batch_size`` transitions; fewer may be stored, but not none."""
+        """Draw ``batch_size`` transitions; fewer may be stored, but not none.
+
+        Raises:
+            IndexError: nothing is stored.
+        """
+        if not len(self):
+            raise IndexError("nothing is stored yet: there is nothing to draw from")
         rank = torch.randint(len(self), (batch_size,), generator=self.generator, device=self.generator.device)
         return self.returns.gather(self.ring, self.ring.place(rank))

@@ -1,7 +1,7 @@
 """Property 9: break a single sign, γ, min, mask or gradient stop, and an oracle fails.
 
-Each mutant is applied to a copy of the package, against which the oracle of the broken file then runs. This file,
-run as a program, does that: it imports torch once and forks for every mutant. The test starts it.
+Each mutant is applied to a copy of the package, against which the oracle of the broken file then runs. Run as
+a program, this file does that: it imports torch once and forks for every mutant. The test starts it.
 """
 
 import gc
@@ -135,7 +135,7 @@ def oracles_pass(copy: Path, *oracles: str) -> bool:
 
 
 def run_oracles(copy: Path, oracles: Iterable[str]) -> int:
-    signal.alarm(60)
+    signal.alarm(300)
     log = os.open(copy / "log", os.O_WRONLY | os.O_CREAT)
     os.dup2(log, 1)
     os.dup2(log, 2)

@@ -67,7 +67,7 @@ def make_loss(
 
 
 def make_batch(**columns: Tensor) -> Batch:
-    """Transitions of one to three steps; every third is terminated."""
+    """Transitions of one to four steps; every third is terminated."""
     torch.manual_seed(2)
     batch = Batch(
         observation=torch.randn(B, FEATURES),

@@ -1,6 +1,5 @@
 """The target networks' step (line 18), worked by hand."""
 
-import torch
 from torch import nn
 
 from sqn_rl.targets.periodic import Periodic

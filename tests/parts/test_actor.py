@@ -1,4 +1,4 @@
-"""The Boltzmann actor: what it does is the softmax of Q/α, and nothing else draws from its generator or it from theirs."""
+"""The Boltzmann actor: it does the softmax of Q/α, and its randomness is its own."""
 
 import pickle
 from copy import deepcopy
@@ -63,6 +63,11 @@ def test_as_a_module_it_writes_the_action_its_log_probability_and_the_entropy(le
     torch.testing.assert_close(out["log_prob"], log_pi_A[out["action"]])
     torch.testing.assert_close(out["entropy"], -(log_pi_A.exp() * log_pi_A).sum().expand(lead))
     assert not any(tensor.requires_grad for tensor in out.values())
+
+
+def test_it_takes_keywords_too() -> None:
+    action, log_prob, entropy = make_actor()(observation=torch.zeros(5, 1))
+    assert action.shape == log_prob.shape == entropy.shape == (5,)
 
 
 def test_it_samples_unless_torchrl_says_deterministic() -> None:

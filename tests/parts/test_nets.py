@@ -12,7 +12,7 @@ from sqn_rl import MLP, Dense, DuelingHead, SettingError, WiringError
 B, IN, OUT, N = 6, 4, 3, 2
 
 
-# --- Dense ---------------------------------------------------------------------------------------------------
+# --- Dense -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shape", [(B, IN), (1, B, IN), (N, B, IN)], ids=str)
@@ -35,7 +35,7 @@ def test_dense_draws_as_linear_does_and_each_member_its_own() -> None:
     assert dense.weight.mean().abs() < 1e-3
 
 
-# --- MLP -----------------------------------------------------------------------------------------------------
+# --- MLP ---------------------------------------------------------------------------------------------------
 
 
 def layer(in_features: int, out_features: int) -> Dense:
@@ -70,7 +70,7 @@ def test_mlp_refuses_what_is_no_width(hidden: list) -> None:
         MLP(hidden=hidden, observation_shape=(IN,), layer=layer)
 
 
-# --- DuelingHead ---------------------------------------------------------------------------------------------
+# --- DuelingHead -------------------------------------------------------------------------------------------
 
 
 def test_dueling_value_is_the_mean_of_q_so_that_advantages_sum_to_zero() -> None:
@@ -83,7 +83,7 @@ def test_dueling_value_is_the_mean_of_q_so_that_advantages_sum_to_zero() -> None
     torch.testing.assert_close(q_NBA - q_NBA[..., :1], shifted_NBA)
 
 
-# --- QNet ----------------------------------------------------------------------------------------------------
+# --- QNet --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("lead", [[], [3], [2, 5]], ids=str)

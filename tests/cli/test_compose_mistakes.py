@@ -1,0 +1,165 @@
+"""Every mistake in a recipe or an override is answered with where, what, and how to mend it."""
+
+from pathlib import Path
+
+import pytest
+
+from sqn_rl.catalogue import Catalogue
+from sqn_rl.errors import RecipeError
+from sqn_rl.overrides import expand
+from sqn_rl.recipe import compose_recipe, load_recipe
+
+OVERRIDES = {
+    "recipe=sqnn": ("there is no recipe `sqnn`", "did you mean `sqn`?"),
+    "head=duelling": ("there is no head part `duelling`", "did you mean `dueling`?"),
+    "task=atari": ("there is no task part `atari`", "did you mean `atari_ram`?"),
+    "hed=dueling": ("there is no setting `hed`", "did you mean `head`?"),
+    "stpes=3": ("there is no setting `stpes`", "did you mean `steps`?"),
+    "+stpes=3": ("there is no setting `stpes`", "did you mean `steps`?"),
+    "hydra.run.dir=x": ("there is no setting `hydra`", "there are: actor, "),
+    "encoder.hiden=3": ("encoder.hiden: MLP takes no `hiden`", "did you mean `hidden`?"),
+    "env.kwarg={}": ("env.kwarg: GymEnv takes no `kwarg`", "did you mean `kwargs`?"),
+    "head.hiden=3": ("head.hiden: LinearHead takes no `hiden`", "it takes no fields"),
+    "optimizer.wait_decay=0.1": ("Adam takes no `wait_decay`", "did you mean `weight_decay`?"),
+    "encoder.layer=3": ("encoder.layer: MLP takes no `layer`", "there are: hidden"),
+    "~optimizer.fast": ("there is no `optimizer.fast` to remove", ""),
+    "~replay": ("`replay` takes the name of a part", "write replay=NAME"),
+    "head=3": ("`head` takes the name of a part", "write head=NAME"),
+    "head=[linear,dueling]": ("`head` takes the name of a part", "write head=NAME"),
+    "head=linear,dueling": ("several values are a sweep", "add -m"),
+    "seed=range(3)": ("several values are a sweep", "add -m"),
+    "steps": ("cannot be read as an override", "write name=value"),
+    "steps=(3": ("cannot be read as an override", "quote a value"),
+    "steps=abc": ("steps = 'abc': expected a whole number of environment steps, at least 1", ""),
+    "steps=2.5": ("steps = 2.5: expected a whole number of environment steps, at least 1", ""),
+    "steps=0": ("steps = 0: expected a whole number of environment steps, at least 1", ""),
+    "steps=null": ("steps = None: expected a whole number", ""),
+    "steps=true": ("steps = True: expected a whole number", ""),
+    "steps.more=3": ("steps = {'more': 3}: expected a whole number", ""),
+    "gamma=1.01": ("gamma = 1.01: expected a number in [0, 1]", ""),
+    "gamma=nan": ("gamma = nan: expected a number in [0, 1]", ""),
+    "update_ratio=0": ("update_ratio = 0: expected a positive number of updates", ""),
+    "update_ratio=inf": ("update_ratio = inf: expected a positive number of updates", ""),
+    "seed=-1": ("seed = -1: expected a whole number in [0, 2^31)", ""),
+    "device=gpu": ("device = 'gpu': expected cpu, cuda or mps", ""),
+    "lr=fast": ("lr = 'fast': expected a number, such as 0.002", ""),
+    "optimizer.lr=fast": ("optimizer.lr = 'fast': expected a number, such as 0.002", ""),
+    "encoder.hidden=64": ("encoder.hidden = 64: expected a list, such as [128, 128]", ""),
+    "loss.backup_entropy=2": ("loss.backup_entropy = 2: expected true or false", ""),
+    "lr=${rate}": ("lr = ${rate}: Interpolation key 'rate' not found", ""),
+    "lr=${lr}": ("lr = ${lr}: Recursive interpolation detected", ""),
+}
+
+
+@pytest.mark.parametrize("override", OVERRIDES)
+def test_an_override(override: str) -> None:
+    message, suggestion = OVERRIDES[override]
+    with pytest.raises(RecipeError) as raised:
+        compose_recipe("sqn", override)
+    assert raised.value.origin == f"command line: {override}"
+    assert message in raised.value.message
+    assert raised.value.suggestion.startswith(suggestion)
+    assert str(raised.value).startswith(f"command line: {override}: {raised.value.message}")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("actor.policy=q2", "actor.policy = 'q2': expected one of q1, min"),
+        ("tau=-1", "target_update.tau = -1: expected a number in (0, 1]"),
+        ("replay.capacity=2", "replay.capacity = 2: expected at least 4, one step of every environment"),
+        ("encoder.hidden=[0]", "encoder.hidden = [0]: expected a list of positive widths"),
+        ("head._target_=torch.load", "_target_: torch.load: not in"),
+        ("head._target_=sqn_rl.DuelingHaed", "did you mean `sqn_rl.DuelingHead`?"),
+        (
+            "~replay.capacity",
+            "replay: sqn_rl.UniformReplay needs `capacity`, which no part upstream produces",
+        ),
+    ],
+)
+def test_an_override_that_a_part_refuses(override: str, message: str) -> None:
+    recipe = compose_recipe("sqn", override)
+    with pytest.raises(RecipeError) as raised:
+        recipe.build()
+    assert message in str(raised.value)
+    if not override.startswith("~"):
+        assert raised.value.origin == f"command line: {override}"
+
+
+def test_an_override_that_torch_refuses() -> None:
+    parts = compose_recipe("sqn", "optimizer.lr=-1").build()
+    with pytest.raises(RecipeError, match=r"command line: optimizer.lr=-1: optimizer: Invalid learning rate"):
+        parts["optimizer"](parts["q_net"].parameters())
+
+
+FILES = {
+    "defaults: [sqn, _self_]\nsteps 5000\n": (":3", "not YAML"),
+    "defaults: [sqn, _self_]\nhidden: [64\n": (":3", "not YAML"),
+    "defaults: [sqn, _self_]\nseed: 1\nseed: 2\n": (":4", "found duplicate key seed"),
+    "- sqn\n": ("", "not a mapping of names to values"),
+    "defaults: sqn\n": (":2", "`defaults` is not a list"),
+    "defaults:\n  - sqn\n  - override /head: duelling\n": (":4", "there is no head part `duelling`"),
+    "defaults:\n  - sqn\n  - override /hed: dueling\n": (":4", "there is no slot `hed`"),
+    "defaults:\n  - sqn\n  - override head: dueling\n": (":4", "write `/head`, with a slash"),
+    "defaults: [sqm, _self_]\n": (":2", "there is no recipe `sqm`"),
+    "defaults: [{override /head: dueling}, _self_]\n": (":2", "Could not override 'head'"),
+    "defaults: [sqn, {/head: dueling}, _self_]\n": (":2", "Multiple values for head"),
+    "defaults: [mine, _self_]\n": ("", "inherits from itself"),
+    "defaults: [3]\n": (":2", "`3` is no entry of a defaults list"),
+    "defaults: [/env: cartpole, _self_]\n": ("", "nothing fills the slot `layers`"),
+    "defaults: [sqn, _self_]\nhead: dueling\n": (":3", "`head` is a slot, not a setting"),
+    "defaults: [sqn, _self_]\nstpes: 3\n": (":3", "there is no setting `stpes`"),
+    "defaults: [sqn, _self_]\nsteps: many\n": (":3", "steps = 'many': expected a whole number"),
+    "defaults: [sqn, _self_]\nlr: fast\n": (":3", "lr = 'fast': expected a number"),
+    "defaults: [sqn, _self_]\nencoder:\n  hiden: [3]\n": (":4", "encoder.hiden: MLP takes no `hiden`"),
+    "defaults: [sqn, _self_]\nlr: ${rate}\n": (":3", "Interpolation key 'rate' not found"),
+    "defaults: [sqn, {override /env: gym}, _self_]\n": ("gym.yaml:4", "`env.id` has no value"),
+}
+
+
+@pytest.mark.parametrize("text", FILES)
+def test_a_recipe_file(text: str, tmp_path: Path) -> None:
+    where, message = FILES[text]
+    path = tmp_path / "recipes" / "mine.yaml"
+    path.parent.mkdir()
+    path.write_text(f"# Mine.\n{text}")
+    with pytest.raises(RecipeError) as raised:
+        compose_recipe("mine", catalogue=Catalogue([tmp_path]))
+    assert message in str(raised.value)
+    assert raised.value.origin.endswith(where)
+    if where.startswith(":"):
+        assert raised.value.origin == f"{path}{where}"
+
+
+def test_a_part_without_a_target(tmp_path: Path) -> None:
+    path = tmp_path / "components" / "head" / "mine.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text("# Mine.\n")
+    with pytest.raises(
+        RecipeError, match="command line: head=mine: the part in the slot `head` has no `_target_`"
+    ):
+        compose_recipe("sqn", "head=mine", catalogue=Catalogue([tmp_path]))
+
+
+def test_an_env_without_a_task(tmp_path: Path) -> None:
+    path = tmp_path / "components" / "env" / "mine.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text("# Mine.\n_target_: sqn_rl.GymEnv\nid: CartPole-v1\nkwargs: {}\n")
+    with pytest.raises(RecipeError, match=r"mine.yaml:2: no task says steps.*\n.*classic_control") as raised:
+        compose_recipe("sqn_paper", "env=mine", "tau=0.1", catalogue=Catalogue([tmp_path]))
+    assert raised.value.origin == f"{path}:2"
+
+
+def test_a_tree_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"no folder with recipes/ or components/ in it"):
+        Catalogue([tmp_path / "nowhere"])
+
+
+def test_a_saved_recipe_that_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="cannot be read"):
+        load_recipe(tmp_path / "recipe.yaml")
+
+
+def test_a_sweep_without_a_list_of_values() -> None:
+    with pytest.raises(RecipeError, match=r"an interval is no list of values"):
+        expand(["lr=interval(0,1)"], Catalogue())

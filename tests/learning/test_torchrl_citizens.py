@@ -1,0 +1,104 @@
+"""Our Q-network, actor, loss and target updater in TorchRL's hands."""
+
+import runpy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tensordict import TensorDict
+from torchrl.envs import check_env_specs
+from torchrl.objectives import LossModule
+
+SCRIPT = Path(__file__).parents[2] / "docs" / "walkthroughs" / "plain_torchrl.py"
+
+# torchrl 0.14.1 deprecates classes of its own while it is imported.
+pytestmark = pytest.mark.filterwarnings("ignore:Creating .*WeightUpdater which inherits:DeprecationWarning")
+
+
+@pytest.fixture(scope="module")
+def script() -> dict[str, Any]:
+    return runpy.run_path(str(SCRIPT))
+
+
+@pytest.mark.slow
+def test_the_script_learns_cartpole(script) -> None:
+    assert script["learn"]() > 150  # a random policy's mean is 22
+
+
+def test_a_rollout_of_their_environment_with_our_actor_is_a_batch_for_our_loss(script) -> None:
+    env, actor, loss, _ = script["build"](seed=0)
+    check_env_specs(env)
+    rollout = env.rollout(20, actor, break_when_any_done=False)
+    assert {"action", "log_prob", "entropy"} <= set(rollout.keys())
+    assert env.action_spec.contains(rollout["action"][0])
+    out = loss(rollout)
+    assert set(loss.in_keys) <= set(rollout.keys(include_nested=True))
+    assert list(out.keys()) == loss.out_keys
+    assert isinstance(loss, LossModule)
+    assert {key for key in out.keys() if key.startswith("loss_")} == {"loss_q", "loss_alpha"}  # noqa: SIM118
+    assert sum(out[key] for key in ("loss_q", "loss_alpha")).requires_grad
+    assert rollout["td_error"].shape == rollout.shape
+
+
+def test_every_step_of_theirs_gets_a_target_and_only_termination_ends_it(script) -> None:
+    env, actor, loss, _ = script["build"](seed=0)
+    rollout = env.rollout(20, actor, break_when_any_done=False)
+    errors = {}
+    for terminated in (False, True):
+        rollout["next", "terminated"].fill_(terminated)
+        rollout["next", "truncated"].fill_(not terminated)
+        loss(rollout)
+        errors[terminated] = rollout["td_error"].clone()
+    q_NB = loss.q_net.values(rollout["observation"]).gather(-1, rollout["action"].expand(2, -1)[..., None])
+    torch.testing.assert_close(errors[True], (q_NB.squeeze(-1) - 1).abs().mean(0))  # y = r = 1
+    assert not torch.allclose(errors[True], errors[False])
+
+
+def test_keys_can_be_set(script) -> None:
+    env, actor, loss, _ = script["build"](seed=0)
+    rollout = env.rollout(20, actor, break_when_any_done=False)
+    expected = loss(rollout.clone())
+    renamed = rollout.rename_key_("action", "move").rename_key_(("next", "reward"), ("next", "points"))
+    loss.set_keys(action="move", reward="points", td_error="surprise")
+    assert {"move", ("next", "points")} <= set(loss.in_keys)
+    for key, value in loss(renamed).items():
+        torch.testing.assert_close(value, expected[key])
+    assert "surprise" in renamed.keys()  # noqa: SIM118
+
+
+def test_it_takes_keywords_too(script) -> None:
+    env, actor, loss, _ = script["build"](seed=0)
+    rollout = env.rollout(20, actor, break_when_any_done=False)
+    values = loss(
+        observation=rollout["observation"],
+        action=rollout["action"],
+        next_observation=rollout["next", "observation"],
+        next_reward=rollout["next", "reward"],
+        next_terminated=rollout["next", "terminated"],
+    )
+    for key, value in zip(loss.out_keys, values, strict=True):
+        torch.testing.assert_close(value, loss(rollout)[key])
+
+
+def test_multi_step_and_importance_weights_of_theirs_are_read(script) -> None:
+    """``steps_to_next_obs`` is TorchRL's m, ``_weight`` its importance weight; γ = .99."""
+    env, actor, loss, _ = script["build"](seed=0)
+    row = env.rollout(1, actor)
+    v = loss.next_value(row["next", "observation"])
+    q_i = loss.q_net.values(row["observation"])[:, 0, row["action"].item()]
+    row["steps_to_next_obs"] = torch.tensor([[3]])
+    row["_weight"] = torch.tensor([0.5])
+    expected = 0.5 * (q_i - (1 + 0.99**3 * v)).square().sum()
+    torch.testing.assert_close(loss(row)["loss_q"], expected)
+
+
+def test_the_optimizer_gets_online_networks_and_temperature_only(script) -> None:
+    _, _, loss, _ = script["build"](seed=0)
+    learned = {name for name, parameter in loss.named_parameters() if parameter.requires_grad}
+    assert {name.split(".")[0] for name in learned} == {"q_net", "temperature"}
+
+
+def test_their_policy_weights_carry_alpha(script) -> None:
+    _, actor, _, _ = script["build"](seed=0)
+    assert "temperature.alpha" in TensorDict.from_module(actor).flatten_keys(".").keys()  # noqa: SIM118

@@ -1,0 +1,262 @@
+"""The loop: what happens when, counted in environment steps, whatever the number of environments."""
+
+from collections.abc import Callable
+from fractions import Fraction
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from scipy.stats import chisquare
+from torch import Tensor
+
+from sqn_rl import Agent, GymEnv, NumericsError, Plan, Reporter, SettingError, Step, evaluate, train
+
+LENGTH = 7
+
+
+class Games:
+    """N games that last seven steps and give one point a step."""
+
+    frame_skip, n_actions = 4, 3
+
+    def __init__(self, num_envs: int) -> None:
+        self.num_envs, self.steps = num_envs, 0
+
+    def begin(self) -> Tensor:
+        return torch.zeros(self.num_envs, 1)
+
+    def advance(self, action: Tensor) -> Step:
+        self.steps += 1
+        ended, no = (
+            torch.full_like(action, self.steps % LENGTH == 0, dtype=torch.bool),
+            torch.zeros_like(action),
+        )
+        seen, one = torch.full((self.num_envs, 1), float(self.steps)), torch.ones(self.num_envs)
+        return Step(seen, seen, one, ended, no.bool(), ended, one)
+
+
+class Diary(Reporter):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.told: dict[str, list[Any]] = {"metrics": [], "episode": [], "evaluation": [], "checkpoint": []}
+
+    def metrics(self, row: dict[str, Any]) -> None:
+        self.told["metrics"].append(row)
+
+    def episode(self, row: dict[str, Any]) -> None:
+        self.told["episode"].append(row)
+
+    def evaluation(self, row: dict[str, Any]) -> None:
+        self.told["evaluation"].append(row)
+
+    def checkpoint(self, agent: Agent, counters: Any) -> None:
+        self.told["checkpoint"].append(counters.env_steps)
+
+    def steps(self, event: str) -> list[int]:
+        return [row["env_steps"] for row in self.told[event]]
+
+
+class Learner:
+    """Stands where the agent stands: always does action 0, and notes after how many steps it was updated."""
+
+    def __init__(self) -> None:
+        self.actions: list[int] = []
+        self.stored = 0
+        self.updated_at: list[int] = []
+        self.annealed_to: list[int] = []
+        self.actor = SimpleNamespace(act=lambda observation: torch.zeros(len(observation), dtype=torch.int64))
+        self.replay = SimpleNamespace(extend=self._extend, sample=lambda batch_size: batch_size)
+        self.temperature = SimpleNamespace(alpha=torch.tensor(0.5), target_entropy=None)
+
+    def _extend(self, observation: Tensor, action: Tensor, step: Step) -> None:
+        self.actions += action.tolist()
+        self.stored += len(action)
+
+    def anneal(self, env_steps: int) -> None:
+        self.annealed_to.append(env_steps)
+
+    def update(self, batch: int) -> SimpleNamespace:
+        self.updated_at.append(self.stored)
+        zero = torch.zeros(2, batch)
+        log_pi = torch.log_softmax(torch.zeros(batch, 3), -1)
+        return SimpleNamespace(loss_q=zero.sum(), loss_alpha=zero.sum(), td_error=zero, q=zero, log_pi=log_pi)
+
+
+def make_plan(**settings: Any) -> Plan:
+    defaults = {
+        "steps": 60,
+        "warmup_steps": 0,
+        "update_ratio": 1.0,
+        "batch_size": 4,
+        "seed": 0,
+        "log_every": 10,
+    }
+    return Plan(**defaults | settings)
+
+
+def run(num_envs: int = 1, **settings: Any) -> tuple[Learner, Diary, Any]:
+    keywords = {name: settings.pop(name) for name in ("evaluate", "should_stop") if name in settings}
+    learner, diary = Learner(), Diary()
+    counters = train(learner, Games(num_envs), make_plan(**settings), reporters=[diary], **keywords)
+    return learner, diary, counters
+
+
+# --- updates -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_envs", [1, 3, 8])
+@pytest.mark.parametrize("ratio", ["1", "0.25", "1.5", "0.3"])
+def test_updates_keep_pace_with_the_steps(num_envs: int, ratio: str) -> None:
+    learner, _, counters = run(num_envs, steps=400, warmup_steps=50, update_ratio=float(ratio))
+    assert counters.env_steps == -(-400 // num_envs) * num_envs
+    assert counters.frames == 4 * counters.env_steps
+    due = 0
+    for now in range(num_envs, counters.env_steps + 1, num_envs):
+        before, due = due, max(0, now - 50) * Fraction(ratio) // 1
+        assert learner.updated_at.count(now) == due - before
+    assert counters.updates == len(learner.updated_at) == due
+
+
+@pytest.mark.parametrize("ratio", ["0.1", "0.29", "0.3", "0.7", "1.1", "0.001", "0.125", "2", "3.3", "0.37"])
+def test_updates_due_are_exact_though_the_ratio_is_a_float(ratio: str) -> None:
+    plan = make_plan(update_ratio=float(ratio), warmup_steps=0)
+    for env_steps in [*range(5000), *(10**8 + k for k in range(1000))]:
+        assert plan.updates_due(env_steps) == env_steps * Fraction(ratio) // 1
+
+
+def test_a_third_is_a_third() -> None:
+    plan = make_plan(update_ratio=1 / 3)
+    assert [plan.updates_due(n) for n in (2, 3, 299_999, 300_000)] == [0, 1, 99_999, 100_000]
+
+
+def test_the_warm_up_is_uniform_and_learns_nothing() -> None:
+    learner, diary, _ = run(3, steps=6000, warmup_steps=5000)
+    warm_up = torch.tensor(learner.actions[:5001])  # the first multiple of 3 that is not below 5000
+    assert chisquare(warm_up.bincount(minlength=3).numpy()).pvalue > 1e-3
+    assert set(learner.actions[5001:]) == {0}
+    assert min(learner.updated_at) == 5001
+    assert min(diary.steps("metrics")) > 5000
+
+
+def test_the_warm_up_depends_on_its_seed_only() -> None:
+    first = run(2, warmup_steps=50)[0].actions
+    torch.manual_seed(3)
+    assert run(2, warmup_steps=50)[0].actions == first
+    assert run(2, warmup_steps=50, seed=1)[0].actions != first
+
+
+# --- cadence -----------------------------------------------------------------------------------------------
+
+
+def play_evaluation() -> SimpleNamespace:
+    return SimpleNamespace(row=lambda: {"mean": 1.0})
+
+
+def test_what_is_due_at_a_multiple_happens_at_the_first_step_that_reaches_it() -> None:
+    _, diary, _ = run(3, steps=50, eval_every=20, checkpoint_every=25, evaluate=play_evaluation)
+    assert diary.steps("metrics") == [12, 21, 30, 42, 51]
+    assert diary.steps("evaluation") == [21, 42, 51]
+    assert diary.told["checkpoint"] == [27, 51]
+
+
+@pytest.mark.parametrize("every", [0, 20, 1000])
+def test_the_end_is_evaluated_and_kept_once(every: int) -> None:
+    _, diary, _ = run(2, steps=60, eval_every=every, checkpoint_every=every, evaluate=play_evaluation)
+    expected = [20, 40, 60] if every == 20 else [60]
+    assert diary.steps("evaluation") == diary.told["checkpoint"] == expected
+
+
+def test_more_environments_than_the_period_skip_no_beat() -> None:
+    _, diary, _ = run(8, steps=32, log_every=3)
+    assert diary.steps("metrics") == [8, 16, 24, 32]
+
+
+def test_games_are_summed_up_whole() -> None:
+    _, diary, counters = run(2, steps=40)
+    rows = diary.told["episode"]
+    assert [(row["return"], row["length"]) for row in rows] == [(LENGTH, LENGTH)] * 4
+    assert diary.steps("episode") == [14, 14, 28, 28]
+    assert counters.episodes == 4
+    assert [row["return_mean"] for row in diary.told["metrics"]] == [None, LENGTH, LENGTH, LENGTH]
+
+
+def test_schedules_move_with_the_steps_taken() -> None:
+    assert run(3, steps=12)[0].annealed_to == [0, 3, 6, 9]
+
+
+def test_a_stop_is_clean() -> None:
+    asked = iter([False] * 5 + [True])
+    learner, diary, counters = run(2, should_stop=lambda: next(asked), evaluate=play_evaluation)
+    assert counters.env_steps == learner.stored == 10
+    assert counters.updates == len(learner.updated_at) == 10
+    assert diary.told["checkpoint"] == [10]
+    assert diary.told["evaluation"] == []
+
+
+# --- with a real agent -------------------------------------------------------------------------------------
+
+
+def cartpole(seed: int = 0, num_envs: int = 2) -> GymEnv:
+    return GymEnv(id="CartPole-v1", num_envs=num_envs, seed=seed)
+
+
+def test_evaluating_does_not_change_the_run(make_agent: Callable[..., Agent]) -> None:
+    def metrics(eval_every: int) -> list[dict[str, Any]]:
+        env, diary = cartpole(), Diary()
+        agent = make_agent(env)
+        plan = make_plan(steps=300, warmup_steps=50, eval_every=eval_every, log_every=20)
+
+        def games() -> Any:
+            return evaluate(agent.actor, cartpole(seed=9), episodes=2, greedy=False, seed=9)
+
+        train(agent, env, plan, evaluate=games, reporters=[diary])
+        assert len(diary.told["evaluation"]) == (1 if eval_every == 0 else 6)
+        return [row | {"wall_s": None} for row in diary.told["metrics"]]
+
+    assert metrics(eval_every=0) == metrics(eval_every=50)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_a_loss_that_is_no_number_stops_before_it_does_harm(
+    make_agent: Callable[..., Agent], bad: float
+) -> None:
+    env = cartpole()
+    agent = make_agent(env)
+    train(agent, env, make_plan(steps=100, warmup_steps=20))
+    before = {name: tensor.clone() for name, tensor in agent.loss.state_dict().items()}
+    batch = agent.replay.sample(8)
+    with pytest.raises(NumericsError, match="loss_q"):
+        agent.update(batch._replace(reward=torch.full_like(batch.reward, bad)))
+    for name, tensor in agent.loss.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
+def test_one_update_moves_networks_temperature_and_targets(make_agent: Callable[..., Agent]) -> None:
+    env = cartpole()
+    agent = make_agent(env)
+    train(agent, env, make_plan(steps=40, warmup_steps=40))
+    before = {name: tensor.clone() for name, tensor in agent.loss.state_dict().items()}
+    agent.update(agent.replay.sample(32))
+    after = agent.loss.state_dict()
+    for name in before:
+        assert not torch.equal(after[name], before[name]), name
+        if name.startswith("target_q_net."):  # towards the new online networks, not the old
+            online = after[name.removeprefix("target_")]
+            torch.testing.assert_close(after[name], torch.lerp(before[name], online, 0.05))
+
+
+def test_alpha_has_its_own_learning_rate_and_no_weight_decay(make_agent: Callable[..., Agent]) -> None:
+    networks, alpha = make_agent(cartpole()).optimizer.param_groups
+    assert (networks["lr"], alpha["lr"], alpha["weight_decay"]) == (1e-2, 1e-2, 0)
+    assert len(alpha["params"]) == 1
+
+
+BAD = {"steps": 0, "warmup_steps": -1, "update_ratio": 0.0, "batch_size": 0}
+
+
+@pytest.mark.parametrize(("field", "value"), BAD.items())
+def test_plans_that_cannot_work_are_refused(field: str, value: float) -> None:
+    with pytest.raises(SettingError, match=field):
+        make_plan(**{field: value})

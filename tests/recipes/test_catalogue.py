@@ -1,0 +1,180 @@
+"""Every recipe and part that ships, found by walking the tree; and what may be imported from YAML."""
+
+import inspect
+import sys
+from pathlib import Path
+
+import pytest
+
+from sqn_rl.build import TARGET, check_fields
+from sqn_rl.catalogue import RECIPE, TASK, Catalogue, did_you_mean
+from sqn_rl.config import SLOTS
+from sqn_rl.errors import RecipeError
+from sqn_rl.recipe import compose_recipe
+
+CATALOGUE = Catalogue()
+SLOT_NAMES = [slot.name for slot in SLOTS]
+RECIPES = CATALOGUE.names(RECIPE)
+ENVS = CATALOGUE.names("env")
+PARTS = [(slot, name) for slot in SLOT_NAMES for name in CATALOGUE.names(slot)]
+NEEDED = {"gym": ["env.id=CartPole-v1"]}
+"""What an env does not work without."""
+
+
+def test_the_folders_are_the_slots() -> None:
+    assert set(CATALOGUE.groups()) == {*SLOT_NAMES, TASK, RECIPE}
+
+
+@pytest.mark.parametrize(("group", "name"), [*PARTS, *((RECIPE, name) for name in RECIPES)])
+def test_every_file_begins_with_a_description(group: str, name: str) -> None:
+    description = CATALOGUE.read(group, name).description
+    assert description.endswith(".")
+    assert len(description) > 15
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_says_its_command_and_names_no_class(name: str) -> None:
+    document = CATALOGUE.read(RECIPE, name)
+    text = Path(CATALOGUE.trees[-1], document.shown).read_text()
+    assert text.splitlines()[0].endswith(f"sqn-run recipe={name}")
+    assert TARGET not in text
+
+
+@pytest.mark.parametrize(("slot", "name"), PARTS)
+def test_every_part_says_only_what_its_class_takes(slot: str, name: str) -> None:
+    document = CATALOGUE.read(slot, name)
+    target = CATALOGUE.resolve(document.content[TARGET])
+    check_fields(slot, target, document.content.keys() - {TARGET}, document.origin)
+    if target.__module__.startswith("sqn_rl."):
+        parameters = inspect.signature(target.__init__).parameters.values()
+        defaults = {each.name for each in parameters if each.default is not each.empty}
+        assert not defaults & document.content.keys(), "a default has one source: the YAML"
+
+
+@pytest.mark.parametrize(("slot", "name"), [part for part in PARTS if part[0] != "env"])
+def test_every_part_can_be_built(slot: str, name: str) -> None:
+    parts = compose_recipe("sqn", f"{slot}={name}").build()
+    parts["env"].close()
+    if slot == "optimizer":
+        parts["optimizer"]([{"params": list(parts["q_net"].parameters())}])
+
+
+@pytest.mark.parametrize("env", ENVS)
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_composes_with_every_env(name: str, env: str) -> None:
+    recipe = compose_recipe(name, f"env={env}", *NEEDED.get(env, []))
+    assert recipe.run.steps >= 10 * recipe.run.warmup_steps
+    assert recipe.run.batch_size <= recipe.config["replay"]["capacity"]
+
+
+def test_the_tasks_speak_of_the_same_things() -> None:
+    tasks = [set(CATALOGUE.read(TASK, name).values) for name in CATALOGUE.names(TASK)]
+    assert all(task == tasks[0] for task in tasks)
+
+
+def test_every_optimizer_of_torch_that_needs_no_closure_is_there() -> None:
+    import torch
+
+    unfit = {"Optimizer", "LBFGS", "SparseAdam", "Muon"}
+    names = [name for name in torch.optim.__all__ if inspect.isclass(getattr(torch.optim, name, None))]
+    assert {name.lower() for name in names if name not in unfit} == set(CATALOGUE.names("optimizer"))
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "sqn_rl.DuelingHead",
+        "torch.nn.Linear",
+        "torch.optim.Adam",
+        "torchrl.modules.MLP",
+        "tensordict.nn.TensorDictModule",
+    ],
+)
+def test_parts_may_be_imported(target: str) -> None:
+    assert CATALOGUE.resolve(target).__name__ == target.rpartition(".")[2]
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "torch.load",
+        "torch.hub.load",
+        "torch.nn",
+        "torch.nn.modules",
+        "torch.nn.modules.module.os.system",
+        "torch.nn.modules.module.torch.load",
+        "torch.nn.modules.module.OrderedDict",
+        "torch.nn.Module.load_state_dict",
+        "torch.nn.Module.__subclasses__",
+        "torch.nn.init._no_grad_uniform_",
+        "torch.nn._reduction.warnings",
+        "torch.nn.functional.conv2d",
+        "torch.optim.optimizer.cast",
+        "torch.optimisers.Adam",
+        "torch.nnn.Linear",
+        "torchrl.envs.os.system",
+        "torchrl_evil.Part",
+        "tensordict.TensorDict",
+        "tensordict.nn.common.inspect.getsource",
+        "builtins.open",
+        "builtins.eval",
+        "os.system",
+        "subprocess.Popen",
+        "pickle.loads",
+        "site.addsitedir",
+        "hydra.utils.instantiate",
+        "numpy.load",
+        "sqn_rl",
+        "sqn_rl.catalogue",
+        "sqn_rl.catalogue.import_module",
+        "sqn_rl.catalogue.importlib.import_module",
+        "sqn_rl.catalogue.Catalogue",
+        "sqn_rl.cli.run.main",
+        "sqn_rl.nets.mlp.math.prod",
+        "sqn_rl._catalogue.part",
+        "sqn_rl.__class__",
+        "sqn_rl.losses.temperature._DualTemperature",
+        "sqn_rl.NoSuchPart",
+        "torch.nn.NoSuchPart",
+        "torch.nn.nosuchmodule.Part",
+        ".sqn_rl.MLP",
+        "sqn_rl..MLP",
+        "sqn_rl.MLP()",
+        "sqn_rl.MLP\n",
+        "MLP",
+        "",
+        3,
+        None,
+        ["sqn_rl.MLP"],
+    ],
+)
+def test_nothing_else_may_be_imported(target: object) -> None:
+    with pytest.raises(RecipeError, match="_target_") as raised:
+        CATALOGUE.resolve(target, "recipes/mine.yaml:3")
+    assert raised.value.origin == "recipes/mine.yaml:3"
+
+
+def test_refusing_imports_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "evil_part.py").write_text("raise SystemExit('imported')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(RecipeError, match=r"if you trust `evil_part`, say so with --trust evil_part"):
+        CATALOGUE.resolve("evil_part.Part")
+    assert "evil_part" not in sys.modules
+
+
+def test_a_trusted_module_may_be_imported_but_not_what_it_imports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_part.py").write_text("from subprocess import Popen\nclass Head: ...\ndef make(): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert Catalogue(trust=["my_part"]).resolve("my_part.Head").__name__ == "Head"
+    monkeypatch.setenv("SQN_RL_TRUST", "my_part")
+    assert Catalogue().resolve("my_part.make").__name__ == "make"
+    with pytest.raises(RecipeError, match="defined in subprocess"):
+        Catalogue().resolve("my_part.Popen")
+
+
+def test_the_nearest_name() -> None:
+    assert did_you_mean("duelling", ["linear", "dueling"]) == "did you mean `dueling`?"
+    assert did_you_mean("xyz", ["b", "a"]) == "there are: a, b"
+    assert did_you_mean("xyz", []) == ""
