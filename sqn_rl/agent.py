@@ -54,7 +54,9 @@ class Agent:
         terms = self.loss.compute(batch)
         total = terms.loss_q + terms.loss_alpha
         if not math.isfinite(total.item()):
-            raise NumericsError(f"loss: loss_q = {terms.loss_q.item()}, loss_alpha = {terms.loss_alpha.item()}")
+            raise NumericsError(
+                f"loss: loss_q = {terms.loss_q.item()}, loss_alpha = {terms.loss_alpha.item()}"
+            )
         self.optimizer.zero_grad()
         total.backward()
         self.optimizer.step()

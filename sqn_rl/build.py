@@ -75,6 +75,7 @@ def build(config: Values, run: Run, catalogue: Catalogue, origin: Origin) -> Val
     """
     import torch
 
+    catalogue.import_trusted()
     torch.manual_seed(run.seed)
     parts: Values = {}
     bag = {name: getattr(run, name) for name in RUN_SETTINGS}

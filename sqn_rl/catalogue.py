@@ -43,7 +43,8 @@ class Catalogue:
     def __init__(self, config_dirs: Sequence[str | Path] = (), trust: Sequence[str] = ()) -> None:
         further = [*config_dirs, *_from_environment("SQN_RL_PATH")]
         self.trees = [_tree(Path(folder)) for folder in further] + [_own_tree()]
-        self.trusted = (*ALLOWED, *trust, *_from_environment("SQN_RL_TRUST"))
+        self._trusted_by_user = (*trust, *_from_environment("SQN_RL_TRUST"))
+        self.trusted = (*ALLOWED, *self._trusted_by_user)
         self._documents: dict[tuple[str, str], Document] = {}
 
     def groups(self) -> list[str]:
@@ -128,6 +129,18 @@ class Catalogue:
         if not self._allows(found.__module__):
             raise refusal(f"defined in {found.__module__}, which is not in {', '.join(self.trusted)}")
         return found
+
+    def import_trusted(self) -> None:
+        """Import the modules that the user trusts, so that they can register Gymnasium environments.
+
+        Raises:
+            RecipeError: one cannot be imported.
+        """
+        for module in self._trusted_by_user:
+            try:
+                import_module(module)
+            except ImportError as error:
+                raise RecipeError(f"--trust {module}: {error}") from error
 
     def _allows(self, module: str) -> bool:
         return any(module == allowed or module.startswith(f"{allowed}.") for allowed in self.trusted)

@@ -6,7 +6,12 @@ from typing import Any
 
 import numpy as np
 
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#999999"  # Okabe-Ito: distinct to colour-blind eyes
+BLUE, ORANGE, GREEN, GREY = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#999999",
+)  # Okabe-Ito: distinct to colour-blind eyes
 
 Rows = Sequence[Mapping[str, Any]]
 

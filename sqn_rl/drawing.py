@@ -50,7 +50,11 @@ def to_svg(graph: Graph, title: str) -> str:
     boxes = {node.slot: _Box(node) for node in graph.nodes}
     width = COLUMN * 4 + WIDTH + 60
     height = max(box.y + box.height for box in boxes.values()) + 40
-    arrows = [part for producer, consumer, entries in _arrows(graph) for part in _arrow(boxes, producer, consumer, entries)]
+    arrows = [
+        part
+        for producer, consumer, entries in _arrows(graph)
+        for part in _arrow(boxes, producer, consumer, entries)
+    ]
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}">',
@@ -119,7 +123,9 @@ def _arrow(boxes: dict[str, _Box], producer: Node, consumer: Node, entries: list
         y = max(start.y, end.y) + min(start.height, end.height) / 2 + shift
         x0, x1 = (start.x + WIDTH, end.x) if rightward else (start.x, end.x + WIDTH)
         yield _line([(x0, y), (x1, y)])
-        yield _label(((x0 + x1) / 2, y - 5 if rightward else y + 12), [", ".join(keys)] if rightward else keys)
+        yield _label(
+            ((x0 + x1) / 2, y - 5 if rightward else y + 12), [", ".join(keys)] if rightward else keys
+        )
 
 
 def _plain(key: str) -> str:

@@ -65,7 +65,12 @@ class Experiment:
         env = parts["env"]
         directory = RunDirectory(self._directory(env.name), self.recipe.to_yaml())
         everybody = [directory, parts["logger"](directory=directory.path), *reporters]
-        facts = {"recipe": self.run.recipe, "env": env.name, "seed": self.run.seed, "out": str(directory.path)}
+        facts = {
+            "recipe": self.run.recipe,
+            "env": env.name,
+            "seed": self.run.seed,
+            "out": str(directory.path),
+        }
         counters, status = Counters(), "error"
         try:
             train(
@@ -86,7 +91,9 @@ class Experiment:
             env.close()
         return summary
 
-    def evaluate(self, checkpoints: Path, *, episodes: int, greedy: bool, seed: int) -> tuple[Evaluation, int]:
+    def evaluate(
+        self, checkpoints: Path, *, episodes: int, greedy: bool, seed: int
+    ) -> tuple[Evaluation, int]:
         """Play games with the newest weights in ``checkpoints``.
 
         Returns:

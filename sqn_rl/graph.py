@@ -57,7 +57,9 @@ class Graph:
                 producer = writers[key]
                 yield producer, consumer, next(entry for entry in producer.writes if entry.key == key)
 
-    def require(self, slot: str, part: object, keys: Iterable[str], produced: Iterable[str], origin: str) -> None:
+    def require(
+        self, slot: str, part: object, keys: Iterable[str], produced: Iterable[str], origin: str
+    ) -> None:
         """Refuse a key that nobody upstream produces.
 
         Raises:

@@ -95,15 +95,22 @@ class _Walk:
 
     def _q_net(self, observation: Tensor) -> None:
         q_net, env = self.parts["q_net"], self.parts["env"]
-        self.seen.require("q_net", q_net, q_net.in_keys, ["observation"], self.experiment.origin("q_net.in_keys"))
+        self.seen.require(
+            "q_net", q_net, q_net.in_keys, ["observation"], self.experiment.origin("q_net.in_keys")
+        )
         upstream, produced = ["observation", "batch.observation", "batch.next_observation"], "observation"
-        with _watch(q_net, ("encoder", "head")) as outputs, self._fails("q_net", "Q(s, ·)", produced, observation):
+        with (
+            _watch(q_net, ("encoder", "head")) as outputs,
+            self._fails("q_net", "Q(s, ·)", produced, observation),
+        ):
             q_NBA = q_net.values(observation)
         for slot, key in (("encoder", "features"), ("head", "q_values")):
             if slot in outputs:
                 self.seen.add(slot, getattr(q_net, slot), upstream, {key: outputs[slot]})
                 upstream = [key]
-        self._expect("q_net", "Q(s, ·)", q_NBA, (q_net.members, len(observation), env.n_actions), torch.float32)
+        self._expect(
+            "q_net", "Q(s, ·)", q_NBA, (q_net.members, len(observation), env.n_actions), torch.float32
+        )
         self.seen.add("q_net", q_net, upstream, {"action_value": q_NBA})
 
     def _actor(self, observation: Tensor) -> None:
@@ -120,22 +127,32 @@ class _Walk:
         produced = [tuple(key.split(".")) if "." in key else key for key in TRANSITION]
         self.seen.require("loss", loss, loss.in_keys, produced, self.experiment.origin("loss"))
         with self._fails("optimizer", "parameter groups"):
-            agent = Agent(**{name: self.parts[name] for name in ("actor", "loss", "target_update", "optimizer", "replay")})
+            agent = Agent(
+                **{
+                    name: self.parts[name]
+                    for name in ("actor", "loss", "target_update", "optimizer", "replay")
+                }
+            )
         with self._fails("loss", "one update", "a batch"):
             terms = agent.update(batch)
         for name, parameter in self.parts["q_net"].named_parameters():
             if parameter.grad is None:
                 raise RecipeError(
-                    f"q_net: no gradient of the loss reaches its parameter {name}", self.experiment.origin("loss")
+                    f"q_net: no gradient of the loss reaches its parameter {name}",
+                    self.experiment.origin("loss"),
                 )
         reads = ["action_value", "alpha", *(f"batch.{key}" for key in BATCH)]
         writes = {"loss_q": terms.loss_q, "loss_alpha": terms.loss_alpha, "td_error": terms.td_error}
         self.seen.add("loss", loss, reads, writes | {"entropy": F.entropy(terms.log_pi)})
         parameters = torch.cat([parameter.detach().flatten() for parameter in loss.q_net.parameters()])
         self.seen.add("optimizer", agent.optimizer, ["loss_q", "loss_alpha"], {"parameters": parameters})
-        self.seen.add("target_update", self.parts["target_update"], ["parameters"], {"target_parameters": parameters})
+        self.seen.add(
+            "target_update", self.parts["target_update"], ["parameters"], {"target_parameters": parameters}
+        )
 
-    def _expect(self, slot: str, key: str, tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    def _expect(
+        self, slot: str, key: str, tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype
+    ) -> None:
         if tuple(tensor.shape) != shape or tensor.dtype != dtype:
             raise RecipeError(
                 f"{slot}: {type(self.parts[slot]).__name__} gives {key} as {list(tensor.shape)} {tensor.dtype}; "
@@ -153,8 +170,14 @@ class _Walk:
         except Exception as error:
             part = self.parts[slot]
             name = getattr(part, "func", type(part)).__name__
-            what = f" on {key}" + (f" {list(given.shape)} {given.dtype}" if given is not None else "") if key else ""
-            message = f"{slot}: {name} fails at {doing}{what}: {type(error).__name__}: {str(error).splitlines()[0]}"
+            what = (
+                f" on {key}" + (f" {list(given.shape)} {given.dtype}" if given is not None else "")
+                if key
+                else ""
+            )
+            message = (
+                f"{slot}: {name} fails at {doing}{what}: {type(error).__name__}: {str(error).splitlines()[0]}"
+            )
             raise RecipeError(message, self.experiment.origin(slot)) from error
 
 

@@ -37,7 +37,9 @@ class ProgressReporter(Reporter):
         self._bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
         self._bar.stop()
 
     def metrics(self, row: dict[str, Any]) -> None:

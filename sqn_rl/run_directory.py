@@ -40,7 +40,9 @@ class RunDirectory(Reporter):
         except FileExistsError as error:
             raise SettingError("out", str(path), "a directory without a run in it") from error
         except OSError as error:
-            raise SettingError("out", str(path), f"a directory that can be written to ({error.strerror})") from error
+            raise SettingError(
+                "out", str(path), f"a directory that can be written to ({error.strerror})"
+            ) from error
         self._evaluation: dict[str, Any] | None = None
 
     @property
@@ -112,8 +114,12 @@ def _git_revision() -> str | None:
         tracked = subprocess.run([*git, "ls-files", "--error-unmatch", __file__], capture_output=True)
         if tracked.returncode:
             return None
-        revision = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout
-        changes = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True).stdout
+        revision = subprocess.run(
+            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+        ).stdout
+        changes = subprocess.run(
+            [*git, "status", "--porcelain", "-uno"], capture_output=True, text=True
+        ).stdout
     except (OSError, subprocess.CalledProcessError):
         return None
     return revision.strip() + ("+changes" if changes else "")

@@ -45,12 +45,16 @@ class Plan:
     def __post_init__(self) -> None:
         require(self.steps > 0, "steps", self.steps, "at least 1 environment step")
         require(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "0 or more environment steps")
-        require(self.update_ratio > 0, "update_ratio", self.update_ratio, "a positive number of updates per step")
+        require(
+            self.update_ratio > 0, "update_ratio", self.update_ratio, "a positive number of updates per step"
+        )
         require(self.batch_size > 0, "batch_size", self.batch_size, "at least 1 transition")
 
     def updates_due(self, env_steps: int) -> int:
         """How many updates there are to have been after this many environment steps: 29 of 100 with 0.29."""
-        return int(round(max(0, env_steps - self.warmup_steps) * self.update_ratio, 6))  # 100 · 0.29 = 28.99…96
+        return int(
+            round(max(0, env_steps - self.warmup_steps) * self.update_ratio, 6)
+        )  # 100 · 0.29 = 28.99…96
 
 
 @dataclass
@@ -89,6 +93,17 @@ class Reporter:
         """It is time to write the weights."""
 
 
+@contextmanager
+def _flushed_denormals() -> Iterator[None]:
+    """Count numbers below 1e-38 as zero: Adam's moments of dead units decay into them, where processors crawl."""
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+
+
+@_flushed_denormals()
 def train(
     agent: Agent,
     env: BatchedEnv,
@@ -211,7 +226,11 @@ class _Episodes:
         for i in step.ended.nonzero().flatten().tolist():
             counters.episodes += 1
             self.recent.append(self.score[i].item())
-            row = {"env_steps": counters.env_steps, "return": self.score[i].item(), "length": int(self.length[i])}
+            row = {
+                "env_steps": counters.env_steps,
+                "return": self.score[i].item(),
+                "length": int(self.length[i]),
+            }
             _tell(reporters, "episode", row)
         self.score[step.ended] = 0
         self.length[step.ended] = 0

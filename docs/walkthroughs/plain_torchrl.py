@@ -54,7 +54,7 @@ def build(seed: int) -> tuple[TransformedEnv, BoltzmannActor, LossModule, Polyak
     return env, actor, loss, Polyak(loss=loss, tau=0.05)
 
 
-def learn(steps: int = 12_800, seed: int = 0) -> float:
+def learn(steps: int = 9_600, seed: int = 0) -> float:
     """Train, and return the mean return of the last 20 training episodes."""
     env, actor, loss, target_update = build(seed)
     buffer = TensorDictReplayBuffer(storage=LazyTensorStorage(steps), batch_size=64)

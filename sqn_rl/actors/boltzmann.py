@@ -48,7 +48,9 @@ class BoltzmannActor(TensorDictModuleBase):
         return POLICIES[self.policy](self.q_net.values(observation))
 
     @torch.no_grad()
-    def act(self, observation: Tensor, *, greedy: bool = False, generator: torch.Generator | None = None) -> Tensor:
+    def act(
+        self, observation: Tensor, *, greedy: bool = False, generator: torch.Generator | None = None
+    ) -> Tensor:
         """Choose an action for each observation. ``[B, *S]`` → ``[B]`` int64.
 
         Args:
@@ -76,4 +78,6 @@ class BoltzmannActor(TensorDictModuleBase):
         log_pi_BA = F.log_policy(q_BA, self.temperature.alpha)
         if greedy:
             return q_BA.argmax(-1), log_pi_BA
-        return torch.multinomial(log_pi_BA.exp(), 1, generator=generator or self.generator).squeeze(-1), log_pi_BA
+        return torch.multinomial(log_pi_BA.exp(), 1, generator=generator or self.generator).squeeze(
+            -1
+        ), log_pi_BA

@@ -24,7 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("run", type=Path, help="the run directory")
     parser.add_argument("--episodes", type=int, help="how many games; as in the run, if not given")
     parser.add_argument("--seed", type=int, help="of the games; the run's, if not given")
-    parser.add_argument("--stochastic", action="store_true", help="sample the policy instead of its best action")
+    parser.add_argument(
+        "--stochastic", action="store_true", help="sample the policy instead of its best action"
+    )
     arguments = parser.parse_args(argv)
     path = arguments.run / "recipe.yaml"
     if not path.is_file():
@@ -42,10 +44,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     how = "sampled" if arguments.stochastic else "greedy"
     print(f"{path.parent}: weights after {env_steps:,} environment steps")
-    print(f"{len(evaluation.returns)} {how} games: mean {evaluation.mean:.1f}  std {evaluation.std:.1f}  IQM {evaluation.iqm:.1f}")
+    print(
+        f"{len(evaluation.returns)} {how} games: mean {evaluation.mean:.1f}  std {evaluation.std:.1f}  IQM {evaluation.iqm:.1f}"
+    )
     print("returns", *(f"{value:g}" for value in evaluation.returns))
     return Exit.DONE
 
 
 def _given(episodes: int | None, seed: int | None) -> dict[str, int]:
-    return {name: value for name, value in {"eval_episodes": episodes, "seed": seed}.items() if value is not None}
+    return {
+        name: value for name, value in {"eval_episodes": episodes, "seed": seed}.items() if value is not None
+    }

@@ -42,7 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = options("sqn-run", DESCRIPTION)
     parser.add_argument("overrides", nargs="*", metavar="name=value", help="what to change; see below")
-    parser.add_argument("-m", "--multirun", action="store_true", help="sweep over the values given with commas or range()")
+    parser.add_argument(
+        "-m", "--multirun", action="store_true", help="sweep over the values given with commas or range()"
+    )
     parser.epilog = _what_there_is(Catalogue())
     arguments = parser.parse_args(argv)
     recipes = list(_recipes(arguments))
@@ -83,7 +85,9 @@ def _train(recipe: Recipe, console: "Console", go_on: bool) -> int:
     say = lambda line: console.print(line, highlight=False, soft_wrap=True)  # noqa: E731
     if summary["status"] == "stopped":
         say(f"stopped by {stopped[0]} after {summary['env_steps']:,} steps; the weights are saved")
-    say(f"{summary['env_steps']:,} steps in {summary['wall_s']:,.0f} s, {summary['steps_per_s']:,.0f} steps/s")
+    say(
+        f"{summary['env_steps']:,} steps in {summary['wall_s']:,.0f} s, {summary['steps_per_s']:,.0f} steps/s"
+    )
     say(f"curve  {summary['out']}/curve.png")
     say(f"run    {summary['out']}")
     return Exit.STOPPED if summary["status"] == "stopped" else Exit.DONE

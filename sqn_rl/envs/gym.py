@@ -39,6 +39,9 @@ class GymEnv(BatchedEnv):
     def __init__(
         self, *, id: str, kwargs: Mapping[str, Any] = {}, num_envs: int, seed: int, training: bool = True
     ) -> None:
+        require(
+            ":" not in id, "id", id, "an id without `module:`; have the module imported by --trust instead"
+        )
         first = _make(id, kwargs)
         space, actions = first.observation_space, first.action_space
         require(isinstance(actions, spaces.Discrete), "id", id, f"Discrete actions; it has {actions}")

@@ -42,9 +42,10 @@ class SQNLoss(LossModule):
     (lines 14 and 16 print ``+``), and ``expected`` is the default of ``backup``.
 
     As a TensorDict module it reads the Q-network's observation key here and under ``next``, ``action``, ``reward``
-    and ``terminated`` under ``next``, and, where present, ``steps_to_next_obs`` (m of m-step returns) and ``_weight``
+    and ``terminated`` under ``next``, and, where present, ``steps_to_next_obs`` (m of m-step returns) and ``priority_weight``
     (importance weights). It writes ``td_error`` (``[*]``, the mean of the two |δ_i|) into its input, and returns
     ``loss_q``, ``loss_alpha``, ``alpha``, ``entropy`` and ``q_mean``. :meth:`compute` is the same on plain tensors.
+    After the optimizer's step, ``temperature.refresh()`` makes α what was learned.
 
     Args:
         q_net: the online networks; the target copies are made here.
@@ -66,7 +67,7 @@ class SQNLoss(LossModule):
         reward: NestedKey = "reward"
         terminated: NestedKey = "terminated"
         steps: NestedKey = "steps_to_next_obs"
-        weight: NestedKey = "_weight"
+        weight: NestedKey = "priority_weight"
         td_error: NestedKey = "td_error"
 
     default_keys = _AcceptedKeys
@@ -86,7 +87,10 @@ class SQNLoss(LossModule):
         require(0 <= gamma <= 1, "gamma", gamma, "a number in [0, 1]")
         require(backup in F.BACKUPS, "backup", backup, f"one of {', '.join(F.BACKUPS)}")
         require(
-            policy_source in POLICY_SOURCES, "policy_source", policy_source, f"one of {', '.join(POLICY_SOURCES)}"
+            policy_source in POLICY_SOURCES,
+            "policy_source",
+            policy_source,
+            f"one of {', '.join(POLICY_SOURCES)}",
         )
         self.q_net, self.temperature = q_net, temperature
         self.target_q_net = deepcopy(q_net).requires_grad_(False)
@@ -116,7 +120,8 @@ class SQNLoss(LossModule):
         terms = self.compute(batch, weight_B)
         td_error_B = terms.td_error.abs().mean(0)
         tensordict.set(self.tensor_keys.td_error, td_error_B.reshape(tensordict.shape))
-        values = (terms.loss_q, terms.loss_alpha, self.temperature.alpha, F.entropy(terms.log_pi).mean(), terms.q.mean())
+        alpha, entropy = self.temperature.alpha.clone(), F.entropy(terms.log_pi).mean()
+        values = (terms.loss_q, terms.loss_alpha, alpha, entropy, terms.q.mean())
         return TensorDict(dict(zip(self.out_keys, values, strict=True)))
 
     def compute(self, batch: Batch, weight: Tensor | None = None) -> SQNTerms:

@@ -116,10 +116,17 @@ class LearnedTemperature(_DualTemperature):
         super().__init__(initial=initial, lr=lr, minimum=minimum, maximum=maximum, optimise=optimise)
         if (target_entropy is None) == (target_entropy_fraction is None):
             raise SettingError(
-                "target_entropy", target_entropy, "nats here, or target_entropy_fraction, and null for the other"
+                "target_entropy",
+                target_entropy,
+                "nats here, or target_entropy_fraction, and null for the other",
             )
         if target_entropy_fraction is not None:
-            require(0 < target_entropy_fraction < 1, "target_entropy_fraction", target_entropy_fraction, "a fraction of log A in (0, 1)")
+            require(
+                0 < target_entropy_fraction < 1,
+                "target_entropy_fraction",
+                target_entropy_fraction,
+                "a fraction of log A in (0, 1)",
+            )
             self._target = target_entropy_fraction * math.log(n_actions)
         else:
             self._target = _reachable("target_entropy", target_entropy, n_actions)

@@ -24,7 +24,11 @@ class MLP(nn.Module):
     """
 
     def __init__(
-        self, *, hidden: Sequence[int], observation_shape: Sequence[int], layer: Callable[[int, int], nn.Module]
+        self,
+        *,
+        hidden: Sequence[int],
+        observation_shape: Sequence[int],
+        layer: Callable[[int, int], nn.Module],
     ) -> None:
         super().__init__()
         require(

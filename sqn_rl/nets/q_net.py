@@ -48,7 +48,9 @@ class QNet(TensorDictModuleBase):
         self.in_keys, self.out_keys = list(in_keys), ["action_value"]
         self.observation_shape, self.n_actions, self.members = tuple(observation_shape), n_actions, members
         encoders = 1 if shared_encoder else members
-        self.encoder = encoder(observation_shape=self.observation_shape, layer=partial(layer, members=encoders))
+        self.encoder = encoder(
+            observation_shape=self.observation_shape, layer=partial(layer, members=encoders)
+        )
         in_features = self.encoder.out_features
         self.head = head(in_features=in_features, n_actions=n_actions, layer=partial(layer, members=members))
         _require_own_parameters("encoder", self.encoder, encoders)

@@ -7,13 +7,18 @@ never anybody's successor. The row after the newest transition holds the observa
 Legend: L rows, N environments; *place* ``k = row · N + environment`` numbers the transitions of the ring.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from sqn_rl.data import Step
-from sqn_rl.errors import require
+from sqn_rl.errors import SettingError, require
+from sqn_rl.memory import available_bytes
+
+ROW_BYTES = 8 + 4 + 1 + 1 + 8
+"""Action, reward, terminated, truncated, and where a final observation lies."""
 
 
 class Ring:
@@ -27,7 +32,8 @@ class Ring:
         device: where.
 
     Raises:
-        SettingError: the capacity has no room for one step of every environment.
+        SettingError: the capacity has no room for one step of every environment, or the memory none for the
+            capacity.
     """
 
     def __init__(
@@ -39,7 +45,10 @@ class Ring:
         observation_dtype: torch.dtype,
         device: torch.device | str,
     ) -> None:
-        require(capacity >= num_envs, "capacity", capacity, f"at least {num_envs}, one step of every environment")
+        require(
+            capacity >= num_envs, "capacity", capacity, f"at least {num_envs}, one step of every environment"
+        )
+        _require_memory(capacity, math.prod(observation_shape) * observation_dtype.itemsize)
         self.num_envs, self.rows = num_envs, capacity // num_envs + 1
         places = self.rows * num_envs
         self.observation = torch.zeros(places, *observation_shape, dtype=observation_dtype, device=device)
@@ -106,3 +115,12 @@ class Ring:
         if (final >= 0).any():
             self._free_finals.extend(final[final >= 0].tolist())
             self.final[row] = -1
+
+
+def _require_memory(capacity: int, observation_bytes: int) -> None:
+    each, free = observation_bytes + ROW_BYTES, available_bytes()
+    if free is not None and capacity * each > free:
+        expected = (
+            f"at most {free // each:,}: a transition takes {each:,} bytes, and {free / 1e9:.1f} GB are free"
+        )
+        raise SettingError("capacity", capacity, expected)
