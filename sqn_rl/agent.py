@@ -2,39 +2,41 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
-import torch
-from torch import nn
 from torch.optim import Optimizer
 
+from sqn_rl.contracts import Actor, Loss, Replay, TargetUpdate, Terms
 from sqn_rl.data import Batch
 from sqn_rl.errors import NumericsError
+
+AGENT_PARTS = ("actor", "loss", "target_update", "optimizer", "replay")
+"""The slots whose parts it takes; the others are inside these."""
 
 
 class Agent:
     """The learner's parts. None of them knows the agent; it knows what they answer.
 
     Args:
-        actor: chooses actions: ``act(observation, greedy=, generator=)``.
-        loss: ``compute(batch)`` gives ``loss_q`` and ``loss_alpha``; holds ``q_net``, ``target_q_net`` and
-            ``temperature``.
-        target_update: ``step()`` moves the target networks.
+        actor: chooses actions.
+        loss: holds the networks, their target copies and the temperature.
+        target_update: moves the target networks.
         optimizer: makes the optimizer from parameter groups.
-        replay: ``extend(observation, action, step)`` and ``sample(batch_size)``.
+        replay: stores and draws transitions.
     """
 
     def __init__(
         self,
         *,
-        actor: nn.Module,
-        loss: nn.Module,
-        target_update: object,
+        actor: Actor,
+        loss: Loss,
+        target_update: TargetUpdate,
         optimizer: Callable[..., Optimizer],
-        replay: object,
+        replay: Replay,
     ) -> None:
         self.actor, self.loss, self.target_update, self.replay = actor, loss, target_update, replay
         self.temperature = loss.temperature
-        groups = [{"params": list(loss.q_net.parameters())}]
+        groups: list[dict[str, Any]] = [{"params": list(loss.q_net.parameters())}]
         if learned := list(self.temperature.parameters()):
             groups.append({"params": learned, "lr": self.temperature.lr, "weight_decay": 0.0})
         self.optimizer = optimizer(groups)
@@ -45,7 +47,7 @@ class Agent:
         for part in self._annealed:
             part.anneal(env_steps)
 
-    def update(self, batch: Batch) -> object:
+    def update(self, batch: Batch) -> Terms:
         """One update from one batch (lines 10 to 18); returns the loss's terms.
 
         Raises:

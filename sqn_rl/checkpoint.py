@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import nn
 
+from sqn_rl.contracts import Loss
 from sqn_rl.errors import SqnError
 
 _NAME = re.compile(r"(\d+)\.safetensors")
@@ -18,7 +18,7 @@ class CheckpointError(SqnError):
     """A checkpoint is missing, damaged, or of another agent."""
 
 
-def save_weights(folder: Path, loss: nn.Module, env_steps: int) -> Path:
+def save_weights(folder: Path, loss: Loss, env_steps: int) -> Path:
     """Write ``loss``'s networks, target networks and temperature to ``folder/<env_steps>.safetensors``.
 
     The file appears under its name only when it is complete.
@@ -46,7 +46,7 @@ def last_weights(folder: Path) -> Path:
     return found[-1]
 
 
-def load_weights(path: Path, loss: nn.Module) -> int:
+def load_weights(path: Path, loss: Loss) -> int:
     """Load weights into ``loss``'s modules, in place, and return the environment steps they had seen.
 
     Raises:

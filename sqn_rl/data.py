@@ -43,5 +43,5 @@ class Batch(NamedTuple):
     """``[B]`` bool: that observation is terminal."""
     discount: Tensor
     """``[B]`` float32: ``γ^m``, before any masking by ``terminated``."""
-    index: Tensor
+    place: Tensor
     """``[B]`` int64: the transitions' places in the replay."""

@@ -38,8 +38,9 @@ PLACES = {  # column, row
 ROWS = (TOP, TOP + 250, TOP + 460)
 STYLE = """
 text { font: 11px ui-sans-serif, system-ui, sans-serif; fill: #1f2933; }
-.slot { font-weight: 600; font-size: 13px; } .part { fill: #52606d; } .shape { font-family: ui-monospace, monospace; font-size: 10px; }
-.box { fill: #f5f7fa; stroke: #9aa5b1; } .acting { fill: #e3f2fd; stroke: #0072b2; } .learning { fill: #fdf0e6; stroke: #d55e00; }
+.slot { font-weight: 600; font-size: 13px; } .part { fill: #52606d; }
+.shape { font-family: ui-monospace, monospace; font-size: 10px; }
+.acting { fill: #e3f2fd; stroke: #0072b2; } .learning { fill: #fdf0e6; stroke: #d55e00; }
 .arrow { fill: none; stroke: #52606d; stroke-width: 1.3; } .label { font-size: 10px; fill: #323f4b; }
 .under { fill: none; stroke: #ffffff; stroke-width: 5; }
 """
@@ -57,10 +58,11 @@ def to_svg(graph: Graph, title: str) -> str:
     ]
     return "\n".join(
         [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}">',
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
+            f'viewBox="0 0 {width} {height}">',
             f"<title>{escape(title)}</title><style>{STYLE}</style>",
-            '<defs><marker id="tip" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="7" markerHeight="7" orient="auto">'
-            '<path d="M0 0 10 5 0 10z" fill="#52606d"/></marker></defs>',
+            '<defs><marker id="tip" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="7" markerHeight="7" '
+            'orient="auto"><path d="M0 0 10 5 0 10z" fill="#52606d"/></marker></defs>',
             f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
             f'<text x="30" y="30" class="slot">{escape(title)}</text>',
             *arrows,
@@ -80,7 +82,8 @@ class _Box:
 
     def svg(self) -> str:
         lines = [
-            f'<rect x="{self.x}" y="{self.y}" width="{WIDTH}" height="{self.height}" rx="6" class="{self.kind}"/>',
+            f'<rect x="{self.x}" y="{self.y}" width="{WIDTH}" height="{self.height}" rx="6" '
+            f'class="{self.kind}"/>',
             f'<text x="{self.x + 10}" y="{self.y + 18}" class="slot">{self.node.slot}</text>',
             f'<text x="{self.x + 10}" y="{self.y + 33}" class="part">{escape(self.node.part)}</text>',
         ]
@@ -139,10 +142,10 @@ def _line(points: list[Point]) -> str:
 
 
 def _label(at: Point, lines: list[str], anchor: str = "middle") -> str:
-    rows = (
-        f'<text x="{at[0]:g}" y="{at[1] + 12 * number:g}" text-anchor="{anchor}" class="label">{escape(line)}</text>'
-        for number, line in enumerate(lines)
-    )
+    rows = []
+    for number, line in enumerate(lines):
+        place = f'x="{at[0]:g}" y="{at[1] + 12 * number:g}" text-anchor="{anchor}"'
+        rows.append(f'<text {place} class="label">{escape(line)}</text>')
     return "".join(rows)
 
 

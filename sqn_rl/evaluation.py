@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
+from sqn_rl.contracts import Actor
 from sqn_rl.envs.base import BatchedEnv
 
 
@@ -44,11 +44,11 @@ class Evaluation:
         return summary | asdict(self)
 
 
-def evaluate(actor: nn.Module, env: BatchedEnv, *, episodes: int, greedy: bool, seed: int) -> Evaluation:
+def evaluate(actor: Actor, env: BatchedEnv, *, episodes: int, greedy: bool, seed: int) -> Evaluation:
     """Play ``episodes`` full games and report their returns.
 
-    Each of the N environments plays its share from start to end, so that short games are not favoured. Nothing of
-    the actor's state changes: when it samples, it draws from a generator seeded here.
+    Each of the N environments plays its share from start to end, so that short games are not favoured.
+    Nothing of the actor's state changes: when it samples, it draws from a generator seeded here.
 
     Args:
         actor: ``act(observation, greedy=, generator=)``.

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from sqn_rl.agent import Agent
+from sqn_rl.agent import AGENT_PARTS, Agent
 from sqn_rl.catalogue import Catalogue
 from sqn_rl.checkpoint import last_weights, load_weights
 from sqn_rl.errors import NumericsError
@@ -20,8 +20,6 @@ from sqn_rl.training import Counters, Plan, Reporter, train
 
 EVALUATION_SEED = 1_000_000
 """Added to a run's seed for the games of its evaluations, which are none of its training games."""
-
-AGENT_PARTS = ("actor", "loss", "target_update", "optimizer", "replay")
 
 
 class Experiment:
@@ -124,8 +122,8 @@ class Experiment:
 def compose(recipe: str = "sqn", *overrides: str, catalogue: Catalogue | None = None) -> Experiment:
     """Compose an experiment from a recipe's name and overrides.
 
-    ``compose("sqn", "env=acrobot", "steps=20000").train()`` does what ``sqn-run recipe=sqn env=acrobot steps=20000``
-    does.
+    ``compose("sqn", "env=acrobot", "steps=20000").train()`` does what
+    ``sqn-run recipe=sqn env=acrobot steps=20000`` does.
 
     Args:
         recipe: its name.

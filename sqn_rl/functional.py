@@ -3,8 +3,8 @@
 Equation and line numbers are those of "Soft Q-Network" (arXiv 1912.10891 v1) and its Algorithm 1.
 
 Legend: B batch, A actions, N networks (1, or 2 for twins). ``α`` is the temperature, in reward units, > 0.
-Entropies are in nats. Values are in reward units. Time is in the names: ``_t`` is what the action at ``t - 1``
-led to.
+Entropies are in nats. Values are in reward units. Time is in the names: ``_t`` is what the action at
+``t - 1`` led to.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 def log_policy(q_BA: Tensor, alpha: Tensor | float) -> Tensor:
-    """log π(a|s) of the Boltzmann policy: ``log softmax_a(Q(s, a) / α)``  (eq. 20).
+    """The log π(a|s) of the Boltzmann policy: ``log softmax_a(Q(s, a) / α)``  (eq. 20).
 
     Args:
         q_BA: action values, ``[..., A]``.
@@ -83,7 +83,7 @@ BACKUPS: dict[str, Callable[..., Tensor]] = {
 
 
 def td_target(reward_t: Tensor, discount_t: Tensor, value_t: Tensor) -> Tensor:
-    """y = r + discount · v(s')  (line 12, eq. 10).
+    """The target y = r + discount · v(s')  (line 12, eq. 10).
 
     The discount is γ^m (1 − d) with d = *terminated*: termination is in the data, not in the formula. A
     truncated transition keeps its discount.

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
@@ -58,22 +59,18 @@ class Graph:
                 yield producer, consumer, next(entry for entry in producer.writes if entry.key == key)
 
     def require(
-        self, slot: str, part: object, keys: Iterable[str], produced: Iterable[str], origin: str
+        self, slot: str, part: object, keys: Iterable[Any], produced: Iterable[str], origin: str
     ) -> None:
-        """Refuse a key that nobody upstream produces.
+        """Refuse a key that nobody upstream produces; a nested one is written ``next.reward``.
 
         Raises:
             RecipeError: names the consumer, the key, and what is produced.
         """
         produced = list(produced)
-        for key in keys:
-            if key not in produced:
-                raise RecipeError(
-                    f"{slot}: {type(part).__name__} reads `{key}`, which no part upstream produces; "
-                    f"there is {', '.join(produced)}",
-                    origin,
-                    did_you_mean(key, produced),
-                )
+        for name in (key if isinstance(key, str) else ".".join(key) for key in keys):
+            if name not in produced:
+                message = f"{slot}: {type(part).__name__} reads `{name}`, which no part upstream produces"
+                raise RecipeError(message, origin, did_you_mean(name, produced))
 
 
 def _entry(key: str, tensor: Tensor) -> Entry:

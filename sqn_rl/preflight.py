@@ -3,7 +3,7 @@
 The parts are built once for this purpose and thrown away, so that what is trained afterwards is untouched.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sqn_rl import functional as F
-from sqn_rl.agent import Agent
+from sqn_rl.agent import AGENT_PARTS, Agent
 from sqn_rl.data import Batch, Step
 from sqn_rl.errors import RecipeError, SqnError
 from sqn_rl.graph import Graph
@@ -88,16 +88,14 @@ class _Walk:
             batch = replay.sample(run.batch_size)
         shape = tuple(observation.shape[1:])
         self._expect("replay", "observation", batch.observation, (run.batch_size, *shape), observation.dtype)
-        self.seen.add("replay", replay, TRANSITION, {"transitions": batch.index})
+        self.seen.add("replay", replay, TRANSITION, {"transitions": batch.place})
         writes = {f"batch.{key}": getattr(batch, key) for key in BATCH}
         self.seen.add("returns", self.parts["returns"], ["transitions"], writes)
         return batch
 
     def _q_net(self, observation: Tensor) -> None:
         q_net, env = self.parts["q_net"], self.parts["env"]
-        self.seen.require(
-            "q_net", q_net, q_net.in_keys, ["observation"], self.experiment.origin("q_net.in_keys")
-        )
+        self._reads("q_net", ["observation"], "q_net.in_keys")
         upstream, produced = ["observation", "batch.observation", "batch.next_observation"], "observation"
         with (
             _watch(q_net, ("encoder", "head")) as outputs,
@@ -116,7 +114,7 @@ class _Walk:
     def _actor(self, observation: Tensor) -> None:
         actor, temperature = self.parts["actor"], self.parts["temperature"]
         self.seen.add("temperature", temperature, ["entropy"], {"alpha": temperature.alpha})
-        self.seen.require("actor", actor, actor.in_keys, ["observation"], self.experiment.origin("actor"))
+        self._reads("actor", ["observation"], "actor")
         with self._fails("actor", "an action", "observation", observation):
             action = actor.act(observation)
         self._expect("actor", "action", action, (self.run.num_envs,), torch.int64)
@@ -124,15 +122,9 @@ class _Walk:
 
     def _update(self, batch: Batch) -> None:
         loss = self.parts["loss"]
-        produced = [tuple(key.split(".")) if "." in key else key for key in TRANSITION]
-        self.seen.require("loss", loss, loss.in_keys, produced, self.experiment.origin("loss"))
+        self._reads("loss", TRANSITION, "loss")
         with self._fails("optimizer", "parameter groups"):
-            agent = Agent(
-                **{
-                    name: self.parts[name]
-                    for name in ("actor", "loss", "target_update", "optimizer", "replay")
-                }
-            )
+            agent = Agent(**{name: self.parts[name] for name in AGENT_PARTS})
         with self._fails("loss", "one update", "a batch"):
             terms = agent.update(batch)
         for name, parameter in self.parts["q_net"].named_parameters():
@@ -150,15 +142,19 @@ class _Walk:
             "target_update", self.parts["target_update"], ["parameters"], {"target_parameters": parameters}
         )
 
+    def _reads(self, slot: str, produced: Iterable[str], key: str) -> None:
+        with self._fails(slot, "naming its in_keys"):
+            keys = self.parts[slot].in_keys
+        self.seen.require(slot, self.parts[slot], keys, produced, self.experiment.origin(key))
+
     def _expect(
         self, slot: str, key: str, tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype
     ) -> None:
         if tuple(tensor.shape) != shape or tensor.dtype != dtype:
-            raise RecipeError(
-                f"{slot}: {type(self.parts[slot]).__name__} gives {key} as {list(tensor.shape)} {tensor.dtype}; "
-                f"expected {list(shape)} {dtype}",
-                self.experiment.origin(slot),
-            )
+            name = type(self.parts[slot]).__name__
+            given = f"{key} as {list(tensor.shape)} {tensor.dtype}"
+            message = f"{slot}: {name} gives {given}; expected {list(shape)} {dtype}"
+            raise RecipeError(message, self.experiment.origin(slot))
 
     @contextmanager
     def _fails(self, slot: str, doing: str, key: str = "", given: Tensor | None = None) -> Iterator[None]:
@@ -170,14 +166,10 @@ class _Walk:
         except Exception as error:
             part = self.parts[slot]
             name = getattr(part, "func", type(part)).__name__
-            what = (
-                f" on {key}" + (f" {list(given.shape)} {given.dtype}" if given is not None else "")
-                if key
-                else ""
-            )
-            message = (
-                f"{slot}: {name} fails at {doing}{what}: {type(error).__name__}: {str(error).splitlines()[0]}"
-            )
+            on = f" on {key}" if key else ""
+            on += "" if given is None else f" {list(given.shape)} {given.dtype}"
+            why = " ".join([f"{type(error).__name__}:", *str(error).splitlines()[:1]])
+            message = f"{slot}: {name} fails at {doing}{on}: {why}"
             raise RecipeError(message, self.experiment.origin(slot)) from error
 
 

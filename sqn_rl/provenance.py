@@ -1,5 +1,6 @@
 """Where each value came from: YAML files read with their line numbers, and layers of them that remember."""
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -85,6 +86,11 @@ def _lines(node: yaml.Node | None, prefix: str = "") -> Iterator[tuple[str, int]
     for name, marked, child in children:
         yield f"{prefix}{name}", marked.start_mark.line + 1
         yield from _lines(child, f"{prefix}{name}.")
+
+
+def flow(value: Any) -> str:
+    """A value as YAML on one line."""
+    return yaml.safe_dump(value, default_flow_style=True, width=math.inf).removesuffix("...\n").strip()
 
 
 class Layers:

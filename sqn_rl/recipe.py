@@ -1,13 +1,10 @@
 """From a recipe's name and overrides to a settled recipe: every value known, and where it came from."""
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from sqn_rl import overrides as said
 from sqn_rl.build import TARGET, build, check_fields
@@ -15,7 +12,7 @@ from sqn_rl.catalogue import RECIPE, TASK, Catalogue, did_you_mean
 from sqn_rl.config import DEFAULTS, SLOTS, Run, conform
 from sqn_rl.defaults import Choice, choices, layers_of
 from sqn_rl.errors import RecipeError, SettingError
-from sqn_rl.provenance import INTERPOLATION, Document, Layers, Values, read
+from sqn_rl.provenance import INTERPOLATION, Document, Layers, Values, flow, read
 
 SETTINGS = [setting.name for setting in fields(Run)]
 SLOT_NAMES = [slot.name for slot in SLOTS]
@@ -71,7 +68,7 @@ class Recipe:
                 yield from self._lines(value, f"{prefix}{name}.")
             else:
                 origin = " ".join(self.layers.origin(f"{prefix}{name}").split())
-                yield f"{indent}{name}: {_flow(value)}  # {origin}"
+                yield f"{indent}{name}: {flow(value)}  # {origin}"
 
 
 def compose_recipe(recipe: str = "sqn", *overrides: str, catalogue: Catalogue | None = None) -> Recipe:
@@ -160,10 +157,6 @@ def _settle(
 
 def _within(document: Document, package: str, key: str) -> str:
     return document.origin(key.removeprefix(f"{package}."))
-
-
-def _flow(value: Any) -> str:
-    return yaml.safe_dump(value, default_flow_style=True, width=math.inf).removesuffix("...\n").strip()
 
 
 def _require_part(slot: str, layers: Layers, chosen: Mapping[str, Choice]) -> None:

@@ -95,7 +95,7 @@ class Reporter:
 
 @contextmanager
 def _flushed_denormals() -> Iterator[None]:
-    """Count numbers below 1e-38 as zero: Adam's moments of dead units decay into them, where processors crawl."""
+    """Count numbers below 1e-38 as zero: Adam's moments of dead units decay there, where processors crawl."""
     torch.set_flush_denormal(True)
     try:
         yield

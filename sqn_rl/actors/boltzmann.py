@@ -5,10 +5,11 @@ from collections.abc import Callable
 import torch
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase, dispatch
-from torch import Tensor, nn
+from torch import Tensor
 from torchrl.envs.utils import ExplorationType, exploration_type
 
 from sqn_rl import functional as F
+from sqn_rl.contracts import QNetwork, Temperature
 from sqn_rl.errors import require
 
 POLICIES: dict[str, Callable[[Tensor], Tensor]] = {
@@ -36,7 +37,7 @@ class BoltzmannActor(TensorDictModuleBase):
         SettingError: unknown ``policy``.
     """
 
-    def __init__(self, *, q_net: nn.Module, temperature: nn.Module, policy: str, seed: int) -> None:
+    def __init__(self, *, q_net: QNetwork, temperature: Temperature, policy: str, seed: int) -> None:
         super().__init__()
         require(policy in POLICIES, "policy", policy, f"one of {', '.join(POLICIES)}")
         self.in_keys, self.out_keys = list(q_net.in_keys), ["action", "log_prob", "entropy"]

@@ -7,7 +7,7 @@ from sqn_rl.cli import Exit, catalogue_of, command, options
 from sqn_rl.errors import RecipeError
 from sqn_rl.recipe import load_recipe
 
-DESCRIPTION = """Plays full games with the last weights of a finished or stopped run, as its recipe.yaml describes it."""
+DESCRIPTION = "Plays full games with the last weights of a run, finished or stopped, as its recipe.yaml says."
 
 
 @command
@@ -44,9 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     how = "sampled" if arguments.stochastic else "greedy"
     print(f"{path.parent}: weights after {env_steps:,} environment steps")
-    print(
-        f"{len(evaluation.returns)} {how} games: mean {evaluation.mean:.1f}  std {evaluation.std:.1f}  IQM {evaluation.iqm:.1f}"
-    )
+    numbers = f"mean {evaluation.mean:.1f}  std {evaluation.std:.1f}  IQM {evaluation.iqm:.1f}"
+    print(f"{len(evaluation.returns)} {how} games: {numbers}")
     print("returns", *(f"{value:g}" for value in evaluation.returns))
     return Exit.DONE
 

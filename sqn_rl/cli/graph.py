@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", metavar="name=value", help="as for sqn-run")
     parser.add_argument("--format", choices=FORMATS, default="text", help="how to show it")
     parser.add_argument("--output", type=Path, metavar="FILE", help="where to write it instead of the screen")
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_intermixed_args(argv)
     recipe = compose_recipe("sqn", *arguments.overrides, catalogue=catalogue_of(arguments))
 
     from sqn_rl import drawing

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 
 from sqn_rl.catalogue import RECIPE, Catalogue
 from sqn_rl.cli import Exit, catalogue_of, command, options
+from sqn_rl.cli.completion import SCRIPT, complete
 from sqn_rl.config import SLOTS, Run
 from sqn_rl.errors import NumericsError, RecipeError
 from sqn_rl.overrides import expand
+from sqn_rl.provenance import flow
 from sqn_rl.recipe import Recipe, compose_recipe
 
 if TYPE_CHECKING:
@@ -45,8 +47,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "-m", "--multirun", action="store_true", help="sweep over the values given with commas or range()"
     )
+    parser.add_argument(
+        "--completion", nargs="?", const="", metavar="LINE", help='eval "$(sqn-run --completion)" in bash'
+    )
     parser.epilog = _what_there_is(Catalogue())
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_intermixed_args(argv)
+    if arguments.completion is not None:
+        lines = complete(arguments.completion, parser) if arguments.completion else [SCRIPT]
+        print("".join(f"{line}\n" for line in lines), end="")
+        return Exit.DONE
     recipes = list(_recipes(arguments))
 
     from rich.console import Console
@@ -99,7 +108,7 @@ def _announce(recipe: Recipe, console: "Console") -> None:
     rows = [("", "", run)]
     rows += [(slot.name, recipe.part(slot.name), recipe.fields(slot.name)) for slot in SLOTS]
     for slot, part, values in rows:
-        text = " ".join(f"{name}={value}".replace(" ", "") for name, value in values.items())
+        text = " ".join(f"{name}={flow(value)}".replace(" ", "") for name, value in values.items())
         console.print(f"{slot:<14}{part:<12}{text}".rstrip(), highlight=False, soft_wrap=True, markup=False)
 
 
@@ -110,7 +119,7 @@ def _stop_requests() -> Iterator[list[str]]:
 
     def receive(number: int, frame: FrameType | None) -> None:
         received.append(signal.Signals(number).name)
-        signal.signal(number, before[number])
+        signal.signal(number, before[signal.Signals(number)])
 
     before = {number: signal.signal(number, receive) for number in SIGNALS}
     try:
@@ -122,10 +131,9 @@ def _stop_requests() -> Iterator[list[str]]:
 
 def _what_there_is(catalogue: Catalogue) -> str:
     lines = ["recipes and parts (sqn-list says what each is):"]
-    for group in (RECIPE, *(slot.name for slot in SLOTS)):
-        lines.append(f"  {group:<14}{', '.join(catalogue.names(group))}")
+    groups = (RECIPE, *(slot.name for slot in SLOTS))
+    lines += [f"  {group:<14}{', '.join(catalogue.names(group))}" for group in groups]
     lines += ["", "run-level settings, counted in environment steps:"]
-    for setting in fields(Run):
-        if setting.name != RECIPE:
-            lines.append(f"  {setting.name:<18}{setting.metadata['expected']}")
+    settings = (setting for setting in fields(Run) if setting.name != RECIPE)
+    lines += [f"  {setting.name:<18}{setting.metadata['expected']}" for setting in settings]
     return "\n".join(lines)

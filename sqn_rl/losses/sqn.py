@@ -8,10 +8,11 @@ from typing import NamedTuple
 import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase
 from tensordict.nn import dispatch
-from torch import Tensor, nn
+from torch import Tensor
 from torchrl.objectives import LossModule
 
 from sqn_rl import functional as F
+from sqn_rl.contracts import QNetwork
 from sqn_rl.data import Batch
 from sqn_rl.errors import require
 from sqn_rl.losses.temperature import Temperature
@@ -37,23 +38,24 @@ class SQNTerms(NamedTuple):
 class SQNLoss(LossModule):
     """L_Q = Σ_i mean (Q_i(s, a) − y)², y = r + γ(1 − d) v(s'); and L_α = α · mean (H(π(·|s)) − H̄).
 
-    Equations 10, 12 and 19, lines 11 to 16 of Algorithm 1. The entropy is the exact one. Departures from the text
-    as printed: the target network is used in the target (eq. 13 has lost its bar and γ), both losses descend
-    (lines 14 and 16 print ``+``), and ``expected`` is the default of ``backup``.
+    Equations 10, 12 and 19, lines 11 to 16 of Algorithm 1. The entropy is the exact one. Departures from the
+    text as printed: the target network is used in the target (eq. 13 has lost its bar and γ), both losses
+    descend (lines 14 and 16 print ``+``), and ``expected`` is the default of ``backup``.
 
-    As a TensorDict module it reads the Q-network's observation key here and under ``next``, ``action``, ``reward``
-    and ``terminated`` under ``next``, and, where present, ``steps_to_next_obs`` (m of m-step returns) and ``priority_weight``
-    (importance weights). It writes ``td_error`` (``[*]``, the mean of the two |δ_i|) into its input, and returns
-    ``loss_q``, ``loss_alpha``, ``alpha``, ``entropy`` and ``q_mean``. :meth:`compute` is the same on plain tensors.
-    After the optimizer's step, ``temperature.refresh()`` makes α what was learned.
+    As a TensorDict module it reads the Q-network's observation key here and under ``next``, ``action``,
+    ``reward`` and ``terminated`` under ``next``, and, where present, ``steps_to_next_obs`` (m of m-step
+    returns) and ``priority_weight`` (importance weights). It writes ``td_error`` (``[*]``, the mean of the
+    two |δ_i|) into its input, and returns ``loss_q``, ``loss_alpha``, ``alpha``, ``entropy`` and ``q_mean``.
+    :meth:`compute` is the same on plain tensors. After the optimizer's step, ``temperature.refresh()`` makes
+    α what was learned.
 
     Args:
         q_net: the online networks; the target copies are made here.
         temperature: α.
         gamma: γ, the discount per environment step, in [0, 1].
         backup: what the next state is worth, a name of :data:`sqn_rl.functional.BACKUPS`.
-        policy_source: whose softmax is the policy in the backup: ``q1`` (the paper's), ``target_q1``, ``min``,
-            ``target_min``.
+        policy_source: whose softmax is the policy in the backup: ``q1`` (the paper's), ``target_q1``,
+            ``min``, ``target_min``.
         backup_entropy: whether the entropy bonus is part of the target.
         seed: of the generator that draws a' for the ``sampled`` backup.
 
@@ -75,7 +77,7 @@ class SQNLoss(LossModule):
     def __init__(
         self,
         *,
-        q_net: nn.Module,
+        q_net: QNetwork,
         temperature: Temperature,
         gamma: float,
         backup: str,
@@ -164,6 +166,6 @@ class SQNLoss(LossModule):
             next_observation=following.get(observation).reshape(-1, *shape),
             terminated=terminated_B,
             discount=discount_B if steps is None else discount_B ** steps.reshape(-1),
-            index=torch.arange(len(terminated_B)),
+            place=torch.arange(len(terminated_B)),
         )
         return batch, None if weight is None else weight.reshape(-1)

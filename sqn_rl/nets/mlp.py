@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +39,7 @@ class MLP(nn.Module):
             "a list of positive widths, e.g. [400, 300]",
         )
         widths = [math.prod(observation_shape), *hidden]
-        self.layers = nn.ModuleList(layer(i, o) for i, o in zip(widths, widths[1:], strict=False))
+        self.layers = nn.ModuleList(layer(i, o) for i, o in pairwise(widths))
         self.out_features = widths[-1]
 
     def forward(self, observation: Tensor) -> Tensor:

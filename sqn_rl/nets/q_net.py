@@ -13,8 +13,8 @@ from sqn_rl.errors import WiringError, require
 class QNet(TensorDictModuleBase):
     """N soft Q-networks ``Q_1 … Q_N`` over one observation, as one TensorDict module.
 
-    As a TensorDict module it reads ``observation`` (``[*, *S]``) and writes ``action_value`` (``[*, A]``), which
-    is ``Q_1``: the network that defines the policy (eq. 20). :meth:`values` gives all N.
+    As a TensorDict module it reads ``observation`` (``[*, *S]``) and writes ``action_value`` (``[*, A]``),
+    which is ``Q_1``: the network that defines the policy (eq. 20). :meth:`values` gives all N.
 
     Args:
         encoder: makes the encoder from ``observation_shape`` and ``layer``; it must have ``out_features``.
@@ -72,8 +72,6 @@ class QNet(TensorDictModuleBase):
 def _require_own_parameters(slot: str, part: nn.Module, members: int) -> None:
     for name, module in part.named_modules():
         if list(module.parameters(recurse=False)) and getattr(module, "members", None) != members:
-            raise WiringError(
-                slot,
-                f"{slot}: {type(part).__name__}.{name or 'parameters'} was not made by `layer`: all {members} networks "
-                f"would share its parameters. Make it with layer(in_features, out_features).",
-            )
+            shared = f"{slot}: {type(part).__name__}.{name or 'parameters'} was not made by `layer`"
+            mend = "Make it with layer(in_features, out_features)."
+            raise WiringError(slot, f"{shared}: all {members} networks would share its parameters. {mend}")

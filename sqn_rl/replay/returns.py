@@ -31,5 +31,5 @@ class OneStep:
             next_observation=ring.next_observation(place),
             terminated=ring.terminated[place],
             discount=torch.full(place.shape, self.gamma, device=place.device),
-            index=place,
+            place=place,
         )

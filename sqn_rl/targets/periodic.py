@@ -1,8 +1,9 @@
 """Periodic copies to the target networks."""
 
 import torch
-from torch import nn
+from torch import Tensor
 
+from sqn_rl.contracts import Loss
 from sqn_rl.errors import require
 
 
@@ -17,11 +18,12 @@ class Periodic:
         SettingError: the period is not a positive whole number.
     """
 
-    def __init__(self, *, loss: nn.Module, every: int) -> None:
+    def __init__(self, *, loss: Loss, every: int) -> None:
         require(isinstance(every, int) and every > 0, "every", every, "a whole number of updates, at least 1")
         self.every = every
         self.updates = 0
-        self._target, self._online = list(loss.target_q_net.parameters()), list(loss.q_net.parameters())
+        self._target: list[Tensor] = [*loss.target_q_net.parameters()]
+        self._online: list[Tensor] = [*loss.q_net.parameters()]
 
     @torch.no_grad()
     def step(self) -> None:

@@ -1,8 +1,9 @@
 """Polyak averaging of the target networks."""
 
 import torch
-from torch import nn
+from torch import Tensor
 
+from sqn_rl.contracts import Loss
 from sqn_rl.errors import require
 
 
@@ -17,10 +18,11 @@ class Polyak:
         SettingError: τ is out of range.
     """
 
-    def __init__(self, *, loss: nn.Module, tau: float) -> None:
+    def __init__(self, *, loss: Loss, tau: float) -> None:
         require(0 < tau <= 1, "tau", tau, "a number in (0, 1]")
         self.tau = tau
-        self._target, self._online = list(loss.target_q_net.parameters()), list(loss.q_net.parameters())
+        self._target: list[Tensor] = [*loss.target_q_net.parameters()]
+        self._online: list[Tensor] = [*loss.q_net.parameters()]
 
     @torch.no_grad()
     def step(self) -> None:

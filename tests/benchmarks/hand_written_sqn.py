@@ -1,7 +1,7 @@
 """SQN on CartPole as a single hand-written script: the speed that the toolkit has to have.
 
 The same arithmetic as the recipe ``sqn``: independent twins in one batched product, the expected backup under
-Q_1's policy, learned log α, Polyak targets, fused Adam; one environment, one update a step.
+Q_1's policy, learned log α, Polyak targets, fused Adam, denormals flushed, one update a step.
 """
 
 import math
@@ -24,10 +24,7 @@ def layers(widths: list[int]) -> list[Tensor]:
     parameters = []
     for i, o in pairwise(widths):
         bound = 1 / math.sqrt(i)
-        parameters += [
-            torch.empty(2, i, o).uniform_(-bound, bound),
-            torch.empty(2, 1, o).uniform_(-bound, bound),
-        ]
+        parameters += [torch.empty(2, rows, o).uniform_(-bound, bound) for rows in (i, 1)]
     return parameters
 
 
@@ -42,6 +39,7 @@ def q_values(parameters: list[Tensor], x: Tensor) -> Tensor:
 def learn(steps: int, seed: int) -> dict[str, Any]:
     """Train, and say how fast and how well."""
     torch.manual_seed(seed)
+    torch.set_flush_denormal(True)
     env = gymnasium.make("CartPole-v1")
     size, n_actions = env.observation_space.shape[0], int(env.action_space.n)
     online = [p.requires_grad_() for p in layers([size, *HIDDEN, n_actions])]
@@ -65,13 +63,8 @@ def learn(steps: int, seed: int) -> dict[str, Any]:
             action = int(torch.multinomial(pi, 1))
         observation, reward, terminated, truncated, _ = env.step(action)
         following = torch.from_numpy(observation)
-        states[t], actions[t], rewards[t], next_states[t], going_on[t] = (
-            state,
-            action,
-            reward,
-            following,
-            not terminated,
-        )
+        states[t], actions[t], rewards[t] = state, action, float(reward)
+        next_states[t], going_on[t] = following, not terminated
         score, state = score + float(reward), following
         if terminated or truncated:
             returns.append(score)

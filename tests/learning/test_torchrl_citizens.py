@@ -82,13 +82,13 @@ def test_it_takes_keywords_too(script) -> None:
 
 
 def test_multi_step_and_importance_weights_of_theirs_are_read(script) -> None:
-    """``steps_to_next_obs`` is TorchRL's m, ``_weight`` its importance weight; γ = .99."""
+    """``steps_to_next_obs`` is TorchRL's m, ``priority_weight`` its importance weight; γ = .99."""
     env, actor, loss, _ = script["build"](seed=0)
     row = env.rollout(1, actor)
     v = loss.next_value(row["next", "observation"])
     q_i = loss.q_net.values(row["observation"])[:, 0, row["action"].item()]
     row["steps_to_next_obs"] = torch.tensor([[3]])
-    row["_weight"] = torch.tensor([0.5])
+    row["priority_weight"] = torch.tensor([0.5])
     expected = 0.5 * (q_i - (1 + 0.99**3 * v)).square().sum()
     torch.testing.assert_close(loss(row)["loss_q"], expected)
 

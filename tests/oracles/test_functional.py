@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch import Tensor
 
-from sqn_rl import functional as F  # noqa: N812
+from sqn_rl import functional as F
 
 LN2 = math.log(2)
 WITHOUT_SAMPLING = ["expected", "expected_min", "expected_mean", "max"]

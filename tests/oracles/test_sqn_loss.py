@@ -76,7 +76,7 @@ def make_batch(**columns: Tensor) -> Batch:
         next_observation=torch.randn(B, FEATURES),
         terminated=torch.arange(B) % 3 == 0,
         discount=GAMMA ** (1.0 + torch.arange(B) % 4),
-        index=torch.arange(B),
+        place=torch.arange(B),
     )
     return batch._replace(**columns)
 
@@ -152,7 +152,7 @@ def test_two_transitions_worked_by_hand() -> None:
         next_observation=torch.stack([s_next, s_next]),
         terminated=torch.tensor([False, True]),
         discount=torch.tensor([0.5, 0.5]),
-        index=torch.arange(2),
+        place=torch.arange(2),
     )
     terms = loss.compute(batch)
     # v(s') = min(8/2, 8/4 + 4/4) + 2 H = 3 + 3 ln 2;  y = 1 + v(s')/2;  and −1 for the terminated one

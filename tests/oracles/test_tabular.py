@@ -73,7 +73,7 @@ def every_transition() -> tuple[Batch, Tensor]:
         next_observation=one_hot[s_next],
         terminated=torch.isin(s_next, torch.tensor(TERMINAL)),
         discount=torch.full((len(s),), GAMMA),
-        index=torch.arange(len(s)),
+        place=torch.arange(len(s)),
     )
     return batch, torch.tensor(P)[s, a, s_next]
 

@@ -157,18 +157,18 @@ def filled(steps: int = 37, seed: int = 0) -> UniformReplay:
 @pytest.mark.parametrize("steps", [10, 37])
 def test_every_transition_is_equally_likely(steps: int) -> None:
     replay = filled(steps)
-    counts = replay.sample(20_000).index.bincount(minlength=26)
+    counts = replay.sample(20_000).place.bincount(minlength=26)
     assert chisquare(counts[counts > 0].numpy()).pvalue > 1e-3
     assert (counts > 0).sum() == len(replay) == min(steps, 25)
 
 
 def test_the_generator_is_its_own() -> None:
     before = torch.get_rng_state()
-    drawn = filled().sample(50).index
+    drawn = filled().sample(50).place
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(99)
-    assert torch.equal(filled().sample(50).index, drawn)
-    assert not torch.equal(filled(seed=1).sample(50).index, drawn)
+    assert torch.equal(filled().sample(50).place, drawn)
+    assert not torch.equal(filled(seed=1).sample(50).place, drawn)
 
 
 def test_more_than_there_are_is_drawn_with_replacement() -> None:

@@ -1,0 +1,70 @@
+"""Tab completion in bash: ``eval "$(sqn-run --completion)"``."""
+
+import re
+from argparse import ArgumentParser
+from collections.abc import Iterator, Sequence
+
+from sqn_rl.catalogue import Catalogue
+from sqn_rl.cli import catalogue_of
+from sqn_rl.config import SLOTS
+from sqn_rl.errors import RecipeError
+from sqn_rl.provenance import Values, flow
+from sqn_rl.recipe import compose_recipe
+
+SCRIPT = """\
+_sqn_run() {
+    local IFS=$'\\n' line="${COMP_LINE:0:COMP_POINT}"
+    local word="${line##* }"
+    COMPREPLY=($("$1" --completion "$line" 2>/dev/null))
+    [[ $COMP_WORDBREAKS == *=* ]] && COMPREPLY=("${COMPREPLY[@]#"${word%"${word##*=}"}"}")
+    [[ ${#COMPREPLY[@]} == 1 && $COMPREPLY == *= ]] && compopt -o nospace
+}
+complete -o bashdefault -F _sqn_run sqn-run"""
+"""For bash to evaluate. Bash breaks words at ``=`` and wants only what comes after."""
+
+
+def complete(line: str, parser: ArgumentParser) -> list[str]:
+    """What the last word of a command line can become.
+
+    Args:
+        line: up to the cursor, with the command in it.
+        parser: the command's.
+
+    Raises:
+        RecipeError: a ``--config-dir`` is no tree.
+    """
+    _, *words, word = line.split(" ")
+    if word.startswith("-"):
+        found = iter(dict.fromkeys(re.findall(r"--[a-z-]+", parser.format_help())))
+    else:
+        arguments = parser.parse_known_intermixed_args([each for each in words if each])[0]
+        found = _overrides(word, arguments.overrides, catalogue_of(arguments))
+    return [each for each in found if each.startswith(word)]
+
+
+def _overrides(word: str, given: Sequence[str], catalogue: Catalogue) -> Iterator[str]:
+    """Every ``name=`` there is; once there is a name, what it can be, after a comma too."""
+    name, equals, value = word.partition("=")
+    if name in catalogue.groups() and equals:
+        listed = word.rpartition(",")[0] + "," if "," in value else f"{name}="
+        yield from (f"{listed}{part}" for part in catalogue.names(name))
+        return
+    settings = _settings(given, catalogue)
+    if not equals:
+        yield from (f"{each}=" for each in (*catalogue.groups(), *settings) if word or "." not in each)
+    elif name in settings:
+        values = (True, False) if isinstance(settings[name], bool) else (settings[name],)
+        yield from (f"{name}={flow(each).replace(' ', '')}" for each in values)
+
+
+def _settings(given: Sequence[str], catalogue: Catalogue) -> Values:
+    """The run-level settings and the fields of the parts, with the values that they have so far."""
+    try:
+        recipe = compose_recipe("sqn", *given, catalogue=catalogue)
+    except RecipeError:
+        recipe = compose_recipe(catalogue=catalogue)
+    groups, values = catalogue.groups(), recipe.layers.resolved()
+    settings = {name: value for name, value in values.items() if name not in groups}
+    for slot in SLOTS:
+        settings |= {f"{slot.name}.{name}": value for name, value in recipe.fields(slot.name).items()}
+    return settings

@@ -1,0 +1,102 @@
+"""Tab completion, asked for on the command line and by a real bash."""
+
+import os
+import pty
+import select
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from sqn_rl.catalogue import RECIPE, Catalogue
+from sqn_rl.cli.run import main
+from sqn_rl.config import SLOTS, Run
+
+
+def completed(line: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    assert main(["--completion", line]) == 0
+    return capsys.readouterr().out.splitlines()
+
+
+def test_of_nothing_there_are_all_slots_and_settings_once(capsys: pytest.CaptureFixture[str]) -> None:
+    names = completed("sqn-run ", capsys)
+    assert {f"{slot.name}=" for slot in SLOTS} < set(names)
+    assert {f"{name}=" for name in Run.__dataclass_fields__} < set(names)
+    assert {"lr=", "tau="} < set(names)
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("group", [RECIPE, *(slot.name for slot in SLOTS)])
+def test_a_slot_is_completed_with_its_parts(group: str, capsys: pytest.CaptureFixture[str]) -> None:
+    parts = [f"{group}={name}" for name in Catalogue().names(group)]
+    assert completed(f"sqn-run steps=3 {group}=", capsys) == parts
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("sqn-run warm", ["warmup_steps="]),
+        ("sqn-run recipe=sqn_d", ["recipe=sqn_dueling"]),
+        ("sqn-run -m head=linear,du", ["head=linear,dueling"]),
+        ("sqn-run target_update.", ["target_update.tau="]),
+        ("sqn-run target_update=periodic target_update.", ["target_update.every="]),
+        ("sqn-run hed=typo encoder.", ["encoder.hidden="]),
+        ("sqn-run encoder.hidden=[7,8] encoder.hidden=", ["encoder.hidden=[7,8]"]),
+        ("sqn-run loss.backup_entropy=", ["loss.backup_entropy=true", "loss.backup_entropy=false"]),
+        ("sqn-run seed=3 --mu", ["--multirun"]),
+        ("sqn-run nothing", []),
+    ],
+)
+def test_a_word_is_completed(line: str, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert completed(line, capsys) == words
+
+
+def test_a_users_tree_is_seen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "mine.yaml").write_text("# Mine.\ndefaults: [sqn, _self_]\n")
+    assert completed(f"sqn-run --config-dir {tmp_path} recipe=m", capsys) == ["recipe=mine"]
+
+
+def test_it_is_quick_and_imports_no_torch(tmp_path: Path) -> None:
+    code = "from sqn_rl.cli.run import main; main(['--completion', 'sqn-run enc']); import os, sys; "
+    code += "print('torch' in sys.modules, sum(os.times()[:2]))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    *words, last = done.stdout.splitlines()
+    assert words == ["encoder=", "encoder.hidden="]
+    torch, seconds = last.split()
+    assert torch == "False"
+    assert float(seconds) < 1
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
+def test_bash_completes_on_the_tab_key(tmp_path: Path) -> None:
+    command = tmp_path / "sqn-run"
+    command.write_text(f"#!{sys.executable}\nfrom sqn_rl.cli.run import main\nmain()\n")
+    command.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "PS1": "$ ", "TERM": "dumb"}
+    master, terminal = pty.openpty()
+    streams = {"stdin": terminal, "stdout": terminal, "stderr": terminal, "start_new_session": True}
+    bash = subprocess.Popen(["bash", "--norc", "-i"], env=environment, cwd=tmp_path, **streams)
+    os.close(terminal)
+    os.write(master, b'eval "$(sqn-run --completion)"; echo rea""dy\n')
+    _read_until(master, "\r\nready")
+    os.write(master, b"sqn-run rec\tsqn_d\tenc\t.hid\t")
+    shown = _read_until(master, "encoder.hidden=")
+    bash.kill()
+    bash.wait()
+    os.close(master)
+    assert "sqn-run recipe=sqn_dueling encoder.hidden=" in shown
+
+
+def _read_until(master: int, text: str) -> str:
+    """What the terminal shows, without its bells, until ``text`` is there or half a minute has passed."""
+    shown, until = "", time.monotonic() + 30
+    while text not in shown and time.monotonic() < until:
+        if select.select([master], [], [], 1)[0]:
+            shown += os.read(master, 1000).decode().replace("\a", "")
+    return shown
