@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 from torch.optim import Optimizer
 
@@ -36,10 +35,10 @@ class Agent:
     ) -> None:
         self.actor, self.loss, self.target_update, self.replay = actor, loss, target_update, replay
         self.temperature = loss.temperature
-        groups: list[dict[str, Any]] = [{"params": list(loss.q_net.parameters())}]
+        self.optimizer = optimizer([{"params": list(loss.q_net.parameters())}])
         if learned := list(self.temperature.parameters()):
-            groups.append({"params": learned, "lr": self.temperature.lr, "weight_decay": 0.0})
-        self.optimizer = optimizer(groups)
+            group = {"params": learned, "lr": self.temperature.lr, "weight_decay": 0.0}
+            self.optimizer.add_param_group(group)
         self._annealed = [part for part in (self.temperature, actor, replay) if hasattr(part, "anneal")]
 
     def anneal(self, env_steps: int) -> None:

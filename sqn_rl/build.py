@@ -5,9 +5,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from sqn_rl.catalogue import Catalogue, did_you_mean
 from sqn_rl.config import SLOTS, Run, Slot
-from sqn_rl.errors import RecipeError, SettingError, WiringError
+from sqn_rl.errors import RecipeError, SettingError, SqnError, WiringError, blame
 from sqn_rl.provenance import Values
 
 TARGET = "_target_"
@@ -48,12 +50,18 @@ class Maker:
             raise RecipeError(message, self.origin(key)) from error
         except WiringError as error:
             raise RecipeError(str(error), self.origin(error.consumer)) from error
+        except SqnError:
+            raise
         except (TypeError, ValueError) as error:
             raise RecipeError(f"{self.slot}: {error}", self.origin(self._suspect(str(error)))) from error
+        except Exception as error:  # of a user's part anything
+            raise RecipeError(f"{self.slot}: {blame(error)}", self.origin(self.slot)) from error
 
     def _suspect(self, message: str) -> str:
         """The key of the one value that a message quotes; else the slot."""
-        quoted = [name for name, value in self.fields.items() if str(value) in message.split()]
+        words = message.split()
+        lists = {name: value if isinstance(value, list) else [value] for name, value in self.fields.items()}
+        quoted = [name for name, values in lists.items() if any(str(value) in words for value in values)]
         return f"{self.slot}.{quoted[0]}" if len(quoted) == 1 else self.slot
 
 
@@ -80,6 +88,7 @@ def build(config: Values, run: Run, catalogue: Catalogue, origin: Origin) -> Val
     parts: Values = {}
     bag = {name: getattr(run, name) for name in RUN_SETTINGS}
     for slot in SLOTS:
+        bag["seed"] = stream_seed(run.seed, slot.name)
         maker = maker_of(slot, config[slot.name], bag, catalogue, origin)
         with torch.device(run.device):
             parts[slot.name] = bag[slot.gives] = maker if slot.given else maker()
@@ -88,6 +97,11 @@ def build(config: Values, run: Run, catalogue: Catalogue, origin: Origin) -> Val
             parts |= {"env": env, "make_env": maker}
             bag |= {name: getattr(env, name) for name in ENV_FACTS}
     return parts
+
+
+def stream_seed(seed: int, slot: str) -> int:
+    """The seed of a slot's own generator: a run's generators must not draw the same numbers."""
+    return int(np.random.SeedSequence([seed, *slot.encode()]).generate_state(1)[0])
 
 
 def maker_of(slot: Slot, fields: Values, bag: Values, catalogue: Catalogue, origin: Origin) -> Maker:
@@ -112,7 +126,7 @@ def maker_of(slot: Slot, fields: Values, bag: Values, catalogue: Catalogue, orig
         if parameter.default is parameter.empty and name not in {*own, *injected, *slot.given}:
             message = f"{slot.name}: {fields[TARGET]} needs `{name}`, which no part upstream produces"
             mend = f"set {slot.name}.{name}, or ask for one of: {', '.join(sorted(bag))}"
-            raise RecipeError(message, origin(slot.name), mend)
+            raise RecipeError(message, origin(f"{slot.name}.{TARGET}"), mend)
     return Maker(slot.name, target, own, injected, origin)
 
 

@@ -4,9 +4,12 @@ import difflib
 import inspect
 import os
 import re
+import sys
 from collections.abc import Callable, Collection, Sequence
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from sqn_rl.errors import RecipeError
@@ -29,7 +32,8 @@ class Catalogue:
     """The trees of recipes and parts: ours, those of ``SQN_RL_PATH``, and those given here.
 
     A tree is a folder with ``recipes/`` (a file a recipe; folders nest) and ``components/`` (a folder a slot,
-    a file a part), or one of the two. Where two trees have a file of one name, the user's wins.
+    a file a part), or one of the two. Where two trees have a file of one name, the user's wins. Modules that
+    the user trusts may lie in a tree too.
 
     Args:
         config_dirs: further trees, as ``--config-dir`` gives them.
@@ -121,9 +125,11 @@ class Catalogue:
             if target not in public:
                 raise refusal("not a public name of sqn_rl", did_you_mean(target, public))
         try:
-            found = getattr(import_module(module_name), name)
-        except (ImportError, AttributeError) as error:
+            found = getattr(self._import(module_name), name)
+        except AttributeError as error:
             raise refusal(str(error)) from error
+        except Exception as error:  # of a user's module anything
+            raise refusal(f"{type(error).__name__}: {error}", self._where_modules_are(module_name)) from error
         if not (inspect.isclass(found) or inspect.isfunction(found)) or "." in found.__qualname__:
             raise refusal("not a class or function")
         if not self._allows(found.__module__):
@@ -138,9 +144,18 @@ class Catalogue:
         """
         for module in self._trusted_by_user:
             try:
-                import_module(module)
-            except ImportError as error:
-                raise RecipeError(f"--trust {module}: {error}") from error
+                self._import(module)
+            except Exception as error:
+                where = self._where_modules_are(module)
+                raise RecipeError(f"--trust {module}: {type(error).__name__}: {error}", "", where) from error
+
+    def _import(self, module: str) -> ModuleType:
+        sys.path += [folder for tree in self.trees[:-1] if (folder := str(tree.resolve())) not in sys.path]
+        return import_module(module)
+
+    def _where_modules_are(self, module: str) -> str:
+        found = find_spec(module.partition(".")[0])
+        return "" if found else "it must be installed, on PYTHONPATH, or in a folder given with --config-dir"
 
     def _allows(self, module: str) -> bool:
         return any(module == allowed or module.startswith(f"{allowed}.") for allowed in self.trusted)

@@ -63,6 +63,10 @@ class Temperature(Protocol):
 class Actor(Protocol):
     """``actor``."""
 
+    @property
+    def device(self) -> torch.device:
+        """Where it computes, and where a generator for it must live."""
+
     def act(
         self, observation: Tensor, *, greedy: bool = False, generator: torch.Generator | None = None
     ) -> Tensor:
@@ -124,6 +128,9 @@ class TargetUpdate(Protocol):
 
 class Replay(Protocol):
     """``replay``."""
+
+    def cut(self) -> None:
+        """Experience starts anew: what comes next does not follow from what came last."""
 
     def extend(self, observation: Tensor, action: Tensor, step: Step) -> None:
         """Store one step of every environment: ``[N, *S]``, ``[N]``, and their answer."""

@@ -1,5 +1,10 @@
 """What can go wrong, as few kinds of error as there are kinds of mending."""
 
+import difflib
+import traceback
+from collections.abc import Collection, Iterable
+from pathlib import Path
+
 
 class SqnError(Exception):
     """Base of every error that this package raises on purpose."""
@@ -34,6 +39,30 @@ class WiringError(SqnError, ValueError):
 
 class NumericsError(SqnError, ArithmeticError):
     """A number that must be finite is NaN or infinite."""
+
+
+def blame(error: Exception) -> str:
+    """What was raised, and the line of the user's own code that raised it, if any did."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f" ({frame.filename}:{frame.lineno})" for frame in frames if not _is_installed(frame.filename)]
+    return " ".join([f"{type(error).__name__}:", *str(error).splitlines()[:1]]) + (own[-1] if own else "")
+
+
+def _is_installed(filename: str) -> bool:
+    """Whether it is a file of ours, of a dependency, or of Python."""
+    return any(part in filename for part in ("site-packages", "<", str(Path(__file__).parent)))
+
+
+def require_one_of(names: Collection[str], field: str, value: object) -> None:
+    """Raise :class:`SettingError` for ``field`` unless ``value`` is one of ``names``; says the nearest."""
+    require(value in names, field, value, f"one of {', '.join(names)}{nearest(value, names)}")
+
+
+def nearest(name: object, names: Iterable[str]) -> str:
+    """The nearest of ``names``, whatever its case, as the end of an error message; empty if none is near."""
+    by_lower = {known.lower(): known for known in names}
+    near = difflib.get_close_matches(str(name).lower(), by_lower, 1)
+    return f"; did you mean {by_lower[near[0]]!r}?" if near else ""
 
 
 def require(condition: bool, field: str, value: object, expected: str) -> None:

@@ -57,7 +57,7 @@ def evaluate(actor: Actor, env: BatchedEnv, *, episodes: int, greedy: bool, seed
         greedy: take the best action instead of sampling.
         seed: of the sampling generator.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(device=actor.device).manual_seed(seed)
     left = [episodes // env.num_envs + (i < episodes % env.num_envs) for i in range(env.num_envs)]
     score, length = torch.zeros(env.num_envs), torch.zeros(env.num_envs, dtype=torch.int64)
     returns: list[float] = []

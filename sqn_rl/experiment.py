@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from sqn_rl.agent import AGENT_PARTS, Agent
 from sqn_rl.catalogue import Catalogue
 from sqn_rl.checkpoint import last_weights, load_weights
-from sqn_rl.errors import NumericsError
+from sqn_rl.errors import NumericsError, RecipeError, SettingError
 from sqn_rl.evaluation import Evaluation, evaluate
 from sqn_rl.graph import Graph
 from sqn_rl.preflight import preflight
@@ -61,7 +62,10 @@ class Experiment:
         parts = self.recipe.build()
         agent = Agent(**{name: parts[name] for name in AGENT_PARTS})
         env = parts["env"]
-        directory = RunDirectory(self._directory(env.name), self.recipe.to_yaml())
+        try:
+            directory = RunDirectory(self._directory(env.name), self.recipe.to_yaml())
+        except SettingError as error:
+            raise RecipeError(str(error), self.recipe.origin("out")) from error
         everybody = [directory, parts["logger"](directory=directory.path), *reporters]
         facts = {
             "recipe": self.run.recipe,
@@ -116,7 +120,9 @@ class Experiment:
         if self.run.out:
             return Path(self.run.out)
         name = env_name.replace("/", "-")
-        return Path("runs", self.run.recipe, name, f"{time.strftime('%Y%m%d-%H%M%S')}-s{self.run.seed}")
+        run = Path("runs", self.run.recipe, name, f"{time.strftime('%Y%m%d-%H%M%S')}-s{self.run.seed}")
+        others = (run.with_name(f"{run.name}-{number}") for number in count(2))
+        return next(path for path in chain([run], others) if not path.exists())
 
 
 def compose(recipe: str = "sqn", *overrides: str, catalogue: Catalogue | None = None) -> Experiment:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sqn_rl import functional as F
 from sqn_rl.agent import AGENT_PARTS, Agent
 from sqn_rl.data import Batch, Step
-from sqn_rl.errors import RecipeError, SqnError
+from sqn_rl.errors import RecipeError, SqnError, blame
 from sqn_rl.graph import Graph
 from sqn_rl.recipe import Recipe
 
@@ -34,10 +34,11 @@ def preflight(experiment: Recipe) -> Graph:
         RecipeError: something does not fit; says where, what was expected, and how to mend it.
     """
     run = experiment.run
-    if run.device.startswith("cuda") and not torch.cuda.is_available():
-        raise RecipeError(
-            "device: torch finds no CUDA device here", experiment.origin("device"), "set device=cpu"
-        )
+    try:
+        torch.zeros((), device=run.device)
+    except Exception as error:  # every kind of device has its own
+        message = f"device = {run.device!r}: torch cannot use it here"
+        raise RecipeError(message, experiment.origin("device"), "set device=cpu") from error
     return _Walk(experiment).graph()
 
 
@@ -96,26 +97,30 @@ class _Walk:
     def _q_net(self, observation: Tensor) -> None:
         q_net, env = self.parts["q_net"], self.parts["env"]
         self._reads("q_net", ["observation"], "q_net.in_keys")
-        upstream, produced = ["observation", "batch.observation", "batch.next_observation"], "observation"
-        with (
-            _watch(q_net, ("encoder", "head")) as outputs,
-            self._fails("q_net", "Q(s, ·)", produced, observation),
-        ):
-            q_NBA = q_net.values(observation)
+        upstream = ["observation", "batch.observation", "batch.next_observation"]
+        with _watch(q_net, ("encoder", "head")) as outputs:
+            try:
+                q_NBA = q_net.values(observation)
+            except Exception as error:
+                failed = next((slot for slot, output in outputs.items() if output is None), "q_net")
+                given = f"observation {list(observation.shape)} {observation.dtype}"
+                raise self._failure(failed, f"Q(s, ·) on {given}", error) from error
+        shape = (q_net.members, len(observation), env.n_actions)
         for slot, key in (("encoder", "features"), ("head", "q_values")):
             if slot in outputs:
-                self.seen.add(slot, getattr(q_net, slot), upstream, {key: outputs[slot]})
+                part, output = getattr(q_net, slot), outputs[slot]
+                wanted = shape if slot == "head" else (*output.shape[:-1], part.out_features)
+                self._expect(slot, key, output, wanted, torch.float32)
+                self.seen.add(slot, part, upstream, {key: output})
                 upstream = [key]
-        self._expect(
-            "q_net", "Q(s, ·)", q_NBA, (q_net.members, len(observation), env.n_actions), torch.float32
-        )
+        self._expect("q_net", "Q(s, ·)", q_NBA, shape, torch.float32)
         self.seen.add("q_net", q_net, upstream, {"action_value": q_NBA})
 
     def _actor(self, observation: Tensor) -> None:
         actor, temperature = self.parts["actor"], self.parts["temperature"]
         self.seen.add("temperature", temperature, ["entropy"], {"alpha": temperature.alpha})
         self._reads("actor", ["observation"], "actor")
-        with self._fails("actor", "an action", "observation", observation):
+        with self._fails("actor", "an action"):
             action = actor.act(observation)
         self._expect("actor", "action", action, (self.run.num_envs,), torch.int64)
         self.seen.add("actor", actor, ["action_value", "alpha"], {"action": action})
@@ -125,7 +130,7 @@ class _Walk:
         self._reads("loss", TRANSITION, "loss")
         with self._fails("optimizer", "parameter groups"):
             agent = Agent(**{name: self.parts[name] for name in AGENT_PARTS})
-        with self._fails("loss", "one update", "a batch"):
+        with self._fails("loss", "one update on a fake batch"):
             terms = agent.update(batch)
         for name, parameter in self.parts["q_net"].named_parameters():
             if parameter.grad is None:
@@ -151,38 +156,47 @@ class _Walk:
         self, slot: str, key: str, tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype
     ) -> None:
         if tuple(tensor.shape) != shape or tensor.dtype != dtype:
-            name = type(self.parts[slot]).__name__
             given = f"{key} as {list(tensor.shape)} {tensor.dtype}"
-            message = f"{slot}: {name} gives {given}; expected {list(shape)} {dtype}"
+            message = f"{slot}: {self._class_in(slot)} gives {given}; expected {list(shape)} {dtype}"
             raise RecipeError(message, self.experiment.origin(slot))
 
     @contextmanager
-    def _fails(self, slot: str, doing: str, key: str = "", given: Tensor | None = None) -> Iterator[None]:
-        """Say of whatever is raised inside which part failed at what, and on what."""
+    def _fails(self, slot: str, doing: str) -> Iterator[None]:
+        """Say of whatever is raised inside which part failed at what."""
         try:
             yield
         except SqnError:
             raise
         except Exception as error:
-            part = self.parts[slot]
-            name = getattr(part, "func", type(part)).__name__
-            on = f" on {key}" if key else ""
-            on += "" if given is None else f" {list(given.shape)} {given.dtype}"
-            why = " ".join([f"{type(error).__name__}:", *str(error).splitlines()[:1]])
-            message = f"{slot}: {name} fails at {doing}{on}: {why}"
-            raise RecipeError(message, self.experiment.origin(slot)) from error
+            raise self._failure(slot, doing, error) from error
+
+    def _failure(self, slot: str, doing: str, error: Exception) -> RecipeError:
+        message = f"{slot}: {self._class_in(slot)} fails at {doing}: {blame(error)}"
+        return RecipeError(message, self.experiment.origin(slot))
+
+    def _class_in(self, slot: str) -> str:
+        part = self.parts[slot]
+        return getattr(part, "func", type(part)).__name__
 
 
 @contextmanager
 def _watch(module: nn.Module, names: tuple[str, ...]) -> Iterator[dict[str, Any]]:
-    """Collect what these submodules return while the block runs."""
+    """Collect what these submodules return while the block runs; None of one that was only begun."""
     outputs: dict[str, Any] = {}
 
-    def keep(name: str) -> Any:
+    def begin(name: str) -> Any:
+        return lambda _module, _inputs: outputs.__setitem__(name, None)
+
+    def end(name: str) -> Any:
         return lambda _module, _inputs, output: outputs.__setitem__(name, output)
 
-    found = [name for name in names if isinstance(getattr(module, name, None), nn.Module)]
-    handles = [getattr(module, name).register_forward_hook(keep(name)) for name in found]
+    handles = []
+    for name in names:
+        if isinstance(submodule := getattr(module, name, None), nn.Module):
+            handles += [
+                submodule.register_forward_pre_hook(begin(name)),
+                submodule.register_forward_hook(end(name)),
+            ]
     try:
         yield outputs
     finally:

@@ -36,7 +36,8 @@ class RunDirectory(Reporter):
         self.path = path
         try:
             path.mkdir(parents=True, exist_ok=True)
-            (path / "recipe.yaml").open("x").write(recipe)
+            with (path / "recipe.yaml").open("x", encoding="utf-8") as file:
+                file.write(recipe)
         except FileExistsError as error:
             raise SettingError("out", str(path), "a directory without a run in it") from error
         except OSError as error:

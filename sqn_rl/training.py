@@ -136,6 +136,7 @@ def train(
     generator = torch.Generator().manual_seed(plan.seed)
     terms: Any = None
     observation = env.begin()
+    agent.replay.cut()
 
     while counters.env_steps < plan.steps and not should_stop():
         agent.anneal(counters.env_steps)

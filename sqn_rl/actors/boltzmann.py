@@ -10,7 +10,7 @@ from torchrl.envs.utils import ExplorationType, exploration_type
 
 from sqn_rl import functional as F
 from sqn_rl.contracts import QNetwork, Temperature
-from sqn_rl.errors import require
+from sqn_rl.errors import require_one_of
 
 POLICIES: dict[str, Callable[[Tensor], Tensor]] = {
     "q1": lambda q_NBA: q_NBA[0],
@@ -39,14 +39,19 @@ class BoltzmannActor(TensorDictModuleBase):
 
     def __init__(self, *, q_net: QNetwork, temperature: Temperature, policy: str, seed: int) -> None:
         super().__init__()
-        require(policy in POLICIES, "policy", policy, f"one of {', '.join(POLICIES)}")
+        require_one_of(POLICIES, "policy", policy)
         self.in_keys, self.out_keys = list(q_net.in_keys), ["action", "log_prob", "entropy"]
         self.q_net, self.temperature, self.policy = q_net, temperature, policy
-        self.generator = torch.Generator(device=temperature.alpha.device).manual_seed(seed)
+        self.generator = torch.Generator(device=self.device).manual_seed(seed)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.temperature.alpha.device
 
     def q_values(self, observation: Tensor) -> Tensor:
         """The action values that the policy is the softmax of. ``[B, *S]`` → ``[B, A]``."""
-        return POLICIES[self.policy](self.q_net.values(observation))
+        return POLICIES[self.policy](self.q_net.values(observation.to(self.device)))
 
     @torch.no_grad()
     def act(
@@ -59,7 +64,7 @@ class BoltzmannActor(TensorDictModuleBase):
             greedy: take the best action instead of sampling.
             generator: draw from this one instead of the actor's own.
         """
-        return self._choose(self.q_values(observation), greedy, generator)[0]
+        return self._choose(self.q_values(observation), greedy, generator)
 
     @dispatch(auto_batch_size=False)
     @torch.no_grad()
@@ -69,16 +74,15 @@ class BoltzmannActor(TensorDictModuleBase):
         shape = self.q_net.observation_shape
         lead = observation.shape[: observation.dim() - len(shape)]
         q_BA = self.q_values(observation.reshape(-1, *shape))
-        action_B, log_pi_BA = self._choose(q_BA, exploration_type() in GREEDY, None)
+        action_B = self._choose(q_BA, exploration_type() in GREEDY, None)
+        log_pi_BA = F.log_policy(q_BA, self.temperature.alpha)
         log_prob_B = log_pi_BA.gather(-1, action_B.unsqueeze(-1)).squeeze(-1)
         for key, value_B in zip(self.out_keys, (action_B, log_prob_B, F.entropy(log_pi_BA)), strict=True):
             tensordict.set(key, value_B.reshape(lead))
         return tensordict
 
-    def _choose(self, q_BA: Tensor, greedy: bool, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-        log_pi_BA = F.log_policy(q_BA, self.temperature.alpha)
+    def _choose(self, q_BA: Tensor, greedy: bool, generator: torch.Generator | None) -> Tensor:
         if greedy:
-            return q_BA.argmax(-1), log_pi_BA
-        return torch.multinomial(log_pi_BA.exp(), 1, generator=generator or self.generator).squeeze(
-            -1
-        ), log_pi_BA
+            return q_BA.argmax(-1)
+        exponential_BA = torch.empty_like(q_BA).exponential_(generator=generator or self.generator)
+        return (q_BA / self.temperature.alpha - exponential_BA.log()).argmax(-1)  # Gumbel-max: ~ softmax(Q/α)

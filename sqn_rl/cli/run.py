@@ -27,7 +27,7 @@ DESCRIPTION = """Checks a recipe, trains it, evaluates it, and writes a run dire
   sqn-run recipe=sqn_dueling env=acrobot          another recipe, another part
   sqn-run env=atari_ram env.game=breakout         a part's field
   sqn-run steps=20000 seed=3                      run-level settings
-  sqn-run -m recipe=sqn,sqn_dueling seed=range(3) a sweep: every combination, one after the other"""
+  sqn-run -m head=linear,dueling "seed=range(3)"  a sweep: every combination, one after the other"""
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         lines = complete(arguments.completion, parser) if arguments.completion else [SCRIPT]
         print("".join(f"{line}\n" for line in lines), end="")
         return Exit.DONE
-    recipes = list(_recipes(arguments))
+    recipes = _recipes(arguments)
 
     from rich.console import Console
 
@@ -70,12 +70,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     return next((code for code in codes if code != Exit.DONE), Exit.DONE)
 
 
-def _recipes(arguments: Namespace) -> Iterator[Recipe]:
+def _recipes(arguments: Namespace) -> list[Recipe]:
     """Everything to train, composed, so that a mistake in the last job is found before the first starts."""
     catalogue = catalogue_of(arguments)
     jobs = expand(arguments.overrides, catalogue) if arguments.multirun else [arguments.overrides]
-    for job in jobs:
-        yield compose_recipe("sqn", *job, catalogue=catalogue)
+    recipes = [compose_recipe("sqn", *job, catalogue=catalogue) for job in jobs]
+    for recipe in recipes:
+        if recipe.run.out and [each.run.out for each in recipes].count(recipe.run.out) > 1:
+            message = f"out = {recipe.run.out!r}: several jobs of the sweep would write there"
+            raise RecipeError(message, recipe.origin("out"), "leave it out, or give each its own: out=a,b")
+    return recipes
 
 
 def _train(recipe: Recipe, console: "Console", go_on: bool) -> int:
@@ -105,7 +109,7 @@ def _train(recipe: Recipe, console: "Console", go_on: bool) -> int:
 def _announce(recipe: Recipe, console: "Console") -> None:
     """Print every value that the run is about to use."""
     run = {name: value for name, value in vars(recipe.run).items() if value is not None}
-    rows = [("", "", run)]
+    rows = [("run", "", run)]
     rows += [(slot.name, recipe.part(slot.name), recipe.fields(slot.name)) for slot in SLOTS]
     for slot, part, values in rows:
         text = " ".join(f"{name}={flow(value)}".replace(" ", "") for name, value in values.items())

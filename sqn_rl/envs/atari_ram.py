@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from ale_py import ALEInterface, LoggerMode, roms
 
-from sqn_rl.envs.base import BatchedEnv, Played, did_you_mean
-from sqn_rl.errors import require
+from sqn_rl.envs.base import BatchedEnv, Played
+from sqn_rl.errors import nearest, require
 
 
 class AtariRamEnv(BatchedEnv):
@@ -105,6 +105,6 @@ def _positive(number: object) -> bool:
 def _require_playable(game: str) -> None:
     """Refuse what ALE cannot play: it would end the process."""
     names = roms.get_all_rom_ids()
-    require(game in names, "game", game, f"a game of ale-py's, in snake_case{did_you_mean(game, names)}")
+    require(game in names, "game", game, f"a game of ale-py's, in snake_case{nearest(game, names)}")
     playable = ALEInterface.isSupportedROM(roms.get_rom_path(game)) is not None
     require(playable, "game", game, "a game whose rules ALE knows; of this one ale-py ships only the ROM")

@@ -6,7 +6,6 @@ calls ``reset`` and ``step`` and says itself what to start anew. Use the one pai
 Legend: N environments; ``*S`` is the shape of one observation.
 """
 
-import difflib
 from abc import abstractmethod
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -31,13 +30,6 @@ class Played(NamedTuple):
     terminated: bool
     truncated: bool
     ended: bool
-
-
-def did_you_mean(name: object, names: Iterable[str]) -> str:
-    """The nearest of ``names``, whatever its case, as the end of an error message; empty if none is near."""
-    by_lower = {known.lower(): known for known in names}
-    near = difflib.get_close_matches(str(name).lower(), by_lower, 1)
-    return f"; did you mean {by_lower[near[0]]!r}?" if near else ""
 
 
 class BatchedEnv(EnvBase):

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
-from sqn_rl.envs.base import BatchedEnv, Played, did_you_mean
-from sqn_rl.errors import SettingError, require
+from sqn_rl.envs.base import BatchedEnv, Played
+from sqn_rl.errors import SettingError, nearest, require
 
 OBSERVATIONS = "Box, Discrete, MultiDiscrete, MultiBinary, and Tuples and Dicts of these"
 
@@ -18,8 +18,8 @@ OBSERVATIONS = "Box, Discrete, MultiDiscrete, MultiBinary, and Tuples and Dicts 
 class GymEnv(BatchedEnv):
     """N Gymnasium environments of one id, stepped one after the other.
 
-    Plain environments, not Gymnasium's vector ones: those lose the true final observation when they reset
-    themselves, and are slower for classic control.
+    Plain environments, not Gymnasium's vector ones: those follow every game with a step whose action is
+    ignored, or hand out the true final observation in ``info``.
 
     Observations are flattened to one dimension, as Gymnasium does it: a Discrete becomes one-hot, a Tuple or
     Dict the concatenation of its parts. Bytes (uint8 that counts beyond 1) stay uint8; all else is float32.
@@ -89,7 +89,7 @@ def _make(id: str, kwargs: Mapping[str, Any]) -> gymnasium.Env:
         expected = f"what it needs to be installed: pip install 'sqn_rl[envs]' brings Box2D ({error})"
         raise SettingError("id", id, expected) from error
     except gymnasium.error.Error as error:
-        expected = f"an id that Gymnasium knows{did_you_mean(id, gymnasium.registry)} ({error})"
+        expected = f"an id that Gymnasium knows{nearest(id, gymnasium.registry)} ({error})"
         raise SettingError("id", id, expected) from error
     except (TypeError, ValueError, LookupError, AssertionError) as error:
         raise SettingError("kwargs", dict(kwargs), f"what {id} takes ({error!r})") from error

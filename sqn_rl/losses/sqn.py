@@ -14,7 +14,7 @@ from torchrl.objectives import LossModule
 from sqn_rl import functional as F
 from sqn_rl.contracts import QNetwork
 from sqn_rl.data import Batch
-from sqn_rl.errors import require
+from sqn_rl.errors import require, require_one_of
 from sqn_rl.losses.temperature import Temperature
 
 POLICY_SOURCES = ("q1", "target_q1", "min", "target_min")
@@ -87,13 +87,8 @@ class SQNLoss(LossModule):
     ) -> None:
         super().__init__()
         require(0 <= gamma <= 1, "gamma", gamma, "a number in [0, 1]")
-        require(backup in F.BACKUPS, "backup", backup, f"one of {', '.join(F.BACKUPS)}")
-        require(
-            policy_source in POLICY_SOURCES,
-            "policy_source",
-            policy_source,
-            f"one of {', '.join(POLICY_SOURCES)}",
-        )
+        require_one_of(F.BACKUPS, "backup", backup)
+        require_one_of(POLICY_SOURCES, "policy_source", policy_source)
         self.q_net, self.temperature = q_net, temperature
         self.target_q_net = deepcopy(q_net).requires_grad_(False)
         self.gamma, self.backup_entropy = gamma, backup_entropy

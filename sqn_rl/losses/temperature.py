@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from sqn_rl import functional as F
-from sqn_rl.errors import SettingError, require
+from sqn_rl.errors import SettingError, require, require_one_of
 
 
 class Temperature(nn.Module, ABC):
@@ -60,7 +60,7 @@ class _DualTemperature(Temperature):
         for field, value in {"initial": initial, "lr": lr, "minimum": minimum, "maximum": maximum}.items():
             _positive(field, value)
         require(minimum <= initial <= maximum, "initial", initial, f"a number in [{minimum}, {maximum}]")
-        require(optimise in ("log_alpha", "alpha"), "optimise", optimise, "log_alpha or alpha")
+        require_one_of(("log_alpha", "alpha"), "optimise", optimise)
         self.lr, self.optimise = lr, optimise
         self._minimum, self._maximum = self._encode(minimum), self._encode(maximum)
         self.parameter = nn.Parameter(torch.tensor(self._encode(initial)))

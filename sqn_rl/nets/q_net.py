@@ -27,8 +27,9 @@ class QNet(TensorDictModuleBase):
         in_keys: the observation's key.
 
     Raises:
-        SettingError: ``members`` is not positive.
-        WiringError: a parameter of encoder or head was not made by ``layer``, so that twins would share it.
+        SettingError: ``members`` is not positive, or ``in_keys`` not one key.
+        WiringError: the encoder has no ``out_features``; or a parameter of encoder or head was not made by
+            ``layer``, so that twins would share it.
     """
 
     def __init__(
@@ -45,13 +46,19 @@ class QNet(TensorDictModuleBase):
     ) -> None:
         super().__init__()
         require(isinstance(members, int) and members > 0, "members", members, "a whole number of at least 1")
+        one = isinstance(in_keys, Sequence) and len(in_keys) == 1
+        require(one, "in_keys", in_keys, "a list of one key, the observation's")
         self.in_keys, self.out_keys = list(in_keys), ["action_value"]
         self.observation_shape, self.n_actions, self.members = tuple(observation_shape), n_actions, members
         encoders = 1 if shared_encoder else members
         self.encoder = encoder(
             observation_shape=self.observation_shape, layer=partial(layer, members=encoders)
         )
-        in_features = self.encoder.out_features
+        if not isinstance(in_features := getattr(self.encoder, "out_features", None), int):
+            name = type(self.encoder).__name__
+            raise WiringError(
+                "encoder", f"encoder: {name} has no `out_features`, which the head needs to know"
+            )
         self.head = head(in_features=in_features, n_actions=n_actions, layer=partial(layer, members=members))
         _require_own_parameters("encoder", self.encoder, encoders)
         _require_own_parameters("head", self.head, members)

@@ -1,8 +1,8 @@
 """The store of all replays: a ring of environment steps in which each observation lies once.
 
 Row ``t`` holds what N environments did at one step. A transition's next observation is the observation of the
-row after it, except where the game ended: there the true final observation lies aside, so that a reset
-observation is never anybody's successor. The row after the newest transition holds the observation it led to,
+row after it, except where the game ended: there the true final observation lies aside, behind the last row, so
+that a reset observation is never anybody's successor. The row after the newest transition holds the observation it led to,
 and no transition.
 
 Legend: L rows, N environments; *place* ``k = row · N + environment`` numbers the transitions of the ring.
@@ -19,7 +19,7 @@ from sqn_rl.errors import SettingError, require
 from sqn_rl.memory import available_bytes
 
 ROW_BYTES = 8 + 4 + 1 + 1 + 8
-"""Action, reward, terminated, truncated, and where a final observation lies."""
+"""Action, reward, terminated, truncated, and where the next observation lies."""
 
 
 class Ring:
@@ -52,14 +52,16 @@ class Ring:
         _require_memory(capacity, math.prod(observation_shape) * observation_dtype.itemsize)
         self.num_envs, self.rows = num_envs, capacity // num_envs + 1
         places = self.rows * num_envs
-        self.observation = torch.zeros(places, *observation_shape, dtype=observation_dtype, device=device)
+        aside = places // 8 + 64
+        self.observation = torch.zeros(
+            places + aside, *observation_shape, dtype=observation_dtype, device=device
+        )
         self.action = torch.zeros(places, dtype=torch.int64, device=device)
         self.reward = torch.zeros(places, dtype=torch.float32, device=device)
         self.terminated = torch.zeros(places, dtype=torch.bool, device=device)
         self.truncated = torch.zeros(places, dtype=torch.bool, device=device)
-        self.final = torch.full((places,), -1, dtype=torch.int64, device=device)
-        self._finals = self.observation.new_zeros(0, *observation_shape)
-        self._free_finals: list[int] = []
+        self.following = self._next_row(torch.arange(places, device=device))
+        self._free = list(range(len(self.observation) - 1, places - 1, -1))
         self._head = 0
         self._steps = 0
 
@@ -81,7 +83,14 @@ class Ring:
         self._drop_finals(following)
         self.observation[following] = step.next_observation
         if step.ended.any():
-            self._keep_finals(row.start + step.ended.nonzero().squeeze(-1), step.next_observation[step.ended])
+            self._keep_finals(row.start + step.ended.nonzero().squeeze(-1))
+
+    def cut(self) -> None:
+        """Experience starts anew: what is appended next does not follow from what was appended last."""
+        if self._steps:
+            newest = self._places((self._head - 1) % self.rows)
+            place = torch.arange(newest.start, newest.stop, device=self.following.device)
+            self._keep_finals(place[self.following[place] < len(self.action)])
 
     def place(self, age_rank: Tensor) -> Tensor:
         """The places of transitions counted from the oldest, ``[B]`` in [0, len) → ``[B]``."""
@@ -90,32 +99,30 @@ class Ring:
 
     def next_observation(self, place: Tensor) -> Tensor:
         """The true successor of each transition, ``[B]`` → ``[B, *S]``."""
-        following = self.observation[(place + self.num_envs) % len(self.action)]
-        final = self.final[place]
-        ended = final >= 0
-        if ended.any():
-            following[ended] = self._finals[final[ended]]
-        return following
+        return self.observation[self.following[place]]
 
     def _places(self, row: int) -> slice:
         return slice(row * self.num_envs, (row + 1) * self.num_envs)
 
-    def _keep_finals(self, place: Tensor, observation: Tensor) -> None:
-        while len(self._free_finals) < len(place):
-            used = len(self._finals)
-            grown = self._finals.new_zeros(max(64, 2 * used), *self._finals.shape[1:])
-            grown[:used] = self._finals
-            self._finals = grown
-            self._free_finals.extend(range(len(grown) - 1, used - 1, -1))
-        slot = torch.tensor([self._free_finals.pop() for _ in range(len(place))], device=place.device)
-        self.final[place] = slot
-        self._finals[slot] = observation
+    def _next_row(self, place: Tensor) -> Tensor:
+        return (place + self.num_envs) % len(self.action)
+
+    def _keep_finals(self, place: Tensor) -> None:
+        """Copy the successors of these transitions aside, before reset observations take their row."""
+        while len(self._free) < len(place):
+            used = len(self.observation)
+            self.observation = torch.cat([self.observation, torch.zeros_like(self.observation[: used // 2])])
+            self._free.extend(range(len(self.observation) - 1, used - 1, -1))
+        aside = place.new_tensor([self._free.pop() for _ in range(len(place))])
+        self.observation[aside] = self.next_observation(place)
+        self.following[place] = aside
 
     def _drop_finals(self, row: slice) -> None:
-        final = self.final[row]
-        if (final >= 0).any():
-            self._free_finals.extend(final[final >= 0].tolist())
-            self.final[row] = -1
+        following = self.following[row]
+        if (aside := following >= len(self.action)).any():
+            self._free.extend(following[aside].tolist())
+            place = torch.arange(row.start, row.stop, device=following.device)
+            self.following[row] = self._next_row(place)
 
 
 def _require_memory(capacity: int, observation_bytes: int) -> None:

@@ -60,6 +60,10 @@ class UniformReplay:
         """The number of stored transitions."""
         return len(self.ring)
 
+    def cut(self) -> None:
+        """Experience starts anew: what comes next does not follow from what came last."""
+        self.ring.cut()
+
     def extend(self, observation: Tensor, action: Tensor, step: Step) -> None:
         """Store one step of every environment: ``[N, *S]``, ``[N]``, and their answer (line 6)."""
         self.ring.append(observation, action, step)

@@ -32,7 +32,8 @@ class Games:
 
 
 STILL = SimpleNamespace(
-    act=lambda observation, greedy, generator: torch.zeros(len(observation), dtype=torch.int64)
+    device=torch.device("cpu"),
+    act=lambda observation, greedy, generator: torch.zeros(len(observation), dtype=torch.int64),
 )
 
 

@@ -129,9 +129,26 @@ def test_the_room_of_final_observations_is_used_again() -> None:
 
 
 def test_an_observation_lies_once() -> None:
-    replay = make_replay(1000)
-    observations = replay.ring.observation
-    assert observations.shape == (1001, *SHAPE)  # and the one that the newest transition led to
+    games, replay = Games(1, 0.0), make_replay(1000)
+    for _ in range(1500):
+        replay.extend(*games.play())
+    seen = replay.ring.observation[replay.ring.observation.any(-1)]
+    assert len(seen) == 1001  # and the one that the newest transition led to
+    assert len(seen.unique(dim=0)) == 1001
+
+
+@pytest.mark.parametrize("ending", [0.0, 0.3, 1.0])
+def test_experience_that_starts_anew_follows_from_nothing(ending: float) -> None:
+    replay, happened = make_replay(30, 3), []
+    for session in range(20):
+        games = Games(3, ending, seed=session)
+        games.observation += 1000 * (session + 1)
+        replay.cut()
+        for _ in range(1 + session % 4):
+            played = games.play()
+            replay.extend(*played)
+            happened += rows(*played)
+        assert stored(replay) == happened[-30:]
 
 
 def test_bytes_stay_bytes() -> None:

@@ -67,7 +67,9 @@ class Learner:
         self.updated_at: list[int] = []
         self.annealed_to: list[int] = []
         self.actor = SimpleNamespace(act=lambda observation: torch.zeros(len(observation), dtype=torch.int64))
-        self.replay = SimpleNamespace(extend=self._extend, sample=lambda batch_size: batch_size)
+        self.replay = SimpleNamespace(
+            cut=lambda: None, extend=self._extend, sample=lambda batch_size: batch_size
+        )
         self.temperature = SimpleNamespace(alpha=torch.tensor(0.5), target_entropy=None)
 
     def _extend(self, observation: Tensor, action: Tensor, step: Step) -> None:

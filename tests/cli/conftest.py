@@ -1,0 +1,175 @@
+"""The console scripts, run in this process from an empty folder."""
+
+import importlib
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+
+class RunFiles(NamedTuple):
+    """A run directory."""
+
+    path: Path
+
+    def rows(self, name: str, *without: str) -> list[dict[str, Any]]:
+        """The rows of ``metrics``, ``episodes`` or ``evaluations``, ``without`` some columns."""
+        rows = [json.loads(line) for line in (self.path / f"{name}.jsonl").read_text().splitlines()]
+        return [{key: value for key, value in row.items() if key not in without} for row in rows]
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        return json.loads((self.path / "summary.json").read_text())
+
+    @property
+    def weights(self) -> list[Path]:
+        return sorted((self.path / "checkpoints").iterdir())
+
+
+class Done(NamedTuple):
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+    runs: list[RunFiles]
+    """The runs there are now, oldest first."""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder, which is the working directory."""
+    for variable in ("SQN_RL_PATH", "SQN_RL_TRUST"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    folder = tmp_path / "work"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def command(folder: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., Done]:
+    """``command("run", "steps=300")`` is ``sqn-run steps=300``."""
+
+    def run(name: str, *arguments: str) -> Done:
+        code = importlib.import_module(f"sqn_rl.cli.{name}").main(arguments)
+        out, err = capfd.readouterr()
+        recipes = sorted(folder.rglob("recipe.yaml"), key=lambda path: path.stat().st_mtime_ns)
+        return Done(code, out, err, [RunFiles(path.parent) for path in recipes])
+
+    return run
+
+
+USERS_PARTS = '''
+import signal
+
+import gymnasium
+import numpy as np
+import torch
+from sqn_rl import SQNLoss
+from torch import nn
+
+
+class Head(nn.Module):
+    def __init__(self, *, in_features, n_actions, layer):
+        super().__init__()
+        self.q = layer(in_features, n_actions)
+
+    def forward(self, features):
+        return self.q(features)
+
+
+class WideHead(Head):
+    def __init__(self, *, in_features, n_actions, layer):
+        super().__init__(in_features=in_features, n_actions=n_actions + 1, layer=layer)
+
+
+class TornHead(Head):
+    def forward(self, features):
+        return self.q(features).reshape(-1, 7)
+
+
+class OwnLinearHead(Head):
+    def __init__(self, *, in_features, n_actions, layer):
+        super().__init__(in_features=in_features, n_actions=n_actions, layer=nn.Linear)
+
+
+class BrokenHead(Head):
+    def __init__(self, *, in_features, n_actions, layer):
+        super().__init__(in_features=in_features, n_actions=self.actions, layer=layer)
+
+
+class HungryHead(Head):
+    def __init__(self, *, in_features, n_actions, layer, width):
+        super().__init__(in_features=in_features, n_actions=n_actions, layer=layer)
+
+
+class Encoder(nn.Module):
+    """Says not how wide it is."""
+
+    def __init__(self, *, observation_shape, layer):
+        super().__init__()
+        self.layer = layer(observation_shape[0], 8)
+
+    def forward(self, observation):
+        return self.layer(observation)
+
+
+class Loss(SQNLoss):
+    """Reads what nobody writes."""
+
+    @property
+    def in_keys(self):
+        return [*super().in_keys, ("next", "value_prefix")]
+
+
+class Task(gymnasium.Env):
+    """After some steps something happens."""
+
+    observation_space = gymnasium.spaces.Box(-1, 1, (3,), np.float32)
+
+    def __init__(self, happens="nothing", at=60, actions=2):
+        self.action_space = gymnasium.spaces.Discrete(actions) if actions else self.observation_space
+        self.happens, self.at, self.steps = happens, at, 0
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(3, np.float32), {}
+
+    def step(self, action):
+        self.steps += 1
+        if self.steps == self.at and self.happens == "an error":
+            raise RuntimeError("the robot fell over")
+        if self.steps == self.at and self.happens.startswith("SIG"):
+            signal.raise_signal(signal.Signals[self.happens])
+        reward = np.nan if self.steps >= self.at and self.happens == "nan" else 1.0
+        return np.zeros(3, np.float32), reward, False, self.steps % 20 == 0, {}
+
+
+gymnasium.register("users/Task-v0", Task)
+'''
+
+
+@pytest.fixture(scope="session")
+def users_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tree of a user's, with a module in it and a part for every class there."""
+    tree = tmp_path_factory.mktemp("users")
+    (tree / "users_parts.py").write_text(USERS_PARTS)
+    for part in re.findall(r"class (\w+)", USERS_PARTS):
+        slot = next((slot for slot in ("head", "encoder", "loss") if part.lower().endswith(slot)), None)
+        if slot:
+            path = tree / "components" / slot / f"{part.lower()}.yaml"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            fields = "backup: expected\npolicy_source: q1\nbackup_entropy: true\n" if slot == "loss" else ""
+            path.write_text(f"# The user's.\n_target_: users_parts.{part}\n{fields}")
+    return tree
+
+
+@pytest.fixture
+def trusting(users_tree: Path) -> list[str]:
+    """The options that make the user's parts known."""
+    return ["--config-dir", str(users_tree), "--trust", "users_parts"]

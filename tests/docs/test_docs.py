@@ -1,0 +1,208 @@
+"""What README and docs print is what happens: blocks run, links lead somewhere, names exist, tables are true.
+
+Blocks run page by page, from top to bottom, in one empty folder a page. Budgets are cut to ``STEPS``
+environment steps and ``GAMES`` evaluation games, so that the pages can print honest ones.
+
+- ``python``: executed, all blocks of a page in one namespace. ``# → text`` says that ``text`` is printed.
+- ``bash``: our commands must end with code 0; ``export`` sets variables; what ``NOT_RUN`` lists is not run.
+- ``console``: the same after ``$``; what follows must be printed, and ``$ echo $?`` says how it ended.
+- A block with a file name behind its language (``yaml mine/recipes/x.yaml``) is written to that file.
+"""
+
+import inspect
+import os
+import pkgutil
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from sqn_rl import functional
+from sqn_rl.catalogue import Catalogue
+from sqn_rl.config import SLOTS
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = [
+    *(ROOT / f"{name}.md" for name in ("README", "CHANGELOG", "CONTRIBUTING")),
+    *sorted(DOCS.rglob("*.md")),
+]
+
+STEPS, GAMES = 1200, 2  # the warm-up of classic control is 1,000
+COMMANDS = {"sqn-run": "run", "sqn-list": "list", "sqn-graph": "graph", "sqn-eval": "evaluate"}
+NOT_RUN = (".", "eval", "make", "pip", "python")  # set-up; tests/packaging and tests/learning see to these
+
+# torchrl 0.14.1 deprecates classes of its own while it is imported.
+pytestmark = pytest.mark.filterwarnings("ignore:Creating .*WeightUpdater which inherits:DeprecationWarning")
+
+
+class Block(NamedTuple):
+    language: str
+    file: str | None
+    text: str
+    line: int
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    text = page.read_text()
+    for match in re.finditer(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        yield Block(match[1], match[2], match[3], text.count("\n", 0, match.start(3)))
+
+
+def named(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+def prose(page: Path) -> str:
+    return re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+RUNNABLE = [
+    page for page in PAGES if any(block.language in ("python", "bash", "console") for block in blocks(page))
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", RUNNABLE, ids=named)
+def test_the_blocks_of_a_page_run(page, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    namespace = {"__name__": "page"}
+    for block in blocks(page):
+        if block.file:
+            Path(block.file).parent.mkdir(parents=True, exist_ok=True)
+            Path(block.file).write_text(block.text)
+        elif block.language == "python":
+            code = "\n" * block.line + re.sub(r"\bsteps=[\d_]+", f"steps={STEPS}", block.text)
+            exec(compile(code, str(page), "exec"), namespace)
+            printed = capsys.readouterr().out
+            assert [line for line in re.findall(r"# → (.*)", block.text) if line not in printed] == []
+        elif block.language == "bash":
+            subprocess.run(["bash", "-n"], input=block.text, text=True, check=True)
+            for line in block.text.splitlines():
+                assert run(line, monkeypatch) == 0, line
+        elif block.language == "console":
+            session(block.text, monkeypatch, capsys)
+
+
+def run(line: str, monkeypatch) -> int:
+    """Run one command line in this process, with small budgets; its exit code."""
+    name, *arguments = shlex.split(line, comments=True) or ["."]
+    if name == "export":
+        for variable, value in (argument.split("=", 1) for argument in arguments):
+            monkeypatch.setenv(variable, value)
+            if variable == "PYTHONPATH":
+                monkeypatch.syspath_prepend(os.path.abspath(value))
+        return 0
+    if name in NOT_RUN:
+        return 0
+    assert name in COMMANDS, f"{name}: neither a command of ours nor in NOT_RUN"
+    if name == "sqn-run":
+        arguments = [argument for argument in arguments if not argument.startswith("steps=")]
+        arguments += [f"steps={STEPS}", f"eval_episodes={GAMES}"]
+    return int(import_module(f"sqn_rl.cli.{COMMANDS[name]}").main(arguments))
+
+
+def session(text: str, monkeypatch, capsys) -> None:
+    """Run the lines after ``$`` and look for what is printed below each."""
+    code = 0
+    for command, expected in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", text, re.MULTILINE):
+        if command == "echo $?":
+            assert code == int(expected)
+            code = 0
+            continue
+        assert code == 0, "an error that the page doesn't show with `echo $?`"
+        capsys.readouterr()
+        code = run(command, monkeypatch)
+        captured = capsys.readouterr()
+        for line in expected.splitlines():
+            assert line in captured.out + captured.err
+    assert code == 0, "an error that the page doesn't show with `echo $?`"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_links_and_pictures_lead_somewhere(page) -> None:
+    links = [target for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)) if "://" not in target]
+    for target in links:
+        path, _, anchor = target.partition("#")
+        there = (page.parent / path).resolve() if path else page
+        assert there.exists(), target
+        headings = re.findall(r"^#+ (.*)$", there.read_text(), re.MULTILINE) if anchor else []
+        anchors = [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
+        assert not anchor or anchor in anchors, target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_names_in_the_prose_exist(page) -> None:
+    quoted = re.findall(r"`([\w./*]+)`", prose(page))
+    for name in quoted:
+        if re.fullmatch(r"(sqn_rl|components|recipes|tests|docs)/[\w./]+", name) and "*" not in name:
+            assert (ROOT / name).exists(), name
+        elif re.fullmatch(r"sqn_rl(\.\w+)+", name):
+            pkgutil.resolve_name(name)
+
+
+def test_every_page_is_on_the_map() -> None:
+    linked = {
+        (DOCS / target).resolve() for target in re.findall(r"\]\(([^)#]+)\)", (DOCS / "index.md").read_text())
+    }
+    assert {page for page in PAGES if page.is_relative_to(DOCS)} - {DOCS / "index.md"} <= linked
+
+
+def test_the_readme_is_short_and_so_is_the_agent_composed_by_hand() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 120
+    (by_hand,) = [block.text for block in blocks(ROOT / "README.md") if "Agent(" in block.text]
+    assert len(by_hand.splitlines()) <= 25
+
+
+def test_the_plain_torchrl_page_is_the_script() -> None:
+    script = DOCS / "walkthroughs" / "plain_torchrl.py"
+    page = [block.text for block in blocks(script.with_suffix(".md")) if block.language == "python"]
+    _, after_docstring = script.read_text().split('"""\n', 1)
+    assert "".join(page).split() == after_docstring.split()
+
+
+def test_the_table_of_slots_is_the_tree() -> None:
+    page = (DOCS / "walkthroughs" / "recipes_and_overrides.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| (`.*?`) \|", page, re.MULTILINE)
+    assert [slot for slot, _ in rows] == [slot.name for slot in SLOTS]
+    catalogue = Catalogue()
+    for slot, parts in rows:
+        assert re.findall(r"`(\w+)`", parts) == catalogue.names(slot)
+
+
+def test_the_map_of_equations_is_complete_in_both_directions() -> None:
+    page = (DOCS / "algorithms" / "sqn.md").read_text()
+    there, back = page.split("## From the paper to the code")[1].split("## From the code to the paper")
+    sources = "".join(path.read_text() for path in (ROOT / "sqn_rl").rglob("*.py"))
+    assert cited(re.sub(r"20\d\d, eq. \d+", "", sources)) <= cited(page)  # other papers have their year
+    assert {("eq", 10), ("eq", 20), ("line", 11), ("line", 18)} <= cited(there) & cited(sources)
+
+    rows = re.findall(r"^\| (`.*?) \| ", back.split("\n## ")[0], re.MULTILINE)
+    functions = inspect.getmembers(functional, inspect.isfunction)
+    assert set(re.findall(r"`(\w+)`", " ".join(rows))) == {name for name, _ in functions}
+
+
+def cited(text: str) -> set[tuple[str, int]]:
+    """The equations and lines of the paper that a text names: ``lines 10 to 12`` are three."""
+    found = re.findall(r"\b(eq|line)(?:uation)?s?\.? (\d+(?:(?:-| to |, | and )\d+)*)", text, re.IGNORECASE)
+    ranges = [
+        (kind.lower(), re.split("-| to ", part))
+        for kind, all_ in found
+        for part in re.split(", | and ", all_)
+    ]
+    return {(kind, number) for kind, ends in ranges for number in range(int(ends[0]), int(ends[-1]) + 1)}
+
+
+@pytest.mark.parametrize("slot", ["backup", "policy_source"])
+def test_the_tables_of_forms_are_complete(slot) -> None:
+    from sqn_rl.losses.sqn import POLICY_SOURCES
+
+    page = (DOCS / "algorithms" / "sqn.md").read_text()
+    table = page.split(f"| `{slot}` |")[1].split("\n\n")[0]
+    forms = {"backup": tuple(functional.BACKUPS), "policy_source": POLICY_SOURCES}[slot]
+    assert tuple(re.findall(r"^\| `(\w+)`", table, re.MULTILINE)) == forms
