@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from torch.optim import Optimizer
 
-from sqn_rl.contracts import Actor, Loss, Replay, TargetUpdate, Terms
+from sqn_rl.contracts import Actor, Loss, Replay, TargetUpdate, Temperature, Terms
 from sqn_rl.data import Batch
 from sqn_rl.errors import NumericsError
 
@@ -36,10 +36,17 @@ class Agent:
         self.actor, self.loss, self.target_update, self.replay = actor, loss, target_update, replay
         self.temperature = loss.temperature
         self.optimizer = optimizer([{"params": list(loss.q_net.parameters())}])
-        if learned := list(self.temperature.parameters()):
-            group = {"params": learned, "lr": self.temperature.lr, "weight_decay": 0.0}
-            self.optimizer.add_param_group(group)
+        self._add_temperature(self.temperature)
         self._annealed = [part for part in (self.temperature, actor, replay) if hasattr(part, "anneal")]
+
+    def _add_temperature(self, temperature: Temperature) -> None:
+        """Optimise α too: with the networks where it may be, for a group of its own costs a tenth of a step."""
+        learned, (networks,) = list(temperature.parameters()), self.optimizer.param_groups
+        if learned and networks["lr"] == temperature.lr and not networks.get("weight_decay"):
+            networks["params"].extend(learned)
+        elif learned:
+            group = {"params": learned, "lr": temperature.lr, "weight_decay": 0.0}
+            self.optimizer.add_param_group(group)
 
     def anneal(self, env_steps: int) -> None:
         """Move every schedule to this many environment steps."""

@@ -69,7 +69,7 @@ class RunDirectory(Reporter):
         save_weights(self.checkpoints, agent.loss, counters.env_steps)
 
     def finish(self, status: str, counters: Counters, facts: Mapping[str, Any]) -> dict[str, Any]:
-        """Draw ``curve.png``, write ``summary.json`` and return it.
+        """Write ``summary.json``, draw ``curve.png``, and return the summary.
 
         Args:
             status: ``done``, ``stopped``, or what went wrong.
@@ -92,10 +92,10 @@ class RunDirectory(Reporter):
             },
             "command": sys.argv,
         }
+        (self.path / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
         title = f"{facts.get('recipe')} on {facts.get('env')}, seed {facts.get('seed')}"
         rows = (read_rows(self.path / f"{name}.jsonl") for name in ("metrics", "episodes", "evaluations"))
         draw_curve(self.path / "curve.png", title, *rows)
-        (self.path / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
         return summary
 
     def _append(self, name: str, row: Mapping[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """The console scripts, and what they have in common: options, exit codes, and how they say what is wrong."""
 
 import sys
+import traceback
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
 from enum import IntEnum
@@ -57,7 +58,15 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
         try:
             return main(argv)
         except SqnError as error:
-            print(error, file=sys.stderr)
-            return Exit.NUMERICS if isinstance(error, NumericsError) else Exit.BAD_RECIPE
+            return report(error)
 
     return guarded
+
+
+def report(error: Exception) -> Exit:
+    """Say what is wrong, with a traceback if it is nothing that we raise on purpose; gives the exit code."""
+    if not isinstance(error, SqnError):
+        traceback.print_exception(error)
+        return Exit.FAILED
+    print(error, file=sys.stderr)
+    return Exit.NUMERICS if isinstance(error, NumericsError) else Exit.BAD_RECIPE

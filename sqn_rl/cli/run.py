@@ -1,7 +1,6 @@
 """``sqn-run``: train a recipe, or sweep over several."""
 
 import signal
-import sys
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,10 +9,10 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from sqn_rl.catalogue import RECIPE, Catalogue
-from sqn_rl.cli import Exit, catalogue_of, command, options
+from sqn_rl.cli import Exit, catalogue_of, command, options, report
 from sqn_rl.cli.completion import SCRIPT, complete
 from sqn_rl.config import SLOTS, Run
-from sqn_rl.errors import NumericsError, RecipeError
+from sqn_rl.errors import RecipeError
 from sqn_rl.overrides import expand
 from sqn_rl.provenance import flow
 from sqn_rl.recipe import Recipe, compose_recipe
@@ -90,11 +89,10 @@ def _train(recipe: Recipe, console: "Console", go_on: bool) -> int:
     try:
         with _stop_requests() as stopped, ProgressReporter(recipe.run.steps, console) as progress:
             summary = Experiment(recipe).train(reporters=[progress], should_stop=lambda: bool(stopped))
-    except (NumericsError, RecipeError) as error:
+    except Exception as error:
         if not go_on:
             raise
-        print(error, file=sys.stderr)
-        return Exit.NUMERICS if isinstance(error, NumericsError) else Exit.BAD_RECIPE
+        return report(error)
     say = lambda line: console.print(line, highlight=False, soft_wrap=True)  # noqa: E731
     if summary["status"] == "stopped":
         say(f"stopped by {stopped[0]} after {summary['env_steps']:,} steps; the weights are saved")

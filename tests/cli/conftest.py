@@ -142,11 +142,11 @@ class Task(gymnasium.Env):
 
     def step(self, action):
         self.steps += 1
-        if self.steps == self.at and self.happens == "an error":
+        if self.steps == self.at and self.happens == "an_error":
             raise RuntimeError("the robot fell over")
         if self.steps == self.at and self.happens.startswith("SIG"):
             signal.raise_signal(signal.Signals[self.happens])
-        reward = np.nan if self.steps >= self.at and self.happens == "nan" else 1.0
+        reward = np.nan if self.steps >= self.at and self.happens == "NaN_rewards" else 1.0
         return np.zeros(3, np.float32), reward, False, self.steps % 20 == 0, {}
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -249,10 +250,23 @@ def test_one_update_moves_networks_temperature_and_targets(make_agent: Callable[
             torch.testing.assert_close(after[name], torch.lerp(before[name], online, 0.05))
 
 
-def test_alpha_has_its_own_learning_rate_and_no_weight_decay(make_agent: Callable[..., Agent]) -> None:
-    networks, alpha = make_agent(cartpole()).optimizer.param_groups
-    assert (networks["lr"], alpha["lr"], alpha["weight_decay"]) == (1e-2, 1e-2, 0)
-    assert len(alpha["params"]) == 1
+def test_alpha_is_optimised_with_the_networks_where_it_may_be(make_agent: Callable[..., Agent]) -> None:
+    agent = make_agent(cartpole())
+    assert any(
+        parameter is agent.temperature.parameter for parameter in agent.optimizer.param_groups[0]["params"]
+    )
+    assert len(agent.optimizer.param_groups) == 1
+
+
+@pytest.mark.parametrize("keywords", [{"lr": 3e-2}, {"lr": 1e-2, "weight_decay": 0.1}])
+def test_alpha_has_its_own_learning_rate_and_no_weight_decay(
+    make_agent: Callable[..., Agent], keywords: dict[str, float]
+) -> None:
+    agent = make_agent(cartpole())
+    parts = {name: getattr(agent, name) for name in ("actor", "loss", "target_update", "replay")}
+    networks, alpha = Agent(**parts, optimizer=partial(torch.optim.AdamW, **keywords)).optimizer.param_groups
+    assert (networks["lr"], alpha["lr"], alpha["weight_decay"]) == (keywords["lr"], 1e-2, 0)
+    assert alpha["params"] == [agent.temperature.parameter]
 
 
 BAD = {"steps": 0, "warmup_steps": -1, "update_ratio": 0.0, "batch_size": 0}

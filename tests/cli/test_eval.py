@@ -1,0 +1,122 @@
+"""``sqn-eval``: the weights of a run, played again."""
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sqn_rl.cli.run import main as train
+
+Command = Callable
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("trained") / "run"
+    settings = ["steps=600", "warmup_steps=100", "checkpoint_every=300", "eval_episodes=3", "seed=5"]
+    assert train([*settings, "head=dueling", f"out={path}"]) == 0
+    return path
+
+
+def returns(out: str) -> list[float]:
+    return [float(word) for word in out.splitlines()[-1].split()[1:]]
+
+
+def test_it_repeats_the_evaluation_of_the_run(trained: Path, command: Command) -> None:
+    done = command("evaluate", str(trained))
+    assert (done.code, done.err) == (0, "")
+    evaluation = re.search(r'"returns": (\[.*?\])', (trained / "evaluations.jsonl").read_text())
+    assert evaluation
+    assert str(returns(done.out)) == evaluation[1]
+    first, second, _ = done.out.splitlines()
+    assert first == f"{trained}: weights after 600 environment steps"
+    assert re.fullmatch(r"3 greedy games: mean [\d.]+  std [\d.]+  IQM [\d.]+", second)
+
+
+def test_other_games_and_a_sampled_policy(trained: Path, command: Command) -> None:
+    greedy = command("evaluate", str(trained), "--episodes", "12")
+    sampled = command("evaluate", str(trained), "--episodes", "12", "--stochastic")
+    others = command("evaluate", str(trained), "--episodes", "12", "--seed", "77")
+    assert "12 sampled games: mean" in sampled.out
+    played = [returns(done.out) for done in (greedy, sampled, others)]
+    assert [len(games) for games in played] == [12, 12, 12]
+    assert played[0] != played[1] != played[2] != played[0]
+    assert returns(command("evaluate", str(trained), "--episodes", "12", "--stochastic").out) == played[1]
+
+
+def test_nothing_is_written(trained: Path, command: Command) -> None:
+    before = {path: path.stat().st_mtime_ns for path in trained.rglob("*")}
+    command("evaluate", str(trained))
+    assert {path: path.stat().st_mtime_ns for path in trained.rglob("*")} == before
+
+
+def test_the_last_weights_count_and_older_ones_do_if_they_are_gone(
+    trained: Path, command: Command, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(trained, tmp_path / "copy"))
+    (copy / "checkpoints" / "0000000600.safetensors").unlink()
+    assert "weights after 300 environment steps" in command("evaluate", str(copy)).out
+
+
+def _without_recipe(run: Path) -> None:
+    (run / "recipe.yaml").unlink()
+
+
+def _without_weights(run: Path) -> None:
+    shutil.rmtree(run / "checkpoints")
+
+
+def _cut_weights(run: Path) -> None:
+    path = run / "checkpoints" / "0000000600.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def _other_network(run: Path) -> None:
+    path = run / "recipe.yaml"
+    path.write_text(path.read_text().replace("sqn_rl.DuelingHead", "sqn_rl.LinearHead"))
+
+
+def _other_code(run: Path) -> None:
+    path = run / "recipe.yaml"
+    path.write_text(path.read_text().replace("sqn_rl.DuelingHead", "os.system"))
+
+
+def _other_field(run: Path) -> None:
+    path = run / "recipe.yaml"
+    path.write_text(path.read_text().replace("  policy: q1", "  polcy: q1"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (_without_recipe, r"{run}: not a run directory: there is no recipe.yaml in it"),
+        (_without_weights, r"{run}/checkpoints: no weights here; expected files like 0000050000.safetensors"),
+        (_cut_weights, r"{run}/checkpoints/0000000600.safetensors: not readable as weights of sqn_rl \(.*\)"),
+        (
+            _other_network,
+            r"{run}/checkpoints/\d+.safetensors: made by another agent: \d+ tensors differ, such .*",
+        ),
+        (_other_code, r"{run}/recipe.yaml:\d+: _target_: os.system: not in sqn_rl, .*"),
+        (_other_field, r"{run}/recipe.yaml:\d+: actor.polcy: BoltzmannActor takes no `polcy`"),
+    ],
+)
+def test_a_damaged_run(
+    damage: Callable[[Path], None], message: str, trained: Path, command: Command, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(trained, tmp_path / "copy"))
+    damage(run)
+    done = command("evaluate", str(run))
+    assert (done.code, done.out) == (2, "")
+    assert re.fullmatch(message.replace("{run}", str(run)), done.err.splitlines()[0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["--episodes", "0"], "eval_episodes = 0: expected"), (["--seed", "-1"], "seed = -1: expected")],
+)
+def test_numbers_out_of_range(arguments: list[str], message: str, trained: Path, command: Command) -> None:
+    done = command("evaluate", str(trained), *arguments)
+    assert done.code == 2
+    assert message in done.err

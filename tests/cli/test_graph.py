@@ -1,0 +1,96 @@
+"""``sqn-graph``: the wiring as text, Mermaid and SVG."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from sqn_rl.catalogue import RECIPE, Catalogue
+from sqn_rl.config import SLOTS
+
+SEEN = {slot.name for slot in SLOTS} - {"layers", "logger"}
+"""The slots that data goes through."""
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def test_text_says_who_reads_what_from_whom(command: Callable) -> None:
+    done = command("graph", "num_envs=3", "batch_size=7", "encoder.hidden=[6,5]")
+    assert (done.code, done.err, list(Path.cwd().iterdir())) == (0, "", [])
+    blocks = {block.split()[0]: block.splitlines() for block in re.split(r"\n(?=\S)", done.out)}
+    assert blocks.keys() == SEEN
+    assert blocks["env"] == [
+        "env  GymEnv",
+        "    reads   action  from actor",
+        "    writes  observation [3, 4] float32",
+        "    writes  next.observation [3, 4] float32",
+        "    writes  next.reward [3] float32",
+        "    writes  next.terminated [3] bool",
+        "    writes  next.truncated [3] bool",
+    ]
+    assert blocks["encoder"][-1] == "    writes  features [2, 7, 5] float32"
+    assert blocks["head"][1:] == [
+        "    reads   features  from encoder",
+        "    writes  q_values [2, 7, 2] float32",
+    ]
+    assert "    reads   batch.reward  from returns" in blocks["loss"]
+    parameters = 2 * (4 * 6 + 6 + 6 * 5 + 5 + 5 * 2 + 2)
+    assert blocks["optimizer"][-1] == f"    writes  parameters [{parameters}] float32"
+
+
+def test_mermaid_is_a_flowchart_of_the_slots(command: Callable) -> None:
+    first, *lines = command("graph", "--format", "mermaid").out.splitlines()
+    assert first == "flowchart LR"
+    boxes = [match[1] for line in lines if (match := re.fullmatch(r'    (\w+)\["\1<br/>\w+"\]', line))]
+    arrows = [match for line in lines if (match := re.fullmatch(r'    (\w+) -- "[^"]+" --> (\w+)', line))]
+    assert set(boxes) == SEEN
+    assert len(boxes) + len(arrows) == len(lines)
+    assert {("actor", "env"), ("env", "replay"), ("loss", "optimizer")} < {match.groups() for match in arrows}
+
+
+@pytest.mark.parametrize("name", Catalogue().names(RECIPE))
+def test_svg_is_a_picture_of_every_recipe(name: str, command: Callable) -> None:
+    done = command("graph", f"recipe={name}", "env=atari_ram", "num_envs=1", "--format=svg")
+    picture = ElementTree.fromstring(done.out)
+    assert picture.tag == f"{SVG}svg"
+    assert picture.findtext(f"{SVG}title") == f"{name} on atari_ram"
+    texts = [text.text for text in picture.iter(f"{SVG}text")]
+    assert set(texts) > SEEN
+    assert "observation [1, 128] uint8" in texts
+    width, height = float(picture.get("width", 0)), float(picture.get("height", 0))
+    for box in picture.iter(f"{SVG}rect"):
+        x, y, w, h = (float(box.get(key, 0)) for key in ("x", "y", "width", "height"))
+        assert 0 <= x <= x + w <= width
+        assert 0 <= y <= y + h <= height
+
+
+def test_output_goes_to_a_file(command: Callable, folder: Path) -> None:
+    shown = command("graph").out
+    done = command("graph", "--output", "wiring.txt")
+    assert (done.code, done.out) == (0, "")
+    assert (folder / "wiring.txt").read_text() == shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--output", "no/such/folder/x.svg"], "--output no/such/folder/x.svg: No such file or directory\n"),
+        (["head=duelling"], "command line: head=duelling: there is no head part `duelling`\n"),
+        (["gamma=2"], "command line: gamma=2: gamma = 2: expected a number in [0, 1]\n"),
+        (
+            ["initial_alpha=-1"],
+            "command line: initial_alpha=-1: temperature.initial = -1: expected a positive",
+        ),
+        (["seed=1,2"], "command line: seed=1,2: several values are a sweep\n"),
+    ],
+)
+def test_a_mistake(arguments: list[str], message: str, command: Callable) -> None:
+    done = command("graph", *arguments)
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith(message)
+
+
+def test_an_unknown_format(command: Callable) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        command("graph", "--format", "png")

@@ -1,0 +1,214 @@
+"""Every mistake is found before the first environment step, and said in a line or two."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sqn_rl import BatchedEnv, compose
+from sqn_rl.catalogue import RECIPE, Catalogue
+from sqn_rl.preflight import preflight
+
+CATALOGUE = Catalogue()
+ATARI = "env=atari_ram"
+TASK = "env=gym env.id=users/Task-v0"
+
+OVERRIDES = {
+    # missing
+    "env=gym": ("components/env/gym.yaml:4", "`env.id` has no value", "give it one: env.id=…"),
+    "~replay.capacity": (
+        "components/replay/uniform.yaml:2",
+        "UniformReplay needs `capacity`",
+        "set replay.capacity",
+    ),
+    "head=hungryhead": (
+        "{tree}/components/head/hungryhead.yaml:2",
+        "needs `width`, which no part upstream",
+        "ask for",
+    ),
+    "loss=loss": (
+        "head",
+        "Loss reads `next.value_prefix`, which no part upstream produces",
+        "there are: action, ",
+    ),
+    "q_net.in_keys=[obs]": (
+        "",
+        "QNet reads `obs`, which no part upstream produces",
+        "there are: observation",
+    ),
+    "q_net.in_keys=[observatio]": ("", "QNet reads `observatio`", "did you mean `observation`?"),
+    # shapes
+    "head=widehead": ("", "WideHead gives q_values as [2, 64, 3] torch.float32; expected [2, 64, 2]", ""),
+    "head=tornhead": ("", "TornHead fails at Q(s, ·) on observation [64, 4] torch.float32: RuntimeError", ""),
+    "head=ownlinearhead": (
+        "",
+        "OwnLinearHead.q was not made by `layer`: all 2 networks would share",
+        "Make it with",
+    ),
+    "head=brokenhead": (
+        "",
+        "AttributeError: 'BrokenHead' object has no attribute 'actions'",
+        "users_parts.py:",
+    ),
+    "encoder=encoder": ("", "encoder: Encoder has no `out_features`, which the head needs to know", ""),
+    "head._target_=torch.nn.Linear": ("", "torch.nn.Linear needs `out_features`", "set head.out_features"),
+    # names
+    "recipe=sqn_duelling": ("", "there is no recipe `sqn_duelling`", "did you mean `sqn_dueling`?"),
+    "q_net=twins": ("", "there is no q_net part `twins`", "did you mean `twin`?"),
+    "warmup_step=3": ("", "there is no setting `warmup_step`", "did you mean `warmup_steps`?"),
+    "encoder.hiden=[3]": ("", "encoder.hiden: MLP takes no `hiden`", "did you mean `hidden`?"),
+    "head._target_=os.system": ("", "_target_: os.system: not in sqn_rl, ", "say so with --trust os"),
+    "loss.backup=expectd": (
+        "",
+        "loss.backup = 'expectd': expected one of expected, ",
+        "did you mean 'expected'?",
+    ),
+    "loss.policy_source=q": ("", "loss.policy_source = 'q': expected one of q1, ", "did you mean 'q1'?"),
+    "env.id=CartPol-v1": ("", "env.id = 'CartPol-v1': expected an id", "did you mean 'CartPole-v1'?"),
+    f"{ATARI} env.game=pongg": (
+        "env.game=pongg",
+        "env.game = 'pongg': expected a game",
+        "did you mean 'pong'?",
+    ),
+    # values
+    "temperature=fixed temperature.alpha=-1": (
+        "temperature.alpha=-1",
+        "alpha = -1: expected a positive number",
+        "",
+    ),
+    "initial_alpha=-1": ("", "temperature.initial = -1: expected a positive number", ""),
+    "target_entropy=5": ("", "temperature.target_entropy = 5: expected nats in [0, 0.693)", "log 2"),
+    "gamma=1.01": ("", "gamma = 1.01: expected a number in [0, 1]", ""),
+    "tau=0": ("", "target_update.tau = 0: expected a number in (0, 1]", ""),
+    "batch_size=1e6": (
+        "",
+        "batch_size = 1000000: expected at most the replay's capacity",
+        "components/task/classic",
+    ),
+    "replay_capacity=8": (
+        "components/task/classic_control.yaml:",
+        "the replay's capacity, 8",
+        "replay_capacity=8",
+    ),
+    "replay_capacity=1e12": ("", "replay.capacity = 1000000000000: expected at most", "GB are free"),
+    "optimizer.lr=-1": ("", "optimizer: Invalid learning rate: -1", ""),
+    "optimizer.betas=[2,3]": ("", "optimizer: Invalid beta parameter at index 0: 2", ""),
+    "device=mps": ("", "device = 'mps': torch cannot use it here", "set device=cpu"),
+    "encoder.hidden=[1000000,1000000]": ("recipes/sqn.yaml", "can't allocate memory", ""),
+    "env.id=Pendulum-v1": ("", "env.id = 'Pendulum-v1': expected Discrete actions; it has Box", ""),
+    f"{TASK} env.kwargs.actions=0": ("", "expected Discrete actions; it has Box(-1.0, 1.0, (3,)", ""),
+    "env.kwargs.foo=1": ("", "env.kwargs = {{'foo': 1}}: expected what CartPole-v1 takes", "'foo'"),
+    "out=/dev/null": ("", "out = '/dev/null': expected a directory", ""),
+}
+
+
+@pytest.mark.parametrize("overrides", OVERRIDES)
+def test_a_mistake_on_the_command_line(
+    overrides: str, command: Callable, trusting: list[str], users_tree: Path, no_steps: None
+) -> None:
+    where, what, mend = (text.format(tree=users_tree) for text in OVERRIDES[overrides])
+    done = command("run", *trusting, *overrides.split())
+    assert (done.code, done.runs) == (2, [])
+    assert list(Path.cwd().iterdir()) == []
+    assert "Traceback" not in done.err
+    assert 1 <= len(done.err.splitlines()) <= 2
+    assert what in done.err
+    assert mend in done.err
+    origin = where if where.endswith((".yaml", ":")) or ".yaml:" in where else "command line: "
+    assert done.err.startswith(origin)
+
+
+@pytest.fixture
+def no_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: BatchedEnv, action: object) -> None:
+        raise AssertionError("an environment step before the end of preflight")
+
+    monkeypatch.setattr(BatchedEnv, "_play", refuse)
+
+
+FILES = {
+    "defaults: [sqn, {override /head: duelling}, _self_]\n": (
+        2,
+        "no head part `duelling`",
+        "did you mean `dueling`?",
+    ),
+    "defaults: [sqn, _self_]\nwarm_up: 3\n": (3, "no setting `warm_up`", "did you mean `warmup_steps`?"),
+    "defaults: [sqn, _self_]\n\nloss:\n  backup: expectd\n": (
+        5,
+        "loss.backup = 'expectd'",
+        "did you mean 'expected'?",
+    ),
+    "defaults: [sqn, _self_]\nactor: {polcy: min}\n": (
+        3,
+        "BoltzmannActor takes no `polcy`",
+        "did you mean `policy`?",
+    ),
+    "defaults: [sqn, _self_]\ngamma: 2\n": (3, "gamma = 2: expected a number in [0, 1]", ""),
+    "defaults: [sqn, _self_]\ninitial_alpha: -1\n": (
+        3,
+        "temperature.initial = -1: expected a positive number",
+        "",
+    ),
+    "defaults: [sqn, _self_]\nbatch_size: 99999\n": (
+        3,
+        "batch_size = 99999: expected at most the replay's",
+        "lower",
+    ),
+    "defaults: [sqn, {override /env: gym}, _self_]\nenv:\n  id: Pendulum-v1\n": (
+        4,
+        "expected Discrete actions",
+        "",
+    ),
+    "defaults: [sqn, {override /encoder: encoder}, _self_]\n": (2, "Encoder has no `out_features`", ""),
+    "defaults: [sqn, {override /loss: loss}, _self_]\n": (2, "Loss reads `next.value_prefix`", "there are: "),
+    "defaults: [sqn, {override /head: widehead}, _self_]\n": (2, "gives q_values as [2, 64, 3]", ""),
+    "defaults: [sqn, _self_]\nsteps 5\n": (3, "not YAML", ""),
+}
+
+
+@pytest.mark.parametrize("text", FILES)
+def test_a_mistake_in_a_users_recipe(
+    text: str, command: Callable, trusting: list[str], tmp_path: Path, no_steps: None
+) -> None:
+    line, what, mend = FILES[text]
+    recipe = tmp_path / "mine" / "recipes" / "mine.yaml"
+    recipe.parent.mkdir(parents=True)
+    recipe.write_text(f"# Mine.\n{text}")
+    done = command("run", *trusting, "--config-dir", str(tmp_path / "mine"), "recipe=mine")
+    assert (done.code, done.runs) == (2, [])
+    assert done.err.startswith(f"{recipe}:{line}: ")
+    assert what in done.err
+    assert mend in done.err
+
+
+def test_a_module_that_is_not_there(command: Callable) -> None:
+    done = command("run", "--trust", "no_such_parts")
+    assert done.code == 2
+    assert done.err.startswith(
+        "--trust no_such_parts: ModuleNotFoundError: No module named 'no_such_parts'\n"
+    )
+    assert "in a folder given with --config-dir" in done.err
+
+
+@pytest.mark.parametrize("env", ["cartpole", "atari_ram"])
+@pytest.mark.parametrize("name", CATALOGUE.names(RECIPE))
+def test_it_costs_little(name: str, env: str) -> None:
+    recipe = compose(name, f"env={env}").recipe
+    preflight(recipe)  # imports
+    before = time.process_time()
+    preflight(recipe)
+    assert time.process_time() - before < 1.5
+
+
+def test_what_is_trained_afterwards_is_untouched(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def train(out: str) -> list[str]:
+        settings = ["steps=300", "warmup_steps=100", "log_every=50", "eval_episodes=2", f"out={out}"]
+        compose("sqn", "loss.backup=sampled", *settings).train()
+        rows = [line.split('"wall_s"') for line in Path(out, "metrics.jsonl").read_text().splitlines()]
+        rest = [Path(out, f"{name}.jsonl").read_text() for name in ("episodes", "evaluations")]
+        return [row[0] + row[1].partition(",")[2] for row in rows] + rest
+
+    with_preflight = train("with")
+    monkeypatch.setattr("sqn_rl.experiment.preflight", lambda _: None)
+    assert train("without") == with_preflight

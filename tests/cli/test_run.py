@@ -1,0 +1,273 @@
+"""``sqn-run``: what it writes, prints and exits with."""
+
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from matplotlib.image import imread
+from safetensors.torch import load_file
+
+from sqn_rl.catalogue import RECIPE, Catalogue
+from sqn_rl.recipe import load_recipe
+
+Command = Callable[..., object]
+
+SQN_RUN = Path(sys.executable).with_name("sqn-run")
+TINY = ["steps=300", "warmup_steps=100", "log_every=100", "eval_episodes=2"]
+LONG = ["steps=1e7", "warmup_steps=100", "log_every=100"]
+
+COUNTERS = {"env_steps", "frames", "updates", "episodes", "wall_s"}
+LEARNER = {"loss_q", "loss_alpha", "td_error", "q_mean", "alpha", "entropy", "target_entropy", "off_greedy"}
+NEEDED = {"gym": ["env.id=MountainCar-v0"], "atari_ram": ["env.max_frames=800"]}
+"""What an env does not work without, or not soon."""
+
+CATALOGUE = Catalogue()
+
+
+# --- what a run leaves behind ------------------------------------------------------------------------------
+
+
+def test_a_run_directory(command: Command) -> None:
+    done = command("run", *TINY, "eval_every=200", "checkpoint_every=200", "seed=3")
+    assert done.code == 0
+    (run,) = done.runs
+    assert re.fullmatch(r"runs/sqn/CartPole-v1/\d{8}-\d{6}-s3", run.path.relative_to(Path.cwd()).as_posix())
+    assert {path.name for path in run.path.iterdir()} == {
+        *("recipe.yaml", "metrics.jsonl", "episodes.jsonl", "evaluations.jsonl"),
+        *("checkpoints", "curve.png", "summary.json"),
+    }
+
+    metrics = run.rows("metrics")
+    assert [row["env_steps"] for row in metrics] == [200, 300]  # at 100 there was no update yet
+    assert all(row.keys() == {*COUNTERS, *LEARNER, "return_mean"} for row in metrics)
+    assert [row["updates"] for row in metrics] == [50, 100]  # one for two steps
+    assert all(row["frames"] == row["env_steps"] for row in metrics)
+
+    episodes = run.rows("episodes")
+    assert all(row.keys() == {"env_steps", "return", "length"} for row in episodes)
+    assert all(row["return"] == row["length"] for row in episodes)  # CartPole gives one a step
+    assert metrics[-1]["episodes"] == len(episodes) > 5
+
+    evaluations = run.rows("evaluations")
+    assert [row["env_steps"] for row in evaluations] == [200, 300]
+    keys = {"env_steps", "mean", "std", "iqm", "episodes", "returns", "lengths", "greedy"}
+    assert all(row.keys() == keys for row in evaluations)
+    assert [len(row["returns"]) for row in evaluations] == [2, 2]
+
+    assert [path.name for path in run.weights] == ["0000000200.safetensors", "0000000300.safetensors"]
+    assert {"temperature.alpha"} < load_file(run.weights[-1]).keys()
+    assert imread(run.path / "curve.png").shape == (840, 1200, 4)
+
+
+def test_the_summary(command: Command) -> None:
+    (run,) = command("run", *TINY, "env=acrobot", "seed=2", "env.kwargs.max_episode_steps=50").runs
+    summary = run.summary
+    assert summary["status"] == "done"
+    assert [summary[key] for key in ("recipe", "env", "seed")] == ["sqn", "Acrobot-v1", 2]
+    assert Path(summary["out"]).resolve() == run.path
+    assert [summary[key] for key in ("env_steps", "frames", "updates")] == [300, 300, 100]
+    assert summary["steps_per_s"] == pytest.approx(300 / summary["wall_s"], rel=0.05)
+    (evaluation,) = run.rows("evaluations")
+    assert summary["evaluation"] == evaluation
+    assert (evaluation["mean"], evaluation["std"], evaluation["iqm"]) == (-50, 0, -50)
+    assert evaluation["episodes"] == 2
+    assert {"sqn_rl", "torch", "torchrl", "tensordict", "gymnasium", "python"} < summary["versions"].keys()
+    assert {"git_revision", "command", "finished"} < summary.keys()
+    assert summary["hardware"].keys() == {"processor", "threads", "platform"}
+
+
+def test_the_recipe_of_a_run_is_enough_to_run_again(command: Command, folder: Path) -> None:
+    first = command("run", *TINY, "recipe=sqn_dueling", "actor.policy=min", "tau=0.1")
+    recipe = load_recipe(first.runs[0].path / "recipe.yaml")
+    assert recipe.run.recipe == "sqn_dueling"
+    assert (recipe.fields("actor"), recipe.fields("target_update")) == ({"policy": "min"}, {"tau": 0.1})
+
+    from sqn_rl import Experiment
+
+    Experiment(load_recipe(first.runs[0].path / "recipe.yaml", "out=again")).train()
+    again = load_recipe(folder / "again" / "recipe.yaml")
+    assert again.config == recipe.config | {"out": "again"}
+    for name in ("metrics", "episodes", "evaluations"):
+        path = folder / "again" / f"{name}.jsonl"
+        assert len(path.read_text().splitlines()) == len(first.runs[0].rows(name))
+
+
+def test_plain_lines_where_there_is_no_terminal(command: Command) -> None:
+    done = command("run", *TINY, "eval_every=200")
+    assert "\x1b" not in done.out
+    number = r"-?[\d.,]+"
+    for line in (
+        rf"200/300  return {number}  α {number}  entropy {number}  {number} steps/s  {number} s left",
+        rf"evaluation at 200 steps: {number} ± {number} \(mean ± std of 2 greedy games\)",
+        r"encoder +mlp +hidden=\[\d+,\d+\]",
+        r"q_net +twin +members=2 shared_encoder=false",  # as one would write it
+    ):
+        assert re.search(f"^{line}$", done.out, re.MULTILINE)
+    assert done.out.splitlines()[-2].split() == ["curve", f"{done.runs[0].summary['out']}/curve.png"]
+    assert done.out.splitlines()[-1].split() == ["run", done.runs[0].summary["out"]]
+    assert done.err == ""
+
+
+@pytest.mark.parametrize("name", CATALOGUE.names(RECIPE))
+@pytest.mark.parametrize("env", CATALOGUE.names("env"))
+def test_every_recipe_trains_in_every_env(name: str, env: str, command: Command) -> None:
+    done = command("run", f"recipe={name}", f"env={env}", *NEEDED.get(env, []), *TINY, "eval_episodes=1")
+    assert done.code == 0
+    assert done.runs[0].summary["status"] == "done"
+    assert done.runs[0].rows("metrics")
+
+
+# --- how much of what --------------------------------------------------------------------------------------
+
+
+def test_fewer_steps_than_the_warm_up(command: Command) -> None:
+    (run,) = command("run", "steps=50", "warmup_steps=100", "eval_episodes=1").runs
+    assert (run.summary["status"], run.summary["updates"]) == ("done", 0)
+    assert run.summary["evaluation"]["episodes"] == 1
+    assert not (run.path / "metrics.jsonl").exists()
+    assert len(run.weights) == 1
+
+
+def test_environments_that_do_not_divide_the_steps(command: Command) -> None:
+    (run,) = command("run", *TINY, "num_envs=7", "update_ratio=0.3").runs
+    assert run.summary["env_steps"] == 301  # 43 times 7
+    assert run.summary["updates"] == 60  # 0.3 times 201
+    assert [row["env_steps"] for row in run.rows("metrics")] == [105, 203, 301]
+
+
+# --- sweeps and where they go ------------------------------------------------------------------------------
+
+
+def test_a_sweep_writes_a_run_for_every_combination(command: Command) -> None:
+    done = command("run", "-m", "recipe=sqn,sqn_dueling", "seed=range(2)", "steps=40", "eval_episodes=1")
+    assert done.code == 0
+    wanted = [("sqn", 0), ("sqn", 1), ("sqn_dueling", 0), ("sqn_dueling", 1)]
+    assert [(run.summary["recipe"], run.summary["seed"]) for run in done.runs] == wanted
+    assert re.search(r"^-+ 4 of 4 -+$", done.out, re.MULTILINE)
+
+
+def test_runs_that_begin_in_one_second_do_not_meet(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.strftime", lambda _: "now")
+    done = command("run", "-m", "head=linear,dueling", "steps=40", "eval_episodes=1")
+    assert done.code == 0
+    assert [run.path.name for run in done.runs] == ["now-s0", "now-s0-2"]
+
+
+def test_options_may_stand_anywhere(command: Command) -> None:
+    assert len(command("run", "steps=40", "-m", "eval_episodes=1", "seed=1,2").runs) == 2
+
+
+def test_out_is_refused_where_there_is_a_run(command: Command) -> None:
+    tiny = ["steps=40", "eval_episodes=1"]
+    assert command("run", *tiny, "out=mine").code == 0
+    before = {path: path.stat().st_mtime_ns for path in Path("mine").rglob("*")}
+    done = command("run", *tiny, "out=mine")
+    assert done.code == 2
+    assert done.err == "command line: out=mine: out = 'mine': expected a directory without a run in it\n"
+    assert {path: path.stat().st_mtime_ns for path in Path("mine").rglob("*")} == before
+
+
+def test_a_sweep_into_one_directory_is_refused_before_it_starts(command: Command) -> None:
+    done = command("run", "-m", "seed=1,2", "out=mine")
+    assert (done.code, done.runs) == (2, [])
+    assert done.err.startswith(
+        "command line: out=mine: out = 'mine': several jobs of the sweep would write there"
+    )
+
+
+# --- how it ends -------------------------------------------------------------------------------------------
+
+TASK = ["env=gym", "env.id=users/Task-v0", *TINY, "num_envs=1", "out=run"]
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_signal_stops_it_with_the_weights_written(name: str, command: Command, trusting: list[str]) -> None:
+    done = command("run", *trusting, *TASK, f"env.kwargs={{happens: {name}, at: 150}}")
+    assert done.code == 3
+    (run,) = done.runs
+    summary = run.summary
+    assert (summary["status"], summary["env_steps"], summary["evaluation"]) == ("stopped", 150, None)
+    assert [path.name for path in run.weights] == ["0000000150.safetensors"]
+    assert f"stopped by {name} after 150 steps; the weights are saved" in done.out
+    assert command("evaluate", *trusting, "run", "--episodes=1").code == 0
+
+
+def test_a_signal_stops_a_sweep(command: Command, trusting: list[str]) -> None:
+    task = [*TASK[:-1], "env.kwargs={happens: SIGTERM, at: 150}"]
+    done = command("run", *trusting, *task, "-m", "seed=1,2,3")
+    assert (done.code, len(done.runs)) == (3, 1)
+
+
+def test_numbers_that_are_none(command: Command, trusting: list[str]) -> None:
+    done = command("run", *trusting, *TASK, "env.kwargs={happens: NaN_rewards}")
+    assert done.code == 4
+    assert re.fullmatch(r"loss: loss_q = nan, loss_alpha = .*\n", done.err)
+    summary = done.runs[0].summary
+    assert summary["status"] == "numerics"
+    assert 100 <= summary["env_steps"] < 300
+
+
+def test_an_environment_that_fails(command: Command, trusting: list[str], folder: Path) -> None:
+    with pytest.raises(RuntimeError, match="the robot fell over"):  # which exits with 1
+        command("run", *trusting, *TASK, "env.kwargs={happens: an_error}")
+    assert '"status": "error"' in (folder / "run" / "summary.json").read_text()
+
+
+def test_a_sweep_goes_on_after_a_failure_and_says_so_at_the_end(
+    command: Command, trusting: list[str]
+) -> None:
+    task = [*TASK[:-1], "-m", "env.kwargs.happens=NaN_rewards,an_error,nothing"]
+    done = command("run", *trusting, *task)
+    assert done.code == 4
+    assert [run.summary["status"] for run in done.runs] == ["numerics", "error", "done"]
+    assert done.err.endswith("RuntimeError: the robot fell over\n")
+
+
+# --- as a process ------------------------------------------------------------------------------------------
+
+
+def test_a_process_stops_within_seconds(command: Command) -> None:
+    process = subprocess.Popen([SQN_RUN, *LONG, "out=run"], stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    while "steps/s" not in process.stdout.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    since = time.monotonic()
+    rest, _ = process.communicate(timeout=30)
+    assert time.monotonic() - since < 5
+    assert process.returncode == 3
+    assert "stopped by SIGTERM" in rest
+    assert command("evaluate", "run", "--episodes=1").code == 0
+
+
+def test_a_terminal_shows_a_bar_and_control_c_stops_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"TERM": "xterm", "COLUMNS": "150"}.items():
+        monkeypatch.setenv(name, value)
+    shown: list[str] = []
+
+    def look(terminal: int) -> bytes:
+        data = os.read(terminal, 4096)
+        if b"steps/s" in data and "steps/s" not in "".join(shown):
+            os.write(terminal, b"\x03")
+        shown.append(data.decode(errors="replace"))
+        return data
+
+    status = pty.spawn([str(SQN_RUN), *LONG, "out=run"], look, lambda _: b"")
+    text = "".join(shown)
+    assert os.waitstatus_to_exitcode(status) == 3
+    assert re.search(r"/10,000,000 .*━.* return .* α .* entropy .* steps/s", text)
+    assert "stopped by SIGINT" in text
+
+
+def test_a_process_that_fails_exits_with_1(folder: Path, trusting: list[str]) -> None:
+    task = [SQN_RUN, *trusting, *TASK, "env.kwargs={happens: an_error}"]
+    done = subprocess.run(task, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.endswith("RuntimeError: the robot fell over\n")
