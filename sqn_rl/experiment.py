@@ -17,7 +17,7 @@ from sqn_rl.graph import Graph
 from sqn_rl.preflight import preflight
 from sqn_rl.recipe import Recipe, compose_recipe
 from sqn_rl.run_directory import RunDirectory
-from sqn_rl.training import Counters, Plan, Reporter, train
+from sqn_rl.training import Counters, Plan, Reporter, flushed_denormals, train
 
 EVALUATION_SEED = 1_000_000
 """Added to a run's seed for the games of its evaluations, which are none of its training games."""
@@ -41,6 +41,7 @@ class Experiment:
         """
         return preflight(self.recipe)
 
+    @flushed_denormals()  # before preflight starts torch's threads, which inherit it
     def train(
         self, *, reporters: Sequence[Reporter] = (), should_stop: Callable[[], bool] = lambda: False
     ) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from sqn_rl.training import Reporter
 
@@ -23,10 +23,8 @@ class ProgressReporter(Reporter):
         self._steps, self._console = steps, console
         self._bar = Progress(
             TextColumn("{task.completed:,}/{task.total:,}"),
-            BarColumn(),
-            TaskProgressColumn(),
+            BarColumn(bar_width=8),
             TextColumn("{task.description}"),
-            TextColumn("left"),
             TimeRemainingColumn(elapsed_when_finished=True),
             console=console,
             disable=not console.is_terminal,
@@ -52,7 +50,7 @@ class ProgressReporter(Reporter):
             steps_per_s=f"{speed:,.0f}",
         )
         if self._console.is_terminal:
-            self._bar.update(self._task, completed=row["env_steps"], description=numbers)
+            self._bar.update(self._task, completed=row["env_steps"], description=numbers.replace("  ", " "))
         else:
             left = (self._steps - row["env_steps"]) / speed
             self._say(f"{row['env_steps']:,}/{self._steps:,}  {numbers}  {left:,.0f} s left")

@@ -94,7 +94,7 @@ class Reporter:
 
 
 @contextmanager
-def _flushed_denormals() -> Iterator[None]:
+def flushed_denormals() -> Iterator[None]:
     """Count numbers below 1e-38 as zero: Adam's moments of dead units decay there, where processors crawl."""
     torch.set_flush_denormal(True)
     try:
@@ -103,7 +103,7 @@ def _flushed_denormals() -> Iterator[None]:
         torch.set_flush_denormal(False)
 
 
-@_flushed_denormals()
+@flushed_denormals()
 def train(
     agent: Agent,
     env: BatchedEnv,
