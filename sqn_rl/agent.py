@@ -37,10 +37,11 @@ class Agent:
         self.temperature = loss.temperature
         self.optimizer = optimizer([{"params": list(loss.q_net.parameters())}])
         self._add_temperature(self.temperature)
+        self._learned = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         self._annealed = [part for part in (self.temperature, actor, replay) if hasattr(part, "anneal")]
 
     def _add_temperature(self, temperature: Temperature) -> None:
-        """Optimise α too: with the networks where it may be, for a group of its own costs a tenth of a step."""
+        """Optimise α too: with the networks where it may be, as its own group costs a tenth of a step."""
         learned, (networks,) = list(temperature.parameters()), self.optimizer.param_groups
         if learned and networks["lr"] == temperature.lr and not networks.get("weight_decay"):
             networks["params"].extend(learned)
@@ -65,7 +66,8 @@ class Agent:
             raise NumericsError(
                 f"loss: loss_q = {terms.loss_q.item()}, loss_alpha = {terms.loss_alpha.item()}"
             )
-        self.optimizer.zero_grad()
+        for parameter in self._learned:
+            parameter.grad = None  # what zero_grad does, at a tenth of its cost
         total.backward()
         self.optimizer.step()
         self.temperature.refresh()

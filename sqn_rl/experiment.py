@@ -90,8 +90,10 @@ class Experiment:
             status = "numerics"
             raise
         finally:
-            summary = directory.finish(status, counters, facts)
+            for reporter in everybody:
+                reporter.close()
             env.close()
+            summary = directory.finish(status, counters, facts)
         return summary
 
     def evaluate(

@@ -45,8 +45,12 @@ class TensorBoardLogger(Reporter):
         """Mean, standard deviation and IQM, under ``evaluation/``."""
         self._write("evaluation", row)
 
+    def close(self) -> None:
+        """Close the event file."""
+        self._writer.close()
+
     def _write(self, group: str, row: dict[str, Any]) -> None:
         for name, value in row.items():
-            if isinstance(value, int | float) and name != "env_steps":
+            if isinstance(value, int | float) and not isinstance(value, bool) and name != "env_steps":
                 self._writer.add_scalar(f"{group}/{name}", value, row["env_steps"])
         self._writer.flush()

@@ -5,6 +5,8 @@ The parts are built once for this purpose and thrown away, so that what is train
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -54,6 +56,7 @@ class _Walk:
         self._q_net(batch.observation)
         self._actor(observation)
         self._update(batch)
+        self._logger()
         self.parts["env"].close()
         return self.seen
 

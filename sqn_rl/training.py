@@ -92,6 +92,9 @@ class Reporter:
     def checkpoint(self, agent: Agent, counters: Counters) -> None:
         """It is time to write the weights."""
 
+    def close(self) -> None:
+        """The run has ended, well or not."""
+
 
 @contextmanager
 def flushed_denormals() -> Iterator[None]:

@@ -1,8 +1,8 @@
 """The store of all replays: a ring of environment steps in which each observation lies once.
 
 Row ``t`` holds what N environments did at one step. A transition's next observation is the observation of the
-row after it, except where the game ended: there the true final observation lies aside, behind the last row, so
-that a reset observation is never anybody's successor. The row after the newest transition holds the
+row after it, except where the game ended: there the true final observation lies aside, behind the last row,
+so that a reset observation is never anybody's successor. The row after the newest transition holds the
 observation it led to, and no transition.
 
 Legend: L rows, N environments; *place* ``k = row · N + environment`` numbers the transitions of the ring.

@@ -37,18 +37,19 @@ def test_the_base_recipe_fills_every_slot() -> None:
 
 def test_the_task_comes_with_the_env() -> None:
     cartpole, atari = compose_recipe("sqn"), compose_recipe("sqn", "env=atari_ram")
-    assert cartpole.run.num_envs == 4
-    assert atari.run.num_envs == 8
-    assert atari.config["optimizer"]["lr"] == 5e-4
+    control, ram = (Catalogue().read("task", name) for name in ("classic_control", "atari_ram"))
+    assert control.values["steps"] != ram.values["steps"]
+    assert cartpole.run.steps == control.values["steps"]
+    assert atari.run.steps == compose_recipe("sqn", "task=atari_ram").run.steps == ram.values["steps"]
+    assert atari.config["optimizer"]["lr"] == ram.values["lr"]
     assert atari.config["env"]["clip_reward"] is True
-    assert atari.origin("optimizer.lr") == "components/task/atari_ram.yaml:8"
-    assert compose_recipe("sqn", "task=atari_ram").run.num_envs == 8
+    assert atari.origin("optimizer.lr") == ram.origin("lr") == "components/task/atari_ram.yaml:8"
 
 
 def test_a_recipe_wins_over_the_task_and_the_command_line_over_both() -> None:
     recipe = compose_recipe("sqn_paper", "env=acrobot", "tau=0.5")
     assert recipe.config["env"]["id"] == "Acrobot-v1"
-    assert recipe.run.num_envs == 4
+    assert recipe.run.steps == compose_recipe("sqn").run.steps
     assert recipe.config["optimizer"]["lr"] == 1e-4
     assert recipe.config["target_update"]["tau"] == 0.5
 
@@ -84,8 +85,10 @@ def test_a_whole_number_may_be_written_with_an_exponent() -> None:
 
 
 def test_a_field_that_the_class_takes_may_be_added_or_removed() -> None:
-    recipe = compose_recipe("sqn", "optimizer.weight_decay=0.1", "~optimizer.fused", "env.kwargs.sutton=true")
-    assert recipe.fields("optimizer") == {"lr": 2e-3, "weight_decay": 0.1}
+    recipe = compose_recipe(
+        "sqn", "optimizer.weight_decay=0.1", "~optimizer.fused", "env.kwargs.sutton=true", "lr=0.5"
+    )
+    assert recipe.fields("optimizer") == {"lr": 0.5, "weight_decay": 0.1}
     assert recipe.config["env"]["kwargs"] == {"sutton": True}
 
 

@@ -15,7 +15,14 @@ Command = Callable
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("trained") / "run"
-    settings = ["steps=600", "warmup_steps=100", "checkpoint_every=300", "eval_episodes=3", "seed=5"]
+    settings = [
+        "steps=600",
+        "warmup_steps=100",
+        "num_envs=4",
+        "checkpoint_every=300",
+        "eval_episodes=3",
+        "seed=5",
+    ]
     assert train([*settings, "head=dueling", f"out={path}"]) == 0
     return path
 

@@ -20,12 +20,12 @@ from sqn_rl.recipe import load_recipe
 Command = Callable[..., object]
 
 SQN_RUN = Path(sys.executable).with_name("sqn-run")
-TINY = ["steps=300", "warmup_steps=100", "log_every=100", "eval_episodes=2"]
+TINY = ["steps=300", "warmup_steps=100", "num_envs=4", "update_ratio=0.5", "log_every=100", "eval_episodes=2"]
 LONG = ["steps=1e7", "warmup_steps=100", "log_every=100"]
 
 COUNTERS = {"env_steps", "frames", "updates", "episodes", "wall_s"}
 LEARNER = {"loss_q", "loss_alpha", "td_error", "q_mean", "alpha", "entropy", "target_entropy", "off_greedy"}
-NEEDED = {"gym": ["env.id=MountainCar-v0"], "atari_ram": ["env.max_frames=800"]}
+NEEDED = {"gym": ["env.id=MountainCar-v0"], "atari_ram": ["env.max_frames=400", "num_envs=2"]}
 """What an env does not work without, or not soon."""
 
 CATALOGUE = Catalogue()
@@ -118,7 +118,7 @@ def test_plain_lines_where_there_is_no_terminal(command: Command) -> None:
 @pytest.mark.parametrize("name", CATALOGUE.names(RECIPE))
 @pytest.mark.parametrize("env", CATALOGUE.names("env"))
 def test_every_recipe_trains_in_every_env(name: str, env: str, command: Command) -> None:
-    done = command("run", f"recipe={name}", f"env={env}", *NEEDED.get(env, []), *TINY, "eval_episodes=1")
+    done = command("run", f"recipe={name}", f"env={env}", *TINY, *NEEDED.get(env, []), "eval_episodes=1")
     assert done.code == 0
     assert done.runs[0].summary["status"] == "done"
     assert done.runs[0].rows("metrics")

@@ -1,0 +1,83 @@
+"""The house rules that a machine can check."""
+
+import ast
+import importlib
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import sqn_rl
+from sqn_rl.build import TARGET
+from sqn_rl.catalogue import Catalogue
+from sqn_rl.config import SLOTS
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+CODE = sorted((REPOSITORY / "sqn_rl").rglob("*.py"))
+TEXT = [
+    path
+    for folder in ("sqn_rl", "components", "recipes", "tests", "docs")
+    for path in (REPOSITORY / folder).rglob("*")
+    if path.suffix in {".py", ".pyi", ".yaml", ".md"} and path != Path(__file__).resolve()
+]
+LONGEST = 350
+
+CATALOGUE = Catalogue()
+PARTS = [(slot.name, name) for slot in SLOTS for name in CATALOGUE.names(slot.name)]
+
+
+def shown(path: Path) -> str:
+    return path.relative_to(REPOSITORY).as_posix()
+
+
+@pytest.mark.parametrize("name", sqn_rl.__all__)
+def test_a_public_name_can_be_imported_and_says_what_it_is(name: str) -> None:
+    found = getattr(sqn_rl, name)
+    assert found.__name__ == name
+    assert inspect.getdoc(found)
+    assert found.__module__.startswith("sqn_rl.")
+
+
+def test_public_names_are_in_order() -> None:
+    lines = (REPOSITORY / "sqn_rl" / "__init__.pyi").read_text().splitlines()
+    assert lines == sorted(lines)
+
+
+@pytest.mark.parametrize(("slot", "name"), PARTS)
+def test_a_part_names_its_class_as_anybody_would_import_it(slot: str, name: str) -> None:
+    target = CATALOGUE.read(slot, name).content[TARGET]
+    module, _, attribute = target.rpartition(".")
+    assert attribute in importlib.import_module(module).__all__
+
+
+@pytest.mark.parametrize("path", CODE, ids=shown)
+def test_everything_public_has_a_docstring(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    assert ast.get_docstring(tree)
+    for name, node in _public(tree):
+        assert ast.get_docstring(node), f"{shown(path)}: {name}"
+
+
+Definition = ast.FunctionDef | ast.ClassDef
+
+
+def _public(parent: ast.Module | Definition, prefix: str = "") -> Iterator[tuple[str, Definition]]:
+    """The classes and functions of a module that have public names, and the methods of those classes."""
+    for node in parent.body:
+        if isinstance(node, Definition) and not node.name.startswith("_"):
+            yield f"{prefix}{node.name}", node
+            if isinstance(node, ast.ClassDef):
+                yield from _public(node, f"{prefix}{node.name}.")
+
+
+@pytest.mark.parametrize("path", CODE, ids=shown)
+def test_a_file_is_read_in_a_sitting(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= LONGEST
+
+
+def test_nothing_is_put_off_and_no_machine_is_named() -> None:
+    for path in TEXT:
+        found = re.findall(r"\b(?:TODO|FIXME|XXX|HACK)\b|/work/|/tmp/|/home/|/root/", path.read_text())
+        assert not found, f"{shown(path)}: {found}"
