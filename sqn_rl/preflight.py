@@ -158,6 +158,10 @@ class _Walk:
             keys = self.parts[slot].in_keys
         self.seen.require(slot, self.parts[slot], keys, produced, self.experiment.origin(key))
 
+    def _logger(self) -> None:
+        with self._fails("logger", "a run directory"), TemporaryDirectory() as directory:
+            self.parts["logger"](directory=Path(directory)).close()
+
     def _expect(
         self, slot: str, key: str, tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype
     ) -> None:

@@ -241,7 +241,7 @@ def test_a_process_stops_within_seconds(command: Command) -> None:
     process.send_signal(signal.SIGTERM)
     since = time.monotonic()
     rest, _ = process.communicate(timeout=30)
-    assert time.monotonic() - since < 5
+    assert time.monotonic() - since < 15  # seconds, on a busy machine too
     assert process.returncode == 3
     assert "stopped by SIGTERM" in rest
     assert command("evaluate", "run", "--episodes=1").code == 0
