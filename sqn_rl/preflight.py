@@ -165,6 +165,10 @@ class _Walk:
     def _expect(
         self, slot: str, key: str, tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype
     ) -> None:
+        if not isinstance(tensor, Tensor):
+            given = f"{key} as a {type(tensor).__name__}"
+            message = f"{slot}: {self._class_in(slot)} gives {given}; expected a tensor"
+            raise RecipeError(message, self.experiment.origin(slot))
         if tuple(tensor.shape) != shape or tensor.dtype != dtype:
             given = f"{key} as {list(tensor.shape)} {tensor.dtype}"
             message = f"{slot}: {self._class_in(slot)} gives {given}; expected {list(shape)} {dtype}"

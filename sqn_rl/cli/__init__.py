@@ -59,6 +59,9 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
             return main(argv)
         except SqnError as error:
             return report(error)
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            return Exit.FAILED
 
     return guarded
 

@@ -93,14 +93,18 @@ def _train(recipe: Recipe, console: "Console", go_on: bool) -> int:
         if not go_on:
             raise
         return report(error)
-    say = lambda line: console.print(line, highlight=False, soft_wrap=True)  # noqa: E731
+    speed = f"{summary['wall_s']:,.0f} s, {summary['steps_per_s']:,.0f} steps/s"
+    lines = [
+        f"{summary['env_steps']:,} steps in {speed}",
+        f"curve  {summary['out']}/curve.png",
+        f"run    {summary['out']}",
+    ]
     if summary["status"] == "stopped":
-        say(f"stopped by {stopped[0]} after {summary['env_steps']:,} steps; the weights are saved")
-    say(
-        f"{summary['env_steps']:,} steps in {summary['wall_s']:,.0f} s, {summary['steps_per_s']:,.0f} steps/s"
-    )
-    say(f"curve  {summary['out']}/curve.png")
-    say(f"run    {summary['out']}")
+        lines.insert(
+            0, f"stopped by {stopped[0]} after {summary['env_steps']:,} steps; the weights are saved"
+        )
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True)
     return Exit.STOPPED if summary["status"] == "stopped" else Exit.DONE
 
 
@@ -112,6 +116,9 @@ def _announce(recipe: Recipe, console: "Console") -> None:
     for slot, part, values in rows:
         text = " ".join(f"{name}={flow(value)}".replace(" ", "") for name, value in values.items())
         console.print(f"{slot:<14}{part:<12}{text}".rstrip(), highlight=False, soft_wrap=True, markup=False)
+    if recipe.run.steps <= recipe.run.warmup_steps:
+        origin = recipe.origin("warmup_steps")
+        console.print(f"note: nothing will be learned within the warm-up ({origin})", highlight=False)
 
 
 @contextmanager
