@@ -93,16 +93,14 @@ def _train(recipe: Recipe, console: "Console", go_on: bool) -> int:
         if not go_on:
             raise
         return report(error)
-    speed = f"{summary['wall_s']:,.0f} s, {summary['steps_per_s']:,.0f} steps/s"
+    done = f"{summary['env_steps']:,} steps"
     lines = [
-        f"{summary['env_steps']:,} steps in {speed}",
+        f"{done} in {summary['wall_s']:,.0f} s, {summary['steps_per_s']:,.0f} steps/s",
         f"curve  {summary['out']}/curve.png",
         f"run    {summary['out']}",
     ]
     if summary["status"] == "stopped":
-        lines.insert(
-            0, f"stopped by {stopped[0]} after {summary['env_steps']:,} steps; the weights are saved"
-        )
+        lines.insert(0, f"stopped by {stopped[0]} after {done}; the weights are saved")
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)
     return Exit.STOPPED if summary["status"] == "stopped" else Exit.DONE
