@@ -25,7 +25,7 @@ lint: setup
 
 bench: setup
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'
-	$(BIN)/python tests/benchmarks/cartpole_steps.py
+	$(BIN)/python tests/benchmarks/cartpole_steps.py --first-step
 
 clean:
 	rm -rf .venv runs .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info

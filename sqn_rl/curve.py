@@ -28,6 +28,7 @@ def draw_curve(path: Path, title: str, metrics: Rows, episodes: Rows, evaluation
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter, MaxNLocator
 
     figure = Figure(figsize=(10, 7), layout="constrained")
     FigureCanvasAgg(figure)
@@ -62,8 +63,8 @@ def draw_curve(path: Path, title: str, metrics: Rows, episodes: Rows, evaluation
     entropy.plot(steps, column("entropy"), color=BLUE, label="entropy")
     entropy.plot(steps, column("target_entropy"), color=ORANGE, linestyle="--", label="target")
     entropy.plot(steps, column("off_greedy"), color=GREEN, label="off-greedy mass")
-    entropy.set(title="policy (nats; fraction)", ylim=(0, None))
-    entropy.legend(loc="best", frameon=False)
+    entropy.set(title="policy (nats; fraction)", ylim=(0, 1.5 * entropy.get_ylim()[1]))
+    entropy.legend(loc="upper right", frameon=False)
     values = figure.add_subplot(grid[1, 2])
     values.plot(steps, column("q_mean"), color=BLUE, label="mean Q")
     values.plot(steps, column("td_error"), color=ORANGE, label="mean |TD error|")
@@ -71,5 +72,7 @@ def draw_curve(path: Path, title: str, metrics: Rows, episodes: Rows, evaluation
     values.legend(loc="best", frameon=False)
     for axes in figure.axes:
         axes.set_xlabel("environment steps")
+        axes.xaxis.set_major_locator(MaxNLocator(8 if axes is returns else 4))
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=120)
