@@ -52,9 +52,8 @@ class Plan:
 
     def updates_due(self, env_steps: int) -> int:
         """How many updates there are to have been after this many environment steps: 29 of 100 with 0.29."""
-        return int(
-            round(max(0, env_steps - self.warmup_steps) * self.update_ratio, 6)
-        )  # 100 · 0.29 = 28.99…96
+        due = max(0, env_steps - self.warmup_steps) * self.update_ratio
+        return int(round(due, 6))  # 100 · 0.29 is 28.99…96
 
 
 @dataclass
