@@ -2,11 +2,14 @@
 
 import math
 from collections.abc import Callable
+from functools import reduce
+from operator import add
 
+from torch import nn
 from torch.optim import Optimizer
 
-from sqn_rl.contracts import Actor, Loss, Replay, TargetUpdate, Temperature, Terms
-from sqn_rl.data import Batch
+from sqn_rl.contracts import Actor, Loss, Replay, TargetUpdate
+from sqn_rl.data import Batch, Terms
 from sqn_rl.errors import NumericsError
 
 AGENT_PARTS = ("actor", "loss", "target_update", "optimizer", "replay")
@@ -35,19 +38,23 @@ class Agent:
     ) -> None:
         self.actor, self.loss, self.target_update, self.replay = actor, loss, target_update, replay
         self.temperature = loss.temperature
-        self.optimizer = optimizer([{"params": list(loss.q_net.parameters())}])
-        self._add_temperature(self.temperature)
-        self._learned = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        alphas = [] if self.temperature is None else list(self.temperature.parameters())
+        others = {id(alpha) for alpha in alphas}
+        learned = [each for each in loss.parameters() if each.requires_grad and id(each) not in others]
+        self.optimizer = optimizer([{"params": learned}])
+        self._add_temperature(alphas)
+        self._learned = learned + alphas
         self._annealed = [part for part in (self.temperature, actor, replay) if hasattr(part, "anneal")]
 
-    def _add_temperature(self, temperature: Temperature) -> None:
+    def _add_temperature(self, alphas: list[nn.Parameter]) -> None:
         """Optimise α too: with the networks where it may be, as its own group costs a tenth of a step."""
-        learned, (networks,) = list(temperature.parameters()), self.optimizer.param_groups
-        if learned and networks["lr"] == temperature.lr and not networks.get("weight_decay"):
-            networks["params"].extend(learned)
-        elif learned:
-            group = {"params": learned, "lr": temperature.lr, "weight_decay": 0.0}
-            self.optimizer.add_param_group(group)
+        if not alphas or self.temperature is None:
+            return
+        (networks,), lr = self.optimizer.param_groups, self.temperature.lr
+        if networks["lr"] == lr and not networks.get("weight_decay"):
+            networks["params"].extend(alphas)
+        else:
+            self.optimizer.add_param_group({"params": alphas, "lr": lr, "weight_decay": 0.0})
 
     def anneal(self, env_steps: int) -> None:
         """Move every schedule to this many environment steps."""
@@ -61,15 +68,22 @@ class Agent:
             NumericsError: a loss is NaN or infinite. The networks are as they were before.
         """
         terms = self.loss.compute(batch)
-        total = terms.loss_q + terms.loss_alpha
+        total = reduce(add, terms.losses.values())
         if not math.isfinite(total.item()):
-            raise NumericsError(
-                f"loss: loss_q = {terms.loss_q.item()}, loss_alpha = {terms.loss_alpha.item()}"
-            )
+            values = ", ".join(f"{name} = {loss.item()}" for name, loss in terms.losses.items())
+            raise NumericsError(f"loss: {values}")
         for parameter in self._learned:
             parameter.grad = None  # what zero_grad does, at a tenth of its cost
         total.backward()
         self.optimizer.step()
-        self.temperature.refresh()
+        if self.temperature is not None:
+            self.temperature.refresh()
         self.target_update.step()
+        self.replay.update_priority(batch.place, terms.td_error)
         return terms
+
+    def metrics(self) -> dict[str, float]:
+        """What its parts say of themselves, by name."""
+        parts = (self.temperature, self.actor, self.replay)
+        told = (part.metrics() for part in parts if hasattr(part, "metrics"))
+        return {name: value for metrics in told for name, value in metrics.items()}

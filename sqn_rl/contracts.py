@@ -1,6 +1,8 @@
 """What the part in a slot answers: all that the loop and the other parts know of it.
 
-A class that answers this fills the slot; there is nothing to inherit from.
+A class that answers this fills the slot; there is nothing to inherit from. A temperature, an actor or a replay
+with a method ``anneal(env_steps)`` is told how far the run is, and one with ``metrics()``, numbers by name, is asked
+for them when metrics are written.
 
 Legend: B states or transitions, N environments or networks, A actions; ``*S`` the shape of an observation.
 """
@@ -11,7 +13,8 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor, nn
 
-from sqn_rl.data import Batch, Step
+from sqn_rl.data import Batch, Step, Terms
+from sqn_rl.distributions import Distribution
 
 
 class QNetwork(Protocol):
@@ -25,8 +28,18 @@ class QNetwork(Protocol):
     def observation_shape(self) -> tuple[int, ...]:
         """S."""
 
+    @property
+    def distribution(self) -> Distribution:
+        """What its predictions stand for."""
+
+    def predict(self, observation: Tensor) -> Tensor:
+        """What every network says of every action. ``[B, *S]`` → ``[N, B, A]`` or ``[N, B, A, K]``."""
+
     def values(self, observation: Tensor) -> Tensor:
-        """``Q_i(s, ·)`` of every network. ``[B, *S]`` → ``[N, B, A]``, reward units."""
+        """``Q_i(s, ·)`` of every network, the predictions' means. ``[B, *S]`` → ``[N, B, A]``, reward units."""
+
+    def modules(self) -> Iterator[nn.Module]:
+        """As of every module."""
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """What the optimizer moves."""
@@ -36,7 +49,7 @@ class QNetwork(Protocol):
 
 
 class Temperature(Protocol):
-    """``temperature``. One with a method ``anneal(env_steps)`` is told how far the run is, as is any part."""
+    """``temperature``."""
 
     @property
     def alpha(self) -> Tensor:
@@ -73,30 +86,6 @@ class Actor(Protocol):
         """An action for each observation, ``[B, *S]`` → ``[B]`` int64."""
 
 
-class Terms(Protocol):
-    """What a loss makes of a batch."""
-
-    @property
-    def loss_q(self) -> Tensor:
-        """L_Q, scalar, with gradient."""
-
-    @property
-    def loss_alpha(self) -> Tensor:
-        """L_α, scalar, with gradient."""
-
-    @property
-    def td_error(self) -> Tensor:
-        """δ_i, ``[N, B]``."""
-
-    @property
-    def q(self) -> Tensor:
-        """``Q_i(s, ·)``, ``[N, B, A]``."""
-
-    @property
-    def log_pi(self) -> Tensor:
-        """Of the policy, log π(·|s), ``[B, A]``."""
-
-
 class Loss(Protocol):
     """``loss``."""
 
@@ -109,11 +98,14 @@ class Loss(Protocol):
         """Their target copies."""
 
     @property
-    def temperature(self) -> Temperature:
-        """α."""
+    def temperature(self) -> Temperature | None:
+        """α, where there is one."""
 
     def compute(self, batch: Batch) -> Terms:
         """The losses of one batch."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Of everything in it: the networks, their target copies, the temperature."""
 
     def state_dict(self) -> dict[str, Any]:
         """All that is learned, and its target copies: what a checkpoint keeps."""
@@ -132,8 +124,11 @@ class Replay(Protocol):
     def cut(self) -> None:
         """Experience starts anew: what comes next does not follow from what came last."""
 
-    def extend(self, observation: Tensor, action: Tensor, step: Step) -> None:
+    def store(self, observation: Tensor, action: Tensor, step: Step) -> None:
         """Store one step of every environment: ``[N, *S]``, ``[N]``, and their answer."""
 
-    def sample(self, batch_size: int) -> Batch:
+    def draw(self, batch_size: int) -> Batch:
         """Draw a batch."""
+
+    def update_priority(self, index: Tensor, priority: Tensor) -> None:
+        """Be told the TD errors δ_i of the transitions drawn: their places ``[B]``, and ``[N, B]``."""

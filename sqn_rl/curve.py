@@ -38,7 +38,7 @@ def draw_curve(path: Path, title: str, metrics: Rows, episodes: Rows, evaluation
     steps = [row["env_steps"] for row in metrics]
 
     def column(name: str) -> list[float]:
-        return [np.nan if row[name] is None else row[name] for row in metrics]
+        return [np.nan if row.get(name) is None else row[name] for row in metrics]
 
     games, scores = [row["env_steps"] for row in episodes], [row["return"] for row in episodes]
     returns.plot(games, scores, ".", color=GREY, markersize=3, alpha=0.6, label="training game")
@@ -56,9 +56,13 @@ def draw_curve(path: Path, title: str, metrics: Rows, episodes: Rows, evaluation
     returns.set(ylabel="return")
     returns.legend(loc="best", frameon=False)
 
-    temperature = figure.add_subplot(grid[1, 0])
-    temperature.plot(steps, column("alpha"), color=BLUE)
-    temperature.set(title="temperature α (reward units)", yscale="log")
+    exploration = figure.add_subplot(grid[1, 0])
+    if any("epsilon" in row for row in metrics):
+        exploration.plot(steps, column("epsilon"), color=BLUE)
+        exploration.set(title="ε (fraction of random actions)", ylim=(0, None))
+    else:
+        exploration.plot(steps, column("alpha"), color=BLUE)
+        exploration.set(title="temperature α (reward units)", yscale="log")
     entropy = figure.add_subplot(grid[1, 1])
     entropy.plot(steps, column("entropy"), color=BLUE, label="entropy")
     entropy.plot(steps, column("target_entropy"), color=ORANGE, linestyle="--", label="target")

@@ -1,8 +1,10 @@
-"""What passes between the rooms: one environment step, and one batch of replayed transitions.
+"""What passes between the rooms: an environment step, a batch of replayed transitions, what a loss made of it.
 
-Legend: N environments, B sampled transitions; ``*S`` is the shape of one observation.
+Legend: N environments, of :class:`Terms` networks; B sampled transitions, A actions; ``*S`` is the shape of one
+observation.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from torch import Tensor
@@ -45,3 +47,18 @@ class Batch(NamedTuple):
     """``[B]`` float32: ``γ^m``, before any masking by ``terminated``."""
     place: Tensor
     """``[B]`` int64: the transitions' places in the replay."""
+    weight: Tensor | None = None
+    """``[B]`` float32: importance weights of prioritized replay; None where each counts as 1."""
+
+
+class Terms(NamedTuple):
+    """What a loss makes of a batch: what to descend on, and what it was made of, for logs and priorities."""
+
+    losses: Mapping[str, Tensor]
+    """Scalars with gradient, by the name that logs show; the update descends on their sum."""
+    td_error: Tensor
+    """δ_i of every network, ``[N, B]``; with a distributional head of the means."""
+    q: Tensor
+    """``Q_i(s, ·)``, ``[N, B, A]``, reward units."""
+    log_pi: Tensor | None
+    """log π(·|s) of the policy, ``[B, A]``; None where there is no temperature, and so no such policy."""

@@ -1,6 +1,6 @@
 """Which files make up a recipe, and in which order they are laid over each other: Hydra's defaults lists."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from hydra import version
@@ -20,6 +20,9 @@ from sqn_rl.provenance import Document
 PRIMARY = "run"
 """What Hydra calls the primary config: nothing but the choice of a recipe."""
 
+SUGGESTING = ("env", TASK)
+"""Those whose files may ask for parts in other slots: pixels for an encoder that sees."""
+
 
 class Layer(NamedTuple):
     """One file of a recipe."""
@@ -36,6 +39,8 @@ class Choice(NamedTuple):
     group: str
     name: str
     origin: str
+    overrides: bool = True
+    """Whether it says so: in a defaults list with the word ``override``."""
 
 
 class _CatalogueSource(ConfigSource):
@@ -56,8 +61,10 @@ class _CatalogueSource(ConfigSource):
             document = self.catalogue.read(group, name)
             for choice in choices(document, group, self.catalogue):
                 if choice.name not in self.catalogue.names(choice.group):
-                    raise self.catalogue.unknown(*choice)
+                    raise self.catalogue.unknown(choice.group, choice.name, choice.origin)
             defaults = document.values.get("defaults", [])
+            if group in SUGGESTING:
+                defaults = [item for item in defaults if not _overrides(item)]
         header = {"package": "_global_" if group == RECIPE else None}
         return ConfigResult(self.provider, self.full_path(), OmegaConf.create({"defaults": defaults}), header)
 
@@ -83,17 +90,19 @@ def repository(catalogue: Catalogue) -> ConfigRepository:
     return found
 
 
-def layers_of(chosen: Mapping[str, str], catalogue: Catalogue) -> list[Layer]:
+def layers_of(chosen: Mapping[str, Choice], catalogue: Catalogue) -> list[Layer]:
     """The files that make up a recipe, later ones to be laid over earlier ones.
 
     Args:
-        chosen: the names of the recipe and of the parts that were chosen over it, by group.
+        chosen: the recipe and the parts that were chosen over it, by group.
         catalogue: where they are.
 
     Raises:
         RecipeError: a file is missing or not YAML, or its defaults list makes no sense.
     """
-    lines = [f"{f'{TASK}@_global_' if group == TASK else group}={name}" for group, name in chosen.items()]
+    lines = [
+        f"{f'{TASK}@_global_' if group == TASK else group}={name}" for group, name, *_ in chosen.values()
+    ]
     try:
         found = create_defaults_list(
             repo=repository(catalogue),
@@ -103,12 +112,40 @@ def layers_of(chosen: Mapping[str, str], catalogue: Catalogue) -> list[Layer]:
             skip_missing=False,
         )
     except RecursionError as error:
-        raise RecipeError("inherits from itself", f"{RECIPE}={chosen[RECIPE]}") from error
+        raise RecipeError("inherits from itself", f"{RECIPE}={chosen[RECIPE].name}") from error
     except (HydraException, ValueError) as error:
-        recipe = catalogue.read(RECIPE, chosen[RECIPE])
+        recipe = catalogue.read(RECIPE, chosen[RECIPE].name)
         raise RecipeError(" ".join(str(error).split()), recipe.origin("defaults")) from error
     paths = [(default.package or "", *default.config_path.partition("/")) for default in found.defaults]
     return [Layer(package, group, name) for package, group, _, name in paths if group != PRIMARY]
+
+
+def suggestions(layers: Iterable[Layer], catalogue: Catalogue) -> dict[str, Choice]:
+    """The parts that the env and its task ask for by ``override``, in slots that no recipe overrides.
+
+    They count over what a recipe simply lists, and under every ``override`` of a recipe.
+
+    Args:
+        layers: the files that make up a recipe, as far as it goes without them.
+        catalogue: where they are.
+
+    Returns:
+        By slot.
+
+    Raises:
+        RecipeError: one asks for an env, a task or a recipe.
+    """
+    wanted: dict[str, Choice] = {}
+    settled = set()
+    for _, group, name in layers:
+        for choice in choices(catalogue.read(group, name), group, catalogue):
+            if choice.overrides and group == RECIPE:
+                settled.add(choice.group)
+            elif choice.overrides:
+                wanted[choice.group] = choice
+                if choice.group in (*SUGGESTING, RECIPE):
+                    raise RecipeError(f"an {group} cannot override the {choice.group}", choice.origin)
+    return {slot: choice for slot, choice in wanted.items() if slot not in settled}
 
 
 def choices(document: Document, group: str, catalogue: Catalogue) -> Iterator[Choice]:
@@ -143,4 +180,8 @@ def choices(document: Document, group: str, catalogue: Catalogue) -> Iterator[Ch
             raise RecipeError(f"`{item}` is no entry of a defaults list", origin, mend)
         if (slot := path.strip("/")) not in catalogue.groups():
             raise RecipeError(f"there is no slot `{slot}`", origin, did_you_mean(slot, catalogue.groups()))
-        yield Choice(slot, str(name), origin)
+        yield Choice(slot, str(name), origin, _overrides(item))
+
+
+def _overrides(item: object) -> bool:
+    return isinstance(item, dict) and any(str(key).startswith("override ") for key in item)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn.functional import huber_loss, l1_loss
 
 
 def log_policy(q_BA: Tensor, alpha: Tensor | float) -> Tensor:
@@ -62,10 +63,18 @@ def expected_mean(target_q_NBA: Tensor, log_pi_BA: Tensor) -> Tensor:
 def sampled(target_q_NBA: Tensor, log_pi_BA: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """min_i Q̄_i(a'), a' ~ π: line 11 as printed. ``[N, B, A]``, ``[B, A]`` → ``[B]``."""
     action_B1 = torch.multinomial(log_pi_BA.exp(), 1, generator=generator)
-    return target_q_NBA.amin(0).gather(-1, action_B1).squeeze(-1)
+    return of_action(target_q_NBA, action_B1.squeeze(-1))
 
 
-def maximum(target_q_NBA: Tensor, log_pi_BA: Tensor) -> Tensor:
+def of_action(target_q_NBA: Tensor, action_B: Tensor) -> Tensor:
+    """min_i Q̄_i(a) of one action; double Q-learning takes ``argmax_a Q_1`` (van Hasselt et al. 2016, eq. 4).
+
+    ``[N, B, A]``, ``[B]`` → ``[B]``.
+    """
+    return target_q_NBA.amin(0).gather(-1, action_B.unsqueeze(-1)).squeeze(-1)
+
+
+def maximum(target_q_NBA: Tensor, log_pi_BA: Tensor | None = None) -> Tensor:
     """min_i max_a Q̄_i(a): the authors' third form; π enters only by its entropy. ``[N, B, A]`` → ``[B]``."""
     return target_q_NBA.amax(-1).amin(0)
 
@@ -105,15 +114,17 @@ def td_error(q_NBA: Tensor, action_B: Tensor, target_B: Tensor) -> Tensor:
     return q_NB - target_B
 
 
-def td_loss(td_error_NB: Tensor, weight_B: Tensor | None = None) -> Tensor:
-    """Σ_i mean_B w δ_i²  (eq. 10, line 14; a descent step, though the paper prints a ``+``). → scalar.
+def td_loss(loss_NB: Tensor, weight_B: Tensor | None = None) -> Tensor:
+    """Σ_i mean_B w ℓ_i, where ℓ is δ²  (eq. 10, line 14; a descent step, though the paper prints a ``+``).
 
     Args:
-        td_error_NB: ``[N, B]``.
+        loss_NB: of every network and transition, ``[N, B]``: δ², or what a distributional head has instead.
         weight_B: importance weights of prioritized replay, ``[B]``; none counts each as 1.
+
+    Returns:
+        scalar.
     """
-    squared_NB = td_error_NB.square()
-    return (squared_NB if weight_B is None else weight_B * squared_NB).mean(-1).sum()
+    return (loss_NB if weight_B is None else weight_B * loss_NB).mean(-1).sum()
 
 
 def temperature_loss(alpha: Tensor, entropy_B: Tensor, target_entropy: Tensor | float) -> Tensor:
@@ -130,6 +141,141 @@ def temperature_loss(alpha: Tensor, entropy_B: Tensor, target_entropy: Tensor | 
     return alpha * (entropy_B.detach().mean() - target_entropy)
 
 
+def policy_loss(log_pi_BA: Tensor, q_BA: Tensor, alpha: Tensor | float) -> Tensor:
+    """mean_B Σ_a π (α log π − Q), what the policy network of SAC descends on (arXiv 1910.07207, eq. 12).
+
+    Args:
+        log_pi_BA: log π_φ(·|s), ``[B, A]``, with gradient.
+        q_BA: ``[B, A]``; no gradient flows into it.
+        alpha: temperature.
+
+    Returns:
+        scalar.
+    """
+    return (log_pi_BA.exp() * (alpha * log_pi_BA - q_BA.detach())).sum(-1).mean()
+
+
+def munchausen_bonus(
+    log_pi_BA: Tensor, action_B: Tensor, alpha: Tensor | float, scale: float, lowest: float
+) -> Tensor:
+    """m · [α log π(a|s)] clipped to [l₀, 0], which is added to the reward  (Vieillard et al. 2020).
+
+    Args:
+        log_pi_BA: log π(·|s), ``[B, A]``.
+        action_B: the actions taken, ``[B]``.
+        alpha: temperature.
+        scale: m, in [0, 1].
+        lowest: l₀, reward units, < 0.
+
+    Returns:
+        ``[B]``, reward units.
+    """
+    log_pi_B = log_pi_BA.gather(-1, action_B.unsqueeze(-1)).squeeze(-1)
+    return scale * (alpha * log_pi_B).clamp(lowest, 0)
+
+
+# --- distributions of returns: K atoms or quantiles for each action ----------------------------------------
+
+
+def mixture_weights(backup: Callable[[Tensor], Tensor], target_q_NBA: Tensor) -> Tensor:
+    """How much of each network's each action is in ``v(s') = Σ_{i,a} w_i(a) Q̄_i(a)``; they sum to 1.
+
+    Every backup picks or averages values, so that it is linear in them wherever it does not switch: its
+    gradient is the weights, and with them the return of the next state is a mixture of distributions.
+
+    Args:
+        backup: ``[N, B, A]`` → ``[B]``.
+        target_q_NBA: the values where it is evaluated.
+
+    Returns:
+        ``[N, B, A]``.
+    """
+    with torch.enable_grad():
+        q_NBA = target_q_NBA.detach().requires_grad_()
+        (weight_NBA,) = torch.autograd.grad(backup(q_NBA).sum(), q_NBA)
+    return weight_NBA
+
+
+def project(probability_BK: Tensor, atom_BK: Tensor, support_K: Tensor) -> Tensor:
+    """Move the mass of atoms to the two nearest of an even support; the mean stays (Bellemare et al. 2017, eq. 7).
+
+    Args:
+        probability_BK: of each atom, ``[B, K]``.
+        atom_BK: where they are, ``[B, K]``, reward units; beyond the support's ends they count as the ends.
+        support_K: ascending, evenly spaced, ``[K]``.
+
+    Returns:
+        the probabilities of the support, ``[B, K]``.
+    """
+    spacing = support_K[1] - support_K[0]
+    atom_BK = atom_BK.clamp(support_K[0], support_K[-1])
+    share_BKK = 1 - (support_K.unsqueeze(-1) - atom_BK.unsqueeze(-2)).abs() / spacing
+    return (share_BKK.clamp(min=0) * probability_BK.unsqueeze(-2)).sum(-1)
+
+
+def cross_entropy(logit_NBK: Tensor, target_BK: Tensor) -> Tensor:
+    """−Σ_k m_k log p_k  (Bellemare et al. 2017, algorithm 1). ``[N, B, K]``, ``[B, K]`` → ``[N, B]``."""
+    return -(target_BK * torch.log_softmax(logit_NBK, dim=-1)).sum(-1)
+
+
+def quantile_loss(quantile_NBK: Tensor, target_BM: Tensor, weight_BM: Tensor, kappa: float) -> Tensor:
+    """Σ_k E_m |τ_k − 1{u < 0}| L_κ(u)/κ, u = target_m − θ_k  (Dabney et al. 2018, eq. 9-10).
+
+    Args:
+        quantile_NBK: θ, the quantiles at the midpoints τ_k = (k + ½)/K, ``[N, B, K]``, reward units.
+        target_BM: samples of the target distribution, ``[B, M]``.
+        weight_BM: their probabilities, ``[B, M]``.
+        kappa: κ, below which an error counts squared; 0 for plain quantile regression.
+
+    Returns:
+        ``[N, B]``.
+    """
+    k, shape = quantile_NBK.shape[-1], (*quantile_NBK.shape, target_BM.shape[-1])
+    tau_K1 = ((torch.arange(k, device=quantile_NBK.device) + 0.5) / k).unsqueeze(-1)
+    quantile_NBKM, target_NBKM = quantile_NBK.unsqueeze(-1).expand(shape), target_BM.unsqueeze(-2).expand(shape)
+    with torch.no_grad():
+        share_NBKM = torch.where(target_NBKM < quantile_NBKM, 1 - tau_K1, tau_K1) * weight_BM.unsqueeze(-2)
+    if kappa:
+        size_NBKM = huber_loss(quantile_NBKM, target_NBKM, reduction="none", delta=kappa) / kappa
+    else:
+        size_NBKM = l1_loss(quantile_NBKM, target_NBKM, reduction="none")
+    return (share_NBKM * size_NBKM).sum((-2, -1))
+
+
+# --- the heads' arithmetic ---------------------------------------------------------------------------------
+
+
 def dueling(value_B1: Tensor, advantage_BA: Tensor) -> Tensor:
     """Q = V + A − mean_a A  (Wang et al. 2016, eq. 9). ``[..., 1]``, ``[..., A]`` → ``[..., A]``."""
     return value_B1 + advantage_BA - advantage_BA.mean(-1, keepdim=True)
+
+
+# --- n-step returns ----------------------------------------------------------------------------------------
+
+
+def steps_to_last(last_BK: Tensor) -> Tensor:
+    """m, how many of K steps count: up to the first that is the last of what follows, else all.
+
+    Args:
+        last_BK: whether nothing follows the k-th step, ``[B, K]`` bool.
+
+    Returns:
+        ``[B]`` int64, in [1, K].
+    """
+    return 1 + (~last_BK[:, :-1]).cumprod(-1).sum(-1)
+
+
+def n_step_return(reward_BK: Tensor, steps_B: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
+    """Σ_{k<m} γ^k r_{t+k}, and the discount γ^m of what comes after  (Sutton & Barto 2018, eq. 7.1).
+
+    Args:
+        reward_BK: r_{t+k}, ``[B, K]``; what comes after m steps is not looked at.
+        steps_B: m, ``[B]`` int64, in [1, K].
+        gamma: γ, in [0, 1].
+
+    Returns:
+        ``[B]``, reward units; and ``[B]``, in [0, 1].
+    """
+    power_K = reward_BK.new_tensor([gamma**k for k in range(reward_BK.shape[1] + 1)])
+    counts_BK = torch.arange(reward_BK.shape[1], device=steps_B.device) < steps_B.unsqueeze(-1)
+    return (power_K[:-1] * reward_BK).where(counts_BK, 0).sum(-1), power_K[steps_B]

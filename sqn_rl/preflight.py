@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from sqn_rl import functional as F
 from sqn_rl.agent import AGENT_PARTS, Agent
 from sqn_rl.data import Batch, Step
+from sqn_rl.distributions import Scalar
 from sqn_rl.errors import RecipeError, SqnError, blame
 from sqn_rl.graph import Graph
 from sqn_rl.recipe import Recipe
@@ -91,8 +92,8 @@ class _Walk:
                 f"lower batch_size, or raise replay.capacity ({self.experiment.origin('replay.capacity')})",
             )
         with self._fails("replay", "sampling one fake step"):
-            replay.extend(observation, torch.zeros(run.num_envs, dtype=torch.int64), step)
-            batch = replay.sample(run.batch_size)
+            replay.store(observation, torch.zeros(run.num_envs, dtype=torch.int64), step)
+            batch = replay.draw(run.batch_size)
         shape = tuple(observation.shape[1:])
         self._expect("replay", "observation", batch.observation, (run.batch_size, *shape), observation.dtype)
         self.seen.add("replay", replay, TRANSITION, {"transitions": batch.place})
@@ -112,10 +113,13 @@ class _Walk:
                 given = f"observation {list(observation.shape)} {observation.dtype}"
                 raise self._failure(failed, f"Q(s, ·) on {given}", error) from error
         shape = (q_net.members, len(observation), env.n_actions)
-        for slot, key in (("encoder", "features"), ("head", "q_values")):
+        for slot, key in (("encoder", "features"), ("head", "prediction")):
             if slot in outputs:
                 part, output = getattr(q_net, slot), outputs[slot]
-                wanted = shape if slot == "head" else (*output.shape[:-1], part.out_features)
+                if slot == "encoder":
+                    wanted = (*output.shape[:-1], part.out_features)
+                else:
+                    wanted = shape if isinstance(q_net.distribution, Scalar) else (*shape, output.shape[-1])
                 self._expect(slot, key, output, wanted, torch.float32)
                 self.seen.add(slot, part, upstream, {key: output})
                 upstream = [key]
@@ -124,12 +128,18 @@ class _Walk:
 
     def _actor(self, observation: Tensor) -> None:
         actor, temperature = self.parts["actor"], self.parts["temperature"]
-        self.seen.add("temperature", temperature, ["entropy"], {"alpha": temperature.alpha})
+        if temperature is not None:
+            self.seen.add("temperature", temperature, ["entropy"], {"alpha": temperature.alpha})
         self._reads("actor", ["observation"], "actor")
         with self._fails("actor", "an action"):
             action = actor.act(observation)
         self._expect("actor", "action", action, (self.run.num_envs,), torch.int64)
-        self.seen.add("actor", actor, ["action_value", "alpha"], {"action": action})
+        reads, writes = ["observation"], {"action": action}
+        if hasattr(actor, "q_net"):
+            reads = ["action_value", "alpha"] if hasattr(actor, "temperature") else ["action_value"]
+        if hasattr(actor, "policy_net"):
+            writes["log_policy"] = actor.log_policy(observation)
+        self.seen.add("actor", actor, reads, writes)
 
     def _update(self, batch: Batch) -> None:
         loss = self.parts["loss"]
@@ -138,20 +148,26 @@ class _Walk:
             agent = Agent(**{name: self.parts[name] for name in AGENT_PARTS})
         with self._fails("loss", "one update on a fake batch"):
             terms = agent.update(batch)
-        for name, parameter in self.parts["q_net"].named_parameters():
-            if parameter.grad is None:
-                raise RecipeError(
-                    f"q_net: no gradient of the loss reaches its parameter {name}",
-                    self.experiment.origin("loss"),
-                )
-        reads = ["action_value", "alpha", *(f"batch.{key}" for key in BATCH)]
-        writes = {"loss_q": terms.loss_q, "loss_alpha": terms.loss_alpha, "td_error": terms.td_error}
-        self.seen.add("loss", loss, reads, writes | {"entropy": F.entropy(terms.log_pi)})
+        for slot in ("q_net", "actor"):
+            self._require_gradient(slot)
+        reads = ["action_value", *(f"batch.{key}" for key in BATCH)]
+        reads += ["alpha"] if loss.temperature is not None else []
+        reads += ["log_policy"] if hasattr(loss, "policy_net") else []
+        writes = {**terms.losses, "td_error": terms.td_error}
+        if terms.log_pi is not None:
+            writes["entropy"] = F.entropy(terms.log_pi)
+        self.seen.add("loss", loss, reads, writes)
         parameters = torch.cat([parameter.detach().flatten() for parameter in loss.q_net.parameters()])
-        self.seen.add("optimizer", agent.optimizer, ["loss_q", "loss_alpha"], {"parameters": parameters})
+        self.seen.add("optimizer", agent.optimizer, terms.losses, {"parameters": parameters})
         self.seen.add(
             "target_update", self.parts["target_update"], ["parameters"], {"target_parameters": parameters}
         )
+
+    def _require_gradient(self, slot: str) -> None:
+        for name, parameter in self.parts[slot].named_parameters():
+            if parameter.requires_grad and parameter.grad is None:
+                message = f"{slot}: no gradient of the loss reaches its parameter {name}"
+                raise RecipeError(message, self.experiment.origin("loss"))
 
     def _reads(self, slot: str, produced: Iterable[str], key: str) -> None:
         with self._fails(slot, "naming its in_keys"):

@@ -8,11 +8,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from sqn_rl.training import Reporter
 
-NUMBERS = "return {return_mean}  α {alpha}  entropy {entropy}  {steps_per_s} steps/s"
+SHOWN = {"alpha": "α {:.3g}", "entropy": "entropy {:.3f}", "epsilon": "ε {:.3f}"}
+"""The metrics shown, where a recipe has them."""
 
 
 class ProgressReporter(Reporter):
-    """Steps, return, α, entropy, steps/s and the time left.
+    """Steps, return, what explores (α and entropy, or ε), steps/s and the time left.
 
     Args:
         steps: the budget, in environment steps.
@@ -43,12 +44,9 @@ class ProgressReporter(Reporter):
     def metrics(self, row: dict[str, Any]) -> None:
         """Move the bar, or print a line."""
         speed = row["env_steps"] / row["wall_s"]
-        numbers = NUMBERS.format(
-            return_mean="–" if row["return_mean"] is None else f"{row['return_mean']:.1f}",
-            alpha=f"{row['alpha']:.3g}",
-            entropy=f"{row['entropy']:.3f}",
-            steps_per_s=f"{speed:,.0f}",
-        )
+        recent = "–" if row["return_mean"] is None else f"{row['return_mean']:.1f}"
+        shown = [text.format(row[name]) for name, text in SHOWN.items() if name in row]
+        numbers = "  ".join([f"return {recent}", *shown, f"{speed:,.0f} steps/s"])
         if self._console.is_terminal:
             self._bar.update(self._task, completed=row["env_steps"], description=numbers.replace("  ", " "))
         else:

@@ -28,6 +28,8 @@ class Document:
     """Its path as messages show it."""
     description: str
     """The comment on its first line, up to two spaces."""
+    works_with: Mapping[str, tuple[str, ...]]
+    """By slot, the only parts there that it works with, from its comment ``# works with env=atari,mine actor=…``."""
     values: Values
     """What it says, interpolations unresolved."""
     lines: Mapping[str, int]
@@ -72,7 +74,10 @@ def read(path: Path, shown: str) -> Document:
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise RecipeError("not a mapping of names to values", shown, "write `name: value`, one a line")
     comment = re.match(r"#\s*(.*?)(\s{2,}|\n|$)", text)
-    return Document(shown, comment[1] if comment else "", values, dict(_lines(node)))
+    limits = re.search(r"^# works with (.*)$", text, re.MULTILINE)
+    pairs = [limit.partition("=") for limit in limits[1].split()] if limits else []
+    works_with = {slot: tuple(names.split(",")) for slot, _, names in pairs}
+    return Document(shown, comment[1] if comment else "", works_with, values, dict(_lines(node)))
 
 
 def _lines(node: yaml.Node | None, prefix: str = "") -> Iterator[tuple[str, int]]:

@@ -1,6 +1,6 @@
 """From a recipe's name and overrides to a settled recipe: every value known, and where it came from."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -10,7 +10,7 @@ from sqn_rl import overrides as said
 from sqn_rl.build import TARGET, build, check_fields
 from sqn_rl.catalogue import RECIPE, TASK, Catalogue, did_you_mean
 from sqn_rl.config import DEFAULTS, SLOTS, Run, conform
-from sqn_rl.defaults import Choice, choices, layers_of
+from sqn_rl.defaults import Choice, choices, layers_of, suggestions
 from sqn_rl.errors import RecipeError, SettingError
 from sqn_rl.provenance import INTERPOLATION, Document, Layers, Values, flow, read
 
@@ -87,18 +87,26 @@ def compose_recipe(recipe: str = "sqn", *overrides: str, catalogue: Catalogue | 
     parsed = said.parse(overrides)
     first = Choice(RECIPE, recipe, said.origin(f"{RECIPE}={recipe}"))
     if recipe not in catalogue.names(RECIPE):
-        raise catalogue.unknown(*first)
+        raise catalogue.unknown(first.group, first.name, first.origin)
     over = {RECIPE: first} | {choice.group: choice for choice in said.chosen(parsed, catalogue)}
+    files = layers_of(over, catalogue)
+    if asked := suggestions(files, catalogue):
+        over = asked | over
+        files = layers_of(over, catalogue)
 
     layers = Layers()
     layers.put("", DEFAULTS, lambda _: "default of sqn_rl")
     layers.put(RECIPE, over[RECIPE].name, lambda _: over[RECIPE].origin)
     documents: dict[str, Document] = {}
     chosen: dict[str, Choice] = {}
-    for package, group, name in layers_of({group: choice.name for group, choice in over.items()}, catalogue):
+    parts = {group: name for _, group, name in files}
+    for package, group, name in files:
         document = documents[group] = catalogue.read(group, name)
-        layers.put(package, document.content, partial(_within, document, package))
-        chosen |= {choice.group: choice for choice in choices(document, group, catalogue)}
+        if group == RECIPE:  # of what others choose, ``over`` has what counts
+            chosen |= {choice.group: choice for choice in choices(document, group, catalogue)}
+        replaced = {slot for slot, choice in chosen.items() if parts.get(slot, choice.name) != choice.name}
+        content = _of_parts_there(document.content, replaced if group == RECIPE else (), parts, catalogue)
+        layers.put(package, content, partial(_within, document, package))
     said.apply(parsed, layers, catalogue)
     return _settle(layers, documents, chosen | over, catalogue)
 
@@ -153,6 +161,20 @@ def _settle(
         raise RecipeError(str(error), layers.origin(error.field)) from error
     config = vars(run) | {slot: values[slot] for slot in SLOT_NAMES}
     return Recipe(config, run, chosen, layers, catalogue)
+
+
+def _of_parts_there(
+    content: Values, replaced: Collection[str], parts: Mapping[str, str], catalogue: Catalogue
+) -> Values:
+    """What a recipe says, without fields that only a part had which another has replaced since."""
+
+    def kept(slot: str, values: Any) -> Any:
+        if slot not in replaced or not isinstance(values, dict):
+            return values
+        own = catalogue.read(slot, parts[slot]).content
+        return {name: value for name, value in values.items() if name in own}
+
+    return {slot: kept(slot, values) for slot, values in content.items()}
 
 
 def _within(document: Document, package: str, key: str) -> str:

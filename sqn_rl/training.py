@@ -11,7 +11,7 @@ import torch
 
 from sqn_rl import functional as F
 from sqn_rl.agent import Agent
-from sqn_rl.data import Step
+from sqn_rl.data import Step, Terms
 from sqn_rl.envs.base import BatchedEnv
 from sqn_rl.errors import require
 from sqn_rl.evaluation import Evaluation
@@ -136,7 +136,7 @@ def train(
     counters, clock = counters or Counters(), _Clock()
     episodes = _Episodes(torch.zeros(env.num_envs), torch.zeros(env.num_envs, dtype=torch.int64))
     generator = torch.Generator().manual_seed(plan.seed)
-    terms: Any = None
+    terms: Terms | None = None
     observation = env.begin()
     agent.replay.cut()
 
@@ -147,14 +147,14 @@ def train(
         else:
             action = agent.actor.act(observation)  # line 4
         step = env.advance(action)  # line 5
-        agent.replay.extend(observation, action, step)  # line 6
+        agent.replay.store(observation, action, step)  # line 6
         observation = step.observation
         before, now = counters.env_steps, counters.env_steps + env.num_envs
         counters.env_steps, counters.frames = now, counters.frames + env.num_envs * env.frame_skip
         episodes.record(step, counters, reporters)
 
         while counters.updates < plan.updates_due(now):  # lines 8 to 19
-            terms = agent.update(agent.replay.sample(plan.batch_size))
+            terms = agent.update(agent.replay.draw(plan.batch_size))
             counters.updates += 1
 
         counters.wall_s = clock.seconds()
@@ -173,18 +173,14 @@ def train(
     return counters
 
 
-def measure(agent: Agent, terms: Any) -> dict[str, Any]:
+def measure(agent: Agent, terms: Terms) -> dict[str, Any]:
     """What the last update says about the learner; reward units, nats, and off-greedy mass as a fraction."""
-    return {
-        "loss_q": terms.loss_q.item(),
-        "loss_alpha": terms.loss_alpha.item(),
-        "td_error": terms.td_error.abs().mean().item(),
-        "q_mean": terms.q.mean().item(),
-        "alpha": agent.temperature.alpha.item(),
-        "entropy": F.entropy(terms.log_pi).mean().item(),
-        "target_entropy": agent.temperature.target_entropy,
-        "off_greedy": F.off_greedy_mass(terms.log_pi).mean().item(),
-    }
+    row = {name: loss.item() for name, loss in terms.losses.items()}
+    row |= {"td_error": terms.td_error.abs().mean().item(), "q_mean": terms.q.mean().item()}
+    if terms.log_pi is not None:
+        row["entropy"] = F.entropy(terms.log_pi).mean().item()
+        row["off_greedy"] = F.off_greedy_mass(terms.log_pi).mean().item()
+    return row | agent.metrics()
 
 
 def _crosses(before: int, now: int, every: int) -> bool:

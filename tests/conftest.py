@@ -1,8 +1,62 @@
-"""Every test: one thread, and hypothesis draws the same examples each time."""
+"""Every test: one thread, and hypothesis draws the same examples each time. And games that cost nothing."""
+
+from collections.abc import Callable
 
 import hypothesis
+import pytest
 import torch
+from torch import Tensor
+
+from sqn_rl.data import Step
 
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("repeatable")
 torch.set_num_threads(1)
+
+
+class Games:
+    """N games that end at random, in every way a game can. They show their last k frames; no two are alike.
+
+    An observation is ``[k, 2]`` float32, a single frame ``[2]``; rewards are multiples of ⅛.
+    """
+
+    def __init__(self, num_envs: int, ending: float, seed: int = 0, stack: int = 1) -> None:
+        self.num_envs, self.ending, self.stack = num_envs, ending, stack
+        self.generator = torch.Generator().manual_seed(seed)
+        self.seen = 1 + 10_000 * seed
+        self.observation = self._begin()
+
+    def _frame(self) -> Tensor:
+        first, self.seen = self.seen, self.seen + self.num_envs
+        frame = torch.arange(first, self.seen).unsqueeze(-1) + torch.tensor([0, 0.5])
+        return frame.float() if self.stack == 1 else frame.float().unsqueeze(1)
+
+    def _begin(self) -> Tensor:
+        frame = self._frame()
+        return frame if self.stack == 1 else torch.cat([frame * 0] * (self.stack - 1) + [frame], dim=1)
+
+    def _chance(self) -> Tensor:
+        return torch.rand(self.num_envs, generator=self.generator) < self.ending
+
+    def restart(self, which: Tensor) -> None:
+        """Give up these games, ``[M]``, and begin others."""
+        self.observation = self.observation.index_copy(0, which, self._begin()[which])
+
+    def play(self) -> tuple[Tensor, Tensor, Step]:
+        """One step: what a replay stores of it."""
+        before, frame = self.observation, self._frame()
+        following = frame if self.stack == 1 else torch.cat([before[:, 1:], frame], dim=1)
+        action = torch.randint(5, (self.num_envs,), generator=self.generator)
+        reward = torch.randint(-8, 9, (self.num_envs,), generator=self.generator).float() / 8
+        over, lost_life, late = self._chance(), self._chance(), self._chance()
+        ended, terminated = over | late, over | lost_life
+        go_on = ended.logical_not().view(-1, *[1] * (before.dim() - 1))
+        self.observation = torch.where(go_on, following, self._begin())
+        step = Step(self.observation, following, reward, terminated, late & ~terminated, ended, reward)
+        return before, action, step
+
+
+@pytest.fixture
+def make_games() -> Callable[..., Games]:
+    """Of ``num_envs``, the chance of each kind of ``ending`` at each step, a ``seed`` and the ``stack`` k."""
+    return Games

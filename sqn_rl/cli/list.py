@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from sqn_rl.build import TARGET
-from sqn_rl.catalogue import RECIPE, Catalogue, did_you_mean
+from sqn_rl.catalogue import RECIPE, TASK, Catalogue, did_you_mean
 from sqn_rl.cli import Exit, catalogue_of, command, options
 from sqn_rl.errors import RecipeError
 from sqn_rl.provenance import INTERPOLATION, Values
@@ -13,7 +13,7 @@ from sqn_rl.recipe import compose_recipe
 
 DESCRIPTION = """Lists the recipes and the parts of every slot, or of one.
 
-A value such as ${lr} is the setting of that name; behind it in brackets what it is in the recipe `sqn`."""
+A part that works with everything fits any part of the other slots. A value such as ${lr} is the setting of that name; behind it in brackets what it is in the recipe `sqn`."""
 
 
 class Row(NamedTuple):
@@ -23,6 +23,7 @@ class Row(NamedTuple):
     name: str
     description: str
     arguments: str
+    works_with: str
 
 
 @command
@@ -54,11 +55,13 @@ def _rows(groups: Sequence[str], catalogue: Catalogue) -> Iterator[Row]:
             try:
                 document = catalogue.read(group, name)
             except RecipeError as error:
-                yield Row(group, name, f"broken: {error}", "")
+                yield Row(group, name, f"broken: {error}", "", "")
             else:
                 fields = {key: value for key, value in document.content.items() if key != TARGET}
                 arguments = " ".join(f"{key}={_value(value, defaults)}" for key, value in fields.items())
-                yield Row(group, name, document.description, arguments)
+                limits = " ".join(f"{slot}={','.join(names)}" for slot, names in document.works_with.items())
+                anything = "" if group in (RECIPE, TASK) else "everything"
+                yield Row(group, name, document.description, arguments, limits or anything)
 
 
 def _value(value: Any, defaults: Values) -> str:
@@ -71,7 +74,8 @@ def _value(value: Any, defaults: Values) -> str:
 
 def _show_lines(rows: Sequence[Row]) -> None:
     for row in rows:
-        print(f"{row.group}={row.name}", *filter(None, row[2:]), sep="  ")
+        limits = f"works with {row.works_with}" if row.works_with else ""
+        print(f"{row.group}={row.name}", *filter(None, (row.description, row.arguments, limits)), sep="  ")
 
 
 def _show_table(rows: Sequence[Row]) -> None:
@@ -79,7 +83,7 @@ def _show_table(rows: Sequence[Row]) -> None:
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for title in ("slot", "part", "what it is", "arguments"):
+    for title in ("slot", "part", "what it is", "arguments", "works with"):
         table.add_column(title, style="cyan" if title == "part" else None)
     previous = None
     for row in rows:

@@ -1,14 +1,15 @@
 """Atari games seen through the 128 bytes of the console's memory."""
 
+from typing import Any
+
 import numpy as np
 import torch
-from ale_py import ALEInterface, LoggerMode, roms
 
-from sqn_rl.envs.base import BatchedEnv, Played
-from sqn_rl.errors import nearest, require
+from sqn_rl.envs.atari_games import actions, console, require_game
+from sqn_rl.envs.games import GamesEnv, Played
 
 
-class AtariRamEnv(BatchedEnv):
+class AtariRamEnv(GamesEnv):
     """N consoles playing one Atari game; an observation is the console's RAM, 128 bytes (uint8).
 
     They play as ale-py's ``AtariEnv(obs_type="ram")`` does, seed for seed. The bytes come unscaled, so that
@@ -43,68 +44,41 @@ class AtariRamEnv(BatchedEnv):
         seed: int,
         training: bool = True,
     ) -> None:
-        _require_playable(game)
-        require(0 <= sticky_actions < 1, "sticky_actions", sticky_actions, "a probability in [0, 1)")
-        require(_positive(frame_skip), "frame_skip", frame_skip, "a positive integer")
-        limited = max_frames is not None
-        require(not limited or _positive(max_frames), "max_frames", max_frames, "a positive integer or null")
-        self._game, self._sticky_actions, self._max_frames = game, sticky_actions, max_frames or 0
-        first = self._console(seed=0)  # tells the sizes; games begin on consoles of their own seed
-        self._actions = first.getMinimalActionSet()
+        settings: dict[str, Any] = {"game": game, "sticky_actions": sticky_actions, "max_frames": max_frames}
+        require_game(**settings, frame_skip=frame_skip)
+        self._settings, self._actions = settings, actions(game)
         super().__init__(
             name=f"{game}-ram",
             n_actions=len(self._actions),
-            observation_shape=(first.getRAMSize(),),
+            observation_shape=(128,),
             observation_dtype=torch.uint8,
             frame_skip=frame_skip,
             num_envs=num_envs,
             seed=seed,
         )
-        self._consoles, self._lives = [first] * num_envs, [0] * num_envs
+        self._consoles: dict[int, Any] = {}
+        self._lives = [0] * num_envs
         self._clip_reward, self._life_loss = clip_reward and training, life_loss and training
-
-    def _console(self, seed: int) -> ALEInterface:
-        """A console with the game's ROM in it: 0.2 s, most of it ALE's start of the machine."""
-        ALEInterface.setLoggerMode(LoggerMode.Error)  # else each prints a banner
-        console = ALEInterface()
-        console.setFloat("repeat_action_probability", self._sticky_actions)
-        console.setInt("max_num_frames_per_episode", self._max_frames)
-        _, word = np.random.SeedSequence(seed).generate_state(2)  # the word that AtariEnv takes
-        console.setInt("random_seed", int(word.astype(np.int32)))
-        console.loadROM(roms.get_rom_path(self._game))
-        return console
 
     def _restart_one(self, i: int, seed: int | None) -> np.ndarray:
         if seed is not None:
-            self._consoles[i] = self._console(seed)
-        console = self._consoles[i]
-        console.reset_game()
-        self._lives[i] = console.lives()
-        return console.getRAM()
+            self._consoles[i] = console(**self._settings, seed=seed)
+        played = self._consoles[i]
+        played.reset_game()
+        self._lives[i] = played.lives()
+        return played.getRAM()
 
     def _play_one(self, i: int, action: int) -> Played:
-        console, held = self._consoles[i], self._actions[action]
-        score = sum(console.act(held) for _ in range(self.frame_skip))
-        over, late = console.game_over(with_truncation=False), console.game_truncated()
-        lives, before = console.lives(), self._lives[i]
+        played, held = self._consoles[i], self._actions[action]
+        score = sum(played.act(held) for _ in range(self.frame_skip))
+        over, late = played.game_over(with_truncation=False), played.game_truncated()
+        lives, before = played.lives(), self._lives[i]
         self._lives[i] = lives
         return Played(
-            observation=console.getRAM(),
+            observation=played.getRAM(),
             reward=(score > 0) - (score < 0) if self._clip_reward else score,
             score=score,
             terminated=over or (self._life_loss and lives < before),
             truncated=late,
             ended=over or late,
         )
-
-
-def _positive(number: object) -> bool:
-    return isinstance(number, int) and number >= 1
-
-
-def _require_playable(game: str) -> None:
-    """Refuse what ALE cannot play: it would end the process."""
-    names = roms.get_all_rom_ids()
-    require(game in names, "game", game, f"a game of ale-py's, in snake_case{nearest(game, names)}")
-    playable = ALEInterface.isSupportedROM(roms.get_rom_path(game)) is not None
-    require(playable, "game", game, "a game whose rules ALE knows; of this one ale-py ships only the ROM")

@@ -7,8 +7,8 @@ Legend: N environments; ``*S`` is the shape of one observation.
 """
 
 from abc import abstractmethod
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,19 +21,11 @@ from sqn_rl.data import Step
 from sqn_rl.errors import require
 
 
-class Played(NamedTuple):
-    """What one game answers to one action; the names mean what they mean in :class:`~sqn_rl.data.Step`."""
-
-    observation: np.ndarray
-    reward: float
-    score: float
-    terminated: bool
-    truncated: bool
-    ended: bool
-
-
 class BatchedEnv(EnvBase):
-    """N games of one kind, stepped together; abstract: a family of games says how one of them is played.
+    """N games of one kind, stepped together; abstract: a family of games says how they are played.
+
+    Whoever steps N games in one go implements ``restart`` and ``advance``; where each game is an object of
+    its own, :class:`~sqn_rl.envs.games.GamesEnv` does.
 
     As a TorchRL environment its batch size is ``[N]``. It reads ``action`` (``[N]`` int64) and writes
     ``observation`` (``[N, *S]``), ``reward`` (``[N, 1]``, what to learn from), ``done``, ``terminated`` and
@@ -45,6 +37,8 @@ class BatchedEnv(EnvBase):
         observation_shape: ``S``.
         observation_dtype: float32, or uint8 for bytes.
         frame_skip: emulator frames per environment step.
+        frame_stack: where above 1, an observation is that many frames, ``[frame_stack, *F]``, oldest first:
+            one of each of the last steps, and zeros from before the game began.
         num_envs: N.
         seed: of the sequence from which each game draws its own seed, used at its first reset only.
 
@@ -62,17 +56,17 @@ class BatchedEnv(EnvBase):
         observation_shape: tuple[int, ...],
         observation_dtype: torch.dtype,
         frame_skip: int,
+        frame_stack: int = 1,
         num_envs: int,
         seed: int,
     ) -> None:
         require(num_envs >= 1, "num_envs", num_envs, "a positive integer")
         require(seed >= 0, "seed", seed, "a non-negative integer")
         super().__init__(device="cpu", batch_size=(num_envs,))
-        self.name, self.num_envs, self.n_actions, self.frame_skip = name, num_envs, n_actions, frame_skip
+        self.name, self.num_envs, self.n_actions = name, num_envs, n_actions
+        self.frame_skip, self.frame_stack = frame_skip, frame_stack
         self.observation_shape, self.observation_dtype = observation_shape, observation_dtype
         self._observation = torch.zeros(num_envs, *observation_shape, dtype=observation_dtype)
-        self._goes_on = torch.zeros(num_envs, dtype=torch.bool)
-        self._numpy_dtype = self._observation.numpy().dtype
         self._set_seed(seed)
 
         flag = Categorical(2, shape=(num_envs, 1), dtype=torch.bool)
@@ -82,18 +76,21 @@ class BatchedEnv(EnvBase):
         self.reward_spec = Unbounded(shape=(num_envs, 1))
         self.done_spec = Composite(done=flag, terminated=flag, truncated=flag, shape=(num_envs,))
 
-    @abstractmethod
-    def _restart_one(self, i: int, seed: int | None) -> np.ndarray:
-        """Start game ``i`` anew, seeding it unless ``seed`` is None; return its first observation, ``S``."""
-
-    @abstractmethod
-    def _play_one(self, i: int, action: int) -> Played:
-        """Play ``action`` in game ``i``; never restart it."""
-
     def begin(self) -> Tensor:
         """Start every game anew. Returns the first observations, ``[N, *S]``."""
-        return self._restart(torch.empty_like(self._observation), range(self.num_envs))
+        return self.restart(range(self.num_envs))
 
+    @abstractmethod
+    def restart(self, rows: Sequence[int]) -> Tensor:
+        """Start the games ``rows`` anew, wherever they are, and leave the others alone.
+
+        A game takes its seed from ``_seeds``, and leaves None there: it is seeded once.
+
+        Returns:
+            Their first observations, ``[len(rows), *S]``.
+        """
+
+    @abstractmethod
     def advance(self, action_N: Tensor) -> Step:
         """Play one action in every game, and start anew those that ended.
 
@@ -103,56 +100,32 @@ class BatchedEnv(EnvBase):
         Args:
             action_N: ``[N]`` int64.
         """
-        step, ended = self._play(action_N)
-        if not ended:
-            return step
-        return step._replace(observation=self._restart(step.next_observation.clone(), ended))
 
-    def _play(self, action_N: Tensor) -> tuple[Step, list[int]]:
-        """Play one action everywhere: the step, its ``observation`` still the successor, and who ended."""
-        n = self.num_envs
-        observation = np.empty((n, *self.observation_shape), self._numpy_dtype)
-        reward, score = np.empty((2, n), np.float32)
-        terminated, truncated, ended = np.empty((3, n), np.bool_)
-        over: list[int] = []
-        for i, action in enumerate(action_N.tolist()):
-            game = self._play_one(i, action)
-            observation[i], reward[i], score[i], terminated[i], truncated[i], ended[i] = game
-            if game.ended:
-                over.append(i)
-        truncated &= ~terminated  # a time limit does not give back a future
-        successor = torch.from_numpy(observation)
-        rest = map(torch.from_numpy, (reward, terminated, truncated, ended, score))
-        return Step(successor, successor, *rest), over
-
-    def _restart(self, observation: Tensor, rows: Iterable[int]) -> Tensor:
-        """Start the games ``rows`` anew and write their first observations there."""
-        row = observation.numpy()
-        for i in rows:
-            seed, self._seeds[i] = self._seeds[i], None
-            row[i] = self._restart_one(i, seed)
-        return observation
-
-    # --- TorchRL's side: a step never restarts, a reset restarts what it is told to -------------------------
+    # --- TorchRL's side: what ``advance`` has started anew is kept until a reset asks for it ---------------
 
     def _set_seed(self, seed: int | None) -> None:
         children = np.random.SeedSequence(seed).spawn(self.num_envs)
         self._seeds: list[int | None] = [int(child.generate_state(1)[0]) for child in children]
+        self._begun = self._goes_on = torch.zeros(self.num_envs, dtype=torch.bool)
 
     def _step(self, tensordict: TensorDictBase) -> TensorDict:
-        step, _ = self._play(tensordict["action"])
-        self._observation = step.next_observation
-        self._goes_on = step.terminated & ~step.ended
-        return self._tensordict(self._observation, step.terminated, step.truncated, reward=step.reward)
+        step = self.advance(tensordict["action"])
+        self._observation = step.observation
+        self._begun, self._goes_on = step.ended, step.terminated & ~step.ended
+        return self._tensordict(step.next_observation, step.terminated, step.truncated, reward=step.reward)
 
     def _reset(self, tensordict: TensorDictBase | None = None, **_: Any) -> TensorDict:
         which = None if tensordict is None else tensordict.get("_reset", None)
         if which is None:
-            self._observation = self.begin()
+            which_N, anew_N = torch.ones_like(self._begun), ~self._begun
         else:
-            rows = (which.reshape(-1) & ~self._goes_on).nonzero().flatten().tolist()
-            self._observation = self._restart(self._observation.clone(), rows)
-        self._goes_on = no = torch.zeros_like(self._goes_on)
+            which_N = which.reshape(-1)
+            anew_N = which_N & ~self._begun & ~self._goes_on
+        if rows := anew_N.nonzero().flatten().tolist():
+            self._observation = self._observation.clone()
+            self._observation[rows] = self.restart(rows)
+        self._begun, self._goes_on = self._begun & ~which_N, self._goes_on & ~which_N
+        no = torch.zeros_like(self._begun)
         return self._tensordict(self._observation, no, no)
 
     def _tensordict(

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
-from sqn_rl.envs.base import BatchedEnv, Played
+from sqn_rl.envs.games import GamesEnv, Played
 from sqn_rl.errors import SettingError, nearest, require
 
 OBSERVATIONS = "Box, Discrete, MultiDiscrete, MultiBinary, and Tuples and Dicts of these"
 
 
-class GymEnv(BatchedEnv):
+class GymEnv(GamesEnv):
     """N Gymnasium environments of one id, stepped one after the other.
 
     Plain environments, not Gymnasium's vector ones: those follow every game with a step whose action is

@@ -27,6 +27,10 @@ class Temperature(nn.Module, ABC):
     def refresh(self) -> None:
         """Make ``alpha`` what the optimizer's step has made of the parameter."""
 
+    def metrics(self) -> dict[str, float | None]:
+        """α and H̄, for logs."""
+        return {"alpha": self.alpha.item(), "target_entropy": self.target_entropy}
+
 
 class FixedTemperature(Temperature):
     """A constant α: the large and the small one of figure 2d.
@@ -184,6 +188,10 @@ class AnnealedTemperature(_DualTemperature):
     def target_entropy(self) -> float:
         """H̄ at the present step, nats."""
         return self._target
+
+
+def no_temperature() -> None:
+    """None: for losses and actors that have no temperature."""
 
 
 def _positive(field: str, value: float) -> float:

@@ -14,13 +14,27 @@ class DuelingHead(nn.Module):
         in_features: width of the features φ(s).
         n_actions: A.
         layer: makes a layer for all members from ``(in_features, out_features)``.
+        outputs: K, for a head that has K numbers for an action: each has its own V and A, as in Rainbow
+            (Hessel et al. 2018); None: one, Q itself.
     """
 
-    def __init__(self, *, in_features: int, n_actions: int, layer: Callable[[int, int], nn.Module]) -> None:
+    def __init__(
+        self,
+        *,
+        in_features: int,
+        n_actions: int,
+        layer: Callable[[int, int], nn.Module],
+        outputs: int | None = None,
+    ) -> None:
         super().__init__()
-        self.value = layer(in_features, 1)
-        self.advantage = layer(in_features, n_actions)
+        self.outputs = outputs
+        self.value = layer(in_features, outputs or 1)
+        self.advantage = layer(in_features, n_actions * (outputs or 1))
 
     def forward(self, features: Tensor) -> Tensor:
-        """``[N, B, in_features]`` → ``[N, B, A]``."""
-        return F.dueling(self.value(features), self.advantage(features))
+        """``[N, B, in_features]`` → ``[N, B, A]``, or ``[N, B, A, K]``."""
+        value, advantage = self.value(features), self.advantage(features)
+        if self.outputs is None:
+            return F.dueling(value, advantage)
+        value_NBK1, advantage_NBKA = (x.unflatten(-1, (-1, self.outputs)).mT for x in (value, advantage))
+        return F.dueling(value_NBK1, advantage_NBKA).mT

@@ -12,12 +12,22 @@ class LinearHead(nn.Module):
         in_features: width of the features φ(s).
         n_actions: A.
         layer: makes a layer for all members from ``(in_features, out_features)``.
+        outputs: K, for a head that has K numbers for an action; None: one, Q itself.
     """
 
-    def __init__(self, *, in_features: int, n_actions: int, layer: Callable[[int, int], nn.Module]) -> None:
+    def __init__(
+        self,
+        *,
+        in_features: int,
+        n_actions: int,
+        layer: Callable[[int, int], nn.Module],
+        outputs: int | None = None,
+    ) -> None:
         super().__init__()
-        self.q = layer(in_features, n_actions)
+        self.outputs = outputs
+        self.q = layer(in_features, n_actions * (outputs or 1))
 
     def forward(self, features: Tensor) -> Tensor:
-        """``[N, B, in_features]`` → ``[N, B, A]``."""
-        return self.q(features)
+        """``[N, B, in_features]`` → ``[N, B, A]``, or ``[N, B, A, K]``."""
+        q = self.q(features)
+        return q if self.outputs is None else q.unflatten(-1, (-1, self.outputs))

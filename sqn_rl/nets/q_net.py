@@ -7,7 +7,11 @@ from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase, dispatch
 from torch import Tensor, nn
 
+from sqn_rl.distributions import Distribution, Scalar
 from sqn_rl.errors import WiringError, require
+from sqn_rl.nets.each import Each, for_all
+
+_SCALAR = Scalar()
 
 
 class QNet(TensorDictModuleBase):
@@ -16,9 +20,16 @@ class QNet(TensorDictModuleBase):
     As a TensorDict module it reads ``observation`` (``[*, *S]``) and writes ``action_value`` (``[*, A]``),
     which is ``Q_1``: the network that defines the policy (eq. 20). :meth:`values` gives all N.
 
+    Encoder and head are each one module for all networks if ``layer`` made all its parameters. If not, it is
+    a module for one network, as plain PyTorch gives, and one is made for each. Either way no two networks
+    share a parameter, except those of a shared encoder.
+
     Args:
         encoder: makes the encoder from ``observation_shape`` and ``layer``; it must have ``out_features``.
-        head: makes the head from ``in_features``, ``n_actions`` and ``layer``.
+            ``[B, *S]`` → ``[N, B, F]``, or for one network ``[B, F]``.
+        head: makes the head from ``in_features``, ``n_actions`` and ``layer``: ``[N, B, F]`` → ``[N, B, A]``,
+            or for one network ``[B, F]`` → ``[B, A]``. One with a ``distribution`` gives K numbers for each
+            action, ``[N, B, A, K]``.
         layer: makes a layer from ``(in_features, out_features, members=)``.
         observation_shape: S.
         n_actions: A.
@@ -28,8 +39,7 @@ class QNet(TensorDictModuleBase):
 
     Raises:
         SettingError: ``members`` is not positive, or ``in_keys`` not one key.
-        WiringError: the encoder has no ``out_features``; or a parameter of encoder or head was not made by
-            ``layer``, so that twins would share it.
+        WiringError: the encoder has no ``out_features``, or a maker gives every network the same module.
     """
 
     def __init__(
@@ -50,22 +60,27 @@ class QNet(TensorDictModuleBase):
         require(one, "in_keys", in_keys, "a list of one key, the observation's")
         self.in_keys, self.out_keys = list(in_keys), ["action_value"]
         self.observation_shape, self.n_actions, self.members = tuple(observation_shape), n_actions, members
-        encoders = 1 if shared_encoder else members
-        self.encoder = encoder(
-            observation_shape=self.observation_shape, layer=partial(layer, members=encoders)
-        )
+        encoder = partial(encoder, observation_shape=self.observation_shape)
+        self.encoder = for_all(encoder, layer, 1 if shared_encoder else members, features=False)
         if not isinstance(in_features := getattr(self.encoder, "out_features", None), int):
-            name = type(self.encoder).__name__
-            raise WiringError(
-                "encoder", f"encoder: {name} has no `out_features`, which the head needs to know"
-            )
-        self.head = head(in_features=in_features, n_actions=n_actions, layer=partial(layer, members=members))
-        _require_own_parameters("encoder", self.encoder, encoders)
-        _require_own_parameters("head", self.head, members)
+            part = self.encoder.parts[0] if isinstance(self.encoder, Each) else self.encoder
+            needs = f"{type(part).__name__} has no `out_features`, which the head needs to know"
+            raise WiringError("encoder", f"encoder: {needs}")
+        head = partial(head, in_features=in_features, n_actions=n_actions)
+        self.head = for_all(head, layer, members, features=True)
+
+    @property
+    def distribution(self) -> Distribution:
+        """What :meth:`predict` stands for."""
+        return getattr(self.head, "distribution", _SCALAR)
+
+    def predict(self, observation: Tensor) -> Tensor:
+        """What the head says of every network: ``[B, *S]`` → ``[N, B, A]``, or ``[N, B, A, K]``."""
+        return self.head(self.encoder(observation))
 
     def values(self, observation: Tensor) -> Tensor:
         """``Q_i(s, ·)`` of every network. ``[B, *S]`` → ``[N, B, A]``, reward units."""
-        return self.head(self.encoder(observation))
+        return self.distribution.mean(self.predict(observation))
 
     @dispatch(auto_batch_size=False)
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
@@ -74,11 +89,3 @@ class QNet(TensorDictModuleBase):
         lead = observation.shape[: observation.dim() - len(self.observation_shape)]
         q_NBA = self.values(observation.reshape(-1, *self.observation_shape))
         return tensordict.set(self.out_keys[0], q_NBA[0].reshape(*lead, self.n_actions))
-
-
-def _require_own_parameters(slot: str, part: nn.Module, members: int) -> None:
-    for name, module in part.named_modules():
-        if list(module.parameters(recurse=False)) and getattr(module, "members", None) != members:
-            shared = f"{slot}: {type(part).__name__}.{name or 'parameters'} was not made by `layer`"
-            mend = "Make it with layer(in_features, out_features)."
-            raise WiringError(slot, f"{shared}: all {members} networks would share its parameters. {mend}")

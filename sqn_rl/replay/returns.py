@@ -1,10 +1,17 @@
-"""Returns: what a replayed transition says its action was worth."""
+"""Returns: what a replayed transition says its action was worth.
+
+Legend: B transitions, K = n steps ahead of each, A actions; m ≤ n steps count.
+"""
+
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from sqn_rl import functional as F
+from sqn_rl.contracts import Temperature
 from sqn_rl.data import Batch
-from sqn_rl.errors import require
+from sqn_rl.errors import WiringError, require
 from sqn_rl.replay.ring import Ring
 
 
@@ -25,11 +32,111 @@ class OneStep:
     def gather(self, ring: Ring, place: Tensor) -> Batch:
         """The transitions at these places of the ring, ``[B]``."""
         return Batch(
-            observation=ring.observation[place],
-            action=ring.action[place],
-            reward=ring.reward[place],
-            next_observation=ring.next_observation(place),
-            terminated=ring.terminated[place],
-            discount=torch.full(place.shape, self.gamma, device=place.device),
+            observation=ring.observe(place),
+            action=ring.action.index_select(0, place),
+            reward=ring.reward.index_select(0, place),
+            next_observation=ring.observe_next(place),
+            terminated=ring.terminated.index_select(0, place),
+            discount=ring.reward.new_full(place.shape, self.gamma),
             place=place,
         )
+
+    def steps(self, ring: Ring, place: Tensor) -> Tensor:
+        """The m = 1 of each, ``[B]`` → ``[B]`` int64."""
+        return torch.ones_like(place)
+
+
+class Policy(Protocol):
+    """An actor that has a policy."""
+
+    def log_policy(self, observation: Tensor) -> Tensor:
+        """The log π(·|s), ``[B, *S]`` → ``[B, A]``."""
+
+
+class NStep:
+    """``Σ_{k<m} γ^k r_{t+k}``, and the observation after m steps  (Sutton & Barto 2018, eq. 7.1).
+
+    m is n, or fewer: up to the first step that terminated or was truncated, the last before a cut, or the
+    newest that is stored. Thus the newest n - 1 rows bootstrap from the newest observation, until more come.
+
+    The return is not corrected for the older policies that played it. Nor does it have the entropies of the
+    steps between, which the soft value includes; ``soft`` adds them, ``Σ_{0<k<m} γ^k α H(π(·|s_{t+k}))``, of
+    the policy and the α of now.
+
+    Args:
+        gamma: γ, in [0, 1].
+        n: the most steps; with 1 they are those of :class:`OneStep`.
+        soft: add the entropy of the steps between.
+        actor: whose policy that is; only asked if soft.
+        temperature: whose α; only asked if soft.
+
+    Raises:
+        SettingError: γ or n is out of range.
+        WiringError: soft, without a temperature or with an actor that has no policy.
+    """
+
+    def __init__(
+        self,
+        *,
+        gamma: float,
+        n: int,
+        soft: bool,
+        actor: Policy | None = None,
+        temperature: Temperature | None = None,
+    ) -> None:
+        require(0 <= gamma <= 1, "gamma", gamma, "a number in [0, 1]")
+        require(type(n) is int and n >= 1, "n", n, "a whole number of steps, at least 1")
+        self.gamma, self.n, self._bonus = gamma, n, _EntropyBonus(actor, temperature) if soft else None
+
+    def gather(self, ring: Ring, place: Tensor) -> Batch:
+        """The transitions at these places of the ring, ``[B]``."""
+        place_BK, steps_B = self._ahead(ring, place)
+        reward_BK = ring.reward.take(place_BK)
+        if self._bonus:
+            reward_BK += self._bonus(ring, place_BK, steps_B)
+        reward, discount = F.n_step_return(reward_BK, steps_B, self.gamma)
+        end = place_BK.gather(-1, steps_B.unsqueeze(-1) - 1).squeeze(-1)
+        return Batch(
+            observation=ring.observe(place),
+            action=ring.action.index_select(0, place),
+            reward=reward,
+            next_observation=ring.observe_next(end),
+            terminated=ring.terminated.index_select(0, end),
+            discount=discount,
+            place=place,
+        )
+
+    def steps(self, ring: Ring, place: Tensor) -> Tensor:
+        """The m of each, ``[B]`` → ``[B]`` int64."""
+        return self._ahead(ring, place)[1]
+
+    def _ahead(self, ring: Ring, place: Tensor) -> tuple[Tensor, Tensor]:
+        """The places of the next n rows, ``[B, K]``, and how many of them count, m."""
+        place_BK = ring.ahead(place, self.n)
+        last_BK = ring.terminated.take(place_BK) | ring.truncated.take(place_BK) | ring.is_last(place_BK)
+        return place_BK, F.steps_to_last(last_BK)
+
+
+class _EntropyBonus:
+    """What the soft value adds to the rewards of the steps between the first and the last."""
+
+    def __init__(self, actor: Policy | None, temperature: Temperature | None) -> None:
+        if temperature is None:
+            raise WiringError("returns", "returns: soft needs a temperature: α weighs the entropy it adds")
+        if actor is None or not hasattr(actor, "log_policy"):
+            found = "none" if actor is None else type(actor).__name__
+            raise WiringError(
+                "returns", f"returns: soft needs an actor with a policy, log_policy(observation); got {found}"
+            )
+        self.actor, self.temperature = actor, temperature
+
+    @torch.no_grad()
+    def __call__(self, ring: Ring, place_BK: Tensor, steps_B: Tensor) -> Tensor:
+        """α H(π(·|s_{t+k})) where 0 < k < m, else 0, ``[B, K]``."""
+        k_K = torch.arange(place_BK.shape[1], device=place_BK.device)
+        between_BK = (k_K > 0) & (k_K < steps_B.unsqueeze(-1))
+        bonus_BK = ring.reward.new_zeros(place_BK.shape)
+        if between_BK.any():
+            entropy = F.entropy(self.actor.log_policy(ring.observe(place_BK[between_BK])))
+            bonus_BK[between_BK] = (self.temperature.alpha * entropy).to(bonus_BK.dtype)
+        return bonus_BK

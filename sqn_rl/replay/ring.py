@@ -1,11 +1,13 @@
-"""The store of all replays: a ring of environment steps in which each observation lies once.
+"""The store of all replays: a ring of environment steps in which each frame lies once.
 
 Row ``t`` holds what N environments did at one step. A transition's next observation is the observation of the
-row after it, except where the game ended: there the true final observation lies aside, behind the last row,
-so that a reset observation is never anybody's successor. The row after the newest transition holds the
-observation it led to, and no transition.
+row after it, except where the game ended: there the true final observation lies aside, behind the last row, so
+that a reset observation is never anybody's successor. The row after the newest transition holds the observation
+it led to, and no transition. Of observations that are stacks of the last k frames only the newest
+frame is stored; the others are those of the k - 1 rows before, which stay after their transitions are gone.
 
-Legend: L rows, N environments; *place* ``k = row · N + environment`` numbers the transitions of the ring.
+Legend: N environments, B transitions; *place* ``row · N + environment`` numbers what the ring stores; ``*S``
+is the shape of an observation, ``*F`` that of a frame: ``*S`` itself, or with stacks ``*S = [k, *F]``.
 """
 
 import math
@@ -18,8 +20,8 @@ from sqn_rl.data import Step
 from sqn_rl.errors import SettingError, require
 from sqn_rl.memory import available_bytes
 
-ROW_BYTES = 8 + 4 + 1 + 1 + 8
-"""Action, reward, terminated, truncated, and where the next observation lies."""
+ROW_BYTES = 8 + 4 + 1 + 1 + 8 + 1
+"""Action, reward, terminated, truncated, where the next observation lies, how many frames came before."""
 
 
 class Ring:
@@ -30,12 +32,20 @@ class Ring:
         num_envs: N.
         observation_shape: S.
         observation_dtype: how observations are stored.
+        frame_stack: k; above 1 an observation is ``[k, *F]``, the last k frames, oldest first, those from
+            before the episode zero. An episode begins at the first step, after one that ended, and after a
+            cut, but not after a lost life.
         device: where.
 
     Raises:
         SettingError: the capacity has no room for one step of every environment, or the memory none for the
-            capacity.
+            capacity; or an observation is not ``frame_stack`` frames.
     """
+
+    newest: slice
+    """The places of the row that was appended last."""
+    retired: slice
+    """The places of the row that then ceased to hold transitions; empty while the ring fills."""
 
     def __init__(
         self,
@@ -44,26 +54,42 @@ class Ring:
         num_envs: int,
         observation_shape: Sequence[int],
         observation_dtype: torch.dtype,
+        frame_stack: int,
         device: torch.device | str,
     ) -> None:
         require(
             capacity >= num_envs, "capacity", capacity, f"at least {num_envs}, one step of every environment"
         )
-        _require_memory(capacity, math.prod(observation_shape) * observation_dtype.itemsize)
-        self.num_envs, self.rows = num_envs, capacity // num_envs + 1
-        places = self.rows * num_envs
-        aside = places // 8 + 64
-        self.observation = torch.zeros(
-            places + aside, *observation_shape, dtype=observation_dtype, device=device
-        )
+        if frame_stack > 1 and observation_shape[0] != frame_stack:
+            expected = f"{observation_shape[0]}, the first size of an observation {list(observation_shape)}"
+            raise SettingError("frame_stack", frame_stack, expected)
+        frame_shape = tuple(observation_shape[1:] if frame_stack > 1 else observation_shape)
+        self.num_envs, self.frame_stack = num_envs, frame_stack
+        self.observation_shape, self.observation_dtype = tuple(observation_shape), observation_dtype
+        self._window = capacity // num_envs
+        self._rows = self._window + frame_stack
+        self.places = places = self._rows * num_envs
+        _require_memory(capacity, places, math.prod(frame_shape) * observation_dtype.itemsize + ROW_BYTES)
         self.action = torch.zeros(places, dtype=torch.int64, device=device)
         self.reward = torch.zeros(places, dtype=torch.float32, device=device)
         self.terminated = torch.zeros(places, dtype=torch.bool, device=device)
         self.truncated = torch.zeros(places, dtype=torch.bool, device=device)
         self.following = self._next_row(torch.arange(places, device=device))
-        self._free = list(range(len(self.observation) - 1, places - 1, -1))
+        # empty: what was never written takes no memory, and is never read; behind the rows come a frame that stays
+        # zero, and room for the finals of games of 8 steps or more; the finals of shorter games overflow it
+        self._frames = torch.empty(
+            places + 1 + places // 8, *frame_shape, dtype=observation_dtype, device=device
+        )
+        self._frames[places] = 0
+        self._overflow = self._frames[:0].clone()
+        self._free: list[int] = []
+        self._aside_end = places + 1  # beyond it nothing ever lay aside
+        self._back = torch.arange(frame_stack - 1, -1, -1, device=device)
+        self._before = torch.zeros(places, dtype=torch.uint8, device=device)
+        self._age = torch.zeros(num_envs, dtype=torch.uint8, device=device)
         self._head = 0
         self._steps = 0
+        self.newest = self.retired = slice(0, 0)
 
     def __len__(self) -> int:
         """The number of transitions."""
@@ -71,64 +97,121 @@ class Ring:
 
     def append(self, observation: Tensor, action: Tensor, step: Step) -> None:
         """Store what N environments did at one step: ``[N, *S]``, ``[N]``, and their answer."""
-        row = self._places(self._head)
-        self.observation[row] = observation
+        full = self._steps == self._window
+        self.retired = self._row(self._head - self._window) if full else slice(0, 0)
+        self._drop_finals(self.retired)
+        self.newest = row = self._row(self._head)
+        self._frames[row] = self._newest_frame(observation)
         self.action[row] = action
         self.reward[row] = step.reward
         self.terminated[row] = step.terminated
         self.truncated[row] = step.truncated
-        self._head = (self._head + 1) % self.rows
-        self._steps = min(self._steps + 1, self.rows - 1)
-        following = self._places(self._head)
-        self._drop_finals(following)
-        self.observation[following] = step.next_observation
+        self._head = (self._head + 1) % self._rows
+        self._steps += not full
+        self._frames[self._row(self._head)] = self._newest_frame(step.next_observation)
+        if self.frame_stack > 1:
+            self._before[row] = self._age
+            self._age.add_(1).clamp_(max=self.frame_stack - 1)
         if step.ended.any():
-            self._keep_finals(row.start + step.ended.nonzero().squeeze(-1))
+            ended = step.ended.nonzero().squeeze(-1).to(self.following.device)
+            self._keep_finals(row.start + ended)
+            self._age[ended] = 0
 
-    def cut(self) -> None:
-        """Experience starts anew: what is appended next does not follow from what was appended last."""
-        if self._steps:
-            newest = self._places((self._head - 1) % self.rows)
-            place = torch.arange(newest.start, newest.stop, device=self.following.device)
-            self._keep_finals(place[self.following[place] < len(self.action)])
+    def cut(self, environments: Tensor | None = None) -> None:
+        """Experience starts anew: what is appended next does not follow from what was appended last.
+
+        Args:
+            environments: which, ``[*]`` int64; None: all.
+        """
+        which = slice(None) if environments is None else environments
+        place = torch.arange(self.newest.start, self.newest.stop, device=self.following.device)[which]
+        self._keep_finals(place[self.following[place] < self.places])
+        self._age[which] = 0
 
     def place(self, age_rank: Tensor) -> Tensor:
         """The places of transitions counted from the oldest, ``[B]`` in [0, len) → ``[B]``."""
         oldest = (self._head - self._steps) * self.num_envs
-        return (oldest + age_rank) % len(self.action)
+        return (oldest + age_rank) % self.places
 
-    def next_observation(self, place: Tensor) -> Tensor:
+    def observe(self, place: Tensor) -> Tensor:
+        """The observation of each transition, ``[B]`` → ``[B, *S]``."""
+        if self.frame_stack == 1:
+            return self._frames.index_select(0, place)
+        return self._frames.index_select(0, self._stack(place).flatten()).view(-1, *self.observation_shape)
+
+    def observe_next(self, place: Tensor) -> Tensor:
         """The true successor of each transition, ``[B]`` → ``[B, *S]``."""
-        return self.observation[self.following[place]]
+        index = self.following.index_select(0, place)
+        if self.frame_stack == 1:
+            return self._read(index)
+        index = torch.cat([self._stack(place)[:, 1:], index.unsqueeze(-1)], dim=-1)
+        return self._read(index.flatten()).view(-1, *self.observation_shape)
 
-    def _places(self, row: int) -> slice:
-        return slice(row * self.num_envs, (row + 1) * self.num_envs)
+    def ahead(self, place: Tensor, steps: int) -> Tensor:
+        """Each place and those of its environment in the rows after it, ``[B]`` → ``[B, steps]``."""
+        rows = torch.arange(0, steps * self.num_envs, self.num_envs, device=place.device)
+        return (place.unsqueeze(-1) + rows) % self.places
+
+    def is_last(self, place: Tensor) -> Tensor:
+        """Whether no transition follows: an ended game, a cut, or the newest row. ``[*]`` → ``[*]`` bool."""
+        newest = (place >= self.newest.start) & (place < self.newest.stop)
+        return newest | (self.following.take(place) > self.places)
+
+    def _row(self, row: int) -> slice:
+        first = row % self._rows * self.num_envs
+        return slice(first, first + self.num_envs)
 
     def _next_row(self, place: Tensor) -> Tensor:
-        return (place + self.num_envs) % len(self.action)
+        return (place + self.num_envs) % self.places
+
+    def _newest_frame(self, observation: Tensor) -> Tensor:
+        return observation if self.frame_stack == 1 else observation[:, -1]
+
+    def _read(self, index: Tensor) -> Tensor:
+        """The frames that lie there, in the ring or aside, ``[M]`` → ``[M, *F]``."""
+        room = len(self._frames)
+        if self._aside_end <= room or index.max().item() < room:
+            return self._frames.index_select(0, index)
+        frames = self._frames.index_select(0, index.clamp(max=room - 1))
+        over = (index >= room).nonzero().squeeze(-1)
+        return frames.index_copy_(0, over, self._overflow.index_select(0, index[over] - room))
+
+    def _stack(self, place: Tensor) -> Tensor:
+        """Where the frames of an observation lie, oldest first, ``[B]`` → ``[B, k]``."""
+        frames = (place.unsqueeze(-1) - self.num_envs * self._back) % self.places
+        missing = self._before[place].unsqueeze(-1) < self._back
+        return frames.masked_fill_(missing, self.places)
 
     def _keep_finals(self, place: Tensor) -> None:
         """Copy the successors of these transitions aside, before reset observations take their row."""
-        while len(self._free) < len(place):
-            used = len(self.observation)
-            self.observation = torch.cat([self.observation, torch.zeros_like(self.observation[: used // 2])])
-            self._free.extend(range(len(self.observation) - 1, used - 1, -1))
-        aside = place.new_tensor([self._free.pop() for _ in range(len(place))])
-        self.observation[aside] = self.next_observation(place)
+        if (more := len(place) - len(self._free)) > 0:
+            self._free.extend(range(self._aside_end, self._aside_end + more))
+            self._aside_end += more
+        aside, room = place.new_tensor([self._free.pop() for _ in range(len(place))]), len(self._frames)
+        finals, over = self._frames.index_select(0, self.following[place]), aside >= room
+        self._frames[aside[~over]] = finals[~over]
+        if (needed := self._aside_end - room) > len(self._overflow):
+            grown = self._overflow.new_empty(2 * needed, *finals.shape[1:])
+            grown[: len(self._overflow)] = self._overflow
+            self._overflow = grown
+        self._overflow[aside[over] - room] = finals[over]
         self.following[place] = aside
 
     def _drop_finals(self, row: slice) -> None:
         following = self.following[row]
-        if (aside := following >= len(self.action)).any():
+        aside = following > self.places
+        if aside.any():
             self._free.extend(following[aside].tolist())
             place = torch.arange(row.start, row.stop, device=following.device)
             self.following[row] = self._next_row(place)
 
 
-def _require_memory(capacity: int, observation_bytes: int) -> None:
-    each, free = observation_bytes + ROW_BYTES, available_bytes()
-    if free is not None and capacity * each > free:
+def _require_memory(capacity: int, places: int, place_bytes: int) -> None:
+    """Refuse what does not fit once it is full; the final observations of games that end come on top."""
+    free = available_bytes()
+    if free is not None and places * place_bytes > free:
+        fits = max(free // place_bytes - (places - capacity), 0)
         expected = (
-            f"at most {free // each:,}: a transition takes {each:,} bytes, and {free / 1e9:.1f} GB are free"
+            f"at most {fits:,}: a transition takes {place_bytes:,} bytes, and {free / 1e9:.1f} GB are free"
         )
         raise SettingError("capacity", capacity, expected)

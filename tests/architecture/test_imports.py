@@ -10,6 +10,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "sqn_rl"
 
 LAYERS = """
 errors functional data memory
+distributions noise
 contracts
 nets actors losses targets replay envs
 agent

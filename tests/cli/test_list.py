@@ -24,8 +24,8 @@ def test_everything_is_listed_with_its_description(capsys: pytest.CaptureFixture
 def test_a_slot_is_listed_with_arguments_and_what_they_come_to(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["target_update"]) == 0
     periodic, polyak = capsys.readouterr().out.splitlines()
-    assert periodic.endswith("  every=500")
-    assert polyak.endswith("  tau=${tau} (0.05)")
+    assert periodic.endswith("  every=500  works with everything")
+    assert polyak.endswith("  tau=${tau} (0.05)  works with everything")
 
 
 def test_an_unknown_slot(capsys: pytest.CaptureFixture[str]) -> None:
@@ -42,7 +42,7 @@ def test_a_users_tree_is_listed_and_its_broken_file_said_to_be(
     (folder / "worse.yaml").write_text("# Worse.\nwidth: [\n")
     assert main(["head", "--config-dir", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert "head=mine  Mine.  width=3" in lines
+    assert "head=mine  Mine.  width=3  works with everything" in lines
     assert any(line.startswith("head=worse  broken: ") for line in lines)
 
 

@@ -101,6 +101,10 @@ def test_sampled_is_the_smaller_twin_at_the_action_drawn() -> None:
     assert_close(F.sampled(q_NBA.flip(-1), certain_BA.log()), [0, 0, 2])
 
 
+def test_of_action_is_the_smaller_twin_at_that_action() -> None:
+    assert_close(F.of_action(TWINS.expand(2, 3, 3), torch.tensor([2, 0, 1])), [0, 2, 0])
+
+
 def test_sampled_draws_from_the_policy_with_its_own_generator() -> None:
     n = 40_000
     everywhere_BA, q_NBA = PI.log().expand(n, 3), tensor([[1, 2, 4]]).expand(1, n, 3)
@@ -131,9 +135,9 @@ def test_td_error_reads_the_action_taken_in_every_network() -> None:
 
 
 def test_td_loss_is_the_sum_over_networks_of_the_mean_over_the_batch() -> None:
-    error_NB = tensor([1, -2], [3, 0])
-    assert_close(F.td_loss(error_NB), 7)  # (1 + 4)/2 + (9 + 0)/2
-    assert_close(F.td_loss(error_NB, tensor(1, 0.5)), 6)  # (1 + 4/2)/2 + 9/2
+    loss_NB = tensor([1, 4], [9, 0])
+    assert_close(F.td_loss(loss_NB), 7)  # (1 + 4)/2 + (9 + 0)/2
+    assert_close(F.td_loss(loss_NB, tensor(1, 0.5)), 6)  # (1 + 4/2)/2 + 9/2
 
 
 def test_temperature_loss_and_its_step() -> None:

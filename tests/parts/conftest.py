@@ -57,6 +57,7 @@ def _agent(env: BatchedEnv, *, seed: int = 0) -> Agent:
         num_envs=env.num_envs,
         observation_shape=env.observation_shape,
         observation_dtype=env.observation_dtype,
+        frame_stack=env.frame_stack,
         returns=OneStep(gamma=0.99),
         seed=seed,
         device="cpu",

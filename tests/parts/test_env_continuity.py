@@ -13,11 +13,14 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from ale_py.env import AtariEnv
+from ale_py import ALEInterface, roms
+from ale_py.env import AtariEnv as AleEnv
 from gymnasium import spaces
+from tensordict import TensorDict
 from torchrl.envs.utils import check_env_specs
 
 from sqn_rl.data import Step
+from sqn_rl.envs.atari import AtariEnv
 from sqn_rl.envs.atari_ram import AtariRamEnv
 from sqn_rl.envs.base import BatchedEnv
 from sqn_rl.envs.gym import GymEnv
@@ -85,6 +88,61 @@ class Case:
         return [Game(self, seed) for seed in seeds]
 
 
+class Screens:
+    """What ale-py's vector environment shows of a game, from a single console and by hand."""
+
+    action_space = spaces.Discrete(18)
+
+    def __init__(self, *, game: str, frame_skip: int, frame_stack: int, **settings: Any) -> None:
+        assert (settings["noop_max"], settings["fire_reset"]) == (0, False)
+        self.console, self.rom = ALEInterface(), roms.get_rom_path(game)
+        self.console.setFloat("repeat_action_probability", settings["sticky_actions"])
+        self.frame_skip, self.max_frames = frame_skip, settings["max_frames"] or np.inf
+        self.stack = np.zeros((frame_stack, 84, 84), np.uint8)
+        self.observation_space = spaces.Box(0, 255, self.stack.shape, np.uint8)
+
+    def _show(self) -> np.ndarray:
+        """Put the brighter of the last two screens on the stack, shrunk first in width, then in height."""
+        self.screens[0] = np.maximum(*self.screens)
+        image = shrink(shrink(self.screens[0].T.astype(np.float32)).T)
+        self.stack = np.concatenate([self.stack[1:], np.rint(image).astype(np.uint8)[None]])
+        return self.stack
+
+    def reset(self, *, seed: int | None) -> tuple[np.ndarray, dict]:
+        if seed is not None:
+            self.console.setInt("random_seed", seed % 2**31)
+            self.console.loadROM(self.rom)
+        self.console.reset_game()
+        self.frames, self.stack = 0, np.zeros_like(self.stack)
+        screen = self.console.getScreenGrayscale()
+        self.screens = [screen, np.zeros_like(screen)]
+        return self._show(), {"lives": self.console.lives()}
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
+        score, held = 0, self.console.getMinimalActionSet()[action]
+        for left in reversed(range(self.frame_skip)):
+            score += self.console.act(held)
+            if self.console.game_over():
+                break  # before the screen is read: the last one of a game is an old one
+            if left < 2:
+                self.screens[left] = self.console.getScreenGrayscale()
+        self.frames += self.frame_skip
+        over, late = self.console.game_over(), self.frames >= self.max_frames
+        return self._show(), score, over, late, {"lives": self.console.lives()}
+
+
+def shrink(image: np.ndarray, rows: int = 84) -> np.ndarray:
+    """Scale to so many rows: each the mean of the area it covers, in the order in which OpenCV adds."""
+    scale = len(image) / rows
+    total = np.zeros((rows, image.shape[1]), np.float32)
+    for tap in range(int(scale) + 2):
+        at = np.floor(np.arange(rows) * scale).astype(int) + tap
+        covered = np.minimum(at + 1, np.arange(1, rows + 1) * scale) - np.maximum(at, np.arange(rows) * scale)
+        weight = np.where(covered > 1e-3, covered / scale, 0).astype(np.float32)
+        total += weight[:, None] * image[np.minimum(at, len(image) - 1)]
+    return total
+
+
 class Game:
     """A plain game, stepped alone: the reference for one row."""
 
@@ -92,8 +150,10 @@ class Game:
         settings = case.settings
         if case.kind is GymEnv:
             self.game = gymnasium.make(settings["id"], disable_env_checker=True, **settings.get("kwargs", {}))
+        elif case.kind is AtariEnv:
+            self.game = Screens(**settings)
         else:
-            self.game = AtariEnv(
+            self.game = AleEnv(
                 settings["game"],
                 obs_type="ram",
                 frameskip=settings["frame_skip"],
@@ -105,7 +165,9 @@ class Game:
 
     def _observation(self, observation: Any) -> torch.Tensor:
         flat = torch.as_tensor(spaces.flatten(self.game.observation_space, observation))
-        return flat if flat.dtype == torch.uint8 else flat.float()
+        if flat.dtype == torch.uint8:
+            return flat.reshape(getattr(self.game, "stack", flat).shape)
+        return flat.float()
 
     def reset(self) -> torch.Tensor:
         observation, info = self.game.reset(seed=self.seed)
@@ -142,6 +204,12 @@ def atari(game: str, steps: int, happens: set[str], **settings: Any) -> Case:
     return Case(AtariRamEnv, {"game": game, **usual, **settings}, steps, happens)
 
 
+def screens(game: str, steps: int, happens: set[str], **settings: Any) -> Case:
+    usual = atari(game, steps, happens, clip_reward=True, life_loss=True).settings
+    more = {"frame_stack": 4, "noop_max": 0, "fire_reset": False, "threads": 2}
+    return Case(AtariEnv, {**usual, **more, **settings}, steps, happens)
+
+
 CASES = {
     "cartpole": Case(GymEnv, {"id": "CartPole-v1"}, 150, {"terminated"}),
     "cartpole, time limit": Case(GymEnv, {"id": "CartPole-v1", "kwargs": {"max_episode_steps": 15}}, 150),
@@ -160,6 +228,11 @@ CASES = {
         clip_reward=True,
         life_loss=True,
         max_frames=900,
+    ),
+    "pong, screen": screens("pong", 50, {"truncated", "scored"}, max_frames=300),
+    "breakout, screen": screens("breakout", 150, {"terminated", "lost a life", "scored"}),
+    "qbert, screen": screens(
+        "qbert", 100, {"truncated", "lost a life", "clipped"}, max_frames=700, frame_stack=2
     ),
 }
 
@@ -272,3 +345,39 @@ def test_torchrl_reset_after_a_lost_life_goes_on_unless_all_is_reset() -> None:
     lose_a_life()
     state = env.reset()
     assert torch.equal(state["observation"][0], game.reset())
+
+
+@pytest.mark.parametrize("name", ["cartpole", "pong", "pong, screen"])
+def test_torchrl_resets_the_rows_that_it_is_told_to(name: str) -> None:
+    env, games = CASES[name].env(), CASES[name].games()
+    env.reset()
+    [game.reset() for game in games]
+
+    def play() -> TensorDict:
+        state = env.step(TensorDict({"action": torch.ones(N, dtype=torch.int64)}, [N]))
+        [game.step(1) for game in games]
+        return env.step_mdp(state)
+
+    play()
+    state = play().set("_reset", torch.tensor([[False], [True]]))
+    before = state["observation"][0].clone()
+    state = env.reset(state)
+    assert torch.equal(state["observation"], torch.stack([before, games[1].reset()]))
+    ahead, behind = (game.step(1).next_observation for game in games)
+    state = env.step(TensorDict({"action": torch.ones(N, dtype=torch.int64)}, [N]))
+    assert torch.equal(state["next", "observation"], torch.stack([ahead, behind]))
+
+
+@pytest.mark.parametrize("name", ["cartpole, time limit", "qbert, screen"])
+def test_torchrl_rollouts_skip_no_game(name: str) -> None:
+    """What ``advance`` has started anew a full reset does not start once more."""
+    env, games = CASES[name].env(1), CASES[name].games(1)
+    first = games[0].reset()
+    for _ in range(3):
+        rollout = env.rollout(200, set_truncated=False)
+        assert rollout["next", "done"][0, -1]
+        assert torch.equal(rollout["observation"][0, 0], first)
+        rows = [games[0].step(action) for action in rollout["action"][0].tolist()]
+        first = rows[-1].observation
+        if not rows[-1].ended:  # a lost life: the full reset does end the game
+            first = games[0].reset()

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 from tensordict import TensorDict
-from torch import Tensor, nn
+from torch import nn
 
-from sqn_rl import MLP, Dense, DuelingHead, SettingError, WiringError
+from sqn_rl import MLP, Dense, DuelingHead, SettingError
 
 B, IN, OUT, N = 6, 4, 3, 2
 
@@ -70,19 +70,6 @@ def test_mlp_refuses_what_is_no_width(hidden: list) -> None:
         MLP(hidden=hidden, observation_shape=(IN,), layer=layer)
 
 
-# --- DuelingHead -------------------------------------------------------------------------------------------
-
-
-def test_dueling_value_is_the_mean_of_q_so_that_advantages_sum_to_zero() -> None:
-    head = DuelingHead(in_features=IN, n_actions=OUT, layer=lambda i, o: Dense(i, o, members=N))
-    features_NBF = torch.randn(N, B, IN)
-    q_NBA, value_NB1 = head(features_NBF), head.value(features_NBF)
-    assert q_NBA.shape == (N, B, OUT)
-    torch.testing.assert_close(q_NBA.mean(-1, keepdim=True), value_NB1)
-    shifted_NBA = head.advantage(features_NBF) - head.advantage(features_NBF)[..., :1]  # differences decide
-    torch.testing.assert_close(q_NBA - q_NBA[..., :1], shifted_NBA)
-
-
 # --- QNet --------------------------------------------------------------------------------------------------
 
 
@@ -129,23 +116,6 @@ def test_twins_begin_differently_and_single_is_one(make_q_net) -> None:
 def test_without_hidden_layers_the_head_sees_the_observation(make_q_net, shared: bool) -> None:
     q_net, x = make_q_net(hidden=(), shared_encoder=shared), torch.randn(B, 4)
     torch.testing.assert_close(q_net.values(x)[1], x @ q_net.head.q.weight[1] + q_net.head.q.bias[1])
-
-
-class LinearForAll(nn.Module):
-    """A head as a user might write it, which forgets ``layer``."""
-
-    def __init__(self, *, in_features: int, n_actions: int, layer: object) -> None:
-        super().__init__()
-        self.q = nn.Linear(in_features, n_actions)
-
-    def forward(self, features: Tensor) -> Tensor:
-        return self.q(features)
-
-
-def test_a_head_that_twins_would_share_is_refused(make_q_net) -> None:
-    with pytest.raises(WiringError, match=r"LinearForAll\.q was not made by `layer`") as refusal:
-        make_q_net(head=LinearForAll)
-    assert refusal.value.consumer == "head"
 
 
 @pytest.mark.parametrize("members", [0, -1, 1.5], ids=str)

@@ -229,7 +229,7 @@ def test_a_loss_that_is_no_number_stops_before_it_does_harm(
     agent = make_agent(env)
     train(agent, env, make_plan(steps=100, warmup_steps=20))
     before = {name: tensor.clone() for name, tensor in agent.loss.state_dict().items()}
-    batch = agent.replay.sample(8)
+    batch = agent.replay.draw(8)
     with pytest.raises(NumericsError, match="loss_q"):
         agent.update(batch._replace(reward=torch.full_like(batch.reward, bad)))
     for name, tensor in agent.loss.state_dict().items():
@@ -241,7 +241,7 @@ def test_one_update_moves_networks_temperature_and_targets(make_agent: Callable[
     agent = make_agent(env)
     train(agent, env, make_plan(steps=40, warmup_steps=40))
     before = {name: tensor.clone() for name, tensor in agent.loss.state_dict().items()}
-    agent.update(agent.replay.sample(32))
+    agent.update(agent.replay.draw(32))
     after = agent.loss.state_dict()
     for name in before:
         assert not torch.equal(after[name], before[name]), name

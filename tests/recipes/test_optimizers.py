@@ -22,10 +22,10 @@ def test_it_moves_everything_that_is_learned(name: str, alpha_lr: str) -> None:
     for _ in range(8):
         action = torch.zeros(1, dtype=torch.int64)
         step = parts["env"].advance(action)
-        agent.replay.extend(observation, action, step)
+        agent.replay.store(observation, action, step)
         observation = step.observation
     for _ in range(3):
-        agent.update(agent.replay.sample(8))
+        agent.update(agent.replay.draw(8))
     for old, new in zip(before, learned, strict=True):
         assert new.isfinite().all()
         assert not torch.equal(old, new)

@@ -1,0 +1,153 @@
+"""What all actors share: a network that scores actions, noise that is theirs alone, and TorchRL's side."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import torch
+from tensordict import TensorDictBase
+from tensordict.nn import TensorDictModuleBase, dispatch
+from torch import Tensor, nn
+from torchrl.envs.utils import ExplorationType, exploration_type
+
+from sqn_rl import functional as F
+from sqn_rl.contracts import QNetwork
+from sqn_rl.errors import require_one_of
+from sqn_rl.noise import Noise, sharing
+
+GREEDY = (ExplorationType.DETERMINISTIC, ExplorationType.MODE, ExplorationType.MEAN)
+
+POLICIES: dict[str, Callable[[Tensor], Tensor]] = {
+    "q1": lambda q_NBA: q_NBA[0],
+    "min": lambda q_NBA: q_NBA.amin(0),
+}
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def own_view(network: Network) -> Network:
+    """The network with noise of its own, or, where it has no noisy layers, itself."""
+    return sharing(network) if Noise(network).layers else network
+
+
+class NetworkActor(TensorDictModuleBase, ABC):
+    """Acts by a network that scores actions; abstract: an actor says how it draws an action from the scores.
+
+    Noisy layers get a new noise for every action that is not greedy; greedy actions, and the policy as others
+    ask for it, are those of the mean weights. So nothing is left behind but the state of the generator.
+
+    As a TensorDict module it reads the observation and writes ``action`` (``[*]`` int64) and, where it has a
+    policy, ``log_prob`` (``[*]``, log π of that action) and ``entropy`` (``[*]``, nats). It is greedy only
+    where TorchRL's exploration type is deterministic, mode or mean.
+
+    Args:
+        network: scores actions; its noise is this actor's alone.
+        in_keys: the observation's key.
+        observation_shape: S.
+        seed: of the actor's own generator.
+    """
+
+    def __init__(
+        self, *, network: nn.Module, in_keys: Sequence[str], observation_shape: Sequence[int], seed: int
+    ) -> None:
+        super().__init__()
+        self.in_keys, self.out_keys = list(in_keys), ["action"]
+        self.observation_shape = tuple(observation_shape)
+        self._noise = Noise(network)
+        device = next(network.parameters()).device
+        self.generator = torch.Generator(device=device).manual_seed(seed)
+
+    # --- what an actor says ---------------------------------------------------------------------------------
+
+    @abstractmethod
+    def scores(self, observation: Tensor) -> Tensor:
+        """The network's score of every action, with the noise that it has. ``[B, *S]`` → ``[B, A]``."""
+
+    @abstractmethod
+    def sample(self, score_BA: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw an action for each state. ``[B, A]`` → ``[B]`` int64."""
+
+    def policy_of(self, score_BA: Tensor) -> Tensor | None:
+        """The log π(·|s), ``[B, A]``; None where the actor has no such policy."""
+        return None
+
+    # --- and what follows from it ---------------------------------------------------------------------------
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.generator.device
+
+    def mean_scores(self, observation: Tensor) -> Tensor:
+        """The scores of the mean weights. ``[B, *S]`` → ``[B, A]``."""
+        for layer in self._noise.layers:
+            layer.set_noise(None)
+        return self.scores(observation.to(self.device))
+
+    @torch.no_grad()
+    def act(
+        self, observation: Tensor, *, greedy: bool = False, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Choose an action for each observation. ``[B, *S]`` → ``[B]`` int64.
+
+        Args:
+            observation: ``[B, *S]``.
+            greedy: take the best action of the mean weights.
+            generator: draw from this one instead of the actor's own.
+        """
+        return self._choose(observation, greedy, generator or self.generator)[0]
+
+    @dispatch(auto_batch_size=False)
+    @torch.no_grad()
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """Write the action and, where there is a policy, its log-probability and the entropy."""
+        observation = tensordict.get(self.in_keys[0])
+        lead = observation.shape[: observation.dim() - len(self.observation_shape)]
+        flat = observation.reshape(-1, *self.observation_shape)
+        action_B, score_BA = self._choose(flat, exploration_type() in GREEDY, self.generator)
+        values = [action_B]
+        if (log_pi_BA := self.policy_of(score_BA)) is not None:
+            values += [log_pi_BA.gather(-1, action_B.unsqueeze(-1)).squeeze(-1), F.entropy(log_pi_BA)]
+        for key, value_B in zip(self.out_keys, values, strict=True):
+            tensordict.set(key, value_B.reshape(lead))
+        return tensordict
+
+    def _choose(self, observation: Tensor, greedy: bool, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The actions, and the scores that they were chosen by."""
+        if greedy:
+            score_BA = self.mean_scores(observation)
+            return score_BA.argmax(-1), score_BA
+        self._noise.redraw(generator)
+        score_BA = self.scores(observation.to(self.device))
+        return self.sample(score_BA, generator), score_BA
+
+
+class ValueActor(NetworkActor):
+    """Acts by a Q-network's values; abstract.
+
+    Args:
+        q_net: a Q-network with ``values(observation) -> [N, B, A]``; where it has noisy layers the actor's
+            ``q_net`` is a view of it with noise of its own.
+        policy: whose values: ``q1`` or ``min`` (the minimum over the networks).
+        seed: of the actor's own generator.
+
+    Raises:
+        SettingError: unknown ``policy``.
+    """
+
+    def __init__(self, *, q_net: QNetwork, policy: str, seed: int) -> None:
+        require_one_of(POLICIES, "policy", policy)
+        assert isinstance(q_net, nn.Module)
+        view, shape = own_view(q_net), q_net.observation_shape
+        super().__init__(network=view, in_keys=q_net.in_keys, observation_shape=shape, seed=seed)
+        self.q_net, self.policy = view, policy
+
+    def scores(self, observation: Tensor) -> Tensor:
+        """The action values of ``policy``, reward units. ``[B, *S]`` → ``[B, A]``."""
+        return POLICIES[self.policy](self.q_net.values(observation))
+
+
+def draw_from(logit_BA: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw a ~ softmax(logits), by the Gumbel-max trick. ``[B, A]`` → ``[B]`` int64."""
+    exponential_BA = torch.empty_like(logit_BA).exponential_(generator=generator)
+    return (logit_BA - exponential_BA.log()).argmax(-1)

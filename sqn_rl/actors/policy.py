@@ -1,0 +1,65 @@
+"""The policy actor: a policy network of its own, as in actor-critic methods."""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from sqn_rl.actors.base import NetworkActor, draw_from, own_view
+from sqn_rl.contracts import QNetwork
+
+
+class PolicyActor(NetworkActor):
+    """Acts by ``a ~ π_φ(·|s) = softmax(logits_φ(s))``, or by the most probable action when greedy.
+
+    φ is an encoder and a last layer of its own, ``policy_net``, which a loss such as discrete SAC's
+    (Christodoulou 2019) trains through :meth:`log_policy`. Acting has noise of its own where there are noisy
+    layers, redrawn for every action that is not greedy; greedy ones are those of the mean weights. As a
+    TensorDict module it reads the Q-network's observation key and writes ``action`` (``[*]`` int64),
+    ``log_prob`` (``[*]``, log π_φ of that action) and ``entropy`` (``[*]``, nats). It samples unless
+    TorchRL's exploration type is deterministic, mode or mean.
+
+    Args:
+        q_net: whose observation key and shape are the policy's too.
+        encoder: makes the encoder from ``observation_shape`` and ``layer``; it must have ``out_features``.
+        layer: makes a layer from ``(in_features, out_features, members=)``.
+        n_actions: A.
+        seed: of the actor's own generator.
+    """
+
+    policy_net: nn.Sequential
+
+    def __init__(
+        self,
+        *,
+        q_net: QNetwork,
+        encoder: Callable[..., nn.Module],
+        layer: Callable[..., nn.Module],
+        n_actions: int,
+        seed: int,
+    ) -> None:
+        one, shape = partial(layer, members=1), q_net.observation_shape
+        features = encoder(observation_shape=shape, layer=one)
+        policy_net = nn.Sequential(features, one(features.out_features, n_actions))
+        acting = own_view(policy_net)
+        super().__init__(network=acting, in_keys=q_net.in_keys, observation_shape=shape, seed=seed)
+        self.policy_net, self.out_keys = policy_net, ["action", "log_prob", "entropy"]
+        if acting is not policy_net:  # else its weights would have two names
+            self.acting_net = acting
+
+    def scores(self, observation: Tensor) -> Tensor:
+        """The logits, with acting's noise. ``[B, *S]`` → ``[B, A]``."""
+        return getattr(self, "acting_net", self.policy_net)(observation)[0]
+
+    def sample(self, score_BA: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw a ~ softmax(logits). ``[B, A]`` → ``[B]`` int64."""
+        return draw_from(score_BA, generator)
+
+    def policy_of(self, score_BA: Tensor) -> Tensor:
+        """The log softmax(logits), ``[B, A]``."""
+        return score_BA.log_softmax(-1)
+
+    def log_policy(self, observation: Tensor) -> Tensor:
+        """The log π_φ(·|s) of ``policy_net``, with gradient. ``[B, *S]`` → ``[B, A]``."""
+        return self.policy_of(self.policy_net(observation.to(self.device))[0])

@@ -1,0 +1,69 @@
+"""What both views of an Atari game share: which games and settings there are, and the console."""
+
+import re
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from sqn_rl.errors import nearest, require
+
+NEEDED = "0.12.1"
+"""The first ale-py whose vector environment starts single games anew."""
+
+
+def _require_ale(found: str) -> None:
+    def parts(version: str) -> list[int]:
+        return [int(number) for number in re.findall(r"\d+", version)[:3]]
+
+    if parts(found) < parts(NEEDED):
+        mend = f"pip install 'ale-py>={NEEDED}'"
+        raise ImportError(f"Atari games need ale-py {NEEDED} or newer, and here is {found}: {mend}")
+
+
+try:
+    import ale_py
+    from ale_py import ALEInterface, LoggerMode, roms
+except ImportError:
+    _require_ale("none")
+    raise
+_require_ale(ale_py.__version__)
+
+
+def require_game(*, game: str, sticky_actions: float, frame_skip: int, max_frames: int | None) -> None:
+    """Refuse what ALE cannot play: loading it would end the process.
+
+    Raises:
+        SettingError: there is no such game, or a number is out of its range.
+    """
+    names = roms.get_all_rom_ids()
+    require(game in names, "game", game, f"a game of ale-py's, in snake_case{nearest(game, names)}")
+    playable = ALEInterface.isSupportedROM(roms.get_rom_path(game)) is not None
+    require(playable, "game", game, "a game whose rules ALE knows; of this one ale-py ships only the ROM")
+    require(0 <= sticky_actions < 1, "sticky_actions", sticky_actions, "a probability in [0, 1)")
+    require(whole(frame_skip, 1), "frame_skip", frame_skip, "a positive integer")
+    limited = max_frames is not None
+    require(not limited or whole(max_frames, 1), "max_frames", max_frames, "a positive integer or null")
+
+
+def whole(number: object, least: int) -> bool:
+    """Whether it is an integer of at least so much."""
+    return isinstance(number, int) and number >= least
+
+
+def console(game: str, *, seed: int, sticky_actions: float, max_frames: int | None) -> ALEInterface:
+    """A console with the game's ROM in it: 0.2 s, most of it ALE's start of the machine."""
+    ALEInterface.setLoggerMode(LoggerMode.Error)  # else each prints a banner
+    console = ALEInterface()
+    console.setFloat("repeat_action_probability", sticky_actions)
+    console.setInt("max_num_frames_per_episode", max_frames or 0)
+    _, word = np.random.SeedSequence(seed).generate_state(2)  # the word that AtariEnv takes
+    console.setInt("random_seed", int(word.astype(np.int32)))
+    console.loadROM(roms.get_rom_path(game))
+    return console
+
+
+@cache
+def actions(game: str) -> list[Any]:
+    """The actions that the game distinguishes, ALE's minimal set."""
+    return console(game, seed=0, sticky_actions=0.0, max_frames=None).getMinimalActionSet()

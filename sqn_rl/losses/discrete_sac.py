@@ -1,0 +1,73 @@
+"""Discrete soft actor-critic (Christodoulou 2019): the soft Q-network with a policy network of its own."""
+
+from functools import partial
+
+from torch import Tensor, nn
+
+from sqn_rl import functional as F
+from sqn_rl.contracts import QNetwork, Temperature
+from sqn_rl.distributions import Backup
+from sqn_rl.errors import WiringError, require_one_of
+from sqn_rl.losses.sqn import require_temperature
+from sqn_rl.losses.td import TDLoss
+from sqn_rl.noise import Noise
+
+
+class DiscreteSACLoss(TDLoss):
+    """SQN's losses with π_φ for π, and L_π = mean Σ_a π_φ (α log π_φ − min_i Q_i)  (arXiv 1910.07207, eq. 10-12).
+
+    See :class:`~sqn_rl.losses.td.TDLoss` for what it reads and writes as a TensorDict module.
+
+    Args:
+        q_net: the online networks; the target copies are made here.
+        actor: acts by a network ``policy_net`` and has ``log_policy(observation)`` with gradient.
+        temperature: α.
+        gamma: γ, the discount per environment step, in [0, 1].
+        backup: what the next state is worth; ``expected_min`` is discrete SAC's.
+        seed: of the loss's own generator.
+
+    Raises:
+        SettingError: a value is out of range or unknown.
+        WiringError: the actor has no policy network, or there is no temperature.
+    """
+
+    temperature: Temperature
+
+    def __init__(
+        self,
+        *,
+        q_net: QNetwork,
+        actor: nn.Module,
+        temperature: Temperature | None,
+        gamma: float,
+        backup: str,
+        seed: int,
+    ) -> None:
+        require_temperature(temperature, type(self).__name__)
+        super().__init__(q_net=q_net, temperature=temperature, gamma=gamma, seed=seed)
+        require_one_of(F.BACKUPS, "backup", backup)
+        if not isinstance(policy_net := getattr(actor, "policy_net", None), nn.Module):
+            given = f"loss: DiscreteSACLoss trains a policy network, and {type(actor).__name__} has none"
+            raise WiringError("loss", f"{given}; choose actor=policy")
+        self.policy_net, self._policy_of = policy_net, actor.log_policy
+        self._noises.append(Noise(policy_net))
+        draws = {"generator": self.generator} if backup == "sampled" else {}
+        self._backup = partial(F.BACKUPS[backup], **draws)
+
+    @property
+    def out_keys(self) -> list[str]:
+        """The keys of the returned TensorDict."""
+        return ["loss_policy", *super().out_keys]
+
+    def backup(self, target_q_NBA: Tensor, next_observation: Tensor) -> tuple[Backup, Tensor | float]:
+        """The chosen backup under π_φ at s', and its entropy bonus."""
+        log_pi_BA = self._policy_of(next_observation)
+        return partial(self._backup, log_pi_BA=log_pi_BA), self.temperature.alpha * F.entropy(log_pi_BA)
+
+    def log_policy(self, observation: Tensor, q_NBA: Tensor) -> Tensor:
+        """log π_φ(·|s), ``[B, A]``, with gradient."""
+        return self._policy_of(observation)
+
+    def policy_losses(self, log_pi_BA: Tensor, q_NBA: Tensor) -> dict[str, Tensor]:
+        """L_π."""
+        return {"loss_policy": F.policy_loss(log_pi_BA, q_NBA.amin(0), self.temperature.alpha)}

@@ -1,0 +1,80 @@
+"""Parts that are written for one network: one is made for each."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sqn_rl.errors import WiringError
+
+Make = Callable[..., nn.Module]
+
+
+def for_all(make: Make, layer: Make, members: int, *, features: bool) -> nn.Module:
+    """A part for all networks: itself, if ``layer`` made all its parameters; else one for each network.
+
+    Args:
+        make: makes the part from ``layer``.
+        layer: makes a layer from ``(in_features, out_features, members=)``; it says its ``members``.
+        members: N.
+        features: it reads features, as a head does, and not the observation.
+
+    Raises:
+        WiringError: those for each have parameters in common.
+    """
+    part = make(layer=partial(layer, members=members))
+    owners = (module for module in part.modules() if list(module.parameters(recurse=False)))
+    if all(getattr(owner, "members", None) == members for owner in owners):
+        return part
+    parts = [part] if members == 1 else [make(layer=partial(layer, members=1)) for _ in range(members)]
+    return Each(parts, features=features)
+
+
+class Each(nn.Module):
+    """One part for each network, called in turn. They share no parameter.
+
+    Args:
+        parts: alike; each answers ``[B, …]``, or ``[1, B, …]`` as a layer for one member does.
+        features: each reads its own network's features; else all read the observation.
+
+    Raises:
+        WiringError: two of the parts have a parameter in common.
+    """
+
+    def __init__(self, parts: list[nn.Module], *, features: bool) -> None:
+        super().__init__()
+        self.parts, self.features = nn.ModuleList(parts), features
+        self._rank = 3 if hasattr(parts[0], "distribution") else 2
+        if sum(len([*part.parameters()]) for part in parts) > len([*self.parameters()]):
+            name = type(parts[0]).__name__
+            raise WiringError("q_net", f"q_net: all networks would share the parameters of one {name}")
+
+    @property
+    def out_features(self) -> Any:
+        """As the parts say."""
+        return self.parts[0].out_features
+
+    @property
+    def distribution(self) -> Any:
+        """As the parts say."""
+        return self.parts[0].distribution
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Observation ``[B, *S]``, or features ``[N, B, F]``, ``[1, B, F]`` or ``[B, F]`` → ``[N, B, …]``.
+
+        Raises:
+            WiringError: an answer has other dimensions than ``[B, F]``, ``[B, A]`` or ``[B, A, K]``.
+        """
+        inputs = x.expand(len(self.parts), -1, -1) if self.features else [x] * len(self.parts)
+        return torch.cat([self._lead(part(own)) for part, own in zip(self.parts, inputs, strict=True)])
+
+    def _lead(self, answer: Tensor) -> Tensor:
+        """``[B, …]`` or ``[1, B, …]`` → ``[1, B, …]``."""
+        led = answer if answer.dim() > self._rank else answer.unsqueeze(0)
+        if led.dim() == self._rank + 1 and len(led) == 1:
+            return led
+        of_one = "[B, A, K]" if self._rank == 3 else "[B, A]" if self.features else "[B, F]"
+        name, shape = type(self.parts[0]).__name__, list(answer.shape)
+        raise WiringError("q_net", f"{name} gives {shape} for one network; expected {of_one}")

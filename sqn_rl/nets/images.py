@@ -1,0 +1,22 @@
+"""What the encoders of images have in common."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from sqn_rl.errors import WiringError
+
+
+def require_images(encoder: object, observation_shape: Sequence[int], least: int) -> None:
+    """Raise :class:`WiringError` unless observations are ``[C, H, W]`` with H and W of at least ``least``."""
+    shape = list(observation_shape)
+    if len(shape) != 3 or min(shape[1:]) < least:
+        reads = f"{type(encoder).__name__} reads images [C, H, W] of at least {least}x{least}"
+        raise WiringError("encoder", f"encoder: {reads}, such as env=atari; observations here are {shape}")
+
+
+def scaled(image: Tensor) -> Tensor:
+    """Bytes as numbers in [0, 1]; other numbers as they are. Any shape, kept."""
+    x = image.to(torch.get_default_dtype())
+    return x.div_(255) if image.dtype == torch.uint8 else x

@@ -1,0 +1,102 @@
+"""What all replays are: a ring, a sampler over it, and from outside a TorchRL replay buffer.
+
+Legend: N environments, T steps of each, B transitions; *place* is where a transition lies in the ring; ``*S``
+is the shape of an observation.
+"""
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor
+from torchrl.data.replay_buffers import TensorDictReplayBuffer
+
+from sqn_rl.data import Batch, Step
+from sqn_rl.replay.ring import Ring
+from sqn_rl.replay.storage import Returns, RingSampler, RingStorage, RingWriter, refuse
+
+
+class RingReplay(TensorDictReplayBuffer):
+    """A replay over a ring; abstract: a kind of replay says by its sampler how places are drawn.
+
+    Our loop calls ``store`` and ``draw``, on plain tensors. The rest is a TorchRL replay buffer: ``extend``
+    takes what a collector gives, ``sample`` gives what a loss takes. Both sides may be mixed.
+
+    Args:
+        capacity: transitions, over all environments.
+        ring: where they lie.
+        returns: makes a batch of the places drawn.
+        sampler: draws the places.
+        generator: what it draws with.
+    """
+
+    def __init__(
+        self,
+        *,
+        capacity: int,
+        ring: Ring,
+        returns: Returns,
+        sampler: RingSampler,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__(
+            storage=RingStorage(capacity, ring, returns),
+            sampler=sampler,
+            writer=RingWriter(ring, sampler),
+            generator=generator,
+            collate_fn=_as_it_is,
+        )
+        self.capacity, self.ring, self.returns = capacity, ring, returns
+
+    def cut(self) -> None:
+        """Experience starts anew: what comes next does not follow from what came last."""
+        self.ring.cut()
+
+    def store(self, observation: Tensor, action: Tensor, step: Step) -> None:
+        """Store one step of every environment: ``[N, *S]``, ``[N]``, and their answer (line 6)."""
+        self._writer.write(observation, action, step)
+
+    def draw(self, batch_size: int) -> Batch:
+        """Draw ``batch_size`` transitions (line 9); fewer may be stored, but not none.
+
+        Raises:
+            IndexError: nothing is stored.
+        """
+        place, weight = self._sampler.draw(self.ring, batch_size)
+        batch = self.returns.gather(self.ring, place)
+        return batch if weight is None else batch._replace(weight=weight)
+
+    def update_priority(self, index: Tensor, priority: Tensor) -> None:
+        """Be told the TD errors δ at these places, ``[B]``: of every network, ``[*, B]``, or just ``[B]``."""
+        self._sampler.update_priority(index, priority)
+
+    # --- TorchRL's side ------------------------------------------------------------------------------------
+
+    def extend(self, tensordicts: TensorDictBase, *, update_priority: bool | None = None) -> Tensor:
+        """Store steps of all environments, ``[N, T]``, or one of each, ``[N]``; of a single one also ``[T]``.
+
+        Keys read: ``observation`` and ``action``; under ``next`` ``observation``, ``reward``, ``terminated``
+        and ``truncated``, or else ``done``. Others are not kept. Where an observation is not what its
+        environment's last step led to, that was reset, or stepped elsewhere: no return reaches across.
+        Priorities are taken from ``td_error``, if it is there and ``update_priority`` is not False.
+
+        Returns:
+            The places, in the same shape; also written to the TensorDict, as ``index``.
+
+        Raises:
+            KeyError: a key is missing.
+            ValueError: a shape or dtype is not that of the ring, or a stack of frames begins in mid-episode.
+        """
+        return super().extend(tensordicts, update_priority=update_priority)
+
+    def add(self, data: TensorDictBase) -> Tensor:
+        """Store one step of every environment, ``[N]``: see :meth:`extend`."""
+        return self.extend(data)
+
+    def update_tensordict_priority(self, data: TensorDictBase) -> None:
+        """As :meth:`update_priority`, of a sample into which a loss has written ``td_error``."""
+        self.update_priority(data["index"], data[self.priority_key])
+
+    __setitem__ = set_ = set_at_ = update_ = write_all = empty = query = dumps = loads = refuse
+
+
+def _as_it_is(batch: TensorDict) -> TensorDict:
+    return batch

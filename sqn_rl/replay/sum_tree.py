@@ -1,0 +1,97 @@
+"""A sum tree: draws an index in proportion to its value, of a million values in four steps.
+
+Legend: B indices or masses, C children of a node (``WIDTH``).
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+WIDTH = 32
+"""Children of a node: few levels to walk, and all children of a node summed at once."""
+
+WIDEST_ROOT = 1024
+"""The root's children are searched as one array, so that there may be this many."""
+
+Floats = NDArray[np.float64]
+Indices = NDArray[np.int64]
+
+
+class SumTree:
+    """Non-negative values, and above them the sums of every :data:`WIDTH`.
+
+    A parent is always computed anew as the sum of its children, never by a difference: no error builds up.
+    All in float64.
+
+    Args:
+        capacity: the number of values, at least 1; all 0 at first.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self._levels: list[Floats] = []  # [nodes, C] each, the values first
+        nodes = capacity
+        while nodes > WIDEST_ROOT or not self._levels:
+            nodes = -(-nodes // WIDTH)
+            self._levels.append(np.zeros((nodes, WIDTH)))
+        self._root = np.zeros(nodes)
+        self.value: Floats = self._levels[0].reshape(-1)[:capacity]
+        """``[capacity]``: to be read, and written by the methods only."""
+
+    @property
+    def total(self) -> float:
+        """The sum of all values."""
+        return float(self._root.cumsum()[-1])
+
+    def update(self, index: Indices, value: Floats) -> None:
+        """Set the values at these indices, ``[B]``, ``[B]``; where an index repeats, the last one counts.
+
+        Raises:
+            IndexError: an index is negative or beyond the capacity. Nothing is set.
+        """
+        if not len(index):
+            return
+        order = index.argsort(kind="stable")
+        node = index[order]
+        if node[0] < 0 or node[-1] >= self.capacity:
+            raise IndexError(f"indices {node[0]} to {node[-1]}: expected 0 to {self.capacity - 1}")
+        last = np.append(node[1:] != node[:-1], True)
+        node, value = node[last], value[order[last]]
+        for level in self._levels:
+            level.reshape(-1)[node] = value
+            node = node // WIDTH
+            value = level[node].sum(-1)
+        self._root[node] = value
+
+    def fill(self, indices: slice, value: float) -> None:
+        """Set all values of a slice, which may be empty but has no step."""
+        begin, end = indices.start, indices.stop
+        if begin == end:
+            return
+        self.value[begin:end] = value
+        for level, above in zip(self._levels, [*self._levels[1:], self._root], strict=True):
+            begin, end = begin // WIDTH, (end - 1) // WIDTH + 1
+            above.reshape(-1)[begin:end] = level[begin:end].sum(-1)
+
+    def find(self, mass: Floats) -> Indices:
+        """The index in which each mass falls when the values lie end to end: ``[B]`` in [0, total] → ``[B]``.
+
+        Whatever is rounded on the way, the value there is above 0.
+
+        Raises:
+            IndexError: all values are 0.
+        """
+        sums = self._root.cumsum()
+        if not sums[-1] > 0:
+            raise IndexError("all values are 0: there is none to find")
+        mass = np.minimum(np.maximum(mass, 0), np.nextafter(sums[-1], 0))
+        node = sums.searchsorted(mass, side="right")
+        mass = mass - (sums[node] - self._root[node])
+        row = np.arange(len(mass))
+        for level in reversed(self._levels):
+            children_BC = level[node]
+            sums_BC = children_BC.cumsum(-1)
+            mass = np.minimum(np.maximum(mass, 0), np.nextafter(sums_BC[:, -1], 0))
+            child = (sums_BC > mass[:, None]).argmax(-1)  # so its own value is above 0
+            mass = mass - (sums_BC[row, child] - children_BC[row, child])
+            node = node * WIDTH + child
+        return node

@@ -1,0 +1,96 @@
+"""The sum tree against a plain array: its sums, and ``cumsum`` with ``searchsorted``."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sqn_rl.replay.sum_tree import SumTree
+
+CAPACITIES = [1, 31, 32, 33, 1000, 1024 * 32, 1024 * 32 + 1]
+"""One to three levels, full and not."""
+
+
+def check_sums(tree: SumTree, values: np.ndarray) -> None:
+    """Every parent is the sum of its children exactly, so all sums agree to one rounding an addition."""
+    assert np.array_equal(tree.value, values)
+    for children, parents in zip(tree._levels, [*tree._levels[1:], tree._root], strict=True):
+        assert np.array_equal(children.sum(-1), parents.reshape(-1)[: len(children)])
+    np.testing.assert_allclose(tree.total, values.sum(), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("capacity", CAPACITIES)
+def test_sums_after_a_million_updates(capacity: int) -> None:
+    rng, tree, values = np.random.default_rng(0), SumTree(capacity), np.zeros(capacity)
+    for _ in range(1000):
+        index, value = rng.integers(capacity, size=1000), 10.0 ** rng.uniform(-9, 9, 1000)
+        tree.update(index, value)
+        values[index] = value
+    check_sums(tree, values)
+    tree.update(np.arange(capacity), np.zeros(capacity))
+    assert tree.total == 0  # what is left of differences would be here
+
+
+@pytest.mark.parametrize("capacity", CAPACITIES)
+def test_find_is_searching_the_cumulative_sum(capacity: int) -> None:
+    """With whole numbers no sum is rounded: they agree on every mass, bounds included."""
+    rng, tree = np.random.default_rng(1), SumTree(capacity)
+    for _ in range(20):
+        index = rng.integers(capacity, size=max(1, capacity // 3))
+        tree.update(index, rng.integers(4, size=len(index)).astype(float))
+        tree.update(np.array([capacity // 2]), np.array([1.0]))
+        mass = np.append(rng.integers(int(tree.total), size=100), rng.uniform(0, tree.total, 100))
+        assert np.array_equal(tree.find(mass), tree.value.cumsum().searchsorted(mass, side="right"))
+
+
+@st.composite
+def sparse(draw: st.DrawFn) -> dict[int, float]:
+    """A few values in a tree of 40 000 of three levels, as far apart as float64 lets them be."""
+    value = st.one_of(st.just(0.0), st.floats(5e-324, 1e300), st.sampled_from([0.1, 1.0, 1 / 3, 1e-300]))
+    return draw(st.dictionaries(st.integers(0, 39_999), value, min_size=1, max_size=40))
+
+
+@given(sparse(), st.lists(st.floats(0, 1), min_size=1, max_size=10))
+def test_nothing_of_value_0_is_ever_found(values: dict[int, float], fractions: list[float]) -> None:
+    tree = SumTree(40_000)
+    tree.update(np.array([*values]), np.array([*values.values()]))
+    if not any(values.values()):
+        with pytest.raises(IndexError, match="all values are 0"):
+            tree.find(np.array([0.0]))
+        return
+    mass = np.array([*fractions, 0.0, 1.0]) * tree.total
+    beyond = [np.nextafter(tree.total, np.inf), *tree.value.cumsum()[[*values]]]
+    assert all(tree.value[tree.find(np.append(mass, beyond))] > 0)
+
+
+@given(st.lists(st.tuples(st.integers(0, 99), st.floats(0, 9)), min_size=1, max_size=200))
+def test_of_an_index_that_repeats_the_last_value_counts(updates: list[tuple[int, float]]) -> None:
+    tree, index, value = SumTree(100), *map(np.array, zip(*updates, strict=True))
+    tree.update(index, value)
+    expected = dict(updates)
+    assert {i: tree.value[i] for i in expected} == expected
+    check_sums(tree, np.array([expected.get(i, 0.0) for i in range(100)]))
+
+
+@given(st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 2000), st.floats(0, 9)), max_size=20))
+def test_filling_a_slice_is_updating_each(fills: list[tuple[int, int, float]]) -> None:
+    tree, values = SumTree(2000), np.zeros(2000)
+    for begin, end, value in fills:
+        indices = slice(min(begin, end), max(begin, end))
+        tree.fill(indices, value)
+        values[indices] = value
+    check_sums(tree, values)
+
+
+@pytest.mark.parametrize("index", [-1, 33, 40])
+def test_an_index_outside_is_refused(index: int) -> None:
+    tree = SumTree(33)
+    with pytest.raises(IndexError, match="expected 0 to 32"):
+        tree.update(np.array([3, index]), np.ones(2))
+    assert tree.total == 0
+
+
+def test_updating_nothing_is_nothing() -> None:
+    tree = SumTree(10)
+    tree.update(np.array([], np.int64), np.array([]))
+    assert tree.total == 0

@@ -1,0 +1,39 @@
+"""The ε-greedy actor: its ε is logged, travels with the weights, and must be a probability."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from sqn_rl import EpsilonGreedyActor, SettingError
+
+
+@pytest.fixture
+def make_actor(make_q_net: Callable) -> Callable[..., EpsilonGreedyActor]:
+    def make(**settings: Any) -> EpsilonGreedyActor:
+        fall = {"start": 1.0, "end": 0.25, "over": 0.5, "steps": 1000}
+        return EpsilonGreedyActor(q_net=make_q_net(), policy="q1", seed=0, **fall | settings)
+
+    return make
+
+
+def test_epsilon_travels_with_the_weights(make_actor: Callable) -> None:
+    actor, other = make_actor(), make_actor()
+    actor.anneal(500)
+    other.load_state_dict(actor.state_dict())
+    assert other.metrics() == {"epsilon": 0.25}
+
+
+def test_it_writes_the_action_alone(make_actor: Callable) -> None:
+    assert make_actor().out_keys == ["action"]
+    assert make_actor()(observation=torch.zeros(5, 4)).shape == (5,)
+
+
+BAD = [("start", -0.1), ("start", 1.1), ("end", -0.1), ("end", 1.1), ("over", 0.0), ("over", 1.1)]
+
+
+@pytest.mark.parametrize(("field", "value"), BAD)
+def test_what_is_out_of_range_is_refused(make_actor: Callable, field: str, value: float) -> None:
+    with pytest.raises(SettingError, match=f"^{field} = "):
+        make_actor(**{field: value})

@@ -1,0 +1,134 @@
+"""Encoders of images, against the same convolutions written out."""
+
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as nn_functional
+
+from sqn_rl import CategoricalHead, Dense, ImpalaCNN, NatureCNN, SettingError, WiringError
+
+B = 3
+layer = partial(Dense, members=1)
+
+
+def make(kind: type, shape: tuple[int, ...] = (4, 84, 84), **settings: Any) -> Any:
+    torch.manual_seed(0)
+    width = {"width": 1} if kind is ImpalaCNN else {}
+    return kind(**{"hidden": [7]} | width | settings, observation_shape=shape, layer=layer)
+
+
+def make_bytes(shape: tuple[int, ...]) -> Tensor:
+    return torch.randint(0, 256, (B, *shape), dtype=torch.uint8)
+
+
+def conv(x: Tensor, parameters: list[Tensor], **how: int) -> Tensor:
+    weight, bias = parameters.pop(0), parameters.pop(0)
+    return nn_functional.conv2d(x, weight.contiguous(), bias, **how)
+
+
+@pytest.mark.parametrize("shape", [(4, 84, 84), (1, 36, 52)], ids=str)
+def test_nature_is_the_papers_three_convolutions(shape: tuple[int, ...]) -> None:
+    encoder, image = make(NatureCNN, shape), make_bytes(shape)
+    parameters = [*encoder.convolutions.parameters()]
+    assert [list(weight.shape[::2]) for weight in parameters[::2]] == [[32, 8], [64, 4], [64, 3]]
+    x = image.float() / 255
+    for stride in (4, 2, 1):
+        x = conv(x, parameters, stride=stride).relu()
+    (dense,) = encoder.layers.layers
+    expected = (x.flatten(1) @ dense.weight[0] + dense.bias[0]).relu()
+    assert encoder(image).shape == (1, B, 7)
+    torch.testing.assert_close(encoder(image)[0], expected)
+
+
+def test_nature_of_stacked_atari_frames_is_as_large_as_the_papers() -> None:
+    encoder = make(NatureCNN, hidden=[512])
+    convolutions = 32 * (4 * 64 + 1) + 64 * (32 * 16 + 1) + 64 * (64 * 9 + 1)
+    assert sum(x.numel() for x in encoder.parameters()) == convolutions + 512 * (64 * 7 * 7 + 1)
+    assert encoder.out_features == 512
+
+
+@pytest.mark.parametrize("shape", [(4, 84, 84), (3, 8, 13)], ids=str)
+def test_impala_is_the_papers_residual_network(shape: tuple[int, ...]) -> None:
+    encoder, image = make(ImpalaCNN, shape, width=2), make_bytes(shape)
+    parameters = [*encoder.convolutions.parameters()]
+    x = image.float() / 255
+    for channels in (32, 64, 64):
+        x = nn_functional.max_pool2d(conv(x, parameters, padding=1), 3, stride=2, padding=1)
+        assert x.shape[1] == channels
+        for _ in range(2):
+            inner = conv(x.relu(), parameters, padding=1)
+            x = x + conv(inner.relu(), parameters, padding=1)
+    assert parameters == []
+    (dense,) = encoder.layers.layers
+    expected = (x.relu().flatten(1) @ dense.weight[0] + dense.bias[0]).relu()
+    torch.testing.assert_close(encoder(image)[0], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_impala_of_stacked_atari_frames_halves_them_three_times() -> None:
+    encoder = make(ImpalaCNN, hidden=[])
+    assert encoder.out_features == 32 * 11 * 11
+    assert encoder(make_bytes((4, 84, 84))).shape == (B, 32 * 11 * 11)
+
+
+KINDS = pytest.mark.parametrize("kind", [NatureCNN, ImpalaCNN])
+
+
+@KINDS
+def test_bytes_are_scaled_and_other_numbers_are_not(kind: type) -> None:
+    encoder, image = make(kind, (1, 36, 36)), make_bytes((1, 36, 36))
+    before, as_floats = image.clone(), image.float()
+    torch.testing.assert_close(encoder(image), encoder(as_floats / 255))
+    assert not torch.allclose(encoder(image), encoder(as_floats))
+    assert torch.equal(image, before)
+    assert torch.equal(as_floats, before.float())
+
+
+@KINDS
+def test_without_hidden_layers_it_gives_the_last_feature_maps(kind: type) -> None:
+    encoder, image = make(kind, (1, 36, 36), hidden=[]), make_bytes((1, 36, 36))
+    features = encoder(image)
+    assert features.shape == (B, encoder.out_features)
+    assert features.min() == 0
+    torch.testing.assert_close(features, encoder.convolutions(image / 255).flatten(1))
+
+
+@KINDS
+@pytest.mark.parametrize("shape", [(4,), (84, 84), (84, 84, 3), (4, 7, 84), (2, 4, 84, 84)], ids=str)
+def test_what_is_no_image_is_refused(kind: type, shape: tuple[int, ...]) -> None:
+    least = {NatureCNN: "36x36", ImpalaCNN: "8x8"}[kind]
+    with pytest.raises(WiringError) as refusal:
+        make(kind, shape)
+    assert refusal.value.consumer == "encoder"
+    assert str(refusal.value) == (
+        f"encoder: {kind.__name__} reads images [C, H, W] of at least {least}, such as env=atari; "
+        f"observations here are {list(shape)}"
+    )
+
+
+def test_nature_needs_36_pixels_and_36_are_enough() -> None:
+    assert make(NatureCNN, (1, 36, 36), hidden=[]).out_features == 64
+    with pytest.raises(WiringError, match="at least 36x36"):
+        make(NatureCNN, (1, 36, 35))
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [(NatureCNN, {"hidden": [0]}), (ImpalaCNN, {"hidden": ["7"]}), (ImpalaCNN, {"width": 0})],
+)
+def test_what_is_no_width_is_refused(kind: type, settings: dict[str, Any]) -> None:
+    with pytest.raises(SettingError) as refusal:
+        make(kind, **settings)
+    assert [refusal.value.field] == [*settings]
+
+
+@KINDS
+@pytest.mark.parametrize("shared", [False, True])
+def test_it_fits_any_head(make_q_net, kind: type, shared: bool) -> None:
+    head = partial(CategoricalHead, v_min=-1, v_max=1, atoms=5, dueling=True)
+    shape, encoder = (4, 36, 36), partial(kind, hidden=[7], **({"width": 1} if kind is ImpalaCNN else {}))
+    q_net = make_q_net(encoder=encoder, head=head, observation_shape=shape, shared_encoder=shared)
+    assert q_net.predict(make_bytes(shape)).shape == (2, B, 3, 5)
+    assert len(q_net.encoder.parts) == (1 if shared else 2)

@@ -1,0 +1,100 @@
+"""Every two parts of different slots either train together, or are refused with a reason, as they say themselves.
+
+The parts say it in their YAML, ``# works with slot=part,…``. As few recipes as can be are found such that every
+two parts that say nothing against each other meet in one of them; and for every two that do, one to be refused.
+"""
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import cache
+from importlib.util import find_spec
+from itertools import combinations, product
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from sqn_rl import compose
+from sqn_rl.catalogue import Catalogue
+from sqn_rl.config import SLOTS
+from sqn_rl.errors import RecipeError
+
+Part = tuple[str, str]
+"""Slot and name."""
+Wiring = dict[str, str]
+"""By slot, the name of the part."""
+Parts = Mapping[str, Sequence[str]]
+Pair = frozenset[Part]
+
+CATALOGUE = Catalogue()
+NEEDS = {("env", "lunarlander"): "Box2D", ("logger", "tensorboard"): "tensorboard"}
+"""The parts that need an extra, and a module of it."""
+PARTS = {
+    slot.name: [
+        name for name in CATALOGUE.names(slot.name) if find_spec(NEEDS.get((slot.name, name), "sqn_rl"))
+    ]
+    for slot in SLOTS
+}
+TINY = [
+    *("steps=500", "num_envs=4", "warmup_steps=100", "update_ratio=0.1", "batch_size=8", "hidden=[16]"),
+    *("replay_capacity=1000", "log_every=100", "checkpoint_every=100", "eval_episodes=1"),
+]
+ENVS = {
+    "gym": ["env.id=Blackjack-v1"],
+    "acrobot": ["env.kwargs.max_episode_steps=50"],
+    "lunarlander": ["env.kwargs.max_episode_steps=50"],
+    "atari_ram": ["env.max_frames=80"],
+    "atari": ["env.max_frames=80"],
+}
+LEARNED = ("q_net.", "policy_net.", "temperature.parameter")
+
+Fits = Callable[[Part, Part], bool]
+
+
+@cache
+def fit(one: Part, other: Part) -> bool:
+    """Whether neither says that it does not work with the other."""
+    mine, others = (CATALOGUE.read(*part).works_with for part in (one, other))
+    return other[1] in mine.get(other[0], [other[1]]) and one[1] in others.get(one[0], [one[1]])
+
+
+def pairs_of(parts: Parts) -> Iterator[tuple[Part, Part]]:
+    """Every two parts of different slots, those of the fullest slots first."""
+    for slot, other_slot in combinations(sorted(parts, key=lambda slot: -len(parts[slot])), 2):
+        yield from product(((slot, name) for name in parts[slot]), ((other_slot, name) for name in parts[other_slot]))
+
+
+def completed(wiring: Wiring, parts: Parts, fits: Fits, missing: Collection[Pair] = ()) -> Wiring | None:
+    """A part for every slot, each fitting all others; of several the one in most pairs that are missing."""
+    empty = [slot for slot in parts if slot not in wiring]
+    if not empty:
+        return wiring
+    slot = max(empty, key=lambda slot: len(parts[slot]))
+    wanted = Counter(part for pair in missing for part in pair)
+    candidates = [(slot, name) for name in parts[slot] if all(fits((slot, name), part) for part in wiring.items())]
+    candidates.sort(
+        key=lambda one: (sum(frozenset({one, part}) in missing for part in wiring.items()), wanted[one]), reverse=True
+    )
+    wholes = (completed({**wiring, slot: name}, parts, fits, missing) for slot, name in candidates)
+    return next(filter(None, wholes), None)
+
+
+def covering(parts: Parts, fits: Fits) -> list[Wiring]:
+    """Few wirings in which every two parts that fit each other meet: a covering array, found greedily."""
+    missing = dict.fromkeys(frozenset(pair) for pair in pairs_of(parts) if fits(*pair))
+    wirings = []
+    while missing:
+        first = dict(next(iter(missing)))
+        wiring = completed(first, parts, fits, missing)
+        assert wiring, f"{first}: they fit, but nothing completes them"
+        wirings.append(wiring)
+        for pair in combinations(wiring.items(), 2):
+            missing.pop(frozenset(pair), None)
+    return wirings
+
+
+WIRINGS = covering(PARTS, fit)
+EXCLUDED = [pair for pair in pairs_of(PARTS) if not fit(*pair)]
