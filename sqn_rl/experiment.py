@@ -110,6 +110,8 @@ class Experiment:
         torch.set_num_threads(self.run.threads)
         parts = self.recipe.build()
         env_steps = load_weights(last_weights(checkpoints), parts["loss"])
+        if hasattr(parts["actor"], "anneal"):
+            parts["actor"].anneal(env_steps)
         return self._play(parts, episodes, greedy=greedy, seed=seed), env_steps
 
     def _play(self, parts: dict[str, Any], episodes: int, *, greedy: bool, seed: int) -> Evaluation:

@@ -62,8 +62,8 @@ def expected_mean(target_q_NBA: Tensor, log_pi_BA: Tensor) -> Tensor:
 
 def sampled(target_q_NBA: Tensor, log_pi_BA: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """min_i Q̄_i(a'), a' ~ π: line 11 as printed. ``[N, B, A]``, ``[B, A]`` → ``[B]``."""
-    action_B1 = torch.multinomial(log_pi_BA.exp(), 1, generator=generator)
-    return of_action(target_q_NBA, action_B1.squeeze(-1))
+    exponential_BA = torch.empty_like(log_pi_BA).exponential_(generator=generator)
+    return of_action(target_q_NBA, (log_pi_BA - exponential_BA.log()).argmax(-1))  # Gumbel-max: ~ π
 
 
 def of_action(target_q_NBA: Tensor, action_B: Tensor) -> Tensor:
@@ -207,10 +207,14 @@ def project(probability_BK: Tensor, atom_BK: Tensor, support_K: Tensor) -> Tenso
     Returns:
         the probabilities of the support, ``[B, K]``.
     """
-    spacing = support_K[1] - support_K[0]
-    atom_BK = atom_BK.clamp(support_K[0], support_K[-1])
-    share_BKK = 1 - (support_K.unsqueeze(-1) - atom_BK.unsqueeze(-2)).abs() / spacing
-    return (share_BKK.clamp(min=0) * probability_BK.unsqueeze(-2)).sum(-1)
+    last = len(support_K) - 1
+    position_BK = (atom_BK - support_K[0]) * (last / (support_K[-1] - support_K[0]))
+    position_BK = position_BK.clamp(0, last)  # in steps of the support
+    below_BK = position_BK.long().clamp(0, last - 1)  # of NaN 0: its shares are NaN
+    upper_BK = probability_BK * (position_BK - below_BK)
+    projected_BK = probability_BK.new_zeros(len(probability_BK), len(support_K))
+    projected_BK.scatter_add_(-1, below_BK, probability_BK - upper_BK)
+    return projected_BK.scatter_add_(-1, below_BK + 1, upper_BK)
 
 
 def cross_entropy(logit_NBK: Tensor, target_BK: Tensor) -> Tensor:

@@ -166,8 +166,17 @@ class _Walk:
     def _require_gradient(self, slot: str) -> None:
         for name, parameter in self.parts[slot].named_parameters():
             if parameter.requires_grad and parameter.grad is None:
-                message = f"{slot}: no gradient of the loss reaches its parameter {name}"
-                raise RecipeError(message, self.experiment.origin("loss"))
+                message = f"{slot}: no gradient of {self._class_in('loss')} reaches its parameter {name}"
+                raise RecipeError(message, self.experiment.origin(slot), self._works_with(slot))
+
+    def _works_with(self, slot: str) -> str:
+        """What the part in a slot says of the others, as a suggestion; nothing if it fits everything."""
+        if slot not in self.experiment.chosen:  # as in a saved recipe
+            return ""
+        part = self.experiment.part(slot)
+        limits = self.experiment.catalogue.read(slot, part).works_with.items()
+        names = ", ".join(f"{other}={' or '.join(parts)}" for other, parts in limits)
+        return f"{slot}={part} works with {names}" if names else ""
 
     def _reads(self, slot: str, produced: Iterable[str], key: str) -> None:
         with self._fails(slot, "naming its in_keys"):

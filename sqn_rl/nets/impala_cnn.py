@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from sqn_rl.errors import require
-from sqn_rl.nets.images import require_images, scaled
+from sqn_rl.nets.images import in_sequence, require_images, scaled
 from sqn_rl.nets.mlp import MLP
 
 CHANNELS = (16, 32, 32)
@@ -46,8 +46,7 @@ class ImpalaCNN(nn.Module):
             steps += [nn.Conv2d(channels, filters, 3, padding=1), nn.MaxPool2d(3, stride=2, padding=1)]
             steps += [_Residual(filters), _Residual(filters)]
             channels, sides = filters, [(side + 1) // 2 for side in sides]
-        steps.append(nn.ReLU())
-        self.convolutions = nn.Sequential(*steps).to(memory_format=torch.channels_last)  # two fifths faster
+        self.convolutions = in_sequence([*steps, nn.ReLU()])
         self.layers = MLP(hidden=hidden, observation_shape=[channels, *sides], layer=layer)
         self.out_features = self.layers.out_features
 

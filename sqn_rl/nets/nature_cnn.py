@@ -2,10 +2,9 @@
 
 from collections.abc import Callable, Sequence
 
-import torch
 from torch import Tensor, nn
 
-from sqn_rl.nets.images import require_images, scaled
+from sqn_rl.nets.images import in_sequence, require_images, scaled
 from sqn_rl.nets.mlp import MLP
 
 CONVOLUTIONS = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
@@ -41,7 +40,7 @@ class NatureCNN(nn.Module):
         for filters, width, stride in CONVOLUTIONS:
             steps += [nn.Conv2d(channels, filters, width, stride), nn.ReLU(inplace=True)]
             channels, sides = filters, [(side - width) // stride + 1 for side in sides]
-        self.convolutions = nn.Sequential(*steps).to(memory_format=torch.channels_last)  # a fifth faster
+        self.convolutions = in_sequence(steps)
         self.layers = MLP(hidden=hidden, observation_shape=[channels, *sides], layer=layer)
         self.out_features = self.layers.out_features
 

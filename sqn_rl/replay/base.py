@@ -79,7 +79,7 @@ class RingReplay(TensorDictReplayBuffer):
         Priorities are taken from ``td_error``, if it is there and ``update_priority`` is not False.
 
         Returns:
-            The places, in the same shape; also written to the TensorDict, as ``index``.
+            The places, in the same shape.
 
         Raises:
             KeyError: a key is missing.

@@ -17,13 +17,16 @@ from sqn_rl.replay.ring import Ring
 from sqn_rl.replay.storage import Returns, RingSampler
 from sqn_rl.replay.sum_tree import Floats, Indices, SumTree
 
-JOINS: dict[str, Callable[..., Floats]] = {"mean": np.mean, "max": np.max}
+JOINS: dict[str, Callable[[Floats], Floats]] = {
+    "mean": lambda error_NB: error_NB.sum(0) / len(error_NB),
+    "max": lambda error_NB: error_NB.max(0),
+}
 """How the networks' absolute errors are made one."""
 
 
 def priority_of(td_error_NB: Floats, epsilon: float, join: str) -> Floats:
     """The priority p = |δ| + ε, |δ| joined over the networks  (section 3.3). ``[N, B]`` → ``[B]``."""
-    return JOINS[join](np.abs(td_error_NB), axis=0) + epsilon
+    return JOINS[join](np.abs(td_error_NB)) + epsilon
 
 
 def importance_weights(value_B: Floats, beta: float) -> Floats:

@@ -1,9 +1,9 @@
 """The store of all replays: a ring of environment steps in which each frame lies once.
 
 Row ``t`` holds what N environments did at one step. A transition's next observation is the observation of the
-row after it, except where the game ended: there the true final observation lies aside, behind the last row, so
-that a reset observation is never anybody's successor. The row after the newest transition holds the observation
-it led to, and no transition. Of observations that are stacks of the last k frames only the newest
+row after it, except where the game ended: there the true final observation lies aside, behind the last row,
+so that a reset observation is never anybody's successor. The row after the newest transition holds the
+observation it led to, and no transition. Of observations that are stacks of the last k frames only the newest
 frame is stored; the others are those of the k - 1 rows before, which stay after their transitions are gone.
 
 Legend: N environments, B transitions; *place* ``row · N + environment`` numbers what the ring stores; ``*S``
@@ -69,14 +69,15 @@ class Ring:
         self._window = capacity // num_envs
         self._rows = self._window + frame_stack
         self.places = places = self._rows * num_envs
-        _require_memory(capacity, places, math.prod(frame_shape) * observation_dtype.itemsize + ROW_BYTES)
+        place_bytes = math.prod(frame_shape) * observation_dtype.itemsize + ROW_BYTES
+        _require_memory(capacity, frame_stack * num_envs, place_bytes)
         self.action = torch.zeros(places, dtype=torch.int64, device=device)
         self.reward = torch.zeros(places, dtype=torch.float32, device=device)
         self.terminated = torch.zeros(places, dtype=torch.bool, device=device)
         self.truncated = torch.zeros(places, dtype=torch.bool, device=device)
         self.following = self._next_row(torch.arange(places, device=device))
-        # empty: what was never written takes no memory, and is never read; behind the rows come a frame that stays
-        # zero, and room for the finals of games of 8 steps or more; the finals of shorter games overflow it
+        # Empty: what was never written takes no memory, and is never read. Behind the rows come a frame that
+        # stays zero, and room for the finals of games of 8 steps or more; those of shorter games overflow it.
         self._frames = torch.empty(
             places + 1 + places // 8, *frame_shape, dtype=observation_dtype, device=device
         )
@@ -206,11 +207,11 @@ class Ring:
             self.following[row] = self._next_row(place)
 
 
-def _require_memory(capacity: int, places: int, place_bytes: int) -> None:
-    """Refuse what does not fit once it is full; the final observations of games that end come on top."""
+def _require_memory(capacity: int, more: int, place_bytes: int) -> None:
+    """Refuse what does not fit once it is full, with so many places more; the finals come on top."""
     free = available_bytes()
-    if free is not None and places * place_bytes > free:
-        fits = max(free // place_bytes - (places - capacity), 0)
+    if free is not None and (capacity + more) * place_bytes > free:
+        fits = max(free // place_bytes - more, 0)
         expected = (
             f"at most {fits:,}: a transition takes {place_bytes:,} bytes, and {free / 1e9:.1f} GB are free"
         )

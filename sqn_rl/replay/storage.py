@@ -120,7 +120,8 @@ class RingStorage(Storage):
             return ring.place(torch.arange(len(ring), device=self.device)[index])
         place = torch.as_tensor(index, device=self.device)
         rank = (place.long() - ring.place(torch.zeros_like(place))) % ring.places
-        if place.dtype == torch.bool or (rank >= len(ring)).any():
+        misses = (place < 0) | (place >= ring.places) | (rank >= len(ring))
+        if place.dtype == torch.bool or misses.any():
             raise IndexError(f"{index}: expected places that hold a transition")
         return place
 

@@ -34,8 +34,11 @@ class SumTree:
             nodes = -(-nodes // WIDTH)
             self._levels.append(np.zeros((nodes, WIDTH)))
         self._root = np.zeros(nodes)
-        self.value: Floats = self._levels[0].reshape(-1)[:capacity]
-        """``[capacity]``: to be read, and written by the methods only."""
+
+    @property
+    def value(self) -> Floats:
+        """All values, ``[capacity]``, to be read only."""
+        return self._levels[0].reshape(-1)[: self.capacity]
 
     @property
     def total(self) -> float:
@@ -59,7 +62,7 @@ class SumTree:
         for level in self._levels:
             level.reshape(-1)[node] = value
             node = node // WIDTH
-            value = level[node].sum(-1)
+            value = level.take(node, 0).sum(-1)
         self._root[node] = value
 
     def fill(self, indices: slice, value: float) -> None:
@@ -88,7 +91,7 @@ class SumTree:
         mass = mass - (sums[node] - self._root[node])
         row = np.arange(len(mass))
         for level in reversed(self._levels):
-            children_BC = level[node]
+            children_BC = level.take(node, 0)
             sums_BC = children_BC.cumsum(-1)
             mass = np.minimum(np.maximum(mass, 0), np.nextafter(sums_BC[:, -1], 0))
             child = (sums_BC > mass[:, None]).argmax(-1)  # so its own value is above 0

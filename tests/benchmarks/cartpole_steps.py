@@ -78,13 +78,13 @@ CONTENDERS: dict[str, Callable[[int, int], dict[str, Any]]] = {
 FIRST_STEP = """
 import os, sys, time
 from sqn_rl.cli.run import main
-from sqn_rl.envs.base import BatchedEnv
+from sqn_rl.envs.games import GamesEnv
 
 def advance(self, action):
     os.write(2, str(time.time()).encode())
     os._exit(0)
 
-BatchedEnv.advance = advance
+GamesEnv.advance = advance
 main(sys.argv[1:])
 """
 

@@ -12,7 +12,7 @@ from sqn_rl.recipe import compose_recipe, load_recipe
 OVERRIDES = {
     "recipe=sqnn": ("there is no recipe `sqnn`", "did you mean `sqn`?"),
     "head=duelling": ("there is no head part `duelling`", "did you mean `dueling`?"),
-    "task=atari": ("there is no task part `atari`", "did you mean `atari_ram`?"),
+    "task=atari_rom": ("there is no task part `atari_rom`", "did you mean `atari_ram`?"),
     "hed=dueling": ("there is no setting `hed`", "did you mean `head`?"),
     "stpes=3": ("there is no setting `stpes`", "did you mean `steps`?"),
     "+stpes=3": ("there is no setting `stpes`", "did you mean `steps`?"),

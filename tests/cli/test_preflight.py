@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sqn_rl import BatchedEnv, compose
+from sqn_rl import GamesEnv, compose
 from sqn_rl.catalogue import RECIPE, Catalogue
 from sqn_rl.preflight import preflight
 
@@ -121,10 +121,10 @@ def test_a_mistake_on_the_command_line(
 
 @pytest.fixture
 def no_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(self: BatchedEnv, action: object) -> None:
+    def refuse(self: GamesEnv, action: object) -> None:
         raise AssertionError("an environment step before the end of preflight")
 
-    monkeypatch.setattr(BatchedEnv, "_play", refuse)
+    monkeypatch.setattr(GamesEnv, "advance", refuse)
 
 
 FILES = {

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 from matplotlib.image import imread
+from rich.console import Console
 from safetensors.torch import load_file
 
 from sqn_rl.catalogue import RECIPE, Catalogue
-from sqn_rl.recipe import load_recipe
+from sqn_rl.cli.run import _announce
+from sqn_rl.recipe import compose_recipe, load_recipe
 
 Command = Callable[..., object]
 
@@ -25,7 +27,12 @@ LONG = ["steps=1e7", "warmup_steps=100", "log_every=100"]
 
 COUNTERS = {"env_steps", "frames", "updates", "episodes", "wall_s"}
 LEARNER = {"loss_q", "loss_alpha", "td_error", "q_mean", "alpha", "entropy", "target_entropy", "off_greedy"}
-NEEDED = {"gym": ["env.id=MountainCar-v0"], "atari_ram": ["env.max_frames=400", "num_envs=2"]}
+SHORT = ["env.max_frames=400", "num_envs=2"]
+NEEDED = {
+    "gym": ["env.id=MountainCar-v0"],
+    "atari_ram": SHORT,
+    "atari": [*SHORT, "steps=140", "batch_size=8", "log_every=20"],
+}
 """What an env does not work without, or not soon."""
 
 CATALOGUE = Catalogue()
@@ -113,6 +120,21 @@ def test_plain_lines_where_there_is_no_terminal(command: Command) -> None:
     assert done.out.splitlines()[-2].split() == ["curve", f"{done.runs[0].summary['out']}/curve.png"]
     assert done.out.splitlines()[-1].split() == ["run", done.runs[0].summary["out"]]
     assert done.err == ""
+
+
+RULES = {
+    "atari": "game=pong sticky_actions=0.25 frame_skip=4 frame_stack=4 noop_max=0 fire_reset=false "
+    "clip_reward=true life_loss=false max_frames=108000 threads=0",
+    "atari_ram": "game=pong sticky_actions=0.25 frame_skip=4 clip_reward=true life_loss=false "
+    "max_frames=108000",
+    "cartpole": "id=CartPole-v1",
+}
+
+
+@pytest.mark.parametrize("env", RULES)
+def test_a_run_says_what_its_scores_depend_on(env: str, capsys: pytest.CaptureFixture[str]) -> None:
+    _announce(compose_recipe("sqn", f"env={env}"), Console())
+    assert re.search(f"^env +{env} +{re.escape(RULES[env])}$", capsys.readouterr().out, re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", CATALOGUE.names(RECIPE))

@@ -23,7 +23,7 @@ from typing import NamedTuple
 import pytest
 
 from sqn_rl import functional
-from sqn_rl.catalogue import Catalogue
+from sqn_rl.catalogue import RECIPE, Catalogue
 from sqn_rl.config import SLOTS
 
 ROOT = Path(__file__).parents[2]
@@ -147,10 +147,14 @@ def test_names_in_the_prose_exist(page) -> None:
 
 
 def test_every_page_is_on_the_map() -> None:
+    """In the index, or, as tables of results are, on the page of results."""
+    maps = [DOCS / "index.md", DOCS / "results" / "README.md"]
     linked = {
-        (DOCS / target).resolve() for target in re.findall(r"\]\(([^)#]+)\)", (DOCS / "index.md").read_text())
+        (page.parent / target).resolve()
+        for page in maps
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text())
     }
-    assert {page for page in PAGES if page.is_relative_to(DOCS)} - {DOCS / "index.md"} <= linked
+    assert {page for page in PAGES if page.is_relative_to(DOCS)} - {maps[0]} <= linked
 
 
 def test_the_readme_is_short_and_so_is_the_agent_composed_by_hand() -> None:
@@ -175,16 +179,33 @@ def test_the_table_of_slots_is_the_tree() -> None:
         assert re.findall(r"`(\w+)`", parts) == catalogue.names(slot)
 
 
+def test_the_table_of_parts_is_the_catalogue() -> None:
+    page = (DOCS / "reference" / "parts.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| `(\w+)` \| .* \| (.*) \|$", page, re.MULTILINE)
+    catalogue = Catalogue()
+    parts = [(slot.name, name) for slot in SLOTS for name in catalogue.names(slot.name)]
+    limits = [catalogue.read(*part).works_with for part in parts]
+    said = [" ".join(f"`{slot}={','.join(names)}`" for slot, names in each.items()) for each in limits]
+    assert rows == [(*part, each or "everything") for part, each in zip(parts, said, strict=True)]
+
+
+def test_every_recipe_is_on_the_page_of_its_algorithm() -> None:
+    pages = "".join(page.read_text() for page in (DOCS / "algorithms").glob("*.md"))
+    assert [name for name in Catalogue().names(RECIPE) if f"`{name}`" not in pages] == []
+
+
 def test_the_map_of_equations_is_complete_in_both_directions() -> None:
     page = (DOCS / "algorithms" / "sqn.md").read_text()
     there, back = page.split("## From the paper to the code")[1].split("## From the code to the paper")
     sources = "".join(path.read_text() for path in (ROOT / "sqn_rl").rglob("*.py"))
-    assert cited(re.sub(r"20\d\d, eq. \d+", "", sources)) <= cited(page)  # other papers have their year
+    ours = re.sub(r"(20\d\d|\d{4}\.\d{5}), eq. \d+(-\d+)?", "", sources)  # others have their year or number
+    assert cited(ours) <= cited(page)
     assert {("eq", 10), ("eq", 20), ("line", 11), ("line", 18)} <= cited(there) & cited(sources)
 
     rows = re.findall(r"^\| (`.*?) \| ", back.split("\n## ")[0], re.MULTILINE)
     functions = inspect.getmembers(functional, inspect.isfunction)
-    assert set(re.findall(r"`(\w+)`", " ".join(rows))) == {name for name, _ in functions}
+    own = {name for name, function in functions if function.__module__ == functional.__name__}
+    assert set(re.findall(r"`(\w+)`", " ".join(rows))) == own
 
 
 def cited(text: str) -> set[tuple[str, int]]:

@@ -1,6 +1,6 @@
 """The oracles compute in float64, so that a tolerance is a few roundings and hides nothing.
 
-Their networks are tables: real modules with gradients, targets and optimizers, of which every number is known.
+Their networks are tables: real modules with gradients and target copies, of which every number is known.
 """
 
 from collections.abc import Callable, Iterator

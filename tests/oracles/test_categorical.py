@@ -90,7 +90,7 @@ TARGETS = tensor(
     [[1 / 2, 1 / 4, 1 / 4], [1 / 4, 1 / 4, 1 / 2]],  # means 3/4 and 5/4
     [[1 / 4, 1 / 2, 1 / 4], [1 / 2, 3 / 8, 1 / 8]],  # means 1 and 5/8
 )
-# The online networks like both actions equally: π = [1/2, 1/2], H = ln 2, and with α = 1/(2 ln 2) a bonus of 1/2.
+# The online networks like both alike: π = [1/2, 1/2], H = ln 2, and with α = 1/(2 ln 2) a bonus of 1/2.
 ALPHA = 0.5 / LN2
 
 

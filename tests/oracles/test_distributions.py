@@ -135,7 +135,7 @@ def test_means_are_learned_as_the_scalar_loss_learns_values(
     """Where no atom is clipped, Q, π, δ, and so y, and the losses of policy and temperature, are the same."""
     torch.manual_seed(4)
     tables = torch.randn(2, NETWORKS, STATES, ACTIONS, K)
-    if make_distribution is categorical:  # no probability at the ends of the support, from which it could fall
+    if make_distribution is categorical:  # no probability near the ends
         tables[..., [0, 1, -2, -1]] = -torch.inf
     distributional, scalar = make_pair(make_loss, name, backup, make_distribution(), tables)
     batch = make_batch()

@@ -28,7 +28,7 @@ def from_state_0_to_1(**columns: torch.Tensor) -> Batch:
 @pytest.mark.parametrize(
     ("name", "networks", "value"),
     [
-        # Q̄_1 = [4, 0, 8], Q̄_2 = [2, 6, 0]; the online Q_1 = [1, 2, 0] likes action 1, Q_2 = [0, 0, 3] action 2
+        # Q̄_1 = [4, 0, 8], Q̄_2 = [2, 6, 0]; Q_1 = [1, 2, 0] likes action 1 best, Q_2 = [0, 0, 3] action 2
         ("dqn", 1, 8),  # max Q̄_1
         ("dqn", 2, 6),  # min(8, 6)
         ("double_dqn", 1, 0),  # Q̄_1(1)
@@ -44,9 +44,7 @@ def test_target_worked_by_hand(make_loss, name: str, networks: int, value: float
     terms = loss.compute(from_state_0_to_1())
     y = [1 + value / 2, 1 + value / 4, 1]
     assert_close(terms.td_error, torch.tensor([[10 - each for each in y]] * networks))
-    assert_close(
-        terms.losses["loss_q"], torch.tensor(networks * sum((10 - each) ** 2 for each in y) / 3)
-    )
+    assert_close(terms.losses["loss_q"], torch.tensor(networks * sum((10 - each) ** 2 for each in y) / 3))
 
 
 @pytest.mark.parametrize("name", LOSSES)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from tensordict import TensorDict
-from torch import Tensor, nn
+from torch import Tensor
 from torchrl.objectives import LossModule
 
 from sqn_rl.data import Batch
@@ -141,6 +141,21 @@ def test_the_target_networks_start_as_copies_and_are_not_trained(make_loss, name
     assert not loss.target_q_net.table.requires_grad
 
 
+@for_every_loss
+@for_every_head
+@pytest.mark.parametrize("where", ["reward", "q_net", "target_q_net"])
+def test_nan_comes_out_as_nan_and_not_as_some_error_on_its_way(
+    make, name: str, head: str, where: str
+) -> None:
+    settings = {"backup": "sampled"} if name in SOFT else {}
+    loss, batch = make(name, head, **settings), make_batch()
+    if where == "reward":
+        batch.reward[0] = torch.nan
+    else:
+        getattr(loss, where).table.data.fill_(torch.nan)
+    assert loss.compute(batch).losses["loss_q"].isnan()
+
+
 # --- importance weights ------------------------------------------------------------------------------------
 
 
@@ -237,8 +252,11 @@ def test_keys_can_be_set(make, name: str) -> None:
         renamed.rename_key_(old, new)
     renamed.rename_key_(("next", "reward"), ("next", "points"))
     renamed.rename_key_(("next", "terminated"), ("next", "dead"))
-    loss.set_keys(action="move", steps="m", weight="w", reward="points", terminated="dead", td_error="surprise")
-    assert loss.in_keys == ["observation", "move", *(("next", key) for key in ("observation", "points", "dead"))]
+    loss.set_keys(
+        action="move", steps="m", weight="w", td_error="surprise", reward="points", terminated="dead"
+    )
+    following = [("next", key) for key in ("observation", "points", "dead")]
+    assert loss.in_keys == ["observation", "move", *following]
     for key, value in loss(renamed).items():
         assert_close(value, wanted[key])
     assert_close(renamed["surprise"], plain["td_error"])
@@ -266,7 +284,7 @@ def test_a_hard_loss_needs_no_temperature(make, name: str, head: str) -> None:
 
 @pytest.mark.parametrize("name", SOFT)
 def test_a_soft_loss_refuses_to_be_without(make, name: str) -> None:
-    with pytest.raises(WiringError, match="Loss needs a temperature.*choose temperature=learned") as refused:
+    with pytest.raises(WiringError, match=r"Loss needs a temperature.*choose temperature=learned") as refused:
         make(name, temperature=None)
     assert refused.value.consumer == "loss"
 

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterable
+from importlib.util import cache_from_source
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ import pytest
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
+PLUGINS = ["-p", "_hypothesis_pytestplugin", "-p", "no:cacheprovider", "-p", "no:logging"]
 
 
 class Mutant(NamedTuple):
@@ -42,45 +44,180 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("expected: min before the sum", "target_q_NBA).sum(-1).amin(0)", "target_q_NBA.amin(0)).sum(-1)"),
         ("expected_min: max over twins", "target_q_NBA.amin(0)).sum(-1)", "target_q_NBA.amax(0)).sum(-1)"),
         ("expected_mean: sum over twins", "target_q_NBA.mean(0)", "target_q_NBA.sum(0)"),
-        ("sampled: first twin only", "target_q_NBA.amin(0).gather", "target_q_NBA[0].gather"),
-        ("sampled: uniformly", "multinomial(log_pi_BA.exp(),", "multinomial(log_pi_BA.exp() * 0 + 1,"),
-        ("sampled: global generator", "1, generator=generator)", "1)"),
+        ("one action: first twin only", "target_q_NBA.amin(0).gather", "target_q_NBA[0].gather"),
+        ("sampled: uniformly", "(log_pi_BA - exponential_BA.log())", "(-exponential_BA.log())"),
+        ("sampled: Gumbel's sign", "log_pi_BA - exponential_BA.log()", "log_pi_BA + exponential_BA.log()"),
+        ("sampled: the improbable", "log_pi_BA - exponential_BA.log()", "-log_pi_BA - exponential_BA.log()"),
+        ("sampled: global generator", "exponential_(generator=generator)", "exponential_()"),
         ("max: min before the max", "target_q_NBA.amax(-1).amin(0)", "target_q_NBA.amin(0).amax(-1)"),
         ("target's sign", "reward_t + discount_t * value_t", "reward_t - discount_t * value_t"),
         ("γ dropped", "reward_t + discount_t * value_t", "reward_t + value_t"),
         ("δ's sign", "return q_NB - target_B", "return target_B - q_NB"),
         ("δ adds the target", "return q_NB - target_B", "return q_NB + target_B"),
-        ("absolute error", "td_error_NB.square()", "td_error_NB.abs()"),
         ("sum over the batch", ".mean(-1).sum()", ".sum(-1).sum()"),
         ("mean over twins", ".mean(-1).sum()", ".mean(-1).mean()"),
-        ("weights ignored", "else weight_B * squared_NB", "else squared_NB"),
+        ("weights ignored", "else weight_B * loss_NB", "else loss_NB"),
         ("α climbs", "return alpha * (entropy_B", "return -alpha * (entropy_B"),
         ("H̄'s sign", "entropy_B.detach().mean() - target", "entropy_B.detach().mean() + target"),
         ("L_α trains the policy", "entropy_B.detach().mean()", "entropy_B.mean()"),
         ("advantages not centred", " - advantage_BA.mean(-1, keepdim=True)", ""),
     ],
-    ("losses/sqn.py", "test_sqn_loss.py"): [
-        ("bonus subtracted", "value_B + alpha * F.entropy", "value_B - alpha * F.entropy"),
-        ("bonus without α", "value_B + alpha * F.entropy", "value_B + F.entropy"),
-        ("bonus left out", "value_B + alpha * F.entropy(log_pi_BA)", "value_B"),
-        ("bonus never left out", " if self.backup_entropy else value_B", ""),
-        ("online network in the target", "= self.target_q_net.values", "= self.q_net.values"),
-        ("policy never from the target", "target_q_NBA if self._from_target else ", ""),
-        ("policy always from the target", "if self._from_target else", "if True else"),
-        ("policy from the max", "policy_q_NBA.amin(0) if", "policy_q_NBA.amax(0) if"),
-        ("policy never from the min", "policy_q_NBA.amin(0) if self._from_min else ", ""),
+    ("functional.py", "test_discrete_sac.py"): [
+        ("policy climbs", "return (log_pi_BA.exp() * (alpha", "return -(log_pi_BA.exp() * (alpha"),
+        ("policy flees values", "(alpha * log_pi_BA - q_BA.detach())", "(alpha * log_pi_BA + q_BA.detach())"),
+        ("policy flees randomness", "(alpha * log_pi_BA - q_BA", "(-alpha * log_pi_BA - q_BA"),
+        ("policy's entropy without α", "(alpha * log_pi_BA - q_BA", "(log_pi_BA - q_BA"),
+        ("policy's loss summed", "q_BA.detach())).sum(-1).mean()", "q_BA.detach())).sum()"),
+    ],
+    ("functional.py", "test_munchausen.py"): [
+        ("bonus's sign", "scale * (alpha * log_pi_B)", "scale * (-alpha * log_pi_B)"),
+        ("bonus whole", "return scale * (alpha", "return (alpha"),
+        ("bonus in nats", "scale * (alpha * log_pi_B)", "scale * (log_pi_B)"),
+        ("bonus's clip without an upper end", ".clamp(lowest, 0)", ".clamp(lowest)"),
+        ("bonus's clip without a lower end", ".clamp(lowest, 0)", ".clamp(max=0)"),
+        ("bonus's clip from the other side", ".clamp(lowest, 0)", ".clamp(0, -lowest)"),
+        ("bonus scaled before its clip", "scale * (alpha * log", "(scale * alpha * log"),
+    ],
+    ("functional.py", "test_distributions.py"): [
+        ("mixture of the wrong sign", "    return weight_NBA", "    return -weight_NBA"),
+        ("mixture that does not sum to 1", "(backup(q_NBA).sum(), q_NBA)", "(backup(q_NBA).mean(), q_NBA)"),
+    ],
+    ("functional.py", "test_categorical.py"): [
+        ("positions not clamped", "position_BK.clamp(0, last)", "position_BK"),
+        ("positions clamped below only", "position_BK.clamp(0, last)", "position_BK.clamp(0)"),
+        ("positions clamped above only", "position_BK.clamp(0, last)", "position_BK.clamp(max=last)"),
+        ("shares swapped", "(position_BK - below_BK)", "(1 - position_BK + below_BK)"),
+        ("mass to the atom beyond", "below_BK + 1, upper_BK", "below_BK, upper_BK"),
+        ("support from its other end", "(atom_BK - support_K[0])", "(atom_BK - support_K[-1])"),
+        ("support as if it were of spacing 1", ".abs() / spacing", ".abs()"),
+        ("cross entropy climbs", "return -(target_BK * torch", "return (target_BK * torch"),
+        ("cross entropy of the mean", "torch.log_softmax(logit_NBK, dim=-1)).sum", "logit_NBK).sum"),
+    ],
+    ("functional.py", "test_quantile.py"): [
+        ("quantiles without their half", "device) + 0.5) / k", "device)) / k"),
+        ("quantiles a half too high", "device) + 0.5) / k", "device) + 1) / k"),
+        ("quantiles turned round", "1 - tau_K1, tau_K1)", "tau_K1, 1 - tau_K1)"),
+        ("u's sign in its indicator", "where(target_NBKM < quantile", "where(target_NBKM > quantile"),
+        ("samples count alike", "1 - tau_K1, tau_K1) * weight_BM.unsqueeze(-2)", "1 - tau_K1, tau_K1)"),
+        ("loss not divided by κ", "delta=kappa) / kappa", "delta=kappa)"),
+        ("κ is 1", "delta=kappa) / kappa", "delta=1.0)"),
+        ("κ is never 0", "    if kappa:\n", "    if kappa := kappa or 1.0:\n"),
+        ("quantiles averaged", "size_NBKM).sum((-2, -1))", "size_NBKM).sum(-1).mean(-1)"),
+    ],
+    ("distributions.py", "test_distributions.py"): [
+        ("absolute error", "return td_error_NB.square()", "return td_error_NB.abs()"),
+        ("squared priority", "square(), td_error_NB", "square(), td_error_NB.square()"),
+        ("target without its reward", "td_target(reward_B,", "td_target(0 * reward_B,"),
+    ],
+    ("distributions.py", "test_categorical.py"): [
+        ("mean of logits", "prediction.softmax(-1) @ self", "prediction @ self"),
+        ("mixture of logits", "unsqueeze(-1) * prediction.softmax(-1))", "unsqueeze(-1) * prediction)"),
+        ("mixture of the first network", "softmax(-1)).sum((0, 2))", "softmax(-1))[0].sum(1)"),
+        ("support not shifted", "mixture_BK, reward_B.unsqueeze(-1) + discount", "mixture_BK, discount"),
+        ("support shifted back", "mixture_BK, reward_B", "mixture_BK, -reward_B"),
+        ("support not shrunk", "discount_B.unsqueeze(-1) * self.support", "self.support"),
+        ("δ's sign", "detach()) - target @ self.support", "detach()) + target @ self.support"),
+        ("even support without an end", "v_max, atoms)", "v_max, atoms + 1)[:-1]"),
+    ],
+    ("distributions.py", "test_quantile.py"): [
+        ("mean is the lowest", "return prediction.mean(-1)", "return prediction.amin(-1)"),
+        ("samples of one quantile's weight", "(weight_BP / self.quantiles)", "(weight_BP)"),
+        ("samples without a pair", ".sum(1).max())", ".sum(1).max()) - 1"),
+        ("weights of other pairs", "weight_BP.topk(kept)", "weight_BP[:, :kept], weight_BP.topk(kept)[1]"),
+        ("samples not shifted", "return reward_B.unsqueeze(-1) + discount_B", "return discount_B"),
+        ("samples shifted back", "return reward_B", "return -reward_B"),
+        ("samples not shrunk", "discount_B.unsqueeze(-1) * sample", "sample"),
+        ("δ's sign", "mean(-1) - (weight_BM * sample_BM)", "mean(-1) + (weight_BM * sample_BM)"),
+        ("κ is 0", "weight_BM, self.kappa)", "weight_BM, 0.0)"),
+        ("action 0 is taken", "device=action_B.device), action_B]", "device=action_B.device), 0 * action_B]"),
+    ],
+    ("losses/td.py", "test_sqn_loss.py"): [
+        ("bonus subtracted", "+ discount_B * bonus", "- discount_B * bonus"),
+        ("bonus left out", " + discount_B * bonus", ""),
+        ("bonus not discounted", "+ discount_B * bonus", "+ bonus"),
+        ("online network in the target", "= self.target_q_net.predict", "= self.q_net.predict"),
         ("mask dropped", "batch.discount * ~batch.terminated", "batch.discount"),
         ("mask inverted", "batch.discount * ~batch.terminated", "batch.discount * batch.terminated"),
         ("γ instead of γ^m", "batch.discount * ~batch.terminated", "self.gamma * ~batch.terminated"),
-        ("number of steps ignored", "discount_B ** steps.reshape(-1)", "discount_B"),
-        ("truncated is terminal", 'NestedKey = "terminated"', 'NestedKey = "done"'),
-        ("value of s, not of s'", "next_value(batch.next_observation)", "next_value(batch.observation)"),
-        ("gradient through the target", "@torch.no_grad()\n    def next_value", "def next_value"),
+        ("value of s, not of s'", "predict(batch.next_observation)", "predict(batch.observation)"),
+        ("policy of s, not of s'", "(prediction), batch.next_obs", "(prediction), batch.obs"),
+        ("gradient through the target", "@torch.no_grad()\n    def target", "def target"),
+        ("weights never reach the loss", "F.td_loss(loss_NB, batch.weight)", "F.td_loss(loss_NB)"),
+        ("α from the second twin's entropy", "F.log_policy(q_NBA[0], self", "F.log_policy(q_NBA[1], self"),
+    ],
+    ("losses/td.py", "test_every_loss.py"): [
         ("target is the online network", "deepcopy(q_net).requires_grad_(False)", "q_net"),
         ("target is trained", "deepcopy(q_net).requires_grad_(False)", "deepcopy(q_net)"),
-        ("reported policy has a gradient", "q_NBA[0].detach()", "q_NBA[0]"),
-        ("α from the second twin's entropy", "q_NBA[0].detach()", "q_NBA[1].detach()"),
+        ("number of steps ignored", "discount_B ** steps.reshape(-1)", "discount_B"),
+        ("truncated is terminal", 'NestedKey = "terminated"', 'NestedKey = "done"'),
         ("priority is the sum", "terms.td_error.abs().mean(0)", "terms.td_error.abs().sum(0)"),
+        ("priority of the first twin", "terms.td_error.abs().mean(0)", "terms.td_error[0].abs()"),
+        ("weights not read", "None if weight is None else weight.reshape(-1)", "None"),
+        ("reported δ has a gradient", "td_error_NB.detach(), q_NBA", "td_error_NB, q_NBA"),
+        ("reported Q has a gradient", "mean(prediction.detach())", "mean(prediction)"),
+        ("no noise", "noise.redraw(self.generator)", "pass"),
+        ("noise of the global generator", "noise.redraw(self.generator)", "noise.redraw()"),
+        ("no noise in the target", "[Noise(self.q_net), Noise(self.target_q_net)]", "[Noise(self.q_net)]"),
+        ("seed ignored", ".manual_seed(seed)", ".manual_seed(0)"),
+        ("α not reported", "self.temperature.alpha.clone()", "self.temperature.alpha.log()"),
+        ("any γ", 'require(0 <= gamma <= 1, "gamma"', 'require(gamma < 9, "gamma"'),
+    ],
+    ("losses/sqn.py", "test_sqn_loss.py"): [
+        ("bonus is a penalty", "bonus = self.temperature.alpha * F", "bonus = -self.temperature.alpha * F"),
+        ("bonus without α", "bonus = self.temperature.alpha * F.entropy", "bonus = F.entropy"),
+        ("bonus never left out", " if self.backup_entropy else 0.0", ""),
+        ("bonus always left out", "if self.backup_entropy else 0.0", "if False else 0.0"),
+        ("policy never from the target", "target_q_NBA if self._from_target else ", ""),
+        ("policy always from the target", "if self._from_target else", "if True else"),
+        ("policy from the max", "q_NBA.amin(0) if", "q_NBA.amax(0) if"),
+        ("policy never from the min", "q_NBA.amin(0) if self._from_min else ", ""),
+        ("policy of the second twin", "else q_NBA[0]", "else q_NBA[1]"),
+        ("policy without α", "log_policy(q_BA, self.temperature.alpha)", "log_policy(q_BA, 1.0)"),
+    ],
+    ("losses/dqn.py", "test_dqn_losses.py"): [
+        ("the worst action", "return F.maximum, 0.0", "return lambda q_NBA: -F.maximum(-q_NBA), 0.0"),
+        ("a bonus", "return F.maximum, 0.0", "return F.maximum, 1.0"),
+    ],
+    ("losses/double_dqn.py", "test_dqn_losses.py"): [
+        ("the target chooses", "self.q_net.values(next_observation)[0]", "target_q_NBA[0]"),
+        ("the second twin chooses", "values(next_observation)[0]", "values(next_observation)[-1]"),
+        ("the worst action", ".argmax(-1)", ".argmin(-1)"),
+        ("a bonus", "action_B=action_B), 0.0", "action_B=action_B), 1.0"),
+    ],
+    ("losses/munchausen.py", "test_munchausen.py"): [
+        ("bonus is a penalty", "return batch.reward + F", "return batch.reward - F"),
+        ("reward left out", "return batch.reward + F", "return F"),
+        ("policy of s', not of s", "values(batch.observation)", "values(batch.next_observation)"),
+        ("policy never from the target", "if self._from_target else q_NBA", "if False else q_NBA"),
+        ("policy always from the target", "if self._from_target else q_NBA", "if True else q_NBA"),
+        ("policy of the first", "self.source_policy(source_q_NBA)", "self.source_policy(source_q_NBA[:1])"),
+        ("l₀ above 0", 'require(lowest < 0, "lowest"', 'require(True, "lowest"'),
+        ("m above 1", 'require(0 <= m <= 1, "m"', 'require(True, "m"'),
+    ],
+    ("losses/discrete_sac.py", "test_discrete_sac.py"): [
+        ("policy at the max of the twins", "q_NBA.amin(0), self", "q_NBA.amax(0), self"),
+        ("policy at the first twin", "q_NBA.amin(0), self", "q_NBA[0], self"),
+        ("bonus is a penalty", "), self.temperature.alpha * F", "), -self.temperature.alpha * F"),
+        ("bonus without α", "log_pi_BA), self.temperature.alpha * F.entropy", "log_pi_BA), F.entropy"),
+        ("policy of Q_1", "self._policy_of(observation)", "super().log_policy(observation, q_NBA)"),
+        ("any actor", "if not isinstance(policy_net := ", "if isinstance(policy_net := "),
+    ],
+    ("losses/discrete_sac.py", "test_every_loss.py"): [
+        ("no noise in the policy", "self._noises.append(Noise(policy_net))", "pass"),
+        ("L_π not in the out keys", 'return ["loss_policy", *super().out_keys]', "return super().out_keys"),
+    ],
+    ("agent.py", "test_agent.py"): [
+        ("only the first loss", "reduce(add, terms.losses.values())", 'terms.losses["loss_q"]'),
+        ("the step before the check", "if not math.isfinite(total.item()):", "if False:"),
+        ("NaN passes", "not math.isfinite(total.item())", "math.isinf(total.item())"),
+        ("gradients add up", "parameter.grad = None", "pass"),
+        ("α not refreshed", "self.temperature.refresh()", "pass"),
+        ("targets stay", "self.target_update.step()", "pass"),
+        ("targets are trained", "if each.requires_grad and", "if"),
+        ("replay told too little", "terms.td_error)\n        return", "terms.td_error[0])\n        return"),
+        ("α decays", '"weight_decay": 0.0', '"weight_decay": 0.1'),
+        ("α at the networks' rate", '{"params": alphas, "lr": lr,', '{"params": alphas,'),
+        ("replay not annealed", "(self.temperature, actor, replay) if", "(self.temperature, actor) if"),
     ],
     ("losses/temperature.py", "test_temperature.py"): [
         ("α not clamped", "self.parameter.clamp_(self._minimum, self._maximum)", "pass"),
@@ -135,7 +272,7 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("nothing skipped", "return x + self.second", "return self.second"),
         ("linear before the block", "self.first(torch.relu(x))", "self.first(x)"),
         ("linear within the block", "self.second(torch.relu(self.first", "self.second((self.first"),
-        ("linear after the blocks", "steps.append(nn.ReLU())", "pass"),
+        ("linear after the blocks", "[*steps, nn.ReLU()]", "steps"),
     ],
     ("actors/base.py", "test_actors.py"): [
         ("acts by the maximum of twins", "q_NBA.amin(0)", "q_NBA.amax(0)"),
@@ -171,6 +308,48 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("log π of minus the logits", "score_BA.log_softmax(-1)", "(-score_BA).log_softmax(-1)"),
         ("learns with acting's noise", "policy_net(observation.to(self.device))[0]", "scores(observation)"),
         ("no gradient", "score_BA.log_softmax(-1)", "score_BA.detach().log_softmax(-1)"),
+    ],
+    ("functional.py", "test_n_step.py"): [
+        ("a step more counts", "return 1 + (~last_BK", "return 2 + (~last_BK"),
+        ("steps after the last count", "(~last_BK[:, :-1]).cumprod(-1)", "(~last_BK[:, :-1])"),
+        ("only lasts count", "(~last_BK[:, :-1])", "(last_BK[:, :-1])"),
+        ("rewards one γ too low", "power_K[:-1] * reward_BK", "power_K[1:] * reward_BK"),
+        ("rewards not discounted", "power_K[:-1] * reward_BK", "reward_BK"),
+        ("rewards after the last", ".where(counts_BK, 0)", ""),
+        ("rewards lack the last", "steps_B.device) < steps_B.uns", "steps_B.device) + 1 < steps_B.uns"),
+        ("γ^(m-1)", "power_K[steps_B]", "power_K[steps_B - 1]"),
+    ],
+    ("replay/returns.py", "test_n_step.py"): [
+        ("goes on after a terminal or a lost life", "ring.terminated.take(place_BK) | ", ""),
+        ("goes on after a truncated step", "ring.truncated.take(place_BK) | ", ""),
+        ("goes on after cuts and the newest", " | ring.is_last(place_BK)", ""),
+        ("successor of the first step", "ring.observe_next(end)", "ring.observe_next(place)"),
+        ("terminated is the first step's", "index_select(0, end)", "index_select(0, place)"),
+        ("entropies subtracted", "reward_BK += self._bonus", "reward_BK -= self._bonus"),
+        ("entropy of the first step", "(k_K > 0) & ", ""),
+        ("entropy after the last step", "(k_K < steps_B.unsqueeze(-1))", "(k_K <= steps_B.unsqueeze(-1))"),
+        ("entropies without α", "self.temperature.alpha * entropy", "entropy"),
+        ("entropies with gradient", "    @torch.no_grad()\n", ""),
+    ],
+    ("replay/ring.py", "test_n_step.py"): [
+        ("steps back in time", "(place.unsqueeze(-1) + rows)", "(place.unsqueeze(-1) - rows)"),
+        ("another game's next step", "0, steps * self.num_envs, self.num_envs", "0, steps"),
+        ("follows from the newest", "newest | (self.following.take", "(self.following.take"),
+        ("follows from before a cut", "newest | (self.following.take(place) > self.places)", "newest"),
+        ("the reset is the successor", "self._keep_finals(row.start + ended)", "pass"),
+        ("lost lives end games", "ended = step.ended.nonzero()", "ended = step.terminated.nonzero()"),
+        ("cuts leave successors to be overwritten", "self._keep_finals(place[self", "len(place[self"),
+        ("cuts leave stacks whole", "self._age[which] = 0", "pass"),
+        ("stacks reach into the game before", "self._age[ended] = 0", "pass"),
+        ("stacks in reverse", "torch.arange(frame_stack - 1, -1, -1,", "torch.arange(frame_stack,"),
+        ("stacks of the future", "- self.num_envs * self._back)", "+ self.num_envs * self._back)"),
+        ("stacks one frame short", ".unsqueeze(-1) < self._back", ".unsqueeze(-1) <= self._back"),
+        ("stacks one frame long", ".unsqueeze(-1) < self._back", ".unsqueeze(-1) + 1 < self._back"),
+        ("stacks do not grow", "max=self.frame_stack - 1", "max=self.frame_stack - 2"),
+        ("the next stack is not shifted", "self._stack(place)[:, 1:]", "self._stack(place)[:, :-1]"),
+        ("the oldest frame is stored", "observation[:, -1]", "observation[:, 0]"),
+        ("the oldest stacks are overwritten", "self._window + frame_stack", "self._window + 1"),
+        ("finals dropped a row early", "self._head - self._window) if", "self._head - self._window + 1) if"),
     ],
 }.items() for mutant in mutants]
 # fmt: on
@@ -210,19 +389,21 @@ def run_oracles(copy: Path, oracles: Iterable[str]) -> int:
     log = os.open(copy / "log", os.O_WRONLY | os.O_CREAT)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     sys.path.insert(0, str(copy))
-    options = ["-x", "-q", "--tb=line", "--assert=plain", "-p", "no:cacheprovider", f"--rootdir={REPOSITORY}"]
-    brief = ["-p", "_hypothesis_pytestplugin", "--hypothesis-profile=brief"]
+    options = ["-x", "-q", "--tb=line", "--assert=plain", f"--rootdir={REPOSITORY}"]
+    brief = [*PLUGINS, "--hypothesis-profile=brief"]
     status = pytest.main([*options, *brief, *(str(HERE / oracle) for oracle in oracles)])
     sys.stdout.flush()
     assert Path(sys.modules["sqn_rl"].__file__ or "").is_relative_to(copy)
     return status
 
 
-def copy_package(to: Path) -> Path:
-    shutil.copytree(REPOSITORY / "sqn_rl", to / "sqn_rl", ignore=shutil.ignore_patterns("__pycache__"))
-    return to
+def mutate(mutant: Mutant, unmutated: Path, copy: Path) -> None:
+    """Copy the package, with what Python has compiled of it, and break one file."""
+    shutil.copytree(unmutated / "sqn_rl", copy / "sqn_rl")
+    file = copy / "sqn_rl" / mutant.file
+    Path(cache_from_source(str(file))).unlink(missing_ok=True)
+    file.write_text(file.read_text().replace(mutant.source, mutant.broken))
 
 
 def main(directory: Path) -> None:
@@ -233,15 +414,17 @@ def main(directory: Path) -> None:
     hypothesis.settings.register_profile(
         "brief", max_examples=10, phases=once, derandomize=True, deadline=None, database=None
     )
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    pytest.main(["-q", *PLUGINS, str(directory)])  # there are no tests, but now all plugins are imported
     gc.freeze()
-    unmutated = copy_package(directory / "unmutated")
+    unmutated = directory / "unmutated"
+    shutil.copytree(REPOSITORY / "sqn_rl", unmutated / "sqn_rl", ignore=shutil.ignore_patterns("__pycache__"))
     if not oracles_pass(unmutated, *dict.fromkeys(mutant.oracle for mutant in MUTANTS)):
         raise SystemExit(f"the oracles fail without any mutation\n{(unmutated / 'log').read_text()}")
     survivors = []
     for number, mutant in enumerate(MUTANTS):
-        copy = copy_package(directory / str(number))
-        file = copy / "sqn_rl" / mutant.file
-        file.write_text(file.read_text().replace(mutant.source, mutant.broken))
+        copy = directory / str(number)
+        mutate(mutant, unmutated, copy)
         if oracles_pass(copy, mutant.oracle):
             survivors.append(mutant.name)
         failed = (line for line in (copy / "log").read_text().splitlines() if line.startswith("FAILED"))

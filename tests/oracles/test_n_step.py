@@ -12,10 +12,78 @@ import torch
 from torch import Tensor
 
 from sqn_rl import Batch, FixedTemperature, NStep, OneStep, SettingError, Step, WiringError
+from sqn_rl import functional as F
 from sqn_rl.replay.ring import Ring
 
 MakeGames = Callable[..., Any]
 GAMMA = 0.5
+
+
+# --- worked by hand ----------------------------------------------------------------------------------------
+
+
+def test_steps_count_up_to_the_first_last() -> None:
+    last_BK = torch.tensor([[0, 0, 0], [0, 0, 1], [0, 1, 0], [1, 0, 0], [1, 1, 1]], dtype=torch.bool)
+    assert F.steps_to_last(last_BK).tolist() == [3, 3, 2, 1, 1]
+    assert F.steps_to_last(last_BK[:, :1]).tolist() == [1, 1, 1, 1, 1]
+
+
+def test_rewards_are_discounted_and_what_comes_after_is_not_looked_at() -> None:
+    # γ = ½: 1; 1 + ½ · 4 = 3; 1 + ½ · 4 + ¼ · 8 = 5; and V(s') counts ½, ¼, ⅛
+    nan = math.nan
+    reward_BK = torch.tensor([[1.0, nan, nan], [1.0, 4.0, nan], [1.0, 4.0, 8.0]])
+    returns, discount = F.n_step_return(reward_BK, torch.tensor([1, 2, 3]), GAMMA)
+    assert returns.tolist() == [1, 3, 5]
+    assert discount.tolist() == [1 / 2, 1 / 4, 1 / 8]
+
+
+def test_with_a_discount_of_zero_the_first_reward_remains() -> None:
+    returns, discount = F.n_step_return(torch.tensor([[3.0, 5.0]]), torch.tensor([2]), 0.0)
+    assert (returns.tolist(), discount.tolist()) == ([3], [0])
+
+
+def make_ring(capacity: int, num_envs: int, stack: int = 1) -> Ring:
+    return Ring(
+        capacity=capacity,
+        num_envs=num_envs,
+        observation_shape=(2,) if stack == 1 else (stack, 2),
+        observation_dtype=torch.float32,
+        frame_stack=stack,
+        device="cpu",
+    )
+
+
+def play(ring: Ring, t: int, **flags: bool) -> None:
+    """One game's step from observation t to t + 1, with reward 1."""
+    now, following, one = torch.full((1, 2), float(t)), torch.full((1, 2), t + 1.0), torch.ones(1)
+    happened = (torch.tensor([flags.get(flag, False)]) for flag in ("terminated", "truncated", "ended"))
+    ring.append(now, torch.zeros(1, dtype=torch.int64), Step(following, following, one, *happened, one))
+
+
+def test_a_window_that_contains_the_terminal_ends_there() -> None:
+    # γ = .9, r = 1, V = 100: 1 + .9 + .81 + .729 · 100 = 75.61; rewards only where the terminal is in reach
+    ring = make_ring(10, 1)
+    for t in range(5):
+        play(ring, t, terminated=t == 4, ended=t == 4)
+    batch = NStep(gamma=0.9, n=3, soft=False).gather(ring, torch.arange(5))
+    target = batch.reward + batch.discount * 100 * ~batch.terminated
+    torch.testing.assert_close(target.double(), torch.tensor([75.61, 75.61, 2.71, 1.9, 1]), rtol=1e-6, atol=0)
+    assert batch.next_observation[:, 0].tolist() == [3, 4, 5, 5, 5]
+    assert batch.terminated.tolist() == [False, False, True, True, True]
+
+
+def test_a_truncated_step_is_the_last_and_bootstraps_even_if_nothing_was_reset() -> None:
+    ring = make_ring(10, 1)
+    for t in range(4):
+        play(ring, t, truncated=t == 1)
+    batch = NStep(gamma=0.5, n=3, soft=False).gather(ring, torch.arange(4))
+    assert batch.reward.tolist() == [1.5, 1, 1.5, 1]
+    assert batch.discount.tolist() == [0.25, 0.5, 0.25, 0.5]
+    assert batch.next_observation[:, 0].tolist() == [2, 2, 4, 4]
+    assert not batch.terminated.any()
+
+
+# --- against what happened ---------------------------------------------------------------------------------
 
 
 class Happened(NamedTuple):
@@ -46,20 +114,10 @@ class Record:
         self.games: list[list[Happened | None]] = [[] for _ in range(num_envs)]
 
     def append(self, observation: Tensor, action: Tensor, step: Step) -> None:
-        next_observation = step.next_observation
-        columns = (
-            observation,
-            action,
-            step.reward,
-            next_observation,
-            step.terminated,
-            step.truncated,
-            step.ended,
-        )
-        for game, row in zip(
-            self.games, zip(*(column.tolist() for column in columns), strict=True), strict=True
-        ):
-            game.append(Happened(*row))
+        flags = (step.terminated, step.truncated, step.ended)
+        columns = (observation, action, step.reward, step.next_observation, *flags)
+        for i, row in enumerate(zip(*(column.tolist() for column in columns), strict=True)):
+            self.games[i].append(Happened(*row))
 
     def cut(self, which: Tensor) -> None:
         for i in which.tolist():
@@ -88,17 +146,6 @@ class Record:
         )
 
 
-def make_ring(capacity: int, num_envs: int, stack: int = 1) -> Ring:
-    return Ring(
-        capacity=capacity,
-        num_envs=num_envs,
-        observation_shape=(2,) if stack == 1 else (stack, 2),
-        observation_dtype=torch.float32,
-        frame_stack=stack,
-        device="cpu",
-    )
-
-
 def stored(ring: Ring, returns: OneStep | NStep) -> list[Return]:
     """Of everything in the ring, oldest first."""
     place = ring.place(torch.arange(len(ring)))
@@ -122,7 +169,7 @@ def test_returns_are_those_of_what_happened(
         ring.append(*played)
         record.append(*played)
         if row % 6 == 0:
-            which = torch.arange(num_envs)[row // 6 % 3 :]  # all, all but one, or none
+            which = torch.arange(num_envs)[row // 6 % 3 :]  # all of them, or some
             games.restart(which)
             ring.cut(which)
             record.cut(which)
@@ -141,24 +188,6 @@ def test_one_step_is_one_step(make_games: MakeGames) -> None:
     for name in Batch._fields[:7]:
         assert torch.equal(getattr(n, name), getattr(one, name)), name
         assert getattr(n, name).dtype == getattr(one, name).dtype
-
-
-def test_a_window_that_contains_the_terminal_ends_there() -> None:
-    # γ = .9, r = 1, V = 100: 1 + .9 + .81 + .729 · 100 = 75.61; rewards only where the terminal is in reach
-    ring, no = make_ring(10, 1), torch.tensor([False])
-    for t in range(5):
-        observation, last = torch.full((1, 2), float(t)), torch.tensor([t == 4])
-        following, one = observation + 1, torch.ones(1)
-        ring.append(
-            observation,
-            torch.zeros(1, dtype=torch.int64),
-            Step(following, following, one, last, no, last, one),
-        )
-    batch = NStep(gamma=0.9, n=3, soft=False).gather(ring, torch.arange(5))
-    target = batch.reward + batch.discount * 100 * ~batch.terminated
-    torch.testing.assert_close(target.double(), torch.tensor([75.61, 75.61, 2.71, 1.9, 1]), rtol=1e-6, atol=0)
-    assert batch.next_observation[:, 0].tolist() == [3, 4, 5, 5, 5]
-    assert batch.terminated.tolist() == [False, False, True, True, True]
 
 
 # --- soft --------------------------------------------------------------------------------------------------

@@ -1,12 +1,13 @@
 """The ε-greedy actor: its ε is logged, travels with the weights, and must be a probability."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from sqn_rl import EpsilonGreedyActor, SettingError
+from sqn_rl import EpsilonGreedyActor, SettingError, compose
 
 
 @pytest.fixture
@@ -28,6 +29,18 @@ def test_epsilon_travels_with_the_weights(make_actor: Callable) -> None:
 def test_it_writes_the_action_alone(make_actor: Callable) -> None:
     assert make_actor().out_keys == ["action"]
     assert make_actor()(observation=torch.zeros(5, 4)).shape == (5,)
+
+
+def test_weights_are_evaluated_at_the_epsilon_that_they_were_trained_with(tmp_path: Path) -> None:
+    """It ends at 0, where sampling is greedy; it starts at 1."""
+    small = ["steps=40", "warmup_steps=20", "batch_size=8", "eval_episodes=1"]
+    run = compose("dqn", *small, "actor.end=0", f"out={tmp_path / 'run'}")
+    run.train()
+    sampled, greedy = (
+        run.evaluate(tmp_path / "run" / "checkpoints", episodes=3, greedy=greedy, seed=0)[0].returns
+        for greedy in (False, True)
+    )
+    assert sampled == greedy
 
 
 BAD = [("start", -0.1), ("start", 1.1), ("end", -0.1), ("end", 1.1), ("over", 0.0), ("over", 1.1)]

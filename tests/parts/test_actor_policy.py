@@ -1,4 +1,4 @@
-"""The policy actor: any encoder, the Q-network's key, and no other way to its weights than its own network."""
+"""The policy actor: any encoder, the Q-network's key, and weights that are its own network's alone."""
 
 from collections.abc import Callable
 from functools import partial

@@ -129,7 +129,7 @@ def size(ring: Ring) -> int:
 
 def test_a_frame_lies_once() -> None:
     ring, one_frame = make_ring(100, 4, 4, frame=(50, 20)), 4 * 50 * 20
-    # 25 rows of transitions, the row that the newest led to, 3 rows of older frames; the zero frame, room for finals
+    # 25 rows of transitions, one that the newest led to, 3 of older frames; the zero frame, room for finals
     assert size(ring) == (29 * 4 + 1 + 14) * one_frame + 29 * 4 * 23 + 4 + 4 * 8
 
 
@@ -153,6 +153,16 @@ def test_overflow_leaves_the_frames_where_they_are(make_games: MakeGames) -> Non
     for _ in range(200):
         ring.append(*games.play())
     assert ring._frames.data_ptr() == where
+
+
+def test_what_does_not_fit_is_refused_and_what_is_said_to_fit_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    # 100 floats and a row's 23 bytes are 423: 236 places fit, of which 4 · 8 hold no transition
+    monkeypatch.setattr("sqn_rl.replay.ring.available_bytes", lambda: 100_000)
+    with pytest.raises(
+        SettingError, match="capacity = 205: expected at most 204: a transition takes 423 bytes"
+    ):
+        make_ring(205, 8, 4, (10, 10))
+    assert make_ring(204, 8, 4, (10, 10)).places * 423 <= 100_000
 
 
 # --- what samplers are told --------------------------------------------------------------------------------

@@ -53,7 +53,9 @@ def test_every_part_says_only_what_its_class_takes(slot: str, name: str) -> None
 
 @pytest.mark.parametrize(("slot", "name"), [part for part in PARTS if part[0] != "env"])
 def test_every_part_can_be_built(slot: str, name: str) -> None:
-    parts = compose_recipe("sqn", f"{slot}={name}").build()
+    works_with = CATALOGUE.read(slot, name).works_with.items()
+    companions = [f"{other}={names[0]}" for other, names in works_with]
+    parts = compose_recipe("sqn", f"{slot}={name}", *companions).build()
     parts["env"].close()
     if slot == "optimizer":
         parts["optimizer"]([{"params": list(parts["q_net"].parameters())}])

@@ -15,6 +15,7 @@ from itertools import combinations, product
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from sqn_rl import compose
@@ -42,7 +43,7 @@ TINY = [
     *("steps=500", "num_envs=4", "warmup_steps=100", "update_ratio=0.1", "batch_size=8", "hidden=[16]"),
     *("replay_capacity=1000", "log_every=100", "checkpoint_every=100", "eval_episodes=1"),
 ]
-ENVS = {
+BOUNDED = {
     "gym": ["env.id=Blackjack-v1"],
     "acrobot": ["env.kwargs.max_episode_steps=50"],
     "lunarlander": ["env.kwargs.max_episode_steps=50"],
@@ -98,3 +99,58 @@ def covering(parts: Parts, fits: Fits) -> list[Wiring]:
 
 WIRINGS = covering(PARTS, fit)
 EXCLUDED = [pair for pair in pairs_of(PARTS) if not fit(*pair)]
+
+
+def overrides(wiring: Wiring) -> list[str]:
+    parts = [f"{slot}={name}" for slot, name in wiring.items()]
+    return [*parts, *TINY, *BOUNDED.get(wiring["env"], [])]
+
+
+def shown(wiring: Wiring) -> str:
+    return "-".join(wiring[slot.name] for slot in SLOTS)
+
+
+def test_every_two_parts_that_fit_meet() -> None:
+    met = {frozenset(pair) for wiring in WIRINGS for pair in combinations(wiring.items(), 2)}
+    every = {frozenset(pair) for pair in pairs_of(PARTS)}
+    assert every - met == {frozenset(pair) for pair in EXCLUDED}
+    assert not met - every
+    assert all(wiring.keys() == PARTS.keys() for wiring in WIRINGS)
+    largest, second, *_ = sorted(map(len, PARTS.values()), reverse=True)
+    assert largest * second <= len(WIRINGS) < 1.5 * largest * second
+
+
+@pytest.mark.parametrize("wiring", WIRINGS, ids=shown)
+def test_what_fits_trains(wiring: Wiring, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    summary = compose("sqn", *overrides(wiring), f"out={out}").train()
+    assert [summary[key] for key in ("status", "env_steps", "updates")] == ["done", 500, 40]
+    for line in (out / "metrics.jsonl").read_text().splitlines():
+        assert all(math.isfinite(value) for value in json.loads(line).values() if value is not None), line
+    checkpoints = sorted((out / "checkpoints").iterdir())
+    before, after = load_file(checkpoints[0]), load_file(checkpoints[-1])
+    learned = [key for key in before if key.startswith(LEARNED)]
+    unmoved = [key for key in learned if torch.equal(before[key], after[key])]
+    assert len(learned) >= 4
+    assert not unmoved
+
+
+@pytest.mark.parametrize("pair", EXCLUDED, ids=lambda pair: "-".join(map("=".join, pair)))
+def test_what_does_not_fit_is_refused(pair: tuple[Part, Part]) -> None:
+    def excused(one: Part, other: Part) -> bool:
+        return fit(one, other) or {one, other} == {*pair}
+
+    def further_excused(one: Part, other: Part) -> bool:  # what fits the one may not fit the other
+        return fit(one, other) or one in pair or other in pair
+
+    wiring = completed(dict(pair), PARTS, excused) or completed(dict(pair), PARTS, further_excused)
+    assert wiring
+    with pytest.raises(RecipeError) as raised:
+        compose("sqn", *overrides(wiring)).preflight()
+    consumer, reason = raised.value.message.split(": ", 1)
+    assert raised.value.origin == f"command line: {consumer}={wiring[consumer]}"
+    unfit = [dict(pair) for pair in combinations(wiring.items(), 2) if not fit(*pair)]
+    others = {slot for pair in unfit if consumer in pair for slot in pair if slot != consumer}
+    mends = re.findall(r"(\w+)=(\w+)", f"{reason} {raised.value.suggestion}")
+    assert any(slot in others and name != wiring[slot] for slot, name in mends), str(raised.value)
+    assert len(str(raised.value).splitlines()) <= 2

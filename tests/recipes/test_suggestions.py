@@ -56,7 +56,6 @@ def test_so_does_a_recipe_that_overrides(tree: Callable[..., Catalogue], tmp_pat
         recipes__deep="defaults: [sqn, override /env: atari, override /encoder: impala_cnn, _self_]\n",
         recipes__deeper="defaults: [deep, _self_]\nencoder: {width: 2}\n",
         recipes__flat="defaults: [deep, override /encoder: mlp, _self_]\n",
-        recipes__first="defaults: [_self_, sqn, override /env: atari, override /encoder: impala_cnn]\n",
     )
 
     def encoder(recipe: str, *overrides: str) -> tuple[str, str]:
@@ -70,7 +69,6 @@ def test_so_does_a_recipe_that_overrides(tree: Callable[..., Catalogue], tmp_pat
     assert compose_recipe("deeper", catalogue=catalogue).config["encoder"]["width"] == 2
     assert encoder("flat") == ("mlp", f"{tmp_path}/recipes/flat.yaml:2")
     assert encoder("flat", "encoder=nature_cnn") == ("nature_cnn", "command line: encoder=nature_cnn")
-    assert encoder("first")[0] == "impala_cnn"
 
 
 def test_a_task_may_ask_too(tree: Callable[..., Catalogue], tmp_path: Path) -> None:

@@ -1,0 +1,176 @@
+"""One update of the agent: a step down every loss, then α and the target networks, or nothing at all."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from sqn_rl.agent import Agent
+from sqn_rl.data import Batch
+from sqn_rl.errors import NumericsError
+from sqn_rl.losses.td import TDLoss
+from sqn_rl.targets.polyak import Polyak
+
+assert_close = partial(torch.testing.assert_close, rtol=1e-12, atol=1e-12)
+STATES, ACTIONS, B, LR, LR_ALPHA, TAU = 8, 3, 4, 0.5, 0.25, 0.1
+LOSSES = ["dqn", "double_dqn", "sqn", "munchausen", "discrete_sac"]
+for_every_loss = pytest.mark.parametrize("name", LOSSES)
+
+
+class Told:
+    """As much of a replay, or of an actor, as an update touches: what it was told, and metrics."""
+
+    def __init__(self, **metrics: float) -> None:
+        self.priorities: list[tuple[Tensor, Tensor]] = []
+        self.env_steps: list[int] = []
+        self._metrics = metrics
+
+    def update_priority(self, index: Tensor, priority: Tensor) -> None:
+        self.priorities.append((index, priority))
+
+    def anneal(self, env_steps: int) -> None:
+        self.env_steps.append(env_steps)
+
+    def metrics(self) -> dict[str, float]:
+        return self._metrics
+
+
+def make_batch(**columns: Tensor) -> Batch:
+    torch.manual_seed(2)
+    batch = Batch(
+        observation=torch.arange(B),
+        action=torch.randint(ACTIONS, (B,)),
+        reward=torch.randn(B),
+        next_observation=torch.arange(B, STATES),
+        terminated=torch.arange(B) == 0,
+        discount=torch.full((B,), 0.5),
+        place=torch.tensor([7, 1, 5, 3]),
+        weight=torch.rand(B),
+    )
+    return batch._replace(**columns)
+
+
+@pytest.fixture
+def make(make_loss, make_temperature) -> Callable[..., TDLoss]:
+    def from_tables(name: str, **settings: Any) -> TDLoss:
+        torch.manual_seed(1)
+        logits, tables = torch.randn(STATES, ACTIONS), torch.randn(2, 2, STATES, ACTIONS)
+        defaults = {"temperature": make_temperature(lr=LR_ALPHA), "logits": logits}
+        return make_loss(name, *tables, **defaults | settings)
+
+    return from_tables
+
+
+def agent_of(loss: TDLoss, **settings: Any) -> Agent:
+    parts = {"actor": Told(), "replay": Told(), "target_update": Polyak(loss=loss, tau=TAU)}
+    return Agent(loss=loss, **{"optimizer": partial(torch.optim.SGD, lr=LR)} | parts | settings)
+
+
+@for_every_loss
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_an_update_is_a_step_down_every_loss(make, name: str, weight_decay: float) -> None:
+    loss, batch = make(name), make_batch()
+    agent = agent_of(loss, optimizer=partial(torch.optim.SGD, lr=LR, weight_decay=weight_decay))
+    for _ in range(2):  # the second knows nothing of the first's gradients
+        before = {key: value.clone() for key, value in loss.state_dict().items()}
+        twin = make(name)
+        twin.load_state_dict(before)
+        wanted_terms = twin.compute(batch)
+        for term in wanted_terms.losses.values():  # each by itself, of other parameters
+            term.backward()
+        gradients = {key: parameter.grad for key, parameter in twin.named_parameters()}
+        terms = agent.update(batch)
+        assert_close(terms.td_error, wanted_terms.td_error)
+        trained = {"q_net.table", "temperature.parameter"} | (
+            {"policy_net.table"} if name == "discrete_sac" else set()
+        )
+        assert {key for key, gradient in gradients.items() if gradient is not None} == trained
+        for key in trained - {"temperature.parameter"}:
+            step = LR * (gradients[key] + weight_decay * before[key])
+            assert_close(loss.get_parameter(key).detach(), before[key] - step)
+        # α has its own learning rate, and does not decay
+        log_alpha = before["temperature.parameter"] - LR_ALPHA * gradients["temperature.parameter"]
+        assert_close(loss.temperature.parameter.detach(), log_alpha)
+        assert_close(loss.temperature.alpha, log_alpha.exp())
+        target = (1 - TAU) * before["target_q_net.table"] + TAU * loss.q_net.table.detach()
+        assert_close(loss.target_q_net.table, target)
+
+
+@for_every_loss
+@pytest.mark.parametrize("lr", [LR, LR_ALPHA])
+def test_the_optimizer_has_what_is_learned_once_and_no_target(make, name: str, lr: float) -> None:
+    loss = make(name)
+    groups = agent_of(loss, optimizer=partial(torch.optim.SGD, lr=lr)).optimizer.param_groups
+    held = [id(parameter) for group in groups for parameter in group["params"]]
+    learned = [key for key, parameter in loss.named_parameters() if parameter.requires_grad]
+    assert not any(key.startswith("target") for key in learned)
+    assert sorted(held) == sorted(id(loss.get_parameter(key)) for key in learned)
+    assert len(groups) == (1 if lr == LR_ALPHA else 2)  # α is among the networks' where it learns as they do
+
+
+@for_every_loss
+def test_the_replay_is_told_the_td_errors_of_what_it_drew(make, name: str) -> None:
+    agent = agent_of(make(name))
+    terms = agent.update(make_batch())
+    ((place, priority),) = agent.replay.priorities
+    assert place.tolist() == [7, 1, 5, 3]
+    assert torch.equal(priority, terms.td_error)
+    assert priority.shape == (2, B)
+
+
+@pytest.mark.parametrize("name", ["dqn", "double_dqn"])
+def test_an_update_without_a_temperature(make, name: str) -> None:
+    loss, warm = make(name, temperature=None), make(name)
+    agent, before = agent_of(loss), loss.q_net.table.detach().clone()
+    assert agent.temperature is None
+    agent.update(make_batch())
+    agent_of(warm).update(make_batch())
+    assert torch.equal(loss.q_net.table, warm.q_net.table)
+    assert not torch.equal(loss.q_net.table, before)
+
+
+def nan_in(key: str) -> Callable[[TDLoss], Batch]:
+    def spoil(loss: TDLoss) -> Batch:
+        loss.state_dict()[key].flatten()[0] = math.nan
+        return make_batch()
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil", "said"),
+    [
+        *[(name, lambda _: make_batch(reward=torch.full((B,), math.nan)), "loss_q = nan") for name in LOSSES],
+        ("sqn", lambda _: make_batch(reward=torch.tensor([1.0, 1, -math.inf, 1])), "loss_q = inf"),
+        ("dqn", nan_in("q_net.table"), "loss_q = nan"),
+        ("discrete_sac", nan_in("policy_net.table"), "loss_policy = nan"),
+        ("sqn", nan_in("temperature.parameter"), "loss_alpha = nan"),
+        ("discrete_sac", nan_in("temperature.alpha"), "loss_policy = nan"),
+    ],
+)
+def test_what_is_not_finite_is_refused_before_the_step(
+    make, name: str, spoil: Callable[[TDLoss], Batch], said: str
+) -> None:
+    loss = make(name)
+    agent, batch = agent_of(loss, optimizer=partial(torch.optim.Adam, lr=LR)), spoil(loss)
+    before = {key: value.clone() for key, value in loss.state_dict().items()}
+    with pytest.raises(NumericsError, match=said):
+        agent.update(batch)
+    for key, value in loss.state_dict().items():
+        torch.testing.assert_close(value, before[key], rtol=0, atol=0, equal_nan=True)
+    assert not agent.optimizer.state
+    assert not agent.replay.priorities
+
+
+def test_schedules_and_metrics_are_those_of_its_parts(make) -> None:
+    agent = agent_of(make("sqn"), actor=Told(epsilon=0.1), replay=Told(beta=0.4))
+    agent.anneal(30)
+    assert agent.actor.env_steps == agent.replay.env_steps == [30]
+    assert agent.metrics() == {"alpha": 0.75, "target_entropy": 0.5, "epsilon": 0.1, "beta": 0.4}
+    bare = agent_of(make("dqn", temperature=None), actor=object(), replay=object())
+    bare.anneal(30)
+    assert bare.metrics() == {}
