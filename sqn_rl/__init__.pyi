@@ -42,9 +42,9 @@ from .nets.nature_cnn import NatureCNN as NatureCNN
 from .nets.noisy_dense import NoisyDense as NoisyDense
 from .nets.q_net import QNet as QNet
 from .nets.quantile_head import QuantileHead as QuantileHead
+from .replay.prioritized import PrioritizedReplay as PrioritizedReplay
 from .replay.returns import NStep as NStep
 from .replay.returns import OneStep as OneStep
-from .replay.prioritized import PrioritizedReplay as PrioritizedReplay
 from .replay.uniform import UniformReplay as UniformReplay
 from .targets.periodic import Periodic as Periodic
 from .targets.polyak import Polyak as Polyak

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from functools import reduce
 from operator import add
+from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
@@ -44,7 +45,8 @@ class Agent:
         self.optimizer = optimizer([{"params": learned}])
         self._add_temperature(alphas)
         self._learned = learned + alphas
-        self._annealed = [part for part in (self.temperature, actor, replay) if hasattr(part, "anneal")]
+        self._parts: list[Any] = [self.temperature, actor, replay]
+        self._annealed = [part for part in self._parts if hasattr(part, "anneal")]
 
     def _add_temperature(self, alphas: list[nn.Parameter]) -> None:
         """Optimise α too: with the networks where it may be, as its own group costs a tenth of a step."""
@@ -84,6 +86,5 @@ class Agent:
 
     def metrics(self) -> dict[str, float]:
         """What its parts say of themselves, by name."""
-        parts = (self.temperature, self.actor, self.replay)
-        told = (part.metrics() for part in parts if hasattr(part, "metrics"))
+        told = (part.metrics() for part in self._parts if hasattr(part, "metrics"))
         return {name: value for metrics in told for name, value in metrics.items()}

@@ -37,11 +37,14 @@ class Maker:
     origin: Origin
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
-        """Make it, from what only its user knows.
+        """Make it, from what only its user knows; a keyword that it does not take is left out.
 
         Raises:
             RecipeError: it refuses.
         """
+        parameters = {parameter.name: parameter.kind for parameter in _parameters(self.func)}
+        if inspect.Parameter.VAR_KEYWORD not in parameters.values():
+            keywords = {name: value for name, value in keywords.items() if name in parameters}
         try:
             return self.func(*arguments, **self.fields, **self.injected, **keywords)
         except SettingError as error:

@@ -1,8 +1,8 @@
 """What the part in a slot answers: all that the loop and the other parts know of it.
 
-A class that answers this fills the slot; there is nothing to inherit from. A temperature, an actor or a replay
-with a method ``anneal(env_steps)`` is told how far the run is, and one with ``metrics()``, numbers by name, is asked
-for them when metrics are written.
+A class that answers this fills the slot; there is nothing to inherit from. A temperature, an actor or a
+replay with a method ``anneal(env_steps)`` is told how far the run is, and one with ``metrics()``, numbers by
+name, is asked for them when metrics are written.
 
 Legend: B states or transitions, N environments or networks, A actions; ``*S`` the shape of an observation.
 """
@@ -36,7 +36,7 @@ class QNetwork(Protocol):
         """What every network says of every action. ``[B, *S]`` → ``[N, B, A]`` or ``[N, B, A, K]``."""
 
     def values(self, observation: Tensor) -> Tensor:
-        """``Q_i(s, ·)`` of every network, the predictions' means. ``[B, *S]`` → ``[N, B, A]``, reward units."""
+        """``Q_i(s, ·)``, the predictions' means. ``[B, *S]`` → ``[N, B, A]``, reward units."""
 
     def modules(self) -> Iterator[nn.Module]:
         """As of every module."""

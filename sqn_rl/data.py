@@ -1,7 +1,7 @@
-"""What passes between the rooms: an environment step, a batch of replayed transitions, what a loss made of it.
+"""What passes between the rooms: an environment step, a batch from the replay, what a loss makes of it.
 
-Legend: N environments, of :class:`Terms` networks; B sampled transitions, A actions; ``*S`` is the shape of one
-observation.
+Legend: N environments, in :class:`Terms` networks; B sampled transitions, A actions; ``*S`` is the shape of
+one observation.
 """
 
 from collections.abc import Mapping

@@ -28,7 +28,7 @@ class WiringError(SqnError, ValueError):
     """Two parts do not fit each other.
 
     Args:
-        consumer: the slot that needs something.
+        consumer: the slot that needs something, or its field that asks for it: ``returns.soft``.
         message: what it needs, and what is produced instead.
     """
 

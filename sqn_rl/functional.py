@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn.functional import huber_loss, l1_loss
+from torch.nn.functional import smooth_l1_loss
 
 
 def log_policy(q_BA: Tensor, alpha: Tensor | float) -> Tensor:
@@ -158,7 +158,7 @@ def policy_loss(log_pi_BA: Tensor, q_BA: Tensor, alpha: Tensor | float) -> Tenso
 def munchausen_bonus(
     log_pi_BA: Tensor, action_B: Tensor, alpha: Tensor | float, scale: float, lowest: float
 ) -> Tensor:
-    """m · [α log π(a|s)] clipped to [l₀, 0], which is added to the reward  (Vieillard et al. 2020).
+    """The bonus m · [α log π(a|s)], clipped to m · [l₀, 0], on top of the reward  (Vieillard et al. 2020).
 
     Args:
         log_pi_BA: log π(·|s), ``[B, A]``.
@@ -197,7 +197,7 @@ def mixture_weights(backup: Callable[[Tensor], Tensor], target_q_NBA: Tensor) ->
 
 
 def project(probability_BK: Tensor, atom_BK: Tensor, support_K: Tensor) -> Tensor:
-    """Move the mass of atoms to the two nearest of an even support; the mean stays (Bellemare et al. 2017, eq. 7).
+    """Move the mass of atoms to the two nearest of an even support; the mean stays  (Bellemare 2017, eq. 7).
 
     Args:
         probability_BK: of each atom, ``[B, K]``.
@@ -236,13 +236,11 @@ def quantile_loss(quantile_NBK: Tensor, target_BM: Tensor, weight_BM: Tensor, ka
     """
     k, shape = quantile_NBK.shape[-1], (*quantile_NBK.shape, target_BM.shape[-1])
     tau_K1 = ((torch.arange(k, device=quantile_NBK.device) + 0.5) / k).unsqueeze(-1)
-    quantile_NBKM, target_NBKM = quantile_NBK.unsqueeze(-1).expand(shape), target_BM.unsqueeze(-2).expand(shape)
+    quantile_NBKM = quantile_NBK.unsqueeze(-1).expand(shape)
+    target_NBKM = target_BM.unsqueeze(-2).expand(shape)
     with torch.no_grad():
         share_NBKM = torch.where(target_NBKM < quantile_NBKM, 1 - tau_K1, tau_K1) * weight_BM.unsqueeze(-2)
-    if kappa:
-        size_NBKM = huber_loss(quantile_NBKM, target_NBKM, reduction="none", delta=kappa) / kappa
-    else:
-        size_NBKM = l1_loss(quantile_NBKM, target_NBKM, reduction="none")
+    size_NBKM = smooth_l1_loss(quantile_NBKM, target_NBKM, reduction="none", beta=kappa)  # L_κ/κ, or |u|
     return (share_NBKM * size_NBKM).sum((-2, -1))
 
 

@@ -1,5 +1,6 @@
 """The noise of noisy layers: drawn for a whole module at once, and no part of what is learned."""
 
+from collections.abc import Iterator
 from copy import deepcopy
 from typing import Protocol, TypeVar, runtime_checkable
 
@@ -18,6 +19,16 @@ class NoisyLayer(Protocol):
         """Use this noise from now on: f(ε), ``[noise_size]``; None: the mean weights."""
 
 
+class Network(Protocol):
+    """What noise is drawn for: a module."""
+
+    def modules(self) -> Iterator[nn.Module]:
+        """As of every module."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """As of every module."""
+
+
 class Noise:
     """The noise of all noisy layers in a module.
 
@@ -27,7 +38,7 @@ class Noise:
         module: where they are looked for. Until the first :meth:`redraw` it has what noise it had.
     """
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: Network) -> None:
         self.layers = [layer for layer in module.modules() if isinstance(layer, NoisyLayer)]
         self._sizes = [layer.noise_size for layer in self.layers]
         self._total = sum(self._sizes)

@@ -29,7 +29,7 @@ class Document:
     description: str
     """The comment on its first line, up to two spaces."""
     works_with: Mapping[str, tuple[str, ...]]
-    """By slot, the only parts there that it works with, from its comment ``# works with env=atari,mine actor=…``."""
+    """By slot, the only parts there that it works with: its comment ``# works with env=atari actor=…``."""
     values: Values
     """What it says, interpolations unresolved."""
     lines: Mapping[str, int]

@@ -13,7 +13,8 @@ from sqn_rl.recipe import compose_recipe
 
 DESCRIPTION = """Lists the recipes and the parts of every slot, or of one.
 
-A part that works with everything fits any part of the other slots. A value such as ${lr} is the setting of that name; behind it in brackets what it is in the recipe `sqn`."""
+A part that works with everything fits any part of the other slots.
+A value such as ${lr} is the setting of that name; behind it in brackets what it is in the recipe `sqn`."""
 
 
 class Row(NamedTuple):

@@ -141,9 +141,7 @@ class AtariEnv(BatchedEnv):
         if not ((action >= 0) & (action < self.n_actions)).all():  # ale-py would wait for ever
             raise IndexError(f"actions {action.tolist()}: expected each in [0, {self.n_actions})")
         observation, score, over, _, info = self._games.step(action)
-        lost_life = self._life_loss & (
-            info["lives"] < self._lives
-        )  # where it is over, lives are the next one's
+        lost_life = self._life_loss & (info["lives"] < self._lives)  # of a game that is over, the next one's
         self._lives = info["lives"]
         self._frames += self.frame_skip
         late = ~over & (self._frames >= self._max_frames)

@@ -1,5 +1,6 @@
 """Discrete soft actor-critic (Christodoulou 2019): the soft Q-network with a policy network of its own."""
 
+from collections.abc import Callable
 from functools import partial
 
 from torch import Tensor, nn
@@ -14,7 +15,9 @@ from sqn_rl.noise import Noise
 
 
 class DiscreteSACLoss(TDLoss):
-    """SQN's losses with π_φ for π, and L_π = mean Σ_a π_φ (α log π_φ − min_i Q_i)  (arXiv 1910.07207, eq. 10-12).
+    """SQN's losses with π_φ for π, and L_π = mean Σ_a π_φ (α log π_φ − min_i Q_i).
+
+    arXiv 1910.07207, equations 10 to 12.
 
     See :class:`~sqn_rl.losses.td.TDLoss` for what it reads and writes as a TensorDict module.
 
@@ -49,7 +52,8 @@ class DiscreteSACLoss(TDLoss):
         if not isinstance(policy_net := getattr(actor, "policy_net", None), nn.Module):
             given = f"loss: DiscreteSACLoss trains a policy network, and {type(actor).__name__} has none"
             raise WiringError("loss", f"{given}; choose actor=policy")
-        self.policy_net, self._policy_of = policy_net, actor.log_policy
+        self.policy_net = policy_net
+        self._policy_of: Callable[[Tensor], Tensor] = actor.log_policy  # type: ignore[assignment]
         self._noises.append(Noise(policy_net))
         draws = {"generator": self.generator} if backup == "sampled" else {}
         self._backup = partial(F.BACKUPS[backup], **draws)
@@ -65,7 +69,7 @@ class DiscreteSACLoss(TDLoss):
         return partial(self._backup, log_pi_BA=log_pi_BA), self.temperature.alpha * F.entropy(log_pi_BA)
 
     def log_policy(self, observation: Tensor, q_NBA: Tensor) -> Tensor:
-        """log π_φ(·|s), ``[B, A]``, with gradient."""
+        """The log π_φ(·|s), ``[B, A]``, with gradient."""
         return self._policy_of(observation)
 
     def policy_losses(self, log_pi_BA: Tensor, q_NBA: Tensor) -> dict[str, Tensor]:

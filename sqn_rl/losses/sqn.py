@@ -14,7 +14,7 @@ POLICY_SOURCES = ("q1", "target_q1", "min", "target_min")
 
 
 class SQNLoss(TDLoss):
-    """v(s') is the soft value of the next state: a backup of Q̄ under π, and the bonus α H(π(·|s'))  (line 11).
+    """v(s') is the soft value: a backup of Q̄ under π, and the bonus α H(π(·|s'))  (line 11).
 
     Equations 10, 12 and 19, lines 11 to 16 of Algorithm 1. The entropy is the exact one. Departures from the
     text as printed: the target network is used in the target (eq. 13 has lost its bar and γ), both losses
@@ -67,7 +67,7 @@ class SQNLoss(TDLoss):
         return partial(self._backup, log_pi_BA=log_pi_BA), bonus
 
     def source_policy(self, q_NBA: Tensor) -> Tensor:
-        """log π of ``policy_source``, given its networks' values, ``[N, B, A]`` → ``[B, A]``."""
+        """The log π of ``policy_source``, given its networks' values, ``[N, B, A]`` → ``[B, A]``."""
         q_BA = q_NBA.amin(0) if self._from_min else q_NBA[0]
         return F.log_policy(q_BA, self.temperature.alpha)
 

@@ -20,7 +20,7 @@ from sqn_rl.noise import Noise
 
 
 class TDLoss(LossModule):
-    """L_Q = Σ_i mean w ℓ(Q_i(s, a), y), y = r + γ^m (1 − d) (v(s') + bonus); abstract: a loss says what v(s') is.
+    """L_Q = Σ_i mean w ℓ(Q_i(s, a), y), y = r + γ^m (1 − d) (v(s') + bonus); abstract: a loss says v(s').
 
     ℓ is the squared error, or of a distributional head its own loss, where y is a distribution. Where there
     is a temperature, L_α = α · mean (H(π(·|s)) − H̄) is descended on too  (eq. 19).
@@ -53,16 +53,14 @@ class TDLoss(LossModule):
 
     default_keys = _AcceptedKeys
 
-    def __init__(
-        self, *, q_net: QNetwork, temperature: Temperature | None, gamma: float, seed: int
-    ) -> None:
+    def __init__(self, *, q_net: QNetwork, temperature: Temperature | None, gamma: float, seed: int) -> None:
         super().__init__()
         require(0 <= gamma <= 1, "gamma", gamma, "a number in [0, 1]")
         self.q_net, self.temperature, self.gamma = q_net, temperature, gamma
         self.target_q_net = deepcopy(q_net).requires_grad_(False)
         device = next(q_net.parameters()).device
         self.generator = torch.Generator(device=device).manual_seed(seed)
-        self._noises = [Noise(self.q_net), Noise(self.target_q_net)]
+        self._noises = [Noise(network) for network in (self.q_net, self.target_q_net)]
 
     # --- what a loss says -----------------------------------------------------------------------------------
 
@@ -84,7 +82,7 @@ class TDLoss(LossModule):
         return batch.reward
 
     def log_policy(self, observation: Tensor, q_NBA: Tensor) -> Tensor | None:
-        """log π(·|s), ``[B, A]``: of softmax(Q_1/α)  (eq. 20); None without a temperature."""
+        """The log π(·|s), ``[B, A]``: of softmax(Q_1/α)  (eq. 20); None without a temperature."""
         return None if self.temperature is None else F.log_policy(q_NBA[0], self.temperature.alpha)
 
     def policy_losses(self, log_pi_BA: Tensor, q_NBA: Tensor) -> dict[str, Tensor]:
@@ -147,7 +145,7 @@ class TDLoss(LossModule):
         td_error_B = terms.td_error.abs().mean(0)
         tensordict.set(self.tensor_keys.td_error, td_error_B.reshape(tensordict.shape))
         results = {**terms.losses, "q_mean": terms.q.mean()}
-        if self.temperature is not None:
+        if self.temperature is not None and terms.log_pi is not None:
             results |= {
                 "alpha": self.temperature.alpha.clone(),
                 "entropy": F.entropy(terms.log_pi).mean(),

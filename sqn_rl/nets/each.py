@@ -68,16 +68,15 @@ class Each(nn.Module):
             WiringError: an answer is not ``[B, out_features]``, or of heads not ``[B, A]`` or ``[B, A, K]``.
         """
         inputs = x.expand(len(self.parts), -1, -1) if self.features else [x] * len(self.parts)
-        return torch.cat(
-            [self._lead(part(own), len(own)) for part, own in zip(self.parts, inputs, strict=True)]
-        )
+        answers = (part(own) for part, own in zip(self.parts, inputs, strict=True))
+        return torch.cat([self._lead(answer, inputs[0].shape[0]) for answer in answers])
 
     def _lead(self, answer: Tensor, batch: int) -> Tensor:
         """``[B, …]`` or ``[1, B, …]`` → ``[1, B, …]``."""
         led = answer if answer.dim() > self._rank else answer.unsqueeze(0)
-        if led.dim() == self._rank + 1 and led.shape[:2] == (1, batch):
-            if self.features or led.shape[2] == self.out_features:
-                return led
+        fits = led.dim() == self._rank + 1 and led.shape[:2] == (1, batch)
+        if fits and (self.features or led.shape[2] == self.out_features):
+            return led
         expected = [batch, *("AK"[: self._rank - 1] if self.features else [self.out_features])]
         name, shape, of_one = type(self.parts[0]).__name__, list(answer.shape), ", ".join(map(str, expected))
         raise WiringError("q_net", f"{name} gives {shape} for one network; expected [{of_one}]")

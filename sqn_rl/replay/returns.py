@@ -122,12 +122,10 @@ class _EntropyBonus:
 
     def __init__(self, actor: Policy | None, temperature: Temperature | None) -> None:
         if temperature is None:
-            raise WiringError("returns", "returns: soft needs a temperature: α weighs the entropy it adds")
+            raise _unfit("a temperature, whose α weighs the entropies it adds; there is none")
         if actor is None or not hasattr(actor, "log_policy"):
-            found = "none" if actor is None else type(actor).__name__
-            raise WiringError(
-                "returns", f"returns: soft needs an actor with a policy, log_policy(observation); got {found}"
-            )
+            found = "there is none" if actor is None else f"{type(actor).__name__} has none"
+            raise _unfit(f"an actor with a policy, log_policy(observation); {found}")
         self.actor, self.temperature = actor, temperature
 
     @torch.no_grad()
@@ -140,3 +138,7 @@ class _EntropyBonus:
             entropy = F.entropy(self.actor.log_policy(ring.observe(place_BK[between_BK])))
             bonus_BK[between_BK] = (self.temperature.alpha * entropy).to(bonus_BK.dtype)
         return bonus_BK
+
+
+def _unfit(needs: str) -> WiringError:
+    return WiringError("returns.soft", f"returns.soft = true: expected {needs}")

@@ -17,7 +17,6 @@ from sqn_rl import (
     FixedTemperature,
     GymEnv,
     LinearHead,
-    NStep,
     OneStep,
     Polyak,
     PrioritizedReplay,
@@ -36,12 +35,11 @@ def make_env() -> GymEnv:
     return GymEnv(id="CartPole-v1", num_envs=N, seed=0)
 
 
-def make_replay(env: GymEnv, kind: Any, returns: Any = None) -> UniformReplay | PrioritizedReplay:
-    part = {"omega": 0.6, "beta": 0.4, "epsilon": 1e-6, "td_error": "mean", "steps": 10_000}
+def make_replay(env: GymEnv, kind: Any) -> UniformReplay | PrioritizedReplay:
+    part = {"omega": 0.6, "beta": 0.4, "epsilon": 1e-6, "td_error": "mean", "steps": 6_400}
     where = {"observation_shape": env.observation_shape, "observation_dtype": env.observation_dtype}
     small = {"capacity": 10_000, "num_envs": N, "frame_stack": 1, "seed": 0, "device": "cpu"}
-    returns = returns or OneStep(gamma=0.99)
-    return kind(returns=returns, **where, **small, **part if kind is PrioritizedReplay else {})
+    return kind(returns=OneStep(gamma=0.99), **where, **small, **part if kind is PrioritizedReplay else {})
 
 
 def collect(env: GymEnv, policy: Any, steps: int, **settings: Any) -> Any:
@@ -86,11 +84,11 @@ def make_parts(env: GymEnv) -> tuple[BoltzmannActor, SQNLoss]:
 def test_their_collector_and_our_loss_learn_cartpole(kind: Any) -> None:
     env = make_env()
     actor, loss = make_parts(env)
-    replay = make_replay(env, kind, NStep(gamma=0.99, n=3, soft=False))
+    replay = make_replay(env, kind)
     target_update, optimizer = Polyak(loss=loss, tau=0.05), torch.optim.Adam(loss.q_net.parameters(), lr=2e-3)
-    for experience in (collector := collect(env, actor, 9_600)):
+    for experience in (collector := collect(env, actor, 6_400)):
         replay.extend(experience)
-        for _ in range(32):
+        for _ in range(16):
             sample = replay.sample(64)
             losses = loss(sample)
             optimizer.zero_grad()
@@ -109,16 +107,16 @@ def test_their_loss_learns_cartpole_from_prioritized_replay() -> None:
     net = nn.Sequential(nn.Linear(4, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 2))
     values = TensorDictModule(net, in_keys=["observation"], out_keys=["action_value"])
     actor = TensorDictSequential(values, QValueModule(action_space="categorical"))
-    exploring = EGreedyModule(env.full_action_spec, eps_init=0.5, eps_end=0.02, annealing_num_steps=5_000)
+    exploring = EGreedyModule(env.full_action_spec, eps_init=0.5, eps_end=0.02, annealing_num_steps=3_000)
     loss = DQNLoss(actor, action_space="categorical", delay_value=True, loss_function="smooth_l1")
     loss.make_value_estimator(gamma=0.99)
     target_update = SoftUpdate(loss, tau=0.05)
     optimizer = torch.optim.Adam(loss.parameters(), lr=1e-3)
     replay = make_replay(env, PrioritizedReplay)
-    collector = collect(env, TensorDictSequential(actor, exploring), 9_600, replay_buffer=replay)
+    collector = collect(env, TensorDictSequential(actor, exploring), 6_400, replay_buffer=replay)
     for _ in collector:
         exploring.step(16 * N)
-        for _ in range(32):
+        for _ in range(16):
             sample = replay.sample(64)
             optimizer.zero_grad()
             loss(sample)["loss"].backward()

@@ -89,7 +89,8 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("shares swapped", "(position_BK - below_BK)", "(1 - position_BK + below_BK)"),
         ("mass to the atom beyond", "below_BK + 1, upper_BK", "below_BK, upper_BK"),
         ("support from its other end", "(atom_BK - support_K[0])", "(atom_BK - support_K[-1])"),
-        ("support as if it were of spacing 1", ".abs() / spacing", ".abs()"),
+        ("support as if it were of spacing 1", "(last / (support_K[-1] - support_K[0]))", "1"),
+        ("mass counted twice", "below_BK, probability_BK - upper_BK)", "below_BK, probability_BK)"),
         ("cross entropy climbs", "return -(target_BK * torch", "return (target_BK * torch"),
         ("cross entropy of the mean", "torch.log_softmax(logit_NBK, dim=-1)).sum", "logit_NBK).sum"),
     ],
@@ -99,10 +100,13 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("quantiles turned round", "1 - tau_K1, tau_K1)", "tau_K1, 1 - tau_K1)"),
         ("u's sign in its indicator", "where(target_NBKM < quantile", "where(target_NBKM > quantile"),
         ("samples count alike", "1 - tau_K1, tau_K1) * weight_BM.unsqueeze(-2)", "1 - tau_K1, tau_K1)"),
-        ("loss not divided by κ", "delta=kappa) / kappa", "delta=kappa)"),
-        ("κ is 1", "delta=kappa) / kappa", "delta=1.0)"),
-        ("κ is never 0", "    if kappa:\n", "    if kappa := kappa or 1.0:\n"),
+        ("loss not divided by κ", "kappa)  # L", "kappa) * (kappa or 1)  # L"),
+        ("κ is 1", "beta=kappa)", "beta=1.0)"),
+        ("κ is 0", "beta=kappa)", "beta=0.0)"),
         ("quantiles averaged", "size_NBKM).sum((-2, -1))", "size_NBKM).sum(-1).mean(-1)"),
+    ],
+    ("functional.py", "test_every_loss.py"): [
+        ("NaN is an index", ".clamp(0, last - 1)", ".clamp(max=last - 1)"),
     ],
     ("distributions.py", "test_distributions.py"): [
         ("absolute error", "return td_error_NB.square()", "return td_error_NB.abs()"),
@@ -351,6 +355,63 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("the oldest stacks are overwritten", "self._window + frame_stack", "self._window + 1"),
         ("finals dropped a row early", "self._head - self._window) if", "self._head - self._window + 1) if"),
     ],
+    ("replay/sum_tree.py", "test_sum_tree.py"): [
+        ("parents are maxima", "value = level.take(node, 0).sum(-1)", "value = level.take(node, 0).max(-1)"),
+        ("of a repeated index the first", "node[1:] != node[:-1], True)", "True, node[1:] != node[:-1])"),
+        ("found one too early", 'side="right"', 'side="left"'),
+        ("found one too early below", "sums_BC > mass", "sums_BC >= mass"),
+        ("mass of the node itself taken off", "mass - (sums[node] - self._root[node])", "mass - sums[node]"),
+        ("sum of the row not taken off", "mass - (sums_BC[row, child]", "mass - (0 * sums_BC[row, child]"),
+        ("found beyond the total", "np.maximum(mass, 0), np.nextafter(sums[-1], 0)", "np.maximum(mass, 0), np.inf"),
+        ("found beyond a node", "np.nextafter(sums_BC[:, -1], 0)", "sums_BC[:, -1]"),
+        ("found before a node", "np.maximum(mass, 0), np.nextafter(sums_BC", "mass, np.nextafter(sums_BC"),
+        ("last parent of a slice left out", "(end - 1) // WIDTH + 1", "(end - 1) // WIDTH"),
+        ("only values are filled", "above.reshape(-1)[begin:end] = level", "_ = level"),
+        ("an index outside is written", "or node[-1] >= self.capacity", "or node[-1] > self.capacity"),
+        ("an index below 0 is written", "node[0] < 0 or ", ""),
+    ],
+    ("replay/prioritized.py", "test_prioritized.py"): [
+        ("errors keep their sign", "np.abs(td_error_NB)", "td_error_NB"),
+        ("ε subtracted", ") + epsilon", ") - epsilon"),
+        ("twins summed", "error_NB.sum(0) / len(error_NB)", "error_NB.sum(0)"),
+        ("the smaller of the twins'", "error_NB.max(0)", "error_NB.min(0)"),
+        ("weights' sign", "** -beta", "** beta"),
+        ("scaled by the smallest weight", "value_B.min()", "value_B.max()"),
+        ("weights not scaled", "(value_B / value_B.min())", "value_B"),
+        ("weights without β", "self.tree.value[place], self.beta)", "self.tree.value[place], 1.0)"),
+        ("not stratified", "(np.arange(len(uniform_B)) + uniform_B)", "(len(uniform_B) * uniform_B)"),
+        ("segments too wide", "(total / len(uniform_B))", "total"),
+        ("ω ignored", "value = p**self.omega", "value = p"),
+        ("ω's sign", "value = p**self.omega", "value = p**-self.omega"),
+        ("ω ignored for what is new", "self.highest**self.omega", "self.highest"),
+        ("new at the lowest", "max(self.highest", "min(self.highest"),
+        ("new at the last", "max(self.highest, float(p[here].max()))", "float(p[here].max())"),
+        ("β falls", "self._beta + (1 - self._beta)", "self._beta - (1 - self._beta)"),
+        ("β beyond 1", "min(1.0, env_steps / self._steps)", "env_steps / self._steps"),
+    ],
+    ("replay/prioritized.py", "../parts/test_replay_prioritized.py"): [
+        ("retired and drawn", "self.tree.fill(ring.retired, 0.0)", "pass"),
+        ("retired and resurrected", "(self.tree.value[place] > 0) & ~", "~"),
+        ("a late answer counts", "& ~self.overtaken[place]", ""),
+        ("a very late answer counts", "|= self.drawn", "= self.drawn"),
+        ("an answer is waited for", "self.drawn[place], self.overtaken[place] = True, False", "self.drawn[place] = True"),
+        ("an answer is never over", "self.drawn[place] = self.overtaken[place] = False", "pass"),
+        ("NaN is a priority", "if not np.isfinite(p.sum() + value.sum()):", "if False:"),
+        ("the global generator", "generator=self._rng", "generator=None"),
+        ("every seed alike", "manual_seed(seed)", "manual_seed(0)"),
+    ],
+    ("replay/storage.py", "../parts/test_replay_torchrl.py"): [
+        ("a gap is bridged", "(observation != led_to)", "(observation != observation)"),
+        ("a gap cuts all environments", "ring.cut(anew[:, t].nonzero().squeeze(-1))", "ring.cut()"),
+        ("only a gap in all is seen", ".flatten(2).any(-1)", ".flatten(2).all(-1)"),
+        ("any stack may begin", "if ring.frame_stack > 1 and", "if False and"),
+        ("truncated at the beginning", "(place_B + (steps_B - 1) * ring.num_envs)", "(place_B)"),
+        ("truncated a step too late", "(steps_B - 1) * ring", "steps_B * ring"),
+        ("truncated is done", "torch.bool) & ~terminated", "torch.bool)"),
+        ("done is terminated", "batch.terminated | truncated_B", "batch.terminated"),
+        ("environments before steps", "torch.stack(places, -1)", "torch.stack(places)"),
+        ("a slice counts places", "ring.place(torch.arange(len(ring), device=self.device)[index])", "torch.arange(len(ring))[index]"),
+    ],
 }.items() for mutant in mutants]
 # fmt: on
 
@@ -369,19 +430,15 @@ def test_every_mutant_is_killed(tmp_path: Path) -> None:
 # --- the program -------------------------------------------------------------------------------------------
 
 
-def oracles_pass(copy: Path, *oracles: str) -> bool:
-    """Whether these oracles pass against the package in ``copy``; what they say goes to ``copy/log``."""
-    child = os.fork()
-    if not child:
-        status = -1
-        try:
-            status = run_oracles(copy, oracles)
-        finally:
-            os._exit(status)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
-        raise SystemExit(f"{copy.name}: the oracles did not run ({status})\n{(copy / 'log').read_text()}")
-    return status == pytest.ExitCode.OK
+def start(copy: Path, *oracles: str) -> int:
+    """Run these oracles against the package in ``copy``, in a child; what they say goes to ``copy/log``."""
+    if child := os.fork():
+        return child
+    status = -1
+    try:
+        status = run_oracles(copy, oracles)
+    finally:
+        os._exit(status)
 
 
 def run_oracles(copy: Path, oracles: Iterable[str]) -> int:
@@ -398,6 +455,15 @@ def run_oracles(copy: Path, oracles: Iterable[str]) -> int:
     return status
 
 
+def finish(copies: dict[int, Path]) -> tuple[Path, bool]:
+    """Wait for any child: its copy, and whether the oracles passed."""
+    child, status = os.wait()
+    copy, code = copies.pop(child), os.waitstatus_to_exitcode(status)
+    if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+        raise SystemExit(f"{copy.name}: the oracles did not run ({code})\n{(copy / 'log').read_text()}")
+    return copy, code == pytest.ExitCode.OK
+
+
 def mutate(mutant: Mutant, unmutated: Path, copy: Path) -> None:
     """Copy the package, with what Python has compiled of it, and break one file."""
     shutil.copytree(unmutated / "sqn_rl", copy / "sqn_rl")
@@ -406,8 +472,9 @@ def mutate(mutant: Mutant, unmutated: Path, copy: Path) -> None:
     file.write_text(file.read_text().replace(mutant.source, mutant.broken))
 
 
-def main(directory: Path) -> None:
-    import hypothesis  # warm up: every child starts with these
+def warm_up(directory: Path) -> None:
+    """Import what every child starts with."""
+    import hypothesis
     import torchrl.objectives  # noqa: F401
 
     once = [hypothesis.Phase.explicit, hypothesis.Phase.generate]  # a dead mutant need not be a small one
@@ -415,20 +482,31 @@ def main(directory: Path) -> None:
         "brief", max_examples=10, phases=once, derandomize=True, deadline=None, database=None
     )
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
-    pytest.main(["-q", *PLUGINS, str(directory)])  # there are no tests, but now all plugins are imported
+    pytest.main(["-q", *PLUGINS, str(directory)])  # there are no tests, but now its plugins are imported
     gc.freeze()
+
+
+def main(directory: Path) -> None:
+    warm_up(directory)
     unmutated = directory / "unmutated"
     shutil.copytree(REPOSITORY / "sqn_rl", unmutated / "sqn_rl", ignore=shutil.ignore_patterns("__pycache__"))
-    if not oracles_pass(unmutated, *dict.fromkeys(mutant.oracle for mutant in MUTANTS)):
+    _, passed = finish({start(unmutated, *dict.fromkeys(mutant.oracle for mutant in MUTANTS)): unmutated})
+    if not passed:
         raise SystemExit(f"the oracles fail without any mutation\n{(unmutated / 'log').read_text()}")
-    survivors = []
-    for number, mutant in enumerate(MUTANTS):
-        copy = directory / str(number)
-        mutate(mutant, unmutated, copy)
-        if oracles_pass(copy, mutant.oracle):
-            survivors.append(mutant.name)
+    survivors, running, waiting = [], {}, list(enumerate(MUTANTS))
+    while waiting or running:
+        if waiting and len(running) < (os.cpu_count() or 1):
+            number, mutant = waiting.pop(0)
+            copy = directory / str(number)
+            mutate(mutant, unmutated, copy)
+            running[start(copy, mutant.oracle)] = copy
+            continue
+        copy, passed = finish(running)
+        mutant = MUTANTS[int(copy.name)]
+        survivors += [f"{mutant.file}: {mutant.name}"] * passed
         failed = (line for line in (copy / "log").read_text().splitlines() if line.startswith("FAILED"))
-        print(f"{mutant.name}: {next(failed, 'SURVIVED')}", flush=True)
+        print(f"{mutant.file}: {mutant.name}: {next(failed, 'SURVIVED')}", flush=True)
+        shutil.rmtree(copy)
     if survivors:
         raise SystemExit(f"no oracle noticed: {', '.join(survivors)}")
 

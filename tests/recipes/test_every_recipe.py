@@ -42,7 +42,9 @@ def test_it_trains(name: str, env: str, tmp_path: Path) -> None:
     for key in before:
         if key.startswith(LEARNED):
             unmoved = before[key].equal(after[key])
-            assert unmoved == (experiment.recipe.part("temperature") == "fixed" and key == "temperature.alpha"), key
+            assert unmoved == (
+                experiment.recipe.part("temperature") == "fixed" and key == "temperature.alpha"
+            ), key
 
     (evaluation,) = rows(out / "evaluations.jsonl")
     assert evaluation["env_steps"] == summary["env_steps"]

@@ -65,7 +65,9 @@ def fit(one: Part, other: Part) -> bool:
 def pairs_of(parts: Parts) -> Iterator[tuple[Part, Part]]:
     """Every two parts of different slots, those of the fullest slots first."""
     for slot, other_slot in combinations(sorted(parts, key=lambda slot: -len(parts[slot])), 2):
-        yield from product(((slot, name) for name in parts[slot]), ((other_slot, name) for name in parts[other_slot]))
+        yield from product(
+            ((slot, name) for name in parts[slot]), ((other_slot, name) for name in parts[other_slot])
+        )
 
 
 def completed(wiring: Wiring, parts: Parts, fits: Fits, missing: Collection[Pair] = ()) -> Wiring | None:
@@ -75,9 +77,12 @@ def completed(wiring: Wiring, parts: Parts, fits: Fits, missing: Collection[Pair
         return wiring
     slot = max(empty, key=lambda slot: len(parts[slot]))
     wanted = Counter(part for pair in missing for part in pair)
-    candidates = [(slot, name) for name in parts[slot] if all(fits((slot, name), part) for part in wiring.items())]
+    candidates = [
+        (slot, name) for name in parts[slot] if all(fits((slot, name), part) for part in wiring.items())
+    ]
     candidates.sort(
-        key=lambda one: (sum(frozenset({one, part}) in missing for part in wiring.items()), wanted[one]), reverse=True
+        key=lambda one: (sum(frozenset({one, part}) in missing for part in wiring.items()), wanted[one]),
+        reverse=True,
     )
     wholes = (completed({**wiring, slot: name}, parts, fits, missing) for slot, name in candidates)
     return next(filter(None, wholes), None)

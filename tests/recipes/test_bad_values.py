@@ -1,0 +1,148 @@
+"""What cannot work is refused before the first step, in a line or two that name the setting and where it was set."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sqn_rl import compose
+from sqn_rl.cli.run import main
+from sqn_rl.errors import RecipeError
+
+VALUES = {
+    # heads
+    "head=categorical head.v_max=5 head.v_min=5": "head.v_min = 5: expected a number below v_max, 5",
+    "head=categorical head.v_max=-100 head.v_min=1": "head.v_min = 1: expected a number below v_max, -100",
+    "recipe=sqn_rainbow v_min=100": "head.v_min = 100: expected a number below v_max, 100",
+    "head=categorical head.atoms=1": "head.atoms = 1: expected a whole number of at least 2",
+    "head=categorical head.atoms=2.5": "head.atoms = 2.5: expected a whole number of at least 2",
+    "head=quantile head.quantiles=0": "head.quantiles = 0: expected a whole number of at least 1",
+    "head=quantile head.kappa=-1": "head.kappa = -1: expected a number of at least 0",
+    "head=quantile head.dueling=2": "head.dueling = 2: expected true or false",
+    # networks
+    "layers=noisy layers.sigma=-0.5": "layers.sigma = -0.5: expected a number of at least 0",
+    "encoder.hidden=[0]": "encoder.hidden = [0]: expected a list of positive widths",
+    "hidden=[16,2.5]": "encoder.hidden = [16, 2.5]: expected a list of positive widths",
+    "env=atari hidden=[-1]": "encoder.hidden = [-1]: expected a list of positive widths",
+    "env=atari encoder=impala_cnn encoder.width=0": "encoder.width = 0: expected a whole number of at least 1",
+    "q_net.members=0": "q_net.members = 0: expected a whole number of at least 1",
+    # returns and replay
+    "returns=n_step returns.n=0": "returns.n = 0: expected a whole number of steps, at least 1",
+    "returns=n_step returns.n=1.5": "returns.n = 1.5: expected a whole number of steps, at least 1",
+    "replay=prioritized replay.omega=-1": "replay.omega = -1: expected a number, at least 0",
+    "replay=prioritized replay.beta=1.5": "replay.beta = 1.5: expected a number in [0, 1]",
+    # losses and temperatures
+    "loss=munchausen loss.m=2": "loss.m = 2: expected a number in [0, 1]",
+    "loss=munchausen loss.lowest=1": "loss.lowest = 1: expected a number below 0",
+    "actor=policy loss=discrete_sac loss.backup=mean": "loss.backup = 'mean': expected one of expected, ",
+    "temperature=annealed temperature.over=0": "temperature.over = 0: expected a fraction in (0, 1]",
+    "temperature=fixed temperature.alpha=0": "temperature.alpha = 0: expected a positive number",
+    # actors
+    "actor=epsilon_greedy actor.start=2": "actor.start = 2: expected a probability in [0, 1]",
+    "actor=epsilon_greedy actor.end=-0.1": "actor.end = -0.1: expected a probability in [0, 1]",
+    "actor=epsilon_greedy actor.over=0": "actor.over = 0: expected a fraction in (0, 1]",
+    "actor=greedy actor.policy=q2": "actor.policy = 'q2': expected one of q1, min",
+    # games
+    "env=atari env.game=pongg": "env.game = 'pongg': expected a game of ale-py's, in snake_case; did you mean 'pong'?",
+    "env=atari_ram env.game=Breakout": "did you mean 'breakout'?",
+    "env=atari env.game=combat": "env.game = 'combat': expected a game whose rules ALE knows",
+    "env=atari_ram env.game=combat": "env.game = 'combat': expected a game whose rules ALE knows",
+    "env=atari env.frame_stack=0": "env.frame_stack = 0: expected a positive integer",
+    "env=atari env.frame_skip=0": "env.frame_skip = 0: expected a positive integer",
+    "env=atari env.sticky_actions=1": "env.sticky_actions = 1: expected a probability in [0, 1)",
+    "env=atari env.noop_max=-1": "env.noop_max = -1: expected a non-negative integer",
+    "env=atari env.max_frames=0": "env.max_frames = 0: expected a positive integer or null",
+    # targets
+    "target_update=periodic target_update.every=0": "target_update.every = 0: expected a whole number of updates",
+    "tau=2": "target_update.tau = 2: expected a number in (0, 1]",
+}
+"""By overrides, the last of which is to blame: what is said."""
+
+WIRINGS = {
+    "loss=sqn temperature=none actor=greedy": (
+        "loss=sqn",
+        "loss: SQNLoss needs a temperature",
+        "temperature=learned",
+    ),
+    "loss=dqn temperature=none actor=boltzmann": (
+        "actor=boltzmann",
+        "actor: BoltzmannActor needs a temperature",
+        "actor=epsilon_greedy",
+    ),
+    "loss=sqn actor=policy": ("actor=policy", "actor: no gradient of SQNLoss reaches", "loss=discrete_sac"),
+    "actor=greedy loss=discrete_sac": ("loss=discrete_sac", "GreedyActor has none", "choose actor=policy"),
+    "encoder=nature_cnn": ("encoder=nature_cnn", "encoder: NatureCNN reads images [C, H, W]", "env=atari"),
+    "env=atari_ram encoder=impala_cnn": ("encoder=impala_cnn", "observations here are [128]", "env=atari"),
+    "actor=epsilon_greedy returns=n_step returns.soft=true": (
+        "returns.soft=true",
+        "returns.soft = true: expected an actor with a policy",
+        "EpsilonGreedyActor has none",
+    ),
+    "actor=greedy loss=dqn temperature=none returns=n_step returns.soft=true": (
+        "returns.soft=true",
+        "returns.soft = true: expected a temperature",
+        "there is none",
+    ),
+}
+"""By overrides: which of them is to blame, what is said, and how to mend it."""
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def refusal(overrides: str, capfd: pytest.CaptureFixture[str]) -> str:
+    """What is said of them, by the command as by the library; nothing was written."""
+    with pytest.raises(RecipeError) as raised:
+        compose("sqn", *overrides.split()).preflight()
+    capfd.readouterr()
+    assert main(overrides.split()) == 2
+    said = capfd.readouterr().err
+    assert said == f"{raised.value}\n"
+    assert len(said.splitlines()) <= 2
+    assert list(Path.cwd().iterdir()) == []
+    return said
+
+
+@pytest.mark.parametrize("overrides", VALUES)
+def test_a_bad_value(overrides: str, capfd: pytest.CaptureFixture[str]) -> None:
+    said = refusal(overrides, capfd)
+    assert said.startswith(f"command line: {overrides.split()[-1]}: ")
+    assert VALUES[overrides] in said
+
+
+@pytest.mark.parametrize("overrides", WIRINGS)
+def test_parts_that_do_not_go_together(overrides: str, capfd: pytest.CaptureFixture[str]) -> None:
+    blamed, what, mend = WIRINGS[overrides]
+    said = refusal(overrides, capfd)
+    assert said.startswith(f"command line: {blamed}: ")
+    assert what in said
+    assert mend in said
+
+
+def test_a_bad_value_in_a_recipe(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    recipe = tmp_path / "mine" / "recipes" / "mine.yaml"
+    recipe.parent.mkdir(parents=True)
+    recipe.write_text("# Mine.\ndefaults: [sqn_rainbow, _self_]\nreplay:\n  beta: 2\n")
+    assert main(["--config-dir", str(tmp_path / "mine"), "recipe=mine"]) == 2
+    said = capfd.readouterr().err
+    assert said == f"{recipe}:4: replay.beta = 2: expected a number in [0, 1]\n"
+
+
+@pytest.mark.parametrize(
+    ("module", "override", "mend"),
+    [
+        ("Box2D", "env=lunarlander", "pip install 'sqn_rl[envs]'"),
+        ("tensorboard", "logger=tensorboard", "pip install 'sqn_rl[logging]'"),
+    ],
+)
+def test_an_extra_that_is_not_installed(module: str, override: str, mend: str) -> None:
+    code = f"import sys; sys.modules[{module!r}] = None; from sqn_rl.cli.run import main; sys.exit(main([{override!r}]))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) <= 2
+    assert f"{override}" in done.stderr or "lunarlander.yaml" in done.stderr
+    assert mend in done.stderr
+    assert list(Path.cwd().iterdir()) == []
