@@ -1,8 +1,8 @@
 """How a head's output stands for the return of an action: as its mean, or as a distribution.
 
 The soft policy is the softmax of the means. The target is the distribution of
-``r + γ^m (1 − d) (Z + bonus)``, where Z is the mixture of the next state's returns that the loss's backup makes (:func:`mixture_weights
-<sqn_rl.functional.mixture_weights>`), shifted by its entropy bonus.
+``r + γ^m (1 − d) (Z + bonus)``, where Z is the mixture of the next state's returns that the loss's backup
+makes (:func:`~sqn_rl.functional.mixture_weights`), and the bonus its entropy bonus.
 
 Legend: N networks, B transitions, A actions, K atoms or quantiles of an action, M of the target.
 """

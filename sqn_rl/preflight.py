@@ -109,22 +109,29 @@ class _Walk:
             try:
                 q_NBA = q_net.values(observation)
             except Exception as error:
+                self._expect_features(outputs.get("encoder"))
                 failed = next((slot for slot, output in outputs.items() if output is None), "q_net")
                 given = f"observation {list(observation.shape)} {observation.dtype}"
                 raise self._failure(failed, f"Q(s, ·) on {given}", error) from error
         shape = (q_net.members, len(observation), env.n_actions)
-        for slot, key in (("encoder", "features"), ("head", "prediction")):
+        self._expect_features(outputs.get("encoder"))
+        scalar = isinstance(q_net.distribution, Scalar)
+        said = "q_values" if scalar else "prediction"
+        if (output := outputs.get("head")) is not None:
+            wanted = shape if scalar else (*shape, output.shape[-1])
+            self._expect("head", said, output, wanted, torch.float32)
+        for slot, key in (("encoder", "features"), ("head", said)):
             if slot in outputs:
                 part, output = getattr(q_net, slot), outputs[slot]
-                if slot == "encoder":
-                    wanted = (*output.shape[:-1], part.out_features)
-                else:
-                    wanted = shape if isinstance(q_net.distribution, Scalar) else (*shape, output.shape[-1])
-                self._expect(slot, key, output, wanted, torch.float32)
-                self.seen.add(slot, part, upstream, {key: output})
+                self.seen.add(slot, getattr(part, "parts", [part])[0], upstream, {key: output})
                 upstream = [key]
         self._expect("q_net", "Q(s, ·)", q_NBA, shape, torch.float32)
         self.seen.add("q_net", q_net, upstream, {"action_value": q_NBA})
+
+    def _expect_features(self, features: Any) -> None:
+        if isinstance(features, Tensor):
+            wanted = (*features.shape[:-1], self.parts["q_net"].encoder.out_features)
+            self._expect("encoder", "features", features, wanted, torch.float32)
 
     def _actor(self, observation: Tensor) -> None:
         actor, temperature = self.parts["actor"], self.parts["temperature"]

@@ -135,8 +135,8 @@ def main() -> None:
     python tests/benchmarks/learning.py {name} --seeds {arguments.seeds}
 
 Common to all: `{" ".join(table.task)}`. Greedy mean of 20 full games with the last weights; ± is the standard
-deviation over seeds; solved is {table.wanted:g} or more. steps/s is the median of runs that shared the machine with
-others: it says little about speed.
+deviation over seeds; solved is {table.wanted:g} or more. steps/s is the median of runs that shared the
+machine with others: it says little about speed.
 
 """
     (RESULTS / f"{name}.md").write_text(f"{text}{markdown(name, rows)}\n")

@@ -94,11 +94,6 @@ class TornHead(Head):
         return self.q(features).reshape(-1, 7)
 
 
-class OwnLinearHead(Head):
-    def __init__(self, *, in_features, n_actions, layer):
-        super().__init__(in_features=in_features, n_actions=n_actions, layer=nn.Linear)
-
-
 class BrokenHead(Head):
     def __init__(self, *, in_features, n_actions, layer):
         super().__init__(in_features=in_features, n_actions=self.actions, layer=layer)

@@ -41,11 +41,6 @@ OVERRIDES = {
     # shapes
     "head=widehead": ("", "WideHead gives q_values as [2, 8, 3] torch.float32; expected [2, 8, 2]", ""),
     "head=tornhead": ("", "TornHead fails at Q(s, ·) on observation [8, 4] torch.float32: RuntimeError", ""),
-    "head=ownlinearhead": (
-        "",
-        "OwnLinearHead.q was not made by `layer`: all 2 networks would share",
-        "Make it with",
-    ),
     "head=brokenhead": (
         "",
         "AttributeError: 'BrokenHead' object has no attribute 'actions'",

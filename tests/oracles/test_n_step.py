@@ -273,5 +273,5 @@ def test_gamma_is_refused(gamma: float) -> None:
 def test_soft_needs_a_policy_and_a_temperature(parts: dict[str, Any], missing: str) -> None:
     with pytest.raises(WiringError, match=missing) as refused:
         NStep(gamma=GAMMA, n=3, soft=True, **parts)
-    assert refused.value.consumer == "returns"
+    assert refused.value.consumer == "returns.soft"
     NStep(gamma=GAMMA, n=3, soft=False, **parts)
