@@ -158,7 +158,7 @@ def policy_loss(log_pi_BA: Tensor, q_BA: Tensor, alpha: Tensor | float) -> Tenso
 def munchausen_bonus(
     log_pi_BA: Tensor, action_B: Tensor, alpha: Tensor | float, scale: float, lowest: float
 ) -> Tensor:
-    """The bonus m · [α log π(a|s)], clipped to m · [l₀, 0], on top of the reward  (Vieillard et al. 2020).
+    """The bonus m · [α log π(a|s)], the bracket clipped to [l₀, 0]  (Vieillard et al. 2020).
 
     Args:
         log_pi_BA: log π(·|s), ``[B, A]``.

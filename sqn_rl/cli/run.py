@@ -113,7 +113,7 @@ def _announce(recipe: Recipe, console: "Console") -> None:
     rows += [(slot.name, recipe.part(slot.name), recipe.fields(slot.name)) for slot in SLOTS]
     for slot, part, values in rows:
         text = " ".join(f"{name}={flow(value)}".replace(" ", "") for name, value in values.items())
-        console.print(f"{slot:<14}{part:<12}{text}".rstrip(), highlight=False, soft_wrap=True, markup=False)
+        console.print(f"{slot:<14}{part:<11} {text}".rstrip(), highlight=False, soft_wrap=True, markup=False)
     if recipe.run.steps <= recipe.run.warmup_steps:
         origin = recipe.origin("warmup_steps")
         console.print(f"note: nothing will be learned within the warm-up ({origin})", highlight=False)

@@ -28,6 +28,42 @@ def test_a_slot_is_listed_with_arguments_and_what_they_come_to(capsys: pytest.Ca
     assert polyak.endswith("  tau=${tau} (0.05)  works with everything")
 
 
+@pytest.mark.parametrize(
+    ("part", "limits"),
+    [
+        ("encoder=nature_cnn", "env=atari"),
+        ("actor=policy", "loss=discrete_sac"),
+        ("actor=boltzmann", "temperature=learned,fixed,annealed"),
+        ("loss=discrete_sac", "temperature=learned,fixed,annealed actor=policy"),
+        ("temperature=none", "loss=dqn,double_dqn actor=epsilon_greedy,greedy"),
+        ("actor=epsilon_greedy", "everything"),
+        ("head=categorical", "everything"),
+    ],
+)
+def test_a_part_is_listed_with_what_it_works_with(
+    part: str, limits: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slot, _, _ = part.partition("=")
+    assert main([slot]) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith(f"{part}  "))
+    assert line.endswith(f"  works with {limits}")
+
+
+def test_recipes_and_tasks_are_not_asked_what_they_work_with(capsys: pytest.CaptureFixture[str]) -> None:
+    for group in ("recipe", "task"):
+        assert main([group]) == 0
+        assert "works with" not in capsys.readouterr().out
+
+
+def test_a_users_part_says_what_it_works_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "components" / "head"
+    folder.mkdir(parents=True)
+    text = "# Mine.\n# works with env=atari,mine loss=sqn\n_target_: my_parts.Head\n"
+    (folder / "mine.yaml").write_text(text)
+    assert main(["head", "--config-dir", str(tmp_path)]) == 0
+    assert "head=mine  Mine.  works with env=atari,mine loss=sqn" in capsys.readouterr().out.splitlines()
+
+
 def test_an_unknown_slot(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["hed"]) == 2
     assert capsys.readouterr().err == "there is no slot `hed`\n  did you mean `head`?\n"

@@ -189,6 +189,18 @@ def test_the_table_of_parts_is_the_catalogue() -> None:
     assert rows == [(*part, each or "everything") for part, each in zip(parts, said, strict=True)]
 
 
+@pytest.mark.parametrize("page", sorted((DOCS / "algorithms").glob("*.md")), ids=named)
+def test_the_defaults_in_the_tables_of_fields_are_those_of_the_parts(page) -> None:
+    catalogue, row = Catalogue(), r"^\| (`\w+\.\w+`.*?) \| (.*?) \| .* \|$"
+    for cell, defaults in re.findall(row, page.read_text(), re.MULTILINE):
+        fields = re.findall(r"`(\w+)\.(\w+)`", cell)
+        shown = [each.strip(" `").replace("−", "-") for each in defaults.split(",")]
+        for (slot, field), default in zip(fields, shown * (len(fields) // len(shown)), strict=True):
+            values = [catalogue.read(slot, name).content.get(field) for name in catalogue.names(slot)]
+            given = ["of the task" if str(value).startswith("${") else str(value).lower() for value in values]
+            assert default in given or float(default) in values, (slot, field, default)
+
+
 def test_every_recipe_is_on_the_page_of_its_algorithm() -> None:
     pages = "".join(page.read_text() for page in (DOCS / "algorithms").glob("*.md"))
     assert [name for name in Catalogue().names(RECIPE) if f"`{name}`" not in pages] == []
@@ -198,7 +210,8 @@ def test_the_map_of_equations_is_complete_in_both_directions() -> None:
     page = (DOCS / "algorithms" / "sqn.md").read_text()
     there, back = page.split("## From the paper to the code")[1].split("## From the code to the paper")
     sources = "".join(path.read_text() for path in (ROOT / "sqn_rl").rglob("*.py"))
-    ours = re.sub(r"(20\d\d|\d{4}\.\d{5}), eq. \d+(-\d+)?", "", sources)  # others have their year or number
+    others = r"(20\d\d|\d{4}\.\d{5}), eq\S* \d+((-| to |, | and )\d+)*"  # they have a year or a number
+    ours = re.sub(others, "", sources)
     assert cited(ours) <= cited(page)
     assert {("eq", 10), ("eq", 20), ("line", 11), ("line", 18)} <= cited(there) & cited(sources)
 

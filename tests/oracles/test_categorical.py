@@ -146,14 +146,24 @@ def test_target_worked_by_hand(make_loss, make_temperature, name: str, backup: s
     assert_close(terms.losses["loss_q"], torch.tensor(2 * math.log(3)))
 
 
-def test_the_sampled_target_is_one_action_of_the_smaller_twin() -> None:
-    log_pi_BA = tensor([1 / 2, 1 / 2]).expand(40, 2).log()
-    backup = partial(F.sampled, log_pi_BA=log_pi_BA, generator=torch.Generator().manual_seed(0))
-    prediction = TARGETS.log()[:, None].expand(2, 40, 2, 3)
-    distribution = Categorical(v_min=0, v_max=2, atoms=3)
-    target_BK = distribution.target(prediction, backup, torch.zeros(40), torch.ones(40))
-    wanted = {(1 / 2, 1 / 4, 1 / 4), (1 / 2, 3 / 8, 1 / 8)}  # the first's action 0, the second's action 1
+def test_the_sampled_target_is_one_action_of_the_smaller_twin(make_loss, make_temperature) -> None:
+    settings = {"temperature": make_temperature(initial=ALPHA, n_actions=2), "backup": "sampled"}
+    support, online = Categorical(v_min=0, v_max=2, atoms=3), make_next(*torch.full((2, 2, 3), 1 / 3))
+    loss, n = make_loss("sqn", online, make_next(*TARGETS), distribution=support, **settings), 40
+    batch = Batch(
+        observation=torch.zeros(n, dtype=torch.int64),
+        action=torch.zeros(n, dtype=torch.int64),
+        reward=torch.full((n,), 0.25),
+        next_observation=torch.ones(n, dtype=torch.int64),
+        terminated=torch.zeros(n, dtype=torch.bool),
+        discount=torch.full((n,), 0.5),
+        place=torch.arange(n),
+    )
+    target_BK = loss.target(batch, loss.q_net.values(batch.observation))
+    # the first's action 0 or the second's action 1, on the atoms 1/2, 1, 3/2 as above
+    wanted = {(1 / 4, 1 / 4 + 1 / 4 + 1 / 8, 1 / 8), (1 / 4, 1 / 4 + 3 / 8 + 1 / 16, 1 / 16)}
     assert {tuple(round(x * 1024) / 1024 for x in row) for row in target_BK.tolist()} == wanted
+    assert_close((target_BK * 1024).round() / 1024, target_BK)
 
 
 # --- the cross entropy -------------------------------------------------------------------------------------

@@ -63,6 +63,15 @@ def test_nothing_of_value_0_is_ever_found(values: dict[int, float], fractions: l
     assert all(tree.value[tree.find(np.append(mass, beyond))] > 0)
 
 
+def test_a_parent_summed_in_another_order_leads_nowhere_else() -> None:
+    """1e16 + 1 is 1e16: one by one these add up to less than in pairs, and a mass may be beyond the last."""
+    values = np.array([0.0, 1e16, *[1.0] * 30])
+    tree = SumTree(32)
+    tree.update(np.arange(32), values)
+    mass = np.linspace(values.cumsum()[-1], tree.total, 9)
+    assert all(tree.value[tree.find(mass)] > 0)
+
+
 @given(st.lists(st.tuples(st.integers(0, 99), st.floats(0, 9)), min_size=1, max_size=200))
 def test_of_an_index_that_repeats_the_last_value_counts(updates: list[tuple[int, float]]) -> None:
     tree, index, value = SumTree(100), *map(np.array, zip(*updates, strict=True))

@@ -101,6 +101,13 @@ def test_after_a_frame_limit_the_next_game_has_all_its_frames() -> None:
     assert {True, False} == set(late)
 
 
+def test_a_frame_limit_gives_no_lost_life_back() -> None:
+    one = {"num_envs": 1, "frame_skip": 8, "life_loss": True}
+    before = next(i for i, step in enumerate(play(make(**one), 80)[1]) if step.terminated)
+    step = play(make(**one, max_frames=8 * (before + 1)), before + 1)[1][before]
+    assert (step.terminated.item(), step.truncated.item(), step.ended.item()) == (True, False, True)
+
+
 def test_a_lost_life_is_terminated_while_the_game_goes_on() -> None:
     plain, learning = (play(make(life_loss=on, frame_skip=8), 200)[1] for on in (False, True))
     games = sum(int(step.ended.sum()) for step in plain)

@@ -77,9 +77,23 @@ def test_an_answer_that_never_came_is_not_waited_for() -> None:
 
 def test_priorities_may_be_given_before_any_draw() -> None:
     replay = make_replay(epsilon=1.0, omega=1.0)
-    Life(replay).go_on(4)
-    replay.update_priority(replay.ring.place(torch.tensor([5])), torch.tensor([HUGE]))
-    assert drawn(replay) == {5}
+    life = Life(replay)
+    for _ in range(6):
+        life.go_on(2)
+        place = replay.ring.place(torch.arange(len(replay)))
+        replay.update_priority(place, torch.where(place == place[1], HUGE, 0.0))
+        assert drawn(replay) == {life.count - len(replay) + 1}
+        replay.update_priority(place, torch.zeros(len(place)))  # the answer
+
+
+def test_a_priority_for_what_is_retired_is_lost() -> None:
+    replay = make_replay(epsilon=1.0, omega=1.0)
+    life = Life(replay)
+    life.go_on(4)
+    first = replay.ring.place(torch.tensor([0]))
+    life.go_on(1)
+    replay.update_priority(first, torch.tensor([HUGE]))
+    assert drawn(replay) == set(range(3, 15))
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])

@@ -170,6 +170,13 @@ def test_no_return_reaches_over_a_gap() -> None:
         assert not torch.equal(torch.cat(alone), whole)
 
 
+def test_one_feature_is_enough_for_a_gap() -> None:
+    played = rollout(9)
+    played["observation"][1, 5, 2] += 1e-3
+    steps = n_step(played)["steps_to_next_obs"].reshape(9, 3)
+    assert steps[2:6].tolist() == [[3, 3, 3], [3, 2, 3], [3, 1, 3], [3, 3, 3]]
+
+
 def test_steps_in_no_order_are_cut_everywhere() -> None:
     played = rollout(20)
     steps = n_step(played[:, torch.randperm(20, generator=torch.Generator().manual_seed(0))])

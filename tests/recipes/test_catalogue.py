@@ -69,6 +69,54 @@ def test_every_recipe_composes_with_every_env(name: str, env: str) -> None:
     assert recipe.run.batch_size <= recipe.config["replay"]["capacity"]
 
 
+@pytest.mark.parametrize(
+    ("command", "slot", "kept"),
+    [
+        ("sqn_paper", "loss", {"backup": "sampled", "policy_source": "q1", "backup_entropy": True}),
+        ("sqn_paper loss=munchausen", "loss", {"backup": "sampled", "m": 0.9}),
+        ("sqn_paper loss=dqn", "loss", {}),
+        ("paper/breakout env=atari", "env", {"game": "breakout", "frame_stack": 4}),
+        ("paper/breakout env=acrobot", "env", {"id": "Acrobot-v1"}),
+        ("rainbow head=quantile", "head", {"dueling": True, "kappa": 1.0}),
+        ("rainbow head=linear", "head", {}),
+        ("munchausen_dqn", "temperature", {"alpha": 0.03}),
+    ],
+)
+def test_a_recipes_fields_stay_with_a_part_that_has_them(
+    command: str, slot: str, kept: dict[str, object]
+) -> None:
+    fields = compose_recipe(*command.split()).fields(slot)
+    assert kept.items() <= fields.items()
+    assert bool(kept) == bool(fields)
+
+
+def test_so_they_do_where_a_recipe_replaces_the_part(tmp_path: Path) -> None:
+    (tmp_path / "recipes").mkdir()
+    for name, defaults, fields in (
+        ("mine", "sqn_paper, override /loss: dqn", "gamma: 0.5"),
+        ("more", "mine, override /loss: munchausen", "loss: {m: 0.5}"),
+        ("wrong", "mine, override /loss: munchausen", "loss: {n: 0.5}"),
+        ("unfit", "mine", "loss: {backup: sampled}"),
+    ):
+        text = f"# Mine.\ndefaults: [{defaults}, _self_]\n{fields}\n"
+        (tmp_path / "recipes" / f"{name}.yaml").write_text(text.replace("sqn_paper", "/recipe/sqn_paper"))
+    catalogue = Catalogue([tmp_path])
+    assert compose_recipe("mine", catalogue=catalogue).fields("loss") == {}
+    more = compose_recipe("more", catalogue=catalogue)
+    assert (more.fields("loss")["m"], more.fields("loss")["backup"]) == (0.5, "sampled")
+    for name in ("wrong", "unfit"):
+        with pytest.raises(RecipeError, match=rf"{name}.yaml:3: loss\.\w+: \w+ takes no "):
+            compose_recipe(name, catalogue=catalogue)
+
+
+@pytest.mark.parametrize(("slot", "name"), PARTS)
+def test_what_a_part_works_with_is_there(slot: str, name: str) -> None:
+    for other, names in CATALOGUE.read(slot, name).works_with.items():
+        assert other in SLOT_NAMES
+        assert other != slot
+        assert {*names} < {*CATALOGUE.names(other)}  # less than all, or it says nothing
+
+
 def test_the_tasks_speak_of_the_same_things() -> None:
     tasks = [set(CATALOGUE.read(TASK, name).values) for name in CATALOGUE.names(TASK)]
     assert all(task == tasks[0] for task in tasks)

@@ -1,4 +1,4 @@
-"""Parts from outside the package: each one class and one YAML in a folder of the user's, and no file of ours."""
+"""Parts from outside: each is one class and one YAML in a user's folder, and touches no file of ours."""
 
 import json
 import math

@@ -1,7 +1,8 @@
-"""Every two parts of different slots either train together, or are refused with a reason, as they say themselves.
+"""Every two parts of different slots train together, or are refused with a reason: as they say themselves.
 
-The parts say it in their YAML, ``# works with slot=part,…``. As few recipes as can be are found such that every
-two parts that say nothing against each other meet in one of them; and for every two that do, one to be refused.
+A part says it in its YAML, ``# works with slot=part,…``. Few recipes are found in which all parts that say
+nothing against each other meet, every two of them in at least one; they train. For every other two there is
+a recipe in which nothing else is wrong; it is refused.
 """
 
 import json
