@@ -10,6 +10,8 @@ from tensordict import TensorDict
 from torchrl.envs import check_env_specs
 from torchrl.objectives import LossModule
 
+from sqn_rl import functional as F
+
 SCRIPT = Path(__file__).parents[2] / "docs" / "walkthroughs" / "plain_torchrl.py"
 
 # torchrl 0.14.1 deprecates classes of its own while it is imported.
@@ -85,7 +87,9 @@ def test_multi_step_and_importance_weights_of_theirs_are_read(script) -> None:
     """``steps_to_next_obs`` is TorchRL's m, ``priority_weight`` its importance weight; γ = .99."""
     env, actor, loss, _ = script["build"](seed=0)
     row = env.rollout(1, actor)
-    v = loss.next_value(row["next", "observation"])
+    next_q, target_q = (net.values(row["next", "observation"]) for net in (loss.q_net, loss.target_q_net))
+    log_pi = F.log_policy(next_q[0], loss.temperature.alpha)
+    v = F.expected(target_q, log_pi) + loss.temperature.alpha * F.entropy(log_pi)
     q_i = loss.q_net.values(row["observation"])[:, 0, row["action"].item()]
     row["steps_to_next_obs"] = torch.tensor([[3]])
     row["priority_weight"] = torch.tensor([0.5])

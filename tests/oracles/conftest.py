@@ -58,7 +58,7 @@ class NoisyTableQ(TableQ):
         self.noise = torch.zeros(self.noise_size) if noise is None else noise
 
     def predict(self, observation: Tensor) -> Tensor:
-        return (super().predict(observation).transpose(0, -1) + self.noise).transpose(0, -1)
+        return super().predict(observation) + self.noise[:, None, None]
 
 
 class TablePolicy(nn.Module):

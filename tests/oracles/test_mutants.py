@@ -150,6 +150,10 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("α from the second twin's entropy", "F.log_policy(q_NBA[0], self", "F.log_policy(q_NBA[1], self"),
     ],
     ("losses/td.py", "test_every_loss.py"): [
+        ("reported δ has a gradient", "td_error_NB.detach(), q_NBA", "td_error_NB, q_NBA"),
+        ("reported Q has a gradient", "mean(prediction.detach())", "mean(prediction)"),
+    ],
+    ("losses/td.py", "test_loss_module.py"): [
         ("target is the online network", "deepcopy(q_net).requires_grad_(False)", "q_net"),
         ("target is trained", "deepcopy(q_net).requires_grad_(False)", "deepcopy(q_net)"),
         ("number of steps ignored", "discount_B ** steps.reshape(-1)", "discount_B"),
@@ -157,8 +161,6 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("priority is the sum", "terms.td_error.abs().mean(0)", "terms.td_error.abs().sum(0)"),
         ("priority of the first twin", "terms.td_error.abs().mean(0)", "terms.td_error[0].abs()"),
         ("weights not read", "None if weight is None else weight.reshape(-1)", "None"),
-        ("reported δ has a gradient", "td_error_NB.detach(), q_NBA", "td_error_NB, q_NBA"),
-        ("reported Q has a gradient", "mean(prediction.detach())", "mean(prediction)"),
         ("no noise", "noise.redraw(self.generator)", "pass"),
         ("noise of the global generator", "noise.redraw(self.generator)", "noise.redraw()"),
         ("no noise in the target", "in (self.q_net, self.target_q_net)]", "in (self.q_net,)]"),
@@ -206,7 +208,7 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("policy of Q_1", "self._policy_of(observation)", "super().log_policy(observation, q_NBA)"),
         ("any actor", "if not isinstance(policy_net := ", "if isinstance(policy_net := "),
     ],
-    ("losses/discrete_sac.py", "test_every_loss.py"): [
+    ("losses/discrete_sac.py", "test_loss_module.py"): [
         ("no noise in the policy", "self._noises.append(Noise(policy_net))", "pass"),
         ("L_π not in the out keys", 'return ["loss_policy", *super().out_keys]', "return super().out_keys"),
     ],

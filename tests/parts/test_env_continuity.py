@@ -381,3 +381,5 @@ def test_torchrl_rollouts_skip_no_game(name: str) -> None:
         first = rows[-1].observation
         if not rows[-1].ended:  # a lost life: the full reset does end the game
             first = games[0].reset()
+    assert torch.equal(env.reset()["observation"][0], first)
+    assert torch.equal(env.reset()["observation"][0], games[0].reset())  # it was asked for twice

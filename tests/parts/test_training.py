@@ -12,6 +12,7 @@ from scipy.stats import chisquare
 from torch import Tensor
 
 from sqn_rl import Agent, GymEnv, NumericsError, Plan, Reporter, SettingError, Step, evaluate, train
+from sqn_rl.data import Terms
 
 LENGTH = 7
 
@@ -68,23 +69,23 @@ class Learner:
         self.updated_at: list[int] = []
         self.annealed_to: list[int] = []
         self.actor = SimpleNamespace(act=lambda observation: torch.zeros(len(observation), dtype=torch.int64))
-        self.replay = SimpleNamespace(
-            cut=lambda: None, extend=self._extend, sample=lambda batch_size: batch_size
-        )
-        self.temperature = SimpleNamespace(alpha=torch.tensor(0.5), target_entropy=None)
+        self.replay = SimpleNamespace(cut=lambda: None, store=self._store, draw=lambda batch_size: batch_size)
 
-    def _extend(self, observation: Tensor, action: Tensor, step: Step) -> None:
+    def _store(self, observation: Tensor, action: Tensor, step: Step) -> None:
         self.actions += action.tolist()
         self.stored += len(action)
 
     def anneal(self, env_steps: int) -> None:
         self.annealed_to.append(env_steps)
 
-    def update(self, batch: int) -> SimpleNamespace:
+    def metrics(self) -> dict[str, float]:
+        return {"alpha": 0.5}
+
+    def update(self, batch: int) -> Terms:
         self.updated_at.append(self.stored)
         zero = torch.zeros(2, batch)
         log_pi = torch.log_softmax(torch.zeros(batch, 3), -1)
-        return SimpleNamespace(loss_q=zero.sum(), loss_alpha=zero.sum(), td_error=zero, q=zero, log_pi=log_pi)
+        return Terms(losses={"loss_q": zero.sum()}, td_error=zero, q=zero, log_pi=log_pi)
 
 
 def make_plan(**settings: Any) -> Plan:

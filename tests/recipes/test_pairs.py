@@ -9,7 +9,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib.util import find_spec
 from itertools import combinations, product
@@ -29,7 +29,6 @@ Part = tuple[str, str]
 Wiring = dict[str, str]
 """By slot, the name of the part."""
 Parts = Mapping[str, Sequence[str]]
-Pair = frozenset[Part]
 
 CATALOGUE = Catalogue()
 NEEDS = {("env", "lunarlander"): "Box2D", ("logger", "tensorboard"): "tensorboard"}
@@ -54,6 +53,7 @@ BOUNDED = {
 LEARNED = ("q_net.", "policy_net.", "temperature.parameter")
 
 Fits = Callable[[Part, Part], bool]
+Rank = Callable[[Part, Wiring], tuple[int, ...]]
 
 
 @cache
@@ -71,35 +71,39 @@ def pairs_of(parts: Parts) -> Iterator[tuple[Part, Part]]:
         )
 
 
-def completed(wiring: Wiring, parts: Parts, fits: Fits, missing: Collection[Pair] = ()) -> Wiring | None:
-    """A part for every slot, each fitting all others; of several the one in most pairs that are missing."""
+def completed(wiring: Wiring, parts: Parts, fits: Fits, rank: Rank = lambda *_: ()) -> Wiring | None:
+    """A part for every slot, each fitting all others; those of the highest ``rank`` are tried first."""
     empty = [slot for slot in parts if slot not in wiring]
     if not empty:
         return wiring
     slot = max(empty, key=lambda slot: len(parts[slot]))
-    wanted = Counter(part for pair in missing for part in pair)
-    candidates = [
-        (slot, name) for name in parts[slot] if all(fits((slot, name), part) for part in wiring.items())
-    ]
-    candidates.sort(
-        key=lambda one: (sum(frozenset({one, part}) in missing for part in wiring.items()), wanted[one]),
-        reverse=True,
-    )
-    wholes = (completed({**wiring, slot: name}, parts, fits, missing) for slot, name in candidates)
+    candidates = [(slot, name) for name in parts[slot]]
+    candidates = [one for one in candidates if all(fits(one, part) for part in wiring.items())]
+    candidates.sort(key=lambda one: rank(one, wiring), reverse=True)
+    wholes = (completed({**wiring, slot: name}, parts, fits, rank) for slot, name in candidates)
     return next(filter(None, wholes), None)
 
 
 def covering(parts: Parts, fits: Fits) -> list[Wiring]:
     """Few wirings in which every two parts that fit each other meet: a covering array, found greedily."""
     missing = dict.fromkeys(frozenset(pair) for pair in pairs_of(parts) if fits(*pair))
+    wanted, used = Counter(part for pair in missing for part in pair), Counter[Part]()
+
+    def rank(one: Part, wiring: Wiring) -> tuple[int, ...]:
+        gain = sum(frozenset({one, part}) in missing for part in wiring.items())
+        return gain, wanted[one], -used[one]
+
     wirings = []
     while missing:
         first = dict(next(iter(missing)))
-        wiring = completed(first, parts, fits, missing)
+        wiring = completed(first, parts, fits, rank)
         assert wiring, f"{first}: they fit, but nothing completes them"
         wirings.append(wiring)
-        for pair in combinations(wiring.items(), 2):
-            missing.pop(frozenset(pair), None)
+        used.update(wiring.items())
+        for pair in map(frozenset, combinations(wiring.items(), 2)):
+            if pair in missing:
+                del missing[pair]
+                wanted.subtract(pair)
     return wirings
 
 
