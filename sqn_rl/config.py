@@ -28,7 +28,7 @@ SLOTS = (
     Slot("env", "make_env", given=("num_envs", "seed", "training")),
     Slot("layers", "layer", given=("in_features", "out_features", "members")),
     Slot("encoder", "encoder", given=("observation_shape", "layer")),
-    Slot("head", "head", given=("in_features", "n_actions", "layer")),
+    Slot("head", "head", given=("in_features", "n_actions", "layer", "outputs")),
     Slot("q_net", "q_net"),
     Slot("temperature", "temperature"),
     Slot("actor", "actor"),

@@ -39,7 +39,7 @@ def test_a_slot_is_completed_with_its_parts(group: str, capsys: pytest.CaptureFi
     ("line", "words"),
     [
         ("sqn-run warm", ["warmup_steps="]),
-        ("sqn-run recipe=sqn_d", ["recipe=sqn_dueling"]),
+        ("sqn-run recipe=sqn_c", ["recipe=sqn_categorical"]),
         ("sqn-run -m head=linear,du", ["head=linear,dueling"]),
         ("sqn-run target_update.", ["target_update.tau="]),
         ("sqn-run target_update=periodic target_update.", ["target_update.every="]),
@@ -57,7 +57,7 @@ def test_a_word_is_completed(line: str, words: list[str], capsys: pytest.Capture
 def test_a_users_tree_is_seen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "recipes").mkdir()
     (tmp_path / "recipes" / "mine.yaml").write_text("# Mine.\ndefaults: [sqn, _self_]\n")
-    assert completed(f"sqn-run --config-dir {tmp_path} recipe=m", capsys) == ["recipe=mine"]
+    assert completed(f"sqn-run --config-dir {tmp_path} recipe=mi", capsys) == ["recipe=mine"]
 
 
 def test_it_is_quick_and_imports_no_torch(tmp_path: Path) -> None:
@@ -85,12 +85,12 @@ def test_bash_completes_on_the_tab_key(tmp_path: Path) -> None:
     os.close(terminal)
     os.write(master, b'eval "$(sqn-run --completion)"; echo rea""dy\n')
     _read_until(master, "\r\nready")
-    os.write(master, b"sqn-run rec\tsqn_d\tenc\t.hid\t")
+    os.write(master, b"sqn-run rec\tsqn_c\tenc\t.hid\t")
     shown = _read_until(master, "encoder.hidden=")
     bash.kill()
     bash.wait()
     os.close(master)
-    assert "sqn-run recipe=sqn_dueling encoder.hidden=" in shown
+    assert "sqn-run recipe=sqn_categorical encoder.hidden=" in shown
 
 
 def _read_until(master: int, text: str) -> str:

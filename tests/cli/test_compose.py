@@ -60,7 +60,7 @@ def test_a_recipe_wins_over_the_task_and_the_command_line_over_both() -> None:
         ("steps", "command line: steps=2000"),
         ("optimizer.lr", "recipes/sqn_paper.yaml:4"),
         ("loss.backup", "recipes/sqn_paper.yaml:8"),
-        ("loss.backup_entropy", "components/loss/sqn.yaml:5"),
+        ("loss.backup_entropy", "components/loss/sqn.yaml:6"),
         ("num_envs", "components/task/atari_ram.yaml:3"),
         ("env.game", "components/env/atari_ram.yaml:4"),
         ("seed", "default of sqn_rl"),

@@ -56,7 +56,8 @@ def test_svg_is_a_picture_of_every_recipe(name: str, command: Callable) -> None:
     assert picture.tag == f"{SVG}svg"
     assert picture.findtext(f"{SVG}title") == f"{name} on atari_ram"
     texts = [text.text for text in picture.iter(f"{SVG}text")]
-    assert set(texts) > SEEN
+    absent = {"temperature"} if name in ("dqn", "double_dqn", "rainbow") else set()
+    assert set(texts) > SEEN - absent
     assert "observation [1, 128] uint8" in texts
     width, height = float(picture.get("width", 0)), float(picture.get("height", 0))
     for box in picture.iter(f"{SVG}rect"):
