@@ -256,7 +256,7 @@ def test_after_closing_the_games_are_gone() -> None:
 def test_every_game_plays(capfd: pytest.CaptureFixture[str]) -> None:
     for game in set(roms.get_all_rom_ids()) - UNPLAYABLE:
         env = make(game, num_envs=1)
-        assert_begins(env.begin())
+        assert not env.begin()[:, :-1].any()  # the newest frame is black in some games
         step = env.advance(torch.tensor([env.n_actions - 1]))
         assert step.next_observation.shape == (1, 4, 84, 84)
         assert env._games.single_action_space.n == env.n_actions
