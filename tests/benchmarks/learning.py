@@ -3,18 +3,21 @@
     python tests/benchmarks/learning.py cartpole
     python tests/benchmarks/learning.py acrobot --seeds 5
 
-Two runs at a time, one thread each. Runs lie in ``runs/learning/``; those that are done are not run again.
-Writes ``docs/results/<table>.md`` and ``docs/results/raw/<table>.jsonl``, one line a run.
+Two runs at a time, one thread each. Every run that ends adds a line to ``docs/results/raw/<table>.jsonl`` and
+makes ``docs/results/<table>.md`` anew. Runs that have a line are not run again:
+delete the file to start over.
 """
 
 import argparse
 import json
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median, stdev
+from tempfile import TemporaryDirectory
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "docs" / "results"
@@ -62,57 +65,58 @@ TABLES = {
 }
 
 
-def train(table: str, variant: str, seed: int) -> Path:
-    """One run, in its own process, unless it is done already; returns its directory."""
-    out = ROOT / "runs" / "learning" / table / variant.replace(" ", "_") / f"s{seed}"
-    if (
-        not (out / "summary.json").exists()
-        or json.loads((out / "summary.json").read_text())["status"] != "done"
-    ):
+def train(table: str, variant: str, seed: int) -> dict[str, Any]:
+    """One run, in its own process; returns what is kept of it."""
+    with TemporaryDirectory() as folder:
+        out = Path(folder, "run")
         said = [*TABLES[table].task, *TABLES[table].variants[variant], f"seed={seed}", f"out={out}"]
         command = [sys.executable, "-c", "from sqn_rl.cli.run import main; raise SystemExit(main())", *said]
         ended = subprocess.run(command, capture_output=True, text=True, check=False)
         if ended.returncode:
             raise SystemExit(f"{variant}, seed {seed}: {ended.stdout[-2000:]}{ended.stderr[-2000:]}")
-    print(f"{variant}, seed {seed}: {final(out)['mean']:.1f}", flush=True)
-    return out
+        summary = json.loads(out.joinpath("summary.json").read_text())
+        evaluation = json.loads(out.joinpath("evaluations.jsonl").read_text().splitlines()[-1])
+    print(f"{variant}, seed {seed}: {evaluation['mean']:.1f}", flush=True)
+    return {"variant": variant, **{name: summary[name] for name in KEPT}, "evaluation": evaluation}
 
 
-def final(out: Path) -> dict:
-    """The last evaluation of a run."""
-    return json.loads(out.joinpath("evaluations.jsonl").read_text().splitlines()[-1])
-
-
-def row(variant: str, out: Path) -> dict:
-    """What is kept of a run."""
-    summary = json.loads(out.joinpath("summary.json").read_text())
-    return {"variant": variant, **{name: summary[name] for name in KEPT}, "evaluation": final(out)}
-
-
-def markdown(name: str, rows: list[dict]) -> str:
-    """The table, the best first."""
+def markdown(name: str, rows: list[dict[str, Any]]) -> str:
+    """The table of what is there, the best first."""
     table = TABLES[name]
-    seeds = sorted({each["seed"] for each in rows})
-    lines = [
-        "| variant | overrides | "
-        + " | ".join(f"seed {seed}" for seed in seeds)
-        + " | mean ± std | solved | steps/s |",
-        "|---|---|" + "---:|" * (len(seeds) + 3),
-    ]
+    seeds = sorted({row["seed"] for row in rows})
+    heads = ["variant", "overrides", *(f"seed {seed}" for seed in seeds), "mean ± std", "solved", "steps/s"]
+    lines = [f"| {' | '.join(heads)} |", "|---|---|" + "---:|" * (len(seeds) + 3)]
+    runs = {variant: [row for row in rows if row["variant"] == variant] for variant in table.variants}
+    runs = {variant: found for variant, found in runs.items() if found}
     scores = {
-        variant: {each["seed"]: each["evaluation"]["mean"] for each in rows if each["variant"] == variant}
-        for variant in table.variants
+        variant: {row["seed"]: row["evaluation"]["mean"] for row in found} for variant, found in runs.items()
     }
     for variant, by_seed in sorted(scores.items(), key=lambda item: -mean(item[1].values())):
-        speed = median(each["steps_per_s"] for each in rows if each["variant"] == variant)
         values = list(by_seed.values())
-        spread = f"{mean(values):.1f} ± {stdev(values):.1f}" if len(values) > 1 else f"{values[0]:.1f}"
+        spread = f"{mean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
         solved = sum(value >= table.wanted for value in values)
-        said = " ".join(table.variants[variant])
-        cells = [f"{by_seed[seed]:.1f}" for seed in seeds]
+        speed = median(row["steps_per_s"] for row in runs[variant])
+        cells = [f"{by_seed[seed]:.1f}" if seed in by_seed else "–" for seed in seeds]
         ends = [spread, f"{solved} of {len(values)}", f"{speed:,.0f}"]
-        lines.append("| " + " | ".join([variant, f"`{said}`", *cells, *ends]) + " |")
+        lines.append(
+            "| " + " | ".join([variant, f"`{' '.join(table.variants[variant])}`", *cells, *ends]) + " |"
+        )
     return "\n".join(lines)
+
+
+def write(name: str, rows: list[dict[str, Any]]) -> None:
+    """The page."""
+    table = TABLES[name]
+    text = f"""# {table.title}
+
+    python tests/benchmarks/learning.py {name}
+
+Common to all: `{" ".join(table.task)}`. Greedy mean of 20 full games with the last weights; ± is the standard
+deviation over seeds; solved is {table.wanted:g} or more; – was not run. steps/s is the median of runs that
+shared the machine with others: it says little about speed.
+
+"""
+    (RESULTS / f"{name}.md").write_text(f"{text}{markdown(name, rows)}\n")
 
 
 def main() -> None:
@@ -124,22 +128,18 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="0 to this many")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
     arguments = parser.parse_args()
-    name, table = arguments.table, TABLES[arguments.table]
-    jobs = [(variant, seed) for seed in range(arguments.seeds) for variant in table.variants]
+    name, raw = arguments.table, RESULTS / "raw" / f"{arguments.table}.jsonl"
+    rows = [json.loads(line) for line in raw.read_text().splitlines()] if raw.exists() else []
+    done = {(row["variant"], row["seed"]) for row in rows}
+    jobs = [(variant, seed) for seed in range(arguments.seeds) for variant in TABLES[name].variants]
     with ThreadPoolExecutor(arguments.jobs) as pool:
-        outs = list(pool.map(lambda job: train(name, *job), jobs))
-    rows = [row(variant, out) for (variant, _), out in zip(jobs, outs, strict=True)]
-    (RESULTS / "raw" / f"{name}.jsonl").write_text("".join(json.dumps(each) + "\n" for each in rows))
-    text = f"""# {table.title}
-
-    python tests/benchmarks/learning.py {name} --seeds {arguments.seeds}
-
-Common to all: `{" ".join(table.task)}`. Greedy mean of 20 full games with the last weights; ± is the standard
-deviation over seeds; solved is {table.wanted:g} or more. steps/s is the median of runs that shared the
-machine with others: it says little about speed.
-
-"""
-    (RESULTS / f"{name}.md").write_text(f"{text}{markdown(name, rows)}\n")
+        running = [pool.submit(train, name, *job) for job in jobs if job not in done]
+        for run in as_completed(running):
+            rows.append(run.result())
+            with raw.open("a") as file:
+                file.write(json.dumps(rows[-1]) + "\n")
+            write(name, rows)
+    write(name, rows)
     print(markdown(name, rows))
 
 
