@@ -1,6 +1,7 @@
 """Atari games seen through their screen."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -102,11 +103,25 @@ class AtariEnv(BatchedEnv):
             "life_loss_info": False,
             "autoreset_mode": "SameStep",
         }
+        self._shown = False
         self._games: Any = None  # made when first played: 0.3 s a game, which preflight need not wait for
         self._max_frames = max_frames or NEVER
         self._frames = np.zeros(num_envs, np.int64)
         self._lives = np.zeros(num_envs, np.int32)
         self._clip_reward, self._life_loss = clip_reward and training, life_loss and training
+
+    @property
+    def action_names(self) -> list[str]:
+        """As ALE calls them."""
+        return [action.name for action in actions(self.name)]
+
+    def show(self) -> None:
+        """Play every game a second time, in colour and at full size."""
+        self._shown = True
+
+    def screen(self) -> np.ndarray | None:
+        """The screen in colour, ``[210, 160, 3]`` uint8, after :meth:`show`."""
+        return self._games.screens[0, -1] if self._shown else None
 
     def restart(self, rows: Sequence[int]) -> Tensor:
         """Start the games ``rows`` anew. Returns their first observations, ``[len(rows), *S]``."""
@@ -119,7 +134,8 @@ class AtariEnv(BatchedEnv):
         if self._games is None:
             from ale_py.vector_env import AtariVectorEnv
 
-            self._games = AtariVectorEnv(**self._settings)
+            kind = partial(_InColour, AtariVectorEnv) if self._shown else AtariVectorEnv
+            self._games = kind(**self._settings)
             anew = np.ones_like(anew)  # as its first reset must
         rows = anew.nonzero()[0]
         seeds = [self._seeds[i] for i in rows]
@@ -169,3 +185,20 @@ class AtariEnv(BatchedEnv):
         """Close the games, and end their threads."""
         self._games = None
         super().close(raise_if_closed=raise_if_closed)
+
+
+class _InColour:
+    """A vector environment, and beside it one that plays the same games, for their looks."""
+
+    def __init__(self, kind: Callable[..., Any], **settings: Any) -> None:
+        self._games = kind(**settings)
+        looks = {"img_height": 210, "img_width": 160, "stack_num": 1, "grayscale": False}
+        self._seen = kind(**settings | looks)
+
+    def reset(self, **how: Any) -> Any:
+        self.screens = self._seen.reset(**how)[0]
+        return self._games.reset(**how)
+
+    def step(self, action: np.ndarray) -> Any:
+        self.screens = self._seen.step(action)[0]
+        return self._games.step(action)

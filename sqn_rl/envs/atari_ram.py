@@ -60,6 +60,15 @@ class AtariRamEnv(GamesEnv):
         self._lives = [0] * num_envs
         self._clip_reward, self._life_loss = clip_reward and training, life_loss and training
 
+    @property
+    def action_names(self) -> list[str]:
+        """As ALE calls them."""
+        return [action.name for action in self._actions]
+
+    def screen(self) -> np.ndarray:
+        """The console's screen, ``[210, 160, 3]`` uint8."""
+        return self._consoles[0].getScreenRGB()
+
     def _restart_one(self, i: int, seed: int | None) -> np.ndarray:
         if seed is not None:
             self._consoles[i] = console(**self._settings, seed=seed)

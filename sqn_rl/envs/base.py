@@ -101,6 +101,20 @@ class BatchedEnv(EnvBase):
             action_N: ``[N]`` int64.
         """
 
+    # --- what a person sees -------------------------------------------------------------------------------
+
+    @property
+    def action_names(self) -> list[str]:
+        """What the actions are called: their numbers, where nobody says more."""
+        return [str(action) for action in range(self.n_actions)]
+
+    def show(self) -> None:
+        """Be ready for :meth:`screen`, which may make steps slower; to be called before the games begin."""
+
+    def screen(self) -> np.ndarray | None:
+        """Game 0 as a person sees it now, ``[H, W, 3]`` uint8; None where there is nothing to see."""
+        return None
+
     # --- TorchRL's side: what ``advance`` has started anew is kept until a reset asks for it ---------------
 
     def _set_seed(self, seed: int | None) -> None:

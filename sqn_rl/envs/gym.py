@@ -15,6 +15,15 @@ from sqn_rl.errors import SettingError, nearest, require
 OBSERVATIONS = "Box, Discrete, MultiDiscrete, MultiBinary, and Tuples and Dicts of these"
 
 
+NAMES = {
+    "CartPole": ["left", "right"],
+    "Acrobot": ["torque −1", "none", "torque +1"],
+    "MountainCar": ["left", "none", "right"],
+    "LunarLander": ["none", "left engine", "main engine", "right engine"],
+}
+"""What the actions of these mean; Gymnasium says it in its documentation only."""
+
+
 class GymEnv(GamesEnv):
     """N Gymnasium environments of one id, stepped one after the other.
 
@@ -58,8 +67,24 @@ class GymEnv(GamesEnv):
             seed=seed,
         )
         self._games = [first, *(_make(id, kwargs) for _ in range(num_envs - 1))]
-        self._space, self._first_action = space, int(actions.start)
+        self._kwargs, self._space, self._first_action = kwargs, space, int(actions.start)
         self._is_box = isinstance(space, spaces.Box)
+
+    @property
+    def action_names(self) -> list[str]:
+        """As the environment calls them, if it has ``get_action_meanings``; or as :data:`NAMES` does."""
+        meanings = getattr(self._games[0].unwrapped, "get_action_meanings", None)
+        return meanings() if meanings else NAMES.get(self.name.partition("-")[0], super().action_names)
+
+    def show(self) -> None:
+        """Make game 0 again so that it draws itself, if it can."""
+        if "rgb_array" in self._games[0].metadata.get("render_modes", []):
+            self._games[0] = _make(self.name, {**self._kwargs, "render_mode": "rgb_array"})
+
+    def screen(self) -> np.ndarray | None:
+        """What game 0 draws, after :meth:`show`."""
+        game = self._games[0]
+        return np.asarray(game.render()) if game.render_mode == "rgb_array" else None
 
     def _flatten(self, observation: Any) -> np.ndarray:
         return observation.ravel() if self._is_box else spaces.flatten(self._space, observation)

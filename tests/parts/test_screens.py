@@ -1,0 +1,75 @@
+"""What a person sees of an environment, and what its actions are called."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from sqn_rl import AtariEnv, AtariRamEnv, GymEnv
+
+ATARI = {
+    "game": "pong", "sticky_actions": 0.25, "frame_skip": 4, "clip_reward": True, "life_loss": False,
+    "max_frames": 400, "num_envs": 2, "seed": 3, "training": False,
+}  # fmt: skip
+PIXELS = ATARI | {"frame_stack": 4, "noop_max": 30, "fire_reset": True, "threads": 1}
+RIGHT, LEFT = 2, 3
+
+
+def play(env, steps: int) -> Tensor:
+    """What it shows the agent, ``[steps + 1, N, *S]``, whichever actions these are."""
+    actions = torch.randint(env.n_actions, (steps, env.num_envs), generator=torch.Generator().manual_seed(0))
+    return torch.stack([env.begin(), *(env.advance(action).observation for action in actions)])
+
+
+def test_pixels_are_seen_in_colour_and_the_games_are_the_same() -> None:
+    seen, unseen = AtariEnv(**PIXELS), AtariEnv(**PIXELS)
+    seen.show()
+    observations = play(seen, 150)  # beyond the first games, which are cut at 100 steps
+    assert torch.equal(observations, play(unseen, 150))
+    screen = seen.screen()
+    assert (screen.shape, screen.dtype, unseen.screen()) == ((210, 160, 3), np.uint8, None)
+    newest = observations[-1, 0, -1].double()
+    small = torch.from_numpy(screen.mean(-1)).view(1, 1, 210, 160)
+    small = torch.nn.functional.interpolate(small, newest.shape, mode="area").squeeze()
+    assert (small - newest).abs().mean() < 10  # gray is not the mean of the colours, but near
+    assert (screen[..., 0] != screen[..., 2]).any()
+
+
+def test_a_console_seen_through_its_ram_has_a_screen_too() -> None:
+    env = AtariRamEnv(**ATARI)
+    env.begin()
+    before = env.screen()
+    for _ in range(20):
+        env.advance(torch.tensor([RIGHT, LEFT]))
+    after = env.screen()
+    assert before.shape == after.shape == (210, 160, 3)
+    assert before.dtype == np.uint8
+    assert (before != after).any()
+
+
+def test_gymnasium_draws_and_plays_the_same_games() -> None:
+    seen, unseen = (
+        GymEnv(id="CartPole-v1", num_envs=2, seed=1, kwargs={"max_episode_steps": 9}) for _ in "12"
+    )
+    seen.show()
+    assert torch.equal(play(seen, 30), play(unseen, 30))
+    screen = seen.screen()
+    assert (screen.shape, screen.dtype, unseen.screen()) == ((400, 600, 3), np.uint8, None)
+    seen.close()
+
+
+@pytest.mark.parametrize(
+    ("env", "names"),
+    [
+        (lambda: AtariEnv(**PIXELS), ["NOOP", "FIRE", "RIGHT", "LEFT", "RIGHTFIRE", "LEFTFIRE"]),
+        (lambda: AtariRamEnv(**ATARI), ["NOOP", "FIRE", "RIGHT", "LEFT", "RIGHTFIRE", "LEFTFIRE"]),
+        (lambda: GymEnv(id="CartPole-v1", num_envs=1, seed=0), ["left", "right"]),
+        (lambda: GymEnv(id="Acrobot-v1", num_envs=1, seed=0), ["torque −1", "none", "torque +1"]),
+        (lambda: GymEnv(id="FrozenLake-v1", num_envs=1, seed=0), ["0", "1", "2", "3"]),
+    ],
+    ids=["pixels", "ram", "cartpole", "acrobot", "frozen lake"],
+)
+def test_names_of_actions(env, names) -> None:
+    made = env()
+    assert made.action_names == names
+    assert len(names) == made.n_actions
