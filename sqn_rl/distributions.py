@@ -1,10 +1,10 @@
 """How a head's output stands for the return of an action: as its mean, or as a distribution.
 
 The soft policy is the softmax of the means. The target is the distribution of
-``r + γ^m (1 − d) (Z + bonus)``, where Z is the mixture of the next state's returns that the loss's backup
-makes (:func:`~sqn_rl.functional.mixture_weights`), and the bonus its entropy bonus.
+``r + γ^m (1 − d) (Z + bonus)``, where Z is what the loss's backup makes of the next state's returns, with the
+weights of :func:`~sqn_rl.functional.mixture_weights`, and the bonus its entropy bonus.
 
-Legend: N networks, B transitions, A actions, K atoms or quantiles of an action, M of the target.
+Legend: N networks, B transitions, A actions, K atoms or quantiles of an action.
 """
 
 from abc import ABC, abstractmethod
@@ -125,26 +125,17 @@ class Quantile(Distribution):
         """The mean of the quantiles."""
         return prediction.mean(-1)
 
-    def target(
-        self, prediction: Tensor, backup: Backup, reward_B: Tensor, discount_B: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Samples and their probabilities, ``[B, M]`` each: the quantiles of what is in the mixture."""
-        weight_BP = F.mixture_weights(backup, self.mean(prediction)).transpose(0, 1).flatten(1)
-        kept = int((weight_BP != 0).sum(1).max())
-        weight_BP, pair_BP = weight_BP.topk(kept)  # of networks and actions; mostly one network counts
-        quantile_BPK = prediction.transpose(0, 1).flatten(1, 2)
-        sample_BPK = quantile_BPK.gather(1, pair_BP.unsqueeze(-1).expand(-1, -1, self.quantiles))
-        weight_BM = (weight_BP / self.quantiles).repeat_interleave(self.quantiles, dim=1)
-        return reward_B.unsqueeze(-1) + discount_B.unsqueeze(-1) * sample_BPK.flatten(1), weight_BM
+    def target(self, prediction: Tensor, backup: Backup, reward_B: Tensor, discount_B: Tensor) -> Tensor:
+        """The quantiles, ``[B, K]``: the weighted average of those of all networks and actions."""
+        weight_NBA = F.mixture_weights(backup, self.mean(prediction))
+        average_BK = (weight_NBA.unsqueeze(-1) * prediction).sum((0, 2))
+        return reward_B.unsqueeze(-1) + discount_B.unsqueeze(-1) * average_BK
 
-    def loss(
-        self, prediction: Tensor, action_B: Tensor, target: tuple[Tensor, Tensor]
-    ) -> tuple[Tensor, Tensor]:
+    def loss(self, prediction: Tensor, action_B: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """The quantile Huber loss, and the difference of the means."""
         quantile_NBK = _taken(prediction, action_B)
-        sample_BM, weight_BM = target
-        td_error_NB = quantile_NBK.detach().mean(-1) - (weight_BM * sample_BM).sum(-1)
-        return F.quantile_loss(quantile_NBK, sample_BM, weight_BM, self.kappa), td_error_NB
+        td_error_NB = quantile_NBK.detach().mean(-1) - target.mean(-1)
+        return F.quantile_loss(quantile_NBK, target, self.kappa), td_error_NB
 
 
 def _taken(prediction_NBAK: Tensor, action_B: Tensor) -> Tensor:

@@ -222,13 +222,12 @@ def cross_entropy(logit_NBK: Tensor, target_BK: Tensor) -> Tensor:
     return -(target_BK * torch.log_softmax(logit_NBK, dim=-1)).sum(-1)
 
 
-def quantile_loss(quantile_NBK: Tensor, target_BM: Tensor, weight_BM: Tensor, kappa: float) -> Tensor:
+def quantile_loss(quantile_NBK: Tensor, target_BM: Tensor, kappa: float) -> Tensor:
     """Σ_k E_m |τ_k − 1{u < 0}| L_κ(u)/κ, u = target_m − θ_k  (Dabney et al. 2018, eq. 9-10).
 
     Args:
         quantile_NBK: θ, the quantiles at the midpoints τ_k = (k + ½)/K, ``[N, B, K]``, reward units.
-        target_BM: samples of the target distribution, ``[B, M]``.
-        weight_BM: their probabilities, ``[B, M]``.
+        target_BM: equally likely samples of the target distribution, ``[B, M]``.
         kappa: κ, below which an error counts squared; 0 for plain quantile regression.
 
     Returns:
@@ -239,9 +238,9 @@ def quantile_loss(quantile_NBK: Tensor, target_BM: Tensor, weight_BM: Tensor, ka
     quantile_NBKM = quantile_NBK.unsqueeze(-1).expand(shape)
     target_NBKM = target_BM.unsqueeze(-2).expand(shape)
     with torch.no_grad():
-        share_NBKM = torch.where(target_NBKM < quantile_NBKM, 1 - tau_K1, tau_K1) * weight_BM.unsqueeze(-2)
+        share_NBKM = torch.where(target_NBKM < quantile_NBKM, 1 - tau_K1, tau_K1)
     size_NBKM = smooth_l1_loss(quantile_NBKM, target_NBKM, reduction="none", beta=kappa)  # L_κ/κ, or |u|
-    return (share_NBKM * size_NBKM).sum((-2, -1))
+    return (share_NBKM * size_NBKM).mean(-1).sum(-1)
 
 
 # --- the heads' arithmetic ---------------------------------------------------------------------------------

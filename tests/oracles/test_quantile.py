@@ -27,14 +27,14 @@ def tensor(*rows: object) -> Tensor:
     ("kappa", "wanted"),
     [
         # θ = [0, 4] with τ = [1/4, 3/4]; samples 1 and 5: u = 1 and 5 for the first, −3 and 1 for the second
-        # 1/4 (1/4 · 1 + 1/4 · 3) + 3/4 (1/4 · 5 + 3/4 · 1)
-        (0.0, 1.75),
-        # κ = 2: L/κ of 1, 3, 5 is 1²/4, 3 − 1, 5 − 1.  1/4 (1/4 · 1/4 + 1/4 · 2) + 3/4 (1/4 · 4 + 3/4 · 1/4)
-        (2.0, 33 / 32),
+        # 1/2 (1/4 · 1 + 1/4 · 3) + 1/2 (1/4 · 5 + 3/4 · 1)
+        (0.0, 1.5),
+        # κ = 2: L/κ of 1, 3, 5 is 1²/4, 3 − 1, 5 − 1.  1/2 (1/4 · 1/4 + 1/4 · 2) + 1/2 (1/4 · 4 + 3/4 · 1/4)
+        (2.0, 7 / 8),
     ],
 )
 def test_loss_worked_by_hand(kappa: float, wanted: float) -> None:
-    loss_NB = F.quantile_loss(tensor([[0, 4]]), tensor([1, 5]), tensor([1 / 4, 3 / 4]), kappa)
+    loss_NB = F.quantile_loss(tensor([[0, 4]]), tensor([1, 5]), kappa)
     assert_close(loss_NB, tensor([wanted]))
 
 
@@ -46,8 +46,8 @@ def huber(u: float, kappa: float) -> float:
 @pytest.mark.parametrize("kappa", [0.0, 0.3, 1.0])
 def test_loss_is_that_of_the_loop(kappa: float) -> None:
     torch.manual_seed(0)
-    theta_NBK, sample_BM, weight_BM = torch.randn(2, 3, 5), torch.randn(3, 7), torch.rand(3, 7).softmax(-1)
-    loss_NB = F.quantile_loss(theta_NBK, sample_BM, weight_BM, kappa)
+    theta_NBK, sample_BM = torch.randn(2, 3, 5), torch.randn(3, 7)
+    loss_NB = F.quantile_loss(theta_NBK, sample_BM, kappa)
     for i in range(2):
         for b in range(3):
             wanted = 0.0
@@ -55,15 +55,15 @@ def test_loss_is_that_of_the_loop(kappa: float) -> None:
                 for m in range(7):
                     u = (sample_BM[b, m] - theta_NBK[i, b, k]).item()
                     size = huber(u, kappa) / kappa if kappa else abs(u)
-                    wanted += weight_BM[b, m].item() * abs((2 * k + 1) / 10 - (u < 0)) * size
+                    wanted += 1 / 7 * abs((2 * k + 1) / 10 - (u < 0)) * size
             assert loss_NB[i, b].item() == pytest.approx(wanted, rel=1e-13)
 
 
 @pytest.mark.parametrize("kappa", [0.0, 1.0])
 def test_the_gradient_pulls_each_quantile_by_the_mass_on_either_side(kappa: float) -> None:
-    # K = 2, τ = 1/4 and 3/4; from θ = 0 the samples are far: −5 (1/8), 4 (3/8) and 9 (1/2)
+    # K = 2, τ = 1/4 and 3/4; from θ = 0 the samples are far, and an eighth of them below
     theta_NBK = tensor([[0, 0]]).requires_grad_()
-    loss_NB = F.quantile_loss(theta_NBK, tensor([-5, 4, 9]), tensor([1 / 8, 3 / 8, 1 / 2]), kappa)
+    loss_NB = F.quantile_loss(theta_NBK, tensor([-5, 4, 4, 4, 9, 9, 9, 9]), kappa)
     loss_NB.sum().backward()
     # dℓ/dθ = (1 − τ) P(below) − τ P(above) = (1 − τ)/8 − 7 τ/8 = 1/8 − τ, where the errors count at least κ
     assert_close(theta_NBK.grad, tensor([[1 / 8 - 1 / 4, 1 / 8 - 3 / 4]]))
@@ -72,7 +72,7 @@ def test_the_gradient_pulls_each_quantile_by_the_mass_on_either_side(kappa: floa
 def test_a_wide_kappa_has_the_mean_of_one_quantile_for_its_minimum() -> None:
     """All errors count squared, and one quantile, τ = 1/2, weighs both sides alike."""
     theta_NBK = tensor([[2.5]]).requires_grad_()  # (1 + 1 + 8 + 0)/4
-    loss_NB = F.quantile_loss(theta_NBK, tensor([1, 1, 8, 0]), torch.full((1, 4), 0.25), 1e3)
+    loss_NB = F.quantile_loss(theta_NBK, tensor([1, 1, 8, 0]), 1e3)
     loss_NB.sum().backward()
     assert_close(theta_NBK.grad, tensor([[0]]))
 
@@ -116,59 +116,55 @@ def test_target_worked_by_hand(make_loss, make_temperature, name: str, backup: s
         discount=torch.tensor([0.5, 0.5]),
         place=torch.arange(2),
     )
-    sample_BM, weight_BM = loss.target(batch, loss.q_net.values(batch.observation))
-    used = sorted(
-        (sample, mass)
-        for sample, mass in zip(sample_BM[0].tolist(), weight_BM[0].tolist(), strict=True)
-        if mass
-    )
-    # r + γ (θ + bonus), each quantile with half the weight of its network's action
-    wanted = sorted(
-        (0.25 + 0.5 * (theta + bonus), w / 2)
-        for w, quantiles in zip(weight, TARGETS.flatten(0, 1).tolist(), strict=True)
-        for theta in quantiles
-        if w
-    )
-    assert_close(tensor(*used), tensor(*wanted))
-    assert_close((sample_BM * weight_BM).sum(-1)[1], torch.tensor(7.0))  # terminated: the reward alone
-    assert_close(weight_BM.sum(-1), torch.ones(2))
-    mean = sum(sample * mass for sample, mass in wanted)
-    assert_close(loss.compute(batch).td_error, tensor(*[[-mean, -7]] * 2))
+    target_BK = loss.target(batch, loss.q_net.values(batch.observation))
+    # r + γ (Σ w θ_k + bonus), quantile by quantile
+    theta_MK = TARGETS.flatten(0, 1).tolist()
+    averages = [sum(w * theta_K[k] for w, theta_K in zip(weight, theta_MK, strict=True)) for k in (0, 1)]
+    wanted = [0.25 + 0.5 * (average + bonus) for average in averages]
+    assert_close(target_BK, tensor(wanted, [7, 7]))  # terminated: the reward alone
+    assert_close(loss.compute(batch).td_error, tensor(*[[-sum(wanted) / 2, -7]] * 2))
 
 
 def test_the_loss_is_of_the_actions_taken_and_the_mean_that_of_all_quantiles() -> None:
     torch.manual_seed(1)
     prediction, distribution = torch.randn(2, 3, 4, 5), Quantile(quantiles=5, kappa=0.5)
     assert_close(distribution.mean(prediction), prediction.sum(-1) / 5)
-    sample_BM, weight_BM = torch.randn(3, 6), torch.rand(3, 6).softmax(-1)
-    loss_NB, td_error_NB = distribution.loss(prediction, torch.tensor([3, 0, 2]), (sample_BM, weight_BM))
+    sample_BM = torch.randn(3, 6)
+    loss_NB, td_error_NB = distribution.loss(prediction, torch.tensor([3, 0, 2]), sample_BM)
     for b, a in enumerate([3, 0, 2]):
-        row = prediction[:, b : b + 1, a], sample_BM[b : b + 1], weight_BM[b : b + 1]
-        assert_close(loss_NB[:, b : b + 1], F.quantile_loss(*row, 0.5))
-        target = (row[1] * row[2]).sum()
-        assert_close(td_error_NB[:, b : b + 1], row[0].sum(-1) / 5 - target)
+        theta, sample = prediction[:, b : b + 1, a], sample_BM[b : b + 1]
+        assert_close(loss_NB[:, b : b + 1], F.quantile_loss(theta, sample, 0.5))
+        assert_close(td_error_NB[:, b : b + 1], theta.sum(-1) / 5 - sample.sum() / 6)
 
 
 # --- what it learns ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("sample", "weight"),
-    [
-        ([5, -2, 1, 0], [1 / 4, 1 / 4, 1 / 4, 1 / 4]),  # each a quantile, at 1/8, 3/8, 5/8, 7/8
-        ([3, -1, 0], [1 / 4, 1 / 4, 1 / 2]),  # the median's mass is two quantiles
-    ],
-)
-def test_its_minimum_is_the_quantiles_at_the_midpoints(sample: list[float], weight: list[float]) -> None:
-    theta_NBK = torch.zeros(2, 1, 4, requires_grad=True)  # twins, each by itself
+def learned(target_BM: Tensor) -> Tensor:
+    """The four quantiles at the loss's minimum, ``[B, 4]``."""
+    theta_NBK = torch.zeros(2, len(target_BM), 4, requires_grad=True)  # twins, each by itself
     lr = 8.0
     for _ in range(300):
-        (gradient,) = torch.autograd.grad(
-            F.quantile_loss(theta_NBK, tensor(sample), tensor(weight), 0.0).sum(), theta_NBK
-        )
+        (gradient,) = torch.autograd.grad(F.quantile_loss(theta_NBK, target_BM, 0.0).sum(), theta_NBK)
         with torch.no_grad():
             theta_NBK -= lr * gradient
         lr *= 0.9
-    of = np.repeat(sample, [round(8 * w) for w in weight])
-    wanted = np.quantile(of, [1 / 8, 3 / 8, 5 / 8, 7 / 8], method="inverted_cdf")
-    assert_close(theta_NBK.detach(), torch.tensor(wanted).double().expand(2, 1, 4))
+    assert_close(theta_NBK[0], theta_NBK[1])
+    return theta_NBK[0].detach()
+
+
+@pytest.mark.parametrize("sample", [[5, -2, 1, 0], [3, -1, 0, 0]])  # at 1/8, 3/8, 5/8, 7/8
+def test_its_minimum_is_the_quantiles_at_the_midpoints(sample: list[float]) -> None:
+    wanted = np.quantile(sample, [1 / 8, 3 / 8, 5 / 8, 7 / 8], method="inverted_cdf")
+    assert_close(learned(tensor(sample)), torch.tensor(wanted).double().unsqueeze(0))
+
+
+@pytest.mark.parametrize("pi", [[0.5, 0.5], [0.99, 0.01]])
+@pytest.mark.parametrize("backup", ["expected", "expected_min", "expected_mean", "max"])
+def test_what_is_learned_has_the_mean_that_a_scalar_head_would_learn(backup: str, pi: list[float]) -> None:
+    """Also where an action is too rare for any quantile to be about it."""
+    prediction = torch.randint(-9, 9, (2, 1, 2, 4), generator=torch.Generator().manual_seed(3)).double()
+    backup_of = partial(F.BACKUPS[backup], log_pi_BA=tensor(pi).log())
+    target_BK = Quantile(quantiles=4, kappa=0.0).target(prediction, backup_of, tensor(1)[0], tensor(0.5)[0])
+    wanted = 1 + 0.5 * backup_of(prediction.mean(-1))
+    assert_close(learned(target_BK).mean(-1), wanted, rtol=0, atol=1e-9)

@@ -77,7 +77,7 @@ def test_every_recipe_composes_with_every_env(name: str, env: str) -> None:
         ("sqn_paper loss=dqn", "loss", {}),
         ("paper/breakout env=atari", "env", {"game": "breakout", "frame_stack": 4}),
         ("paper/breakout env=acrobot", "env", {"id": "Acrobot-v1"}),
-        ("rainbow head=quantile", "head", {"dueling": True, "kappa": 1.0}),
+        ("rainbow head=quantile", "head", {"dueling": True, "kappa": 10.0}),
         ("rainbow head=linear", "head", {}),
         ("munchausen_dqn", "temperature", {"alpha": 0.03}),
     ],
