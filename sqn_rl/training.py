@@ -116,7 +116,7 @@ def train(
     should_stop: Callable[[], bool] = lambda: False,
     counters: Counters | None = None,
 ) -> Counters:
-    """Algorithm 1: act, store, and update, until the budget is spent or ``should_stop`` says so.
+    """Algorithm 1: act, update while the games are played, store; until the budget is spent or a stop.
 
     Args:
         agent: the parts.
@@ -146,17 +146,18 @@ def train(
             action = torch.randint(env.n_actions, (env.num_envs,), generator=generator)
         else:
             action = agent.actor.act(observation)  # line 4
-        step = env.advance(action)  # line 5
-        agent.replay.store(observation, action, step)  # line 6
-        observation = step.observation
+        env.send(action)  # line 5, which goes on while the learner learns
         before, now = counters.env_steps, counters.env_steps + env.num_envs
-        counters.env_steps, counters.frames = now, counters.frames + env.num_envs * env.frame_skip
-        episodes.record(step, counters, reporters)
-
-        while counters.updates < plan.updates_due(now):  # lines 8 to 19
+        due = plan.updates_due(now) if before else 0  # at first nothing is stored
+        while counters.updates < due:  # lines 8 to 19
             terms = agent.update(agent.replay.draw(plan.batch_size))
             counters.updates += 1
 
+        step = env.receive()
+        agent.replay.store(observation, action, step)  # line 6
+        observation = step.observation
+        counters.env_steps, counters.frames = now, counters.frames + env.num_envs * env.frame_skip
+        episodes.record(step, counters, reporters)
         counters.wall_s = clock.seconds()
         if terms is not None and (_crosses(before, now, plan.log_every) or now >= plan.steps):
             _tell(reporters, "metrics", counters.row() | measure(agent, terms) | episodes.row())

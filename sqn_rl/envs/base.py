@@ -101,6 +101,18 @@ class BatchedEnv(EnvBase):
             action_N: ``[N]`` int64.
         """
 
+    def send(self, action_N: Tensor) -> None:
+        """Have one action played in every game; :meth:`receive` gives the answer, and comes next.
+
+        Where the games are played elsewhere, the caller may do something else meanwhile. Here nothing is
+        played before it is asked for.
+        """
+        self._sent = action_N
+
+    def receive(self) -> Step:
+        """What ``advance`` gives, for the actions that were sent."""
+        return self.advance(self._sent)
+
     # --- what a person sees -------------------------------------------------------------------------------
 
     @property

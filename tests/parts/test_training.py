@@ -28,7 +28,11 @@ class Games:
     def begin(self) -> Tensor:
         return torch.zeros(self.num_envs, 1)
 
-    def advance(self, action: Tensor) -> Step:
+    def send(self, action: Tensor) -> None:
+        self.sent = action
+
+    def receive(self) -> Step:
+        action = self.sent
         self.steps += 1
         ended, no = (
             torch.full_like(action, self.steps % LENGTH == 0, dtype=torch.bool),
@@ -119,7 +123,7 @@ def test_updates_keep_pace_with_the_steps(num_envs: int, ratio: str) -> None:
     due = 0
     for now in range(num_envs, counters.env_steps + 1, num_envs):
         before, due = due, max(0, now - 50) * Fraction(ratio) // 1
-        assert learner.updated_at.count(now) == due - before
+        assert learner.updated_at.count(now - num_envs) == due - before  # the newest step is still played
     assert counters.updates == len(learner.updated_at) == due
 
 
@@ -140,7 +144,7 @@ def test_the_warm_up_is_uniform_and_learns_nothing() -> None:
     warm_up = torch.tensor(learner.actions[:5001])  # the first multiple of 3 that is not below 5000
     assert chisquare(warm_up.bincount(minlength=3).numpy()).pvalue > 1e-3
     assert set(learner.actions[5001:]) == {0}
-    assert min(learner.updated_at) == 5001
+    assert min(learner.updated_at) == 4998  # stored, while the step that ends the warm-up is played
     assert min(diary.steps("metrics")) > 5000
 
 
@@ -149,6 +153,39 @@ def test_the_warm_up_depends_on_its_seed_only() -> None:
     torch.manual_seed(3)
     assert run(2, warmup_steps=50)[0].actions == first
     assert run(2, warmup_steps=50, seed=1)[0].actions != first
+
+
+def test_without_a_warm_up_the_first_updates_are_made_up_for() -> None:
+    learner, _, counters = run(4, steps=12)
+    assert learner.updated_at == [4] * 8 + [8] * 4
+    assert counters.updates == 12
+
+
+class Apart(Games):
+    """Games that note what they are asked, in the order of the asking."""
+
+    def __init__(self, num_envs: int, asked: list[str]) -> None:
+        super().__init__(num_envs)
+        self.asked = asked
+
+    def send(self, action: Tensor) -> None:
+        self.asked.append("send")
+        super().send(action)
+
+    def receive(self) -> Step:
+        self.asked.append("receive")
+        return super().receive()
+
+
+def test_games_are_played_while_the_learner_learns() -> None:
+    asked: list[str] = []
+    learner = Learner()
+    learner.actor.act = lambda observation: asked.append("act") or torch.zeros(2, dtype=torch.int64)
+    learner.replay.draw = lambda batch_size: asked.append("draw") or batch_size
+    learner.replay.store = lambda *_: asked.append("store")
+    train(learner, Apart(2, asked), make_plan(steps=6, update_ratio=0.5))
+    first, later = ["act", "send", "receive", "store"], ["act", "send", "draw", "receive", "store"]
+    assert asked == [*first, *later[:2], "draw", *later[2:], *later]
 
 
 # --- cadence -----------------------------------------------------------------------------------------------
@@ -174,7 +211,7 @@ def test_the_end_is_evaluated_and_kept_once(every: int) -> None:
 
 def test_more_environments_than_the_period_skip_no_beat() -> None:
     _, diary, _ = run(8, steps=32, log_every=3)
-    assert diary.steps("metrics") == [8, 16, 24, 32]
+    assert diary.steps("metrics") == [16, 24, 32]  # at 8 nothing has been updated
 
 
 def test_games_are_summed_up_whole() -> None:
