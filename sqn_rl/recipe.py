@@ -63,12 +63,13 @@ class Recipe:
     def _lines(self, values: Values, prefix: str) -> Iterator[str]:
         indent = "  " * prefix.count(".")
         for name, value in values.items():
+            key = f"{prefix}{name}"
+            origin = "  # " + " ".join(self.origin(key).split())
             if isinstance(value, dict) and value:
-                yield f"{indent}{name}:"
-                yield from self._lines(value, f"{prefix}{name}.")
+                yield f"{indent}{name}:{origin if key in self.chosen else ''}"
+                yield from self._lines(value, f"{key}.")
             else:
-                origin = " ".join(self.layers.origin(f"{prefix}{name}").split())
-                yield f"{indent}{name}: {flow(value)}  # {origin}"
+                yield f"{indent}{name}: {flow(value)}{origin}"
 
 
 def compose_recipe(recipe: str = "sqn", *overrides: str, catalogue: Catalogue | None = None) -> Recipe:

@@ -126,6 +126,7 @@ def test_what_is_written_can_be_read_again_and_says_where_from(tmp_path: Path) -
     assert again.part("head") == "LinearHead"
     assert "gamma: 0.99  # recipes/sqn_paper.yaml:5" in recipe.to_yaml()
     assert "  game: ms_pacman  # command line: env.game=ms_pacman" in recipe.to_yaml()
+    assert "\nhead:  # recipes/sqn.yaml:6\n" in recipe.to_yaml()
     with pytest.raises(RecipeError, match="the env of a saved recipe is settled"):
         load_recipe(tmp_path / "recipe.yaml", "env=acrobot")
 
