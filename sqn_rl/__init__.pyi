@@ -13,6 +13,7 @@ from .envs.games import Played as Played
 from .envs.gym import GymEnv as GymEnv
 from .errors import NumericsError as NumericsError
 from .errors import RecipeError as RecipeError
+from .errors import RestoreError as RestoreError
 from .errors import SettingError as SettingError
 from .errors import SqnError as SqnError
 from .errors import WiringError as WiringError

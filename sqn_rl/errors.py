@@ -37,6 +37,10 @@ class WiringError(SqnError, ValueError):
         self.consumer = consumer
 
 
+class RestoreError(SqnError):
+    """An environment cannot be brought back to where it was; its games can be started anew."""
+
+
 class NumericsError(SqnError, ArithmeticError):
     """A number that must be finite is NaN or infinite."""
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from sqn_rl.data import Step
-from sqn_rl.envs.atari_games import actions, require_game, whole
-from sqn_rl.envs.base import BatchedEnv
+from sqn_rl.envs.atari_games import SEED_EVERY, actions, require_game, whole
+from sqn_rl.envs.restorable import RestorableEnv
 from sqn_rl.errors import require
 
 SIDE = 84
@@ -20,7 +20,7 @@ NEVER = 2**30
 """Frames after which ale-py itself would cut a game short: 200 days of play."""
 
 
-class AtariEnv(BatchedEnv):
+class AtariEnv(RestorableEnv):
     """N consoles playing one Atari game; an observation is the last screens, ``[frame_stack, 84, 84]``.
 
     Stepped by ale-py's vector environment, in C++ and on several threads. A screen is the brighter of a
@@ -51,6 +51,8 @@ class AtariEnv(BatchedEnv):
     Raises:
         SettingError: there is no such game, or a number is out of its range.
     """
+
+    seed_every = SEED_EVERY
 
     def __init__(
         self,
@@ -137,26 +139,21 @@ class AtariEnv(BatchedEnv):
             kind = partial(_InColour, AtariVectorEnv) if self._shown else AtariVectorEnv
             self._games = kind(**self._settings)
             anew = np.ones_like(anew)  # as its first reset must
-        rows = anew.nonzero()[0]
-        seeds = [self._seeds[i] for i in rows]
-        for i in rows:
-            self._seeds[i] = None
+        seeds = [self._take_seed(i) for i in anew.nonzero()[0].tolist()]
         seed = np.array([-1 if seed is None else seed % 2**31 for seed in seeds])  # -1: go on drawing
         observation, info = self._games.reset(seed=seed, options={"reset_mask": anew})
         self._frames[anew] = 0
         self._lives = info["lives"]
         return observation
 
-    def advance(self, action_N: Tensor) -> Step:
-        """Play one action in every game, and start anew those that ended; see the base class.
-
-        Raises:
-            IndexError: there is no such action.
-        """
-        action = np.array(action_N.tolist())
+    def _send(self, actions: list[int]) -> None:
+        action = np.array(actions)
         if not ((action >= 0) & (action < self.n_actions)).all():  # ale-py would wait for ever
-            raise IndexError(f"actions {action.tolist()}: expected each in [0, {self.n_actions})")
-        observation, score, over, _, info = self._games.step(action)
+            raise IndexError(f"actions {actions}: expected each in [0, {self.n_actions})")
+        self._games.send(action)
+
+    def _receive(self) -> Step:
+        observation, score, over, _, info = self._games.recv()
         lost_life = self._life_loss & (info["lives"] < self._lives)  # of a game that is over, the next one's
         self._lives = info["lives"]
         self._frames += self.frame_skip
@@ -167,8 +164,9 @@ class AtariEnv(BatchedEnv):
         if over.any():
             successor = observation.copy()
             successor[over] = info["final_obs"][over]  # its other rows are uninitialised memory
-        if late.any():
-            observation = self._restart(late)
+        anew = late | (over & [seed is not None for seed in self._seeds])
+        if anew.any():
+            observation = self._restart(anew)
         terminated = over | lost_life
         now = torch.from_numpy(observation)
         return Step(
@@ -199,6 +197,10 @@ class _InColour:
         self.screens = self._seen.reset(**how)[0]
         return self._games.reset(**how)
 
-    def step(self, action: np.ndarray) -> Any:
-        self.screens = self._seen.step(action)[0]
-        return self._games.step(action)
+    def send(self, action: np.ndarray) -> None:
+        self._seen.send(action)
+        self._games.send(action)
+
+    def recv(self) -> Any:
+        self.screens = self._seen.recv()[0]
+        return self._games.recv()

@@ -11,6 +11,9 @@ from sqn_rl.errors import nearest, require
 NEEDED = "0.12.1"
 """The first ale-py whose vector environment starts single games anew."""
 
+SEED_EVERY = 10_000
+"""Steps that a game is played between two seeds, at least: to seed takes as long as some 400 of them."""
+
 
 def _require_ale(found: str) -> None:
     def parts(version: str) -> list[int]:

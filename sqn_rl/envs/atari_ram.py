@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sqn_rl.envs.atari_games import actions, console, require_game
+from sqn_rl.envs.atari_games import SEED_EVERY, actions, console, require_game
 from sqn_rl.envs.games import GamesEnv, Played
 
 
@@ -30,6 +30,8 @@ class AtariRamEnv(GamesEnv):
     Raises:
         SettingError: there is no such game, or a number is out of its range.
     """
+
+    seed_every = SEED_EVERY
 
     def __init__(
         self,

@@ -7,7 +7,7 @@ Legend: N environments; ``*S`` is the shape of one observation.
 """
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,14 +18,15 @@ from torchrl.data import Categorical, Composite, Unbounded
 from torchrl.envs import EnvBase
 
 from sqn_rl.data import Step
-from sqn_rl.errors import require
+from sqn_rl.errors import RestoreError, require
 
 
 class BatchedEnv(EnvBase):
     """N games of one kind, stepped together; abstract: a family of games says how they are played.
 
     Whoever steps N games in one go implements ``restart`` and ``advance``; where each game is an object of
-    its own, :class:`~sqn_rl.envs.games.GamesEnv` does.
+    its own, :class:`~sqn_rl.envs.games.GamesEnv` does. What can be brought back to where it was is a
+    :class:`~sqn_rl.envs.restorable.RestorableEnv`.
 
     As a TorchRL environment its batch size is ``[N]``. It reads ``action`` (``[N]`` int64) and writes
     ``observation`` (``[N, *S]``), ``reward`` (``[N, 1]``, what to learn from), ``done``, ``terminated`` and
@@ -40,11 +41,14 @@ class BatchedEnv(EnvBase):
         frame_stack: where above 1, an observation is that many frames, ``[frame_stack, *F]``, oldest first:
             one of each of the last steps, and zeros from before the game began.
         num_envs: N.
-        seed: of the sequence from which each game draws its own seed, used at its first reset only.
+        seed: of the sequences from which the games draw theirs.
 
     Raises:
         SettingError: ``num_envs`` is not positive or ``seed`` is negative.
     """
+
+    restorable = False
+    """Whether ``state_dict`` and ``load_state_dict`` continue every game where it was."""
 
     _has_frame_skip = True  # the games skip frames themselves; else TorchRL would add a skip of its own
 
@@ -78,13 +82,14 @@ class BatchedEnv(EnvBase):
 
     def begin(self) -> Tensor:
         """Start every game anew. Returns the first observations, ``[N, *S]``."""
-        return self.restart(range(self.num_envs))
+        self._start(range(self.num_envs))
+        return self._observation
 
     @abstractmethod
     def restart(self, rows: Sequence[int]) -> Tensor:
         """Start the games ``rows`` anew, wherever they are, and leave the others alone.
 
-        A game takes its seed from ``_seeds``, and leaves None there: it is seeded once.
+        A game takes its seed from ``_seeds``, and leaves None there; where None is, it goes on drawing.
 
         Returns:
             Their first observations, ``[len(rows), *S]``.
@@ -113,6 +118,25 @@ class BatchedEnv(EnvBase):
         """What ``advance`` gives, for the actions that were sent."""
         return self.advance(self._sent)
 
+    def state_dict(self, *_: Any, **__: Any) -> dict[str, Any]:
+        """Where every game is, between two steps: tensors, numbers and lists.
+
+        Raises:
+            RestoreError: it cannot be said.
+        """
+        raise RestoreError(f"{self.name}: {type(self).__name__} cannot save where its games are")
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *_: Any, **__: Any) -> Tensor:
+        """Bring every game to where it was when ``state_dict`` was made, by an environment made like this.
+
+        Returns:
+            The observations there, ``[N, *S]``.
+
+        Raises:
+            RestoreError: it does not get there. ``begin`` starts new games, as ever.
+        """
+        raise RestoreError(f"{self.name}: {type(self).__name__} cannot bring its games back")
+
     # --- what a person sees -------------------------------------------------------------------------------
 
     @property
@@ -130,9 +154,24 @@ class BatchedEnv(EnvBase):
     # --- TorchRL's side: what ``advance`` has started anew is kept until a reset asks for it ---------------
 
     def _set_seed(self, seed: int | None) -> None:
-        children = np.random.SeedSequence(seed).spawn(self.num_envs)
-        self._seeds: list[int | None] = [int(child.generate_state(1)[0]) for child in children]
+        self._entropy = np.random.SeedSequence(seed).entropy
+        self._drawn = [0] * self.num_envs
+        self._seeds: list[int | None] = [None] * self.num_envs
         self._begun = self._goes_on = torch.zeros(self.num_envs, dtype=torch.bool)
+
+    def _draw_seed(self, i: int) -> None:
+        """Have game ``i`` seeded at its next start, with the next of its own sequence."""
+        sequence = np.random.SeedSequence(self._entropy, spawn_key=(i, self._drawn[i]))
+        self._seeds[i], self._drawn[i] = int(sequence.generate_state(1)[0]), self._drawn[i] + 1
+
+    def _start(self, rows: Sequence[int]) -> None:
+        """Seed these games and start them anew; what the others show stays."""
+        for i in rows:
+            if self._seeds[i] is None:
+                self._draw_seed(i)
+        observation = self._observation.clone()
+        observation[list(rows)] = self.restart(rows)
+        self._observation = observation
 
     def _step(self, tensordict: TensorDictBase) -> TensorDict:
         step = self.advance(tensordict["action"])
@@ -148,8 +187,7 @@ class BatchedEnv(EnvBase):
             which_N = which.reshape(-1)
             anew_N = which_N & ~self._begun & ~self._goes_on
         if rows := anew_N.nonzero().flatten().tolist():
-            self._observation = self._observation.clone()
-            self._observation[rows] = self.restart(rows)
+            self._start(rows)
         self._begun, self._goes_on = self._begun & ~which_N, self._goes_on & ~which_N
         no = torch.zeros_like(self._begun)
         return self._tensordict(self._observation, no, no)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sqn_rl.data import Step
-from sqn_rl.envs.base import BatchedEnv
+from sqn_rl.envs.restorable import RestorableEnv
 
 
 class Played(NamedTuple):
@@ -23,8 +23,10 @@ class Played(NamedTuple):
     ended: bool
 
 
-class GamesEnv(BatchedEnv):
+class GamesEnv(RestorableEnv):
     """N games, each an object of its own; abstract: a family says how one of them is started and played.
+
+    What a game does may depend on its seed and the actions since only; if it does not, it cannot be restored.
 
     Takes what :class:`~sqn_rl.envs.base.BatchedEnv` takes.
     """
@@ -41,18 +43,19 @@ class GamesEnv(BatchedEnv):
         """Start the games ``rows`` anew. Returns their first observations, ``[len(rows), *S]``."""
         observation = self._empty(len(rows))
         for place, i in enumerate(rows):
-            seed, self._seeds[i] = self._seeds[i], None
-            observation[place] = self._restart_one(i, seed)
+            observation[place] = self._restart_one(i, self._take_seed(i))
         return torch.from_numpy(observation)
 
-    def advance(self, action_N: Tensor) -> Step:
-        """Play one action in every game, and start anew those that ended; see the base class."""
+    def _send(self, actions: list[int]) -> None:
+        self._to_play = actions
+
+    def _receive(self) -> Step:
         n = self.num_envs
         observation = self._empty(n)
         reward, score = np.empty((2, n), np.float32)
         terminated, truncated, ended = np.empty((3, n), np.bool_)
         over: list[int] = []
-        for i, action in enumerate(action_N.tolist()):
+        for i, action in enumerate(self._to_play):
             game = self._play_one(i, action)
             observation[i], reward[i], score[i], terminated[i], truncated[i], ended[i] = game
             if game.ended:

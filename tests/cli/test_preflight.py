@@ -119,7 +119,7 @@ def no_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(self: GamesEnv, action: object) -> None:
         raise AssertionError("an environment step before the end of preflight")
 
-    monkeypatch.setattr(GamesEnv, "advance", refuse)
+    monkeypatch.setattr(GamesEnv, "send", refuse)
 
 
 FILES = {

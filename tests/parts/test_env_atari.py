@@ -181,7 +181,7 @@ def test_one_seed_is_one_run_whatever_the_threads() -> None:
     assert not all(torch.equal(a, b) for a, b in zip(one, stream(1), strict=True))
 
 
-def test_each_game_has_a_seed_of_its_own_used_once() -> None:
+def test_each_game_has_seeds_of_its_own() -> None:
     def paths(env: AtariEnv) -> Tensor:
         """What each game shows when all play the same actions: only the seed tells them apart."""
         env.begin()

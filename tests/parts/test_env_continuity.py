@@ -5,13 +5,16 @@ What must hold: the next observation of a last step is the true final one, never
 was returned is overwritten later. It holds for ``begin``/``advance`` and for TorchRL's Collector.
 """
 
+import json
 import warnings
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from ale_py import ALEInterface, roms
 from ale_py.env import AtariEnv as AleEnv
@@ -79,13 +82,15 @@ class Case:
     settings: dict[str, Any]
     steps: int
     happens: set[str] = field(default_factory=lambda: {"terminated", "truncated"})
+    seed_every: int = 0
 
     def env(self, n: int = N) -> BatchedEnv:
-        return self.kind(**self.settings, num_envs=n, seed=SEED)
+        env = self.kind(**self.settings, num_envs=n, seed=SEED)
+        env.seed_every = self.seed_every
+        return env
 
     def games(self, n: int = N) -> list["Game"]:
-        seeds = [int(s.generate_state(1)[0]) for s in np.random.SeedSequence(SEED).spawn(n)]
-        return [Game(self, seed) for seed in seeds]
+        return [Game(self, i) for i in range(n)]
 
 
 class Screens:
@@ -146,8 +151,10 @@ def shrink(image: np.ndarray, rows: int = 84) -> np.ndarray:
 class Game:
     """A plain game, stepped alone: the reference for one row."""
 
-    def __init__(self, case: Case, seed: int) -> None:
-        settings = case.settings
+    def __init__(self, case: Case, i: int) -> None:
+        settings, self.seed_every = case.settings, case.seed_every
+        keys = (np.random.SeedSequence(SEED, spawn_key=(i, k)) for k in count())
+        self.seeds = (int(key.generate_state(1)[0]) for key in keys)
         if case.kind is GymEnv:
             self.game = gymnasium.make(settings["id"], disable_env_checker=True, **settings.get("kwargs", {}))
         elif case.kind is AtariEnv:
@@ -161,7 +168,7 @@ class Game:
                 max_num_frames_per_episode=settings["max_frames"],
             )
         self.clips, self.counts_lives = settings.get("clip_reward", False), settings.get("life_loss", False)
-        self.seed, self.returns, self.total = seed, [], 0.0
+        self.returns, self.total = [], 0.0
 
     def _observation(self, observation: Any) -> torch.Tensor:
         flat = torch.as_tensor(spaces.flatten(self.game.observation_space, observation))
@@ -169,13 +176,15 @@ class Game:
             return flat.reshape(getattr(self.game, "stack", flat).shape)
         return flat.float()
 
-    def reset(self) -> torch.Tensor:
-        observation, info = self.game.reset(seed=self.seed)
-        self.seed, self.total, self.lives = None, 0.0, info.get("lives", 0)
+    def reset(self, *, seeded: bool = True) -> torch.Tensor:
+        observation, info = self.game.reset(seed=next(self.seeds) if seeded else None)
+        self.total, self.lives = 0.0, info.get("lives", 0)
+        self.since_seed = 0 if seeded else self.since_seed
         return self._observation(observation)
 
     def step(self, action: int) -> Step:
         """One row of a :class:`Step`; ``observation`` is the reset's where the game ended."""
+        self.since_seed += 1
         raw, score, over, late, info = self.game.step(action + int(self.game.action_space.start))
         successor = self._observation(raw).clone()
         lost_life = self.counts_lives and info["lives"] < self.lives
@@ -183,7 +192,7 @@ class Game:
         if over or late:
             self.returns.append(self.total)
         return Step(
-            observation=self.reset() if over or late else successor,
+            observation=self.reset(seeded=self.since_seed > self.seed_every) if over or late else successor,
             next_observation=successor,
             reward=torch.tensor(np.sign(score) if self.clips else score).float(),
             terminated=torch.tensor(over or lost_life),
@@ -201,13 +210,15 @@ def atari(game: str, steps: int, happens: set[str], **settings: Any) -> Case:
         "life_loss": False,
         "max_frames": None,
     }
-    return Case(AtariRamEnv, {"game": game, **usual, **settings}, steps, happens)
+    seed_every = settings.pop("seed_every", 1000)
+    return Case(AtariRamEnv, {"game": game, **usual, **settings}, steps, happens, seed_every)
 
 
 def screens(game: str, steps: int, happens: set[str], **settings: Any) -> Case:
     usual = atari(game, steps, happens, clip_reward=True, life_loss=True).settings
+    seed_every = settings.pop("seed_every", 1000)
     more = {"frame_stack": 4, "noop_max": 0, "fire_reset": False, "threads": 2}
-    return Case(AtariEnv, {**usual, **more, **settings}, steps, happens)
+    return Case(AtariEnv, {**usual, **more, **settings}, steps, happens, seed_every)
 
 
 CASES = {
@@ -220,7 +231,7 @@ CASES = {
     "breakout": atari(
         "breakout", 200, {"terminated", "lost a life", "scored"}, clip_reward=True, life_loss=True
     ),
-    "breakout, plain": atari("breakout", 150, {"terminated"}),
+    "breakout, plain": atari("breakout", 150, {"terminated"}, seed_every=50),
     "ms_pacman": atari(
         "ms_pacman",
         200,
@@ -229,8 +240,8 @@ CASES = {
         life_loss=True,
         max_frames=900,
     ),
-    "pong, screen": screens("pong", 50, {"truncated", "scored"}, max_frames=300),
-    "breakout, screen": screens("breakout", 150, {"terminated", "lost a life", "scored"}),
+    "pong, screen": screens("pong", 50, {"truncated", "scored"}, max_frames=300, seed_every=0),
+    "breakout, screen": screens("breakout", 150, {"terminated", "lost a life", "scored"}, seed_every=50),
     "qbert, screen": screens(
         "qbert", 100, {"truncated", "lost a life", "clipped"}, max_frames=700, frame_stack=2
     ),
@@ -320,6 +331,33 @@ def test_one_seed_gives_one_stream(case: Case) -> None:
 
     for one, other in zip(stream(case.env()), stream(case.env()), strict=True):
         assert torch.equal(one, other)
+
+
+def written(state: dict[str, Any]) -> dict[str, Any]:
+    """A state as it comes back from a disk."""
+    tensors = {key: value for key, value in state.items() if isinstance(value, torch.Tensor)}
+    rest = json.dumps({key: value for key, value in state.items() if key not in tensors})
+    return {**json.loads(rest), **safetensors.torch.load(safetensors.torch.save(tensors))}
+
+
+def test_brought_back_it_goes_on_as_if_nothing_had_happened(case: Case) -> None:
+    env = case.env()
+    env.begin()
+    action_TN = torch.randint(env.n_actions, (case.steps, N), generator=torch.Generator().manual_seed(SEED))
+    states, answers = [], []
+    for action_N in action_TN:
+        states.append(env.state_dict())
+        answers.append(env.advance(action_N))
+    ends = [t + 1 for t, answer in enumerate(answers) if answer.ended.any()]
+    for t in {0, ends[0], case.steps // 2}:
+        other = case.kind(**case.settings, num_envs=N, seed=SEED + 1)
+        other.seed_every = case.seed_every
+        assert torch.equal(other.load_state_dict(written(states[t])), states[t]["observation"])
+        for action_N, answer in zip(action_TN[t:], answers[t:], strict=True):
+            for column, expected in zip(other.advance(action_N), answer, strict=True):
+                assert torch.equal(column, expected)
+        for key, value in env.state_dict().items():
+            assert torch.equal(torch.as_tensor(other.state_dict()[key]), torch.as_tensor(value)), key
 
 
 def test_torchrl_reset_after_a_lost_life_goes_on_unless_all_is_reset() -> None:

@@ -160,7 +160,7 @@ def test_seeds() -> None:
     assert torch.equal(first(0, 2), first(0, 5)[:2])  # whatever the number of others
     env = GymEnv(id="CartPole-v1", num_envs=1, seed=0)
     start, again = env.begin(), env.begin()
-    assert not torch.equal(start, again)  # only the first reset is seeded
+    assert not torch.equal(start, again)  # each episode has its own
     env.set_seed(0)
     assert torch.equal(env.begin(), start)
 

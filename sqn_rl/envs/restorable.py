@@ -1,0 +1,150 @@
+"""Environments that can be brought back to where they were.
+
+Emulators and Gymnasium's games cannot be asked for everything that is in them, but they do the same whenever
+they are given the same seed and the same actions. So each game remembers its actions since it was last
+seeded, and to bring it back is to play them again.
+"""
+
+from abc import abstractmethod
+from array import array
+from collections.abc import Mapping, Sequence
+from itertools import accumulate, pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sqn_rl.data import Step
+from sqn_rl.envs.base import BatchedEnv
+from sqn_rl.errors import RestoreError, SqnError
+
+
+class RestorableEnv(BatchedEnv):
+    """N games that do the same whenever they are seeded and played alike; abstract.
+
+    Who plays them implements ``restart``, ``_send`` and ``_receive``, and takes seeds by ``_take_seed``.
+
+    A game is seeded when it is started by hand, and when it has ended and been played ``seed_every`` steps
+    since it was last seeded. Until then it goes on drawing, as a console does that costs much to seed. Four
+    bytes are remembered for each step since.
+
+    Takes what :class:`~sqn_rl.envs.base.BatchedEnv` takes.
+    """
+
+    restorable = True
+    seed_every = 0
+    """Steps between two seeds of a game, at least; 0: each of its episodes has a seed of its own."""
+
+    @abstractmethod
+    def _send(self, actions: list[int]) -> None:
+        """Begin to play an action in every game."""
+
+    @abstractmethod
+    def _receive(self) -> Step:
+        """What :meth:`advance` returns, for the actions that were sent."""
+
+    def advance(self, action_N: Tensor) -> Step:
+        """Play one action in every game, and start anew those that ended; see the base class."""
+        self.send(action_N)
+        return self.receive()
+
+    def send(self, action_N: Tensor) -> None:
+        """Begin to play one action in every game; :meth:`receive` gives the answer, and comes next."""
+        actions = action_N.tolist()
+        for i, action in enumerate(actions):
+            past = self._pasts[i]
+            past.append(action)
+            if len(past) > self.seed_every and self._seeds[i] is None:
+                self._draw_seed(i)
+        self._send(actions)
+
+    def receive(self) -> Step:
+        """What :meth:`advance` returns, for the actions that were sent."""
+        step = self._receive()
+        self._observation = step.observation
+        return step
+
+    def _set_seed(self, seed: int | None) -> None:
+        super()._set_seed(seed)
+        self._pasts = [array("i") for _ in range(self.num_envs)]
+
+    def _take_seed(self, i: int) -> int | None:
+        """The seed with which game ``i`` is started anew now; None: it goes on drawing."""
+        seed, self._seeds[i] = self._seeds[i], None
+        if seed is not None:
+            self._pasts[i] = array("i")
+        return seed
+
+    def state_dict(self, *_: Any, **__: Any) -> dict[str, Any]:
+        """Where every game is, between two steps.
+
+        Returns:
+            ``entropy``, of the seeds; ``seeds``, which of its own each game was given last; ``actions``,
+            those since, int32, one game's after the other's; ``lengths``, how many each has; ``observation``, what
+            the games show, ``[N, *S]``.
+        """
+        waits = (seed is not None for seed in self._seeds)
+        return {
+            "entropy": self._entropy,
+            "seeds": [drawn - 1 - waiting for drawn, waiting in zip(self._drawn, waits, strict=True)],
+            "lengths": [len(past) for past in self._pasts],
+            "actions": torch.tensor([action for past in self._pasts for action in past], dtype=torch.int32),
+            "observation": self._observation,
+        }
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *_: Any, **__: Any) -> Tensor:
+        """Play every game to where it was when ``state_dict`` was made; see the base class.
+
+        The games end up there together: those with a shorter past begin later, and are played for nothing
+        before.
+        """
+        pasts = self._read(state_dict)
+        try:
+            self._replay(state_dict, pasts)
+        except SqnError as error:
+            raise RestoreError(f"{self.name}: failed while it was played again: {error}") from error
+        differs = (self._observation != state_dict["observation"]).flatten(1).any(1)
+        if differs.any():
+            games = ", ".join(str(i) for i in differs.nonzero().flatten().tolist())
+            message = f"{self.name}: played again from its seed, game {games} did not come to where it was"
+            raise RestoreError(message)
+        return self._observation
+
+    def _replay(self, state: Mapping[str, Any], pasts: Sequence[list[int]]) -> None:
+        self._set_seed(None)
+        self._entropy, self._drawn = state["entropy"], [seed + 1 for seed in state["seeds"]]
+        self.begin()
+        longest = max(map(len, pasts))
+        for now in range(longest + 1):
+            rows = [i for i, past in enumerate(pasts) if longest - len(past) == now]
+            for i in rows:
+                self._drawn[i], self._seeds[i] = state["seeds"][i], None
+            if rows:
+                self._start(rows)
+            if now < longest:
+                late = (now - longest + len(past) for past in pasts)
+                actions = [past[at] if at >= 0 else 0 for past, at in zip(pasts, late, strict=True)]
+                self.advance(torch.tensor(actions))
+
+    def _read(self, state: Mapping[str, Any]) -> list[list[int]]:
+        """Each game's actions since its seed.
+
+        Raises:
+            RestoreError: it is no state of such an environment.
+        """
+        try:
+            entropy, seeds, lengths = state["entropy"], state["seeds"], state["lengths"]
+            actions, observation = state["actions"].tolist(), state["observation"]
+            fits = (
+                all(isinstance(number, int) and number >= 0 for number in (entropy, *seeds, *lengths))
+                and len(seeds) == len(lengths) == self.num_envs
+                and len(actions) == sum(lengths)
+                and all(isinstance(action, int) and 0 <= action < self.n_actions for action in actions)
+                and (observation.shape, observation.dtype)
+                == (self._observation.shape, self._observation.dtype)
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise RestoreError(f"{self.name}: no state of this environment ({error!r})") from error
+        if not fits:
+            raise RestoreError(f"{self.name}: no state of this environment")
+        return [actions[start:end] for start, end in pairwise(accumulate(lengths, initial=0))]

@@ -1,0 +1,129 @@
+"""What cannot be brought back says so; that the rest goes on as before is in ``test_env_continuity``."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from sqn_rl import AtariEnv, BatchedEnv, GymEnv, RestoreError, Step
+
+
+class Moody(gymnasium.Env):
+    """Its observations are drawn from a generator that no seed reaches."""
+
+    observation_space, action_space = spaces.Box(0, 1, (2,)), spaces.Discrete(2)
+    draw = np.random.default_rng(0).random
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
+        return self.draw(2, np.float32), {}
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
+        return self.draw(2, np.float32), 0.0, False, False, {}
+
+
+gymnasium.register("restoring/Moody-v0", Moody, max_episode_steps=5)
+
+
+class Counting(BatchedEnv):
+    """Somebody's own: what shows is how often anything was asked of it."""
+
+    def __init__(self) -> None:
+        sizes = {"observation_shape": (1,), "observation_dtype": torch.float32, "frame_skip": 1}
+        super().__init__(name="counting", n_actions=2, **sizes, num_envs=2, seed=0)
+        self.asked = 0
+
+    def restart(self, rows: Sequence[int]) -> Tensor:
+        return torch.zeros(len(rows), 1)
+
+    def advance(self, action_N: Tensor) -> Step:
+        self.asked += 1
+        seen, no = torch.full((2, 1), float(self.asked)), torch.zeros(2, dtype=torch.bool)
+        return Step(seen, seen, torch.zeros(2), no, no, no, torch.zeros(2))
+
+
+def play(env: BatchedEnv, steps: int) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(steps):
+        env.send(torch.randint(env.n_actions, (env.num_envs,), generator=generator))
+        step = env.receive()
+    return step.observation
+
+
+def cartpole(**settings: Any) -> GymEnv:
+    return GymEnv(**{"id": "CartPole-v1", "num_envs": 2, "seed": 0, **settings})
+
+
+def test_somebodys_own_is_played_but_not_brought_back() -> None:
+    env = Counting()
+    env.begin()
+    assert play(env, 3).tolist() == [[3.0], [3.0]]
+    assert not env.restorable
+    with pytest.raises(RestoreError, match="counting: Counting cannot save"):
+        env.state_dict()
+    with pytest.raises(RestoreError, match="counting: Counting cannot bring"):
+        env.load_state_dict({})
+
+
+def test_a_game_that_does_not_do_the_same_again_is_noticed_and_starts_anew() -> None:
+    env, other = (GymEnv(id="restoring/Moody-v0", num_envs=2, seed=0) for _ in "12")
+    env.begin()
+    play(env, 3)
+    with pytest.raises(RestoreError, match=r"Moody.*game 0, 1 did not come"):
+        other.load_state_dict(env.state_dict())
+    assert other.begin().shape == play(other, 12).shape == (2, 2)
+
+
+BROKEN: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "nothing": lambda state: {},
+    "a key is missing": lambda state: {key: state[key] for key in state if key != "lengths"},
+    "other lengths": lambda state: state | {"lengths": [1, 1]},
+    "a negative length": lambda state: state | {"lengths": [-1, len(state["actions"]) + 1]},
+    "one game": lambda state: state | {"seeds": [1], "lengths": [len(state["actions"])]},
+    "text": lambda state: state | {"seeds": ["1", "1"]},
+    "no tensor": lambda state: state | {"actions": [0] * len(state["actions"])},
+    "other actions": lambda state: state | {"actions": state["actions"] + 1},
+    "fractions": lambda state: state | {"actions": state["actions"] / 2},
+    "another shape": lambda state: state | {"observation": torch.zeros(2, 5)},
+    "another place": lambda state: state | {"observation": torch.zeros(2, 4)},
+    "another seed": lambda state: state | {"entropy": 5},
+    "never begun": lambda state: cartpole().state_dict(),
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN)
+def test_a_state_that_is_none_is_refused(broken: Callable[[dict[str, Any]], Any]) -> None:
+    env, other = cartpole(), cartpole()
+    env.begin()
+    play(env, 30)
+    with pytest.raises(RestoreError, match="CartPole-v1"):
+        other.load_state_dict(broken(env.state_dict()))
+    assert other.begin().shape == play(other, 30).shape == (2, 4)  # with new games
+
+
+def test_what_is_remembered_is_one_episode() -> None:
+    env = cartpole(num_envs=1, kwargs={"max_episode_steps": 6})
+    env.begin()
+    for _ in range(20):
+        play(env, 1)
+        assert len(env.state_dict()["actions"]) < 6
+
+
+def test_random_beginnings_are_brought_back_too() -> None:
+    settings = {"game": "breakout", "sticky_actions": 0.25, "frame_skip": 8, "frame_stack": 2, "threads": 2}
+    settings |= {
+        "clip_reward": False,
+        "life_loss": False,
+        "max_frames": 320,
+        "noop_max": 30,
+        "fire_reset": True,
+    }
+    env, other = (AtariEnv(**settings, num_envs=2, seed=seed) for seed in (0, 1))
+    env.begin()
+    play(env, 55)  # beyond the first time limit
+    assert torch.equal(other.load_state_dict(env.state_dict()), env.state_dict()["observation"])
+    assert torch.equal(play(other, 50), play(env, 50))
