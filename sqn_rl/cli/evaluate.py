@@ -1,13 +1,21 @@
 """``sqn-eval``: evaluate the last weights of a run."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sqn_rl.cli import Exit, catalogue_of, command, options
 from sqn_rl.errors import RecipeError
-from sqn_rl.recipe import load_recipe
+from sqn_rl.recipe import Recipe, load_recipe
 
-DESCRIPTION = "Plays full games with the last weights of a run, finished or stopped, as its recipe.yaml says."
+if TYPE_CHECKING:
+    from sqn_rl.evaluation import Evaluation
+
+DESCRIPTION = """Plays full games with the last weights of a run, finished or stopped, by its recipe.yaml.
+
+  sqn-eval runs/first --episodes 20
+  sqn-eval runs/first --video game.gif    one game, with Q(s, a) and π(a|s) of every action beside it"""
 
 
 @command
@@ -22,35 +30,72 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = options("sqn-eval", DESCRIPTION)
     parser.add_argument("run", type=Path, help="the run directory")
-    parser.add_argument("--episodes", type=int, help="how many games; as in the run, if not given")
+    parser.add_argument(
+        "--episodes", type=int, help="how many games; if not given, as in the run, or 1 to film"
+    )
     parser.add_argument("--seed", type=int, help="of the games; the run's, if not given")
     parser.add_argument(
         "--stochastic", action="store_true", help="sample the policy instead of its best action"
+    )
+    parser.add_argument(
+        "--video",
+        type=Path,
+        metavar="FILE",
+        help="film the games: a .gif (at most 900 steps) or, with the extra `video`, an .mp4 (9,000)",
     )
     arguments = parser.parse_args(argv)
     path = arguments.run / "recipe.yaml"
     if not path.is_file():
         raise RecipeError(f"{arguments.run}: not a run directory: there is no recipe.yaml in it")
-    overrides = [f"{name}={value}" for name, value in _given(arguments.episodes, arguments.seed).items()]
-    recipe = load_recipe(path, *overrides, catalogue=catalogue_of(arguments))
-
-    from sqn_rl.experiment import Experiment
-
-    evaluation, env_steps = Experiment(recipe).evaluate(
-        arguments.run / "checkpoints",
-        episodes=recipe.run.eval_episodes,
-        greedy=not arguments.stochastic,
-        seed=recipe.run.seed,
+    episodes = 1 if arguments.video and arguments.episodes is None else arguments.episodes
+    given = {"eval_episodes": episodes, "seed": arguments.seed}
+    overrides = [f"{name}={value}" for name, value in given.items() if value is not None]
+    recipe, greedy = (
+        load_recipe(path, *overrides, catalogue=catalogue_of(arguments)),
+        not arguments.stochastic,
     )
-    how = "sampled" if arguments.stochastic else "greedy"
+
+    if arguments.video:
+        evaluation, env_steps = _film(recipe, arguments.run, arguments.video, greedy)
+    else:
+        from sqn_rl.experiment import Experiment
+
+        evaluation, env_steps = Experiment(recipe).evaluate(
+            arguments.run / "checkpoints",
+            episodes=recipe.run.eval_episodes,
+            greedy=greedy,
+            seed=recipe.run.seed,
+        )
     print(f"{path.parent}: weights after {env_steps:,} environment steps")
     numbers = f"mean {evaluation.mean:.1f}  std {evaluation.std:.1f}  IQM {evaluation.iqm:.1f}"
-    print(f"{len(evaluation.returns)} {how} games: {numbers}")
+    print(f"{len(evaluation.returns)} {'greedy' if greedy else 'sampled'} games: {numbers}")
     print("returns", *(f"{value:g}" for value in evaluation.returns))
     return Exit.DONE
 
 
-def _given(episodes: int | None, seed: int | None) -> dict[str, int]:
-    return {
-        name: value for name, value in {"eval_episodes": episodes, "seed": seed}.items() if value is not None
-    }
+def _film(recipe: Recipe, run: Path, path: Path, greedy: bool) -> tuple["Evaluation", int]:
+    """Film the games; the first of them is the first of the evaluation's."""
+    import torch
+
+    from sqn_rl.checkpoint import last_weights, load_weights
+    from sqn_rl.experiment import EVALUATION_SEED
+    from sqn_rl.film import Play, film, kind_of
+
+    kind_of(path)  # before anything is built
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # Gymnasium's pictures are drawn in memory
+    torch.set_num_threads(recipe.run.threads)
+    parts, seed = recipe.build(), recipe.run.seed
+    env_steps = load_weights(last_weights(run / "checkpoints"), parts["loss"])
+    if hasattr(parts["actor"], "anneal"):
+        parts["actor"].anneal(env_steps)
+    env = parts["make_env"](num_envs=1, seed=EVALUATION_SEED + seed, training=False)
+    episodes, q_net = recipe.run.eval_episodes, parts["loss"].q_net
+    play = Play(parts["actor"], q_net, env, episodes=episodes, greedy=greedy, seed=seed)
+    try:
+        frames = film(path, f"{recipe.run.recipe} on {env.name}, {env_steps:,} steps", play)
+    except OSError as error:
+        raise RecipeError(f"--video {path}: {error.strerror}") from error
+    finally:
+        env.close()
+    print(f"{path}: {frames:,} of {sum(play.evaluation.lengths):,} steps")
+    return play.evaluation, env_steps

@@ -82,9 +82,17 @@ class GymEnv(GamesEnv):
             self._games[0] = _make(self.name, {**self._kwargs, "render_mode": "rgb_array"})
 
     def screen(self) -> np.ndarray | None:
-        """What game 0 draws, after :meth:`show`."""
+        """What game 0 draws, after :meth:`show`.
+
+        Raises:
+            SettingError: what it draws with is not installed.
+        """
         game = self._games[0]
-        return np.asarray(game.render()) if game.render_mode == "rgb_array" else None
+        try:
+            return np.asarray(game.render()) if game.render_mode == "rgb_array" else None
+        except gymnasium.error.DependencyNotInstalled as error:
+            mend = f"what it draws with: pip install 'sqn_rl[video]' ({error})"
+            raise SettingError("id", self.name, mend) from error
 
     def _flatten(self, observation: Any) -> np.ndarray:
         return observation.ravel() if self._is_box else spaces.flatten(self._space, observation)

@@ -15,7 +15,7 @@ contracts
 nets actors losses targets replay envs
 agent
 evaluation checkpoint curve
-training
+training film
 progress loggers run_directory
 provenance
 config catalogue
@@ -38,7 +38,9 @@ OUTSIDE = {
     "gymnasium": {"envs"},
     "ale_py": {"envs"},
     "rich": {"progress", "cli"},
-    "matplotlib": {"curve"},
+    "matplotlib": {"curve", "film"},
+    "PIL": {"film"},
+    "av": {"film"},
     "safetensors": {"checkpoint"},
 }
 """The only ones that may import these."""

@@ -127,3 +127,30 @@ def test_numbers_out_of_range(arguments: list[str], message: str, trained: Path,
     done = command("evaluate", str(trained), *arguments)
     assert done.code == 2
     assert message in done.err
+
+
+def test_a_film_is_of_the_first_game_unless_more_are_asked_for(
+    trained: Path, command: Command, folder: Path
+) -> None:
+    evaluated = returns(command("evaluate", str(trained), "--episodes", "1").out)
+    done = command("evaluate", str(trained), "--video", "game.gif")
+    assert (done.code, done.err, returns(done.out)) == (0, "", evaluated)
+    steps = f"{evaluated[0]:.0f}"  # CartPole gives 1 a step
+    assert done.out.splitlines()[0] == f"game.gif: {steps} of {steps} steps"
+    assert (folder / "game.gif").read_bytes().startswith(b"GIF89a")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("game.avi", "video = 'game.avi': expected a file name that ends in .mp4 or .gif\n"),
+        ("no/game.gif", "video = 'no/game.gif': expected a file in a folder that exists\n"),
+        ("folder.gif", "--video folder.gif: Is a directory\n"),
+    ],
+)
+def test_a_film_that_cannot_be_written(
+    name: str, message: str, trained: Path, command: Command, folder: Path
+) -> None:
+    (folder / "folder.gif").mkdir()
+    done = command("evaluate", str(trained), "--video", name)
+    assert (done.code, done.out, done.err) == (2, "", message)

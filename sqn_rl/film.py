@@ -1,0 +1,246 @@
+"""A film of the agent playing: the screen, and beside it Q(s, a) and π(a|s) of every action.
+
+Legend: A actions; a picture is ``[H, W, 3]`` uint8.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
+from importlib.util import find_spec
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sqn_rl.actors.base import NetworkActor, ValueActor
+from sqn_rl.actors.greedy import GreedyActor
+from sqn_rl.contracts import Actor, QNetwork
+from sqn_rl.envs.base import BatchedEnv
+from sqn_rl.errors import SettingError, require
+from sqn_rl.evaluation import Evaluation
+
+
+class Moment(NamedTuple):
+    """One decision, before it is carried out."""
+
+    screen: np.ndarray
+    """What a person sees, ``[H, W, 3]`` uint8."""
+    q: Tensor
+    """Q(s, ·) of the mean weights, ``[A]``, reward units."""
+    pi: Tensor | None
+    """π(·|s), ``[A]``, which sums to 1; None where the actor has no policy that we know of."""
+    action: int
+    """What was chosen."""
+    game: int
+    """Counted from 1."""
+    step: int
+    """Of this game, counted from 0."""
+    score: float
+    """The return so far."""
+
+
+class Play:
+    """Plays full games as :func:`sqn_rl.evaluate` does, and hands over every moment of them.
+
+    Args:
+        actor: who plays.
+        q_net: whose values are shown where the actor has none of its own.
+        env: one environment, made with ``training=False``; it is made visible, and reset.
+        episodes: the number of games.
+        greedy: take the best action instead of sampling.
+        seed: of the sampling generator.
+    """
+
+    def __init__(
+        self, actor: Actor, q_net: QNetwork, env: BatchedEnv, *, episodes: int, greedy: bool, seed: int
+    ) -> None:
+        self.env, self._actor, self._episodes, self._greedy, self._seed = env, actor, episodes, greedy, seed
+        other = GreedyActor(q_net=q_net, policy="q1", seed=0)
+        self._judge = actor if isinstance(actor, ValueActor) else other
+        self.evaluation = Evaluation([], [], greedy)
+
+    def __iter__(self) -> Iterator[Moment]:
+        """Play, and note the returns in ``evaluation``."""
+        actor, env, result = self._actor, self.env, self.evaluation
+        generator = torch.Generator(device=actor.device).manual_seed(self._seed)
+        env.show()
+        observation, step, score = env.begin(), 0, 0.0
+        while len(result.returns) < self._episodes:
+            action = actor.act(observation, greedy=self._greedy, generator=generator)
+            q_A, pi_A, game = self._values(observation), _policy(actor, observation), len(result.returns) + 1
+            yield Moment(_screen(env, observation), q_A, pi_A, int(action), game, step, score)
+            answer = env.advance(action)
+            observation, step, score = answer.observation, step + 1, score + answer.score.item()
+            if answer.ended:
+                result.returns.append(score)
+                result.lengths.append(step)
+                step, score = 0, 0.0
+
+    @torch.no_grad()
+    def _values(self, observation: Tensor) -> Tensor:
+        return self._judge.mean_scores(observation)[0]
+
+
+@torch.no_grad()
+def _policy(actor: Actor, observation: Tensor) -> Tensor | None:
+    """π(·|s) of the mean weights, ``[A]``."""
+    if not isinstance(actor, NetworkActor):
+        return None
+    score_BA = actor.mean_scores(observation)
+    if (log_pi_BA := actor.policy_of(score_BA)) is not None:
+        return log_pi_BA[0].exp()
+    epsilon = float(getattr(actor, "epsilon", 0.0))  # mostly the best action, now and then any
+    best_A = torch.nn.functional.one_hot(score_BA[0].argmax(), score_BA.shape[-1])
+    return (1 - epsilon) * best_A + epsilon / score_BA.shape[-1]
+
+
+def _screen(env: BatchedEnv, observation: Tensor) -> np.ndarray:
+    """The screen, or, where there is none, the newest frame that the agent sees."""
+    screen = env.screen()
+    if screen is None:
+        frame = observation[0, -1] if env.frame_stack > 1 else observation[0]
+        seen = frame.dim() == 2 and frame.dtype == torch.uint8
+        require(seen, "video", env.name, "an environment that shows a screen; this one has none")
+        screen = frame.unsqueeze(-1).expand(-1, -1, 3).numpy()
+    return screen
+
+
+# --- a frame ----------------------------------------------------------------------------------------------
+
+INK, FAINT, BAR, CHOSEN = "#1f2933", "#e4e7eb", "#0072B2", "#D55E00"
+ROW, TOP, EDGE = 22, 84, 14
+PANEL, Q, PI = 360, 130, 245
+HEIGHT = 420
+"""Screens are drawn about so many pixels high."""
+
+
+class Frames:
+    """Makes pictures of moments.
+
+    Args:
+        title: the first line.
+        names: of the actions.
+    """
+
+    def __init__(self, title: str, names: list[str]) -> None:
+        self._title, self._names = title, names
+
+    def draw(self, moment: Moment) -> Any:
+        """A frame, as an image of Pillow's; both sides are even, as MP4 needs them."""
+        from PIL import Image, ImageDraw
+
+        screen = _scaled(Image.fromarray(moment.screen))
+        height = max(screen.height, TOP + ROW * len(self._names) + EDGE)
+        frame = Image.new("RGB", (-(-(screen.width + PANEL) // 2) * 2, -(-height // 2) * 2), "white")
+        frame.paste(screen, (0, (height - screen.height) // 2))
+        pen, left = ImageDraw.Draw(frame), screen.width + EDGE
+        pen.line((screen.width, 0, screen.width, frame.height), FAINT)
+        pen.text((left, 12), self._title, INK, _font(15))
+        told = f"game {moment.game}   step {moment.step}   return {moment.score:g}"
+        pen.text((left, 36), told, INK, _font(13))
+        for x, heading in ((Q, "Q(s, a)"), (PI, "π(a|s)" if moment.pi is not None else "")):
+            pen.text((left + x, TOP - 20), heading, INK, _font(12))
+        self._rows(pen, left, moment)
+        return frame
+
+    def _rows(self, pen: Any, left: int, moment: Moment) -> None:
+        q_A = moment.q.tolist()
+        lowest, highest = min(q_A), max(q_A)
+        for number, (name, q) in enumerate(zip(self._names, q_A, strict=True)):
+            y, chosen = TOP + ROW * number, number == moment.action
+            colour = CHOSEN if chosen else BAR
+            pen.text((left, y), f"{'▶' if chosen else '   '} {name}", INK, _font(12))
+            _bar(pen, left + Q, y, (q - lowest) / (highest - lowest or 1), f"{q:.4g}", colour)
+            if moment.pi is not None:
+                pi = float(moment.pi[number])
+                _bar(pen, left + PI, y, pi, f"{pi:.2f}", colour)
+
+
+def _bar(pen: Any, x: int, y: int, share: float, text: str, colour: str) -> None:
+    pen.rectangle((x, y + 1, x + 50, y + ROW - 8), FAINT)
+    pen.rectangle((x, y + 1, x + round(50 * share), y + ROW - 8), colour)
+    pen.text((x + 55, y), text, INK, _font(12))
+
+
+def _scaled(screen: Any) -> Any:
+    """Small screens are enlarged pixel by pixel; large ones are made to fit."""
+    factor = max(1, HEIGHT // screen.height) if screen.height <= HEIGHT else HEIGHT / screen.height
+    size = (round(screen.width * factor), round(screen.height * factor))
+    return screen.resize(size, 0 if factor >= 1 else 1)  # nearest, or Lanczos
+
+
+@cache
+def _font(size: int) -> Any:
+    """The font that Matplotlib brings: it has Greek letters."""
+    from matplotlib import get_data_path
+    from PIL import ImageFont
+
+    return ImageFont.truetype(str(Path(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), size)
+
+
+# --- a file -----------------------------------------------------------------------------------------------
+
+
+class Kind(NamedTuple):
+    """A kind of video file."""
+
+    longest: int
+    """Frames that a film has at most. A GIF is made in memory, at up to 400 kB a frame."""
+    write: Callable[[Path, Iterable[Any], float], int]
+    """Writes frames, so many per second, and says how many they were."""
+
+
+def kind_of(path: Path) -> Kind:
+    """The kind of file that a path asks for.
+
+    Raises:
+        SettingError: it ends in neither ``.gif`` nor ``.mp4``, its folder is missing, or what writes it is.
+    """
+    kinds = {".gif": Kind(900, _write_gif), ".mp4": Kind(9000, _write_mp4)}
+    require(path.suffix in kinds, "video", str(path), "a file name that ends in .mp4 or .gif")
+    require(path.parent.is_dir(), "video", str(path), "a file in a folder that exists")
+    if path.suffix == ".mp4" and find_spec("av") is None:
+        mend = "the extra `video`, pip install 'sqn_rl[video]'; or a .gif, which needs nothing more"
+        raise SettingError("video", str(path), mend)
+    return kinds[path.suffix]
+
+
+def _write_gif(path: Path, frames: Iterable[Any], per_second: float) -> int:
+    first, *rest = (frame.quantize(64, method=2, dither=0) for frame in frames)  # an octree, the fastest
+    first.save(path, save_all=True, append_images=rest, duration=round(1000 / per_second), loop=0)
+    return 1 + len(rest)
+
+
+def _write_mp4(path: Path, frames: Iterable[Any], per_second: float) -> int:
+    import av
+
+    count = 0
+    with av.open(path, "w") as file:
+        stream = file.add_stream("libx264", rate=round(per_second))
+        stream.pix_fmt = "yuv420p"  # which every player knows
+        for count, frame in enumerate(frames, 1):
+            if count == 1:
+                stream.width, stream.height = frame.size
+            file.mux(stream.encode(av.VideoFrame.from_image(frame)))
+        file.mux(stream.encode())
+    return count
+
+
+def film(path: Path, title: str, play: Play) -> int:
+    """Film games up to the longest that a film may be, and play the rest of them unfilmed.
+
+    Returns:
+        How many frames the film has, one a step.
+
+    Raises:
+        SettingError: see :func:`kind_of`; or there is nothing to see.
+        OSError: the file cannot be written.
+    """
+    kind, moments, env = kind_of(path), iter(play), play.env
+    frames = map(Frames(title, env.action_names).draw, islice(moments, kind.longest))
+    count = kind.write(path, frames, 30 if env.frame_skip == 1 else 60 / env.frame_skip)
+    deque(moments, maxlen=0)
+    return count
