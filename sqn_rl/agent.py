@@ -2,8 +2,6 @@
 
 import math
 from collections.abc import Callable
-from functools import reduce
-from operator import add
 from typing import Any
 
 from torch import nn
@@ -12,6 +10,7 @@ from torch.optim import Optimizer
 from sqn_rl.contracts import Actor, Loss, Replay, TargetUpdate
 from sqn_rl.data import Batch, Terms
 from sqn_rl.errors import NumericsError
+from sqn_rl.gradients import Gradients
 
 AGENT_PARTS = ("actor", "loss", "target_update", "optimizer", "replay")
 """The slots whose parts it takes; the others are inside these."""
@@ -26,6 +25,7 @@ class Agent:
         target_update: moves the target networks.
         optimizer: makes the optimizer from parameter groups.
         replay: stores and draws transitions.
+        compiled: compile the update: see :class:`~sqn_rl.gradients.Gradients`.
     """
 
     def __init__(
@@ -36,6 +36,7 @@ class Agent:
         target_update: TargetUpdate,
         optimizer: Callable[..., Optimizer],
         replay: Replay,
+        compiled: bool = False,
     ) -> None:
         self.actor, self.loss, self.target_update, self.replay = actor, loss, target_update, replay
         self.temperature = loss.temperature
@@ -45,6 +46,7 @@ class Agent:
         self.optimizer = optimizer([{"params": learned}])
         self._add_temperature(alphas)
         self._learned = learned + alphas
+        self._gradients = Gradients(loss, self._learned, compiled=compiled)
         self._parts: list[Any] = [self.temperature, actor, replay]
         self._annealed = [part for part in self._parts if hasattr(part, "anneal")]
 
@@ -69,14 +71,12 @@ class Agent:
         Raises:
             NumericsError: a loss is NaN or infinite. The networks are as they were before.
         """
-        terms = self.loss.compute(batch)
-        total = reduce(add, terms.losses.values())
-        if not math.isfinite(total.item()):
-            values = ", ".join(f"{name} = {loss.item()}" for name, loss in terms.losses.items())
-            raise NumericsError(f"loss: {values}")
-        for parameter in self._learned:
-            parameter.grad = None  # what zero_grad does, at a tenth of its cost
-        total.backward()
+        terms, gradients = self._gradients(batch)
+        values = {name: loss.item() for name, loss in terms.losses.items()}
+        if not math.isfinite(sum(values.values())):
+            raise NumericsError("loss: " + ", ".join(f"{name} = {value}" for name, value in values.items()))
+        for parameter, gradient in zip(self._learned, gradients, strict=True):
+            parameter.grad = gradient
         self.optimizer.step()
         if self.temperature is not None:
             self.temperature.refresh()

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from sqn_rl import speed
 from sqn_rl.catalogue import Catalogue, did_you_mean
 from sqn_rl.config import SLOTS, Run, Slot
 from sqn_rl.errors import RecipeError, SettingError, SqnError, WiringError, blame
@@ -99,6 +100,7 @@ def build(config: Values, run: Run, catalogue: Catalogue, origin: Origin) -> Val
             env = maker(num_envs=run.num_envs, seed=run.seed, training=True)
             parts |= {"env": env, "make_env": maker}
             bag |= {name: getattr(env, name) for name in ENV_FACTS}
+            bag["precision"] = "bf16" if speed.brain_floats(run, env.observation_shape).chosen else "fp32"
     return parts
 
 

@@ -80,6 +80,10 @@ class Run:
     """Of torch."""
     device: str = _setting(re.compile(r"cpu|(cuda|mps)(:\d+)?").fullmatch, "cpu, cuda or mps", "cpu")
     """Where the networks and the replay are."""
+    compile: str = _setting(re.compile("auto|always|never").fullmatch, "auto, always or never", "auto")
+    """Compile the update; auto: where the budget is worth it."""
+    precision: str = _setting(re.compile("auto|fp32|bf16").fullmatch, "auto, fp32 or bf16", "auto")
+    """Of encoders; all else is fp32. auto: bf16 where images are read and the processor has AMX."""
     out: str | None = _setting(lambda value: value is None or bool(value), "a folder", None)
     """The run directory; null: ``runs/<recipe>/<env>/<time>-s<seed>``."""
     eval_every: int = _whole(0, "environment steps", 0)

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from sqn_rl import speed
 from sqn_rl.agent import AGENT_PARTS, Agent
 from sqn_rl.catalogue import Catalogue
 from sqn_rl.checkpoint import last_weights, load_weights
@@ -61,8 +62,8 @@ class Experiment:
         self.preflight()
         torch.set_num_threads(self.run.threads)
         parts = self.recipe.build()
-        agent = Agent(**{name: parts[name] for name in AGENT_PARTS})
-        env = parts["env"]
+        env, compiled = parts["env"], speed.compiling(self.run)
+        agent = Agent(**{name: parts[name] for name in AGENT_PARTS}, compiled=compiled.chosen)
         try:
             directory = RunDirectory(self._directory(env.name), self.recipe.to_yaml())
         except SettingError as error:
@@ -73,7 +74,13 @@ class Experiment:
             "env": env.name,
             "seed": self.run.seed,
             "out": str(directory.path),
+            "compiled": compiled.chosen,
+            "precision": parts["q_net"].precision,
         }
+        halves = speed.brain_floats(self.run, env.observation_shape)
+        for reporter in everybody:
+            reporter.note(f"compile       {'yes' if compiled.chosen else 'no'}, {compiled.why}")
+            reporter.note(f"precision     {parts['q_net'].precision}, {halves.why}")
         counters, status = Counters(), "error"
         try:
             train(

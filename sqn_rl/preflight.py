@@ -16,9 +16,10 @@ from sqn_rl import functional as F
 from sqn_rl.agent import AGENT_PARTS, Agent
 from sqn_rl.data import Batch, Step
 from sqn_rl.distributions import Scalar
-from sqn_rl.errors import RecipeError, SqnError, blame
+from sqn_rl.errors import RecipeError, SettingError, SqnError, blame
 from sqn_rl.graph import Graph
 from sqn_rl.recipe import Recipe
+from sqn_rl.speed import compiling
 
 TRANSITION = ("observation", "action", "next.observation", "next.reward", "next.terminated", "next.truncated")
 BATCH = ("observation", "action", "reward", "next_observation", "terminated", "discount")
@@ -42,6 +43,10 @@ def preflight(experiment: Recipe) -> Graph:
     except Exception as error:  # every kind of device has its own
         message = f"device = {run.device!r}: torch cannot use it here"
         raise RecipeError(message, experiment.origin("device"), "set device=cpu") from error
+    try:
+        compiling(run)
+    except SettingError as error:
+        raise RecipeError(str(error), experiment.origin("compile")) from error
     return _Walk(experiment).graph()
 
 

@@ -41,6 +41,10 @@ class ProgressReporter(Reporter):
     ) -> None:
         self._bar.stop()
 
+    def note(self, text: str) -> None:
+        """Print it."""
+        self._say(text)
+
     def metrics(self, row: dict[str, Any]) -> None:
         """Move the bar, or print a line."""
         speed = row["env_steps"] / row["wall_s"]

@@ -79,6 +79,9 @@ class Counters:
 class Reporter:
     """Is told what happens in a run. Every method does nothing here."""
 
+    def note(self, text: str) -> None:
+        """What was chosen or has happened that a person should know, as a line."""
+
     def metrics(self, row: dict[str, Any]) -> None:
         """Counters, losses, α, entropies, values and recent returns, every ``log_every`` steps."""
 

@@ -92,9 +92,17 @@ class TDLoss(LossModule):
     # --- and what follows from it ---------------------------------------------------------------------------
 
     def compute(self, batch: Batch) -> Terms:
-        """The losses of one batch."""
+        """The losses of one batch, with new noise."""
+        self.redraw()
+        return self.terms(batch)
+
+    def redraw(self) -> None:
+        """Give the noisy layers new noise: each network its own."""
         for noise in self._noises:
             noise.redraw(self.generator)
+
+    def terms(self, batch: Batch) -> Terms:
+        """The losses of one batch, with the noise that is there."""
         distribution = self.q_net.distribution
         prediction = self.q_net.predict(batch.observation)
         q_NBA = distribution.mean(prediction.detach())

@@ -160,6 +160,8 @@ class AnnealedTemperature(_DualTemperature):
         SettingError: a value is out of range.
     """
 
+    _aim: Tensor
+
     def __init__(
         self,
         *,
@@ -177,12 +179,18 @@ class AnnealedTemperature(_DualTemperature):
         super().__init__(initial=initial, lr=lr, minimum=minimum, maximum=maximum, optimise=optimise)
         self._start, self._end = _reachable("start", start, n_actions), _reachable("end", end, n_actions)
         self._over = _fraction("over", over) * steps
+        self.register_buffer("_aim", torch.zeros(()), persistent=False)  # H̄; a number would be compiled in
         self.anneal(0)
 
     def anneal(self, env_steps: int) -> None:
         """Set H̄ for this many environment steps taken."""
         progress = min(1.0, env_steps / self._over)
         self._target = self._start + progress * (self._end - self._start)
+        self._aim.fill_(self._target)
+
+    def loss(self, entropy_B: Tensor) -> Tensor:
+        """α · mean (H − H̄), with the gradient of α's parameter."""
+        return F.temperature_loss(self._decode(self.parameter), entropy_B, self._aim)
 
     @property
     def target_entropy(self) -> float:

@@ -27,4 +27,4 @@ class Dense(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, F]`` (one input for all networks) or ``[N, B, F]`` (or ``[1, B, F]``) → ``[N, B, G]``."""
-        return torch.baddbmm(self.bias, x.expand(self.members, -1, -1), self.weight)
+        return torch.bmm(x.expand(self.members, -1, -1), self.weight) + self.bias

@@ -35,6 +35,8 @@ def for_all(make: Make, layer: Make, members: int, *, features: bool) -> nn.Modu
 class Each(nn.Module):
     """One part for each network, called in turn. They share no parameter.
 
+    What ``prepare`` of an encoder makes of the observation, where it has one, is made once for all.
+
     Args:
         parts: alike; each answers ``[B, …]``, or ``[1, B, …]`` as a layer for one member does.
         features: each reads its own network's features; else all read the observation.
@@ -46,6 +48,7 @@ class Each(nn.Module):
     def __init__(self, parts: list[nn.Module], *, features: bool) -> None:
         super().__init__()
         self.parts, self.features = nn.ModuleList(parts), features
+        self._prepare = getattr(parts[0], "prepare", None)
         self._rank = 3 if hasattr(parts[0], "distribution") else 2
         if sum(len([*part.parameters()]) for part in parts) > len([*self.parameters()]):
             name = type(parts[0]).__name__
@@ -67,6 +70,7 @@ class Each(nn.Module):
         Raises:
             WiringError: an answer is not ``[B, out_features]``, or of heads not ``[B, A]`` or ``[B, A, K]``.
         """
+        x = x if self._prepare is None else self._prepare(x)
         inputs = x.expand(len(self.parts), -1, -1) if self.features else [x] * len(self.parts)
         answers = (part(own) for part, own in zip(self.parts, inputs, strict=True))
         return torch.cat([self._lead(answer, inputs[0].shape[0]) for answer in answers])

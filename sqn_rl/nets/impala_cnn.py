@@ -50,6 +50,8 @@ class ImpalaCNN(nn.Module):
         self.layers = MLP(hidden=hidden, observation_shape=[channels, *sides], layer=layer)
         self.out_features = self.layers.out_features
 
+    prepare = staticmethod(scaled)
+
     def forward(self, observation: Tensor) -> Tensor:
         """``[B, C, H, W]`` → what ``layer`` makes of ``[B, F]``; ``[B, F]`` itself without a hidden layer."""
         return self.layers(self.convolutions(scaled(observation)))

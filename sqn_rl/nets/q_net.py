@@ -3,12 +3,13 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import torch
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase, dispatch
 from torch import Tensor, nn
 
 from sqn_rl.distributions import Distribution, Scalar
-from sqn_rl.errors import WiringError, require
+from sqn_rl.errors import WiringError, require, require_one_of
 from sqn_rl.nets.each import Each, for_all
 
 _SCALAR = Scalar()
@@ -36,9 +37,10 @@ class QNet(TensorDictModuleBase):
         members: N; 2 for the paper's twins.
         shared_encoder: one encoder under all heads, instead of one each.
         in_keys: the observation's key.
+        precision: ``fp32``, or ``bf16``: the encoder computes in bfloat16; weights and head stay fp32.
 
     Raises:
-        SettingError: ``members`` is not positive, or ``in_keys`` not one key.
+        SettingError: ``members`` is not positive, ``in_keys`` not one key, or ``precision`` unknown.
         WiringError: the encoder has no ``out_features``, or a maker gives every network the same module.
     """
 
@@ -53,11 +55,14 @@ class QNet(TensorDictModuleBase):
         members: int,
         shared_encoder: bool,
         in_keys: Sequence[str] = ("observation",),
+        precision: str = "fp32",
     ) -> None:
         super().__init__()
         require(isinstance(members, int) and members > 0, "members", members, "a whole number of at least 1")
         one = isinstance(in_keys, Sequence) and len(in_keys) == 1
         require(one, "in_keys", in_keys, "a list of one key, the observation's")
+        require_one_of(("fp32", "bf16"), "precision", precision)
+        self.precision = precision
         self.in_keys, self.out_keys = list(in_keys), ["action_value"]
         self.observation_shape, self.n_actions, self.members = tuple(observation_shape), n_actions, members
         encoder = partial(encoder, observation_shape=self.observation_shape)
@@ -76,7 +81,11 @@ class QNet(TensorDictModuleBase):
 
     def predict(self, observation: Tensor) -> Tensor:
         """What the head says of every network: ``[B, *S]`` → ``[N, B, A]``, or ``[N, B, A, K]``."""
-        return self.head(self.encoder(observation))
+        if self.precision == "fp32":
+            return self.head(self.encoder(observation))
+        with torch.autocast(observation.device.type, torch.bfloat16):
+            features = self.encoder(observation)
+        return self.head(features.float())
 
     def values(self, observation: Tensor) -> Tensor:
         """``Q_i(s, ·)`` of every network. ``[B, *S]`` → ``[N, B, A]``, reward units."""

@@ -13,12 +13,14 @@ errors functional data memory
 distributions noise
 contracts
 nets actors losses targets replay envs
+gradients
 agent
 evaluation checkpoint curve
 training film
 progress loggers run_directory
 provenance
 config catalogue
+speed
 build defaults graph
 overrides drawing
 recipe
