@@ -2,6 +2,7 @@ from .actors.boltzmann import BoltzmannActor as BoltzmannActor
 from .actors.epsilon_greedy import EpsilonGreedyActor as EpsilonGreedyActor
 from .actors.greedy import GreedyActor as GreedyActor
 from .actors.policy import PolicyActor as PolicyActor
+from .adam import Adam as Adam
 from .agent import Agent as Agent
 from .data import Batch as Batch
 from .data import Step as Step

@@ -80,8 +80,8 @@ class RestorableEnv(BatchedEnv):
 
         Returns:
             ``entropy``, of the seeds; ``seeds``, which of its own each game was given last; ``actions``,
-            those since, int32, one game's after the other's; ``lengths``, how many each has; ``observation``, what
-            the games show, ``[N, *S]``.
+            those since, int32, one game's after the other's; ``lengths``, how many each has; ``observation``,
+            what the games show, ``[N, *S]``.
         """
         waits = (seed is not None for seed in self._seeds)
         return {

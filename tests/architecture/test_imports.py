@@ -9,7 +9,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[2] / "sqn_rl"
 
 LAYERS = """
-errors functional data memory
+errors functional data memory adam
 distributions noise
 contracts
 nets actors losses targets replay envs

@@ -86,9 +86,9 @@ def test_a_whole_number_may_be_written_with_an_exponent() -> None:
 
 def test_a_field_that_the_class_takes_may_be_added_or_removed() -> None:
     recipe = compose_recipe(
-        "sqn", "optimizer.weight_decay=0.1", "~optimizer.fused", "env.kwargs.sutton=true", "lr=0.5"
+        "sqn", "optimizer=adamw", "optimizer.eps=0.1", "~optimizer.fused", "env.kwargs.sutton=true", "lr=0.5"
     )
-    assert recipe.fields("optimizer") == {"lr": 0.5, "weight_decay": 0.1}
+    assert recipe.fields("optimizer") == {"lr": 0.5, "weight_decay": 0.01, "eps": 0.1}
     assert recipe.config["env"]["kwargs"] == {"sutton": True}
 
 

@@ -1,0 +1,77 @@
+"""Our Adam against PyTorch's, to the last bit."""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from sqn_rl import Adam
+
+SETTINGS = {"betas": (0.8, 0.95), "eps": 1e-3, "weight_decay": 0.1}
+ours, theirs = Adam, partial(torch.optim.Adam, fused=True)
+
+
+def make(kind: Any) -> tuple[list[Tensor], torch.optim.Optimizer]:
+    parameters = [torch.linspace(-1, 1, n).requires_grad_() for n in (1, 5, 40)]
+    optimizer = kind([{"params": parameters[:2]}], lr=0.1, **SETTINGS)
+    optimizer.add_param_group({"params": parameters[2:], "lr": 0.01})
+    return parameters, optimizer
+
+
+def step(
+    parameters: Sequence[Tensor], optimizer: torch.optim.Optimizer, t: int, spare: int | None = None
+) -> None:
+    rng = torch.Generator().manual_seed(t)
+    for i, parameter in enumerate(parameters):
+        gradient = torch.randn(parameter.shape, generator=rng)
+        parameter.grad = None if i == spare else gradient
+    optimizer.step()
+
+
+def assert_same(one: list[Tensor], other: list[Tensor]) -> None:
+    assert all(map(torch.equal, one, other))
+
+
+def test_every_step_is_pytorchs() -> None:
+    mine, its = make(ours), make(theirs)
+    for t in range(5):
+        step(*mine, t)
+        step(*its, t)
+        assert_same(mine[0], its[0])
+
+
+@pytest.mark.parametrize("spare", [0, 2])
+def test_a_parameter_without_a_gradient_stays(spare: int) -> None:
+    mine, its = make(ours), make(theirs)
+    for t, without in enumerate([None, spare, None]):
+        step(*mine, t, without)
+        step(*its, t, without)
+        assert_same(mine[0], its[0])
+
+
+def test_it_goes_on_from_a_state_even_if_it_had_begun() -> None:
+    (parameters, optimizer), its = make(ours), make(theirs)
+    for t in range(3):
+        step(*its, t)
+    step(parameters, optimizer, 9)
+    with torch.no_grad():
+        for own, other in zip(parameters, its[0], strict=True):
+            own.copy_(other)
+    optimizer.load_state_dict(deepcopy(its[1].state_dict()))
+    for t in range(3, 6):
+        step(parameters, optimizer, t)
+        step(*its, t)
+    assert_same(parameters, its[0])
+
+
+def test_the_learning_rate_may_change() -> None:
+    mine, its = make(ours), make(theirs)
+    for t, lr in enumerate([0.1, 0.2]):
+        for parameters, optimizer in (mine, its):
+            optimizer.param_groups[0]["lr"] = lr
+            step(parameters, optimizer, t)
+    assert_same(mine[0], its[0])
