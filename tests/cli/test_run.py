@@ -15,7 +15,7 @@ from matplotlib.image import imread
 from rich.console import Console
 from safetensors.torch import load_file
 
-from sqn_rl.catalogue import RECIPE, Catalogue
+from sqn_rl.catalogue import Catalogue
 from sqn_rl.cli.run import _announce
 from sqn_rl.recipe import compose_recipe, load_recipe
 
