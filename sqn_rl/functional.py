@@ -37,6 +37,12 @@ def off_greedy_mass(log_pi_BA: Tensor) -> Tensor:
     return 1 - log_pi_BA.amax(-1).exp()
 
 
+def draw(logit_BA: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """An action a ~ softmax(logits) of each row, by the Gumbel-max trick. ``[B, A]`` → ``[B]`` int64."""
+    exponential_BA = torch.empty_like(logit_BA).exponential_(generator=generator)
+    return (logit_BA - exponential_BA.log()).argmax(-1)
+
+
 def soft_value(q_BA: Tensor, alpha: Tensor | float) -> Tensor:
     """F_α(Q) = α log Σ_a exp(Q(s, a) / α), the soft maximum over actions. ``[..., A]`` → ``[...]``."""
     return alpha * torch.logsumexp(q_BA / alpha, dim=-1)
@@ -62,8 +68,7 @@ def expected_mean(target_q_NBA: Tensor, log_pi_BA: Tensor) -> Tensor:
 
 def sampled(target_q_NBA: Tensor, log_pi_BA: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """min_i Q̄_i(a'), a' ~ π: line 11 as printed. ``[N, B, A]``, ``[B, A]`` → ``[B]``."""
-    exponential_BA = torch.empty_like(log_pi_BA).exponential_(generator=generator)
-    return of_action(target_q_NBA, (log_pi_BA - exponential_BA.log()).argmax(-1))  # Gumbel-max: ~ π
+    return of_action(target_q_NBA, draw(log_pi_BA, generator))
 
 
 def of_action(target_q_NBA: Tensor, action_B: Tensor) -> Tensor:

@@ -145,9 +145,3 @@ class ValueActor(NetworkActor):
     def scores(self, observation: Tensor) -> Tensor:
         """The action values of ``policy``, reward units. ``[B, *S]`` → ``[B, A]``."""
         return POLICIES[self.policy](self.q_net.values(observation))
-
-
-def draw_from(logit_BA: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw a ~ softmax(logits), by the Gumbel-max trick. ``[B, A]`` → ``[B]`` int64."""
-    exponential_BA = torch.empty_like(logit_BA).exponential_(generator=generator)
-    return (logit_BA - exponential_BA.log()).argmax(-1)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from sqn_rl import functional as F
-from sqn_rl.actors.base import ValueActor, draw_from
+from sqn_rl.actors.base import ValueActor
 from sqn_rl.contracts import QNetwork, Temperature
 from sqn_rl.errors import WiringError
 
@@ -38,7 +38,7 @@ class BoltzmannActor(ValueActor):
 
     def sample(self, score_BA: Tensor, generator: torch.Generator) -> Tensor:
         """Draw a ~ softmax(Q/α). ``[B, A]`` → ``[B]`` int64."""
-        return draw_from(score_BA / self.temperature.alpha, generator)
+        return F.draw(score_BA / self.temperature.alpha, generator)
 
     def policy_of(self, score_BA: Tensor) -> Tensor:
         """The log softmax(Q/α), ``[B, A]``."""

@@ -6,7 +6,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from sqn_rl.actors.base import NetworkActor, draw_from, own_view
+from sqn_rl import functional as F
+from sqn_rl.actors.base import NetworkActor, own_view
 from sqn_rl.contracts import QNetwork
 
 
@@ -54,7 +55,7 @@ class PolicyActor(NetworkActor):
 
     def sample(self, score_BA: Tensor, generator: torch.Generator) -> Tensor:
         """Draw a ~ softmax(logits). ``[B, A]`` → ``[B]`` int64."""
-        return draw_from(score_BA, generator)
+        return F.draw(score_BA, generator)
 
     def policy_of(self, score_BA: Tensor) -> Tensor:
         """The log softmax(logits), ``[B, A]``."""
