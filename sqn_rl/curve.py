@@ -1,23 +1,68 @@
-"""``curve.png``: how a run went, at a glance."""
+"""``curve.png``: how a run went, at a glance. What is drawn is said here as data, for ``sqn-watch`` too."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-BLUE, ORANGE, GREEN, GREY = (
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#999999",
-)  # Okabe-Ito: distinct to colour-blind eyes
+BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#999999"  # Okabe-Ito: distinct to colour-blind eyes
 
 Rows = Sequence[Mapping[str, Any]]
+Series = list[float | None]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One small picture of a curve."""
+
+    title: str
+    """With the unit."""
+    lines: Mapping[str, str]
+    """By column of ``metrics.jsonl``, its label. A second line is what the first should meet."""
+    scale: str = "linear"
+    """``linear``, ``log``, or ``zero``: linear, and from 0 on."""
+
+
+PANELS = (
+    Panel("mean Q(s, a) (reward units)", {"q_mean": "Q"}),
+    Panel("mean |TD error| (reward units)", {"td_error": "|δ|"}, "log"),
+    Panel("loss of Q", {"loss_q": "L_Q"}, "log"),
+    Panel("loss of the policy", {"loss_policy": "L_π"}),
+    Panel("temperature α (reward units)", {"alpha": "α"}, "log"),
+    Panel("loss of α", {"loss_alpha": "L_α"}),
+    Panel("entropy (nats)", {"entropy": "entropy", "target_entropy": "target"}, "zero"),
+    Panel("off-greedy mass (fraction)", {"off_greedy": "off-greedy"}, "zero"),
+    Panel("ε: random actions (fraction)", {"epsilon": "ε"}, "zero"),
+    Panel("steps/s, updates included", {"steps_per_s": "steps/s"}, "zero"),
+)
+"""Every panel that a run may have; it has those of the columns that it logs."""
+COUNTERS = {"env_steps", "frames", "updates", "episodes", "wall_s", "return_mean"}
+
+
+def columns_of(metrics: Rows) -> dict[str, Series]:
+    """The columns of ``metrics.jsonl``, and ``steps_per_s``: between a row and the one before."""
+    names = dict.fromkeys(name for row in metrics for name in row)
+    columns: dict[str, Series] = {name: [row.get(name) for row in metrics] for name in names}
+    return columns | {"steps_per_s": [None, *map(_speed, pairwise(metrics))][: len(metrics)]}
+
+
+def _speed(rows: tuple[Mapping[str, Any], Mapping[str, Any]]) -> float | None:
+    before, now = rows
+    seconds = now["wall_s"] - before["wall_s"]
+    return (now["env_steps"] - before["env_steps"]) / seconds if seconds > 0 else None
+
+
+def panels_of(columns: Mapping[str, Series]) -> Iterator[Panel]:
+    """The panels of a run that logs these columns; one that we don't know has a panel of its own."""
+    there = {name for name, column in columns.items() if any(value is not None for value in column)}
+    yield from (panel for panel in PANELS if next(iter(panel.lines)) in there)
+    known = COUNTERS.union(*(panel.lines for panel in PANELS))
+    yield from (Panel(name, {name: name}) for name in columns if name in there - known)
 
 
 def draw_curve(path: Path, title: str, metrics: Rows, episodes: Rows, evaluations: Rows) -> None:
-    """Draw returns, α, entropy against its target, values and losses over environment steps.
+    """Draw the returns of training and evaluation, and below them every panel that the run has.
 
     Args:
         path: the PNG to write.
@@ -28,55 +73,74 @@ def draw_curve(path: Path, title: str, metrics: Rows, episodes: Rows, evaluation
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+
+    columns = columns_of(metrics)
+    panels = list(panels_of(columns))
+    wide = min((4, 3), key=lambda wide: -len(panels) % wide)  # the one that leaves fewer gaps
+    rows = -(-len(panels) // wide)
+    figure = Figure(figsize=(13, 4.6 + 2.5 * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=14)
+    grid = figure.add_gridspec(1 + rows, wide, height_ratios=(1.8, *[1] * rows))
+    last = max((row["env_steps"] for rows in (metrics, episodes, evaluations) for row in rows), default=1)
+    _draw_returns(_axes(figure, grid[0, :], last, 10), columns, episodes, evaluations)
+    for number, panel in enumerate(panels):
+        _draw_panel(_axes(figure, grid[1 + number // wide, number % wide], last, 4), panel, columns)
+    figure.savefig(path, dpi=110)
+
+
+def _axes(figure: Any, place: Any, last: int, ticks: int) -> Any:
+    """Axes over environment steps from 0 to the ``last``."""
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
-    figure = Figure(figsize=(10, 7), layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(title)
-    grid = figure.add_gridspec(2, 3, height_ratios=(1.4, 1))
-    returns = figure.add_subplot(grid[0, :])
-    steps = [row["env_steps"] for row in metrics]
+    axes = figure.add_subplot(place)
+    axes.set(xlabel="environment steps", xlim=(0, 1.04 * last))
+    axes.xaxis.set_major_locator(MaxNLocator(ticks, steps=(1, 2, 5, 10)))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.grid(color="#eeeeee")
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    return axes
 
-    def column(name: str) -> list[float]:
-        return [np.nan if row.get(name) is None else row[name] for row in metrics]
 
-    games, scores = [row["env_steps"] for row in episodes], [row["return"] for row in episodes]
-    returns.plot(games, scores, ".", color=GREY, markersize=3, alpha=0.6, label="training game")
-    returns.plot(steps, column("return_mean"), color=BLUE, label="mean of the last 20 training games")
+def _numbers(column: Series) -> list[float]:
+    return [float("nan") if value is None else value for value in column]
+
+
+def _draw_returns(axes: Any, columns: Mapping[str, Series], episodes: Rows, evaluations: Rows) -> None:
+    games = [[row[name] for row in episodes] for name in ("env_steps", "return")]
+    axes.plot(*games, ".", color=GREY, markersize=3, alpha=0.6, label="training game")
+    if "return_mean" in columns:
+        mean = _numbers(columns["return_mean"])
+        axes.plot(columns["env_steps"], mean, color=BLUE, label="mean of the last 20 training games")
     if evaluations:
-        returns.errorbar(
-            [row["env_steps"] for row in evaluations],
-            [row["mean"] for row in evaluations],
-            yerr=[row["std"] for row in evaluations],
-            fmt="o",
-            color=ORANGE,
-            capsize=3,
-            label="evaluation: mean ± std over games",
-        )
-    returns.set(ylabel="return")
-    returns.legend(loc="best", frameon=False)
+        steps, means, stds = ([row[name] for row in evaluations] for name in ("env_steps", "mean", "std"))
+        label = "evaluation: mean ± std over games"
+        axes.errorbar(steps, means, yerr=stds, fmt="o", color=ORANGE, capsize=3, label=label)
+        place = {"xytext": (8, 0), "textcoords": "offset points", "va": "center"}
+        axes.annotate(f"{means[-1]:.1f}", (steps[-1], means[-1]), color=ORANGE, **place)
+    axes.set_ylabel("return (undiscounted, of a full game)")
+    axes.legend(loc="best", frameon=False)
 
-    exploration = figure.add_subplot(grid[1, 0])
-    if any("epsilon" in row for row in metrics):
-        exploration.plot(steps, column("epsilon"), color=BLUE)
-        exploration.set(title="ε (fraction of random actions)", ylim=(0, None))
-    else:
-        exploration.plot(steps, column("alpha"), color=BLUE)
-        exploration.set(title="temperature α (reward units)", yscale="log")
-    entropy = figure.add_subplot(grid[1, 1])
-    entropy.plot(steps, column("entropy"), color=BLUE, label="entropy")
-    entropy.plot(steps, column("target_entropy"), color=ORANGE, linestyle="--", label="target")
-    entropy.plot(steps, column("off_greedy"), color=GREEN, label="off-greedy mass")
-    entropy.set(title="policy (nats; fraction)", ylim=(0, 1.5 * entropy.get_ylim()[1]))
-    entropy.legend(loc="upper right", frameon=False)
-    values = figure.add_subplot(grid[1, 2])
-    values.plot(steps, column("q_mean"), color=BLUE, label="mean Q")
-    values.plot(steps, column("td_error"), color=ORANGE, label="mean |TD error|")
-    values.set(title="values (reward units)")
-    values.legend(loc="best", frameon=False)
-    for axes in figure.axes:
-        axes.set_xlabel("environment steps")
-        axes.xaxis.set_major_locator(MaxNLocator(8 if axes is returns else 4))
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=120)
+
+def _draw_panel(axes: Any, panel: Panel, columns: Mapping[str, Series]) -> None:
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    marker = "" if len(columns["env_steps"]) > 1 else "."
+    styles: tuple[dict[str, Any], ...] = (
+        {"color": BLUE, "marker": marker, "linewidth": 1.2},
+        {"color": ORANGE, "linestyle": "--"},
+    )
+    for (name, label), style in zip(panel.lines.items(), styles, strict=False):
+        if name in columns:
+            axes.plot(columns["env_steps"], _numbers(columns[name]), label=label, **style)
+    axes.set_title(panel.title, fontsize=11)
+    if panel.scale == "log":
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=6))
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter("{x:g}")
+    if panel.scale == "zero":
+        axes.set_ylim(0, 1.05 * axes.get_ylim()[1])
+    if len(panel.lines) > 1:
+        axes.legend(loc="best", frameon=False)

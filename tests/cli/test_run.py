@@ -70,7 +70,7 @@ def test_a_run_directory(command: Command) -> None:
 
     assert [path.name for path in run.weights] == ["0000000200.safetensors", "0000000300.safetensors"]
     assert {"temperature.alpha"} < load_file(run.weights[-1]).keys()
-    assert imread(run.path / "curve.png").shape == (840, 1200, 4)
+    assert imread(run.path / "curve.png").shape == (1056, 1430, 4)
 
 
 def test_the_summary(command: Command) -> None:

@@ -1,0 +1,71 @@
+"""``curve.png``: which panels a run has, and that they are drawn."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from sqn_rl.curve import BLUE, ORANGE, columns_of, draw_curve, panels_of
+
+COUNTERS = {"frames": 0, "updates": 0, "episodes": 0}
+SQN = {
+    "q_mean": 1.0, "td_error": 0.1, "loss_q": 0.2, "alpha": 0.1, "loss_alpha": -0.1, "entropy": 0.5,
+    "target_entropy": 0.4, "off_greedy": 0.1,
+}  # fmt: skip
+DQN = {"q_mean": 1.0, "td_error": 0.1, "loss_q": 0.2, "epsilon": 0.5}
+EPISODES = [{"env_steps": 40, "return": 3.0, "length": 3}]
+EVALUATIONS = [{"env_steps": 300, "mean": 7.0, "std": 1.0}]
+
+
+def rows(columns: dict[str, float], seconds: tuple[float, ...] = (2.0, 4.0, 5.0)) -> list[dict]:
+    """A row every 100 steps."""
+    return [
+        {"env_steps": 100 * number, "wall_s": wall_s, "return_mean": None, **COUNTERS, **columns}
+        for number, wall_s in enumerate(seconds, 1)
+    ]
+
+
+def titles(metrics: list[dict]) -> list[str]:
+    return [panel.title.partition(" (")[0] for panel in panels_of(columns_of(metrics))]
+
+
+def test_the_speed_is_that_since_the_row_before() -> None:
+    assert columns_of(rows({}))["steps_per_s"] == [None, 50.0, 100.0]
+    assert columns_of(rows({}, (1.0, 1.0)))["steps_per_s"] == [None, None]
+    assert columns_of([])["steps_per_s"] == []
+
+
+def test_a_column_that_came_later_has_gaps() -> None:
+    metrics = [{"env_steps": 1, "wall_s": 1.0}, {"env_steps": 2, "wall_s": 2.0, "alpha": 0.5}]
+    assert columns_of(metrics)["alpha"] == [None, 0.5]
+
+
+def test_there_are_panels_of_what_is_logged() -> None:
+    shared = ["mean Q(s, a)", "mean |TD error|", "loss of Q"]
+    temperature = ["temperature α", "loss of α", "entropy", "off-greedy mass"]
+    assert titles(rows(SQN)) == [*shared, *temperature, "steps/s, updates included"]
+    assert titles(rows(DQN)) == [*shared, "ε: random actions", "steps/s, updates included"]
+    assert titles(rows({"my_metric": 1.0, "target_entropy": None})) == [
+        "steps/s, updates included",
+        "my_metric",
+    ]
+    assert titles([]) == []
+
+
+@pytest.mark.parametrize(
+    ("metrics", "height"),
+    [(rows(SQN), 9.6), (rows(SQN, (1.0,)), 9.6), (rows(DQN), 9.6), ([], 4.6)],
+    ids=["sqn", "one row", "dqn", "none"],
+)
+def test_it_is_drawn(metrics: list[dict], height: float, tmp_path: Path) -> None:
+    draw_curve(tmp_path / "curve.png", "a title", metrics, EPISODES, EVALUATIONS)
+    picture = (imread(tmp_path / "curve.png")[..., :3] * 255).round()
+    assert picture.shape == (round(height * 110), 1430, 3)
+
+    def pixels(colour: str) -> int:
+        rgb = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+        return int((np.abs(picture - rgb).max(-1) < 2).sum())
+
+    assert pixels(ORANGE) > 50
+    assert (pixels(BLUE) > 100) == bool(metrics)
