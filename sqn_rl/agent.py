@@ -69,10 +69,10 @@ class Agent:
         """One update from one batch (lines 10 to 18); returns the loss's terms.
 
         Raises:
-            NumericsError: a loss is NaN or infinite. The networks are as they were before.
+            NumericsError: a loss or gradient is NaN or infinite. The networks are as they were before.
         """
-        terms, gradients = self._gradients(batch)
-        values = {name: loss.item() for name, loss in terms.losses.items()}
+        terms, gradients, norm = self._gradients(batch)
+        values = {name: loss.item() for name, loss in terms.losses.items()} | {"gradient norm": norm.item()}
         if not math.isfinite(sum(values.values())):
             raise NumericsError("loss: " + ", ".join(f"{name} = {value}" for name, value in values.items()))
         for parameter, gradient in zip(self._learned, gradients, strict=True):

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 from functools import reduce
 from operator import add
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -12,8 +12,16 @@ from torch import Tensor
 from sqn_rl.contracts import Loss
 from sqn_rl.data import Batch, Terms
 
-Result = tuple[Terms, tuple[Tensor | None, ...]]
-"""The terms, detached, and the gradient of each parameter: None where none reaches it."""
+
+class Result(NamedTuple):
+    """What :class:`Gradients` gives."""
+
+    terms: Terms
+    """Detached."""
+    gradients: tuple[Tensor | None, ...]
+    """Of each parameter; None where none reaches it."""
+    norm: Tensor
+    """Of all gradients together, scalar."""
 
 
 @runtime_checkable
@@ -57,7 +65,9 @@ class Gradients:
         gradients = torch.autograd.grad(
             reduce(add, terms.losses.values()), self._parameters, allow_unused=True
         )
-        return terms._replace(losses={name: loss.detach() for name, loss in terms.losses.items()}), gradients
+        norms = torch._foreach_norm([gradient for gradient in gradients if gradient is not None])
+        losses = {name: loss.detach() for name, loss in terms.losses.items()}
+        return Result(terms._replace(losses=losses), gradients, torch.stack(norms).norm())
 
     def _first(self, batch: Batch) -> Result:
         """Compile, and if that cannot be, say so and do without."""

@@ -141,12 +141,19 @@ def nan_in(key: str) -> Callable[[TDLoss], Batch]:
     return spoil
 
 
+def overflow(loss: TDLoss) -> Batch:
+    """Finite losses, whose gradient is not."""
+    loss.q_net.table.register_hook(lambda gradient: gradient * math.inf)
+    return make_batch()
+
+
 @pytest.mark.parametrize(
     ("name", "spoil", "said"),
     [
         *[(name, lambda _: make_batch(reward=torch.full((B,), math.nan)), "loss_q = nan") for name in LOSSES],
         ("sqn", lambda _: make_batch(reward=torch.tensor([1.0, 1, -math.inf, 1])), "loss_q = inf"),
         ("dqn", nan_in("q_net.table"), "loss_q = nan"),
+        ("sqn", overflow, "gradient norm = nan"),
         ("discrete_sac", nan_in("policy_net.table"), "loss_policy = nan"),
         ("sqn", nan_in("temperature.parameter"), "loss_alpha = nan"),
         ("discrete_sac", nan_in("temperature.alpha"), "loss_policy = nan"),

@@ -33,9 +33,9 @@ def both(agent: Agent, batch: Batch) -> list[list[Tensor]]:
     results = []
     for compute in (agent.plain, agent.compiled):
         agent.loss.generator.manual_seed(7)
-        terms, gradients = compute(batch)
+        terms, gradients, norm = compute(batch)
         assert not any(loss.requires_grad for loss in terms.losses.values())
-        results.append([*terms.losses.values(), terms.td_error, terms.q, *gradients])
+        results.append([*terms.losses.values(), terms.td_error, terms.q, *gradients, norm])
     return results
 
 
