@@ -9,7 +9,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[2] / "sqn_rl"
 
 LAYERS = """
-errors functional data memory adam
+errors functional data memory adam statistics atari_scores
 distributions noise
 contracts
 nets actors losses targets replay envs
@@ -24,8 +24,11 @@ speed
 build defaults graph
 overrides drawing
 recipe
-preflight
-experiment
+preflight settled
+experiment runs
+groups grid
+comparison pool
+report comparison_figure
 cli
 """
 """From the bottom up. Who stands on one line never imports each other; a folder counts as one."""
@@ -40,7 +43,7 @@ OUTSIDE = {
     "gymnasium": {"envs"},
     "ale_py": {"envs"},
     "rich": {"progress", "cli"},
-    "matplotlib": {"curve", "film"},
+    "matplotlib": {"curve", "film", "comparison_figure"},
     "PIL": {"film"},
     "av": {"film"},
     "safetensors": {"checkpoint"},
@@ -86,6 +89,6 @@ def test_the_equations_need_torch_only() -> None:
 
 
 def test_a_command_never_imports_another() -> None:
-    commands = {"run", "list", "graph", "evaluate"}
+    commands = {"run", "list", "graph", "evaluate", "compare", "ablate", "diff"}
     for path in (PACKAGE / "cli").glob("*.py"):
         assert not {f"sqn_rl.cli.{name}" for name in commands} & set(imports(path))

@@ -1,0 +1,135 @@
+"""``sqn-ablate``: what each part of a recipe is worth."""
+
+import os
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sqn_rl.cli import Exit, catalogue_of, command, options
+from sqn_rl.cli.showing import show, write
+from sqn_rl.errors import require
+from sqn_rl.recipe import Recipe
+
+if TYPE_CHECKING:
+    from sqn_rl.grid import Job
+
+DESCRIPTION = """Runs a recipe, and alone each alternative that a list of values names, with several seeds;
+then compares them. The same command goes on where an earlier one was stopped, and runs nothing twice.
+
+  sqn-ablate recipe=sqn head=linear,dueling replay=uniform,prioritized seeds=5 steps=20000
+  sqn-ablate recipe=sqn_rainbow returns.n=1,3,5 env=acrobot seeds=10 out=runs/acrobot_n
+
+Runs go to <out>/<variant>/s<seed>, the report to <out>/comparison.md, .csv and .png. All else is as for
+sqn-run; if nothing is said of eval_every, each run is evaluated ten times."""
+
+SEEDS = 5
+WHOLE = "a whole number, at least 1"
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv: its arguments; by default those of the process.
+
+    Returns:
+        The exit code; of runs that failed, that of the first.
+    """
+    parser = options("sqn-ablate", DESCRIPTION)
+    parser.add_argument("overrides", nargs="*", metavar="name=value", help="as for sqn-run, and seeds=N (5)")
+    parser.add_argument("--jobs", type=int, help="runs at a time; one a processor, if not given")
+    arguments = parser.parse_intermixed_args(argv)
+    catalogue = catalogue_of(arguments)
+
+    overrides, seeds, out = _own(arguments.overrides)
+    require(arguments.jobs is None or arguments.jobs >= 1, "jobs", arguments.jobs, WHOLE)
+
+    from sqn_rl.grid import jobs_of, variants_of
+    from sqn_rl.pool import alone_in, run_jobs
+    from sqn_rl.preflight import preflight
+
+    variants = variants_of(overrides, catalogue)
+    folder = out or _folder(variants[0].recipe)
+    with alone_in(folder) as lock:
+        jobs = jobs_of(variants, seeds, folder, catalogue)
+        missing = [job for job in jobs if not job.is_done()]
+        at_a_time = arguments.jobs or max(1, _processors() // variants[0].recipe.run.threads)
+        there = len(jobs) - len(missing)
+        print(f"{folder}: {len(variants)} variants x {seeds} seeds, {at_a_time} at a time", flush=True)
+        print(f"{there} of {len(jobs)} runs are there already", flush=True)
+        for variant in variants:
+            if any(job.variant is variant for job in missing):
+                preflight(variant.recipe)
+        progress = _Progress(len(jobs), there)
+        stopped = run_jobs(missing, at_a_time, _passed_on(arguments), lock, progress.ended)
+        if stopped:
+            print(f"stopped by {stopped}; the same command goes on from here")
+            return Exit.STOPPED
+        _report(jobs, folder)
+    return progress.code
+
+
+def _own(overrides: Sequence[str]) -> tuple[list[str], int, Path | None]:
+    """What is for ``sqn-run``, and what ``seeds=`` and ``out=`` say."""
+    own = {"seeds": str(SEEDS), "out": ""}
+    others = []
+    for text in overrides:
+        name, equals, value = text.partition("=")
+        if equals and name in own:
+            own[name] = value
+        else:
+            others.append(text)
+    seeds = own["seeds"]
+    require(seeds.isdecimal() and int(seeds) >= 1, "seeds", seeds, WHOLE)
+    return others, int(seeds), Path(own["out"]) if own["out"] else None
+
+
+def _folder(recipe: Recipe) -> Path:
+    env = recipe.fields("env")
+    name = str(env.get("game") or env.get("id") or recipe.part("env"))
+    return Path("runs", "ablations", recipe.run.recipe, name.replace("/", "-"))
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _passed_on(arguments: Namespace) -> list[str]:
+    trees = (word for folder in arguments.config_dir for word in ("--config-dir", folder))
+    modules = (word for module in arguments.trust for word in ("--trust", module))
+    return [*trees, *modules]
+
+
+class _Progress:
+    """Says how each run ended, and remembers the exit code of the first that failed.
+
+    Args:
+        jobs: how many runs there are to be.
+        done: how many there are already.
+    """
+
+    def __init__(self, jobs: int, done: int) -> None:
+        self.jobs, self.done, self.code = jobs, done, int(Exit.DONE)
+
+    def ended(self, job: "Job", code: int) -> None:
+        self.done += 1
+        if code == Exit.DONE:
+            what = f"final {job.summary['evaluation']['mean']:.1f}"
+        else:
+            self.code = self.code or code
+            what = f"exit code {code}: {''.join(job.log.read_text().splitlines()[-1:])} ({job.log})"
+        print(f"{self.done}/{self.jobs}  {job.variant.name}  {job.out.name}  {what}", flush=True)
+
+
+def _report(jobs: Sequence["Job"], folder: Path) -> None:
+    from sqn_rl.comparison import compare
+    from sqn_rl.grid import BASE
+    from sqn_rl.runs import read_runs
+
+    runs, left_out = read_runs(job.out for job in jobs if (job.out / "recipe.yaml").is_file())
+    base = {str(job.out) for job in jobs if job.variant.name == BASE}
+    comparison = compare(runs, left_out, next((run for run in runs if run.settled.name in base), None))
+    show(comparison)
+    write(comparison, folder)

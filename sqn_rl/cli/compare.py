@@ -1,0 +1,43 @@
+"""``sqn-compare``: which variant is better, and whether the runs can tell."""
+
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from collections.abc import Sequence
+from pathlib import Path
+
+from sqn_rl.cli import Exit, command
+from sqn_rl.cli.showing import show, write
+
+DESCRIPTION = """Compares finished runs, grouped by recipe, overrides and environment: scores with 95 %
+intervals, and the probability that one is better than another. Refuses runs that were not measured alike.
+
+  sqn-compare runs/sqn/CartPole-v1 runs/sqn_dueling/CartPole-v1
+  sqn-compare 'runs/*/CartPole-v1' --output comparison     as Markdown, CSV and PNG too"""
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv: its arguments; by default those of the process.
+
+    Returns:
+        The exit code.
+    """
+    parser = ArgumentParser(
+        "sqn-compare", description=DESCRIPTION, formatter_class=RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", nargs="+", help="run directories, folders with such in them, or globs")
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="where to write comparison.md, .csv and .png"
+    )
+    arguments = parser.parse_args(argv)
+
+    from sqn_rl.comparison import compare
+    from sqn_rl.runs import find_runs, read_runs
+
+    comparison = compare(*read_runs(find_runs(arguments.runs)))
+    show(comparison)
+    if arguments.output:
+        write(comparison, arguments.output)
+    return Exit.DONE

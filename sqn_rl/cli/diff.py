@@ -1,0 +1,93 @@
+"""``sqn-diff``: what differs between two recipes or runs."""
+
+import shlex
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from sqn_rl.catalogue import RECIPE, Catalogue, did_you_mean
+from sqn_rl.cli import Exit, catalogue_of, command, options
+from sqn_rl.errors import RecipeError
+from sqn_rl.provenance import flow
+from sqn_rl.recipe import Recipe, compose_recipe, load_recipe
+from sqn_rl.settled import Difference, Settled, differences, of_recipe, of_run
+
+DESCRIPTION = """Shows which parts, numbers and wiring differ between two recipes or runs, and where each
+comes from.
+
+  sqn-diff sqn sqn_rainbow                 two recipes
+  sqn-diff sqn "sqn head=dueling lr=1e-2"  a recipe and its overrides are one argument
+  sqn-diff runs/first "sqn steps=20000"    a run, by its directory"""
+
+NAMES = ("recipe", "out")
+"""What a recipe is called and where a run goes: no difference in what happens."""
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv: its arguments; by default those of the process.
+
+    Returns:
+        The exit code.
+    """
+    parser = options("sqn-diff", DESCRIPTION)
+    for name in ("a", "b"):
+        parser.add_argument(name, help='a recipe with its overrides, "NAME name=value …", or a run directory')
+    arguments = parser.parse_args(argv)
+    catalogue = catalogue_of(arguments)
+    (a, recipe_a), (b, recipe_b) = (_read(text, catalogue) for text in (arguments.a, arguments.b))
+    found = {
+        "parts": _signed(differences(a.parts, b.parts)),
+        "numbers": _signed(each for each in differences(a.values, b.values) if each.key not in NAMES),
+        "wiring": _wiring(recipe_a, recipe_b),
+    }
+    print(f"--- {a.name}", f"+++ {b.name}", sep="\n")
+    for title, lines in found.items():
+        if lines:
+            width = max(len(line) for line, _ in lines)
+            print(f"\n{title}", *(f"{line:<{width}}  {origin}".rstrip() for line, origin in lines), sep="\n")
+    if not any(found.values()):
+        print("no difference: the same parts, numbers and wiring")
+    return Exit.DONE
+
+
+def _read(text: str, catalogue: Catalogue) -> tuple[Settled, Recipe]:
+    """What one argument names, with the origin of everything, and as something that can be built."""
+    names = catalogue.names(RECIPE)
+    if Path(text).is_dir() and text not in names:
+        return of_run(Path(text)), load_recipe(Path(text, "recipe.yaml"), catalogue=catalogue)
+    try:
+        first, *further = shlex.split(text) or [""]
+    except ValueError as error:
+        raise RecipeError(f"{text}: {error}") from error
+    recipe, overrides = (first, further) if "=" not in first else ("sqn", [first, *further])
+    if recipe not in names:
+        raise RecipeError(f"{text}: neither a run directory nor a recipe", "", did_you_mean(recipe, names))
+    composed = compose_recipe(recipe, *overrides, catalogue=catalogue)
+    return of_recipe(text, composed), composed
+
+
+def _signed(found: Iterable[Difference]) -> list[tuple[str, str]]:
+    """A line for each side that has the value, as one would write it on the command line, and its origin."""
+    return [
+        (f"{sign} {key}={flow(side.value)}", side.origin)
+        for key, *sides in found
+        for sign, side in zip("-+", sides, strict=True)
+        if side
+    ]
+
+
+def _wiring(a: Recipe, b: Recipe) -> list[tuple[str, str]]:
+    """What the parts of only one of the two read and write."""
+    from sqn_rl.preflight import preflight
+
+    def flows(recipe: Recipe) -> list[str]:
+        nodes = preflight(recipe).nodes
+        reads = [f"{node.slot} reads {key}" for node in nodes for key in node.reads]
+        return reads + [f"{node.slot} writes {entry}" for node in nodes for entry in node.writes]
+
+    in_a, in_b = flows(a), flows(b)
+    only_a = [(f"- {each}", "") for each in in_a if each not in in_b]
+    return only_a + [(f"+ {each}", "") for each in in_b if each not in in_a]

@@ -1,0 +1,55 @@
+"""How a comparison is shown and written: what ``sqn-compare`` and ``sqn-ablate`` have in common."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sqn_rl.errors import SettingError
+
+if TYPE_CHECKING:
+    from sqn_rl.comparison import Comparison
+
+FIGURE = "comparison.png"
+
+
+def show(comparison: "Comparison") -> None:
+    """Print the tables, and below them what to know before believing them."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from sqn_rl import report
+
+    console = Console(markup=False, highlight=False)
+    if not console.is_terminal:
+        console.width = 200  # nobody's screen: lines stay whole
+    for line in report.measured(comparison):
+        console.print(line, soft_wrap=True)
+    for title, header, rows in report.tables(comparison):
+        table = Table(*header, box=None, header_style="bold", padding=(0, 2, 0, 0))
+        for row in rows:
+            table.add_row(*row)
+        console.print(f"\n{title}", style="bold")
+        console.print(table)
+    notes = [f"note: {note}" for note in comparison.notes]
+    console.print(f"\n{report.METHOD}", *notes, sep="\n", soft_wrap=True)
+
+
+def write(comparison: "Comparison", folder: Path) -> None:
+    """Write ``comparison.md``, ``comparison.csv`` and ``comparison.png``, and say where.
+
+    Raises:
+        SettingError: ``folder`` cannot be written to.
+    """
+    from sqn_rl import report
+    from sqn_rl.comparison_figure import draw_comparison
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "comparison.md").write_text(report.to_markdown(comparison, FIGURE), encoding="utf-8")
+        (folder / "comparison.csv").write_text(report.to_csv(comparison), encoding="utf-8")
+        draw_comparison(folder / FIGURE, comparison)
+    except OSError as error:
+        expected = f"a folder that can be written to ({error.strerror})"
+        raise SettingError("output", str(folder), expected) from error
+    print()
+    for what, name in (("report", "comparison.md"), ("numbers", "comparison.csv"), ("figure", FIGURE)):
+        print(f"{what:<8}{folder / name}")

@@ -1,0 +1,99 @@
+"""Statistics of a few runs: averages, probability of improvement, profiles, areas, and bootstrap intervals.
+
+After Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the Statistical Precipice". Shapes: N
+runs of a variant, M of another, R resamples, T thresholds or evaluations. The scores of a variant are a list
+with an array ``[..., N]`` for each environment, since only runs on one environment can stand for each other.
+"""
+
+from collections.abc import Callable, Sequence
+from math import comb, prod
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Scores = Sequence[np.ndarray]
+
+RESAMPLES = 10_000
+SEED = 0
+"""Of every bootstrap: the same scores have the same interval."""
+
+
+class Estimate(NamedTuple):
+    """A statistic of the runs there are, and its 95 % interval over runs that might have been."""
+
+    value: Any
+    low: Any
+    high: Any
+
+
+def mean(scores: Scores) -> np.ndarray:
+    """The mean over environments of the mean over runs. Shape ``[...]``."""
+    return np.mean([each.mean(-1) for each in scores], axis=0)
+
+
+def median(scores: Scores) -> np.ndarray:
+    """The median over environments of the mean over runs; of one environment, the median over runs."""
+    if len(scores) == 1:
+        return np.median(scores[0], axis=-1)
+    return np.median([each.mean(-1) for each in scores], axis=0)
+
+
+def iqm(scores: Scores) -> np.ndarray:
+    """The interquartile mean: of the runs of all environments together, the mean of the middle half."""
+    from scipy.stats import trim_mean
+
+    return np.asarray(trim_mean(np.concatenate(scores, axis=-1), 0.25, axis=-1))
+
+
+def profile(scores: Scores, thresholds_T: np.ndarray) -> np.ndarray:
+    """The fraction of runs that score more than each threshold. Shape ``[..., T]``."""
+    runs = np.concatenate(scores, axis=-1)
+    return np.stack([(runs > threshold).mean(-1) for threshold in thresholds_T], axis=-1)
+
+
+def probability_of_improvement(x: Scores, y: Scores) -> np.ndarray:
+    """P(X > Y) + ½ P(X = Y) for a run of each in the same environment, averaged over environments."""
+    differences = (np.sign(a[..., :, None] - b[..., None, :]) for a, b in zip(x, y, strict=True))
+    return np.mean([0.5 + 0.5 * difference.mean((-2, -1)) for difference in differences], axis=0)
+
+
+def area_under_curve(steps_T: np.ndarray, values_T: np.ndarray) -> float:
+    """The area under straight lines between the points, divided by its width: an average of the values.
+
+    Args:
+        steps_T: increasing; at least two.
+        values_T: the value at each.
+    """
+    return float(np.trapezoid(values_T, steps_T) / (steps_T[-1] - steps_T[0]))
+
+
+def chance_of_separation(x: Scores, y: Scores) -> float:
+    """How often every run of one of two equal variants beats every run of the other, in every environment.
+
+    2 / Π C(N + M, N): of all the ways to deal N + M ranks to the two, two separate them. Where this is above
+    5 %, no result can tell the two apart.
+    """
+    return 2 / prod(comb(a.shape[-1] + b.shape[-1], a.shape[-1]) for a, b in zip(x, y, strict=True))
+
+
+def estimate(statistic: Callable[..., np.ndarray], *samples: Scores, resamples: int = RESAMPLES) -> Estimate:
+    """A statistic with its 95 % stratified percentile bootstrap interval.
+
+    A resample draws as many runs as there are, with replacement, from each environment of each sample. Where
+    a sample has a single run in every environment, nothing is known of others, and the interval is NaN.
+
+    Args:
+        statistic: of as many scores as there are ``samples``, whose arrays it takes with leading axes too.
+        samples: the scores ``[N]`` of each variant.
+        resamples: R.
+    """
+    if any(all(len(each) < 2 for each in scores) for scores in samples):
+        return Estimate(value := statistic(*samples), value * np.nan, value * np.nan)
+    generator = np.random.default_rng(SEED)
+
+    def resampled(x_N: np.ndarray) -> np.ndarray:
+        return x_N[generator.integers(len(x_N), size=(resamples, len(x_N)))]
+
+    drawn = statistic(*([resampled(each) for each in scores] for scores in samples))
+    low, high = np.quantile(drawn, (0.025, 0.975), axis=0)
+    return Estimate(statistic(*samples), low, high)
