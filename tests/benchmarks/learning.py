@@ -62,6 +62,16 @@ TABLES = {
         },
         wanted=-100,
     ),
+    "levers": Table(
+        "What makes updates faster changes nothing that is learned: CartPole-v1, 50,000 steps, MLP 400-300",
+        ("recipe=sqn", "env=cartpole", "steps=50000", "hidden=[400,300]"),
+        {
+            "plain": ("compile=never", "precision=fp32"),
+            "compiled": ("compile=always", "precision=fp32"),
+            "bfloat16 encoders": ("compile=never", "precision=bf16"),
+        },
+        wanted=475,
+    ),
 }
 
 

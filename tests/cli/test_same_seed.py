@@ -8,6 +8,7 @@ TIMINGS = ("wall_s",)
 SHORT = ["steps=600", "warmup_steps=100", "log_every=100", "eval_episodes=2"]
 TASKS = {
     "cartpole": ["env=cartpole", "loss.backup=sampled", "eval_every=300"],
+    "compiled": ["env=cartpole", "compile=always", "hidden=[16]"],
     "pong": ["env=atari_ram", "env.game=pong", "env.max_frames=400", "num_envs=2", "eval_episodes=1"],
 }
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as nn_functional
 
-from sqn_rl import CategoricalHead, Dense, ImpalaCNN, NatureCNN, SettingError, WiringError
+from sqn_rl import CategoricalHead, Dense, ImpalaCNN, LinearHead, NatureCNN, QNet, SettingError, WiringError
 
 B = 3
 layer = partial(Dense, members=1)
@@ -132,3 +132,23 @@ def test_it_fits_any_head(make_q_net, kind: type, shared: bool) -> None:
     q_net = make_q_net(encoder=encoder, head=head, observation_shape=shape, shared_encoder=shared)
     assert q_net.predict(make_bytes(shape)).shape == (2, B, 3, 5)
     assert len(q_net.encoder.parts) == (1 if shared else 2)
+
+
+@KINDS
+@pytest.mark.parametrize("shared", [False, True])
+def test_in_bfloat16_values_are_close_and_weights_and_gradients_stay_float32(
+    kind: type, shared: bool
+) -> None:
+    nets = []
+    for precision in ("fp32", "bf16"):
+        torch.manual_seed(0)
+        encoder = partial(kind, hidden=[32], **({"width": 1} if kind is ImpalaCNN else {}))
+        sizes = {"observation_shape": (4, 36, 36), "n_actions": 3, "members": 2, "shared_encoder": shared}
+        nets.append(QNet(encoder=encoder, head=LinearHead, layer=Dense, precision=precision, **sizes))
+    image = make_bytes((4, 36, 36))
+    exact, rounded = (net.values(image) for net in nets)
+    assert rounded.dtype == torch.float32
+    assert not torch.equal(exact, rounded)
+    torch.testing.assert_close(rounded, exact, rtol=0, atol=2**-6 * exact.abs().max().item())
+    rounded.square().sum().backward()
+    assert all(each.grad.dtype == each.dtype == torch.float32 for each in nets[1].parameters())
