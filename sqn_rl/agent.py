@@ -1,19 +1,25 @@
 """The agent: the built parts, wired, and one update of them."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from sqn_rl.contracts import Actor, Loss, Replay, TargetUpdate
 from sqn_rl.data import Batch, Terms
-from sqn_rl.errors import NumericsError
+from sqn_rl.errors import CheckpointError, NumericsError
 from sqn_rl.gradients import Gradients
+from sqn_rl.hidden import hidden_state, load_hidden_state
 
 AGENT_PARTS = ("actor", "loss", "target_update", "optimizer", "replay")
 """The slots whose parts it takes; the others are inside these."""
+
+
+WITH_HIDDEN_STATE = ("loss", "actor")
+"""Those that draw random numbers besides the replay, which saves its own generator."""
 
 
 class Agent:
@@ -88,3 +94,69 @@ class Agent:
         """What its parts say of themselves, by name."""
         told = (part.metrics() for part in self._parts if hasattr(part, "metrics"))
         return {name: value for metrics in told for name, value in metrics.items()}
+
+    # --- all that changes -----------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next update depends on; tensors as they are, and a ring's rows not read yet."""
+        moments = self.optimizer.state_dict()["state"]
+        return {
+            "weights": self.loss.state_dict(),
+            "optimizer": {str(index): state for index, state in moments.items()},
+            "replay": getattr(self.replay, "state_unread", getattr(self.replay, "state_dict", dict))(),
+            "actor": self._besides_weights(self.actor),
+            "target_update": self._besides_weights(self.target_update),
+            "hidden": {name: hidden_state(getattr(self, name)) for name in WITH_HIDDEN_STATE},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from there.
+
+        Raises:
+            CheckpointError: it is that of another agent.
+        """
+        load_weights(self.loss, state["weights"])
+        groups = self.optimizer.state_dict()["param_groups"]
+        moments = {int(index): each for index, each in state["optimizer"].items()}
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        for name in ("replay", "actor", "target_update"):
+            part: Any = getattr(self, name)
+            if own := state[name]:
+                part.load_state_dict(own if name == "replay" else part.state_dict() | own)
+        for name in WITH_HIDDEN_STATE:
+            load_hidden_state(getattr(self, name), state["hidden"][name])
+
+    def _besides_weights(self, part: Any) -> dict[str, Any]:
+        """The part's ``state_dict``, if it has one, without what is the loss's too."""
+        weights = {tensor.data_ptr() for tensor in self.loss.state_dict().values()}
+        state = part.state_dict() if hasattr(part, "state_dict") else {}
+        return {
+            name: value
+            for name, value in state.items()
+            if not (isinstance(value, Tensor) and value.data_ptr() in weights)
+        }
+
+
+def load_weights(loss: Loss, weights: Mapping[str, Tensor]) -> None:
+    """Load weights into ``loss``'s modules, in place.
+
+    Raises:
+        CheckpointError: their names or shapes are not those of this agent. Nothing is changed.
+    """
+    own = loss.state_dict()
+    differ = sorted(
+        name for name in own.keys() | weights.keys() if _shape(own, name) != _shape(weights, name)
+    )
+    if differ:
+        name = differ[0]
+        raise CheckpointError(
+            f"made by another agent: {len(differ)} tensors differ, such as {name}: "
+            f"{_shape(weights, name)} in the file, {_shape(own, name)} in the recipe"
+        )
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(weights[name])
+
+
+def _shape(tensors: Mapping[str, Tensor], name: str) -> tuple[int, ...] | None:
+    return tuple(tensors[name].shape) if name in tensors else None

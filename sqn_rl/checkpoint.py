@@ -1,76 +1,287 @@
-"""Weights on disk: safetensors files, written whole or not at all."""
+"""Checkpoints: all that a run has become, on disk, there whole or not at all, and read without trust.
 
+``checkpoints/<env_steps>/`` holds ``weights.safetensors``, ``state.safetensors`` and ``manifest.json``; the
+rows of a replay lie beside, in ``checkpoints/replay/<first>-<end>.safetensors``, each written once, for all
+checkpoints that need them. The manifest has the size and SHA-256 of every file and of itself, and all values
+that are no tensors. No name in it is ever made a path.
+"""
+
+import json
 import os
 import re
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from torch import Tensor
 
-from sqn_rl.contracts import Loss
-from sqn_rl.errors import SqnError
+from sqn_rl import disk
+from sqn_rl.data import Piece, Rows
+from sqn_rl.disk import Mark
+from sqn_rl.errors import CheckpointError
+from sqn_rl.tensors import pack, read_tensors, tensors_file, unpack
 
-_NAME = re.compile(r"(\d+)\.safetensors")
+FORMAT = 1
+"""Of what this reads and writes."""
+
+WEIGHTS, STATE, MANIFEST, REPLAY = "weights.safetensors", "state.safetensors", "manifest.json", "replay"
+
+_NAME = re.compile(r"\d{10,}")
+_CHUNK = re.compile(r"\d{12,}-\d{12,}\.safetensors")
 
 
-class CheckpointError(SqnError):
-    """A checkpoint is missing, damaged, or of another agent."""
+@dataclass(frozen=True)
+class Chunk:
+    """A file of a replay's rows."""
+
+    begin: int
+    end: int
+    mark: Mark
 
 
-def save_weights(folder: Path, loss: Loss, env_steps: int) -> Path:
-    """Write ``loss``'s networks, target networks and temperature to ``folder/<env_steps>.safetensors``.
+@dataclass(frozen=True)
+class Checkpoint:
+    """What was saved, verified."""
 
-    The file appears under its name only when it is complete.
+    path: Path
+    env_steps: int
+    weights: dict[str, Tensor]
+    state: Any
+    """As it was given to :meth:`Checkpoints.save`."""
+    run: dict[str, Mark]
+    chunks: list[Chunk]
+    passed_over: list[str]
+    """What is wrong with newer ones."""
+
+
+class Checkpoints:
+    """The checkpoints of one run, of which the newest are kept.
+
+    Args:
+        folder: ``<run>/checkpoints``.
+        keep: how many, at least 1.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{env_steps:010d}.safetensors"
-    beside = path.with_suffix(".partial")
-    tensors = {name: tensor.detach().contiguous().clone() for name, tensor in loss.state_dict().items()}
-    save_file(tensors, beside, metadata={"env_steps": str(env_steps)})
-    with open(beside, "rb+") as file:
-        os.fsync(file.fileno())
-    beside.replace(path)
-    return path
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self.folder, self.keep = folder, keep
+        self._chunks: list[Chunk] = []
+        self._saved: int | None = None
+
+    def save(
+        self, env_steps: int, weights: Mapping[str, Tensor], state: Any, run: Mapping[str, Mark]
+    ) -> None:
+        """Write a checkpoint, then remove those that are too many; what was just saved is not saved again.
+
+        Args:
+            env_steps: its name.
+            weights: what there is to learn.
+            state: everything else: dicts and lists of tensors, of what JSON has, and one :class:`Rows`.
+            run: what the run's own files are now.
+
+        Raises:
+            OSError: the disk is full, or worse. The checkpoints there were are as before.
+        """
+        if env_steps == self._saved:
+            return
+        try:
+            chunks = self._write(env_steps, weights, state, run)
+        except OSError:
+            with suppress(OSError):
+                disk.sweep(self.folder)  # which may make room
+            raise
+        self._chunks, self._saved = chunks, env_steps
+        self._prune(env_steps)
+
+    def load(self) -> Checkpoint | None:
+        """The newest that is whole; None where there never was one.
+
+        Raises:
+            CheckpointError: there are some, but none is whole.
+        """
+        wrong: list[str] = []
+        for path in reversed(_saved_in(self.folder)):
+            try:
+                found = _load(path, wrong)
+            except CheckpointError as error:
+                wrong.append(str(error))
+            else:
+                self._chunks, self._saved = found.chunks, found.env_steps
+                return found
+        if wrong:
+            raise CheckpointError("\n".join([f"{self.folder}: no checkpoint is whole:", *wrong]))
+        return None
+
+    def _write(
+        self, env_steps: int, weights: Mapping[str, Tensor], state: Any, run: Mapping[str, Mark]
+    ) -> list[Chunk]:
+        for folder in (self.folder, self.folder / REPLAY):
+            folder.mkdir(exist_ok=True)
+            disk.require_folder(folder)
+            disk.sweep(folder)
+        rows: list[Rows] = []
+        tensors: dict[str, Tensor] = {}
+        tree = pack(state, "", tensors, rows)
+        chunks = [*self._write_rows(rows[0])] if rows else []
+        path = self.folder / f"{env_steps:010d}"
+        beside = disk.beside(path)
+        os.mkdir(beside)
+        contents = {WEIGHTS: weights, STATE: tensors}
+        files = {name: disk.write(beside / name, tensors_file(each)) for name, each in contents.items()}
+        content = {
+            "format": FORMAT,
+            "env_steps": env_steps,
+            "files": {name: vars(mark) for name, mark in files.items()},
+            "replay": [{"begin": each.begin, "end": each.end, **vars(each.mark)} for each in chunks],
+            "run": {name: vars(mark) for name, mark in run.items()},
+            "state": tree,
+        }
+        disk.write(beside / MANIFEST, [_render(content)])
+        disk.sync(beside)
+        disk.publish(path)
+        return chunks
+
+    def _write_rows(self, rows: Rows) -> Iterator[Chunk]:
+        """The chunks that have these rows; what no chunk has yet is written."""
+        written = [chunk for chunk in self._chunks if chunk.end > rows.begin]
+        yield from written
+        for begin, end, columns in rows.since(written[-1].end if written else rows.begin):
+            path = self.folder / REPLAY / _chunk_name(begin, end)
+            yield Chunk(begin, end, disk.write_whole(path, tensors_file(columns)))
+
+    def _prune(self, env_steps: int) -> None:
+        """Remove what is older than the newest few, or newer than the run is now, and chunks without need."""
+        saved = _saved_in(self.folder)
+        kept = [path for path in saved if int(path.name) <= env_steps][-self.keep :]
+        for path in saved:
+            if path not in kept:
+                disk.discard(path)
+        needed: set[str] = set()
+        for path in kept:
+            with suppress(CheckpointError):  # what is damaged needs nothing
+                needed |= {_chunk_name(chunk.begin, chunk.end) for chunk in _chunks(_manifest(path), path)}
+        for path in (self.folder / REPLAY).iterdir():
+            if _CHUNK.fullmatch(path.name) and path.name not in needed:
+                os.unlink(path)
 
 
-def last_weights(folder: Path) -> Path:
-    """The newest weights in ``folder``.
+def newest_weights(folder: Path) -> tuple[Path, int, dict[str, Tensor]]:
+    """The newest weights in ``folder``: their file, the environment steps they had seen, and they.
 
     Raises:
-        CheckpointError: there are none.
+        CheckpointError: there are none, or they are damaged.
     """
-    found = sorted(path for path in folder.glob("*.safetensors") if _NAME.fullmatch(path.name))
+    found = _saved_in(folder)
     if not found:
-        raise CheckpointError(f"{folder}: no weights here; expected files like 0000050000.safetensors")
-    return found[-1]
+        raise CheckpointError(f"{folder}: no weights here; expected 0000050000/ or the like")
+    content = _manifest(found[-1])
+    return found[-1] / WEIGHTS, content["env_steps"], _tensors(found[-1], WEIGHTS, content)
 
 
-def load_weights(path: Path, loss: Loss) -> int:
-    """Load weights into ``loss``'s modules, in place, and return the environment steps they had seen.
+def _saved_in(folder: Path) -> list[Path]:
+    """The checkpoints there, oldest first."""
+    if not os.path.lexists(folder):
+        return []
+    disk.require_folder(folder)
+    found = [path for path in folder.iterdir() if _NAME.fullmatch(path.name)]
+    return sorted(found, key=lambda path: int(path.name))
 
-    Raises:
-        CheckpointError: the file is damaged, or its names or shapes are not those of this agent.
-    """
+
+def _chunk_name(begin: int, end: int) -> str:
+    return f"{begin:012d}-{end:012d}.safetensors"
+
+
+def _render(content: Mapping[str, Any]) -> bytes:
+    """A manifest's bytes: the only ones that say this."""
+    text = json.dumps(content, indent=1)
+    return json.dumps({**content, "sha256": sha256(text.encode()).hexdigest()}, indent=1).encode()
+
+
+def _load(path: Path, passed_over: list[str]) -> Checkpoint:
+    content = _manifest(path)
+    run = {name: _mark(mark, path) for name, mark in content["run"].items()}
+    for name, mark in run.items():
+        if not re.fullmatch(r"\w+\.(yaml|jsonl)", name):
+            raise CheckpointError(f"{path / MANIFEST}: {name!r} is no file of a run")
+        disk.verify(path.parents[1] / name, mark, grows=name.endswith(".jsonl"))
+    chunks, folder = _chunks(content, path), path.parent / REPLAY
+    if chunks:
+        disk.require_folder(folder)
+    for chunk in chunks:
+        disk.verify(folder / _chunk_name(chunk.begin, chunk.end), chunk.mark)
+    weights, tensors = (_tensors(path, name, content) for name in (WEIGHTS, STATE))
     try:
-        with safe_open(path, framework="pt") as file:
-            saved = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a mapping
-            env_steps = int((file.metadata() or {})["env_steps"])
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise CheckpointError(f"{path}: not readable as weights of sqn_rl ({error})") from error
-    own = loss.state_dict()
-    differ = sorted(name for name in own.keys() | saved.keys() if _shape(own, name) != _shape(saved, name))
-    if differ:
-        name = differ[0]
-        raise CheckpointError(
-            f"{path}: made by another agent: {len(differ)} tensors differ, such as {name}: "
-            f"{_shape(saved, name)} in the file, {_shape(own, name)} in the recipe"
-        )
-    with torch.no_grad():
-        for name, tensor in own.items():
-            tensor.copy_(saved[name])
-    return env_steps
+        state = unpack(content["state"], tensors, _Pieces(folder, chunks))
+    except (LookupError, TypeError) as error:
+        raise CheckpointError(f"{path / MANIFEST}: names a tensor that is not there: {error}") from error
+    return Checkpoint(path, content["env_steps"], weights, state, run, chunks, passed_over)
 
 
-def _shape(tensors: dict[str, torch.Tensor], name: str) -> tuple[int, ...] | None:
-    return tuple(tensors[name].shape) if name in tensors else None
+def _manifest(path: Path) -> dict[str, Any]:
+    """A checkpoint's manifest, whole and of our format."""
+    disk.require_folder(path)
+    path = path / MANIFEST
+    disk.require_file(path)
+    try:
+        text = path.read_bytes()
+        content = json.loads(text)
+        del content["sha256"]
+        whole, written = text == _render(content), content["format"]
+    except (OSError, ValueError, RecursionError, LookupError, TypeError) as error:
+        raise CheckpointError(f"{path}: damaged: {type(error).__name__}: {error}") from error
+    if written != FORMAT:
+        raise CheckpointError(f"{path}: format {written}; this version of sqn_rl reads {FORMAT}")
+    if not whole:
+        raise CheckpointError(f"{path}: damaged: its contents have changed (SHA-256)")
+    kinds = {"env_steps": int, "files": dict, "replay": list, "run": dict, "state": object}
+    for name, kind in kinds.items():
+        if not isinstance(content.get(name), kind):
+            raise CheckpointError(f"{path}: no {name} in it")
+    if content["env_steps"] != int(path.parent.name):
+        raise CheckpointError(f"{path}: is that of {content['env_steps']} steps")
+    return content
+
+
+def _mark(value: Any, path: Path) -> Mark:
+    try:
+        size, digest = value["bytes"], value["sha256"]
+    except (TypeError, LookupError):
+        size = digest = None
+    if type(size) is not int or not isinstance(digest, str):
+        raise CheckpointError(f"{path / MANIFEST}: {value!r} where a size and a SHA-256 should be")
+    return Mark(size, digest)
+
+
+def _chunks(content: Mapping[str, Any], path: Path) -> list[Chunk]:
+    chunks = []
+    for value in content["replay"]:
+        mark = _mark(value, path)
+        begin, end = value.get("begin"), value.get("end")
+        if type(begin) is not int or type(end) is not int or not 0 <= begin < end:
+            raise CheckpointError(f"{path / MANIFEST}: {value!r} where rows of a replay should be")
+        chunks.append(Chunk(begin, end, mark))
+    return chunks
+
+
+def _tensors(path: Path, name: str, content: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors in one of a checkpoint's files, verified."""
+    disk.verify(path / name, _mark(content["files"].get(name), path))
+    return dict(read_tensors(path / name))
+
+
+@dataclass(frozen=True)
+class _Pieces:
+    """Saved rows, read when they are asked for."""
+
+    folder: Path
+    chunks: list[Chunk]
+
+    def __iter__(self) -> Iterator[Piece]:
+        for chunk in self.chunks:
+            yield (
+                chunk.begin,
+                chunk.end,
+                dict(read_tensors(self.folder / _chunk_name(chunk.begin, chunk.end))),
+            )

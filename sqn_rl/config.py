@@ -90,8 +90,12 @@ class Run:
     """Evaluate at each multiple; 0: only at the end."""
     eval_episodes: int = _whole(1, "games", 20)
     """Games per evaluation."""
-    checkpoint_every: int = _whole(0, "environment steps", 0)
-    """Write the weights at each multiple; 0: only at the end."""
+    checkpoint_every: int = _whole(0, "environment steps", 10_000)
+    """Write a checkpoint at each multiple; 0: only at the end."""
+    checkpoint_keep: int = _whole(1, "checkpoints", 2)
+    """The newest so many are kept."""
+    resume: str = _setting(("never", "auto").__contains__, "never or auto", "never")
+    """Of a run in ``out`` that has not ended: refuse, or go on with it; of one that has, do nothing."""
     log_every: int = _whole(1, "environment steps", 1000)
     """Write metrics at each multiple."""
 
@@ -101,6 +105,8 @@ class Run:
             if value is _WRONG or not setting.metadata["check"](value):
                 raise SettingError(setting.name, getattr(self, setting.name), setting.metadata["expected"])
             object.__setattr__(self, setting.name, value)
+        if self.resume == "auto" and self.out is None:
+            raise SettingError("resume", "auto", "`never`, as no out=DIR says which run to go on with")
 
 
 DEFAULTS: Mapping[str, Any] = {each.name: each.default for each in fields(Run) if each.default is not MISSING}

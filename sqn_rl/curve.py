@@ -86,7 +86,7 @@ def draw_curve(path: Path, title: str, metrics: Rows, episodes: Rows, evaluation
     _draw_returns(_axes(figure, grid[0, :], last, 10), columns, episodes, evaluations)
     for number, panel in enumerate(panels):
         _draw_panel(_axes(figure, grid[1 + number // wide, number % wide], last, 4), panel, columns)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=110, format="png")
 
 
 def _axes(figure: Any, place: Any, last: int, ticks: int) -> Any:

@@ -1,10 +1,11 @@
-"""What passes between the rooms: an environment step, a batch from the replay, what a loss makes of it.
+"""What passes between the rooms: an environment step, a batch, what a loss makes of it, a state's rows.
 
 Legend: N environments, in :class:`Terms` networks; B sampled transitions, A actions; ``*S`` is the shape of
 one observation.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from torch import Tensor
@@ -62,3 +63,33 @@ class Terms(NamedTuple):
     """``Q_i(s, ·)``, ``[N, B, A]``, reward units."""
     log_pi: Tensor | None
     """log π(·|s) of the policy, ``[B, A]``; None where there is no temperature, and so no such policy."""
+
+
+Piece = tuple[int, int, Mapping[str, Tensor]]
+"""Consecutive rows: the number of the first, one past that of the last, and what they hold."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """In a state a long table that grows at its end: who writes it down need not repeat what was there.
+
+    Iterated over, it gives all its pieces, oldest first.
+    """
+
+    begin: int
+    """The number of the first row that still counts; they are counted from the first ever."""
+    end: int
+    """One past that of the newest."""
+    step: int
+    """How many are read at once."""
+    read: Callable[[int, int], Mapping[str, Tensor]]
+    """What the rows from one number to another hold."""
+
+    def since(self, row: int) -> Iterator[Piece]:
+        """The pieces from this row on."""
+        for begin in range(max(self.begin, row), self.end, self.step):
+            end = min(begin + self.step, self.end)
+            yield begin, end, self.read(begin, end)
+
+    def __iter__(self) -> Iterator[Piece]:
+        return self.since(self.begin)

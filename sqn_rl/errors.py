@@ -45,6 +45,14 @@ class NumericsError(SqnError, ArithmeticError):
     """A number that must be finite is NaN or infinite."""
 
 
+class CheckpointError(SqnError):
+    """A checkpoint, or what it needs of its run, is missing, damaged, or of another agent."""
+
+
+class StorageError(SqnError):
+    """A run cannot be written down: the disk is full, or does not answer."""
+
+
 def blame(error: Exception) -> str:
     """What was raised, and the line of the user's own code that raised it, if any did."""
     frames = traceback.extract_tb(error.__traceback__)

@@ -1,5 +1,6 @@
 """Evaluation: full games, true rewards, no learning."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -44,7 +45,19 @@ class Evaluation:
         return summary | asdict(self)
 
 
-def evaluate(actor: Actor, env: BatchedEnv, *, episodes: int, greedy: bool, seed: int) -> Evaluation:
+class Stopped(Exception):  # noqa: N818  nothing is wrong
+    """An evaluation was asked to stop."""
+
+
+def evaluate(
+    actor: Actor,
+    env: BatchedEnv,
+    *,
+    episodes: int,
+    greedy: bool,
+    seed: int,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Evaluation:
     """Play ``episodes`` full games and report their returns.
 
     Each of the N environments plays its share from start to end, so that short games are not favoured.
@@ -56,6 +69,10 @@ def evaluate(actor: Actor, env: BatchedEnv, *, episodes: int, greedy: bool, seed
         episodes: the number of games.
         greedy: take the best action instead of sampling.
         seed: of the sampling generator.
+        should_stop: asked at every step.
+
+    Raises:
+        Stopped: ``should_stop`` said so.
     """
     generator = torch.Generator(device=actor.device).manual_seed(seed)
     left = [episodes // env.num_envs + (i < episodes % env.num_envs) for i in range(env.num_envs)]
@@ -64,6 +81,8 @@ def evaluate(actor: Actor, env: BatchedEnv, *, episodes: int, greedy: bool, seed
     lengths: list[int] = []
     observation = env.begin()
     while any(left):
+        if should_stop():
+            raise Stopped
         step = env.advance(actor.act(observation, greedy=greedy, generator=generator))
         observation = step.observation
         score += step.score

@@ -1,7 +1,10 @@
 """An experiment: a composed recipe that can be checked, trained and evaluated."""
 
+import errno
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
+from functools import partial
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
@@ -9,19 +12,23 @@ from typing import Any
 import torch
 
 from sqn_rl import speed
-from sqn_rl.agent import AGENT_PARTS, Agent
+from sqn_rl.agent import AGENT_PARTS, Agent, load_weights
 from sqn_rl.catalogue import Catalogue
-from sqn_rl.checkpoint import last_weights, load_weights
-from sqn_rl.errors import NumericsError, RecipeError, SettingError
+from sqn_rl.checkpoint import Checkpoint, newest_weights
+from sqn_rl.envs.base import BatchedEnv
+from sqn_rl.errors import CheckpointError, NumericsError, RecipeError, SettingError, StorageError
 from sqn_rl.evaluation import Evaluation, evaluate
 from sqn_rl.graph import Graph
 from sqn_rl.preflight import preflight
-from sqn_rl.recipe import Recipe, compose_recipe
-from sqn_rl.run_directory import RunDirectory
+from sqn_rl.recipe import Recipe, compose_recipe, load_recipe
+from sqn_rl.run_directory import RECIPE, RunDirectory, summary_of
 from sqn_rl.training import Counters, Plan, Reporter, flushed_denormals, train
 
 EVALUATION_SEED = 1_000_000
 """Added to a run's seed for the games of its evaluations, which are none of its training games."""
+
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG)
+"""What a disk says that can take no more."""
 
 
 class Experiment:
@@ -44,30 +51,57 @@ class Experiment:
 
     @flushed_denormals()  # before preflight starts torch's threads, which inherit it
     def train(
-        self, *, reporters: Sequence[Reporter] = (), should_stop: Callable[[], bool] = lambda: False
+        self,
+        *,
+        reporters: Sequence[Reporter] = (),
+        should_stop: Callable[[], bool] = lambda: False,
+        resume: Path | None = None,
     ) -> dict[str, Any]:
         """Preflight, train, evaluate, and write the run directory.
 
         Args:
             reporters: are told what happens, besides the run directory and the recipe's logger.
             should_stop: asked once a loop; a stop writes a checkpoint.
+            resume: a run directory in which to go on, or begin if nothing is there; also where the recipe
+                says ``resume=auto`` and ``out``.
 
         Returns:
-            The summary, as in ``summary.json``, and ``out``, the run directory.
+            The summary, as in ``summary.json``, and ``out``, the run directory. Of a run that is done already
+            nothing but that.
 
         Raises:
             RecipeError: something in the recipe does not fit; nothing was written.
+            CheckpointError: no checkpoint of the run is whole.
+            StorageError: the run could not be written down.
             NumericsError: a loss became NaN or infinite; the summary says so too.
         """
+        if resume is None and self.run.resume == "auto":
+            resume = Path(str(self.run.out))
+            self._require_same_recipe(resume)
+        if resume and (summary := summary_of(resume)).get("status") == "done":
+            _tell(reporters, [f"{resume} is done already"])
+            return summary | {"out": str(resume)}
         self.preflight()
         torch.set_num_threads(self.run.threads)
         parts = self.recipe.build()
-        env, compiled = parts["env"], speed.compiling(self.run)
-        agent = Agent(**{name: parts[name] for name in AGENT_PARTS}, compiled=compiled.chosen)
+        path = resume or self._directory(parts["env"].name)
+        keep, recipe = self.run.checkpoint_keep, self.recipe.to_yaml()
         try:
-            directory = RunDirectory(self._directory(env.name), self.recipe.to_yaml())
+            directory = RunDirectory(path, recipe, keep=keep, goes_on=resume is not None)
         except SettingError as error:
             raise RecipeError(str(error), self.recipe.origin("out")) from error
+        with closing(directory), _written(directory):
+            return self._train(parts, directory, reporters, should_stop)
+
+    def _train(
+        self,
+        parts: dict[str, Any],
+        directory: RunDirectory,
+        reporters: Sequence[Reporter],
+        should_stop: Callable[[], bool],
+    ) -> dict[str, Any]:
+        env, compiled, q_net = parts["env"], speed.compiling(self.run), parts["q_net"]
+        agent = Agent(**{name: parts[name] for name in AGENT_PARTS}, compiled=compiled.chosen)
         everybody = [directory, parts["logger"](directory=directory.path), *reporters]
         facts = {
             "recipe": self.run.recipe,
@@ -75,33 +109,48 @@ class Experiment:
             "seed": self.run.seed,
             "out": str(directory.path),
             "compiled": compiled.chosen,
-            "precision": parts["q_net"].precision,
+            "precision": q_net.precision,
         }
         halves = speed.brain_floats(self.run, env.observation_shape)
-        for reporter in everybody:
-            reporter.note(f"compile       {'yes' if compiled.chosen else 'no'}, {compiled.why}")
-            reporter.note(f"precision     {parts['q_net'].precision}, {halves.why}")
-        counters, status = Counters(), "error"
-        try:
-            train(
-                agent,
-                env,
-                Plan(**{name: getattr(self.run, name) for name in Plan.__dataclass_fields__}),
-                evaluate=lambda: self._play(parts, self.run.eval_episodes, greedy=True, seed=self.run.seed),
-                reporters=everybody,
-                should_stop=should_stop,
-                counters=counters,
-            )
-            status = "done" if counters.env_steps >= self.run.steps else "stopped"
-        except NumericsError:
-            status = "numerics"
-            raise
-        finally:
-            for reporter in everybody:
-                reporter.close()
-            env.close()
-            summary = directory.finish(status, counters, facts)
-        return summary
+        chosen = [f"compile       {'yes' if compiled.chosen else 'no'}, {compiled.why}"]
+        _tell(everybody, [*chosen, f"precision     {q_net.precision}, {halves.why}"])
+        counters, run = Counters(), self.run
+        with ExitStack() as opened:
+            for each in (env, *everybody[1:]):
+                opened.callback(each.close)
+            try:
+                found = self._restored(directory, env, everybody)
+                with _of(found.path if found else directory.path):
+                    train(
+                        agent,
+                        env,
+                        Plan(**{name: getattr(run, name) for name in Plan.__dataclass_fields__}),
+                        evaluate=lambda: self._play(parts, run.eval_episodes, True, run.seed, should_stop),
+                        reporters=everybody,
+                        should_stop=should_stop,
+                        counters=counters,
+                        state=found.state if found else None,
+                    )
+            except Exception as error:
+                with suppress(OSError):  # as the disk may be full
+                    directory.finish(
+                        "numerics" if isinstance(error, NumericsError) else "error", counters, facts
+                    )
+                raise
+        done = directory.evaluated_at == counters.env_steps >= run.steps
+        return directory.finish("done" if done else "stopped", counters, facts)
+
+    def _restored(
+        self, directory: RunDirectory, env: BatchedEnv, reporters: Sequence[Reporter]
+    ) -> Checkpoint | None:
+        """The checkpoint to go on from, if there is one; and what there is to know about that is said."""
+        found = directory.restore()
+        notes = [f"{why}; passed over" for why in found.passed_over] if found else []
+        notes += [f"going on from {found.path}"] if found else []
+        if not env.restorable:
+            notes.append(f"{env.name} cannot save its games: a run that is resumed begins new ones")
+        _tell(reporters, notes)
+        return found
 
     def evaluate(
         self, checkpoints: Path, *, episodes: int, greedy: bool, seed: int
@@ -114,19 +163,50 @@ class Experiment:
         Raises:
             CheckpointError: there are no weights, or they are of another agent.
         """
+        parts, env_steps = self.trained(checkpoints)
+        return self._play(parts, episodes, greedy, seed), env_steps
+
+    def trained(self, checkpoints: Path) -> tuple[dict[str, Any], int]:
+        """The parts, built, with the newest weights in ``checkpoints``.
+
+        Returns:
+            By slot, the parts; and the environment steps that the weights had seen.
+
+        Raises:
+            CheckpointError: there are no weights, or they are of another agent.
+        """
         torch.set_num_threads(self.run.threads)
         parts = self.recipe.build()
-        env_steps = load_weights(last_weights(checkpoints), parts["loss"])
+        path, env_steps, weights = newest_weights(checkpoints)
+        with _of(path):
+            load_weights(parts["loss"], weights)
         if hasattr(parts["actor"], "anneal"):
             parts["actor"].anneal(env_steps)
-        return self._play(parts, episodes, greedy=greedy, seed=seed), env_steps
+        return parts, env_steps
 
-    def _play(self, parts: dict[str, Any], episodes: int, *, greedy: bool, seed: int) -> Evaluation:
-        env = parts["make_env"](num_envs=min(episodes, 10), seed=EVALUATION_SEED + seed, training=False)
-        try:
-            return evaluate(parts["actor"], env, episodes=episodes, greedy=greedy, seed=seed)
-        finally:
-            env.close()
+    def _play(
+        self,
+        parts: dict[str, Any],
+        episodes: int,
+        greedy: bool,
+        seed: int,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> Evaluation:
+        games = {"num_envs": min(episodes, 10), "seed": EVALUATION_SEED + seed, "training": False}
+        evaluation = partial(evaluate, episodes=episodes, greedy=greedy, seed=seed, should_stop=should_stop)
+        with closing(parts["make_env"](**games)) as env:
+            return evaluation(parts["actor"], env)
+
+    def _require_same_recipe(self, path: Path) -> None:
+        """Raise :class:`RecipeError` if the run in ``path`` is one of another recipe."""
+        if not (path / RECIPE).exists():
+            return
+        there = load_recipe(path / RECIPE, catalogue=self.recipe.catalogue)
+        for key, value in _flat(self.recipe.config | {"out": None, "resume": None}).items():
+            if (other := _flat(there.config | {"out": None, "resume": None}).get(key)) != value:
+                message = f"{key} = {value!r}: the run in {path} has {other!r} ({there.origin(key)})"
+                mend = f"go on with that by `sqn-resume {path}`, or write to another directory: out=…"
+                raise RecipeError(message, self.recipe.origin(key), mend)
 
     def _directory(self, env_name: str) -> Path:
         if self.run.out:
@@ -135,6 +215,41 @@ class Experiment:
         run = Path("runs", self.run.recipe, name, f"{time.strftime('%Y%m%d-%H%M%S')}-s{self.run.seed}")
         others = (run.with_name(f"{run.name}-{number}") for number in count(2))
         return next(path for path in chain([run], others) if not path.exists())
+
+
+def _tell(reporters: Sequence[Reporter], notes: Sequence[str]) -> None:
+    for reporter in reporters:
+        for note in notes:
+            reporter.note(note)
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values by their dotted keys."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
+
+
+@contextmanager
+def _of(path: Path) -> Iterator[None]:
+    """Say of which checkpoint or file an error speaks."""
+    try:
+        yield
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+@contextmanager
+def _written(directory: RunDirectory) -> Iterator[None]:
+    """Say what to do when the disk is full."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        mend = f"the checkpoints there are whole; go on with `sqn-resume {directory.path}`"
+        raise StorageError(f"{directory.path}: cannot be written: {error.strerror}; {mend}") from error
 
 
 def compose(recipe: str = "sqn", *overrides: str, catalogue: Catalogue | None = None) -> Experiment:

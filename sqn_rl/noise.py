@@ -43,6 +43,8 @@ class Noise:
         self._sizes = [layer.noise_size for layer in self.layers]
         self._total = sum(self._sizes)
         self._like = next(module.parameters(), torch.empty(0))
+        self.drawn: Tensor | None = None
+        """The last noise of all of them, ``[Σ noise_size]``; None before the first."""
 
     def redraw(self, generator: torch.Generator | None = None) -> None:
         """Give every noisy layer a new noise: f(ε) with ε standard normal. Without one, nothing is drawn.
@@ -54,8 +56,12 @@ class Noise:
             return
         like = self._like
         epsilon = torch.randn(self._total, generator=generator, dtype=like.dtype, device=like.device)
-        parts = torch.split_with_sizes(signed_root(epsilon), self._sizes)
-        for layer, part in zip(self.layers, parts, strict=True):
+        self.set(signed_root(epsilon))
+
+    def set(self, drawn: Tensor) -> None:
+        """Give the layers this noise, ``[Σ noise_size]``."""
+        self.drawn = drawn
+        for layer, part in zip(self.layers, torch.split_with_sizes(drawn, self._sizes), strict=True):
             layer.set_noise(part)
 
 

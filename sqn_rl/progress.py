@@ -66,4 +66,4 @@ class ProgressReporter(Reporter):
         )
 
     def _say(self, line: str) -> None:
-        self._console.print(line, highlight=False, soft_wrap=True)
+        self._console.print(line, highlight=False, soft_wrap=True, markup=False)

@@ -1,72 +1,116 @@
 """The run directory: everything that a run leaves behind."""
 
+import errno
+import fcntl
 import json
+import os
 import platform
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from sqn_rl.agent import Agent
-from sqn_rl.checkpoint import save_weights
+from sqn_rl import disk
+from sqn_rl.checkpoint import Checkpoint, Checkpoints
 from sqn_rl.curve import draw_curve
+from sqn_rl.disk import Mark
 from sqn_rl.errors import SettingError
 from sqn_rl.training import Counters, Reporter
 
 PACKAGES = ("sqn_rl", "torch", "torchrl", "tensordict", "gymnasium", "ale-py", "numpy")
 
+LOGS = ("metrics", "episodes", "evaluations")
+
+RECIPE, SUMMARY, LOCK = "recipe.yaml", "summary.json", ".lock"
+
 
 class RunDirectory(Reporter):
-    """Writes ``recipe.yaml``, the logs, the weights, the curve and the summary of one run.
+    """Writes ``recipe.yaml``, the logs, the checkpoints, the curve and the summary of one run.
 
     Args:
-        path: the directory; made, with its parents.
+        path: the directory; made, with its parents. Until :meth:`close` it is nobody else's.
         recipe: the resolved recipe, as YAML text; enough to run again.
+        keep: how many checkpoints to keep.
+        goes_on: whether it is the run's that is in ``path`` already, if there is one.
 
     Raises:
-        SettingError: there is a run in ``path`` already.
+        SettingError: there is a run in ``path`` already, or another process is at it.
     """
 
-    def __init__(self, path: Path, recipe: str) -> None:
-        self.path = path
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            with (path / "recipe.yaml").open("x", encoding="utf-8") as file:
-                file.write(recipe)
-        except FileExistsError as error:
-            raise SettingError("out", str(path), "a directory without a run in it") from error
-        except OSError as error:
-            raise SettingError(
-                "out", str(path), f"a directory that can be written to ({error.strerror})"
-            ) from error
+    def __init__(self, path: Path, recipe: str, *, keep: int = 1, goes_on: bool = False) -> None:
+        self.path, self.checkpoints = path, Checkpoints(path / "checkpoints", keep)
+        self._logs = {name: _Log(path / f"{name}.jsonl") for name in LOGS}
         self._evaluation: dict[str, Any] | None = None
+        with ExitStack() as opened:
+            try:
+                path.mkdir(parents=True, exist_ok=True)
+                opened.callback(os.close, _lock(path))
+                self._begun = (path / RECIPE).exists()
+                there = self._begun or any(log.path.exists() for log in self._logs.values())
+                if there and not (goes_on and self._begun):
+                    raise SettingError("out", str(path), "a directory without a run in it")
+                if not there:
+                    disk.write_whole(path / RECIPE, [recipe.encode()])
+                self._recipe = disk.mark_of(path / RECIPE)
+            except OSError as error:
+                expected = f"a directory that can be written to ({error.strerror})"
+                raise SettingError("out", str(path), expected) from error
+            self._opened = opened.pop_all()
+
+    def restore(self) -> Checkpoint | None:
+        """Be where the newest whole checkpoint was taken: rows of logs that are from later are cut off.
+
+        Returns:
+            The checkpoint; None where there is none, and the run begins anew.
+
+        Raises:
+            CheckpointError: there are some, but none is whole.
+        """
+        found = self.checkpoints.load() if self._begun else None
+        for name, log in self._logs.items():
+            mark = found.run.get(f"{name}.jsonl") if found else None
+            log.cut(mark.bytes if mark else 0)
+        (self.path / SUMMARY).unlink(missing_ok=True)
+        if found:
+            found.state["agent"]["weights"] = found.weights
+        return found
 
     @property
-    def checkpoints(self) -> Path:
-        """Where the weights lie."""
-        return self.path / "checkpoints"
+    def evaluated_at(self) -> int | None:
+        """After how many environment steps the last evaluation was."""
+        return self._evaluation["env_steps"] if self._evaluation else None
 
     def metrics(self, row: dict[str, Any]) -> None:
         """Append to ``metrics.jsonl``."""
-        self._append("metrics.jsonl", row)
+        self._logs["metrics"].append(row)
 
     def episode(self, row: dict[str, Any]) -> None:
         """Append to ``episodes.jsonl``."""
-        self._append("episodes.jsonl", row)
+        self._logs["episodes"].append(row)
 
     def evaluation(self, row: dict[str, Any]) -> None:
         """Append to ``evaluations.jsonl``."""
-        self._append("evaluations.jsonl", row)
+        self._logs["evaluations"].append(row)
         self._evaluation = row
 
-    def checkpoint(self, agent: Agent, counters: Counters) -> None:
-        """Write the weights."""
-        save_weights(self.checkpoints, agent.loss, counters.env_steps)
+    def checkpoint(self, counters: Counters, take_state: Callable[[], dict[str, Any]]) -> None:
+        """Write a checkpoint."""
+        run = {RECIPE: self._recipe} | {log.path.name: log.mark() for log in self._logs.values() if log.size}
+        disk.sync(self.path)
+        state = take_state()
+        weights = state["agent"].pop("weights")
+        self.checkpoints.save(counters.env_steps, weights, state, run)
+
+    def close(self) -> None:
+        """Let others have it."""
+        self._opened.close()
 
     def finish(self, status: str, counters: Counters, facts: Mapping[str, Any]) -> dict[str, Any]:
         """Write ``summary.json``, draw ``curve.png``, and return the summary.
@@ -92,15 +136,58 @@ class RunDirectory(Reporter):
             },
             "command": sys.argv,
         }
-        (self.path / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
         title = f"{facts.get('recipe')} on {facts.get('env')}, seed {facts.get('seed')}"
-        rows = (read_rows(self.path / f"{name}.jsonl") for name in ("metrics", "episodes", "evaluations"))
-        draw_curve(self.path / "curve.png", title, *rows)
+        curve = self.path / "curve.png"
+        draw_curve(disk.beside(curve), title, *(read_rows(log.path) for log in self._logs.values()))
+        disk.publish(curve)
+        disk.write_whole(self.path / SUMMARY, [json.dumps(summary, indent=2).encode(), b"\n"])
         return summary
 
-    def _append(self, name: str, row: Mapping[str, Any]) -> None:
-        with (self.path / name).open("a") as file:
-            file.write(json.dumps(row) + "\n")
+
+class _Log:
+    """A file of rows that only grows, and knows its hash."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.size, self._digest = path, 0, sha256()
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        line = json.dumps(row).encode() + b"\n"
+        disk.append(self.path, line)
+        self._digest.update(line)
+        self.size += len(line)
+
+    def mark(self) -> Mark:
+        """What it is now, and stays, as it is on the disk."""
+        disk.sync(self.path)
+        return Mark(self.size, self._digest.hexdigest())
+
+    def cut(self, size: int) -> None:
+        """Remove what comes after so many bytes."""
+        if os.path.lexists(self.path):
+            disk.truncate(self.path, size)
+            self.size, self._digest = size, disk.digest_of(self.path, size)
+
+
+def summary_of(path: Path) -> dict[str, Any]:
+    """The ``summary.json`` of the run in ``path``; empty where it has not ended, or is not one."""
+    try:
+        summary = json.loads((path / SUMMARY).read_bytes())
+        return summary if {"status", *vars(Counters()), "steps_per_s"} <= summary.keys() else {}
+    except (OSError, ValueError, RecursionError, AttributeError):
+        return {}
+
+
+def _lock(path: Path) -> int:
+    """Keep others out for as long as the file stays open; the system opens it when this process dies."""
+    file = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(file)
+        if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+            raise
+        raise SettingError("out", str(path), "a directory that no other run is writing to") from error
+    return file
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

@@ -2,19 +2,21 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sqn_rl import functional as F
 from sqn_rl.agent import Agent
 from sqn_rl.data import Step, Terms
 from sqn_rl.envs.base import BatchedEnv
-from sqn_rl.errors import require
-from sqn_rl.evaluation import Evaluation
+from sqn_rl.errors import CheckpointError, RestoreError, SqnError, blame, require
+from sqn_rl.evaluation import Evaluation, Stopped
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +42,7 @@ class Plan:
     eval_every: int = 0
     """Evaluate at each multiple, and at the end; 0: only at the end."""
     checkpoint_every: int = 0
-    """Write the weights at each multiple, and at the end; 0: only at the end."""
+    """Write a checkpoint at each multiple, and at the end; 0: only at the end."""
 
     def __post_init__(self) -> None:
         require(self.steps > 0, "steps", self.steps, "at least 1 environment step")
@@ -91,8 +93,8 @@ class Reporter:
     def evaluation(self, row: dict[str, Any]) -> None:
         """An evaluation has ended."""
 
-    def checkpoint(self, agent: Agent, counters: Counters) -> None:
-        """It is time to write the weights."""
+    def checkpoint(self, counters: Counters, take_state: Callable[[], dict[str, Any]]) -> None:
+        """It is time to write down all that the run has become: what ``take_state()`` gives."""
 
     def close(self) -> None:
         """The run has ended, well or not."""
@@ -118,8 +120,11 @@ def train(
     reporters: Sequence[Reporter] = (),
     should_stop: Callable[[], bool] = lambda: False,
     counters: Counters | None = None,
+    state: Mapping[str, Any] | None = None,
 ) -> Counters:
     """Algorithm 1: act, update while the games are played, store; until the budget is spent or a stop.
+
+    What is due at a step happens in this order: metrics, checkpoint, evaluation.
 
     Args:
         agent: the parts.
@@ -129,6 +134,7 @@ def train(
         reporters: are told what happens.
         should_stop: asked once a loop; a stop is clean, after whole updates, and writes a checkpoint.
         counters: where to count, for whoever wants to know how far it came if it raises.
+        state: go on from here; what a reporter's ``checkpoint`` was given.
 
     Returns:
         The counters.
@@ -136,44 +142,51 @@ def train(
     Raises:
         NumericsError: a loss is NaN or infinite.
     """
-    counters, clock = counters or Counters(), _Clock()
-    episodes = _Episodes(torch.zeros(env.num_envs), torch.zeros(env.num_envs, dtype=torch.int64))
-    generator = torch.Generator().manual_seed(plan.seed)
-    terms: Terms | None = None
-    observation = env.begin()
-    agent.replay.cut()
+    run = _Run(agent, env, torch.Generator().manual_seed(plan.seed), counters or Counters())
+    counters = run.counters
+    note = partial(_tell, reporters, "note")
+    observation = run.begin() if state is None else run.go_on(state, plan.seed, note)
+    now = counters.env_steps
 
-    while counters.env_steps < plan.steps and not should_stop():
-        agent.anneal(counters.env_steps)
-        if counters.env_steps < plan.warmup_steps:
-            action = torch.randint(env.n_actions, (env.num_envs,), generator=generator)
+    def evaluated(before: int) -> bool:
+        """Evaluate, if it is time to; False: it was stopped."""
+        if evaluate and (_crosses(before, now, plan.eval_every) or now >= plan.steps):
+            try:
+                _tell(reporters, "evaluation", {"env_steps": now} | evaluate().row())
+            except Stopped:
+                return False
+        return True
+
+    stopped = state is not None and not evaluated(now - env.num_envs)
+    clock = _Clock(counters.wall_s)
+    while now < plan.steps and not stopped:
+        agent.anneal(now)
+        if now < plan.warmup_steps:
+            action = torch.randint(env.n_actions, (env.num_envs,), generator=run.generator)
         else:
             action = agent.actor.act(observation)  # line 4
         env.send(action)  # line 5, which goes on while the learner learns
-        before, now = counters.env_steps, counters.env_steps + env.num_envs
+        before, now = now, now + env.num_envs
         due = plan.updates_due(now) if before else 0  # at first nothing is stored
         while counters.updates < due:  # lines 8 to 19
-            terms = agent.update(agent.replay.draw(plan.batch_size))
+            run.terms = agent.update(agent.replay.draw(plan.batch_size))
             counters.updates += 1
 
         step = env.receive()
         agent.replay.store(observation, action, step)  # line 6
         observation = step.observation
         counters.env_steps, counters.frames = now, counters.frames + env.num_envs * env.frame_skip
-        episodes.record(step, counters, reporters)
+        run.episodes.record(step, counters, reporters)
         counters.wall_s = clock.seconds()
-        if terms is not None and (_crosses(before, now, plan.log_every) or now >= plan.steps):
-            _tell(reporters, "metrics", counters.row() | measure(agent, terms) | episodes.row())
-        if now < plan.steps:
-            with clock.paused():
-                if evaluate and _crosses(before, now, plan.eval_every):
-                    _tell(reporters, "evaluation", {"env_steps": now} | evaluate().row())
-                if _crosses(before, now, plan.checkpoint_every):
-                    _tell(reporters, "checkpoint", agent, counters)
-
-    _tell(reporters, "checkpoint", agent, counters)
-    if evaluate and counters.env_steps >= plan.steps:
-        _tell(reporters, "evaluation", {"env_steps": counters.env_steps} | evaluate().row())
+        if run.terms and (_crosses(before, now, plan.log_every) or now >= plan.steps):
+            _tell(reporters, "metrics", counters.row() | measure(agent, run.terms) | run.episodes.row())
+        with clock.paused():
+            stopped = should_stop()
+            if stopped or _crosses(before, now, plan.checkpoint_every) or now >= plan.steps:
+                _tell(reporters, "checkpoint", counters, run.state_dict)
+            if not stopped and not evaluated(before):
+                _tell(reporters, "checkpoint", counters, run.state_dict)
+                stopped = True
     return counters
 
 
@@ -198,10 +211,10 @@ def _tell(reporters: Sequence[Reporter], event: str, *what: Any) -> None:
 
 
 class _Clock:
-    """Counts the seconds in which it is not paused."""
+    """Counts the seconds in which it is not paused, from where it was."""
 
-    def __init__(self) -> None:
-        self._started = time.perf_counter()
+    def __init__(self, seconds: float) -> None:
+        self._started = time.perf_counter() - seconds
 
     def seconds(self) -> float:
         return time.perf_counter() - self._started
@@ -240,3 +253,66 @@ class _Episodes:
 
     def row(self) -> dict[str, float | None]:
         return {"return_mean": sum(self.recent) / len(self.recent) if self.recent else None}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"score": self.score.clone(), "length": self.length.clone(), "recent": [*self.recent]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.score, self.length = state["score"], state["length"]
+        self.recent.extend(state["recent"])
+
+
+class _Run:
+    """All that changes while a run goes on."""
+
+    def __init__(self, agent: Agent, env: BatchedEnv, generator: torch.Generator, counters: Counters) -> None:
+        n = env.num_envs
+        self.agent, self.env, self.generator, self.counters = agent, env, generator, counters
+        self.episodes = _Episodes(torch.zeros(n), torch.zeros(n, dtype=torch.int64))
+        self.terms: Terms | None = None
+
+    def begin(self) -> Tensor:
+        """Begin new games; gives their observations."""
+        self.agent.replay.cut()
+        return self.env.begin()
+
+    def go_on(self, state: Mapping[str, Any], seed: int, note: Callable[[str], None]) -> Tensor:
+        """Go on from a state; gives the present observations, or, where games cannot, those of new ones.
+
+        Raises:
+            CheckpointError: it is the state of something else.
+        """
+        try:
+            vars(self.counters).update(state["counters"])
+            self.agent.load_state_dict(state["agent"])
+            self.generator.set_state(state["warm_up"])
+            self.terms = state["terms"] and Terms(**state["terms"])
+            self.episodes.load_state_dict(state["episodes"])
+            if state["env"]:
+                observation = self.env.load_state_dict(state["env"])
+            torch.set_rng_state(state["torch"])
+            if state["env"]:
+                return observation
+        except RestoreError as error:
+            note(str(error))
+        except SqnError:
+            raise
+        except Exception as error:
+            raise CheckpointError(f"not the state of this recipe: {blame(error)}") from error
+        note(f"{self.env.name}: the games that were being played are lost, and new ones begin")
+        self.episodes.score.zero_()
+        self.episodes.length.zero_()
+        self.env.set_seed(seed + self.counters.env_steps)  # not the games that were played at first
+        return self.begin()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What :meth:`go_on` goes on from."""
+        return {
+            "counters": {**vars(self.counters)},
+            "agent": self.agent.state_dict(),
+            "warm_up": self.generator.get_state(),
+            "torch": torch.get_rng_state(),
+            "terms": self.terms and self.terms._asdict(),
+            "episodes": self.episodes.state_dict(),
+            "env": self.env.state_dict() if self.env.restorable else None,
+        }

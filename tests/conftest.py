@@ -1,6 +1,7 @@
-"""Every test: one thread, and hypothesis draws the same examples each time. And games that cost nothing."""
+"""Every test: one thread, no waiting for disks, and hypothesis draws the same each time. And cheap games."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 
 import hypothesis
 import pytest
@@ -12,6 +13,14 @@ from sqn_rl.data import Step
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("repeatable")
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_power_cuts() -> Iterator[None]:
+    """Nothing waits until it is on the disk: only a power cut could tell, and disks are slow."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: None)
+        yield
 
 
 class Games:

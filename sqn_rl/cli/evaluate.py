@@ -75,19 +75,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _film(recipe: Recipe, run: Path, path: Path, greedy: bool) -> tuple["Evaluation", int]:
     """Film the games; the first of them is the first of the evaluation's."""
-    import torch
-
-    from sqn_rl.checkpoint import last_weights, load_weights
-    from sqn_rl.experiment import EVALUATION_SEED
+    from sqn_rl.experiment import EVALUATION_SEED, Experiment
     from sqn_rl.film import Play, film, kind_of
 
     kind_of(path)  # before anything is built
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # Gymnasium's pictures are drawn in memory
-    torch.set_num_threads(recipe.run.threads)
-    parts, seed = recipe.build(), recipe.run.seed
-    env_steps = load_weights(last_weights(run / "checkpoints"), parts["loss"])
-    if hasattr(parts["actor"], "anneal"):
-        parts["actor"].anneal(env_steps)
+    (parts, env_steps), seed = Experiment(recipe).trained(run / "checkpoints"), recipe.run.seed
     env = parts["make_env"](num_envs=1, seed=EVALUATION_SEED + seed, training=False)
     episodes, q_net = recipe.run.eval_episodes, parts["loss"].q_net
     play = Play(parts["actor"], q_net, env, episodes=episodes, greedy=greedy, seed=seed)

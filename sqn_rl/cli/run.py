@@ -1,12 +1,10 @@
 """``sqn-run``: train a recipe, or sweep over several."""
 
-import signal
+import re
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import fields
-from types import FrameType
-from typing import TYPE_CHECKING
+from hashlib import sha256
 
 from sqn_rl.catalogue import RECIPE, Catalogue
 from sqn_rl.cli import Exit, catalogue_of, command, options, report
@@ -14,11 +12,7 @@ from sqn_rl.cli.completion import SCRIPT, complete
 from sqn_rl.config import SLOTS, Run
 from sqn_rl.errors import RecipeError
 from sqn_rl.overrides import expand
-from sqn_rl.provenance import flow
 from sqn_rl.recipe import Recipe, compose_recipe
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 DESCRIPTION = """Checks a recipe, trains it, evaluates it, and writes a run directory.
 
@@ -26,9 +20,8 @@ DESCRIPTION = """Checks a recipe, trains it, evaluates it, and writes a run dire
   sqn-run recipe=sqn_dueling env=acrobot          another recipe, another part
   sqn-run env=atari_ram env.game=breakout         a part's field
   sqn-run steps=20000 seed=3                      run-level settings
-  sqn-run -m head=linear,dueling "seed=range(3)"  a sweep: every combination, one after the other"""
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+  sqn-run -m head=linear,dueling "seed=range(3)"  a sweep: every combination, one after the other
+  sqn-run … out=DIR resume=auto                   go on with what is in DIR, a run or a sweep"""
 
 
 @command
@@ -55,85 +48,59 @@ def main(argv: Sequence[str] | None = None) -> int:
         lines = complete(arguments.completion, parser) if arguments.completion else [SCRIPT]
         print("".join(f"{line}\n" for line in lines), end="")
         return Exit.DONE
-    recipes = _recipes(arguments)
+    jobs = _jobs(arguments)
 
     from rich.console import Console
 
-    console, codes = Console(), []
-    for number, recipe in enumerate(recipes, 1):
-        if len(recipes) > 1:
-            console.rule(f"{number} of {len(recipes)}", characters="-")
-        codes.append(_train(recipe, console, go_on=len(recipes) > 1))
-        if codes[-1] == Exit.STOPPED:
+    from sqn_rl.cli.session import train
+
+    console, failed = Console(), {}
+    for number, (name, recipe) in enumerate(jobs, 1):
+        if len(jobs) > 1:
+            console.rule(f"{number} of {len(jobs)}", characters="-")
+        try:
+            code = train(recipe, console)
+        except Exception as error:
+            if len(jobs) == 1:
+                raise
+            code = report(error)
+        if code != Exit.DONE:
+            failed[name] = code
+        if code == Exit.STOPPED:
             break
-    return next((code for code in codes if code != Exit.DONE), Exit.DONE)
+    for name, code in failed.items() if len(jobs) > 1 else ():
+        console.print(f"exit code {code:d}: {name}", highlight=False, soft_wrap=True, markup=False)
+    return next(iter(failed.values()), Exit.DONE)
 
 
-def _recipes(arguments: Namespace) -> list[Recipe]:
-    """Everything to train, composed, so that a mistake in the last job is found before the first starts."""
+def _jobs(arguments: Namespace) -> list[tuple[str, Recipe]]:
+    """Everything to train, composed, so that a mistake in the last job is found before the first starts.
+
+    And what each is called: the values that are swept over; so is its folder, where jobs share an ``out``.
+    """
     catalogue = catalogue_of(arguments)
     jobs = expand(arguments.overrides, catalogue) if arguments.multirun else [arguments.overrides]
-    recipes = [compose_recipe("sqn", *job, catalogue=catalogue) for job in jobs]
-    for recipe in recipes:
-        if recipe.run.out and [each.run.out for each in recipes].count(recipe.run.out) > 1:
+    swept = [values for values in zip(*jobs, strict=True) if len({*values}) > 1]
+    named = []
+    for number, job in enumerate(jobs):
+        name = ",".join(values[number] for values in swept)
+        recipe = compose_recipe("sqn", *job, catalogue=catalogue)
+        if recipe.run.out and swept and not any(values[0].startswith("out=") for values in swept):
+            out = f"{recipe.run.out}/{_folder(name)}".replace("'", "\\'")
+            recipe = compose_recipe("sqn", *job, f"out='{out}'", catalogue=catalogue)
+        named.append((name, recipe))
+    outs = [recipe.run.out for _, recipe in named]
+    for _, recipe in named:
+        if recipe.run.out and outs.count(recipe.run.out) > 1:
             message = f"out = {recipe.run.out!r}: several jobs of the sweep would write there"
-            raise RecipeError(message, recipe.origin("out"), "leave it out, or give each its own: out=a,b")
-    return recipes
+            raise RecipeError(message, recipe.origin("out"), "give them one out=DIR, or each its own")
+    return named
 
 
-def _train(recipe: Recipe, console: "Console", go_on: bool) -> int:
-    from sqn_rl.experiment import Experiment
-    from sqn_rl.progress import ProgressReporter
-
-    _announce(recipe, console)
-    try:
-        with _stop_requests() as stopped, ProgressReporter(recipe.run.steps, console) as progress:
-            summary = Experiment(recipe).train(reporters=[progress], should_stop=lambda: bool(stopped))
-    except Exception as error:
-        if not go_on:
-            raise
-        return report(error)
-    done = f"{summary['env_steps']:,} steps"
-    lines = [
-        f"{done} in {summary['wall_s']:,.0f} s, {summary['steps_per_s']:,.0f} steps/s",
-        f"curve  {summary['out']}/curve.png",
-        f"run    {summary['out']}",
-    ]
-    if summary["status"] == "stopped":
-        lines.insert(0, f"stopped by {stopped[0]} after {done}; the weights are saved")
-    for line in lines:
-        console.print(line, highlight=False, soft_wrap=True)
-    return Exit.STOPPED if summary["status"] == "stopped" else Exit.DONE
-
-
-def _announce(recipe: Recipe, console: "Console") -> None:
-    """Print every value that the run is about to use."""
-    run = {name: value for name, value in vars(recipe.run).items() if value is not None}
-    rows = [("run", "", run)]
-    rows += [(slot.name, recipe.part(slot.name), recipe.fields(slot.name)) for slot in SLOTS]
-    for slot, part, values in rows:
-        text = " ".join(f"{name}={flow(value)}".replace(" ", "") for name, value in values.items())
-        console.print(f"{slot:<14}{part:<11} {text}".rstrip(), highlight=False, soft_wrap=True, markup=False)
-    if recipe.run.steps <= recipe.run.warmup_steps:
-        origin = recipe.origin("warmup_steps")
-        console.print(f"note: nothing will be learned within the warm-up ({origin})", highlight=False)
-
-
-@contextmanager
-def _stop_requests() -> Iterator[list[str]]:
-    """Collect the signals that ask for a clean stop; a second one stops at once."""
-    received: list[str] = []
-
-    def receive(number: int, frame: FrameType | None) -> None:
-        received.append(signal.Signals(number).name)
-        signal.signal(number, before[signal.Signals(number)])
-
-    before = {number: signal.signal(number, receive) for number in SIGNALS}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _folder(name: str) -> str:
+    """A file name for what a job of a sweep is called, the same each time, and no other job's."""
+    plain = re.sub(r"[^\w=.,+-]+", "-", name)[:100]
+    return plain if plain == name else f"{plain}-{sha256(name.encode()).hexdigest()[:8]}"
 
 
 def _what_there_is(catalogue: Catalogue) -> str:

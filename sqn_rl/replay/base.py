@@ -4,6 +4,8 @@ Legend: N environments, T steps of each, B transitions; *place* is where a trans
 is the shape of an observation.
 """
 
+from typing import Any
+
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
@@ -68,6 +70,10 @@ class RingReplay(TensorDictReplayBuffer):
         """Be told the TD errors δ at these places, ``[B]``: of every network, ``[*, B]``, or just ``[B]``."""
         self._sampler.update_priority(index, priority)
 
+    def state_unread(self) -> dict[str, Any]:
+        """As :meth:`state_dict`, but the rows of the ring are :class:`~sqn_rl.data.Rows`, not read yet."""
+        return super().state_dict()
+
     # --- TorchRL's side ------------------------------------------------------------------------------------
 
     def extend(self, tensordicts: TensorDictBase, *, update_priority: bool | None = None) -> Tensor:
@@ -94,6 +100,12 @@ class RingReplay(TensorDictReplayBuffer):
     def update_tensordict_priority(self, data: TensorDictBase) -> None:
         """As :meth:`update_priority`, of a sample into which a loss has written ``td_error``."""
         self.update_priority(data["index"], data[self.priority_key])
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of it, as tensors and plain values; a copy of the ring."""
+        state = self.state_unread()
+        state["_storage"]["rows"] = [*state["_storage"]["rows"]]
+        return state
 
     __setitem__ = set_ = set_at_ = update_ = write_all = empty = query = dumps = loads = refuse
 

@@ -42,6 +42,8 @@ class Ring:
             capacity; or an observation is not ``frame_stack`` frames.
     """
 
+    written: int
+    """Rows ever appended."""
     newest: slice
     """The places of the row that was appended last."""
     retired: slice
@@ -88,28 +90,23 @@ class Ring:
         self._back = torch.arange(frame_stack - 1, -1, -1, device=device)
         self._before = torch.zeros(places, dtype=torch.uint8, device=device)
         self._age = torch.zeros(num_envs, dtype=torch.uint8, device=device)
-        self._head = 0
-        self._steps = 0
-        self.newest = self.retired = slice(0, 0)
+        self._advance(0)
 
     def __len__(self) -> int:
         """The number of transitions."""
-        return self._steps * self.num_envs
+        return min(self.written, self._window) * self.num_envs
 
     def append(self, observation: Tensor, action: Tensor, step: Step) -> None:
         """Store what N environments did at one step: ``[N, *S]``, ``[N]``, and their answer."""
-        full = self._steps == self._window
-        self.retired = self._row(self._head - self._window) if full else slice(0, 0)
+        self._advance(self.written + 1)
         self._drop_finals(self.retired)
-        self.newest = row = self._row(self._head)
+        row = self.newest
         self._frames[row] = self._newest_frame(observation)
         self.action[row] = action
         self.reward[row] = step.reward
         self.terminated[row] = step.terminated
         self.truncated[row] = step.truncated
-        self._head = (self._head + 1) % self._rows
-        self._steps += not full
-        self._frames[self._row(self._head)] = self._newest_frame(step.next_observation)
+        self._frames[self._row(self.written)] = self._newest_frame(step.next_observation)
         if self.frame_stack > 1:
             self._before[row] = self._age
             self._age.add_(1).clamp_(max=self.frame_stack - 1)
@@ -131,7 +128,7 @@ class Ring:
 
     def place(self, age_rank: Tensor) -> Tensor:
         """The places of transitions counted from the oldest, ``[B]`` in [0, len) → ``[B]``."""
-        oldest = (self._head - self._steps) * self.num_envs
+        oldest = max(0, self.written - self._window) * self.num_envs
         return (oldest + age_rank) % self.places
 
     def observe(self, place: Tensor) -> Tensor:
@@ -157,6 +154,12 @@ class Ring:
         """Whether no transition follows: an ended game, a cut, or the newest row. ``[*]`` → ``[*]`` bool."""
         newest = (place >= self.newest.start) & (place < self.newest.stop)
         return newest | (self.following.take(place) > self.places)
+
+    def _advance(self, written: int) -> None:
+        """Be where so many rows were appended."""
+        self.written, gone = written, written - 1 - self._window
+        self.newest = self._row(written - 1) if written else slice(0, 0)
+        self.retired = self._row(gone) if gone >= 0 else slice(0, 0)
 
     def _row(self, row: int) -> slice:
         first = row % self._rows * self.num_envs
@@ -188,15 +191,20 @@ class Ring:
         if (more := len(place) - len(self._free)) > 0:
             self._free.extend(range(self._aside_end, self._aside_end + more))
             self._aside_end += more
-        aside, room = place.new_tensor([self._free.pop() for _ in range(len(place))]), len(self._frames)
-        finals, over = self._frames.index_select(0, self.following[place]), aside >= room
+        aside = place.new_tensor([self._free.pop() for _ in range(len(place))])
+        self._lay_aside(aside, self._frames.index_select(0, self.following[place]))
+        self.following[place] = aside
+
+    def _lay_aside(self, aside: Tensor, finals: Tensor) -> None:
+        """Put frames there, ``[M]``, ``[M, *F]``; what has no room behind the rows overflows."""
+        room = len(self._frames)
+        over = aside >= room
         self._frames[aside[~over]] = finals[~over]
         if (needed := self._aside_end - room) > len(self._overflow):
             grown = self._overflow.new_empty(2 * needed, *finals.shape[1:])
             grown[: len(self._overflow)] = self._overflow
             self._overflow = grown
         self._overflow[aside[over] - room] = finals[over]
-        self.following[place] = aside
 
     def _drop_finals(self, row: slice) -> None:
         following = self.following[row]

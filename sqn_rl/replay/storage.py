@@ -6,7 +6,6 @@ is the shape of an observation.
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from copy import copy
 from math import prod
 from typing import Any, NamedTuple, NoReturn, Protocol
 
@@ -17,6 +16,7 @@ from torchrl.data.replay_buffers import Sampler, Storage, Writer
 
 from sqn_rl.data import Batch, Step
 from sqn_rl.replay.ring import Ring
+from sqn_rl.replay.ring_state import load_ring_state, ring_state
 
 
 class Returns(Protocol):
@@ -126,28 +126,16 @@ class RingStorage(Storage):
         return place
 
     def state_dict(self) -> dict[str, Any]:
-        """The ring's state, tensors as they are."""
-        return {
-            name: (value.start, value.stop) if isinstance(value, slice) else value
-            for name, value in vars(self.ring).items()
-        }
+        """The ring's state: see :func:`~sqn_rl.replay.ring_state.ring_state`."""
+        return ring_state(self.ring)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Make the ring what it was.
 
         Raises:
-            ValueError: it was another kind of ring.
+            ValueError: it was another kind of ring, or rows are missing.
         """
-        own = vars(self.ring)
-        for name in ("num_envs", "places", "observation_shape", "observation_dtype"):
-            if state_dict[name] != own[name]:
-                raise ValueError(f"{name} was {state_dict[name]} in the replay saved; here it is {own[name]}")
-        for name, value in state_dict.items():
-            if isinstance(value, Tensor):
-                same = own[name].shape == value.shape
-                own[name] = own[name].copy_(value) if same else value.clone()
-            else:
-                own[name] = slice(*value) if isinstance(own[name], slice) else copy(value)
+        load_ring_state(self.ring, state_dict)
 
     set = _empty = dumps = loads = refuse
 

@@ -1,5 +1,7 @@
 """Periodic copies to the target networks."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -31,3 +33,11 @@ class Periodic:
         self.updates += 1
         if self.updates % self.every == 0:
             torch._foreach_copy_(self._target, self._online)
+
+    def state_dict(self) -> dict[str, int]:
+        """How many updates were counted."""
+        return {"updates": self.updates}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Go on from there."""
+        self.updates = state["updates"]

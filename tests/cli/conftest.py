@@ -27,7 +27,7 @@ class RunFiles(NamedTuple):
 
     @property
     def weights(self) -> list[Path]:
-        return sorted((self.path / "checkpoints").iterdir())
+        return sorted((self.path / "checkpoints").glob("*/weights.safetensors"))
 
 
 class Done(NamedTuple):

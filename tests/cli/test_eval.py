@@ -63,7 +63,7 @@ def test_the_last_weights_count_and_older_ones_do_if_they_are_gone(
     trained: Path, command: Command, tmp_path: Path
 ) -> None:
     copy = Path(shutil.copytree(trained, tmp_path / "copy"))
-    (copy / "checkpoints" / "0000000600.safetensors").unlink()
+    shutil.rmtree(copy / "checkpoints" / "0000000600")
     assert "weights after 300 environment steps" in command("evaluate", str(copy)).out
 
 
@@ -76,8 +76,17 @@ def _without_weights(run: Path) -> None:
 
 
 def _cut_weights(run: Path) -> None:
-    path = run / "checkpoints" / "0000000600.safetensors"
+    path = run / "checkpoints" / "0000000600" / "weights.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
+
+
+def _old_weights(run: Path) -> None:
+    path = run / "checkpoints" / "0000000600" / "weights.safetensors"
+    shutil.copy(run / "checkpoints" / "0000000300" / "weights.safetensors", path)
+
+
+def _without_manifest(run: Path) -> None:
+    (run / "checkpoints" / "0000000600" / "manifest.json").unlink()
 
 
 def _other_network(run: Path) -> None:
@@ -99,11 +108,13 @@ def _other_field(run: Path) -> None:
     ("damage", "message"),
     [
         (_without_recipe, r"{run}: not a run directory: there is no recipe.yaml in it"),
-        (_without_weights, r"{run}/checkpoints: no weights here; expected files like 0000050000.safetensors"),
-        (_cut_weights, r"{run}/checkpoints/0000000600.safetensors: not readable as weights of sqn_rl \(.*\)"),
+        (_without_weights, r"{run}/checkpoints: no weights here; expected 0000050000/ or the like"),
+        (_cut_weights, r"{newest}/weights.safetensors: damaged: [\d,]+ bytes instead of [\d,]+"),
+        (_old_weights, r"{newest}/weights.safetensors: damaged: its contents have changed \(SHA-256\)"),
+        (_without_manifest, r"{newest}/manifest.json: cannot be read \(No such file or directory\)"),
         (
             _other_network,
-            r"{run}/checkpoints/\d+.safetensors: made by another agent: \d+ tensors differ, such .*",
+            r"{newest}/weights.safetensors: made by another agent: \d+ tensors differ, such .*",
         ),
         (_other_code, r"{run}/recipe.yaml:\d+: _target_: os.system: not in sqn_rl, .*"),
         (_other_field, r"{run}/recipe.yaml:\d+: actor.polcy: BoltzmannActor takes no `polcy`"),
@@ -116,7 +127,10 @@ def test_a_damaged_run(
     damage(run)
     done = command("evaluate", str(run))
     assert (done.code, done.out) == (2, "")
-    assert re.fullmatch(message.replace("{run}", str(run)), done.err.splitlines()[0])
+    assert re.fullmatch(
+        message.replace("{newest}", "{run}/checkpoints/0000000600").replace("{run}", str(run)),
+        done.err.splitlines()[0],
+    )
 
 
 @pytest.mark.parametrize(

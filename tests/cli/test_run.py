@@ -16,7 +16,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from sqn_rl.catalogue import Catalogue
-from sqn_rl.cli.run import _announce
+from sqn_rl.cli.session import announce
 from sqn_rl.recipe import compose_recipe, load_recipe
 
 Command = Callable[..., object]
@@ -48,7 +48,7 @@ def test_a_run_directory(command: Command) -> None:
     assert re.fullmatch(r"runs/sqn/CartPole-v1/\d{8}-\d{6}-s3", run.path.relative_to(Path.cwd()).as_posix())
     assert {path.name for path in run.path.iterdir()} == {
         *("recipe.yaml", "metrics.jsonl", "episodes.jsonl", "evaluations.jsonl"),
-        *("checkpoints", "curve.png", "summary.json"),
+        *("checkpoints", "curve.png", "summary.json", ".lock"),
     }
 
     metrics = run.rows("metrics")
@@ -68,7 +68,7 @@ def test_a_run_directory(command: Command) -> None:
     assert all(row.keys() == keys for row in evaluations)
     assert [len(row["returns"]) for row in evaluations] == [2, 2]
 
-    assert [path.name for path in run.weights] == ["0000000200.safetensors", "0000000300.safetensors"]
+    assert [path.parent.name for path in run.weights] == ["0000000200", "0000000300"]
     assert {"temperature.alpha"} < load_file(run.weights[-1]).keys()
     assert imread(run.path / "curve.png").shape == (1056, 1430, 4)
 
@@ -133,7 +133,7 @@ RULES = {
 
 @pytest.mark.parametrize("env", RULES)
 def test_a_run_says_what_its_scores_depend_on(env: str, capsys: pytest.CaptureFixture[str]) -> None:
-    _announce(compose_recipe("sqn", f"env={env}"), Console())
+    announce(compose_recipe("sqn", f"env={env}"), Console())
     assert re.search(f"^env +{env} +{re.escape(RULES[env])}$", capsys.readouterr().out, re.MULTILINE)
 
 
@@ -195,8 +195,8 @@ def test_out_is_refused_where_there_is_a_run(command: Command) -> None:
     assert {path: path.stat().st_mtime_ns for path in Path("mine").rglob("*")} == before
 
 
-def test_a_sweep_into_one_directory_is_refused_before_it_starts(command: Command) -> None:
-    done = command("run", "-m", "seed=1,2", "out=mine")
+def test_jobs_of_one_directory_are_refused_before_any_starts(command: Command) -> None:
+    done = command("run", "-m", "seed=1,1", "out=mine")
     assert (done.code, done.runs) == (2, [])
     assert done.err.startswith(
         "command line: out=mine: out = 'mine': several jobs of the sweep would write there"
@@ -215,8 +215,8 @@ def test_a_signal_stops_it_with_the_weights_written(name: str, command: Command,
     (run,) = done.runs
     summary = run.summary
     assert (summary["status"], summary["env_steps"], summary["evaluation"]) == ("stopped", 150, None)
-    assert [path.name for path in run.weights] == ["0000000150.safetensors"]
-    assert f"stopped by {name} after 150 steps; the weights are saved" in done.out
+    assert [path.parent.name for path in run.weights] == ["0000000150"]
+    assert f"stopped by {name} after 150 steps; `sqn-resume run` goes on" in done.out
     assert command("evaluate", *trusting, "run", "--episodes=1").code == 0
 
 

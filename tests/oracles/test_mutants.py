@@ -353,7 +353,7 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("the next stack is not shifted", "self._stack(place)[:, 1:]", "self._stack(place)[:, :-1]"),
         ("the oldest frame is stored", "observation[:, -1]", "observation[:, 0]"),
         ("the oldest stacks are overwritten", "self._window + frame_stack", "self._window + 1"),
-        ("finals dropped a row early", "self._head - self._window) if", "self._head - self._window + 1) if"),
+        ("finals dropped a row early", "written - 1 - self._window", "written - self._window"),
     ],
     ("replay/sum_tree.py", "test_sum_tree.py"): [
         ("parents are maxima", "value = level.take(node, 0).sum(-1)", "value = level.take(node, 0).max(-1)"),

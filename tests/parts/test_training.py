@@ -57,7 +57,7 @@ class Diary(Reporter):
     def evaluation(self, row: dict[str, Any]) -> None:
         self.told["evaluation"].append(row)
 
-    def checkpoint(self, agent: Agent, counters: Any) -> None:
+    def checkpoint(self, counters: Any, take_state: Any) -> None:
         self.told["checkpoint"].append(counters.env_steps)
 
     def steps(self, event: str) -> list[int]:
@@ -228,7 +228,7 @@ def test_schedules_move_with_the_steps_taken() -> None:
 
 
 def test_a_stop_is_clean() -> None:
-    asked = iter([False] * 5 + [True])
+    asked = iter([False] * 4 + [True])
     learner, diary, counters = run(2, should_stop=lambda: next(asked), evaluate=play_evaluation)
     assert counters.env_steps == learner.stored == 10
     assert counters.updates == len(learner.updated_at) == 10

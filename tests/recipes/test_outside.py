@@ -147,12 +147,13 @@ def elsewhere(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize("q_net", ["twin", "twin_shared", "single"])
 @pytest.mark.parametrize("env", ["mine", "mine_too"])
 def test_they_train_together(env: str, q_net: str, capfd: pytest.CaptureFixture[str]) -> None:
-    code = sqn_run.main([f"env={env}", f"q_net={q_net}", *MINE, *TINY, "checkpoint_every=100", "out=run"])
+    often = ["checkpoint_every=100", "checkpoint_keep=9"]
+    code = sqn_run.main([f"env={env}", f"q_net={q_net}", *MINE, *TINY, *often, "out=run"])
     assert (code, capfd.readouterr().err) == (0, "")
     (*_, row) = map(json.loads, Path("run", "metrics.jsonl").read_text().splitlines())
     assert row["updates"] == 60
     assert all(map(math.isfinite, row.values())), row
-    first, *_, last = map(load_file, sorted(Path("run", "checkpoints").iterdir()))
+    first, *_, last = map(load_file, sorted(Path("run", "checkpoints").glob("*/weights.safetensors")))
     learned = [key for key in first if key.startswith("q_net.")]
     assert len(learned) == {"twin": 2 * 8, "twin_shared": 4 + 2 * 4, "single": 8}[q_net]
     assert not any(torch.equal(first[key], last[key]) for key in learned)

@@ -1,0 +1,37 @@
+"""``sqn-resume``: go on with a run that was stopped or killed."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from sqn_rl.cli import Exit, catalogue_of, command, options
+from sqn_rl.errors import RecipeError
+from sqn_rl.recipe import load_recipe
+
+DESCRIPTION = """Goes on with a run from its newest whole checkpoint, as if nothing had happened.
+
+What it does, its recipe.yaml says. A run that is done stays as it is."""
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv: its arguments; by default those of the process.
+
+    Returns:
+        The exit code.
+    """
+    parser = options("sqn-resume", DESCRIPTION)
+    parser.add_argument("run", type=Path, help="the run directory")
+    arguments = parser.parse_args(argv)
+    path = arguments.run / "recipe.yaml"
+    if not path.is_file():
+        raise RecipeError(f"{arguments.run}: not a run directory: there is no recipe.yaml in it")
+    recipe = load_recipe(path, catalogue=catalogue_of(arguments))
+
+    from rich.console import Console
+
+    from sqn_rl.cli.session import train
+
+    return Exit(train(recipe, Console(), resume=arguments.run))

@@ -1,0 +1,84 @@
+"""What ``sqn-run`` and ``sqn-resume`` do with a recipe: announce it, train it, and say how it ended."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from sqn_rl.cli import Exit
+from sqn_rl.config import SLOTS
+from sqn_rl.provenance import flow
+from sqn_rl.recipe import Recipe
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+"""Those that ask for a clean stop."""
+
+
+def train(recipe: Recipe, console: "Console", resume: Path | None = None) -> int:
+    """Train a recipe.
+
+    Args:
+        recipe: a settled one.
+        console: where to say what happens.
+        resume: the run directory to go on with; None: as the recipe says.
+
+    Returns:
+        The exit code.
+    """
+    from sqn_rl.experiment import Experiment
+    from sqn_rl.progress import ProgressReporter
+
+    announce(recipe, console)
+    with _stop_requests() as stopped, ProgressReporter(recipe.run.steps, console) as progress:
+        summary = Experiment(recipe).train(
+            reporters=[progress], should_stop=lambda: bool(stopped), resume=resume
+        )
+    done = f"{summary['env_steps']:,} steps"
+    lines = [
+        f"{done} in {summary['wall_s']:,.0f} s, {summary['steps_per_s']:,.0f} steps/s",
+        f"curve  {summary['out']}/curve.png",
+        f"run    {summary['out']}",
+    ]
+    if summary["status"] == "stopped":
+        lines.insert(0, f"stopped by {stopped[0]} after {done}; `sqn-resume {summary['out']}` goes on")
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
+    return Exit.STOPPED if summary["status"] == "stopped" else Exit.DONE
+
+
+def announce(recipe: Recipe, console: "Console") -> None:
+    """Print every value that the run is about to use."""
+    run = {name: value for name, value in vars(recipe.run).items() if value is not None}
+    rows = [("run", "", run)]
+    rows += [(slot.name, recipe.part(slot.name), recipe.fields(slot.name)) for slot in SLOTS]
+    for slot, part, values in rows:
+        text = " ".join(f"{name}={flow(value)}".replace(" ", "") for name, value in values.items())
+        console.print(f"{slot:<14}{part:<11} {text}".rstrip(), highlight=False, soft_wrap=True, markup=False)
+    if recipe.run.steps <= recipe.run.warmup_steps:
+        origin = recipe.origin("warmup_steps")
+        console.print(f"note: nothing will be learned within the warm-up ({origin})", highlight=False)
+
+
+@contextmanager
+def _stop_requests() -> Iterator[list[str]]:
+    """Collect the first of the signals that ask for a clean stop; a second one stops at once."""
+    received: list[str] = []
+
+    def receive(number: int, frame: FrameType | None) -> None:
+        received.append(signal.Signals(number).name)
+        restore()
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    before = {number: signal.signal(number, receive) for number in SIGNALS}
+    try:
+        yield received
+    finally:
+        restore()

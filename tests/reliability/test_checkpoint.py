@@ -1,0 +1,113 @@
+"""Checkpoints: they come back exactly, and cost what is new."""
+
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from reliability.tiny import loaded, plain, saved, weights, write
+from safetensors.torch import load_file
+
+from sqn_rl.checkpoint import Checkpoints, newest_weights
+from sqn_rl.errors import CheckpointError
+from sqn_rl.tensors import DTYPES, read_tensors, tensors_file
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+# --- what comes back ---------------------------------------------------------------------------------------
+
+
+def test_everything_comes_back(tmp_path: Path) -> None:
+    saved(tmp_path, 10, 20)
+    assert loaded(tmp_path) == (20, [])
+    path, env_steps, tensors = newest_weights(tmp_path / "checkpoints")
+    assert (path.parent.name, env_steps, plain(tensors)) == ("0000000020", 20, plain(weights(20)))
+
+
+def test_anybody_can_read_the_tensors(tmp_path: Path) -> None:
+    saved(tmp_path, 7)
+    files = [*tmp_path.rglob("*.safetensors")]
+    assert len(files) == 4  # weights, state, and rows 0-4 and 4-7
+    assert plain(load_file(tmp_path / "checkpoints/0000000007/weights.safetensors")) == plain(weights(7))
+    assert all(load_file(path) for path in files)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 100])
+def test_tensors_are_aligned_whatever_their_file(count: int, tmp_path: Path) -> None:
+    dtypes = [*DTYPES] * 10
+    tensors = {"x" * i: torch.ones(i % 5).to(dtypes[i]) for i in range(count)}
+    path = tmp_path / "file"
+    path.write_bytes(b"".join(bytes(part) for part in tensors_file(tensors)))
+    assert plain(dict(read_tensors(path))) == plain(tensors)
+    assert all(tensor.data_ptr() % 64 == 0 for _, tensor in read_tensors(path) if tensor.numel())
+
+
+@pytest.mark.parametrize("number", [0.1, 1e-320, math.pi, -0.0, 1e308, 2**53 + 1, -(10**30), float("inf")])
+def test_numbers_come_back_exactly(number: float, tmp_path: Path) -> None:
+    (checkpoints := saved(tmp_path)).save(1, {}, {"number": number}, {})
+    found = checkpoints.load()
+    assert found
+    assert (found.state["number"], str(found.state["number"])) == (number, str(number))
+
+
+def test_where_nothing_was_saved_there_is_nothing(tmp_path: Path) -> None:
+    assert loaded(tmp_path) == (0, [])
+    with pytest.raises(CheckpointError, match="no weights here"):
+        newest_weights(tmp_path / "checkpoints")
+
+
+# --- what it costs -----------------------------------------------------------------------------------------
+
+
+def test_a_row_is_written_once(tmp_path: Path) -> None:
+    checkpoints = saved(tmp_path, 10)
+    replay = tmp_path / "checkpoints" / "replay"
+    before = {path: path.stat() for path in replay.iterdir()}
+    write(tmp_path, checkpoints, 15)
+    after = {path: path.stat() for path in before}
+    assert [each.st_mtime_ns for each in after.values()] == [each.st_mtime_ns for each in before.values()]
+    spans = [(0, 4), (4, 8), (8, 10), (10, 14), (14, 15)]
+    assert names(replay) == {f"{begin:012d}-{end:012d}.safetensors" for begin, end in spans}
+
+
+def test_what_nobody_needs_is_removed(tmp_path: Path) -> None:
+    checkpoints = saved(tmp_path, 10, 20, 30)
+    assert names(tmp_path / "checkpoints") == {"0000000020", "0000000030", "replay"}
+    for step in (40, 50):
+        write(tmp_path, checkpoints, step, begin=step - 5)
+    spans = [(35, 39), (39, 40), (45, 49), (49, 50)]
+    replay = {f"{begin:012d}-{end:012d}.safetensors" for begin, end in spans}
+    assert names(tmp_path / "checkpoints" / "replay") == replay
+
+
+def test_a_restored_run_writes_what_is_new(tmp_path: Path) -> None:
+    saved(tmp_path, 10)
+    again = Checkpoints(tmp_path / "checkpoints", 2)
+    again.load()
+    write(tmp_path, again, 12)
+    assert "000000000010-000000000012.safetensors" in names(tmp_path / "checkpoints" / "replay")
+    assert loaded(tmp_path) == (12, [])
+
+
+def test_what_is_newer_than_the_run_is_now_goes(tmp_path: Path) -> None:
+    saved(tmp_path, 10, 20)
+    (tmp_path / "checkpoints" / "0000000020" / "manifest.json").write_text("{}")
+    again = Checkpoints(tmp_path / "checkpoints", 1)
+    found = again.load()
+    assert found
+    assert found.env_steps == 10
+    write(tmp_path, again, 15)
+    assert names(tmp_path / "checkpoints") == {"0000000015", "replay"}
+    assert loaded(tmp_path) == (15, [])
+
+
+def test_what_somebody_else_put_there_is_left_alone(tmp_path: Path) -> None:
+    checkpoints = saved(tmp_path, 10)
+    best = Path(shutil.copytree(tmp_path / "checkpoints/0000000010", tmp_path / "checkpoints/best"))
+    for step in (20, 30, 40):
+        write(tmp_path, checkpoints, step)
+    assert len(names(best)) == 3
