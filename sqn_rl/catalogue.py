@@ -22,9 +22,13 @@ ALLOWED = ("sqn_rl", "torchrl", "tensordict.nn", "torch.nn", "torch.optim")
 
 
 def did_you_mean(name: str, among: Collection[str]) -> str:
-    """How to mend a wrong name: the nearest valid one, or all of them."""
-    if near := difflib.get_close_matches(name, among, n=1):
-        return f"did you mean `{near[0]}`?"
+    """How to mend a wrong name: the nearest valid one and those as near, or all of them."""
+    if near := difflib.get_close_matches(name, among, n=3):
+        likeness = [difflib.SequenceMatcher(None, other, name).ratio() for other in near]
+        likely = [
+            f"`{other}`" for other, alike in zip(near, likeness, strict=True) if alike > likeness[0] - 0.1
+        ]
+        return f"did you mean {' or '.join(likely)}?"
     return f"there are: {', '.join(sorted(among))}" if among else ""
 
 

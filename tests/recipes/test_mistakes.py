@@ -1,0 +1,160 @@
+"""Hundreds of mistakes, made at random from one seed: each is found before the first step, and says where.
+
+What somebody meant to type is among the suggestions for 95 of 100 typing errors.
+"""
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from sqn_rl import compose
+from sqn_rl.catalogue import RECIPE, Catalogue
+from sqn_rl.config import SLOTS, Run
+from sqn_rl.errors import RecipeError
+
+CATALOGUE = Catalogue()
+RNG = random.Random(5)
+
+
+class Mistake(NamedTuple):
+    overrides: tuple[str, ...]
+    """The last one is wrong."""
+    meant: str | None = None
+    """What should be suggested; None where nothing can be known."""
+
+
+def mistyped(name: str) -> str:
+    """One letter left out, doubled, swapped with the next, or another one."""
+    i = RNG.randrange(len(name) - 1)
+    kinds = [
+        name[:i] + name[i + 1 :],
+        name[: i + 1] + name[i:],
+        name[:i] + name[i + 1] + name[i] + name[i + 2 :],
+        name[:i] + RNG.choice("aeiou") + name[i + 1 :],
+    ]
+    return RNG.choice([kind for kind in kinds if kind != name])
+
+
+def unlike(name: str, among: list[str]) -> str:
+    """A typing error that is not by chance another name."""
+    return next(typed for typed in iter(lambda: mistyped(name), None) if typed not in among)
+
+
+def typing_errors() -> Iterator[Mistake]:
+    """Of every recipe, part, field and run-level setting that there is."""
+    recipes = [name for name in CATALOGUE.names(RECIPE) if len(name) > 3]
+    yield from (Mistake((f"recipe={unlike(name, recipes)}",), name) for name in recipes)
+    for slot in SLOTS:
+        names = CATALOGUE.names(slot.name)
+        for name in names:
+            if len(name) > 3:
+                yield Mistake((f"{slot.name}={unlike(name, names)}",), name)
+            own = [
+                field
+                for field in CATALOGUE.read(slot.name, name).values
+                if field not in ("_target_", "defaults")
+            ]
+            for field in own:
+                if len(field) > 3 and (slot.name, name) != ("env", "gym"):  # which has no id of its own
+                    typed = f"{slot.name}.{unlike(field, own)}=1"
+                    yield Mistake((f"{slot.name}={name}", typed), field)
+        yield Mistake((f"{unlike(slot.name, [])}=x",), slot.name)
+    for setting in fields(Run):
+        yield Mistake((f"{unlike(setting.name, [])}=1",), setting.name)
+
+
+def wrong_values() -> Iterator[Mistake]:
+    """Of every run-level setting and every field of the parts of ``sqn`` that is a number."""
+    numbers = {"steps", "seed", "num_envs", "update_ratio", "batch_size", "warmup_steps", "gamma", "threads"}
+    for name in sorted(numbers):
+        yield from (Mistake((f"{name}={bad}",)) for bad in ("many", "-1", "[1]", "{a: 1}", "null"))
+    recipe = compose("sqn").recipe
+    for slot in SLOTS:
+        for field, value in recipe.fields(slot.name).items():
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                yield from (Mistake((f"{slot.name}.{field}={bad}",)) for bad in ("many", "[1]"))
+
+
+MISTAKES = [*typing_errors(), *wrong_values()]
+
+
+class Refused(NamedTuple):
+    mistake: Mistake
+    error: RecipeError | None
+    seconds: float
+
+
+@pytest.fixture(scope="module")
+def refusals() -> list[Refused]:
+    """What becomes of every mistake."""
+    found = []
+    for mistake in MISTAKES:
+        started, refused = time.process_time(), None
+        try:
+            compose("sqn", *mistake.overrides).preflight()
+        except RecipeError as error:
+            refused = error
+        found.append(Refused(mistake, refused, time.process_time() - started))
+    return found
+
+
+def test_there_are_enough() -> None:
+    assert len(MISTAKES) >= 200
+
+
+def test_each_is_found_in_time_with_where_it_is(refusals: list[Refused]) -> None:
+    for mistake, error, seconds in refusals:
+        assert error is not None, mistake
+        assert error.origin == f"command line: {mistake.overrides[-1]}", mistake
+        assert seconds < 2, mistake
+
+
+def test_what_was_meant_is_suggested(refusals: list[Refused]) -> None:
+    typed = [refused for refused in refusals if refused.mistake.meant]
+    missed = [str(each.error) for each in typed if f"`{each.mistake.meant}`" not in each.error.suggestion]
+    assert len(missed) <= len(typed) / 20, missed
+
+
+# --- in files ----------------------------------------------------------------------------------------------
+
+GOOD = """# Mine.      sqn-run recipe=mine
+defaults: [sqn, {override /head: dueling}, _self_]
+gamma: 0.9
+loss: {backup: max}
+"""
+
+BROKEN: dict[str, tuple[Callable[[str], str], int, str]] = {
+    "bracket": (lambda text: text.replace("_self_]", "_self_"), 2, "YAML"),
+    "brace": (lambda text: text.replace("max}", "max"), 4, "YAML"),
+    "tab": (lambda text: text + "replay:\n\tcapacity: 3\n", 6, "YAML"),
+    "colon": (lambda text: text.replace("gamma: 0.9", "gamma 0.9"), 3, "YAML"),
+    "twice": (lambda text: text + "gamma: 0.8\n", 5, "gamma"),
+    "key": (lambda text: text.replace("gamma", "gama"), 3, "did you mean `gamma`?"),
+    "slot": (lambda text: text.replace("loss:", "lose:"), 4, "did you mean `loss`?"),
+    "part": (lambda text: text.replace("dueling", "dueing"), 2, "did you mean `dueling`?"),
+    "recipe": (lambda text: text.replace("[sqn,", "[sqm,"), 2, "did you mean `sqn`?"),
+    "field": (lambda text: text.replace("backup", "backpu"), 4, "did you mean `backup`?"),
+    "value": (lambda text: text.replace("max}", "maxi}"), 4, "expected one of"),
+    "type": (lambda text: text.replace("0.9", "often"), 3, "gamma"),
+    "range": (lambda text: text.replace("0.9", "9"), 3, "gamma"),
+    "list": (lambda text: text.replace("{backup: max}", "[max]"), 4, "loss"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_mistake_in_a_file_is_found_with_its_line(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "recipes" / "mine.yaml"
+    file.parent.mkdir()
+    change, line, said = BROKEN[name]
+    file.write_text(GOOD)
+    compose("mine", catalogue=Catalogue([tmp_path])).preflight()
+    file.write_text(change(GOOD))
+    with pytest.raises(RecipeError) as refused:
+        compose("mine", catalogue=Catalogue([tmp_path])).preflight()
+    assert f"mine.yaml:{line}" in str(refused.value)
+    assert said in str(refused.value)
