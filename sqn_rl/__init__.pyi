@@ -10,8 +10,8 @@ from .envs.atari import AtariEnv as AtariEnv
 from .envs.atari_ram import AtariRamEnv as AtariRamEnv
 from .envs.base import BatchedEnv as BatchedEnv
 from .envs.games import GamesEnv as GamesEnv
-from .envs.games import Played as Played
 from .envs.gym import GymEnv as GymEnv
+from .envs.played import Played as Played
 from .errors import NumericsError as NumericsError
 from .errors import RecipeError as RecipeError
 from .errors import RestoreError as RestoreError

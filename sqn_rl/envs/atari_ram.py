@@ -1,12 +1,20 @@
 """Atari games seen through the 128 bytes of the console's memory."""
 
+import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from sqn_rl.envs.atari_games import SEED_EVERY, actions, console, require_game
-from sqn_rl.envs.games import GamesEnv, Played
+from sqn_rl.data import Step
+from sqn_rl.envs.atari_games import SEED_EVERY, actions, require_game, whole
+from sqn_rl.envs.games import GamesEnv
+from sqn_rl.envs.played import Played
+from sqn_rl.envs.ram_worker import RamGame
+from sqn_rl.envs.ram_workers import RamWorkers
+from sqn_rl.errors import require
 
 
 class AtariRamEnv(GamesEnv):
@@ -23,6 +31,8 @@ class AtariRamEnv(GamesEnv):
         clip_reward: learn from the reward's sign. ``score`` is always the game's own.
         life_loss: a lost life is *terminated* for learning, while the game goes on (``ended`` stays False).
         max_frames: frames after which a game is *truncated*; None for no limit.
+        workers: processes that share the games out among them, which changes nothing but the speed; 0: they
+            are played here; None: as many as there are processors for more than one game, or else 0.
         num_envs: N.
         seed: see :class:`~sqn_rl.envs.base.BatchedEnv`.
         training: False plays for the score: without ``clip_reward`` and ``life_loss``.
@@ -42,54 +52,98 @@ class AtariRamEnv(GamesEnv):
         clip_reward: bool,
         life_loss: bool,
         max_frames: int | None,
+        workers: int | None,
         num_envs: int,
         seed: int,
         training: bool = True,
     ) -> None:
-        settings: dict[str, Any] = {"game": game, "sticky_actions": sticky_actions, "max_frames": max_frames}
-        require_game(**settings, frame_skip=frame_skip)
-        self._settings, self._actions = settings, actions(game)
+        game_settings: dict[str, Any] = {
+            "game": game,
+            "sticky_actions": sticky_actions,
+            "frame_skip": frame_skip,
+            "max_frames": max_frames,
+        }
+        require_game(**game_settings)
+        require(workers is None or whole(workers, 0), "workers", workers, "a non-negative integer or null")
+        self._settings = {
+            **game_settings,
+            "clip_reward": clip_reward and training,
+            "life_loss": life_loss and training,
+        }
         super().__init__(
             name=f"{game}-ram",
-            n_actions=len(self._actions),
+            n_actions=len(actions(game)),
             observation_shape=(128,),
             observation_dtype=torch.uint8,
             frame_skip=frame_skip,
             num_envs=num_envs,
             seed=seed,
         )
-        self._consoles: dict[int, Any] = {}
-        self._lives = [0] * num_envs
-        self._clip_reward, self._life_loss = clip_reward and training, life_loss and training
+        usual = _processors() if num_envs > 1 else 0
+        self._n_workers = min(num_envs, usual if workers is None else workers)
+        self._workers: RamWorkers | None = None  # these two are made
+        self._games: list[RamGame] = []  # when first played: preflight need not wait for them
 
     @property
     def action_names(self) -> list[str]:
         """As ALE calls them."""
-        return [action.name for action in self._actions]
+        return [action.name for action in actions(self._settings["game"])]
 
-    def screen(self) -> np.ndarray:
-        """The console's screen, ``[210, 160, 3]`` uint8."""
-        return self._consoles[0].getScreenRGB()
+    def show(self) -> None:
+        """Play here, where the screen can be seen."""
+        self._n_workers = 0
+
+    def screen(self) -> np.ndarray | None:
+        """The console's screen, ``[210, 160, 3]`` uint8; None if it is in another process."""
+        return self._games[0].console.getScreenRGB() if self._games else None
+
+    def restart(self, rows: Sequence[int]) -> Tensor:
+        """Start the games ``rows`` anew. Returns their first observations, ``[len(rows), *S]``."""
+        if not self._n_workers:
+            return super().restart(rows)
+        if self._workers is None:
+            self._workers = RamWorkers(self._settings, num_envs=self.num_envs, workers=self._n_workers)
+        return torch.from_numpy(self._workers.restart(rows, [self._take_seed(i) for i in rows]))
 
     def _restart_one(self, i: int, seed: int | None) -> np.ndarray:
-        if seed is not None:
-            self._consoles[i] = console(**self._settings, seed=seed)
-        played = self._consoles[i]
-        played.reset_game()
-        self._lives[i] = played.lives()
-        return played.getRAM()
+        if not self._games:
+            self._games = [RamGame(**self._settings) for _ in range(self.num_envs)]
+        return self._games[i].restart(seed)
 
     def _play_one(self, i: int, action: int) -> Played:
-        played, held = self._consoles[i], self._actions[action]
-        score = sum(played.act(held) for _ in range(self.frame_skip))
-        over, late = played.game_over(with_truncation=False), played.game_truncated()
-        lives, before = played.lives(), self._lives[i]
-        self._lives[i] = lives
-        return Played(
-            observation=played.getRAM(),
-            reward=(score > 0) - (score < 0) if self._clip_reward else score,
-            score=score,
-            terminated=over or (self._life_loss and lives < before),
-            truncated=late,
-            ended=over or late,
+        return self._games[i].play(action)
+
+    def _send(self, actions: list[int]) -> None:
+        if self._workers is None:
+            super()._send(actions)
+        else:
+            self._workers.send(actions, self._seeds)
+
+    def _receive(self) -> Step:
+        if self._workers is None:
+            return super()._receive()
+        answers = self._workers.receive()
+        over = [i for i, ended in enumerate(answers["ended"].tolist()) if ended]
+        for i in over:
+            self._take_seed(i)
+        now = torch.from_numpy(answers["observation"].copy())
+        return Step(
+            observation=now,
+            next_observation=torch.from_numpy(answers["next_observation"].copy()) if over else now,
+            reward=torch.from_numpy(answers["reward"].copy()),
+            terminated=torch.from_numpy(answers["terminated"].copy()),
+            truncated=torch.from_numpy(answers["truncated"] & ~answers["terminated"]),  # no future given back
+            ended=torch.from_numpy(answers["ended"].copy()),
+            score=torch.from_numpy(answers["score"].copy()),
         )
+
+    def close(self, *, raise_if_closed: bool = True) -> None:
+        """End the processes."""
+        if self._workers is not None:
+            self._workers.close()
+        super().close(raise_if_closed=raise_if_closed)
+
+
+def _processors() -> int:
+    """How many there are for this process."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

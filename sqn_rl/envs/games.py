@@ -2,25 +2,14 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sqn_rl.data import Step
+from sqn_rl.envs.played import Played
 from sqn_rl.envs.restorable import RestorableEnv
-
-
-class Played(NamedTuple):
-    """What one game answers to one action; the names mean what they mean in :class:`~sqn_rl.data.Step`."""
-
-    observation: np.ndarray
-    reward: float
-    score: float
-    terminated: bool
-    truncated: bool
-    ended: bool
 
 
 class GamesEnv(RestorableEnv):

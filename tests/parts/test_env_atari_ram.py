@@ -20,6 +20,7 @@ def make(game: str = "breakout", **settings: Any) -> AtariRamEnv:
         "clip_reward": False,
         "life_loss": False,
         "max_frames": None,
+        "workers": 0,
     }
     return AtariRamEnv(**{"game": game, "num_envs": 1, "seed": 0, **usual, **settings})
 

@@ -211,11 +211,12 @@ def atari(game: str, steps: int, happens: set[str], **settings: Any) -> Case:
         "max_frames": None,
     }
     seed_every = settings.pop("seed_every", 1000)
-    return Case(AtariRamEnv, {"game": game, **usual, **settings}, steps, happens, seed_every)
+    return Case(AtariRamEnv, {"game": game, "workers": 0, **usual, **settings}, steps, happens, seed_every)
 
 
 def screens(game: str, steps: int, happens: set[str], **settings: Any) -> Case:
     usual = atari(game, steps, happens, clip_reward=True, life_loss=True).settings
+    del usual["workers"]
     seed_every = settings.pop("seed_every", 1000)
     more = {"frame_stack": 4, "noop_max": 0, "fire_reset": False, "threads": 2}
     return Case(AtariEnv, {**usual, **more, **settings}, steps, happens, seed_every)

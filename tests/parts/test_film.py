@@ -146,7 +146,7 @@ ATARI = {
 @pytest.mark.parametrize("kind", ["ram", "pixels"])
 def test_an_atari_game_is_filmed_in_colour(kind: str, tmp_path: Path) -> None:
     more = {"frame_stack": 4, "noop_max": 0, "fire_reset": False, "threads": 1}
-    env = AtariRamEnv(**ATARI) if kind == "ram" else AtariEnv(**ATARI, **more)
+    env = AtariRamEnv(**ATARI, workers=1) if kind == "ram" else AtariEnv(**ATARI, **more)
     q_net = network(observation_shape=env.observation_shape, n_actions=env.n_actions)
     play = Play(boltzmann(q_net), q_net, env, episodes=1, greedy=True, seed=0)
     assert film(tmp_path / "game.gif", "a title", play) == 10  # 40 frames

@@ -15,7 +15,7 @@ def cartpole(seed: int) -> BatchedEnv:
 
 def pong(seed: int) -> BatchedEnv:
     learning = {"sticky_actions": 0.25, "frame_skip": 4, "clip_reward": True, "life_loss": False}
-    return AtariRamEnv(game="pong", max_frames=160, num_envs=2, seed=seed, **learning)
+    return AtariRamEnv(game="pong", max_frames=160, num_envs=2, workers=2, seed=seed, **learning)
 
 
 class Rows(Reporter):

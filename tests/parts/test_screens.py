@@ -36,7 +36,7 @@ def test_pixels_are_seen_in_colour_and_the_games_are_the_same() -> None:
 
 
 def test_a_console_seen_through_its_ram_has_a_screen_too() -> None:
-    env = AtariRamEnv(**ATARI)
+    env = AtariRamEnv(**ATARI, workers=0)
     env.begin()
     before = env.screen()
     for _ in range(20):
@@ -62,7 +62,7 @@ def test_gymnasium_draws_and_plays_the_same_games() -> None:
     ("env", "names"),
     [
         (lambda: AtariEnv(**PIXELS), ["NOOP", "FIRE", "RIGHT", "LEFT", "RIGHTFIRE", "LEFTFIRE"]),
-        (lambda: AtariRamEnv(**ATARI), ["NOOP", "FIRE", "RIGHT", "LEFT", "RIGHTFIRE", "LEFTFIRE"]),
+        (lambda: AtariRamEnv(**ATARI, workers=0), ["NOOP", "FIRE", "RIGHT", "LEFT", "RIGHTFIRE", "LEFTFIRE"]),
         (lambda: GymEnv(id="CartPole-v1", num_envs=1, seed=0), ["left", "right"]),
         (lambda: GymEnv(id="Acrobot-v1", num_envs=1, seed=0), ["torque −1", "none", "torque +1"]),
         (lambda: GymEnv(id="FrozenLake-v1", num_envs=1, seed=0), ["0", "1", "2", "3"]),

@@ -1,0 +1,157 @@
+"""Atari RAM games in processes of their own: the same games, and processes that end when they should."""
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tensordict import TensorDict
+
+from sqn_rl import AtariRamEnv, SettingError
+
+SETTINGS = {
+    "game": "breakout",
+    "sticky_actions": 0.25,
+    "frame_skip": 8,
+    "clip_reward": True,
+    "life_loss": True,
+    "max_frames": 240,
+    "seed": 3,
+}
+
+
+def make(workers: int | None, num_envs: int = 3) -> AtariRamEnv:
+    return AtariRamEnv(**SETTINGS, workers=workers, num_envs=num_envs)
+
+
+@pytest.fixture
+def env() -> Iterator[AtariRamEnv]:
+    env = make(2)
+    env.begin()
+    yield env
+    env.close()
+
+
+def processes(env: AtariRamEnv) -> list[Any]:
+    return env._workers._processes
+
+
+def play(env: AtariRamEnv, steps: int) -> Iterator[torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(steps):
+        env.send(torch.randint(env.n_actions, (env.num_envs,), generator=generator))
+        yield from env.receive()
+
+
+@pytest.mark.parametrize("workers", [2, 7])
+def test_games_are_the_same_wherever_they_are_played(workers: int) -> None:
+    here, there = make(0), make(workers)
+    here.seed_every = there.seed_every = 40  # 30 steps a game: at the end of the second
+    assert torch.equal(here.begin(), there.begin())
+    assert len(processes(there)) == min(workers, 3)
+    for one, other in zip(play(here, 80), play(there, 80), strict=True):
+        assert one.dtype == other.dtype
+        assert torch.equal(one, other)
+    assert torch.equal(here.load_state_dict(there.state_dict()), there.load_state_dict(here.state_dict()))
+    assert all(map(torch.equal, play(here, 30), play(there, 30)))
+    there.close()
+
+
+def test_torchrl_resets_the_games_that_it_is_told_to(env: AtariRamEnv) -> None:
+    def states(env: AtariRamEnv) -> Iterator[torch.Tensor]:
+        actions = TensorDict({"action": torch.ones(3, dtype=torch.int64)}, [3])
+        yield env.reset()["observation"]
+        yield env.step(actions)["next", "observation"]
+        which = torch.tensor([[False], [True], [True]])
+        yield env.reset(actions.clone().set("_reset", which))["observation"]
+        yield env.step(actions)["next", "observation"]
+
+    here = make(0)
+    here.begin()
+    assert all(map(torch.equal, states(here), states(env)))
+
+
+def test_as_many_as_there_are_processors_unless_there_is_one_game() -> None:
+    one, many = make(None, num_envs=1), make(None, num_envs=3)
+    one.begin()
+    many.begin()
+    assert one._workers is None
+    assert len(processes(many)) == min(3, len(os.sched_getaffinity(0)))
+    many.close()
+
+
+@pytest.mark.parametrize("workers", [-1, 1.5])
+def test_mistakes_are_refused(workers: Any) -> None:
+    with pytest.raises(SettingError, match="workers = "):
+        make(workers)
+
+
+def test_what_is_sent_to_everybody_does_not_end_them(env: AtariRamEnv) -> None:
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        for process in processes(env):
+            process.send_signal(signum)
+    list(play(env, 3))
+    assert os.getpgid(processes(env)[0].pid) != os.getpgid(0)  # nor what a terminal sends
+
+
+@pytest.mark.parametrize("when", ["before", "while"])
+def test_a_process_that_died_is_named(env: AtariRamEnv, when: str) -> None:
+    other, victim = processes(env)
+    list(play(env, 3))
+    if when == "while":
+        env.send(torch.zeros(3, dtype=torch.int64))
+    victim.kill()
+    if when == "before":
+        victim.wait()
+        env.send(torch.zeros(3, dtype=torch.int64))
+    with pytest.raises(ChildProcessError, match="process of games 1 to 2 ended with code -9"):
+        env.receive()
+    env.close()
+    assert other.returncode == 0
+
+
+@pytest.mark.parametrize("how", ["close", "forget", "close at play"])
+def test_none_is_left_behind(how: str) -> None:
+    env = make(2)
+    env.begin()
+    ours = list(processes(env))
+    if how == "close at play":
+        env.send(torch.zeros(3, dtype=torch.int64))
+    if how != "forget":
+        env.close()
+    del env
+    gc.collect()
+    assert [process.returncode for process in ours] == [0, 0]  # waited for: no zombies
+
+
+SCRIPT = """
+import time
+from sqn_rl.envs.ram_workers import RamWorkers
+game = {"game": "pong", "sticky_actions": 0, "frame_skip": 4, "max_frames": None}
+workers = RamWorkers({**game, "clip_reward": False, "life_loss": False}, num_envs=2, workers=2)
+print(*(process.pid for process in workers._processes), flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_they_do_not_outlive_the_one_they_play_for(signum: int) -> None:
+    command = [sys.executable, "-c", SCRIPT]
+    main = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert main.stdout is not None
+    with main:
+        pids = [int(pid) for pid in main.stdout.readline().split()]
+        main.send_signal(signum)
+    assert len(pids) == 2
+    for _ in range(100):
+        if not any(Path(f"/proc/{pid}").exists() for pid in pids):
+            return
+        time.sleep(0.1)
+    pytest.fail("still there after 10 s")
