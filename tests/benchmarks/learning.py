@@ -63,8 +63,8 @@ TABLES = {
         wanted=-100,
     ),
     "levers": Table(
-        "What makes updates faster changes nothing that is learned: CartPole-v1, 50,000 steps, MLP 400-300",
-        ("recipe=sqn", "env=cartpole", "steps=50000", "hidden=[400,300]"),
+        "What makes updates faster changes nothing that is learned: CartPole-v1, 25,000 steps, MLP 400-300",
+        ("recipe=sqn", "env=cartpole", "steps=25000", "hidden=[400,300]"),
         {
             "plain": ("compile=never", "precision=fp32"),
             "compiled": ("compile=always", "precision=fp32"),
