@@ -13,6 +13,7 @@ from sqn_rl.data import Batch, Terms
 from sqn_rl.errors import CheckpointError, NumericsError
 from sqn_rl.gradients import Gradients
 from sqn_rl.hidden import hidden_state, load_hidden_state
+from sqn_rl.numerics import not_finite
 
 AGENT_PARTS = ("actor", "loss", "target_update", "optimizer", "replay")
 """The slots whose parts it takes; the others are inside these."""
@@ -75,25 +76,39 @@ class Agent:
         """One update from one batch (lines 10 to 18); returns the loss's terms.
 
         Raises:
-            NumericsError: a loss or gradient is NaN or infinite. The networks are as they were before.
+            NumericsError: a loss, gradient or priority is NaN or infinite. The networks are as they were
+                before, and ``batch`` of the error is the batch.
         """
         terms, gradients, norm = self._gradients(batch)
-        values = {name: loss.item() for name, loss in terms.losses.items()} | {"gradient norm": norm.item()}
-        if not math.isfinite(sum(values.values())):
-            raise NumericsError("loss: " + ", ".join(f"{name} = {value}" for name, value in values.items()))
+        try:
+            self._require_finite(terms, norm, batch)
+            self.replay.update_priority(batch.place, terms.td_error)
+        except NumericsError as error:
+            error.batch = batch
+            raise
         for parameter, gradient in zip(self._learned, gradients, strict=True):
             parameter.grad = gradient
         self.optimizer.step()
         if self.temperature is not None:
             self.temperature.refresh()
         self.target_update.step()
-        self.replay.update_priority(batch.place, terms.td_error)
         return terms
+
+    def _require_finite(self, terms: Terms, norm: Tensor, batch: Batch) -> None:
+        values = {name: loss.item() for name, loss in terms.losses.items()} | {"gradient norm": norm.item()}
+        if not math.isfinite(sum(values.values())):
+            said = ", ".join(f"{name} = {value}" for name, value in values.items())
+            raise NumericsError("\n  ".join([f"loss: {said}", *not_finite(self.loss, batch)[:1]]))
 
     def metrics(self) -> dict[str, float]:
         """What its parts say of themselves, by name."""
         told = (part.metrics() for part in self._parts if hasattr(part, "metrics"))
         return {name: value for metrics in told for name, value in metrics.items()}
+
+    def advice(self) -> list[str]:
+        """What a person should change, as far as its parts know."""
+        said = (part.advice() for part in self._parts if hasattr(part, "advice"))
+        return [text for text in said if text]
 
     # --- all that changes -----------------------------------------------------------------------------------
 

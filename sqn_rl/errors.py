@@ -4,6 +4,7 @@ import difflib
 import traceback
 from collections.abc import Collection, Iterable
 from pathlib import Path
+from typing import Any
 
 
 class SqnError(Exception):
@@ -43,6 +44,9 @@ class RestoreError(SqnError):
 
 class NumericsError(SqnError, ArithmeticError):
     """A number that must be finite is NaN or infinite."""
+
+    batch: Any = None
+    """That of the update in which it was found, if it was one."""
 
 
 class CheckpointError(SqnError):

@@ -19,6 +19,7 @@ from sqn_rl.envs.base import BatchedEnv
 from sqn_rl.errors import CheckpointError, NumericsError, RecipeError, SettingError, StorageError
 from sqn_rl.evaluation import Evaluation, evaluate
 from sqn_rl.graph import Graph
+from sqn_rl.numerics import bundle
 from sqn_rl.preflight import preflight
 from sqn_rl.recipe import Recipe, compose_recipe, load_recipe
 from sqn_rl.run_directory import RECIPE, RunDirectory, summary_of
@@ -133,6 +134,8 @@ class Experiment:
                     )
             except Exception as error:
                 with suppress(OSError):  # as the disk may be full
+                    if isinstance(error, NumericsError) and error.batch is not None:
+                        directory.keep(bundle(agent.loss, error.batch))
                     directory.finish(
                         "numerics" if isinstance(error, NumericsError) else "error", counters, facts
                     )

@@ -16,19 +16,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sqn_rl import disk
 from sqn_rl.checkpoint import Checkpoint, Checkpoints
 from sqn_rl.curve import draw_curve
 from sqn_rl.disk import Mark
 from sqn_rl.errors import SettingError
+from sqn_rl.tensors import tensors_file
 from sqn_rl.training import Counters, Reporter
 
 PACKAGES = ("sqn_rl", "torch", "torchrl", "tensordict", "gymnasium", "ale-py", "numpy")
 
 LOGS = ("metrics", "episodes", "evaluations")
 
-RECIPE, SUMMARY, LOCK = "recipe.yaml", "summary.json", ".lock"
+RECIPE, SUMMARY, LOCK, NUMERICS = "recipe.yaml", "summary.json", ".lock", "numerics.safetensors"
 
 
 class RunDirectory(Reporter):
@@ -107,6 +109,10 @@ class RunDirectory(Reporter):
         state = take_state()
         weights = state["agent"].pop("weights")
         self.checkpoints.save(counters.env_steps, weights, state, run)
+
+    def keep(self, found: Mapping[str, Tensor]) -> None:
+        """Write ``numerics.safetensors``: what was not finite, for ``sqn-diagnose``."""
+        disk.write_whole(self.path / NUMERICS, tensors_file(found))
 
     def close(self) -> None:
         """Let others have it."""

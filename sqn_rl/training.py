@@ -158,7 +158,7 @@ def train(
         return True
 
     stopped = state is not None and not evaluated(now - env.num_envs)
-    clock = _Clock(counters.wall_s)
+    clock, advised = _Clock(counters.wall_s), set[str]()
     while now < plan.steps and not stopped:
         agent.anneal(now)
         if now < plan.warmup_steps:
@@ -180,6 +180,9 @@ def train(
         counters.wall_s = clock.seconds()
         if run.terms and (_crosses(before, now, plan.log_every) or now >= plan.steps):
             _tell(reporters, "metrics", counters.row() | measure(agent, run.terms) | run.episodes.row())
+            for text in set(agent.advice()) - advised:
+                _tell(reporters, "note", text)
+                advised.add(text)
         with clock.paused():
             stopped = should_stop()
             if stopped or _crosses(before, now, plan.checkpoint_every) or now >= plan.steps:

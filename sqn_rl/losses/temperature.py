@@ -31,6 +31,10 @@ class Temperature(nn.Module, ABC):
         """α and H̄, for logs."""
         return {"alpha": self.alpha.item(), "target_entropy": self.target_entropy}
 
+    def advice(self) -> str | None:
+        """What a person should change; None where there is nothing."""
+        return None
+
 
 class FixedTemperature(Temperature):
     """A constant α: the large and the small one of figure 2d.
@@ -80,6 +84,14 @@ class _DualTemperature(Temperature):
         """Clamp the parameter after the optimizer's step and write ``alpha``, in place."""
         self.parameter.clamp_(self._minimum, self._maximum)
         self.alpha.copy_(self._decode(self.parameter))
+
+    def advice(self) -> str | None:
+        """What to change where α cannot go further."""
+        for bound, name, other in ((self._minimum, "minimum", "higher"), (self._maximum, "maximum", "lower")):
+            if self.parameter.item() == torch.tensor(bound).item():
+                mend = f"set temperature.{name} elsewhere, or aim at a {other} target entropy"
+                return f"α has reached its {name}, {self.alpha.item():.3g}: {mend}"
+        return None
 
     def _encode(self, alpha: float) -> float:
         return math.log(alpha) if self.optimise == "log_alpha" else float(alpha)

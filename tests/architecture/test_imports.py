@@ -13,7 +13,7 @@ errors functional data memory adam statistics atari_scores
 distributions noise disk tensors
 hidden contracts
 nets actors losses targets replay envs
-gradients
+gradients numerics
 agent
 evaluation checkpoint curve
 training film

@@ -229,7 +229,7 @@ def test_a_signal_stops_a_sweep(command: Command, trusting: list[str]) -> None:
 def test_numbers_that_are_none(command: Command, trusting: list[str]) -> None:
     done = command("run", *trusting, *TASK, "env.kwargs={happens: NaN_rewards}")
     assert done.code == 4
-    assert re.fullmatch(r"loss: loss_q = nan, loss_alpha = .*\n", done.err)
+    assert re.fullmatch(r"loss: loss_q = nan, loss_alpha = .*\n  replay: reward of the batch: .*\n", done.err)
     summary = done.runs[0].summary
     assert summary["status"] == "numerics"
     assert 100 <= summary["env_steps"] < 300

@@ -217,7 +217,7 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("α not refreshed", "self.temperature.refresh()", "pass"),
         ("targets stay", "self.target_update.step()", "pass"),
         ("targets are trained", "if each.requires_grad and", "if"),
-        ("replay told too little", "terms.td_error)\n        return", "terms.td_error[0])\n        return"),
+        ("replay told too little", "terms.td_error)\n        except", "terms.td_error[0])\n        except"),
         ("α decays", '"weight_decay": 0.0', '"weight_decay": 0.1'),
         ("α at the networks' rate", '{"params": alphas, "lr": lr,', '{"params": alphas,'),
         ("replay not annealed", "[self.temperature, actor, replay]", "[self.temperature, actor]"),

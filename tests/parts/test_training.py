@@ -85,6 +85,9 @@ class Learner:
     def metrics(self) -> dict[str, float]:
         return {"alpha": 0.5}
 
+    def advice(self) -> list[str]:
+        return []
+
     def update(self, batch: int) -> Terms:
         self.updated_at.append(self.stored)
         zero = torch.zeros(2, batch)

@@ -1,0 +1,47 @@
+"""``sqn-diagnose``: what was not finite in the update that stopped a run."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from sqn_rl.cli import Exit, catalogue_of, command, options
+from sqn_rl.errors import CheckpointError, RecipeError
+from sqn_rl.recipe import load_recipe
+
+DESCRIPTION = """Computes the update again that stopped a run with exit code 4, from the batch and the weights
+kept in its numerics.safetensors, and says of everything in it what is not finite, the first cause first."""
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv: its arguments; by default those of the process.
+
+    Returns:
+        The exit code: that of the run, 4, if anything is not finite.
+    """
+    parser = options("sqn-diagnose", DESCRIPTION)
+    parser.add_argument("run", type=Path, help="the run directory")
+    arguments = parser.parse_args(argv)
+    if not (arguments.run / "recipe.yaml").is_file():
+        raise RecipeError(f"{arguments.run}: not a run directory: there is no recipe.yaml in it")
+    recipe = load_recipe(arguments.run / "recipe.yaml", catalogue=catalogue_of(arguments))
+
+    from sqn_rl.agent import load_weights
+    from sqn_rl.numerics import not_finite, unbundle
+    from sqn_rl.run_directory import NUMERICS
+    from sqn_rl.tensors import read_tensors
+
+    path = arguments.run / NUMERICS
+    if not path.is_file():
+        raise CheckpointError(f"{path}: there is none: no update of this run was stopped")
+    try:
+        batch, weights = unbundle(dict(read_tensors(path)))
+    except TypeError as error:
+        raise CheckpointError(f"{path}: not what a run keeps of an update ({error})") from error
+    loss = recipe.build()["loss"]
+    load_weights(loss, weights)
+    found = not_finite(loss, batch)
+    print("\n".join(found or ["everything is finite"]))
+    return Exit.NUMERICS if found else Exit.DONE
