@@ -147,14 +147,16 @@ def test_names_in_the_prose_exist(page) -> None:
 
 
 def test_every_page_is_on_the_map() -> None:
-    """In the index, or, as tables of results are, on the page of results."""
+    """In the index, or, as tables of results are, on the page of results. The site lists decisions."""
     maps = [DOCS / "index.md", DOCS / "results" / "README.md"]
     linked = {
         (page.parent / target).resolve()
         for page in maps
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text())
     }
-    assert {page for page in PAGES if page.is_relative_to(DOCS)} - {maps[0]} <= linked
+    folders = ("walkthroughs", "algorithms", "reference", "results")
+    pages = {page for page in PAGES if page.parent.name in folders and page.name != "index.md"}
+    assert pages - set(maps) <= linked
 
 
 def test_the_readme_is_short_and_so_is_the_agent_composed_by_hand() -> None:

@@ -1,0 +1,54 @@
+"""Names in prose lead to the reference, and what docstrings write as text stays text."""
+
+import re
+
+from docutils import nodes
+from sphinx import addnodes
+from sphinx.application import Sphinx
+from sphinx.transforms.post_transforms import SphinxPostTransform
+from sphinx.util.nodes import make_refnode
+
+OUTSIDE = {"../CHANGELOG.md": "changelog.md", "../CONTRIBUTING.md": "contributing.md"}
+"""Pages above this folder, and those that include them here."""
+
+
+class LinkNames(SphinxPostTransform):
+    """``sqn_rl.functional.entropy``, written as code on any page, leads to its documentation."""
+
+    default_priority = 5
+
+    def run(self, **kwargs: object) -> None:
+        """Called by Sphinx for each page."""
+        python = self.env.domains.python_domain
+        for literal in list(self.document.findall(nodes.literal)):
+            name = literal.astext()
+            if not re.fullmatch(r"sqn_rl(\.\w+)+", name) or name not in python.objects:
+                continue
+            if isinstance(literal.parent, nodes.reference | addnodes.pending_xref | nodes.title):
+                continue
+            there = python.objects[name]
+            link = make_refnode(
+                self.app.builder, self.env.docname, there.docname, there.node_id, literal.deepcopy()
+            )
+            literal.replace_self(link)
+
+
+def _lead_here(app: Sphinx, page: str, source: list[str]) -> None:
+    for outside, inside in OUTSIDE.items():
+        source[0] = source[0].replace(f"]({outside})", f"]({inside})")
+
+
+def _bars_are_text(
+    app: Sphinx, what: str, name: str, found: object, options: object, lines: list[str]
+) -> None:
+    """``π(a|s)`` is no substitution of reStructuredText."""
+    for number, line in enumerate(lines):
+        lines[number] = re.sub(r"(``.*?``)|\|", lambda match: match[1] or r"\|", line)
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Called by Sphinx."""
+    app.add_post_transform(LinkNames)
+    app.connect("source-read", _lead_here)
+    app.connect("autodoc-process-docstring", _bars_are_text)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

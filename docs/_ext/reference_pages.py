@@ -1,0 +1,188 @@
+"""The generated half of the reference: public names, parts and recipes, written as pages."""
+
+import ast
+import inspect
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from sphinx.application import Sphinx
+
+import sqn_rl
+from sqn_rl.build import TARGET
+from sqn_rl.catalogue import RECIPE, TASK, Catalogue
+from sqn_rl.config import SLOTS
+from sqn_rl.drawing import to_svg
+from sqn_rl.preflight import preflight
+from sqn_rl.provenance import Document, flow
+from sqn_rl.recipe import Recipe, compose_recipe
+
+ROOT = Path(__file__).parents[2]
+TITLES = {
+    "nets": "Networks",
+    "actors": "Actors",
+    "losses": "Losses and temperatures",
+    "replay": "Replay and returns",
+    "targets": "Target updates",
+    "envs": "Environments",
+    "": "Agents, training, runs",
+}
+"""By folder of ``sqn_rl``, the page on which its public names are; the last one has those of no folder."""
+
+
+def public_names() -> dict[str, list[str]]:
+    """By key of :data:`TITLES`, the public names."""
+    pages: dict[str, list[str]] = {folder: [] for folder in TITLES}
+    for node in ast.parse(Path(sqn_rl.__file__).with_suffix(".pyi").read_text()).body:
+        folder = node.module.partition(".")[0]
+        pages[folder if folder in TITLES else ""] += [alias.name for alias in node.names]
+    return pages
+
+
+def _title(text: str, underline: str = "=") -> str:
+    return f"{text}\n{underline * len(text)}\n"
+
+
+def _table(header: Iterable[str], rows: Iterable[Iterable[str]], widths: str) -> Iterator[str]:
+    yield f".. list-table::\n   :header-rows: 1\n   :widths: {widths}\n"
+    for row in [header, *rows]:
+        yield "\n".join(f"   {'* -' if number == 0 else '  -'} {cell}" for number, cell in enumerate(row))
+    yield ""
+
+
+def _toctree(pages: Iterable[str]) -> str:
+    return "\n".join([".. toctree::", "   :maxdepth: 1", "", *(f"   {page}" for page in pages), ""])
+
+
+def _text(words: str) -> str:
+    """A comment of YAML, which writes code as Markdown does."""
+    return re.sub(r"`([^`]+)`", r"``\1``", words.replace("|", r"\|"))
+
+
+def _names(title: str, names: Iterable[str]) -> Iterator[str]:
+    yield _title(title)
+    for name in sorted(names):
+        found = getattr(sqn_rl, name)
+        if inspect.isclass(found):
+            yield f".. autoclass:: sqn_rl.{name}\n   :members:\n   :show-inheritance:\n"
+        else:
+            yield f".. autofunction:: sqn_rl.{name}\n"
+
+
+def _meanings(target: Any) -> dict[str, str]:
+    """What the docstring of a class of ours says of its arguments."""
+    section = re.search(r"^Args:\n((?:    .*\n|\n)+)", f"{inspect.getdoc(target)}\n", re.MULTILINE)
+    found = re.findall(r"^    ([\w, ]+): (.*(?:\n {5,}.*)*)", section[1] if section else "", re.MULTILINE)
+    said = {name: " ".join(text.split()) for names, text in found for name in names.split(", ")}
+    return {name: text.replace("|", r"\|") for name, text in said.items()}
+
+
+def _slot(slot: str, catalogue: Catalogue) -> Iterator[str]:
+    yield _title(slot)
+    for name in catalogue.names(slot):
+        part = catalogue.read(slot, name)
+        yield f".. _{slot}-{name}:\n\n{_title(name, '-')}"
+        yield f"{_text(part.description)}\n"
+        yield from _part(part, catalogue)
+
+
+def _part(part: Document, catalogue: Catalogue) -> Iterator[str]:
+    fields = {name: value for name, value in part.content.items() if name != TARGET}
+    meanings = {}
+    if target := part.content.get(TARGET):
+        meanings = _meanings(catalogue.resolve(target)) if target.startswith("sqn_rl.") else {}
+        limits = " ".join(f"``{slot}={','.join(names)}``" for slot, names in part.works_with.items())
+        yield f":Class: :py:obj:`{target}`\n:Works with: {limits or 'everything'}"
+    yield f":File: ``{part.shown}``\n"
+    if fields:
+        rows = [
+            (f"``{name}``", f"``{flow(value)}``", meanings.get(name, "")) for name, value in fields.items()
+        ]
+        yield from _table(("field", "default", "meaning"), rows, "20 25 55")
+
+
+def _recipe(name: str, catalogue: Catalogue, base: Recipe) -> Iterator[str]:
+    document, recipe = catalogue.read(RECIPE, name), compose_recipe(name, catalogue=catalogue)
+    yield f".. _recipe-{name}:\n\n{_title(name)}\n{_text(document.description)}\n"
+    yield f".. code-block:: bash\n\n   sqn-run recipe={name}\n"
+    yield f".. figure:: {_file(name)}.svg\n   :alt: The wiring of the recipe {name}\n"
+    yield "   Acting above, learning below; in each box what the part writes.\n"
+    yield f"``{document.shown}``:\n\n.. code-block:: yaml\n"
+    yield "".join(f"   {line}\n" for line in (catalogue_file(document)).read_text().splitlines())
+    rows = []
+    for slot in (each.name for each in SLOTS):
+        fields = " ".join(f"``{key}={flow(value)}``" for key, value in recipe.fields(slot).items())
+        part = recipe.part(slot)
+        other = (
+            ""
+            if part == base.part(slot)
+            else f" instead of :ref:`{base.part(slot)} <{slot}-{base.part(slot)}>`"
+        )
+        rows.append((f"``{slot}``", f":ref:`{part} <{slot}-{part}>`{other}", fields))
+    yield from _table(("slot", "part", "settings"), rows, "15 30 55")
+
+
+def catalogue_file(document: Document) -> Path:
+    """Where a file of our own tree is."""
+    return ROOT / document.shown
+
+
+def _file(name: str) -> str:
+    return name.replace("/", "-")
+
+
+def _graph(name: str, catalogue: Catalogue) -> str:
+    recipe = compose_recipe(name, catalogue=catalogue)
+    return to_svg(preflight(recipe), f"{name} on {recipe.part('env')}")
+
+
+def _write(path: Path, parts: Iterable[str]) -> Path:
+    """Write a page; one that is as it was is left alone, so that Sphinx needn't read it again."""
+    text = "\n".join(parts)
+    if not path.exists() or path.read_text() != text:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return path
+
+
+def _newest(*folders: str) -> float:
+    return max(path.stat().st_mtime for folder in folders for path in (ROOT / folder).rglob("*.*"))
+
+
+def generate(app: Sphinx) -> None:
+    """Write ``reference/generated``, and remove what is no longer there."""
+    folder, catalogue = app.srcdir / "reference" / "generated", Catalogue()
+    slots, names = [*(slot.name for slot in SLOTS), TASK], catalogue.names(RECIPE)
+    written = [
+        _write(folder / "api" / f"{title or 'running'}.rst", _names(TITLES[title], found))
+        for title, found in public_names().items()
+    ]
+    written += [_write(folder / "slots" / f"{slot}.rst", _slot(slot, catalogue)) for slot in slots]
+    changed, base = _newest("sqn_rl", "components", "recipes"), compose_recipe(catalogue=catalogue)
+    for name in names:
+        page, graph = (folder / "recipes" / f"{_file(name)}{end}" for end in (".rst", ".svg"))
+        written += [_write(page, _recipe(name, catalogue, base)), graph]
+        if not graph.exists() or graph.stat().st_mtime < changed:
+            graph.write_text(_graph(name, catalogue))
+    descriptions = [
+        (f":ref:`{name} <recipe-{name}>`", _text(catalogue.read(RECIPE, name).description)) for name in names
+    ]
+    recipes = [_title("Recipes"), *_table(("recipe", "what it is"), descriptions, "25 75")]
+    written.append(
+        _write(folder / "recipes.rst", [*recipes, _toctree(f"recipes/{_file(name)}" for name in names)])
+    )
+    written.append(
+        _write(
+            folder / "slots.rst",
+            [_title("Slots and their parts"), _toctree(f"slots/{slot}" for slot in slots)],
+        )
+    )
+    for path in set(folder.rglob("*.*")) - set(written):
+        path.unlink()
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Called by Sphinx."""
+    app.connect("builder-inited", generate)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
