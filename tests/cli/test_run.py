@@ -126,7 +126,7 @@ RULES = {
     "atari": "game=pong sticky_actions=0.25 frame_skip=4 frame_stack=4 noop_max=0 fire_reset=false "
     "clip_reward=true life_loss=false max_frames=108000 threads=0",
     "atari_ram": "game=pong sticky_actions=0.25 frame_skip=4 clip_reward=true life_loss=false "
-    "max_frames=108000",
+    "max_frames=108000 workers=null",
     "cartpole": "id=CartPole-v1",
 }
 
