@@ -95,7 +95,7 @@ def variants_of(overrides: Sequence[str], catalogue: Catalogue) -> list[Variant]
     for value in (value for text in lists for value in values[text]):
         recipe = compose_recipe("sqn", *common, value, catalogue=catalogue)
         if recipe.config != base.config:
-            variants.append(Variant(re.sub(r"[^\w.=,+-]+", "_", value), [*common, value], recipe))
+            variants.append(Variant(re.sub(r"[^][\w.=,+-]+", "_", value), [*common, value], recipe))
     if len(variants) == 1:
         raise RecipeError("nothing is varied", "", "name alternatives: head=linear,dueling")
     return variants
@@ -107,7 +107,7 @@ def jobs_of(variants: Sequence[Variant], seeds: int, folder: Path, catalogue: Ca
     for seed in range(seeds):
         for variant in variants:
             out = folder / variant.name / f"s{seed}"
-            said = [*variant.overrides, f"seed={seed}", f"out='{out}'"]
+            said = [*variant.overrides, f"seed={seed}", f"out='{out}'", "resume=auto"]
             jobs.append(Job(variant, said, out, compose_recipe("sqn", *said, catalogue=catalogue)))
     return jobs
 

@@ -1,7 +1,5 @@
 """Runs in processes of their own, some at a time, that stop when they are asked to."""
 
-import fcntl
-import shutil
 import signal
 import subprocess
 import sys
@@ -9,54 +7,29 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
-from typing import IO
 
-from sqn_rl.errors import RecipeError
 from sqn_rl.grid import Job
 
 SQN_RUN = [sys.executable, "-c", "from sqn_rl.cli.run import main; raise SystemExit(main())"]
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
-@contextmanager
-def alone_in(folder: Path) -> Iterator[IO[str]]:
-    """Lock a folder for this process, and for all to which it hands the file that is given.
-
-    Raises:
-        RecipeError: it is locked already, or cannot be written to.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        message = f"out={folder}: another sqn-ablate, or a run that it started, is at work there"
-        raise RecipeError(message) from error
-    except OSError as error:
-        raise RecipeError(f"out={folder}: {error.strerror}") from error
-    with lock:
-        yield lock
-
-
 def run_jobs(
     jobs: Sequence[Job],
     at_a_time: int,
     options: Sequence[str],
-    lock: IO[str],
     ended: Callable[[Job, int], None],
 ) -> str | None:
-    """Run jobs until all are done or a signal asks to stop. What is there of one is begun anew.
+    """Run jobs until all are done or a signal asks to stop.
 
-    Signals are passed on to the runs, which then end as ``sqn-run`` does: at the first with their weights
-    written, at a second at once.
+    Signals are passed on to the runs, which end as ``sqn-run`` does: at the first with a checkpoint, at a
+    second at once.
 
     Args:
         jobs: in the order in which they start.
         at_a_time: how many.
         options: of ``sqn-run``, before the overrides.
-        lock: of :func:`alone_in`; holds until the last run has ended, even if this process dies.
         ended: is told each job that ended, and its exit code.
 
     Returns:
@@ -68,7 +41,7 @@ def run_jobs(
         while running or (waiting and not first):
             while waiting and len(running) < at_a_time and not first:
                 job = waiting.popleft()
-                running[_start(job, options, lock)] = job
+                running[_start(job, options)] = job
             for process in [each for each in running if each.poll() is not None]:
                 ended(running.pop(process), process.returncode)
             time.sleep(0.1)
@@ -80,16 +53,14 @@ def run_jobs(
     return first
 
 
-def _start(job: Job, options: Sequence[str], lock: IO[str]) -> subprocess.Popen[bytes]:
-    shutil.rmtree(job.out, ignore_errors=True)
+def _start(job: Job, options: Sequence[str]) -> subprocess.Popen[bytes]:
     job.out.parent.mkdir(parents=True, exist_ok=True)
-    with job.log.open("w") as log:
+    with job.log.open("a") as log:
         return subprocess.Popen(
             [*SQN_RUN, *options, *job.overrides],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            pass_fds=[lock.fileno()],
             start_new_session=True,  # else a terminal's Ctrl-C would reach it twice
         )
 

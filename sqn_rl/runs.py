@@ -15,15 +15,8 @@ from sqn_rl.overrides import origin
 from sqn_rl.settled import Settled, Sourced, of_run
 
 RUNNING = {
-    "seed",
-    "out",
-    "threads",
-    "device",
-    "compile",
-    "log_every",
-    "checkpoint_every",
-    "logger",
-    "env.threads",
+    *("seed", "out", "resume", "threads", "device", "compile", "log_every", "checkpoint_every"),
+    *("checkpoint_keep", "logger", "env.threads", "env.workers"),
 }
 """What says how a run is carried out, not what is learned."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqn_rl.cli import Exit, catalogue_of, command, options
-from sqn_rl.cli.showing import show, write
+from sqn_rl.cli.showing import make, show, write
 from sqn_rl.errors import require
 from sqn_rl.recipe import Recipe
 
@@ -47,27 +47,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     require(arguments.jobs is None or arguments.jobs >= 1, "jobs", arguments.jobs, WHOLE)
 
     from sqn_rl.grid import jobs_of, variants_of
-    from sqn_rl.pool import alone_in, run_jobs
+    from sqn_rl.pool import run_jobs
     from sqn_rl.preflight import preflight
 
     variants = variants_of(overrides, catalogue)
-    folder = out or _folder(variants[0].recipe)
-    with alone_in(folder) as lock:
-        jobs = jobs_of(variants, seeds, folder, catalogue)
-        missing = [job for job in jobs if not job.is_done()]
-        at_a_time = arguments.jobs or max(1, _processors() // variants[0].recipe.run.threads)
-        there = len(jobs) - len(missing)
-        print(f"{folder}: {len(variants)} variants x {seeds} seeds, {at_a_time} at a time", flush=True)
-        print(f"{there} of {len(jobs)} runs are there already", flush=True)
-        for variant in variants:
-            if any(job.variant is variant for job in missing):
-                preflight(variant.recipe)
-        progress = _Progress(len(jobs), there)
-        stopped = run_jobs(missing, at_a_time, _passed_on(arguments), lock, progress.ended)
-        if stopped:
-            print(f"stopped by {stopped}; the same command goes on from here")
-            return Exit.STOPPED
-        _report(jobs, folder)
+    folder = make(out or _folder(variants[0].recipe), "out")
+    jobs = jobs_of(variants, seeds, folder, catalogue)
+    missing = [job for job in jobs if not job.is_done()]
+    at_a_time = arguments.jobs or max(1, _processors() // variants[0].recipe.run.threads)
+    there = len(jobs) - len(missing)
+    print(f"{folder}: {len(variants)} variants x {seeds} seeds, {at_a_time} at a time", flush=True)
+    print(f"{there} of {len(jobs)} runs are there already", flush=True)
+    for variant in variants:
+        if any(job.variant is variant for job in missing):
+            preflight(variant.recipe)
+    progress = _Progress(len(jobs), there)
+    stopped = run_jobs(missing, at_a_time, _passed_on(arguments), progress.ended)
+    if stopped:
+        print(f"stopped by {stopped}; the same command goes on from here")
+        return Exit.STOPPED
+    _report(jobs, folder)
     return progress.code
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sqn_rl.cli import Exit, command
-from sqn_rl.cli.showing import show, write
+from sqn_rl.cli.showing import make, show, write
 
 DESCRIPTION = """Compares finished runs, grouped by recipe, overrides and environment: scores with 95 %
 intervals, and the probability that one is better than another. Refuses runs that were not measured alike.
@@ -39,5 +39,5 @@ def main(argv: Sequence[str] | None = None) -> int:
     comparison = compare(*read_runs(find_runs(arguments.runs)))
     show(comparison)
     if arguments.output:
-        write(comparison, arguments.output)
+        write(comparison, make(arguments.output, "output"))
     return Exit.DONE

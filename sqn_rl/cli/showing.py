@@ -33,23 +33,31 @@ def show(comparison: "Comparison") -> None:
     console.print(f"\n{report.METHOD}", *notes, sep="\n", soft_wrap=True)
 
 
-def write(comparison: "Comparison", folder: Path) -> None:
-    """Write ``comparison.md``, ``comparison.csv`` and ``comparison.png``, and say where.
+def make(folder: Path, setting: str) -> Path:
+    """Make a folder, unless it is there.
+
+    Args:
+        folder: its path.
+        setting: what it was given by.
 
     Raises:
-        SettingError: ``folder`` cannot be written to.
+        SettingError: it cannot be made.
     """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingError(setting, str(folder), f"a folder that can be made ({error.strerror})") from error
+    return folder
+
+
+def write(comparison: "Comparison", folder: Path) -> None:
+    """Write ``comparison.md``, ``comparison.csv`` and ``comparison.png``, and say where."""
     from sqn_rl import report
     from sqn_rl.comparison_figure import draw_comparison
 
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "comparison.md").write_text(report.to_markdown(comparison, FIGURE), encoding="utf-8")
-        (folder / "comparison.csv").write_text(report.to_csv(comparison), encoding="utf-8")
-        draw_comparison(folder / FIGURE, comparison)
-    except OSError as error:
-        expected = f"a folder that can be written to ({error.strerror})"
-        raise SettingError("output", str(folder), expected) from error
+    (folder / "comparison.md").write_text(report.to_markdown(comparison, FIGURE), encoding="utf-8")
+    (folder / "comparison.csv").write_text(report.to_csv(comparison), encoding="utf-8")
+    draw_comparison(folder / FIGURE, comparison)
     print()
     for what, name in (("report", "comparison.md"), ("numbers", "comparison.csv"), ("figure", FIGURE)):
         print(f"{what:<8}{folder / name}")

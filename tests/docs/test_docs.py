@@ -1,7 +1,7 @@
 """What README and docs print is what happens: blocks run, links lead somewhere, names exist, tables are true.
 
 Blocks run page by page, from top to bottom, in one empty folder a page. Budgets are cut to ``STEPS``
-environment steps and ``GAMES`` evaluation games, so that the pages can print honest ones.
+environment steps, ``GAMES`` evaluation games and one seed, so that the pages can print honest ones.
 
 - ``python``: executed, all blocks of a page in one namespace. ``# → text`` says that ``text`` is printed.
 - ``bash``: our commands must end with code 0; ``export`` sets variables; what ``NOT_RUN`` lists is not run.
@@ -34,7 +34,10 @@ PAGES = [
 ]
 
 STEPS, GAMES = 1200, 2  # the warm-up of classic control is 1,000
-COMMANDS = {"sqn-run": "run", "sqn-list": "list", "sqn-graph": "graph", "sqn-eval": "evaluate"}
+COMMANDS = {
+    **{f"sqn-{name}": name for name in ("run", "list", "graph", "compare", "ablate", "diff")},
+    "sqn-eval": "evaluate",
+}
 NOT_RUN = (".", "eval", "make", "pip", "python")  # set-up; tests/packaging and tests/learning see to these
 
 # torchrl 0.14.1 deprecates classes of its own while it is imported.
@@ -101,9 +104,9 @@ def run(line: str, monkeypatch) -> int:
     if name in NOT_RUN:
         return 0
     assert name in COMMANDS, f"{name}: neither a command of ours nor in NOT_RUN"
-    if name == "sqn-run":
-        arguments = [argument for argument in arguments if not argument.startswith("steps=")]
-        arguments += [f"steps={STEPS}", f"eval_episodes={GAMES}"]
+    if name in ("sqn-run", "sqn-ablate"):
+        arguments = [argument for argument in arguments if not argument.startswith(("steps=", "seeds="))]
+        arguments += [f"steps={STEPS}", f"eval_episodes={GAMES}", *["seeds=1"] * (name == "sqn-ablate")]
     return int(import_module(f"sqn_rl.cli.{COMMANDS[name]}").main(arguments))
 
 

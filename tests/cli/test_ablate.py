@@ -1,0 +1,180 @@
+"""``sqn-ablate``: a grid that is run once, in processes of its own, and compared."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sqn_rl.catalogue import Catalogue
+from sqn_rl.grid import jobs_of, variants_of
+from sqn_rl.runs import find_runs
+
+Command = Callable[..., Any]
+
+TINY = ["steps=30", "warmup_steps=20", "batch_size=4", "eval_episodes=1", "env.kwargs.max_episode_steps=10"]
+CATALOGUE = Catalogue()
+
+
+# --- the grid ----------------------------------------------------------------------------------------------
+
+
+def test_one_thing_is_changed_at_a_time(folder: Path) -> None:
+    overrides = [
+        "recipe=sqn_per",
+        "head=linear,dueling",
+        "env=acrobot",
+        "replay.omega=0.6,0.3,0.9",
+        "lr=1e-3,1e-2",
+    ]
+    base, *others = variants_of(overrides, CATALOGUE)
+    assert base.name == "base"
+    assert base.overrides == ["recipe=sqn_per", "env=acrobot", "eval_every=5000"]
+    assert [variant.name for variant in others] == [
+        "head=dueling",
+        "replay.omega=0.3",
+        "replay.omega=0.9",
+        "lr=0.01",
+    ]
+    assert [variant.overrides[:-1] for variant in others] == [base.overrides] * 4
+    jobs = jobs_of([base, *others], 2, Path("out"), CATALOGUE)
+    assert [str(job.out) for job in jobs[4:7]] == ["out/lr=0.01/s0", "out/base/s1", "out/head=dueling/s1"]
+    assert [job.recipe.run.seed for job in jobs] == [0] * 5 + [1] * 5
+    assert (jobs[1].recipe.part("head"), jobs[1].recipe.run.out) == ("dueling", "out/head=dueling/s0")
+
+
+@pytest.mark.parametrize(
+    ("said", "every"), [([], 5000), (["steps=5"], 1), (["eval_every=0"], 0), (["eval_every=7"], 7)]
+)
+def test_there_is_a_curve_unless_it_is_not_wanted(said: list[str], every: int) -> None:
+    assert variants_of(["head=linear,dueling", *said], CATALOGUE)[0].recipe.run.eval_every == every
+
+
+def test_lists_and_ranges_are_values(folder: Path) -> None:
+    variants = variants_of(
+        ["returns=n_step", "encoder.hidden=[64],[32,32]", "returns.n=range(2,5)"], CATALOGUE
+    )
+    assert [variant.name for variant in variants] == [
+        *("base", "encoder.hidden=[64]", "encoder.hidden=[32,32]"),
+        *("returns.n=2", "returns.n=4"),
+    ]
+
+
+# --- run ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_everything_is_run_once_and_compared(command: Command) -> None:
+    arguments = ["head=linear,dueling", *TINY, "seeds=1", "out=here", "--jobs", "2"]
+    done = command("ablate", *arguments)
+    assert (done.code, done.err) == (0, "")
+    lines = done.out.splitlines()
+    assert lines[:2] == ["here: 2 variants x 1 seeds, 2 at a time", "0 of 2 runs are there already"]
+    assert sorted(line.split()[1] for line in lines[2:4]) == ["base", "head=dueling"]
+    assert all(line.endswith("s0  final 10.0") for line in lines[2:4])
+    assert find_runs(["here"]) == [Path("here/base/s0"), Path("here/head=dueling/s0")]
+    assert json.loads(Path("here/head=dueling/s0/summary.json").read_text())["command"][1:] == [
+        *TINY, "eval_every=3", "head=dueling", "seed=0", "out='here/head=dueling/s0'", "resume=auto",
+    ]  # fmt: skip
+    assert Path("here/base/s0.log").read_text().startswith("run ")
+    written = {path: path.read_bytes() for path in Path("here").glob("comparison.*")}
+    assert {path.suffix for path in written} == {".md", ".csv", ".png"}
+    assert (
+        b"| CartPole-v1 | final | sqn head=dueling | sqn | 0.50 | too few"
+        in written[Path("here/comparison.md")]
+    )
+
+    weights = {path: path.stat().st_mtime_ns for path in Path("here").rglob("*.safetensors")}
+    again = command("ablate", *arguments)
+    assert again.code == 0
+    assert again.out.splitlines()[1] == "2 of 2 runs are there already"
+    assert {path: path.stat().st_mtime_ns for path in Path("here").rglob("*.safetensors")} == weights
+    assert {path: path.read_bytes() for path in written} == written
+
+    other = command("ablate", *arguments, "tau=0.1")
+    assert other.code == 2
+    assert other.err == (
+        "here/base/s0: another run is there already: target_update.tau 0.05 "
+        "(components/task/classic_control.yaml:9) and 0.1 (command line: tau=0.1)\n"
+        "  choose another folder: out=…\n"
+    )
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_is_named_and_the_others_go_on(trusting: list[str], command: Command) -> None:
+    task = [
+        "env=gym",
+        "env.id=users/Task-v0",
+        "+env.kwargs.happens=an_error",
+        "+env.kwargs.at=10",
+        "steps=100",
+    ]
+    done = command("ablate", *trusting, *task, "head=linear,dueling", "seeds=1", "out=here", "--jobs", "2")
+    assert done.code == 2
+    lines = done.out.splitlines()[2:]
+    assert len(lines) == 2
+    assert all("exit code 1: RuntimeError: the robot fell over (here/" in line for line in lines)
+    assert done.err.startswith("there is no finished run to compare\nleft out: here/base/s0: failed after ")
+
+
+@pytest.mark.slow
+def test_a_signal_stops_all_and_says_how_to_go_on(folder: Path) -> None:
+    code = "from sqn_rl.cli.ablate import main; raise SystemExit(main())"
+    said = ["head=linear,dueling", "steps=1e7", "warmup_steps=20", "seeds=3", "out=here", "--jobs", "1"]
+    with subprocess.Popen([sys.executable, "-c", code, *said], stdout=subprocess.PIPE, text=True) as process:
+        while not Path("here/base/s0/episodes.jsonl").exists():
+            assert process.poll() is None
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        out, _ = process.communicate(timeout=120)
+    assert process.returncode == 3
+    assert out.splitlines()[-1] == "stopped by SIGTERM; the same command goes on from here"
+    assert json.loads(Path("here/base/s0/summary.json").read_text())["status"] == "stopped"
+    assert find_runs(["here"]) == [Path("here/base/s0")]
+    jobs = jobs_of(variants_of(said[:3], CATALOGUE), 1, Path("here"), CATALOGUE)
+    assert not any(job.is_done() for job in jobs)
+
+
+# --- refused -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "nothing is varied"),
+        (["head=dueling"], "nothing is varied"),
+        (["head=linear,linear"], "nothing is varied"),
+        (["steps=10,20"], "command line: steps=10,20: `steps` is nothing that an ablation varies"),
+        (
+            ["env=cartpole,acrobot"],
+            "command line: env=cartpole,acrobot: `env` is nothing that an ablation varies",
+        ),
+        (["recipe=sqn,dqn"], "command line: recipe=sqn,dqn: `recipe` is nothing that an ablation varies"),
+        (
+            ["head=linear,dueling", "seed=3"],
+            "command line: seed=3: `seed` is nothing that an ablation varies",
+        ),
+        (["head=linear,dueling", "seeds=0"], "seeds = '0': expected a whole number, at least 1"),
+        (["head=linear,dueling", "seeds=1,2"], "seeds = '1,2': expected a whole number, at least 1"),
+        (["head=linear,dueling", "--jobs", "0"], "jobs = 0: expected a whole number, at least 1"),
+        (["head=linear,duelling"], "command line: head=duelling: there is no head part `duelling`"),
+        (["head=linear,dueling", "stpes=9"], "command line: stpes=9: there is no setting `stpes`"),
+        (
+            ["loss=sqn,dqn", "temperature=none"],
+            "recipes/sqn.yaml:9: actor: BoltzmannActor needs a temperature",
+        ),
+    ],
+)
+def test_what_is_refused_before_anything_runs(
+    arguments: list[str], message: str, folder: Path, command: Command
+) -> None:
+    (folder / "file").write_text("")
+    done = command("ablate", *arguments)
+    assert done.code == 2
+    assert done.err.startswith(message)
+    assert not list(folder.rglob("recipe.yaml"))

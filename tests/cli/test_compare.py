@@ -1,0 +1,417 @@
+"""``sqn-compare``: real recipes, and evaluations of real runs whose scores are set here."""
+
+import csv
+import json
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from matplotlib.image import imread
+
+from sqn_rl.cli.run import main as train
+from sqn_rl.comparison import compare
+from sqn_rl.recipe import compose_recipe
+from sqn_rl.runs import find_runs, read_runs
+
+Command = Callable[..., Any]
+Write = Callable[..., Path]
+
+STEPS = ["steps=60", "warmup_steps=40", "eval_every=20", "eval_episodes=2"]
+CART, ATARI = "CartPole-v1", ["env=atari_ram"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("trained") / "run"
+    assert train([*STEPS, f"out={path}"]) == 0
+    return path
+
+
+@pytest.fixture
+def write(trained: Path, folder: Path) -> Write:
+    """``write("a", "head=dueling", scores=[1, 2, 3])``: a run directory with these evaluations."""
+
+    def written(name: str, *overrides: str, scores: Sequence[float] = (1, 2, 3), **summary: Any) -> Path:
+        run = folder / name
+        run.mkdir(parents=True)
+        recipe = compose_recipe("sqn", *STEPS, *overrides)
+        (run / "recipe.yaml").write_text(recipe.to_yaml())
+        env = recipe.fields("env")
+        facts = {"env": env.get("id") or f"{env['game']}-ram", "seed": recipe.run.seed, **summary}
+        real = json.loads((trained / "summary.json").read_text())
+        (run / "summary.json").write_text(json.dumps(real | facts))
+        rows = [json.loads(line) for line in (trained / "evaluations.jsonl").read_text().splitlines()]
+        rows = [row | {"mean": score} for row, score in zip(rows, scores, strict=False)]
+        (run / "evaluations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return Path(name)
+
+    return written
+
+
+def several(write: Write, name: str, finals: Sequence[float], *overrides: str) -> None:
+    for seed, final in enumerate(finals):
+        write(f"{name}/s{seed}", *overrides, f"seed={seed}", scores=[0, final / 2, final])
+
+
+def cells(out: str, *first: str) -> list[str]:
+    """The cells of the line that begins with these."""
+    lines = [re.split(r"\s{2,}", line.strip()) for line in out.splitlines()]
+    return next(line for line in lines if line[: len(first)] == list(first))[len(first) :]
+
+
+# --- what is shown -----------------------------------------------------------------------------------------
+
+
+def test_a_run_as_it_is_written(trained: Path, command: Command) -> None:
+    done = command("compare", str(trained))
+    assert (done.code, done.err) == (0, "")
+    rows = [json.loads(line)["mean"] for line in (trained / "evaluations.jsonl").read_text().splitlines()]
+    assert cells(done.out, "sqn warmup_steps=40", "final")[0] == "1"
+    assert float(cells(done.out, "sqn warmup_steps=40", "final")[1]) == pytest.approx(rows[-1], abs=0.05)
+    assert done.out.startswith(f"{CART}: steps=60 eval_every=20 eval_episodes=2 env.id={CART} greedy=true\n")
+
+
+def test_scores_and_pairs(write: Write, command: Command) -> None:
+    several(write, "plain", [10, 20, 30, 40])
+    several(write, "dueling", [50, 60, 70, 80], "head=dueling")
+    done = command("compare", "plain", "dueling")
+    assert (done.code, done.err) == (0, "")
+    assert "all variants: warmup_steps=40" in done.out
+    runs, mean, median, iqm = cells(done.out, "sqn", "final")
+    assert (runs, mean[:4], median[:4], iqm[:4]) == ("4", "25.0", "25.0", "25.0")
+    # From 0 to half to the whole: (0 / 2 + 1/2 + 1 / 2) / 2 of the last score on average.
+    assert cells(done.out, "sqn head=dueling", "area")[1].startswith("32.5 [")
+    assert cells(done.out, CART, "final") == ["sqn head=dueling", "sqn", "1.00 [1.00, 1.00]", "better"]
+    assert "note:" not in done.out
+
+
+def test_too_few_runs_to_tell(write: Write, command: Command) -> None:
+    several(write, "plain", [10, 20, 30])
+    several(write, "dueling", [50, 60, 70], "head=dueling")
+    done = command("compare", "plain", "dueling")
+    assert cells(done.out, CART, "final")[-1] == "too few runs to tell"
+    assert "3 and 3 runs are too few to tell" in done.out
+    assert "in 10% of cases; 4 of each would do" in done.out
+
+
+def test_equals_cannot_be_told_apart(write: Write, command: Command) -> None:
+    several(write, "plain", [10, 20, 30, 40, 50])
+    several(write, "dueling", [10, 20, 30, 40, 50], "head=dueling")
+    assert cells(command("compare", "plain", "dueling").out, CART, "final")[-1] == "cannot be told"
+
+
+def test_a_single_run_has_no_interval(write: Write, command: Command) -> None:
+    write("one")
+    assert cells(command("compare", "one").out, "sqn warmup_steps=40", "final") == [
+        "1",
+        "3.00",
+        "3.00",
+        "3.00",
+    ]
+
+
+def test_one_evaluation_is_no_curve(write: Write, command: Command) -> None:
+    write("one", scores=[5])
+    done = command("compare", "one", "--output", "report")
+    assert "area" not in done.out.split("In brackets")[0]
+    assert f"note: {CART}: evaluated once" in done.out
+    assert imread("report/comparison.png").ndim == 3
+
+
+def test_the_files(write: Write, command: Command) -> None:
+    several(write, "runs/plain", [10, 20, 30, 40])
+    several(write, "runs/dueling", [50, 60, 70, 81], "head=dueling")
+    done = command("compare", "runs", "--output", "new/report")
+    assert "figure  new/report/comparison.png" in done.out
+    rows = list(csv.DictReader(Path("new/report/comparison.csv").read_text().splitlines()))
+    (row,) = [
+        row
+        for row in rows
+        if (row["variant"], row["measure"], row["statistic"]) == ("sqn head=dueling", "final", "mean")
+    ]
+    assert (row["environment"], row["runs"], row["value"]) == (CART, "4", "65.25")
+    assert float(row["low"]) < 65.25 < float(row["high"])
+    (pair,) = [row for row in rows if row["against"] and row["measure"] == "area"]
+    assert (pair["variant"], pair["against"], pair["value"], pair["verdict"]) == (
+        "sqn head=dueling",
+        "sqn",
+        "1.0",
+        "better",
+    )
+    page = Path("new/report/comparison.md").read_text()
+    assert "![Learning curves and performance profiles](comparison.png)" in page
+    assert "| sqn head=dueling | final | 4 | 65.2 [" in page
+    assert imread("new/report/comparison.png").shape[1] == 1320
+
+
+def test_the_same_runs_give_the_same_table(write: Write, command: Command) -> None:
+    several(write, "plain", [10, 25, 30, 47])
+    several(write, "dueling", [15, 60, 12, 80], "head=dueling")
+    first = command("compare", "plain", "dueling").out
+    assert command("compare", "dueling", "plain").out == first
+    assert command("compare", "dueling/s2", "*/s[013]", "plain/s2").out == first
+
+
+# --- what belongs together ---------------------------------------------------------------------------------
+
+
+def test_a_variant_is_a_recipe_and_what_was_said_over_it(write: Write, command: Command) -> None:
+    write("a", "recipe=sqn_dueling")
+    write("b", "head=dueling", "lr=0.01")
+    write(
+        "c",
+        "head=dueling",
+        "lr=0.01",
+        "seed=1",
+        "log_every=7",
+        "threads=2",
+        "checkpoint_every=9",
+        "compile=never",
+    )
+    write("d", "tau=0.3")
+    out = command("compare", "a", "b", "c", "d").out
+    runs = {"sqn_dueling": "1", "sqn head=dueling lr=0.01": "2", "sqn tau=0.3": "1"}
+    assert {name: cells(out, name, "final")[0] for name in runs} == runs
+
+
+def test_a_folder_and_a_glob_are_their_runs(write: Write, command: Command) -> None:
+    several(write, "runs/deep/er", [1, 2])
+    several(write, "runs/other", [3, 4], "head=dueling")
+    for places in (
+        ["runs"],
+        ["runs/*/*/s*", "runs/other"],
+        ["runs/**/s?"],
+        ["runs/deep", "runs/deep", "runs/other"],
+    ):
+        out = command("compare", *places).out
+        assert cells(out, "sqn", "final")[0] == cells(out, "sqn head=dueling", "final")[0] == "2"
+
+
+def test_a_repeated_seed_is_left_out(write: Write, command: Command) -> None:
+    write("a", "seed=3")
+    write("b", "seed=3")
+    out = command("compare", "a", "b").out
+    assert cells(out, "sqn warmup_steps=40", "final")[0] == "1"
+    assert "note: left out: b: the same as a, seed and all" in out
+
+
+def test_unfinished_runs_are_named_and_left_out(write: Write, command: Command) -> None:
+    several(write, "good", [1, 2])
+    (write("killed", "seed=5") / "summary.json").unlink()
+    write("stopped", "seed=6", status="stopped", env_steps=20)
+    write("diverged", "seed=7", status="numerics", env_steps=44)
+    write("failed", "seed=8", status="error", env_steps=0)
+    out = command("compare", "good", "killed", "stopped", "diverged", "failed").out
+    assert cells(out, "sqn warmup_steps=40", "final")[0] == "2"
+    for note in (
+        "killed: still running, or killed: there is no summary.json",
+        "stopped: stopped after 20 of 60 steps",
+        "diverged: a loss became NaN or infinite after 44 of 60 steps",
+        "failed: failed after 0 of 60 steps",
+    ):
+        assert f"note: left out: {note}\n" in out
+    done = command("compare", "killed")
+    assert (done.code, done.out) == (2, "")
+    assert done.err.splitlines() == [
+        "there is no finished run to compare",
+        "left out: killed: still running, or killed: there is no summary.json",
+    ]
+
+
+def test_other_software_is_noted(write: Write, command: Command) -> None:
+    write("a", git_revision="abcdef1234567")
+    write("b", "seed=1", git_revision="1234567abcdef")
+    out = command("compare", "a", "b").out
+    assert "note: the runs were made by different software: sqn_rl 0.1.0 1234567, sqn_rl 0.1.0 abcdef1" in out
+
+
+# --- several environments, and Atari -----------------------------------------------------------------------
+
+
+def test_atari_scores_are_normalised_by_the_humans(write: Write, command: Command) -> None:
+    several(write, "pong", [-20.7, 14.6], *ATARI)
+    several(write, "breakout", [1.7, 1.7 + 2 * 28.8], *ATARI, "env.game=breakout")
+    several(write, "cartpole", [100, 200])
+    out = command("compare", "pong", "breakout", "cartpole").out
+    variant = "sqn warmup_steps=40"
+    assert cells(out.split("\npong-ram\n")[1], variant, "final (human = 1)")[:2] == ["2", "0.50 [0.00, 1.00]"]
+    games = out.split("\n2 games")[1]
+    # Pong 0 and 1, Breakout 0 and 2: mean of means (½ + 1) / 2, interquartile mean of 0 0 1 2.
+    runs, mean, median, iqm = cells(games, variant, "final (human = 1)")
+    assert (runs, mean[:4], median[:4], iqm[:4]) == ("4", "0.75", "0.75", "0.50")
+    assert "human" not in out.split(f"\n{CART}\n")[1].split("\n\n")[0]
+
+
+def test_pairs_over_environments(write: Write, command: Command) -> None:
+    for name, scores in {"plain": [1, 2, 3], "dueling": [4, 5, 6]}.items():
+        several(write, f"{name}/cart", scores, *(["head=dueling"] if name == "dueling" else []))
+        several(write, f"{name}/pong", scores, *ATARI, *(["head=dueling"] if name == "dueling" else []))
+    out = command("compare", ".").out
+    assert cells(out, CART, "final")[-1] == "too few runs to tell"
+    # All six dealt to two sides in two environments: 2 / 20², so both together tell.
+    assert cells(out, "2 environments", "final") == ["sqn head=dueling", "sqn", "1.00 [1.00, 1.00]", "better"]
+
+
+def test_an_environment_without_one_of_the_variants(write: Write, command: Command) -> None:
+    several(write, "plain", [1, 2])
+    several(write, "dueling", [1, 2], "head=dueling")
+    several(write, "pong", [1, 2], *ATARI)
+    out = command("compare", ".").out
+    assert "note: pong-ram: no run of sqn head=dueling, so it is in no average over environments" in out
+    assert "2 environments" not in out
+
+
+def test_a_game_without_a_published_score(write: Write, command: Command) -> None:
+    write("a", *ATARI, "env.game=tetris")
+    out = command("compare", "a").out
+    assert "human" not in out.split("In brackets")[0]
+    assert "note: tetris-ram: no human score of tetris was published, so none is normalised by it" in out
+
+
+def test_a_baseline_is_what_the_others_are_compared_with(write: Write) -> None:
+    several(write, "plain", [1, 2])
+    several(write, "dueling", [1, 2], "head=dueling")
+    several(write, "fast", [1, 2], "lr=0.1")
+    runs, _ = read_runs(find_runs(["."]))
+    baseline = next(run for run in runs if run.variant[-1] == "lr=0.1")
+    pairs = [
+        (pair.variant, pair.other)
+        for pair in compare(runs, baseline=baseline).pairs
+        if pair.measure == "final"
+    ]
+    assert pairs == [("sqn", "sqn lr=0.1"), ("sqn head=dueling", "sqn lr=0.1")]
+
+
+# --- what is refused ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["steps=61"], "steps 60 (command line: steps=60) and 61 (command line: steps=61)"),
+        (
+            ["eval_episodes=3"],
+            "eval_episodes 2 (command line: eval_episodes=2) and 3 (command line: eval_episodes=3)",
+        ),
+        (
+            ["eval_every=30"],
+            "eval_every 20 (command line: eval_every=20) and 30 (command line: eval_every=30)",
+        ),
+        (["env.sticky_actions=0"], "env.sticky_actions 0.25 (components/env/atari_ram.yaml:5) and 0 ("),
+        (["env.frame_skip=5"], "env.frame_skip 4 (components/env/atari_ram.yaml:6) and 5 ("),
+        (["env.life_loss=true"], "env.life_loss false (components/env/atari_ram.yaml:8) and true ("),
+        (["env.max_frames=null"], "env.max_frames 108000 (components/env/atari_ram.yaml:9) and null ("),
+    ],
+)
+def test_runs_that_were_not_measured_alike(
+    overrides: list[str], message: str, write: Write, command: Command
+) -> None:
+    write("a", *ATARI)
+    write("b", *ATARI, "head=dueling", *overrides)
+    done = command("compare", "a", "b", "--output", "report")
+    assert (done.code, done.out) == (2, "")
+    first, difference, mend = done.err.splitlines()
+    assert first == "a and b were not measured alike on pong-ram:"
+    assert message in difference
+    assert "run one of them again" in mend
+    assert not Path("report").exists()
+
+
+def test_sampled_games_are_not_greedy_ones(write: Write, command: Command) -> None:
+    write("a")
+    path = write("b", "seed=1") / "evaluations.jsonl"
+    path.write_text(path.read_text().replace('"greedy": true', '"greedy": false'))
+    assert "greedy true (evaluations.jsonl) and false (evaluations.jsonl)" in command("compare", "a", "b").err
+
+
+def test_what_the_agent_sees_and_is_taught_may_differ(write: Write, command: Command) -> None:
+    write("a", *ATARI)
+    write("b", *ATARI, "env.clip_reward=false")
+    out = command("compare", "a", "b").out
+    assert cells(out, "sqn env.clip_reward=false", "final")[0] == "1"
+
+
+def test_a_recipe_that_has_changed_since(write: Write, command: Command) -> None:
+    write("a")
+    path = write("b", "seed=1") / "recipe.yaml"
+    path.write_text(path.read_text().replace("tau: 0.05", "tau: 0.06"))
+    done = command("compare", "a", "b")
+    assert done.code == 2
+    first, difference, _ = done.err.splitlines()
+    assert first == f"a and b are both `sqn warmup_steps=40` on {CART}, but not made alike:"
+    assert difference.startswith(
+        "  target_update.tau 0.05 (components/task/classic_control.yaml:9) and 0.06 ("
+    )
+
+
+def _no_evaluations(run: Path) -> None:
+    (run / "evaluations.jsonl").unlink()
+
+
+def _empty_evaluations(run: Path) -> None:
+    (run / "evaluations.jsonl").write_text("")
+
+
+def _cut_evaluations(run: Path) -> None:
+    path = run / "evaluations.jsonl"
+    path.write_text(path.read_text()[:-20])
+
+
+def _cut_summary(run: Path) -> None:
+    path = run / "summary.json"
+    path.write_text(path.read_text()[:-20])
+
+
+def _other_summary(run: Path) -> None:
+    (run / "summary.json").write_text('["done"]')
+
+
+def _other_recipe(run: Path) -> None:
+    (run / "recipe.yaml").write_text("cake: 3 eggs\n")
+
+
+def _broken_recipe(run: Path) -> None:
+    (run / "recipe.yaml").write_text("{")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (_no_evaluations, r"a: its summary.json or evaluations.jsonl is damaged \(FileNotFoundError: .*\)"),
+        (_empty_evaluations, r"a: its summary.json or evaluations.jsonl is damaged \(IndexError: .*\)"),
+        (_cut_evaluations, r"a: its summary.json or evaluations.jsonl is damaged \(JSONDecodeError: .*\)"),
+        (_cut_summary, r"a: its summary.json or evaluations.jsonl is damaged \(JSONDecodeError: .*\)"),
+        (_other_summary, r"a: its summary.json or evaluations.jsonl is damaged \(ValueError: .*\)"),
+        (_other_recipe, r"a/recipe.yaml: says nothing of the part in the slot `env`"),
+        (_broken_recipe, r"a/recipe.yaml:\d: not YAML: .*"),
+    ],
+)
+def test_a_damaged_run(damage: Callable[[Path], None], message: str, write: Write, command: Command) -> None:
+    damage(write("a"))
+    write("b", "seed=1")
+    done = command("compare", "a", "b")
+    assert (done.code, done.out) == (2, "")
+    assert re.fullmatch(message, done.err.strip())
+
+
+def test_places_without_runs(folder: Path, command: Command) -> None:
+    (folder / "empty").mkdir()
+    (folder / "file").write_text("")
+    for place, why in {
+        "empty": "there is no run in it; a run has a recipe.yaml",
+        "file": "there is no run in it; a run has a recipe.yaml",
+        "nowhere": "there is no such directory",
+        "no*": "there is no such directory",
+    }.items():
+        done = command("compare", place)
+        assert (done.code, done.out, done.err) == (2, "", f"{place}: {why}\n")
+
+
+def test_an_output_that_cannot_be_written(write: Write, command: Command) -> None:
+    write("a")
+    Path("file").write_text("")
+    done = command("compare", "a", "--output", "file")
+    assert done.code == 2
+    assert done.err == "output = 'file': expected a folder that can be made (File exists)\n"

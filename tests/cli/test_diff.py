@@ -1,0 +1,123 @@
+"""``sqn-diff``: recipes and runs, set against each other."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sqn_rl.recipe import compose_recipe
+
+Command = Callable[..., Any]
+
+
+@pytest.fixture
+def run(folder: Path) -> Callable[..., str]:
+    """``run("a", "steps=300")``: a directory with the recipe of such a run."""
+
+    def written(name: str, *overrides: str) -> str:
+        (folder / name).mkdir()
+        recipe = compose_recipe("sqn", *overrides, f"out={name}")
+        (folder / name / "recipe.yaml").write_text(recipe.to_yaml())
+        return name
+
+    return written
+
+
+def sections(out: str) -> dict[str, list[str]]:
+    """The lines of each section, with single spaces."""
+    header, *rest = out.split("\n\n")
+    lines = [[" ".join(line.split()) for line in section.splitlines()] for section in rest]
+    return {"": header.splitlines()} | {title: differing for title, *differing in lines}
+
+
+def test_two_recipes(command: Command) -> None:
+    done = command("diff", "sqn", "sqn_per")
+    assert (done.code, done.err) == (0, "")
+    found = sections(done.out)
+    assert found[""] == ["--- sqn", "+++ sqn_per"]
+    assert found["parts"] == [
+        "- replay=uniform recipes/sqn.yaml:14",
+        "+ replay=prioritized recipes/sqn_per.yaml:2",
+    ]
+    assert found["numbers"] == [
+        "+ replay.omega=0.6 components/replay/prioritized.yaml:4",
+        "+ replay.beta=0.4 components/replay/prioritized.yaml:5",
+        "+ replay.epsilon=1.0e-06 components/replay/prioritized.yaml:6",
+        "+ replay.td_error=mean components/replay/prioritized.yaml:7",
+    ]
+
+
+def test_overrides_say_so(command: Command) -> None:
+    out = command("diff", "lr=0.01", "sqn head=dueling optimizer.lr=0.02 steps=7").out
+    assert out.startswith("--- lr=0.01\n+++ sqn head=dueling optimizer.lr=0.02 steps=7\n")
+    assert sections(out)["parts"] == [
+        "- head=linear recipes/sqn.yaml:6",
+        "+ head=dueling command line: head=dueling",
+    ]
+    assert sections(out)["numbers"] == [
+        "- steps=50000 components/task/classic_control.yaml:2",
+        "+ steps=7 command line: steps=7",
+        "- temperature.lr=0.01 command line: lr=0.01",
+        "+ temperature.lr=0.001 components/task/classic_control.yaml:8",
+        "- optimizer.lr=0.01 command line: lr=0.01",
+        "+ optimizer.lr=0.02 command line: optimizer.lr=0.02",
+    ]
+
+
+def test_the_wiring_shows_what_flows(command: Command) -> None:
+    wiring = sections(command("diff", "sqn", "env=acrobot").out)["wiring"]
+    assert "- head writes q_values [2, 64, 2] float32" in wiring
+    assert "+ head writes q_values [2, 64, 3] float32" in wiring
+    reads = sections(command("diff", "sqn", "sqn head=categorical").out)["wiring"]
+    assert {"- q_net reads q_values", "+ q_net reads prediction"} < set(reads)
+
+
+def test_a_run_is_the_recipe_that_made_it(run: Callable[..., str], command: Command) -> None:
+    first = run("first", "steps=300", "head=dueling")
+    done = command("diff", first, "sqn steps=300 head=dueling")
+    assert done.code == 0
+    assert sections(done.out)[""][-1] == "no difference: the same parts, numbers and wiring"
+    out = command("diff", first, run("second", "steps=400", "seed=1")).out
+    assert sections(out)["parts"] == [
+        "- head=dueling command line: head=dueling",
+        "+ head=linear recipes/sqn.yaml:6",
+    ]
+    assert sections(out)["numbers"] == [
+        "- steps=300 command line: steps=300",
+        "+ steps=400 command line: steps=400",
+        "- seed=0 default of sqn_rl",
+        "+ seed=1 command line: seed=1",
+    ]
+
+
+def test_parts_of_a_users_own(users_tree: Path, trusting: list[str], command: Command) -> None:
+    out = command("diff", *trusting, "sqn", "sqn head=head").out
+    assert sections(out)["parts"] == [
+        "- head=linear recipes/sqn.yaml:6",
+        "+ head=head command line: head=head",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        (
+            "sqn_duelling",
+            r"sqn_duelling: neither a run directory nor a recipe\n  did you mean `sqn_dueling`\?",
+        ),
+        ("runs/nowhere", r"runs/nowhere: neither a run directory nor a recipe\n  there are: .*"),
+        ("empty", r"empty: not a run directory: there is no recipe.yaml in it"),
+        (" ", r": neither a run directory nor a recipe\n  there are: .*"),
+        ("sqn 'half", r"sqn 'half: No closing quotation"),
+        ("sqn hed=dueling", r"command line: hed=dueling: there is no setting `hed`\n  did you mean `head`\?"),
+        ("sqn loss=dqn temperature=none", r"recipes/sqn.yaml:9: actor: BoltzmannActor needs a temperature.*"),
+        ("recipe=nope", r"command line: recipe=nope: there is no recipe `nope`\n  .*"),
+    ],
+)
+def test_what_is_neither(argument: str, message: str, folder: Path, command: Command) -> None:
+    (folder / "empty").mkdir()
+    done = command("diff", "sqn", argument)
+    assert (done.code, done.out) == (2, "")
+    assert re.fullmatch(message, done.err.strip(), re.DOTALL)

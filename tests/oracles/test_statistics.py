@@ -1,0 +1,188 @@
+"""Statistics of a few runs, against hand-worked numbers, rliable, and what must hold of any scores."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from rliable import library, metrics
+
+from sqn_rl.atari_scores import RANDOM_AND_HUMAN, human_normalised
+from sqn_rl.statistics import (
+    area_under_curve,
+    chance_of_separation,
+    estimate,
+    iqm,
+    mean,
+    median,
+    probability_of_improvement,
+    profile,
+)
+
+
+def scores(*environments: list[float]) -> list[np.ndarray]:
+    return [np.array(each, dtype=float) for each in environments]
+
+
+# --- by hand -----------------------------------------------------------------------------------------------
+
+
+def test_averages_of_one_environment() -> None:
+    runs = scores([0, 1, 2, 10])
+    assert mean(runs) == 3.25
+    assert median(runs) == 1.5
+    assert iqm(runs) == 1.5  # of 1 and 2
+
+
+def test_averages_of_three_environments() -> None:
+    runs = scores([0, 2], [10, 20], [3, 5])  # means 1, 15, 4
+    assert mean(runs) == pytest.approx(20 / 3)
+    assert median(runs) == 4
+    assert iqm(runs) == 5  # of 2, 3, 5 and 10: a quarter of six is cut to one at each end
+
+
+def test_probability_of_improvement() -> None:
+    x, y = scores([1, 3]), scores([2, 3])  # 1 < 2, 1 < 3, 3 > 2, 3 = 3: one win and a half in four
+    assert probability_of_improvement(x, y) == 0.375
+    assert probability_of_improvement(scores([1, 3], [9]), scores([2, 3], [1])) == (0.375 + 1) / 2
+
+
+def test_profile() -> None:
+    runs = scores([0, 1], [1, 2])
+    np.testing.assert_array_equal(profile(runs, np.array([-1, 0, 1, 2])), [1, 0.75, 0.25, 0])
+
+
+def test_area_under_curve() -> None:
+    # From 0 to 10 on average 5, from 10 to 30 it is 10: (10 * 5 + 20 * 10) / 30.
+    assert area_under_curve(np.array([0, 10, 30]), np.array([0, 10, 10])) == pytest.approx(25 / 3)
+    assert area_under_curve(np.array([100, 200]), np.array([4.0, 4.0])) == 4
+
+
+def test_chance_of_separation() -> None:
+    assert chance_of_separation(scores([0] * 3), scores([0] * 3)) == 2 / 20
+    assert chance_of_separation(scores([0] * 4), scores([0] * 4)) == 2 / 70
+    assert chance_of_separation(scores([0] * 2, [0] * 2), scores([0] * 2, [0] * 2)) == 2 / 6**2
+
+
+def test_the_interval_of_two_runs() -> None:
+    # The mean of a resample of 0 and 1 is 0 in a quarter of cases, and 1 in another.
+    assert estimate(mean, scores([0, 1])) == (0.5, 0, 1)
+
+
+def test_a_single_run_has_no_interval() -> None:
+    assert np.isnan(estimate(iqm, scores([3]))[1:]).all()
+    assert np.isnan(estimate(iqm, scores([3], [4]))[1:]).all()
+    assert np.isnan(estimate(probability_of_improvement, scores([3]), scores([1, 2]))[1:]).all()
+    assert not np.isnan(estimate(iqm, scores([3], [4, 5]))[1:]).any()
+
+
+# --- rliable -----------------------------------------------------------------------------------------------
+
+GENERATOR = np.random.default_rng(7)
+X_NE = GENERATOR.normal([0, 5, -3], [1, 4, 2], (7, 3))
+Y_NE = GENERATOR.normal([0.5, 5, -2], [2, 4, 1], (5, 3))
+X, Y = list(X_NE.T), list(Y_NE.T)
+
+
+@pytest.mark.parametrize("runs_NE", [X_NE, Y_NE, X_NE.round()])
+def test_averages_are_rliables(runs_NE: np.ndarray) -> None:
+    runs = list(runs_NE.T)
+    assert mean(runs) == pytest.approx(metrics.aggregate_mean(runs_NE))
+    assert median(runs) == pytest.approx(metrics.aggregate_median(runs_NE))
+    assert iqm(runs) == pytest.approx(metrics.aggregate_iqm(runs_NE))
+
+
+def test_the_probability_of_improvement_is_rliables() -> None:
+    assert probability_of_improvement(X, Y) == pytest.approx(metrics.probability_of_improvement(X_NE, Y_NE))
+    x, y = X_NE.round(), Y_NE.round()  # with ties
+    ours = probability_of_improvement(list(x.T), list(y.T))
+    assert ours == pytest.approx(metrics.probability_of_improvement(x, y))
+
+
+def test_profiles_are_rliables() -> None:
+    thresholds = np.linspace(-8, 12, 41)
+    np.testing.assert_allclose(profile(X, thresholds), library.score_distributions(X_NE, thresholds))
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(mean, "mean"), (median, "median"), (iqm, "iqm")])
+def test_intervals_are_rliables(ours, theirs: str) -> None:
+    np.random.seed(0)  # rliable draws from there
+    aggregate = getattr(metrics, f"aggregate_{theirs}")
+    _, ends = library.get_interval_estimates({"x": X_NE}, lambda x: np.array([aggregate(x)]), reps=1000)
+    assert_near(estimate(ours, X)[1:], ends["x"][:, 0])
+
+
+def test_intervals_of_pairs_are_rliables() -> None:
+    np.random.seed(0)
+    pair = {"x,y": [X_NE, Y_NE]}
+    by_rliable = lambda x, y: np.array([metrics.probability_of_improvement(x, y)])  # noqa: E731
+    _, ends = library.get_interval_estimates(pair, by_rliable, reps=200)
+    assert_near(estimate(probability_of_improvement, X, Y)[1:], ends["x,y"][:, 0])
+
+
+def assert_near(ours: np.ndarray, theirs: np.ndarray) -> None:
+    """Within 10 % of the width: the ends are quantiles of few resamples."""
+    np.testing.assert_allclose(ours, theirs, atol=0.1 * np.ptp(theirs))
+
+
+# --- of any scores -----------------------------------------------------------------------------------------
+
+RUNS = arrays(float, st.integers(2, 8), elements=st.integers(-50, 50))
+
+
+@settings(max_examples=30)
+@given(RUNS, RUNS)
+def test_one_of_two_is_better(x: np.ndarray, y: np.ndarray) -> None:
+    p = probability_of_improvement([x], [y])
+    assert 0 <= p <= 1
+    assert p + probability_of_improvement([y], [x]) == pytest.approx(1)
+    assert p == probability_of_improvement([x**3], [y**3])  # only the order counts
+
+
+@settings(max_examples=30)
+@given(RUNS, st.permutations([mean, median, iqm]))
+def test_estimates_follow_shift_and_scale(x: np.ndarray, statistics: list) -> None:
+    value, low, high = estimate(statistics[0], [x], resamples=50)
+    assert x.min() <= low <= high <= x.max()
+    scaled = estimate(statistics[0], [3 * x + 1], resamples=50)
+    np.testing.assert_allclose(scaled, [3 * each + 1 for each in (value, low, high)])
+
+
+def test_the_same_scores_have_the_same_interval() -> None:
+    assert estimate(iqm, X) == estimate(iqm, [each.copy() for each in X])
+
+
+def test_intervals_cover() -> None:
+    """Of 200 samples of 20 runs, about 95 % have an interval around the true mean; somewhat fewer in fact."""
+    drawn = np.random.default_rng(3).normal(size=(200, 20))
+    ends = np.array([estimate(mean, [each], resamples=1000)[1:] for each in drawn])
+    assert 0.90 <= np.mean((ends[:, 0] < 0) & (ends[:, 1] > 0)) <= 0.98
+
+
+@pytest.mark.parametrize("runs", [4, 8])
+def test_equals_are_seldom_told_apart(runs: int) -> None:
+    """What is called better although it is not: about one in twenty."""
+    drawn = np.random.default_rng(4).normal(size=(200, 2, runs))
+    pairs = [estimate(probability_of_improvement, [x], [y], resamples=1000) for x, y in drawn]
+    assert np.mean([low > 0.5 or high < 0.5 for _, low, high in pairs]) < 0.09
+
+
+# --- Atari -------------------------------------------------------------------------------------------------
+
+
+def test_human_normalised_scores() -> None:
+    random, human = RANDOM_AND_HUMAN["pong"]
+    assert (random, human) == (-20.7, 14.6)
+    assert human_normalised("pong", np.array([-20.7, 14.6])).tolist() == [0, 1]
+    # (401.2 - 1.7) / (30.5 - 1.7)
+    assert human_normalised("breakout", np.array(401.2)) == pytest.approx(13.87, abs=0.005)
+
+
+def test_the_published_table_is_whole() -> None:
+    from ale_py import roms
+
+    assert len(RANDOM_AND_HUMAN) == 57
+    assert RANDOM_AND_HUMAN.keys() <= set(roms.get_all_rom_ids())
+    assert all(random < human for random, human in RANDOM_AND_HUMAN.values())
+    sums = [sum(scores) for scores in zip(*RANDOM_AND_HUMAN.values(), strict=True)]
+    assert sums == pytest.approx([50_864.9, 606_494.2])  # so that no digit is changed by mistake
