@@ -1,6 +1,8 @@
 """The wiring as data: which part reads what, and who writes it, with shapes and dtypes as they really are."""
 
-from collections.abc import Iterable, Iterator, Mapping
+import inspect
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +32,8 @@ class Node:
     slot: str
     part: str
     """The class's name."""
+    says: str
+    """What the class says of itself, in a sentence."""
     reads: tuple[str, ...]
     """Keys, each written by another node."""
     writes: tuple[Entry, ...]
@@ -40,11 +44,13 @@ class Graph:
     """The parts of an agent, in the order in which data first reaches them."""
 
     nodes: list[Node] = field(default_factory=list)
+    changes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """By slot, or ``settings``, what differs from another recipe, in a few words each."""
 
     def add(self, slot: str, part: object, reads: Iterable[str], writes: Mapping[str, Tensor]) -> None:
         """Add a part that was seen to read these keys and write these tensors."""
         entries = tuple(_entry(key, tensor) for key, tensor in writes.items())
-        self.nodes.append(Node(slot, type(part).__name__, tuple(reads), entries))
+        self.nodes.append(Node(slot, type(part).__name__, _sentence(type(part)), tuple(reads), entries))
 
     def writers(self) -> dict[str, Node]:
         """Who writes each key."""
@@ -57,6 +63,14 @@ class Graph:
             for key in consumer.reads:
                 producer = writers[key]
                 yield producer, consumer, next(entry for entry in producer.writes if entry.key == key)
+
+    def arrows(self) -> Iterator[tuple[Node, Node, list[Entry]]]:
+        """The edges, those between the same two parts together."""
+        together: dict[tuple[str, str], tuple[Node, Node, list[Entry]]] = {}
+        for producer, consumer, entry in self.edges():
+            pair = (producer.slot, consumer.slot)
+            together.setdefault(pair, (producer, consumer, []))[2].append(entry)
+        yield from together.values()
 
     def require(
         self, slot: str, part: object, keys: Iterable[Any], produced: Iterable[str], origin: str
@@ -71,6 +85,15 @@ class Graph:
             if name not in produced:
                 message = f"{slot}: {type(part).__name__} reads `{name}`, which no part upstream produces"
                 raise RecipeError(message, origin, did_you_mean(name, produced))
+
+
+def _sentence(kind: type) -> str:
+    """The first sentence of a docstring, without markup and sources: ``Q = V + A − mean_a A``."""
+    paragraph = (inspect.getdoc(kind) or "").partition("\n\n")[0].replace("``", "")
+    unsourced = re.sub(
+        r"\s*\(((eq|line)s?\.? |[^()]*\b(19|20)\d\d\b)[^()]*\)", "", " ".join(paragraph.split())
+    )
+    return re.split(r"\.(?=\s|$)", unsourced)[0]
 
 
 def _entry(key: str, tensor: Tensor) -> Entry:

@@ -3,14 +3,18 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from sqn_rl.changes import changes_of
 from sqn_rl.cli import Exit, catalogue_of, command, options
 from sqn_rl.errors import RecipeError
 from sqn_rl.recipe import compose_recipe
+from sqn_rl.settled import of_recipe
 
 DESCRIPTION = """Checks a recipe and shows its wiring: parts, keys, shapes, dtypes.
 
   sqn-graph recipe=sqn_dueling
-  sqn-graph recipe=sqn env=atari_ram --format svg --output sqn.svg"""
+  sqn-graph recipe=sqn env=atari_ram --format svg --output sqn.svg
+
+What differs from the recipe `sqn` in the same environment is said, and in a picture highlighted."""
 
 FORMATS = ("text", "mermaid", "svg")
 
@@ -32,15 +36,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_intermixed_args(argv)
     recipe = compose_recipe("sqn", *arguments.overrides, catalogue=catalogue_of(arguments))
 
-    from sqn_rl import drawing
+    from sqn_rl import drawing, picture
     from sqn_rl.preflight import preflight
 
     graph = preflight(recipe)
-    title = f"{recipe.run.recipe} on {recipe.chosen['env'].name}"
+    graph.changes = changes_of(of_recipe(recipe.run.recipe, recipe), recipe.catalogue)
+    title = f"{recipe.run.recipe} on {recipe.part('env')}"
     text = {
         "text": lambda: drawing.to_text(graph),
         "mermaid": lambda: drawing.to_mermaid(graph),
-        "svg": lambda: drawing.to_svg(graph, title),
+        "svg": lambda: picture.to_svg(graph, title),
     }[arguments.format]()
     if arguments.output is None:
         print(text, end="")

@@ -22,10 +22,10 @@ provenance
 config catalogue
 speed
 build defaults graph
-overrides drawing
+overrides drawing picture
 recipe
 preflight settled
-experiment runs
+experiment runs changes
 groups grid
 comparison pool
 report comparison_figure

@@ -19,7 +19,7 @@ def test_text_says_who_reads_what_from_whom(command: Callable) -> None:
     done = command("graph", "num_envs=3", "batch_size=7", "encoder.hidden=[6,5]")
     assert (done.code, done.err, list(Path.cwd().iterdir())) == (0, "", [])
     blocks = {block.split()[0]: block.splitlines() for block in re.split(r"\n(?=\S)", done.out)}
-    assert blocks.keys() == SEEN
+    assert blocks.keys() == SEEN | {"settings"}
     assert blocks["env"] == [
         "env  GymEnv",
         "    reads   action  from actor",
@@ -49,21 +49,51 @@ def test_mermaid_is_a_flowchart_of_the_slots(command: Callable) -> None:
     assert {("actor", "env"), ("env", "replay"), ("loss", "optimizer")} < {match.groups() for match in arrows}
 
 
+CHANGED = {
+    "sqn": set(),
+    "sqn_dueling": {"head"},
+    "sqn_dueling_per": {"head", "replay"},
+    "sqn_noisy": {"encoder", "head"},  # their layers
+    "sqn_nstep": {"returns"},
+    "dqn": {"q_net", "actor", "loss", "temperature"},
+    "discrete_sac": {"actor", "loss"},
+}
+"""By recipe, the boxes that differ from those of the recipe ``sqn``."""
+
+
 @pytest.mark.parametrize("name", Catalogue().names(RECIPE))
 def test_svg_is_a_picture_of_every_recipe(name: str, command: Callable) -> None:
     done = command("graph", f"recipe={name}", "env=atari_ram", "num_envs=1", "--format=svg")
     picture = ElementTree.fromstring(done.out)
     assert picture.tag == f"{SVG}svg"
     assert picture.findtext(f"{SVG}title") == f"{name} on atari_ram"
-    texts = [text.text for text in picture.iter(f"{SVG}text")]
-    absent = {"temperature"} if name in ("dqn", "double_dqn", "rainbow") else set()
-    assert set(texts) > SEEN - absent
-    assert "observation [1, 128] uint8" in texts
+    slots = [text for text in picture.iter(f"{SVG}text") if text.get("class") == "slot" and text.text in SEEN]
+    assert {text.text for text in slots} == SEEN
+    assert "observation [1×128] uint8" in [text.text for text in picture.iter(f"{SVG}text")]
     width, height = float(picture.get("width", 0)), float(picture.get("height", 0))
-    for box in picture.iter(f"{SVG}rect"):
+    boxes = [box for box in picture.iter(f"{SVG}rect") if box.get("rx") == "6"]
+    corners = {(float(box.get("x", 0)), float(box.get("y", 0))): box.get("class") for box in boxes}
+    for box in boxes:
         x, y, w, h = (float(box.get(key, 0)) for key in ("x", "y", "width", "height"))
         assert 0 <= x <= x + w <= width
         assert 0 <= y <= y + h <= height
+    kinds = {text.text: corners[float(text.get("x", 0)) - 10, float(text.get("y", 0)) - 18] for text in slots}
+    if name in CHANGED:
+        assert {slot for slot, kind in kinds.items() if kind in ("changed", "absent")} == CHANGED[name]
+
+
+def test_changes_are_said(command: Callable) -> None:
+    done = command(
+        "graph", "recipe=sqn_nstep", "head=dueling", "layers=noisy", "loss.backup=sampled", "gamma=0.9"
+    )
+    blocks = {block.split()[0]: block for block in re.split(r"\n(?=\S)", done.out)}
+    changes = {slot: re.findall(r"^    changed (.*)$", block, re.MULTILINE) for slot, block in blocks.items()}
+    assert changes["head"] == ["dueling instead of linear"]
+    assert changes["layers"] == ["noisy instead of dense"]
+    assert changes["loss"] == ["backup sampled, not expected"]
+    assert changes["returns"] == ["n_step instead of one_step"]
+    assert changes["settings"] == ["gamma 0.9, not 0.99"]
+    assert not changes["replay"] + changes["q_net"] + changes["env"]
 
 
 def test_output_goes_to_a_file(command: Callable, folder: Path) -> None:
