@@ -17,6 +17,7 @@ extensions = [
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 exclude_patterns = ["_build"]
 highlight_language = "none"
+suppress_warnings = ["toc.empty_glob"]  # a list of what else may come
 
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4

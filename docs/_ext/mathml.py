@@ -28,7 +28,7 @@ def _inline(self: HTML5Translator, node: nodes.math) -> None:
 
 
 def _block(self: HTML5Translator, node: nodes.math_block) -> None:
-    self.body.append(f'<div class="math">{_drawn(node, as_block=True)}</div>')
+    self.body.append(f'<div class="formula">{_drawn(node, as_block=True)}</div>')
     raise nodes.SkipNode
 
 

@@ -106,7 +106,7 @@ def _recipe(name: str, catalogue: Catalogue, base: Recipe) -> Iterator[str]:
     document, recipe = catalogue.read(RECIPE, name), compose_recipe(name, catalogue=catalogue)
     yield f".. _recipe-{name}:\n\n{_title(name)}\n{_text(document.description)}\n"
     yield f".. code-block:: bash\n\n   sqn-run recipe={name}\n"
-    yield f".. figure:: {_file(name)}.svg\n   :alt: The wiring of the recipe {name}\n"
+    yield f".. figure:: {_file(name)}.svg\n   :alt: The wiring of the recipe {name}\n   :width: 100%\n"
     yield "   Acting above, learning below; in each box what the part writes.\n"
     yield f"``{document.shown}``:\n\n.. code-block:: yaml\n"
     yield "".join(f"   {line}\n" for line in (catalogue_file(document)).read_text().splitlines())
