@@ -25,7 +25,8 @@ lint: setup
 
 bench: setup
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'
-	$(BIN)/python tests/benchmarks/cartpole_steps.py --first-step
+	$(BIN)/python tests/benchmarks/speed.py
+	$(BIN)/python tests/benchmarks/growth.py
 
 docs: setup
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet docs docs/_build/html

@@ -5,13 +5,11 @@ Q_1's policy, learned log α, Polyak targets, fused Adam, denormals flushed, one
 """
 
 import math
-import time
-from collections import deque
 from itertools import pairwise
-from typing import Any
 
 import gymnasium
 import torch
+from race import Baton
 from torch import Tensor
 
 HIDDEN, BATCH, WARM_UP = (120, 84), 128, 128
@@ -36,9 +34,10 @@ def q_values(parameters: list[Tensor], x: Tensor) -> Tensor:
     return torch.baddbmm(parameters[-1], x, parameters[-2])
 
 
-def learn(steps: int, seed: int) -> dict[str, Any]:
-    """Train, and say how fast and how well."""
-    torch.manual_seed(seed)
+def learn(baton: Baton) -> None:
+    """Train until the race is over."""
+    steps = baton.steps + 1
+    torch.manual_seed(0)
     torch.set_flush_denormal(True)
     env = gymnasium.make("CartPole-v1")
     size, n_actions = env.observation_space.shape[0], int(env.action_space.n)
@@ -50,11 +49,11 @@ def learn(steps: int, seed: int) -> dict[str, Any]:
     states, next_states = torch.zeros(steps, size), torch.zeros(steps, size)
     actions = torch.zeros(steps, dtype=torch.int64)
     rewards, going_on = torch.zeros(steps), torch.zeros(steps)
-    returns: deque[float] = deque(maxlen=20)
-    score, updates, started = 0.0, 0, time.perf_counter()
-    state = torch.from_numpy(env.reset(seed=seed)[0])
+    score, state = 0.0, torch.from_numpy(env.reset(seed=0)[0])
 
     for t in range(steps):
+        if not baton.tick(t):
+            return
         if t < WARM_UP:
             action = int(torch.randint(n_actions, ()))
         else:
@@ -67,7 +66,7 @@ def learn(steps: int, seed: int) -> dict[str, Any]:
         next_states[t], going_on[t] = following, not terminated
         score, state = score + float(reward), following
         if terminated or truncated:
-            returns.append(score)
+            baton.returns.append(score)
             score, state = 0.0, torch.from_numpy(env.reset()[0])
         if t < WARM_UP:
             continue
@@ -90,7 +89,3 @@ def learn(steps: int, seed: int) -> dict[str, Any]:
         with torch.no_grad():
             log_alpha.clamp_(math.log(ALPHA_RANGE[0]), math.log(ALPHA_RANGE[1]))
             torch._foreach_lerp_(target, [p.detach() for p in online], TAU)
-        updates += 1
-
-    speed = steps / (time.perf_counter() - started)
-    return {"steps_per_s": speed, "updates": updates, "return": sum(returns) / max(1, len(returns))}

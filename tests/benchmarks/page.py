@@ -1,0 +1,114 @@
+"""The page of speeds, from what was measured."""
+
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from race import Contender
+from works import ROWS
+
+NOTES = "## Reading it\n"
+"""From here on the page is written by hand."""
+LIMITS = {"memory": 9, "`sqn-list`": 1, "`sqn-run` to its first environment step": 6}
+"""GB and seconds."""
+
+Races = dict[str, dict[str, Contender]]
+
+
+def by_hand(path: Path) -> str:
+    """What a person has written at the end of the page."""
+    return path.read_text().partition(NOTES)[2] if path.exists() else ""
+
+
+def page(raw: dict[str, Any], notes: str) -> str:
+    """The whole page.
+
+    Args:
+        raw: as in ``speed.json``.
+        notes: its end.
+    """
+    measured = [
+        f"{name} at {each['date']}, {each['rounds']} rounds, `{each['revision']}`"
+        for name, each in raw.items()
+        if name != "machine"
+    ]
+    return f"""# Speed
+
+    make bench
+
+{raw["machine"]}.
+
+Contenders run in processes of their own and take turns: in every round each goes a leg of so many
+environment steps, so that a slow minute of the machine slows all. The first leg of each, with warm-up and
+compiling, does not count. Speeds are medians over rounds, and so are the ratios (range), which are of legs of
+the same round. The raw numbers are in [`raw/speed.json`](raw/speed.json): {"; ".join(measured)}.
+
+{tables(raw)}
+
+{NOTES}{notes}"""
+
+
+def tables(raw: dict[str, Any]) -> str:
+    """All that there are numbers for."""
+    races = {
+        name: {who: Contender(**each) for who, each in race["contenders"].items()}
+        for name, race in raw.items()
+        if "contenders" in race
+    }
+    seconds = raw["start"]["seconds"] if "start" in raw else {}
+    parts = [_ratios(races), _limits(races, seconds), _checks(races), _compiling(races)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _ratios(races: Races) -> str:
+    rows = [row.cells(races[row.race]) for row in ROWS if row.race in races]
+    return _table("work|ours|steps/s|peer|steps/s|ours ÷ peer|wanted|met", rows)
+
+
+def _limits(races: Races, seconds: dict[str, list[float]]) -> str:
+    rows = []
+    if "memory" in races:
+        peak = max(leg["memory"] for leg in races["memory"]["pixels, 1,000,000"].legs) / 1e9
+        name = "memory of Pong pixels with a full replay of 1,000,000"
+        rows.append([name, f"{peak:.2f} GB", *_verdict(peak, LIMITS["memory"], "GB")])
+    for name, times in seconds.items():
+        spread = f"{median(times):.2f} s ({min(times):.2f}–{max(times):.2f})"
+        rows.append([name, spread, *_verdict(median(times), LIMITS[name], "s")])
+    return _table("|measured|wanted|met", rows)
+
+
+def _verdict(value: float, wanted: float, unit: str) -> list[str]:
+    return [f"≤ {wanted:g} {unit}", "yes" if value <= wanted else "**no**"]
+
+
+def _checks(races: Races) -> str:
+    """Everybody's speed, and whether all do the same."""
+    rows = []
+    for name, race in races.items():
+        for who, contender in race.items():
+            legs, speeds = contender.legs[1:], contender.speeds
+            updates = sum(leg["updates"] for leg in legs) / sum(leg["steps"] for leg in legs)
+            spread = f"{contender.speed:,.0f} ({min(speeds):,.0f}–{max(speeds):,.0f})"
+            score = legs[-1]["return"]
+            rows.append([name, who, spread, f"{updates:.3f}", "" if score is None else f"{score:.0f}"])
+    return _table("race|contender|steps/s (range)|updates a step|return, last 20 games", rows)
+
+
+def _compiling(races: Races) -> str:
+    """How long it took, by the first legs, and after how many steps that is made good."""
+    rows = []
+    for name, race in races.items():
+        for who, compiled in race.items():
+            if eager := race.get(f"{who}, eager"):
+                saved = 1 / eager.speed - 1 / compiled.speed
+                first, other = compiled.legs[0], eager.legs[0]
+                seconds = first["seconds"] - other["seconds"] + first["steps"] * saved
+                steps = f"{seconds / saved:,.0f}" if saved > 0 else "never"
+                rows.append([name, who, f"{seconds:.0f} s", steps])
+    return _table("race|contender|compiling takes|it pays from so many steps on", rows)
+
+
+def _table(heads: str, rows: list[list[str]]) -> str:
+    """As Markdown; nothing if there are no rows."""
+    cells = [heads.split("|"), ["---"] * (1 + heads.count("|")), *rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in cells) if rows else ""

@@ -1,0 +1,103 @@
+"""How fast this is beside what people use: every row of the table, in turns with its peer.
+
+    python tests/benchmarks/speed.py                            what `make bench` runs
+    python tests/benchmarks/speed.py --only cartpole --rounds 5
+    python tests/benchmarks/speed.py --cleanrl ../cleanrl       with a checkout of CleanRL
+
+A quarter of an hour and 10 GB of memory, with the extra ``bench``. Every race is added to
+``docs/results/raw/speed.json``, and ``docs/results/speed.md`` is made anew from it.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from machine import machine, revision
+from page import by_hand, page, tables
+from race import race
+from works import races
+
+RESULTS = Path(__file__).resolve().parents[2] / "docs" / "results"
+PAGE, RAW = RESULTS / "speed.md", RESULTS / "raw" / "speed.json"
+
+FIRST_STEP = """
+import os, sys, time
+from sqn_rl.cli.run import main
+from sqn_rl.envs.games import GamesEnv
+
+def send(self, action):
+    os.write(2, str(time.time()).encode())
+    os._exit(0)
+
+GamesEnv.send = send
+main(sys.argv[1:])
+"""
+
+
+def first_step() -> float:
+    """Seconds from the start of a process that does what ``sqn-run`` does, to its first environment step."""
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.time()
+        command = [sys.executable, "-c", FIRST_STEP, f"out={folder}/run"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        return float(done.stderr.splitlines()[-1]) - started
+
+
+def listing() -> float:
+    """Seconds that ``sqn-list`` takes."""
+    started = time.perf_counter()
+    command = [sys.executable, "-c", "from sqn_rl.cli.list import main; main()"]
+    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+    return time.perf_counter() - started
+
+
+STARTS = {"`sqn-list`": listing, "`sqn-run` to its first environment step": first_step}
+
+
+def seconds_of_starts(rounds: int) -> dict[str, list[float]]:
+    """Of every command; the first start, which may write bytecode, does not count."""
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    return {name: [start() for _ in range(1 + rounds)][1:] for name, start in STARTS.items()}
+
+
+def measure(raw: dict[str, Any], only: str | None, rounds: int, cleanrl: str | None) -> None:
+    """Run the races, or one of them, and put what they gave into ``raw``."""
+    facts = {"rounds": rounds, "revision": revision(), "date": time.strftime("%Y-%m-%d %H:%M")}
+    raw["machine"] = machine()
+    for name, each in races(cleanrl).items():
+        if only in (None, name):
+            print(name, file=sys.stderr)
+            race(each.contenders, leg=each.leg, rounds=rounds, threads=each.threads)
+            contenders = {
+                who: {"arguments": contender.arguments, "legs": contender.legs}
+                for who, contender in each.contenders.items()
+            }
+            raw[name] = {**facts, "threads": each.threads, "leg": each.leg, "contenders": contenders}
+    if only in (None, "start"):
+        raw["start"] = {**facts, "seconds": seconds_of_starts(rounds)}
+
+
+def main() -> None:
+    """Run the command."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--only", choices=[*races(None), "start"])
+    parser.add_argument("--cleanrl", metavar="FOLDER", help="a checkout of CleanRL")
+    arguments = parser.parse_args()
+    raw = json.loads(RAW.read_text()) if RAW.exists() else {}
+    measure(raw, arguments.only, arguments.rounds, arguments.cleanrl)
+    RAW.write_text(json.dumps(raw, indent=1) + "\n")
+    PAGE.write_text(page(raw, by_hand(PAGE)))
+    print(tables(raw))
+
+
+if __name__ == "__main__":
+    main()

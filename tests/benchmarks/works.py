@@ -1,0 +1,131 @@
+"""What is raced over: the works, who does them, and what is wanted."""
+
+from dataclasses import dataclass
+from statistics import median
+
+from race import Contender
+
+CARTPOLE = "env=cartpole num_envs=1 update_ratio=1 batch_size=128 warmup_steps=128 hidden=[120,84]"
+RAM = "env=atari_ram num_envs=8 update_ratio=0.25 batch_size=64 warmup_steps=128 hidden=[400,300]"
+PIXELS = "env=atari num_envs=8 update_ratio=0.25 batch_size=32 warmup_steps=128 replay.capacity=10000"
+
+
+def ours(work: str, *more: str, recipe: str = "sqn", compiled: bool = True) -> Contender:
+    """A recipe of ours at one of the works."""
+    return Contender(["ours", recipe, *work.split(), f"compile={'always' if compiled else 'never'}", *more])
+
+
+def filled(work: str, capacity: int) -> Contender:
+    """With a replay that is full from the beginning."""
+    return ours(work, "replay._target_=filled_replay.FilledReplay", f"replay.capacity={capacity}")
+
+
+def cleanrl(folder: str | None, script: str) -> dict[str, Contender]:
+    """CleanRL's script, if there is a checkout of it."""
+    return {"CleanRL DQN": Contender(["cleanrl", folder, script])} if folder else {}
+
+
+@dataclass(frozen=True)
+class Race:
+    """Contenders that take turns."""
+
+    leg: int
+    """Environment steps, a multiple of everybody's number of environments."""
+    threads: int
+    contenders: dict[str, Contender]
+
+
+def races(checkout: str | None) -> dict[str, Race]:
+    """All of them.
+
+    Args:
+        checkout: of CleanRL.
+    """
+    return {
+        "cartpole": Race(1000, 1, {
+            "sqn": ours(CARTPOLE),
+            "sqn, eager": ours(CARTPOLE, compiled=False),
+            "sqn, 8 envs": ours(CARTPOLE, "num_envs=8"),
+            "sqn_per": ours(CARTPOLE, recipe="sqn_per"),
+            "hand-written SQN": Contender(["hand_written"]),
+            "SB3 DQN": Contender(["sb3", "cartpole"]),
+            **cleanrl(checkout, "dqn"),
+        }),
+        "ram": Race(2000, 2, {
+            "sqn": ours(RAM),
+            "sqn, eager": ours(RAM, compiled=False),
+            "SB3 DQN": Contender(["sb3", "pong_ram"]),
+        }),
+        "pixels": Race(200, 2, {
+            "sqn": ours(PIXELS),
+            "sqn, eager": ours(PIXELS, compiled=False),
+            "sqn, twin_shared": ours(PIXELS, "q_net=twin_shared"),
+            "sqn, twin_shared, eager": ours(PIXELS, "q_net=twin_shared", compiled=False),
+            "SB3 DQN": Contender(["sb3", "pong_pixels"]),
+            **cleanrl(checkout, "dqn_atari"),
+        }),
+        "collecting": Race(4000, 2, {
+            "env=atari": Contender(["play", "env=atari", "num_envs=16"]),
+            "ale-py AtariVectorEnv": Contender(["play", "raw_pixels"]),
+            "env=atari_ram": Contender(["play", "env=atari_ram", "num_envs=16"]),
+            "ale-py AtariEnv": Contender(["play", "raw_ram"]),
+        }),
+        "replay": Race(1000, 2, {
+            "RAM, 1,000,000": filled(RAM, 1_000_000),
+            "RAM, 10,000": filled(RAM, 10_000),
+        }),
+        "memory": Race(200, 2, {
+            "pixels, 1,000,000": filled(PIXELS, 1_000_000),
+            "pixels, 10,000": filled(PIXELS, 10_000),
+        }),
+    }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Row:
+    """How many times as fast as ``peer`` ``name`` is to be; None: it is of interest, no more."""
+
+    work: str
+    race: str
+    name: str
+    peer: str
+    wanted: float | None
+
+    def cells(self, contenders: dict[str, Contender]) -> list[str]:
+        """What the table says of it."""
+        wanted = f"≥ {self.wanted:.2f}" if self.wanted else ""
+        if self.peer not in contenders:
+            return [self.work, self.name, "", self.peer, "not at hand", "", wanted, ""]
+        one, other = contenders[self.name], contenders[self.peer]
+        ratios = sorted(a / b for a, b in zip(one.speeds, other.speeds, strict=True))
+        spread = f"{median(ratios):.2f} ({ratios[0]:.2f}–{ratios[-1]:.2f})"
+        met = "" if self.wanted is None else "yes" if median(ratios) >= self.wanted else "**no**"
+        speeds = [f"{one.speed:,.0f}", f"{other.speed:,.0f}"]
+        return [self.work, self.name, speeds[0], self.peer, speeds[1], spread, wanted, met]
+
+
+DENSE = "CartPole, 1 env, an update a step, batch 128, MLP 120-84, one thread"
+PONG = "Pong RAM, 8 envs, update ratio ¼, batch 64, MLP 400-300, two threads"
+SCREEN = "Pong pixels, 8 envs, update ratio ¼, batch 32, Nature CNN, two threads"
+ROWS = [
+    Row(DENSE, "cartpole", "sqn", "SB3 DQN", 2.0),
+    Row(DENSE, "cartpole", "sqn", "CleanRL DQN", 1.1),
+    Row(DENSE, "cartpole", "sqn", "hand-written SQN", 1.0),
+    Row("the same, compiled or not", "cartpole", "sqn", "sqn, eager", None),
+    Row("the same, not compiled", "cartpole", "sqn, eager", "hand-written SQN", None),
+    Row("the same, 8 envs or 1", "cartpole", "sqn, 8 envs", "sqn", 1.3),
+    Row("the same, prioritized or uniform", "cartpole", "sqn_per", "sqn", 1 / 1.25),
+    Row(PONG, "ram", "sqn", "SB3 DQN", 2.0),
+    Row("the same, compiled or not", "ram", "sqn", "sqn, eager", None),
+    Row(SCREEN, "pixels", "sqn", "SB3 DQN", 1.3),
+    Row(SCREEN, "pixels", "sqn", "CleanRL DQN", 1.3),
+    Row("the same, compiled or not", "pixels", "sqn", "sqn, eager", None),
+    Row("the same, `q_net=twin_shared`", "pixels", "sqn, twin_shared", "SB3 DQN", 1.8),
+    Row("the same, `q_net=twin_shared`", "pixels", "sqn, twin_shared", "CleanRL DQN", 1.8),
+    Row("the same, compiled or not", "pixels", "sqn, twin_shared", "sqn, twin_shared, eager", None),
+    Row("collecting alone, pixels, 16 envs", "collecting", "env=atari", "ale-py AtariVectorEnv", 0.9),
+    Row("collecting alone, RAM, both cores or one", "collecting", "env=atari_ram", "ale-py AtariEnv", 1.6),
+    Row("Pong RAM, full replay, 1,000,000 or 10,000", "replay", "RAM, 1,000,000", "RAM, 10,000", 0.9),
+    Row("Pong pixels, the same", "memory", "pixels, 1,000,000", "pixels, 10,000", 0.9),
+]
+"""The table."""
