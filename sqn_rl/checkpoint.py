@@ -231,7 +231,7 @@ def _manifest(path: Path) -> dict[str, Any]:
         whole, written = text == _render(content), content["format"]
     except (OSError, ValueError, RecursionError, LookupError, TypeError) as error:
         raise CheckpointError(f"{path}: damaged: {type(error).__name__}: {error}") from error
-    if written != FORMAT:
+    if written is True or written != FORMAT:
         raise CheckpointError(f"{path}: format {written}; this version of sqn_rl reads {FORMAT}")
     if not whole:
         raise CheckpointError(f"{path}: damaged: its contents have changed (SHA-256)")
@@ -250,7 +250,7 @@ def _mark(value: Any, path: Path) -> Mark:
     except (TypeError, LookupError):
         size = digest = None
     if type(size) is not int or not isinstance(digest, str):
-        raise CheckpointError(f"{path / MANIFEST}: {value!r} where a size and a SHA-256 should be")
+        raise CheckpointError(f"{path / MANIFEST}: {value!r:.60} where a size and a SHA-256 should be")
     return Mark(size, digest)
 
 
@@ -260,7 +260,7 @@ def _chunks(content: Mapping[str, Any], path: Path) -> list[Chunk]:
         mark = _mark(value, path)
         begin, end = value.get("begin"), value.get("end")
         if type(begin) is not int or type(end) is not int or not 0 <= begin < end:
-            raise CheckpointError(f"{path / MANIFEST}: {value!r} where rows of a replay should be")
+            raise CheckpointError(f"{path / MANIFEST}: {value!r:.60} where rows of a replay should be")
         chunks.append(Chunk(begin, end, mark))
     return chunks
 

@@ -119,8 +119,8 @@ class Experiment:
         with ExitStack() as opened:
             for each in (env, *everybody[1:]):
                 opened.callback(each.close)
+            found = self._restored(directory, env, everybody)
             try:
-                found = self._restored(directory, env, everybody)
                 with _of(found.path if found else directory.path):
                     train(
                         agent,

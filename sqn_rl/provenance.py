@@ -47,18 +47,24 @@ class Document:
         return f"{self.shown}:{self.lines[key]}" if key in self.lines else self.shown
 
 
-def read(path: Path, shown: str) -> Document:
+def read(path: Path, shown: str, *, settled: bool = False) -> Document:
     """Read a YAML file.
 
     Args:
         path: where it is.
         shown: how messages call it.
+        settled: whether every value must be said where it stands: no interpolation, which may read files and
+            the environment, and no alias, of which few make more than a memory holds.
 
     Raises:
         RecipeError: the file cannot be read, or is not a YAML mapping.
     """
     try:
         text = path.read_text(encoding="utf-8")
+        for token in yaml.scan(text) if settled else ():
+            if isinstance(token, yaml.AliasToken) or "${" in str(getattr(token, "value", "")):
+                where = f"{shown}:{token.start_mark.line + 1}"
+                raise RecipeError("a saved recipe says every value where it stands", where)
         loader = get_yaml_loader()(text)
         node = loader.get_single_node()
         values = {} if node is None else loader.construct_document(node)
@@ -69,7 +75,7 @@ def read(path: Path, shown: str) -> Document:
         mark = (error.context_mark if unfinished else None) or error.problem_mark
         line = f":{mark.line + 1}" if mark else ""
         raise RecipeError(f"not YAML: {error.problem}", f"{shown}{line}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise RecipeError(f"not YAML: {error}", shown) from error
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise RecipeError("not a mapping of names to values", shown, "write `name: value`, one a line")

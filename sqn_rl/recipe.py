@@ -123,7 +123,8 @@ def load_recipe(path: Path, *overrides: str, catalogue: Catalogue | None = None)
     Raises:
         RecipeError: something in it cannot be what its author meant.
     """
-    catalogue, document, layers = catalogue or Catalogue(), read(path, str(path)), Layers()
+    document = read(path, str(path), settled=True)
+    catalogue, layers = catalogue or Catalogue(), Layers()
     parsed = said.parse(overrides)
     for choice in said.chosen(parsed, catalogue):
         raise RecipeError(f"the {choice.group} of a saved recipe is settled", choice.origin)

@@ -35,7 +35,7 @@ PAGES = [
 
 STEPS, GAMES = 1200, 2  # the warm-up of classic control is 1,000
 COMMANDS = {
-    **{f"sqn-{name}": name for name in ("run", "list", "graph", "compare", "ablate", "diff")},
+    **{f"sqn-{name}": name for name in ("run", "resume", "list", "graph", "compare", "ablate", "diff")},
     "sqn-eval": "evaluate",
 }
 NOT_RUN = (".", "eval", "make", "pip", "python")  # set-up; tests/packaging and tests/learning see to these

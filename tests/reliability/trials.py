@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from safetensors.torch import load_file
+
 from sqn_rl import Experiment, compose
 from sqn_rl.recipe import load_recipe
 
@@ -23,39 +25,72 @@ class Killed(BaseException):
 
 
 @contextmanager
-def disk_that(fails: Callable[[int, Callable[[], Any], tuple[Any, ...]], Any]) -> Iterator[None]:
-    """Have every operation on the disk done by ``fails(its number, how to do it, its arguments)``."""
+def disk_that(does: Callable[..., Any], run: Path) -> Iterator[None]:
+    """Have every operation on what is in ``run`` done by ``does(its number, the operation, *arguments)``."""
     number = count()
 
     def faulty(operation: Callable[..., Any]) -> Callable[..., Any]:
         def perform(*arguments: Any, **keywords: Any) -> Any:
-            return fails(next(number), lambda: operation(*arguments, **keywords), arguments)
+            if not _in(run, arguments[0], keywords.get("dir_fd")):
+                return operation(*arguments, **keywords)
+            return does(next(number), operation, *arguments, **keywords)
 
+        perform.__name__ = operation.__name__
         return perform
 
     with patch.multiple(os, **{name: faulty(getattr(os, name)) for name in OPERATIONS}):
         yield
 
 
+def _in(run: Path, what: Any, folder: int | None) -> bool:
+    """Whether an operation's first argument, a path or an open file, is in a run."""
+    if isinstance(what, int):
+        what = os.readlink(f"/proc/self/fd/{what}")
+    elif folder is not None:
+        what = f"{os.readlink(f'/proc/self/fd/{folder}')}/{os.fspath(what)}"
+    return Path(what).absolute().is_relative_to(run.absolute())
+
+
 def left_by(run: Path) -> dict[str, Any]:
-    """All that a run leaves: every file of its checkpoints, and its logs, timings aside."""
+    """All that a run leaves, timings aside: its logs, and of its checkpoints every tensor and every value."""
     files: dict[str, Any] = {}
-    for path in sorted(run.rglob("*")):
+    for path in sorted(run.rglob("*.*")):
         name = path.relative_to(run).as_posix()
-        if path.suffix == ".safetensors":
+        if path.suffix == ".safetensors" and path.parent.name != "replay":
             files[name] = path.read_bytes()
         elif path.suffix == ".jsonl":
             lines = path.read_text().splitlines()
             files[name] = [[*(json.loads(line) | {"wall_s": 0}).items()] for line in lines]
         elif path.name == "manifest.json":
-            state = json.loads(path.read_text())["state"]
-            files[name] = state | {"counters": state["counters"] | {"wall_s": 0}}
+            content = json.loads(path.read_text())
+            counters = content["state"]["counters"] | {"wall_s": 0}
+            files[name] = content["state"] | {"counters": counters}
+            files[f"{name}: replay"] = _replay(path.parents[1] / "replay", content["replay"])
     return files
 
 
+def _replay(folder: Path, chunks: list[dict[str, Any]]) -> dict[tuple[int, str], bytes]:
+    """Every row of a replay by its number, and every final frame, however they are cut in pieces."""
+    found: dict[tuple[int, str], bytes] = {}
+    for begin, end in ((chunk["begin"], chunk["end"]) for chunk in chunks):
+        columns = load_file(folder / f"{begin:012d}-{end:012d}.safetensors")
+        games = len(columns["action"]) // (end - begin)
+        finals = zip(columns.pop("final_of").tolist(), columns.pop("final_frame"), strict=True)
+        found |= {(n // games, f"final {n % games}"): frame.numpy().tobytes() for n, frame in finals}
+        for name, column in columns.items():
+            rows = column.reshape(end - begin, -1).numpy()
+            found |= {(begin + i, name): row.tobytes() for i, row in enumerate(rows)}
+    return found
+
+
 def differences(one: Path, other: Path) -> list[str]:
-    """The names of what two runs left that is not the same."""
+    """The names of what two runs left that is not the same; of replays, rows that both still have count."""
     these, those = left_by(one), left_by(other)
+    for name in these.keys() & those.keys():
+        if name.endswith(": replay") and these[name] and those[name]:
+            first = max(min(these[name]), min(those[name]))[0]
+            for each in (these, those):
+                each[name] = {key: row for key, row in each[name].items() if key[0] >= first}
     return [name for name in sorted({*these, *those}) if these.get(name) != those.get(name)]
 
 
@@ -83,14 +118,14 @@ def killed_and_resumed(folder: Path, kills: int, seed: int, *settings: str) -> t
     """
     chance = random.Random(seed)
     turns, operations = count(), count()
-    with disk_that(lambda number, perform, _: (next(operations), perform())[1]):
+    with disk_that(partial(_counted, operations), folder):
         train(folder / "alone", *settings, die=lambda: next(turns) < 0)
     turns_each, operations_each = next(turns) // kills, next(operations) // kills
     for killed in range(kills):
         turn, operation = chance.randrange(turns_each), chance.randrange(operations_each)
         turn, operation = (turn, -1) if killed % 2 else (-1, operation)
         try:
-            with disk_that(partial(_die_at, operation)):
+            with disk_that(partial(_die_at, operation), folder):
                 train(folder / "killed", *settings, die=partial(_is, turn, count()))
         except Killed:
             continue
@@ -103,7 +138,14 @@ def _is(turn: int, turns: Iterator[int]) -> bool:
     return next(turns) == turn
 
 
-def _die_at(operation: int, number: int, perform: Callable[[], Any], arguments: tuple[Any, ...]) -> Any:
-    if number == operation:
+def _counted(
+    operations: Iterator[int], number: int, operation: Callable[..., Any], *what: Any, **how: Any
+) -> Any:
+    next(operations)
+    return operation(*what, **how)
+
+
+def _die_at(last: int, number: int, operation: Callable[..., Any], *what: Any, **how: Any) -> Any:
+    if number == last:
         raise Killed
-    return perform()
+    return operation(*what, **how)

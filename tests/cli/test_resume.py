@@ -1,0 +1,352 @@
+"""``sqn-resume`` and ``resume=auto``: a run goes on from where it was, or it is said why not."""
+
+import errno
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from reliability.trials import Killed, differences, train
+
+from sqn_rl.run_directory import RunDirectory
+
+Command = Callable[..., Any]
+
+TINY = ["steps=240", "warmup_steps=60", "num_envs=2", "update_ratio=0.25", "batch_size=8", "hidden=[8]"]
+TINY += ["log_every=40", "checkpoint_every=80", "eval_every=120", "eval_episodes=2"]
+
+
+@pytest.fixture
+def at(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, int, Callable[[], Any]], None]:
+    """``at("metrics", 2, act)``: act when the run directory is told so for the second time."""
+
+    def have(event: str, number: int, act: Callable[[], Any]) -> None:
+        told, hear = [], getattr(RunDirectory, event)
+
+        def listen(self: RunDirectory, *what: Any) -> None:
+            hear(self, *what)
+            told.append(what)
+            if len(told) == number:
+                act()
+
+        monkeypatch.setattr(RunDirectory, event, listen)
+
+    return have
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nobody disturbed."""
+    run = tmp_path_factory.mktemp("alone") / "run"
+    assert train(run, *TINY) == "done"
+    return run
+
+
+def send(name: str) -> Callable[[], None]:
+    return lambda: signal.raise_signal(signal.Signals[name])
+
+
+# --- signals -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
+def test_what_a_signal_stopped_goes_on(name: str, alone: Path, command: Command, at: Callable) -> None:
+    at("metrics", 2, send(name))
+    stopped = command("run", *TINY, "out=stopped")
+    assert stopped.code == 3
+    assert f"stopped by {name} after 120 steps; `sqn-resume stopped` goes on" in stopped.out
+    done = command("resume", "stopped")
+    assert (done.code, done.err) == (0, "")
+    assert "going on from stopped/checkpoints/0000000120" in done.out
+    assert differences(alone, Path("stopped")) == []
+    summary = json.loads(Path("stopped/summary.json").read_text())
+    assert (summary["status"], summary["env_steps"]) == ("done", 240)
+
+
+@pytest.mark.parametrize("number", [2, 3])
+def test_an_evaluation_is_stopped_and_played_again(
+    number: int, alone: Path, command: Command, at: Callable
+) -> None:
+    at("checkpoint", number, send("SIGTERM"))  # before the evaluation at 120 or 240, which has no row yet
+    stopped = command("run", *TINY, "out=stopped", "checkpoint_every=60")
+    assert stopped.code == 3
+    rows = Path("stopped/evaluations.jsonl")
+    assert not rows.exists() or len(rows.read_text().splitlines()) == number - 2
+    assert command("resume", "stopped").code == 0
+    for name in ("metrics", "episodes", "evaluations"):
+        lines = [(run / f"{name}.jsonl").read_text() for run in (alone, Path("stopped"))]
+        without_times = [re.sub(r'"wall_s": [\d.]+', "", text) for text in lines]
+        assert without_times[0] == without_times[1]
+
+
+def test_a_second_signal_stops_at_once(command: Command, at: Callable) -> None:
+    def twice() -> None:
+        send("SIGTERM")()
+        send("SIGINT")()
+
+    at("metrics", 3, twice)
+    done = command("run", *TINY, "out=run")
+    assert (done.code, done.err) == (1, "interrupted\n")
+    assert [path.parent.name for path in done.runs[0].weights] == ["0000000080"]
+    assert command("resume", "run").code == 0
+
+
+# --- auto --------------------------------------------------------------------------------------------------
+
+
+def test_auto_begins_goes_on_and_has_nothing_to_do(command: Command, at: Callable) -> None:
+    auto = [*TINY, "out=run", "resume=auto"]
+    at("metrics", 2, send("SIGUSR1"))
+    assert command("run", *auto).code == 3
+    done = command("run", *auto)
+    assert (done.code, "going on from run/checkpoints/0000000120" in done.out) == (0, True)
+    before = {path: path.stat().st_mtime_ns for path in Path("run").rglob("*")}
+    again = command("run", *auto)
+    assert (again.code, "run is done already" in again.out) == (0, True)
+    assert command("resume", "run").code == 0
+    assert {path: path.stat().st_mtime_ns for path in Path("run").rglob("*")} == before
+
+
+def test_auto_needs_a_directory(command: Command) -> None:
+    done = command("run", *TINY, "resume=auto")
+    assert done.code == 2
+    assert done.err.startswith(
+        "command line: resume=auto: resume = 'auto': expected `never`, as no out=DIR says"
+    )
+
+
+def test_auto_goes_on_with_no_other_recipe(command: Command, at: Callable) -> None:
+    at("metrics", 2, send("SIGTERM"))
+    assert command("run", *TINY, "out=run", "resume=auto").code == 3
+    done = command("run", *TINY, "out=run", "resume=auto", "tau=0.5")
+    assert done.code == 2
+    message = (
+        r"command line: tau=0.5: .* = 0.5: the run in run has 0.05 \(run/recipe.yaml:\d+\)\n.*sqn-resume run"
+    )
+    assert re.match(message, done.err)
+
+
+def test_what_was_killed_before_its_first_checkpoint_begins_anew(alone: Path, command: Command) -> None:
+    killed = shutil.copytree(alone, "killed", ignore=shutil.ignore_patterns("checkpoints", "summary.json"))
+    assert command("resume", killed).code == 0
+    assert differences(alone, Path("killed")) == []
+
+
+# --- what is refused, and what is said ---------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with checkpoints after 80 and 160 of 240 steps, which was killed then."""
+    run = tmp_path_factory.mktemp("stopped") / "run"
+    with pytest.raises(Killed):
+        train(run, *TINY, die=(run / "checkpoints" / "0000000160").exists)
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {"0000000080", "0000000160", "replay"}
+    return run
+
+
+@pytest.fixture
+def run(stopped: Path, folder: Path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(stopped, folder / "run"))
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_that_is_said(run: Path, command: Command) -> None:
+    path = run / "checkpoints" / "0000000160" / "state.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    done = command("resume", str(run))
+    assert done.code == 0
+    assert re.search(
+        rf"^{path}: damaged: [\d,]+ bytes instead of [\d,]+; passed over$", done.out, re.MULTILINE
+    )
+    assert f"going on from {run}/checkpoints/0000000080" in done.out
+
+
+def _both_damaged(run: Path) -> None:
+    for path in run.glob("checkpoints/*/weights.safetensors"):
+        path.write_bytes(b"")
+
+
+def _other_recipe(run: Path) -> None:
+    path = run / "recipe.yaml"
+    path.write_text(path.read_text().replace("seed: 0", "seed: 1"))
+
+
+def _log_lost(run: Path) -> None:
+    (run / "metrics.jsonl").unlink()
+
+
+def _no_run(run: Path) -> None:
+    (run / "recipe.yaml").unlink()
+
+
+def _secrets(run: Path) -> None:
+    path = run / "recipe.yaml"
+    path.write_text(path.read_text().replace("seed: 0", "seed: ${oc.env:HOME}"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (
+            _both_damaged,
+            r"{run}/checkpoints: no checkpoint is whole:\n{run}/.*160/weights.*\n{run}/.*080/weights",
+        ),
+        (
+            _other_recipe,
+            r"{run}/checkpoints: no checkpoint is whole:\n{run}/recipe.yaml: damaged: its contents",
+        ),
+        (_log_lost, r"{run}/checkpoints: no checkpoint is whole:\n{run}/metrics.jsonl: cannot be read"),
+        (_no_run, r"{run}: not a run directory: there is no recipe.yaml in it"),
+        (_secrets, r"{run}/recipe.yaml:\d+: a saved recipe says every value where it stands"),
+    ],
+)
+def test_what_cannot_be_gone_on_with(damage: Callable, message: str, run: Path, command: Command) -> None:
+    damage(run)
+    files = {path: path.read_bytes() for path in run.rglob("*.*") if path.is_file()}
+    done = command("resume", str(run))
+    assert done.code == 2
+    assert re.match(message.replace("{run}", str(run)), done.err)
+    left = {path: path.read_bytes() for path in run.rglob("*.*") if path.is_file() and path.name != ".lock"}
+    assert left == {path: text for path, text in files.items() if path.name != ".lock"}
+
+
+def test_two_runs_never_mix(run: Path, command: Command) -> None:
+    other = RunDirectory(run, "", goes_on=True)
+    try:
+        for attempt in (
+            ["resume", str(run)],
+            ["run", *TINY, f"out={run}"],
+            ["run", *TINY, f"out={run}", "resume=auto"],
+        ):
+            done = command(*attempt)
+            assert done.code == 2
+            assert "expected a directory that no other run is writing to" in done.err
+    finally:
+        other.close()
+    assert command("resume", str(run)).code == 0
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO])
+def test_a_full_disk_is_said_and_the_run_goes_on_later(
+    error: int, run: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, written = os.write, []
+
+    def fill(file: int, data: bytes) -> int:
+        if str(run) in os.readlink(f"/proc/self/fd/{file}"):
+            written.append(len(data))
+            if len(written) > 10:
+                raise OSError(error, os.strerror(error))
+        return write(file, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", fill)
+        done = command("resume", str(run))
+    assert done.code == 1
+    line = f"{run}: cannot be written: {os.strerror(error)}; the checkpoints there are whole; go on with"
+    assert done.err == f"{line} `sqn-resume {run}`\n"
+    assert command("resume", str(run)).code == 0
+
+
+# --- games that cannot be saved ----------------------------------------------------------------------------
+
+UNSEEDED = '''
+import gymnasium
+import numpy as np
+
+
+class Unseeded(gymnasium.Env):
+    """Is never the same again."""
+
+    observation_space = gymnasium.spaces.Box(-1, 1, (3,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        self.steps = 0
+        return np.random.uniform(-1, 1, 3).astype(np.float32), {}
+
+    def step(self, action):
+        self.steps += 1
+        return np.random.uniform(-1, 1, 3).astype(np.float32), 1.0, False, self.steps == 25, {}
+
+
+gymnasium.register("unseeded/Task-v0", Unseeded)
+'''
+
+
+def test_games_that_cannot_be_brought_back_begin_anew_and_that_is_said(
+    command: Command, at: Callable
+) -> None:
+    Path("recipes").mkdir()
+    Path("unseeded_games.py").write_text(UNSEEDED)
+    trust = ["--config-dir", ".", "--trust", "unseeded_games"]
+    at("metrics", 2, send("SIGTERM"))
+    task = ["env=gym", "env.id=unseeded/Task-v0"]
+    assert command("run", *trust, *TINY, *task, "out=run").code == 3
+    done = command("resume", *trust, "run")
+    assert done.code == 0
+    assert "did not come to where it was" in done.out
+    assert "the games that were being played are lost, and new ones begin" in done.out
+    lengths = [json.loads(line)["length"] for line in Path("run/episodes.jsonl").read_text().splitlines()]
+    assert set(lengths) == {25}
+
+
+# --- sweeps ------------------------------------------------------------------------------------------------
+
+
+def test_a_sweep_has_a_directory_and_finishes_what_is_missing(command: Command, trusting: list[str]) -> None:
+    task = ["env=gym", "env.id=users/Task-v0", *TINY, "-m", "env.kwargs.happens=nothing,an_error", "seed=0,1"]
+    sweep = [*trusting, *task, "out=sweep", "resume=auto"]
+    first = command("run", *sweep)
+    assert first.code == 1
+    names = [f"env.kwargs.happens={what},seed={seed}" for what in ("nothing", "an_error") for seed in (0, 1)]
+    assert [path.name for path in sorted(Path("sweep").iterdir(), reverse=True)] == sorted(
+        names, reverse=True
+    )
+    assert first.out.splitlines()[-2:] == [f"exit code 1: {name}" for name in names[2:]]
+
+    shutil.rmtree(Path("sweep", names[1]))
+    before = {path: path.stat().st_mtime_ns for path in Path("sweep", names[0]).rglob("*")}
+    again = command("run", *sweep)
+    assert again.code == 1
+    assert f"sweep/{names[0]} is done already" in again.out
+    assert f"sweep/{names[1]} is done already" not in again.out
+    assert json.loads(Path("sweep", names[1], "summary.json").read_text())["status"] == "done"
+    assert {path: path.stat().st_mtime_ns for path in Path("sweep", names[0]).rglob("*")} == before
+
+
+def test_folders_of_jobs_are_files_names_and_differ(command: Command) -> None:
+    short = ["steps=20", "eval_episodes=1", "-m", "out=sweep"]
+    assert command("run", *short, "encoder.hidden=[8],[8,8]").code == 0
+    names = [path.name for path in Path("sweep").iterdir()]
+    assert all(re.fullmatch(r"[\w=.,+-]+", name) for name in names)
+    assert len(names) == 2
+
+
+# --- as a process ------------------------------------------------------------------------------------------
+
+
+def test_a_process_that_is_killed_goes_on(folder: Path) -> None:
+    longer = [*TINY, "steps=800", "checkpoint_every=100", "out=run", "resume=auto"]
+    run = [sys.executable, "-c", "from sqn_rl.cli.run import main; raise SystemExit(main())", *longer]
+    process = subprocess.Popen(run, stdout=subprocess.DEVNULL)
+    while not Path("run/checkpoints/0000000200/manifest.json").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert not Path("run/summary.json").exists()
+    done = subprocess.run(run, capture_output=True, text=True)
+    assert done.returncode == 0
+    assert re.search(r"going on from run/checkpoints/0000000\d+", done.stdout)
+    rows = [json.loads(line)["env_steps"] for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    assert rows == [*range(80, 801, 40)]

@@ -1,0 +1,15 @@
+"""Faults of the disk at every single operation of a save: one whole checkpoint is always there."""
+
+from pathlib import Path
+
+import pytest
+from reliability.faults import FAULTS, Fault, after_fault
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_leaves_a_whole_checkpoint(fault: Fault, tmp_path: Path) -> None:
+    number = 0
+    while (outcome := after_fault(fault, number, tmp_path / str(number))) is not None:
+        assert outcome in (9, 12), f"at operation {number}"
+        number += 1
+    assert number > 40

@@ -1,0 +1,270 @@
+"""Checkpoints and recipes made by somebody who means harm: they are refused, or do what they say."""
+
+import ast
+import copy
+import json
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from reliability.tiny import loaded, plain, saved, weights
+
+from sqn_rl import RecipeError
+from sqn_rl.checkpoint import MANIFEST, Checkpoints, newest_weights
+from sqn_rl.errors import CheckpointError
+from sqn_rl.recipe import compose_recipe, load_recipe
+
+PACKAGE = Path(__file__).resolve().parents[2] / "sqn_rl"
+
+UNPICKLES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "jsonpickle"}
+RUNS = {"eval", "exec", "compile", "__import__", "execfile"}
+LOADS = {"load", "loads", "unpickle", "load_memmap", "load_state_dict_from_url"}
+"""Of modules such as torch and numpy; ``json.loads`` is none of these."""
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.stem)
+def test_nothing_of_ours_unpickles_or_runs_what_it_reads(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = {alias.name for alias in node.names} | {getattr(node, "module", None) or ""}
+            assert not {name.partition(".")[0] for name in names} & UNPICKLES
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id not in RUNS
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in LOADS:
+            owner = ast.unparse(node.func.value)
+            assert owner not in {"torch", "np", "numpy", "TensorDict", "yaml"}, ast.unparse(node)
+
+
+# --- manifests ---------------------------------------------------------------------------------------------
+
+WRONG = [None, True, -1, 10**30, 1.5, "", "../../outside", "/etc/passwd", "x" * 9999, [], {}, [[]]]
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where the values are in a tree."""
+    if path:
+        yield path
+    if isinstance(value, dict | list):
+        for name, child in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from places(child, (*path, name))
+
+
+def with_value(tree: Any, path: tuple[Any, ...], value: Any) -> Any:
+    """A copy of a tree in which something else is there."""
+    changed = copy.deepcopy(tree)
+    inner = changed
+    for name in path[:-1]:
+        inner = inner[name]
+    inner[path[-1]] = value
+    return changed
+
+
+def forge(run: Path, content: Any) -> None:
+    """Put this into the newest manifest, signed as if we had written it."""
+    text = json.dumps(content, indent=1).encode()
+    signed = json.dumps({**content, "sha256": sha256(text).hexdigest()}, indent=1)
+    (newest(run) / MANIFEST).write_text(signed)
+
+
+def newest(run: Path) -> Path:
+    return max(path for path in (run / "checkpoints").iterdir() if path.name.isdigit())
+
+
+def refusal(run: Path) -> str | None:
+    """What is wrong with the newest checkpoint; None where its weights are read, as they were saved."""
+    try:
+        found = Checkpoints(run / "checkpoints", 2).load()
+    except CheckpointError as error:
+        return str(error)
+    assert found
+    assert plain(found.weights) == plain(weights(5))
+    return None
+
+
+@contextmanager
+def within(seconds: int) -> Iterator[None]:
+    """What takes longer fails."""
+
+    def fail(number: int, frame: Any) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, fail)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Path]:
+    """A run with a checkpoint, and files around it that must stay as they are."""
+    (tmp_path / "outside").write_text("precious")
+    saved(tmp_path / "runs" / "run", 5)
+    with within(60):
+        yield tmp_path / "runs" / "run"
+    assert (tmp_path / "outside").read_text() == "precious"
+    assert {path.name for path in tmp_path.iterdir()} == {"outside", "runs"}
+
+
+def test_whatever_a_manifest_says_nothing_happens(run: Path) -> None:
+    content = json.loads((newest(run) / MANIFEST).read_text())
+    del content["sha256"]
+    cases = [(path, wrong) for path in places(content) if path[0] != "state" for wrong in WRONG]
+    harmless = []
+    for path, wrong in cases:
+        forge(run, with_value(content, path, wrong))
+        said = refusal(run)
+        if said is None:
+            harmless.append((path, wrong))
+        else:
+            assert str(run) in said
+    assert len(cases) > 250
+    assert harmless == [(("replay",), []), (("run",), {})]  # which miss something, but name nothing wrong
+
+
+PATHS = ["../outside", "/etc/passwd", "a/../../outside", ".", "..", "\0", "~", "x.yaml\n", "metrics.jsonl/.."]
+
+
+@pytest.mark.parametrize("name", PATHS)
+@pytest.mark.parametrize("section", ["run", "files"])
+def test_names_in_a_manifest_are_no_paths(section: str, name: str, run: Path) -> None:
+    content = json.loads((newest(run) / MANIFEST).read_text())
+    del content["sha256"]
+    mark = {"bytes": 8, "sha256": sha256(b"precious").hexdigest()}
+    forge(run, with_value(content, (section, name), mark))
+    if section == "run":
+        with pytest.raises(CheckpointError, match="is no file of a run"):
+            Checkpoints(run / "checkpoints", 2).load()
+    else:  # it is not looked for
+        assert loaded(run) == (5, [])
+
+
+FOLDERS = ["checkpoints", "checkpoints/replay", "checkpoints/0000000005"]
+FILES = ["metrics.jsonl", "checkpoints/replay/000000000000-000000000004.safetensors"]
+FILES += [f"{FOLDERS[2]}/{name}" for name in ("manifest.json", "state.safetensors", "weights.safetensors")]
+
+
+@pytest.mark.parametrize("name", [*FOLDERS, *FILES])
+def test_links_are_not_followed(name: str, run: Path) -> None:
+    elsewhere = run.parent / "elsewhere"
+    shutil.move(run / name, elsewhere)
+    (run / name).symlink_to(elsewhere)
+    with pytest.raises(CheckpointError, match=f"{run / name}: not a f.* but a link"):
+        Checkpoints(run / "checkpoints", 2).load()
+    if "checkpoints" in name and "replay" not in name and "state" not in name:
+        with pytest.raises(CheckpointError, match="but a link"):
+            newest_weights(run / "checkpoints")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_pipe_is_not_waited_for(name: str, run: Path) -> None:
+    (run / name).unlink()
+    os.mkfifo(run / name)
+    with pytest.raises(CheckpointError, match="not a file"):
+        Checkpoints(run / "checkpoints", 2).load()
+
+
+NO_MANIFESTS = ["[" * 100_000, '{"a":' * 100_000, "{}", "null", "1e999", "9" * 5000, "\xff", '{"format": 1}']
+
+
+@pytest.mark.parametrize("text", NO_MANIFESTS)
+def test_what_is_no_manifest(text: str, run: Path) -> None:
+    (newest(run) / MANIFEST).write_text(text, encoding="latin-1")
+    with pytest.raises(CheckpointError, match=r"manifest\.json"):
+        Checkpoints(run / "checkpoints", 2).load()
+
+
+@pytest.mark.parametrize("version", [0, 2, "1", None, [1]])
+def test_another_format_is_said(version: Any, run: Path) -> None:
+    content = json.loads((newest(run) / MANIFEST).read_text())
+    del content["sha256"]
+    forge(run, content | {"format": version})
+    with pytest.raises(CheckpointError, match="this version of sqn_rl reads 1"):
+        Checkpoints(run / "checkpoints", 2).load()
+
+
+# --- recipes -----------------------------------------------------------------------------------------------
+
+NAMES = "abcdefghi"
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n" for before, name in pairwise(NAMES)
+)
+HARM = [
+    "steps: ${oc.env:HOME}",
+    "steps: ${oc.decode:${oc.env:STEPS}}",
+    "out: '${oc.env:HOME}/x'",
+    'out: "\\x24{oc.env:HOME}"',
+    "? ${oc.env:HOME}\n: 1",
+    "steps: !!python/object/apply:os.system ['touch harm']",
+    "steps: !!python/object/new:subprocess.Popen [['touch', 'harm']]",
+    "steps: !!python/name:os.system",
+    "steps: &a [*a]",
+    "steps: " + "[" * 1500,
+    "steps: " + "{a: " * 1500,
+    BOMB,
+    "x: &x {a: 1}\ny: {<<: *x}",
+]
+TARGETS = [
+    "os.system",
+    "subprocess.Popen",
+    "shutil.rmtree",
+    "site.addsitedir",
+    "runpy.run_path",
+    "importlib.import_module",
+    "pickle.loads",
+    "builtins.eval",
+    "builtins.exec",
+    "builtins.open",
+    "numpy.load",
+    "torch.load",
+    "torch.hub.load",
+    "torch.serialization.load",
+    "torch.utils.cpp_extension.load",
+    "torch.nn.Module.load_state_dict",
+    "torch.nn.modules.os",
+    "torch.nn.",
+    "torchrl",
+    "..",
+    "sqn_rl.cli.run.main",
+    "sqn_rl.checkpoint.Checkpoints",
+    "sqn_rl.disk.discard",
+]
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A saved recipe in an empty folder, in which nothing else is to appear."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(compose_recipe("sqn").to_yaml())
+    load_recipe(path)
+    with within(60):
+        yield path
+    assert [*tmp_path.iterdir()] == [path]
+
+
+@pytest.mark.parametrize("harm", HARM)
+def test_a_saved_recipe_that_means_harm(harm: str, recipe: Path) -> None:
+    key = harm.partition(":")[0]
+    lines = [line for line in recipe.read_text().splitlines() if not line.startswith(f"{key}:")]
+    recipe.write_text("\n".join([*lines, harm, ""]))
+    with pytest.raises(RecipeError):
+        load_recipe(recipe)
+
+
+@pytest.mark.parametrize("slot", ["env", "head", "loss", "optimizer", "replay", "logger", "temperature"])
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_saved_recipe_builds_what_is_allowed(target: str, slot: str, recipe: Path) -> None:
+    text, there = recipe.read_text(), compose_recipe("sqn").config[slot]["_target_"]
+    recipe.write_text(text.replace(f"_target_: {there}", f"_target_: '{target}'", 1))
+    with pytest.raises(RecipeError, match="_target_"):
+        load_recipe(recipe).build()
