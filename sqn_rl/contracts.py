@@ -38,6 +38,9 @@ class QNetwork(Protocol):
     def values(self, observation: Tensor) -> Tensor:
         """``Q_i(s, ·)``, the predictions' means. ``[B, *S]`` → ``[N, B, A]``, reward units."""
 
+    def first(self, observation: Tensor) -> Tensor:
+        """``Q_1(s, ·)`` alone, ``values(observation)[0]``. ``[B, *S]`` → ``[B, A]``."""
+
     def modules(self) -> Iterator[nn.Module]:
         """As of every module."""
 

@@ -17,9 +17,9 @@ from sqn_rl.noise import Noise, sharing
 
 GREEDY = (ExplorationType.DETERMINISTIC, ExplorationType.MODE, ExplorationType.MEAN)
 
-POLICIES: dict[str, Callable[[Tensor], Tensor]] = {
-    "q1": lambda q_NBA: q_NBA[0],
-    "min": lambda q_NBA: q_NBA.amin(0),
+POLICIES: dict[str, Callable[[QNetwork, Tensor], Tensor]] = {
+    "q1": lambda q_net, observation: q_net.first(observation),
+    "min": lambda q_net, observation: q_net.values(observation).amin(0),
 }
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -144,4 +144,4 @@ class ValueActor(NetworkActor):
 
     def scores(self, observation: Tensor) -> Tensor:
         """The action values of ``policy``, reward units. ``[B, *S]`` → ``[B, A]``."""
-        return POLICIES[self.policy](self.q_net.values(observation))
+        return POLICIES[self.policy](self.q_net, observation)

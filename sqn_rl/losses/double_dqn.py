@@ -19,5 +19,5 @@ class DoubleDQNLoss(TDLoss):
 
     def backup(self, target_q_NBA: Tensor, next_observation: Tensor) -> tuple[Backup, Tensor | float]:
         """The value of the action that Q_1 thinks best, and no bonus."""
-        action_B = self.q_net.values(next_observation)[0].argmax(-1)
+        action_B = self.q_net.first(next_observation).argmax(-1)
         return partial(F.of_action, action_B=action_B), 0.0

@@ -59,7 +59,8 @@ class MunchausenLoss(SQNLoss):
 
     def reward(self, batch: Batch, q_NBA: Tensor) -> Tensor:
         """The reward and the bonus for an action that the policy likes too, ``[B]``."""
-        source_q_NBA = self.target_q_net.values(batch.observation) if self._from_target else q_NBA
-        log_pi_BA = self.source_policy(source_q_NBA)
+        if self._from_target:
+            q_NBA = self.source_values(self.target_q_net, batch.observation)
+        log_pi_BA = self.source_policy(q_NBA)
         alpha = self.temperature.alpha
         return batch.reward + F.munchausen_bonus(log_pi_BA, batch.action, alpha, self.m, self.lowest)

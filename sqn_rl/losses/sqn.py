@@ -61,10 +61,14 @@ class SQNLoss(TDLoss):
 
     def backup(self, target_q_NBA: Tensor, next_observation: Tensor) -> tuple[Backup, Tensor | float]:
         """The chosen backup under the policy at s', and its entropy bonus."""
-        q_NBA = target_q_NBA if self._from_target else self.q_net.values(next_observation)
+        q_NBA = target_q_NBA if self._from_target else self.source_values(self.q_net, next_observation)
         log_pi_BA = self.source_policy(q_NBA)
         bonus = self.temperature.alpha * F.entropy(log_pi_BA) if self.backup_entropy else 0.0
         return partial(self._backup, log_pi_BA=log_pi_BA), bonus
+
+    def source_values(self, q_net: QNetwork, observation: Tensor) -> Tensor:
+        """Q_i(s, ·) of the networks that ``policy_source`` asks: all or the first. → ``[N or 1, B, A]``."""
+        return q_net.values(observation) if self._from_min else q_net.first(observation).unsqueeze(0)
 
     def source_policy(self, q_NBA: Tensor) -> Tensor:
         """The log π of ``policy_source``, given its networks' values, ``[N, B, A]`` → ``[B, A]``."""

@@ -64,6 +64,10 @@ class Each(nn.Module):
         """As the parts say."""
         return self.parts[0].distribution
 
+    def first(self, observation: Tensor) -> Tensor:
+        """What an encoder says for the first network alone, ``[B, *S]`` → ``[1, B, F]``."""
+        return self._lead(self.parts[0](observation), observation.shape[0])
+
     def forward(self, x: Tensor) -> Tensor:
         """Observation ``[B, *S]``, or features ``[N, B, F]``, ``[1, B, F]`` or ``[B, F]`` → ``[N, B, …]``.
 

@@ -81,10 +81,21 @@ class QNet(TensorDictModuleBase):
 
     def predict(self, observation: Tensor) -> Tensor:
         """What the head says of every network: ``[B, *S]`` → ``[N, B, A]``, or ``[N, B, A, K]``."""
+        return self._head_over(self.encoder, observation)
+
+    def first(self, observation: Tensor) -> Tensor:
+        """``Q_1(s, ·)``, which is ``values(observation)[0]``. ``[B, *S]`` → ``[B, A]``, reward units.
+
+        Where every network has a module of its own as its encoder, the others' are not computed.
+        """
+        encoder = self.encoder.first if isinstance(self.encoder, Each) else self.encoder
+        return self.distribution.mean(self._head_over(encoder, observation))[0]
+
+    def _head_over(self, encoder: Callable[[Tensor], Tensor], observation: Tensor) -> Tensor:
         if self.precision == "fp32":
-            return self.head(self.encoder(observation))
+            return self.head(encoder(observation))
         with torch.autocast(observation.device.type, torch.bfloat16):
-            features = self.encoder(observation)
+            features = encoder(observation)
         return self.head(features.float())
 
     def values(self, observation: Tensor) -> Tensor:
@@ -96,5 +107,5 @@ class QNet(TensorDictModuleBase):
         """Write ``action_value`` = ``Q_1(s, ·)``, ``[*, A]``."""
         observation = tensordict.get(self.in_keys[0])
         lead = observation.shape[: observation.dim() - len(self.observation_shape)]
-        q_NBA = self.values(observation.reshape(-1, *self.observation_shape))
-        return tensordict.set(self.out_keys[0], q_NBA[0].reshape(*lead, self.n_actions))
+        q_BA = self.first(observation.reshape(-1, *self.observation_shape))
+        return tensordict.set(self.out_keys[0], q_BA.reshape(*lead, self.n_actions))

@@ -46,6 +46,9 @@ class TableQ(nn.Module):
     def values(self, observation: Tensor) -> Tensor:
         return self.distribution.mean(self.predict(observation))
 
+    def first(self, observation: Tensor) -> Tensor:
+        return self.values(observation)[0]
+
 
 class NoisyTableQ(TableQ):
     """One that adds noise to all that a network says, a number for each network."""

@@ -41,6 +41,9 @@ class Table(nn.Module):
     def values(self, observation: Tensor) -> Tensor:
         return self.q_NA.unsqueeze(1).expand(-1, len(observation), -1)
 
+    def first(self, observation: Tensor) -> Tensor:
+        return self.values(observation)[0]
+
 
 class NoisyTable(Table):
     noise_size, noise = 1, None

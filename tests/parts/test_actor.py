@@ -24,6 +24,9 @@ class Table(nn.Module):
     def values(self, observation: Tensor) -> Tensor:
         return self.q_NA.unsqueeze(1).expand(-1, len(observation), -1)
 
+    def first(self, observation: Tensor) -> Tensor:
+        return self.values(observation)[0]
+
 
 def make_actor(policy: str = "q1") -> BoltzmannActor:
     return BoltzmannActor(q_net=Table(), temperature=FixedTemperature(alpha=ALPHA), policy=policy, seed=0)

@@ -131,6 +131,22 @@ def test_each_network_draws_its_own_parameters(make_q_net, kind: dict[str, Any],
     assert len(pointers) == len({*pointers})
 
 
+@pytest.mark.parametrize("shared", [False, True], ids=["twin", "twin_shared"])
+def test_the_first_alone_is_the_first_of_all(make_q_net, kind: dict[str, Any], shared: bool) -> None:
+    q_net = make_q_net(shared_encoder=shared, **kind)
+    Noise(q_net).redraw()
+    observation = make_observation(q_net)
+    assert torch.equal(q_net.first(observation), q_net.values(observation)[0])
+
+
+def test_the_others_encoders_are_spared(make_q_net) -> None:
+    q_net, called = make_q_net(encoder=PlainEncoder), []
+    for n, part in enumerate(q_net.encoder.parts):
+        part.register_forward_hook(lambda *_, n=n: called.append(n))
+    q_net.first(torch.randn(B, 4))
+    assert called == [0]
+
+
 def test_a_copy_has_parameters_of_its_own(make_q_net, kind: dict[str, Any]) -> None:
     q_net = make_q_net(**kind)
     copy, observation = deepcopy(q_net), make_observation(q_net)

@@ -15,12 +15,16 @@ B, IN, OUT, N = 6, 4, 3, 2
 # --- Dense -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("shape", [(B, IN), (1, B, IN), (N, B, IN)], ids=str)
-def test_each_member_of_dense_is_torchs_linear(shape: tuple[int, ...]) -> None:
-    dense, x = Dense(IN, OUT, members=N), torch.randn(shape)
+@pytest.mark.parametrize(
+    ("members", "shape"),
+    [(N, (B, IN)), (N, (1, B, IN)), (N, (N, B, IN)), (1, (B, IN)), (1, (1, IN)), (1, (1, B, IN))],
+    ids=str,
+)
+def test_each_member_of_dense_is_torchs_linear(members: int, shape: tuple[int, ...]) -> None:
+    dense, x = Dense(IN, OUT, members=members), torch.randn(shape)
     y_NBA = dense(x)
-    assert y_NBA.shape == (N, B, OUT)
-    for n, x_BF in enumerate(x.expand(N, B, IN)):
+    assert y_NBA.shape == (members, shape[-2], OUT)
+    for n, x_BF in enumerate(x.expand(members, shape[-2], IN)):
         linear = nn.functional.linear(x_BF, dense.weight[n].T, dense.bias[n, 0])
         torch.testing.assert_close(y_NBA[n], linear)
 
