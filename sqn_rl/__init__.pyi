@@ -12,6 +12,7 @@ from .envs.base import BatchedEnv as BatchedEnv
 from .envs.games import GamesEnv as GamesEnv
 from .envs.gym import GymEnv as GymEnv
 from .envs.played import Played as Played
+from .errors import EnvError as EnvError
 from .errors import NumericsError as NumericsError
 from .errors import RecipeError as RecipeError
 from .errors import RestoreError as RestoreError

@@ -38,6 +38,19 @@ class WiringError(SqnError, ValueError):
         self.consumer = consumer
 
 
+class EnvError(SqnError):
+    """An environment raised, died, or answered what it cannot mean.
+
+    Args:
+        where: which environment and game, at which step.
+        message: what it did.
+    """
+
+    def __init__(self, where: str, message: str) -> None:
+        super().__init__(f"{where}: {message}")
+        self.where, self.message = where, message
+
+
 class RestoreError(SqnError):
     """An environment cannot be brought back to where it was; its games can be started anew."""
 
@@ -57,7 +70,7 @@ class StorageError(SqnError):
     """A run cannot be written down: the disk is full, or does not answer."""
 
 
-def blame(error: Exception) -> str:
+def blame(error: BaseException) -> str:
     """What was raised, and the line of the user's own code that raised it, if any did."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [f" ({frame.filename}:{frame.lineno})" for frame in frames if not _is_installed(frame.filename)]

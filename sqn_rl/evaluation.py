@@ -83,7 +83,8 @@ def evaluate(
     while any(left):
         if should_stop():
             raise Stopped
-        step = env.advance(actor.act(observation, greedy=greedy, generator=generator))
+        env.send(actor.act(observation, greedy=greedy, generator=generator))
+        step = env.receive()
         observation = step.observation
         score += step.score
         length += 1

@@ -16,7 +16,7 @@ from sqn_rl import functional as F
 from sqn_rl.agent import AGENT_PARTS, Agent
 from sqn_rl.data import Batch, Step
 from sqn_rl.distributions import Scalar
-from sqn_rl.errors import RecipeError, SettingError, SqnError, blame
+from sqn_rl.errors import EnvError, RecipeError, SettingError, SqnError, blame
 from sqn_rl.graph import Graph
 from sqn_rl.recipe import Recipe
 from sqn_rl.speed import compiling
@@ -216,12 +216,14 @@ class _Walk:
         """Say of whatever is raised inside which part failed at what."""
         try:
             yield
+        except EnvError as error:
+            raise self._failure(slot, doing, error.__cause__ or error) from error
         except SqnError:
             raise
         except Exception as error:
             raise self._failure(slot, doing, error) from error
 
-    def _failure(self, slot: str, doing: str, error: Exception) -> RecipeError:
+    def _failure(self, slot: str, doing: str, error: BaseException) -> RecipeError:
         message = f"{slot}: {self._class_in(slot)} fails at {doing}: {blame(error)}"
         return RecipeError(message, self.experiment.origin(slot))
 

@@ -140,13 +140,17 @@ def train(
         The counters.
 
     Raises:
-        NumericsError: a loss is NaN or infinite.
+        EnvError: a game raised, died, or answered nonsense. There is a checkpoint of the last whole step.
+        NumericsError: a loss is NaN or infinite; or an observation or a reward, of which the same is true.
     """
     run = _Run(agent, env, torch.Generator().manual_seed(plan.seed), counters or Counters())
     counters = run.counters
     note = partial(_tell, reporters, "note")
     observation = run.begin() if state is None else run.go_on(state, plan.seed, note)
     now = counters.env_steps
+
+    def keep() -> None:
+        _tell(reporters, "checkpoint", counters, run.state_dict)
 
     def evaluated(before: int) -> bool:
         """Evaluate, if it is time to; False: it was stopped."""
@@ -155,6 +159,9 @@ def train(
                 _tell(reporters, "evaluation", {"env_steps": now} | evaluate().row())
             except Stopped:
                 return False
+            except SqnError:
+                keep()
+                raise
         return True
 
     stopped = state is not None and not evaluated(now - env.num_envs)
@@ -172,7 +179,13 @@ def train(
             run.terms = agent.update(agent.replay.draw(plan.batch_size))
             counters.updates += 1
 
-        step = env.receive()
+        try:
+            step = env.receive()
+        except SqnError:
+            run.games_lost = True
+            keep()
+            note(f"{counters.env_steps:,} steps are kept, but not the games: `sqn-resume` begins new ones")
+            raise
         agent.replay.store(observation, action, step)  # line 6
         observation = step.observation
         counters.env_steps, counters.frames = now, counters.frames + env.num_envs * env.frame_skip
@@ -186,9 +199,9 @@ def train(
         with clock.paused():
             stopped = should_stop()
             if stopped or _crosses(before, now, plan.checkpoint_every) or now >= plan.steps:
-                _tell(reporters, "checkpoint", counters, run.state_dict)
+                keep()
             if not stopped and not evaluated(before):
-                _tell(reporters, "checkpoint", counters, run.state_dict)
+                keep()
                 stopped = True
     return counters
 
@@ -273,6 +286,7 @@ class _Run:
         self.agent, self.env, self.generator, self.counters = agent, env, generator, counters
         self.episodes = _Episodes(torch.zeros(n), torch.zeros(n, dtype=torch.int64))
         self.terms: Terms | None = None
+        self.games_lost = False
 
     def begin(self) -> Tensor:
         """Begin new games; gives their observations."""
@@ -317,5 +331,5 @@ class _Run:
             "torch": torch.get_rng_state(),
             "terms": self.terms and self.terms._asdict(),
             "episodes": self.episodes.state_dict(),
-            "env": self.env.state_dict() if self.env.restorable else None,
+            "env": self.env.state_dict() if self.env.restorable and not self.games_lost else None,
         }

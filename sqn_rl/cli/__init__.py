@@ -8,7 +8,7 @@ from enum import IntEnum
 from functools import wraps
 
 from sqn_rl.catalogue import Catalogue
-from sqn_rl.errors import NumericsError, SqnError, StorageError
+from sqn_rl.errors import EnvError, NumericsError, SqnError, StorageError
 
 
 class Exit(IntEnum):
@@ -72,6 +72,6 @@ def report(error: Exception) -> Exit:
         traceback.print_exception(error)
         return Exit.FAILED
     print(error, file=sys.stderr)
-    if isinstance(error, StorageError):
+    if isinstance(error, StorageError | EnvError):
         return Exit.FAILED
     return Exit.NUMERICS if isinstance(error, NumericsError) else Exit.BAD_RECIPE

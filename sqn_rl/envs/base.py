@@ -7,7 +7,9 @@ Legend: N environments; ``*S`` is the shape of one observation.
 """
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,20 @@ from torchrl.data import Categorical, Composite, Unbounded
 from torchrl.envs import EnvBase
 
 from sqn_rl.data import Step
-from sqn_rl.errors import RestoreError, require
+from sqn_rl.envs.checks import require_finite, require_shapes
+from sqn_rl.errors import EnvError, RestoreError, SqnError, blame, require
+
+
+@dataclass(slots=True)
+class Now:
+    """What changes at every step; to set an attribute of a TorchRL environment would take 2 µs."""
+
+    observation: Tensor
+    """What the games show, ``[N, *S]``."""
+    sent: Any = None
+    """The actions that are played."""
+    steps: int = 0
+    """How many steps there have been, for error messages."""
 
 
 class BatchedEnv(EnvBase):
@@ -70,7 +85,7 @@ class BatchedEnv(EnvBase):
         self.name, self.num_envs, self.n_actions = name, num_envs, n_actions
         self.frame_skip, self.frame_stack = frame_skip, frame_stack
         self.observation_shape, self.observation_dtype = observation_shape, observation_dtype
-        self._observation = torch.zeros(num_envs, *observation_shape, dtype=observation_dtype)
+        self._now = Now(torch.zeros(num_envs, *observation_shape, dtype=observation_dtype))
         self._set_seed(seed)
 
         flag = Categorical(2, shape=(num_envs, 1), dtype=torch.bool)
@@ -82,8 +97,9 @@ class BatchedEnv(EnvBase):
 
     def begin(self) -> Tensor:
         """Start every game anew. Returns the first observations, ``[N, *S]``."""
-        self._start(range(self.num_envs))
-        return self._observation
+        with self._blamed():
+            self._start(range(self.num_envs))
+        return self._now.observation
 
     @abstractmethod
     def restart(self, rows: Sequence[int]) -> Tensor:
@@ -112,11 +128,22 @@ class BatchedEnv(EnvBase):
         Where the games are played elsewhere, the caller may do something else meanwhile. Here nothing is
         played before it is asked for.
         """
-        self._sent = action_N
+        self._now.sent = action_N
+        self._now.steps += 1
 
     def receive(self) -> Step:
-        """What ``advance`` gives, for the actions that were sent."""
-        return self.advance(self._sent)
+        """What ``advance`` gives, for the actions that were sent.
+
+        Raises:
+            EnvError: the environment raised, or a shape is not what it should be.
+            NumericsError: an observation or a reward is NaN or infinite.
+        """
+        with self._blamed():
+            step = self.advance(self._now.sent)
+            require_shapes(step, self._now.observation)
+        for name in ("next_observation", "observation", "reward"):
+            require_finite(name, getattr(step, name).numpy(), self._where)
+        return step
 
     def state_dict(self, *_: Any, **__: Any) -> dict[str, Any]:
         """Where every game is, between two steps: tensors, numbers and lists.
@@ -151,13 +178,27 @@ class BatchedEnv(EnvBase):
         """Game 0 as a person sees it now, ``[H, W, 3]`` uint8; None where there is nothing to see."""
         return None
 
-    # --- TorchRL's side: what ``advance`` has started anew is kept until a reset asks for it ---------------
+    # --- seeds, and whom to blame --------------------------------------------------------------------------
 
     def _set_seed(self, seed: int | None) -> None:
         self._entropy = np.random.SeedSequence(seed).entropy
         self._drawn = [0] * self.num_envs
         self._seeds: list[int | None] = [None] * self.num_envs
         self._begun = self._goes_on = torch.zeros(self.num_envs, dtype=torch.bool)
+
+    def _where(self, i: int | None = None) -> str:
+        """Which environment and game this is, and which step, for an error message."""
+        return f"{self.name}, {'' if i is None else f'game {i}, '}step {self._now.steps}"
+
+    @contextmanager
+    def _blamed(self) -> Iterator[None]:
+        """Say of whatever is raised inside that it was the environment."""
+        try:
+            yield
+        except SqnError:
+            raise
+        except Exception as error:
+            raise EnvError(self._where(), blame(error)) from error
 
     def _draw_seed(self, i: int) -> None:
         """Have game ``i`` seeded at its next start, with the next of its own sequence."""
@@ -169,13 +210,15 @@ class BatchedEnv(EnvBase):
         for i in rows:
             if self._seeds[i] is None:
                 self._draw_seed(i)
-        observation = self._observation.clone()
+        observation = self._now.observation.clone()
         observation[list(rows)] = self.restart(rows)
-        self._observation = observation
+        self._now.observation = observation
+
+    # --- TorchRL's side: what ``advance`` has started anew is kept until a reset asks for it ---------------
 
     def _step(self, tensordict: TensorDictBase) -> TensorDict:
         step = self.advance(tensordict["action"])
-        self._observation = step.observation
+        self._now.observation = step.observation
         self._begun, self._goes_on = step.ended, step.terminated & ~step.ended
         return self._tensordict(step.next_observation, step.terminated, step.truncated, reward=step.reward)
 
@@ -190,7 +233,7 @@ class BatchedEnv(EnvBase):
             self._start(rows)
         self._begun, self._goes_on = self._begun & ~which_N, self._goes_on & ~which_N
         no = torch.zeros_like(self._begun)
-        return self._tensordict(self._observation, no, no)
+        return self._tensordict(self._now.observation, no, no)
 
     def _tensordict(
         self, observation: Tensor, terminated: Tensor, truncated: Tensor, **more: Tensor

@@ -2,14 +2,17 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sqn_rl.data import Step
+from sqn_rl.envs.checks import require_finite
 from sqn_rl.envs.played import Played
 from sqn_rl.envs.restorable import RestorableEnv
+from sqn_rl.errors import EnvError, blame
 
 
 class GamesEnv(RestorableEnv):
@@ -19,6 +22,10 @@ class GamesEnv(RestorableEnv):
 
     Takes what :class:`~sqn_rl.envs.base.BatchedEnv` takes.
     """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._dtype = self._now.observation.numpy().dtype
 
     @abstractmethod
     def _restart_one(self, i: int, seed: int | None) -> np.ndarray:
@@ -32,24 +39,33 @@ class GamesEnv(RestorableEnv):
         """Start the games ``rows`` anew. Returns their first observations, ``[len(rows), *S]``."""
         observation = self._empty(len(rows))
         for place, i in enumerate(rows):
-            observation[place] = self._restart_one(i, self._take_seed(i))
+            try:
+                observation[place] = self._shaped(self._restart_one(i, self._take_seed(i)))
+            except (Exception, SystemExit) as error:
+                raise EnvError(self._where(i), f"at its start: {blame(error)}") from error
+        require_finite("observation", observation, lambda place: self._where(rows[place]))
         return torch.from_numpy(observation)
 
     def _send(self, actions: list[int]) -> None:
-        self._to_play = actions
+        self._now.sent = actions
 
     def _receive(self) -> Step:
         n = self.num_envs
-        observation = self._empty(n)
-        reward, score = np.empty((2, n), np.float32)
-        terminated, truncated, ended = np.empty((3, n), np.bool_)
+        observation, reward, score = self._empty(n), np.empty(n, np.float32), np.empty(n, np.float32)
+        terminated, truncated, ended = np.empty(n, np.bool_), np.empty(n, np.bool_), np.empty(n, np.bool_)
         over: list[int] = []
-        for i, action in enumerate(self._to_play):
-            game = self._play_one(i, action)
-            observation[i], reward[i], score[i], terminated[i], truncated[i], ended[i] = game
-            if game.ended:
+        for i, action in enumerate(self._now.sent):
+            try:
+                seen, reward[i], score[i], terminal, late, end = self._play_one(i, action)
+                observation[i] = self._shaped(seen)
+            except (Exception, SystemExit) as error:
+                raise EnvError(self._where(i), blame(error)) from error
+            late = late and not terminal  # a time limit does not give back a future
+            terminated[i], truncated[i], ended[i] = terminal, late, end
+            if end:
                 over.append(i)
-        truncated &= ~terminated  # a time limit does not give back a future
+        require_finite("next_observation", observation, self._where)
+        require_finite("reward", reward, self._where)
         now = successor = torch.from_numpy(observation)
         if over:
             now = successor.clone()
@@ -57,5 +73,11 @@ class GamesEnv(RestorableEnv):
         rest = map(torch.from_numpy, (reward, terminated, truncated, ended, score))
         return Step(now, successor, *rest)
 
+    def _shaped(self, observation: np.ndarray) -> np.ndarray:
+        if observation.shape != self.observation_shape:  # numpy would repeat what is too small
+            shapes = f"{list(observation.shape)}; expected {list(self.observation_shape)}"
+            raise ValueError(f"an observation is {shapes}")
+        return observation
+
     def _empty(self, rows: int) -> np.ndarray:
-        return torch.empty(rows, *self.observation_shape, dtype=self.observation_dtype).numpy()
+        return np.empty((rows, *self.observation_shape), self._dtype)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sqn_rl.data import Step
 from sqn_rl.envs.base import BatchedEnv
-from sqn_rl.errors import RestoreError, SqnError
+from sqn_rl.errors import EnvError, RestoreError, SqnError, blame
 
 
 class RestorableEnv(BatchedEnv):
@@ -50,6 +50,7 @@ class RestorableEnv(BatchedEnv):
 
     def send(self, action_N: Tensor) -> None:
         """Begin to play one action in every game; :meth:`receive` gives the answer, and comes next."""
+        self._now.steps += 1
         actions = action_N.tolist()
         for i, action in enumerate(actions):
             past = self._pasts[i]
@@ -59,9 +60,14 @@ class RestorableEnv(BatchedEnv):
         self._send(actions)
 
     def receive(self) -> Step:
-        """What :meth:`advance` returns, for the actions that were sent."""
-        step = self._receive()
-        self._observation = step.observation
+        """What :meth:`advance` returns, for the actions that were sent; see the base class."""
+        try:
+            step = self._receive()
+        except SqnError:
+            raise
+        except Exception as error:
+            raise EnvError(self._where(), blame(error)) from error
+        self._now.observation = step.observation
         return step
 
     def _set_seed(self, seed: int | None) -> None:
@@ -89,7 +95,7 @@ class RestorableEnv(BatchedEnv):
             "seeds": [drawn - 1 - waiting for drawn, waiting in zip(self._drawn, waits, strict=True)],
             "lengths": [len(past) for past in self._pasts],
             "actions": torch.tensor([action for past in self._pasts for action in past], dtype=torch.int32),
-            "observation": self._observation,
+            "observation": self._now.observation,
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *_: Any, **__: Any) -> Tensor:
@@ -103,12 +109,12 @@ class RestorableEnv(BatchedEnv):
             self._replay(state_dict, pasts)
         except SqnError as error:
             raise RestoreError(f"{self.name}: failed while it was played again: {error}") from error
-        differs = (self._observation != state_dict["observation"]).flatten(1).any(1)
+        differs = (self._now.observation != state_dict["observation"]).flatten(1).any(1)
         if differs.any():
             games = ", ".join(str(i) for i in differs.nonzero().flatten().tolist())
             message = f"{self.name}: played again from its seed, game {games} did not come to where it was"
             raise RestoreError(message)
-        return self._observation
+        return self._now.observation
 
     def _replay(self, state: Mapping[str, Any], pasts: Sequence[list[int]]) -> None:
         self._set_seed(None)
@@ -141,7 +147,7 @@ class RestorableEnv(BatchedEnv):
                 and len(actions) == sum(lengths)
                 and all(isinstance(action, int) and 0 <= action < self.n_actions for action in actions)
                 and (observation.shape, observation.dtype)
-                == (self._observation.shape, self._observation.dtype)
+                == (self._now.observation.shape, self._now.observation.dtype)
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise RestoreError(f"{self.name}: no state of this environment ({error!r})") from error

@@ -14,7 +14,7 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from sqn_rl import AtariRamEnv, SettingError
+from sqn_rl import AtariRamEnv, EnvError, SettingError
 
 SETTINGS = {
     "game": "breakout",
@@ -111,7 +111,7 @@ def test_a_process_that_died_is_named(env: AtariRamEnv, when: str) -> None:
     if when == "before":
         victim.wait()
         env.send(torch.zeros(3, dtype=torch.int64))
-    with pytest.raises(ChildProcessError, match="process of games 1 to 2 ended with code -9"):
+    with pytest.raises(EnvError, match=r"breakout-ram, step 4: .*process of games 1 to 2 ended with code -9"):
         env.receive()
     env.close()
     assert other.returncode == 0

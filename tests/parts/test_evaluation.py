@@ -23,7 +23,10 @@ class Games:
         self.at = torch.zeros_like(self.lengths)
         return torch.zeros(self.num_envs, 1)
 
-    def advance(self, action: Tensor) -> Step:
+    def send(self, action: Tensor) -> None:
+        pass
+
+    def receive(self) -> Step:
         self.at += 1
         ended = self.at == self.lengths
         self.at[ended] = 0

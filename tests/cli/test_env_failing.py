@@ -1,0 +1,118 @@
+"""Environments that fail in the middle of a run: what the run says, leaves behind, and goes on from."""
+
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from sqn_rl.checkpoint import Checkpoints
+from sqn_rl.envs.ram_workers import RamWorkers
+
+Command = Callable[..., Any]
+
+TINY = ["steps=300", "warmup_steps=60", "batch_size=8", "num_envs=3", "update_ratio=0.3", "eval_episodes=2"]
+NAN = float("nan")
+
+
+class Failing(gymnasium.Env):
+    """Games of ten steps that answer nonsense once: at the step, of all that are played, that ``at`` says."""
+
+    observation_space, action_space = spaces.Box(-1, 1, (3,)), spaces.Discrete(2)
+    at, steps, answer = 0, 0, staticmethod(lambda: (np.zeros(3, np.float32), 1.0))
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
+        self.length = 0
+        return np.zeros(3, np.float32), {}
+
+    def step(self, action: int) -> tuple[Any, float, bool, bool, dict]:
+        Failing.steps, self.length = Failing.steps + 1, self.length + 1
+        seen, reward = Failing.answer() if Failing.steps == Failing.at else (np.zeros(3, np.float32), 1.0)
+        return seen, reward, False, self.length == 10, {}
+
+
+gymnasium.register("misbehaving/Failing-v0", Failing)
+
+
+def fail() -> Any:
+    raise RuntimeError("boom")
+
+
+ANSWERS: dict[str, tuple[Callable[[], Any], int, str, str]] = {
+    "raises": (fail, 1, "error", "RuntimeError: boom"),
+    "exits": (lambda: exit(0), 1, "error", "SystemExit: 0"),
+    "another shape": (lambda: (np.zeros(2, np.float32), 1.0), 1, "error", "[2]; expected [3]"),
+    "nan": (lambda: (np.array([0, NAN, 0], np.float32), 1.0), 4, "numerics", "next_observation[1] = nan"),
+    "a reward of nan": (lambda: (np.zeros(3, np.float32), NAN), 4, "numerics", "reward = nan"),
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+@pytest.mark.parametrize("at", [101, 2])
+def test_what_was_learned_is_kept(
+    command: Command, monkeypatch: pytest.MonkeyPatch, name: str, at: int
+) -> None:
+    """The 101st step is the second game's 34th, so 33 steps of three games are whole."""
+    answer, code, status, message = ANSWERS[name]
+    monkeypatch.setattr(Failing, "answer", answer)
+    monkeypatch.setattr(Failing, "at", at)
+    monkeypatch.setattr(Failing, "steps", 0)
+    whole = (at - 1) // 3 * 3
+    done = command("run", "env=gym", "env.id=misbehaving/Failing-v0", *TINY)
+    assert done.code == code
+    assert f"misbehaving/Failing-v0, game 1, step {whole // 3 + 1}: " in done.err
+    assert message in done.err
+    assert "Traceback" not in done.err
+    (run,) = done.runs
+    assert (run.summary["status"], run.summary["env_steps"]) == (status, whole)
+    kept = Checkpoints(run.path / "checkpoints", 1).load()
+    assert kept
+    assert kept.env_steps == whole
+    assert kept.state["counters"]["env_steps"] == whole
+    assert kept.state["env"] is None
+    assert f"{whole} steps are kept" in done.out
+
+    done = command("resume", str(run.path))
+    assert done.code == 0
+    assert "new ones begin" in done.out
+    assert (run.summary["status"], run.summary["env_steps"]) == ("done", 300)
+    assert run.summary["updates"] == 72
+
+
+def test_an_evaluation_that_fails_is_played_again(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Failing, "answer", fail)
+    monkeypatch.setattr(Failing, "at", 305)
+    monkeypatch.setattr(Failing, "steps", 0)
+    done = command("run", "env=gym", "env.id=misbehaving/Failing-v0", *TINY)
+    assert done.code == 1
+    assert "misbehaving/Failing-v0, game 0, step 3: RuntimeError: boom" in done.err
+    (run,) = done.runs
+    assert [path.parent.name for path in run.weights] == ["0000000300"]
+    assert command("resume", str(run.path)).code == 0
+    assert run.summary["status"] == "done"
+
+
+def test_a_process_that_dies_ends_the_run_alike(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent, send = 0, RamWorkers.send
+
+    def killing(self: RamWorkers, *what: Any) -> None:
+        nonlocal sent
+        sent += 1
+        send(self, *what)
+        if sent == 30:
+            self._processes[1].kill()
+
+    monkeypatch.setattr(RamWorkers, "send", killing)
+    atari = ["env=atari_ram", "env.game=breakout", "env.workers=2", "env.max_frames=400"]
+    done = command("run", *atari, *TINY)
+    assert done.code == 1
+    assert (
+        "breakout-ram, step 30: ChildProcessError: the process of games 1 to 2 ended with code -9" in done.err
+    )
+    (run,) = done.runs
+    assert run.summary["env_steps"] == 87
+    assert [path.parent.name for path in run.weights] == ["0000000087"]
+    assert command("resume", str(run.path)).code == 0
+    assert run.summary["updates"] == 72
