@@ -102,7 +102,7 @@ class Checkpoints:
             CheckpointError: there are some, but none is whole.
         """
         wrong: list[str] = []
-        for path in reversed(_saved_in(self.folder)):
+        for path in reversed(saved_in(self.folder)):
             try:
                 found = _load(path, wrong)
             except CheckpointError as error:
@@ -153,7 +153,7 @@ class Checkpoints:
 
     def _prune(self, env_steps: int) -> None:
         """Remove what is older than the newest few, or newer than the run is now, and chunks without need."""
-        saved = _saved_in(self.folder)
+        saved = saved_in(self.folder)
         kept = [path for path in saved if int(path.name) <= env_steps][-self.keep :]
         for path in saved:
             if path not in kept:
@@ -173,14 +173,14 @@ def newest_weights(folder: Path) -> tuple[Path, int, dict[str, Tensor]]:
     Raises:
         CheckpointError: there are none, or they are damaged.
     """
-    found = _saved_in(folder)
+    found = saved_in(folder)
     if not found:
         raise CheckpointError(f"{folder}: no weights here; expected 0000050000/ or the like")
     content = _manifest(found[-1])
     return found[-1] / WEIGHTS, content["env_steps"], _tensors(found[-1], WEIGHTS, content)
 
 
-def _saved_in(folder: Path) -> list[Path]:
+def saved_in(folder: Path) -> list[Path]:
     """The checkpoints there, oldest first."""
     if not os.path.lexists(folder):
         return []

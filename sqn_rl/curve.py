@@ -24,6 +24,10 @@ class Panel:
     """``linear``, ``log``, or ``zero``: linear, and from 0 on."""
 
 
+RETURN = "return (undiscounted, of a full game)"
+GAMES, MEAN = "training game", "mean of the last 20 training games"
+EVALUATIONS = "evaluation: mean ± std over games"
+
 PANELS = (
     Panel("mean Q(s, a) (reward units)", {"q_mean": "Q"}),
     Panel("mean |TD error| (reward units)", {"td_error": "|δ|"}, "log"),
@@ -109,17 +113,16 @@ def _numbers(column: Series) -> list[float]:
 
 def _draw_returns(axes: Any, columns: Mapping[str, Series], episodes: Rows, evaluations: Rows) -> None:
     games = [[row[name] for row in episodes] for name in ("env_steps", "return")]
-    axes.plot(*games, ".", color=GREY, markersize=3, alpha=0.6, label="training game")
+    axes.plot(*games, ".", color=GREY, markersize=3, alpha=0.6, label=GAMES)
     if "return_mean" in columns:
         mean = _numbers(columns["return_mean"])
-        axes.plot(columns["env_steps"], mean, color=BLUE, label="mean of the last 20 training games")
+        axes.plot(columns["env_steps"], mean, color=BLUE, label=MEAN)
     if evaluations:
         steps, means, stds = ([row[name] for row in evaluations] for name in ("env_steps", "mean", "std"))
-        label = "evaluation: mean ± std over games"
-        axes.errorbar(steps, means, yerr=stds, fmt="o", color=ORANGE, capsize=3, label=label)
+        axes.errorbar(steps, means, yerr=stds, fmt="o", color=ORANGE, capsize=3, label=EVALUATIONS)
         place = {"xytext": (8, 0), "textcoords": "offset points", "va": "center"}
         axes.annotate(f"{means[-1]:.1f}", (steps[-1], means[-1]), color=ORANGE, **place)
-    axes.set_ylabel("return (undiscounted, of a full game)")
+    axes.set_ylabel(RETURN)
     axes.legend(loc="best", frameon=False)
 
 

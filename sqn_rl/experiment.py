@@ -1,13 +1,14 @@
 """An experiment: a composed recipe that can be checked, trained and evaluated."""
 
 import errno
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from itertools import chain, count
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -18,6 +19,7 @@ from sqn_rl.checkpoint import Checkpoint, newest_weights
 from sqn_rl.envs.base import BatchedEnv
 from sqn_rl.errors import CheckpointError, NumericsError, RecipeError, SettingError, StorageError
 from sqn_rl.evaluation import Evaluation, evaluate
+from sqn_rl.film import Play, film, kind_of
 from sqn_rl.graph import Graph
 from sqn_rl.numerics import bundle
 from sqn_rl.preflight import preflight
@@ -30,6 +32,17 @@ EVALUATION_SEED = 1_000_000
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG)
 """What a disk says that can take no more."""
+
+
+class Filmed(NamedTuple):
+    """A film that was made."""
+
+    evaluation: Evaluation
+    """Of the games that were played to their end."""
+    env_steps: int
+    """That the weights had seen."""
+    frames: int
+    """In the film, one for a step."""
 
 
 class Experiment:
@@ -168,6 +181,29 @@ class Experiment:
         """
         parts, env_steps = self.trained(checkpoints)
         return self._play(parts, episodes, greedy, seed), env_steps
+
+    def film(self, checkpoints: Path, path: Path, *, greedy: bool, longest: int | None = None) -> Filmed:
+        """Film games of the run's evaluations, the first of them first, with the newest weights.
+
+        Args:
+            checkpoints: where the weights are.
+            path: the file to write, a ``.gif`` or an ``.mp4``.
+            greedy: take the best action instead of sampling.
+            longest: the most frames to film; then nothing is played but these.
+
+        Raises:
+            CheckpointError: there are no weights, or they are of another agent.
+            SettingError: there is nothing to see, or no film that can be written.
+            OSError: the file cannot be written.
+        """
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # Gymnasium's pictures are drawn in memory
+        kind_of(path)  # before anything is built
+        (parts, env_steps), run = self.trained(checkpoints), self.run
+        with closing(parts["make_env"](num_envs=1, seed=EVALUATION_SEED + run.seed, training=False)) as env:
+            actor, q_net, episodes = parts["actor"], parts["loss"].q_net, run.eval_episodes
+            play = Play(actor, q_net, env, episodes=episodes, greedy=greedy, seed=run.seed)
+            frames = film(path, f"{run.recipe} on {env.name}, {env_steps:,} steps", play, longest)
+        return Filmed(play.evaluation, env_steps, frames)
 
     def trained(self, checkpoints: Path) -> tuple[dict[str, Any], int]:
         """The parts, built, with the newest weights in ``checkpoints``.

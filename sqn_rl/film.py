@@ -60,10 +60,13 @@ class Play:
         self.env, self._actor, self._episodes, self._greedy, self._seed = env, actor, episodes, greedy, seed
         other = GreedyActor(q_net=q_net, policy="q1", seed=0)
         self._judge = actor if isinstance(actor, ValueActor) else other
-        self.evaluation = Evaluation([], [], greedy)
+        self.evaluation, self._moments = Evaluation([], [], greedy), self._play()
 
     def __iter__(self) -> Iterator[Moment]:
-        """Play, and note the returns in ``evaluation``."""
+        """What is left of the games; the returns are noted in ``evaluation``."""
+        return self._moments
+
+    def _play(self) -> Iterator[Moment]:
         actor, env, result = self._actor, self.env, self.evaluation
         generator = torch.Generator(device=actor.device).manual_seed(self._seed)
         env.show()
@@ -229,8 +232,14 @@ def _write_mp4(path: Path, frames: Iterable[Any], per_second: float) -> int:
     return count
 
 
-def film(path: Path, title: str, play: Play) -> int:
+def film(path: Path, title: str, play: Play, longest: int | None = None) -> int:
     """Film games up to the longest that a film may be, and play the rest of them unfilmed.
+
+    Args:
+        path: the file to write.
+        title: the first line of every picture.
+        play: the games.
+        longest: the most frames to film; then the rest is not played.
 
     Returns:
         How many frames the film has, one a step.
@@ -239,8 +248,9 @@ def film(path: Path, title: str, play: Play) -> int:
         SettingError: see :func:`kind_of`; or there is nothing to see.
         OSError: the file cannot be written.
     """
-    kind, moments, env = kind_of(path), iter(play), play.env
-    frames = map(Frames(title, env.action_names).draw, islice(moments, kind.longest))
+    kind, env = kind_of(path), play.env
+    frames = map(Frames(title, env.action_names).draw, islice(play, longest or kind.longest))
     count = kind.write(path, frames, 30 if env.frame_skip == 1 else 60 / env.frame_skip)
-    deque(moments, maxlen=0)
+    if longest is None:
+        deque(play, maxlen=0)
     return count

@@ -183,6 +183,23 @@ def summary_of(path: Path) -> dict[str, Any]:
         return {}
 
 
+def status_of(path: Path) -> str:
+    """``running``; how the run in ``path`` ended, as its summary says; or ``killed``, if it could not say."""
+    if summary := summary_of(path):
+        return str(summary["status"])
+    try:
+        file = os.open(path / LOCK, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        return "killed"
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return "running"
+    finally:
+        os.close(file)
+    return "killed"
+
+
 def _lock(path: Path) -> int:
     """Keep others out for as long as the file stays open; the system opens it when this process dies."""
     file = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)

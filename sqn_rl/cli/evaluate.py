@@ -1,6 +1,5 @@
 """``sqn-eval``: evaluate the last weights of a run."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -75,20 +74,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _film(recipe: Recipe, run: Path, path: Path, greedy: bool) -> tuple["Evaluation", int]:
     """Film the games; the first of them is the first of the evaluation's."""
-    from sqn_rl.experiment import EVALUATION_SEED, Experiment
-    from sqn_rl.film import Play, film, kind_of
+    from sqn_rl.experiment import Experiment
 
-    kind_of(path)  # before anything is built
-    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # Gymnasium's pictures are drawn in memory
-    (parts, env_steps), seed = Experiment(recipe).trained(run / "checkpoints"), recipe.run.seed
-    env = parts["make_env"](num_envs=1, seed=EVALUATION_SEED + seed, training=False)
-    episodes, q_net = recipe.run.eval_episodes, parts["loss"].q_net
-    play = Play(parts["actor"], q_net, env, episodes=episodes, greedy=greedy, seed=seed)
     try:
-        frames = film(path, f"{recipe.run.recipe} on {env.name}, {env_steps:,} steps", play)
+        evaluation, env_steps, frames = Experiment(recipe).film(run / "checkpoints", path, greedy=greedy)
     except OSError as error:
         raise RecipeError(f"--video {path}: {error.strerror}") from error
-    finally:
-        env.close()
-    print(f"{path}: {frames:,} of {sum(play.evaluation.lengths):,} steps")
-    return play.evaluation, env_steps
+    print(f"{path}: {frames:,} of {sum(evaluation.lengths):,} steps")
+    return evaluation, env_steps

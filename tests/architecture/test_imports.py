@@ -26,7 +26,7 @@ overrides drawing picture
 recipe
 preflight settled
 experiment runs changes
-groups grid
+groups grid watch
 comparison pool
 report comparison_figure
 cli
@@ -89,6 +89,6 @@ def test_the_equations_need_torch_only() -> None:
 
 
 def test_a_command_never_imports_another() -> None:
-    commands = {"run", "resume", "list", "graph", "evaluate", "compare", "ablate", "diff"}
+    commands = {"run", "resume", "list", "graph", "evaluate", "compare", "ablate", "diff", "watch"}
     for path in (PACKAGE / "cli").glob("*.py"):
         assert not {f"sqn_rl.cli.{name}" for name in commands} & set(imports(path))

@@ -1,0 +1,292 @@
+"""``sqn-watch``: the page of a run, served to this machine only."""
+
+import fcntl
+import json
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from http.client import HTTPConnection, HTTPResponse
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sqn_rl import curve
+from sqn_rl.catalogue import Catalogue
+from sqn_rl.cli.run import main as train
+from sqn_rl.run_directory import read_rows
+from sqn_rl.watch import run as watch
+from sqn_rl.watch import server as served
+
+Command = Callable
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+LOGS = ("metrics", "episodes", "evaluations")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("watched") / "run"
+    every = ["log_every=100", "eval_every=200", "checkpoint_every=200", "eval_episodes=2"]
+    assert train(["steps=600", "warmup_steps=100", "head=dueling", *every, f"out={path}"]) == 0
+    return path
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """A copy, to be changed."""
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+@contextmanager
+def serving(path: Path) -> Iterator[served.WatchServer]:
+    with served.WatchServer(watch.WatchedRun(path, Catalogue()), port=0) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def ask(server: served.WatchServer, path: str, method: str = "GET", **headers: str) -> HTTPResponse:
+    with closing(HTTPConnection(*server.server_address, timeout=300)) as connection:
+        connection.request(method, path, headers={name.replace("_", "-"): headers[name] for name in headers})
+        answer = connection.getresponse()
+        answer.body = answer.read()
+        return answer
+
+
+def state(server: served.WatchServer) -> dict[str, Any]:
+    def refuse(name: str) -> None:
+        raise AssertionError(f"a browser cannot read {name}")
+
+    return json.loads(ask(server, "/data.json").body, parse_constant=refuse)
+
+
+def add(run: Path, name: str, **row: Any) -> None:
+    with (run / f"{name}.jsonl").open("a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def test_it_shows_what_curve_png_shows(trained: Path) -> None:
+    with serving(trained) as server:
+        shown = state(server)
+    rows = {name: read_rows(trained / f"{name}.jsonl") for name in LOGS}
+    columns = curve.columns_of(rows["metrics"])
+    panels = list(curve.panels_of(columns))
+    charts = {chart["title"]: chart for chart in shown["charts"]}
+    assert list(charts) == [curve.RETURN, *(panel.title for panel in panels)]
+    for panel in panels:
+        lines = {each["label"]: (each["x"], each["y"]) for each in charts[panel.title]["series"]}
+        said = {label: (columns["env_steps"], columns[name]) for name, label in panel.lines.items()}
+        assert (lines, charts[panel.title]["scale"]) == (said, panel.scale)
+    games, mean, evaluations = charts[curve.RETURN]["series"]
+    assert games["y"] == [row["return"] for row in rows["episodes"]]
+    assert mean["y"] == columns["return_mean"]
+    assert [evaluations[name] for name in ("x", "y", "spread")] == [
+        [row[name] for row in rows["evaluations"]] for name in ("env_steps", "mean", "std")
+    ]
+    assert (shown["title"], shown["steps"], shown["budget"]) == ("sqn on CartPole-v1, seed 0", 600, 600)
+    assert shown["evaluation"] == rows["evaluations"][-1]
+    assert shown["overrides"][0] == "head=dueling"
+
+
+def test_its_colours_are_those_of_curve_png() -> None:
+    style = Path(served.__file__).with_name("page.css").read_text()
+    light = style.partition("@media")[0]
+    for name, colour in (("line", curve.BLUE), ("other", curve.ORANGE), ("dots", curve.GREY)):
+        assert f"--{name}: {colour.lower()};" in light
+
+
+@pytest.mark.parametrize("status", ["done", "stopped", "numerics", "error"])
+def test_it_says_how_a_run_ended(run: Path, status: str) -> None:
+    path = run / "summary.json"
+    path.write_text(path.read_text().replace('"status": "done"', f'"status": "{status}"'))
+    with serving(run) as server:
+        assert state(server)["status"] == status
+
+
+def test_a_run_is_running_while_somebody_is_at_it(run: Path) -> None:
+    (run / "summary.json").unlink()
+    with serving(run) as server:
+        with (run / ".lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            assert state(server)["status"] == "running"
+        assert state(server)["status"] == "killed"
+
+
+def test_rows_are_shown_as_they_are_written(run: Path) -> None:
+    with serving(run) as server:
+        before = state(server)["charts"]
+        add(
+            run, "metrics", **read_rows(run / "metrics.jsonl")[-1] | {"env_steps": 700, "alpha": float("nan")}
+        )
+        with (run / "metrics.jsonl").open("a") as file:
+            file.write('{"env_steps": 800, "alp')
+        alpha = {chart["title"]: chart for chart in state(server)["charts"]}["temperature α (reward units)"]
+        old = {chart["title"]: chart for chart in before}[alpha["title"]]
+        assert alpha["series"][0]["x"] == [*old["series"][0]["x"], 700]
+        assert alpha["series"][0]["y"] == [*old["series"][0]["y"], None]
+
+
+def test_a_run_that_goes_on_from_a_checkpoint_is_shown_as_it_is_then(tmp_path: Path) -> None:
+    log = watch.Log(tmp_path / "rows.jsonl")
+    assert log.read() == []
+    for step in (1, 2, 3):
+        add(tmp_path, "rows", env_steps=step, was="first")
+    assert [row["env_steps"] for row in log.read()] == [1, 2, 3]
+    log.path.write_text('{"env_steps": 1, "was": "cut"}\n')
+    assert log.read() == [{"env_steps": 1, "was": "cut"}]
+    for step in (2, 3):
+        add(tmp_path, "rows", env_steps=step, was="cut")
+    log.read()
+    longer = [{"env_steps": step, "was": "cut, and grown beyond"} for step in (2, 3, 4, 5)]
+    log.path.write_text("".join(json.dumps(row) + "\n" for row in [{"env_steps": 1}, *longer]))
+    assert [row["env_steps"] for row in log.read()] == sorted({row["env_steps"] for row in log.read()})
+
+
+def test_a_long_log_is_thinned_evenly_and_read_once(tmp_path: Path) -> None:
+    log = watch.Log(tmp_path / "rows.jsonl", most=100)
+    log.path.write_text("".join(f'{{"env_steps": {step}}}\n' for step in range(12_345)))
+    steps = [row["env_steps"] for row in log.read()]
+    assert 100 <= len(steps) <= 200
+    assert steps[-1] == 12_344
+    assert {after - before for before, after in pairwise(steps[:-1])} == {64}
+    log.path.write_bytes(b" " * log.path.stat().st_size)
+    assert [row["env_steps"] for row in log.read()] == steps
+    add(tmp_path, "rows", env_steps=12_345)
+    assert [row["env_steps"] for row in log.read()] == [*steps[:-1], 12_345]
+
+
+def test_the_graph_is_that_of_the_run(trained: Path) -> None:
+    with serving(trained) as server:
+        answer = ask(server, "/graph.svg")
+    assert answer.headers["Content-Type"] == "image/svg+xml"
+    assert b"dueling instead of linear" in answer.body
+
+
+def test_a_film_is_made_once_for_every_checkpoint(run: Path, monkeypatch) -> None:
+    monkeypatch.setattr(watch, "FRAMES", 10)
+    with serving(run) as server:
+        assert state(server)["checkpoint"] == 600
+        first = ask(server, "/film.gif?600").body
+        assert first.startswith(b"GIF89a")
+        (run / "checkpoints" / "0000000600" / "weights.safetensors").unlink()
+        assert ask(server, "/film.gif").body == first
+        shutil.rmtree(run / "checkpoints" / "0000000600")
+        assert state(server)["checkpoint"] == 400
+        assert ask(server, "/film.gif?400").body not in (first, b"")
+        shutil.rmtree(run / "checkpoints")
+        answer = ask(server, "/film.gif")
+        assert (answer.status, answer.body) == (500, b"no checkpoint yet")
+
+
+def test_what_has_not_changed_is_not_sent_again(run: Path) -> None:
+    with serving(run) as server:
+        tag = ask(server, "/data.json").headers["ETag"]
+        again = ask(server, "/data.json", If_None_Match=tag)
+        assert (again.status, again.body) == (304, b"")
+        add(run, "episodes", env_steps=601, **{"return": 9.0, "length": 9})
+        assert ask(server, "/data.json", If_None_Match=tag).status == 200
+
+
+@pytest.mark.parametrize(
+    "path", ["/recipe.yaml", "/../recipe.yaml", "/page.py", "/%2e%2e/", "/checkpoints/", "/run.py"]
+)
+def test_nothing_else_is_served(trained: Path, path: str) -> None:
+    with serving(trained) as server:
+        assert ask(server, path).status == 404
+
+
+def test_only_browsers_that_mean_this_machine_are_answered(trained: Path) -> None:
+    with serving(trained) as server:
+        port = server.server_address[1]
+        assert server.server_address[0] == "127.0.0.1"
+        for host, status in (
+            (f"localhost:{port}", 200),
+            ("evil.example", 403),
+            (f"evil.example:{port}", 403),
+            ("", 403),
+        ):
+            for path in ("/", "/data.json"):
+                assert ask(server, path, Host=host).status == status
+        for method in ("POST", "PUT", "DELETE", "HEAD", "OPTIONS"):
+            assert ask(server, "/", method).status == 501
+        policy = ask(server, "/").headers["Content-Security-Policy"]
+        assert policy.startswith("default-src 'none'; script-src 'self'; ")
+
+
+def test_nothing_is_loaded_from_elsewhere() -> None:
+    for name in ("page.html", "page.js", "page.css"):
+        text = Path(served.__file__).with_name(name).read_text().replace("http://www.w3.org/2000/svg", "")
+        assert re.findall(r"//\w|url\(|@import|innerHTML", text) == []
+
+
+def test_it_is_told_what_it_cannot_show(trained: Path, command: Command, folder: Path) -> None:
+    done = command("watch", "nothing")
+    assert (done.code, done.out) == (2, "")
+    assert done.err == "nothing: not a run directory: there is no recipe.yaml in it\n"
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = str(taken.getsockname()[1])
+        done = command("watch", str(trained), "--port", port)
+    assert (done.code, done.out) == (2, "")
+    assert done.err == f"port = {port}: expected one that is free (Address already in use)\n"
+    done = command("watch", str(trained), "--port", "70000")
+    assert (done.code, done.err) == (
+        2,
+        "port = 70000: expected a number from 0 (any that is free) to 65535\n",
+    )
+
+
+def test_the_command_says_where_and_ends_with_ctrl_c(trained: Path) -> None:
+    files = {path: path.stat().st_mtime_ns for path in trained.rglob("*")}
+    code = "import sys; from sqn_rl.cli.watch import main; sys.exit(main())"
+    process = subprocess.Popen([sys.executable, "-c", code, trained], stdout=subprocess.PIPE, text=True)
+    with process:
+        title, _, url = process.stdout.readline().strip().rpartition(": ")
+        connection = HTTPConnection(url.removeprefix("http://").removesuffix("/"), timeout=300)
+        with closing(connection):
+            connection.request("GET", "/")
+            assert b"page.js" in connection.getresponse().read()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(300) == 0
+    assert title == "sqn on CartPole-v1, seed 0"
+    assert {path: path.stat().st_mtime_ns for path in trained.rglob("*")} == files
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+def test_a_browser_draws_the_curves_and_draws_them_again(run: Path, tmp_path: Path, monkeypatch) -> None:
+    """The run grows by an evaluation when the page has asked for the second time."""
+    looks, look = [], watch.WatchedRun.state
+
+    def count(self: watch.WatchedRun) -> dict[str, Any]:
+        looks.append(None)
+        if len(looks) == 2:
+            add(
+                run,
+                "evaluations",
+                **read_rows(run / "evaluations.jsonl")[-1] | {"env_steps": 700, "mean": 123.4},
+            )
+        return look(self)
+
+    monkeypatch.setattr(watch.WatchedRun, "state", count)
+    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'browser'}"]
+    options += ["--enable-logging=stderr", "--virtual-time-budget=15000", "--dump-dom"]
+    with serving(run) as server:
+        browser = subprocess.run(
+            [CHROMIUM, *options, server.url], capture_output=True, text=True, timeout=300
+        )
+        charts = len(state(server)["charts"])
+    assert [line for line in browser.stderr.splitlines() if "CONSOLE" in line] == []
+    page = browser.stdout
+    assert "<title>done: sqn on CartPole-v1, seed 0</title>" in page
+    assert len(re.findall(r"<svg ", page)) == charts
+    assert len(re.findall(r'<path class="line" d="M[\d.L ]+"', page)) == charts
+    assert "evaluation at 700 steps: 123.4" in page
+    assert page.count('<circle class="bars"') == 4
+    assert 'src="graph.svg"' in page
+    assert 'src="film.gif?600"' in page
