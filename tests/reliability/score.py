@@ -1,0 +1,155 @@
+"""What a scorecard is made of: lines that were measured, kept as JSON, and the page they make."""
+
+import json
+import platform
+import re
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from xml.etree import ElementTree
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+RAW = ROOT / "docs" / "results" / "raw"
+
+HEAD = """# Reliability
+
+A run can be killed anywhere and loses nothing, and nothing runs from data. Each table says what was wanted,
+what was found, and the command that measures it again. `python tests/reliability/scorecard.py all` measures
+everything and writes this page; the raw numbers are `reliability_*.json` in `docs/results/raw`.
+
+**{met} of {all} lines are met.**
+"""
+
+TABLE = """## {title}
+
+{how}
+
+    {command}
+
+| what | wanted | found | met |
+|---|---|---|---|
+{rows}
+
+{when}, revision `{revision}`, {seconds:,} s, of which {processor_seconds:,} s of a processor: {machine}.
+"""
+
+ROW = "| {what} | {wanted} | {found} | {yes} |"
+
+
+@dataclass(frozen=True)
+class Line:
+    """Something that was counted or timed."""
+
+    what: str
+    wanted: str
+    found: str
+    met: bool
+    raw: Any = None
+    """What ``found`` sums up."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """One thing that must be true, and how it is measured."""
+
+    name: str
+    """On the command line, and of its file among the raw numbers."""
+    title: str
+    how: str
+    """Sentences for the page."""
+    measure: Callable[[Path], list[Line]]
+    """Gets an empty folder to work in."""
+
+
+def measure(section: Section) -> None:
+    """Measure a section, and keep what was found with what was measured on."""
+    began, processor_began = time.time(), _processor_seconds()
+    with TemporaryDirectory() as folder:
+        lines = section.measure(Path(folder))
+    found = {
+        "command": f"python tests/reliability/scorecard.py {section.name}",
+        "when": time.strftime("%Y-%m-%d %H:%M %Z", time.localtime(began)),
+        "seconds": round(time.time() - began),
+        "processor_seconds": round(_processor_seconds() - processor_began),
+        "revision": _git("rev-parse", "--short", "HEAD")
+        + ("+changes" if _git("diff", "HEAD", "--stat", "sqn_rl") else ""),
+        "machine": f"{_processor()}, Python {platform.python_version()}, torch {torch.__version__}",
+        "lines": [asdict(line) for line in lines],
+    }
+    _raw(section).write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+
+
+def page(sections: Sequence[Section]) -> str:
+    """The scorecard, of everything that was measured."""
+    measured = {
+        section: json.loads(_raw(section).read_text()) for section in sections if _raw(section).exists()
+    }
+    lines = [line for found in measured.values() for line in found["lines"]]
+    met = sum(line["met"] for line in lines)
+    tables = [_table(section, found) for section, found in measured.items()]
+    return "\n".join([HEAD.format(met=met, all=len(lines)), *tables])
+
+
+def _table(section: Section, found: dict[str, Any]) -> str:
+    lines = [ROW.format(**line, yes="yes" if line["met"] else "**no**") for line in found["lines"]]
+    return TABLE.format(title=section.title, how=section.how, rows="\n".join(lines), **found)
+
+
+def passed(folder: Path, *arguments: str) -> tuple[int, list[str]]:
+    """Run some of the tests.
+
+    Args:
+        folder: where to write.
+        arguments: pytest's.
+
+    Returns:
+        How many cases passed, by what tests say (``record_property("cases", …)``) or else one a test;
+        and the names of the tests that did not pass.
+    """
+    report = folder / "report.xml"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}"]
+    subprocess.run([*command, *arguments], cwd=ROOT, stdout=subprocess.DEVNULL)
+    count, failed = 0, []
+    for case in ElementTree.parse(report).iter("testcase"):
+        if case.find("failure") is not None or case.find("error") is not None:
+            failed.append(case.attrib["name"])
+        elif case.find("skipped") is None:
+            cases = case.find("properties/property[@name='cases']")
+            count += 1 if cases is None else int(cases.attrib["value"])
+    return count, failed
+
+
+def tests_line(folder: Path, what: str, least: int, *arguments: str) -> Line:
+    """The line that says how many cases of some tests passed."""
+    count, failed = passed(folder, *arguments)
+    met = not failed and count >= least
+    found = f"{count:,} cases, {len(failed)} failed"
+    return Line(what, f"at least {least:,} cases, none failed", found, met, failed)
+
+
+def _raw(section: Section) -> Path:
+    return RAW / f"reliability_{section.name}.json"
+
+
+def _processor_seconds() -> float:
+    """Of this process and of those that it has waited for."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
+
+
+def _processor() -> str:
+    match = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return match[1] if match else platform.machine()
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.strip()

@@ -1,0 +1,102 @@
+"""The scorecard of reliability: ``docs/results/reliability.md``, from numbers that this measures.
+
+    python tests/reliability/scorecard.py               the page, of what was measured before
+    python tests/reliability/scorecard.py kills disk    measure these again, and the page
+    python tests/reliability/scorecard.py all           measure everything, and the page
+
+A section is a function that gets an empty folder and gives lines; it is added to ``SECTIONS``.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from recipes.test_mistakes import MISTAKES, refusal
+from reliability.score import RAW, Line, Section, measure, page, tests_line
+
+PAGE = RAW.parent / "reliability.md"
+
+
+def numerics(folder: Path) -> list[Line]:
+    """What is not finite stops a run."""
+    return [
+        tests_line(
+            folder,
+            "NaN and infinity where they arise, named and kept",
+            10,
+            "tests/cli/test_diagnose.py",
+            "tests/oracles/test_agent.py",
+            "-k",
+            "not_finite or cause or cannot_read",
+        )
+    ]
+
+
+def mistakes(folder: Path) -> list[Line]:
+    """What is wrong with a recipe or a command line is said before the first step."""
+    refusal(MISTAKES[0])  # imports what it needs
+    refused = [refusal(mistake) for mistake in MISTAKES]
+    unnoticed = [str(each.mistake) for each in refused if not each.says_where]
+    slowest = max(each.seconds for each in refused)
+    typed = [each for each in refused if each.mistake.meant]
+    missed = [str(each.mistake) for each in typed if not each.suggests]
+    share = 1 - len(missed) / len(typed)
+    count = len(refused)
+    files = "mistakes in recipe files, found with their line"
+    return [
+        Line(
+            "mistakes on the command line, found with where they are",
+            "at least 200, all",
+            f"{count - len(unnoticed)} of {count}",
+            not unnoticed and count >= 200,
+            unnoticed,
+        ),
+        Line("the slowest of them, beyond imports", "below 2 s", f"{slowest:.2f} s", slowest < 2),
+        Line(
+            "typing errors after which what was meant is suggested",
+            "at least 95 %",
+            f"{len(typed) - len(missed)} of {len(typed)}, {share:.1%}",
+            share >= 0.95,
+            missed,
+        ),
+        tests_line(folder, files, 10, "tests/recipes/test_mistakes.py", "-k", "in_a_file"),
+    ]
+
+
+SECTIONS = [
+    Section(
+        "numerics",
+        "6. Numerics",
+        "NaN and infinity stop a run before the optimizer's step; what was computed is kept.",
+        numerics,
+    ),
+    Section(
+        "mistakes",
+        "8. Errors",
+        "Typing errors in every name, and wrong values, made from one seed.",
+        mistakes,
+    ),
+]
+
+
+def main() -> None:
+    """Measure what is asked for, and write the page."""
+    names = [section.name for section in SECTIONS]
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "sections", nargs="*", choices=[*names, "all"], metavar="section", help=", ".join(names)
+    )
+    asked = parser.parse_args().sections
+    for section in SECTIONS:
+        if section.name in asked or "all" in asked:
+            print(f"{section.title} …", flush=True)
+            measure(section)
+    PAGE.write_text(page(SECTIONS))
+
+
+if __name__ == "__main__":
+    main()
