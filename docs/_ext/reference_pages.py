@@ -12,11 +12,13 @@ from sphinx.application import Sphinx
 import sqn_rl
 from sqn_rl.build import TARGET
 from sqn_rl.catalogue import RECIPE, TASK, Catalogue
+from sqn_rl.changes import changes_of
 from sqn_rl.config import SLOTS
-from sqn_rl.drawing import to_svg
+from sqn_rl.picture import to_svg
 from sqn_rl.preflight import preflight
 from sqn_rl.provenance import Document, flow
 from sqn_rl.recipe import Recipe, compose_recipe
+from sqn_rl.settled import of_recipe
 
 ROOT = Path(__file__).parents[2]
 TITLES = {
@@ -134,7 +136,9 @@ def _file(name: str) -> str:
 
 def _graph(name: str, catalogue: Catalogue) -> str:
     recipe = compose_recipe(name, catalogue=catalogue)
-    return to_svg(preflight(recipe), f"{name} on {recipe.part('env')}")
+    graph = preflight(recipe)
+    graph.changes = changes_of(of_recipe(name, recipe), catalogue)
+    return to_svg(graph, f"{name} on {recipe.part('env')}")
 
 
 def _write(path: Path, parts: Iterable[str]) -> Path:
