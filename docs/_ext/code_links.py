@@ -22,7 +22,10 @@ class LinkNames(SphinxPostTransform):
         python = self.env.domains.python_domain
         for literal in list(self.document.findall(nodes.literal)):
             name = literal.astext()
-            if not re.fullmatch(r"sqn_rl(\.\w+)+", name) or name not in python.objects:
+            if not re.fullmatch(r"sqn_rl(\.\w+)+", name):
+                continue
+            name = name if name in python.objects else name.rpartition(".")[0]  # inherited: its class
+            if name not in python.objects:
                 continue
             if isinstance(literal.parent, nodes.reference | addnodes.pending_xref | nodes.title):
                 continue

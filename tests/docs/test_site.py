@@ -105,9 +105,34 @@ def test_an_index_stands_beside_its_letter_and_not_below(site) -> None:
     assert re.findall(r"<munderover>(?:(?!</munderover>).)*ˉ", formula, re.DOTALL) == []
 
 
+GALLERY = """<!doctype html><title>loading</title><script>
+const broken = [], pictures = {pictures}.map((address) => new Promise((done) => {{
+  const image = new Image();
+  image.onload = () => {{ if (!image.naturalWidth) broken.push(address); done(); }};
+  image.onerror = () => {{ broken.push(address); done(); }};
+  image.src = address;
+}}));
+Promise.all(pictures).then(() => document.title = `${{pictures.length}} pictures, broken: ${{broken}}`);
+</script>"""
+
+
 @pytest.fixture(scope="module")
 def address(site: Path) -> Iterator[str]:
     class Silent(SimpleHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path == "/gallery":
+                self.gallery()
+            else:
+                super().do_GET()
+
+        def gallery(self) -> None:
+            found = [path for kind in ("png", "svg") for path in site.rglob(f"*.{kind}")]
+            shown = [f"/{path.relative_to(site)}" for path in found if "_static" not in path.parts]
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html; charset=utf-8")
+            self.end_headers()
+            self.wfile.write(GALLERY.format(pictures=shown).encode())
+
         def log_message(self, format: str, *args: object) -> None:
             pass
 
@@ -123,6 +148,7 @@ def address(site: Path) -> Iterator[str]:
     [
         ("index.html", "walkthroughs/first_run.html"),
         ("algorithms/sqn.html", "<math"),
+        ("gallery", r"<title>[2-9]\d pictures, broken: </title>"),
         ("search.html?q=dueling", r'<a href="algorithms/dueling.html" data-score'),
     ],
 )
