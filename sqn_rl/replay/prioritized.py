@@ -3,6 +3,7 @@
 Legend: B transitions drawn, N networks; δ is a TD error and p a priority, both in reward units.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -129,6 +130,7 @@ class _Proportional(RingSampler):
     def __init__(self, places: int, omega: float, beta: float, epsilon: float, join: str) -> None:
         self.omega, self.beta, self.epsilon, self.join = omega, beta, epsilon, join
         self.tree, self.highest = SumTree(places), 1.0
+        self._largest = math.exp(700 / max(1.0, omega))  # p and p^ω are then far from infinity
         self.drawn = np.zeros(places, bool)
         """Where a draw has not been answered by an update."""
         self.overtaken = np.zeros(places, bool)
@@ -153,15 +155,14 @@ class _Proportional(RingSampler):
     def update_priority(self, index: Tensor, priority: Tensor, *, storage: Storage | None = None) -> None:
         place = torch.as_tensor(index).reshape(-1).cpu().numpy()
         p = priority_of(_per_place(priority, place), self.epsilon, self.join)
-        with np.errstate(over="ignore"):
-            value = p**self.omega
-        if not np.isfinite(p.sum() + value.sum()):
+        if not p.max(initial=0.0) <= self._largest:
             raise NumericsError("replay: a TD error is NaN or infinite, or its priority is too large")
         here = (self.tree.value[place] > 0) & ~self.overtaken[place]
         self.drawn[place] = self.overtaken[place] = False
-        if here.any():
-            self.highest = max(self.highest, float(p[here].max()))
-            self.tree.update(place[here], value[here])
+        if not here.all():
+            place, p = place[here], p[here]
+        self.highest = max(self.highest, float(p.max(initial=0.0)))
+        self.tree.update(place, p**self.omega)
 
     def state_dict(self) -> dict[str, Any]:
         arrays = {"value": self.tree.value, "drawn": self.drawn, "overtaken": self.overtaken}

@@ -1,4 +1,4 @@
-"""A sum tree: draws an index in proportion to its value, of a million values in four steps.
+"""A sum tree: draws an index in proportion to its value, of a million values in three steps.
 
 Legend: B indices or masses, C children of a node (``WIDTH``).
 """
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 WIDTH = 32
 """Children of a node: few levels to walk, and all children of a node summed at once."""
 
-WIDEST_ROOT = 1024
+WIDEST_ROOT = 4096
 """The root's children are searched as one array, so that there may be this many."""
 
 Floats = NDArray[np.float64]
@@ -34,6 +34,7 @@ class SumTree:
             nodes = -(-nodes // WIDTH)
             self._levels.append(np.zeros((nodes, WIDTH)))
         self._root = np.zeros(nodes)
+        self._root_sums: Floats | None = None
 
     @property
     def value(self) -> Floats:
@@ -43,7 +44,13 @@ class SumTree:
     @property
     def total(self) -> float:
         """The sum of all values."""
-        return float(self._root.cumsum()[-1])
+        return float(self._sums()[-1])
+
+    def _sums(self) -> Floats:
+        """The root's cumulative sums, kept until a value changes."""
+        if self._root_sums is None:
+            self._root_sums = self._root.cumsum()
+        return self._root_sums
 
     def update(self, index: Indices, value: Floats) -> None:
         """Set the values at these indices, ``[B]``, ``[B]``; where an index repeats, the last one counts.
@@ -63,7 +70,7 @@ class SumTree:
             level.reshape(-1)[node] = value
             node = node // WIDTH
             value = level.take(node, 0).sum(-1)
-        self._root[node] = value
+        self._root[node], self._root_sums = value, None
 
     def fill(self, indices: slice, value: float) -> None:
         """Set all values of a slice, which may be empty but has no step."""
@@ -74,6 +81,7 @@ class SumTree:
         for level, above in zip(self._levels, [*self._levels[1:], self._root], strict=True):
             begin, end = begin // WIDTH, (end - 1) // WIDTH + 1
             above.reshape(-1)[begin:end] = level[begin:end].sum(-1)
+        self._root_sums = None
 
     def find(self, mass: Floats) -> Indices:
         """The index in which each mass falls when the values lie end to end: ``[B]`` in [0, total] → ``[B]``.
@@ -83,7 +91,7 @@ class SumTree:
         Raises:
             IndexError: all values are 0.
         """
-        sums = self._root.cumsum()
+        sums = self._sums()
         if not sums[-1] > 0:
             raise IndexError("all values are 0: there is none to find")
         mass = np.minimum(np.maximum(mass, 0), np.nextafter(sums[-1], 0))

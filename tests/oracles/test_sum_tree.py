@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from sqn_rl.replay.sum_tree import SumTree
 
-CAPACITIES = [1, 31, 32, 33, 1000, 1024 * 32, 1024 * 32 + 1]
-"""One to three levels, full and not."""
+CAPACITIES = [1, 31, 32, 33, 1000, 4096 * 32, 4096 * 32 + 1]
+"""With the root, two or three levels, full and not."""
 
 
 def check_sums(tree: SumTree, values: np.ndarray) -> None:
@@ -45,14 +45,14 @@ def test_find_is_searching_the_cumulative_sum(capacity: int) -> None:
 
 @st.composite
 def sparse(draw: st.DrawFn) -> dict[int, float]:
-    """A few values in a tree of 40 000 of three levels, as far apart as float64 lets them be."""
+    """A few values in a tree of 140,000 of three levels, as far apart as float64 lets them be."""
     value = st.one_of(st.just(0.0), st.floats(5e-324, 1e300), st.sampled_from([0.1, 1.0, 1 / 3, 1e-300]))
-    return draw(st.dictionaries(st.integers(0, 39_999), value, min_size=1, max_size=40))
+    return draw(st.dictionaries(st.integers(0, 139_999), value, min_size=1, max_size=40))
 
 
 @given(sparse(), st.lists(st.floats(0, 1), min_size=1, max_size=10))
 def test_nothing_of_value_0_is_ever_found(values: dict[int, float], fractions: list[float]) -> None:
-    tree = SumTree(40_000)
+    tree = SumTree(140_000)
     tree.update(np.array([*values]), np.array([*values.values()]))
     if not any(values.values()):
         with pytest.raises(IndexError, match="all values are 0"):
@@ -72,6 +72,13 @@ def test_a_parent_summed_in_another_order_leads_nowhere_else() -> None:
     assert all(tree.value[tree.find(mass)] > 0)
 
 
+def test_a_mass_rounded_to_below_its_node_stays_in_it() -> None:
+    """3 + 1e16 is 1e16 + 4, so that a mass of 3 in the second node lies at -1."""
+    tree = SumTree(64)
+    tree.update(np.array([0, 33]), np.array([3.0, 1e16]))
+    assert tree.find(np.array([3.0])) == [33]
+
+
 @given(st.lists(st.tuples(st.integers(0, 99), st.floats(0, 9)), min_size=1, max_size=200))
 def test_of_an_index_that_repeats_the_last_value_counts(updates: list[tuple[int, float]]) -> None:
     tree, index, value = SumTree(100), *map(np.array, zip(*updates, strict=True))
@@ -88,6 +95,7 @@ def test_filling_a_slice_is_updating_each(fills: list[tuple[int, int, float]]) -
         indices = slice(min(begin, end), max(begin, end))
         tree.fill(indices, value)
         values[indices] = value
+        np.testing.assert_allclose(tree.total, values.sum(), rtol=1e-12, atol=0)
     check_sums(tree, values)
 
 
