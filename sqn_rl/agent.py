@@ -132,7 +132,11 @@ class Agent:
         """
         load_weights(self.loss, state["weights"])
         groups = self.optimizer.state_dict()["param_groups"]
-        moments = {int(index): each for index, each in state["optimizer"].items()}
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        moments = {
+            int(index): {name: _laid_out_as(parameters[int(index)], value) for name, value in each.items()}
+            for index, each in state["optimizer"].items()
+        }
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
         for name in ("replay", "actor", "target_update"):
             part: Any = getattr(self, name)
@@ -150,6 +154,13 @@ class Agent:
             for name, value in state.items()
             if not (isinstance(value, Tensor) and value.data_ptr() in weights)
         }
+
+
+def _laid_out_as(parameter: Tensor, value: Any) -> Any:
+    """A moment in its parameter's order in memory, such as channels last: fused optimizers rely on it."""
+    if not isinstance(value, Tensor) or value.shape != parameter.shape:
+        return value
+    return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
 
 
 def load_weights(loss: Loss, weights: Mapping[str, Tensor]) -> None:

@@ -3,35 +3,26 @@
 from pathlib import Path
 
 import pytest
-from reliability.trials import killed_and_resumed
+from reliability.trials import TASKS, TINY, killed_and_resumed
 
-TINY = (
-    *(
-        "num_envs=2",
-        "warmup_steps=60",
-        "batch_size=8",
-        "update_ratio=0.25",
-        "hidden=[8]",
-        "replay_capacity=150",
-    ),
-    *("log_every=50", "checkpoint_every=70", "eval_every=90", "eval_episodes=2"),
-)
 FAMILIES = {
-    "sqn": ["recipe=sqn", "loss.backup=sampled"],
-    "rainbow": ["recipe=sqn_rainbow", "target_update=periodic", "target_update.every=7"],
-    "actor-critic": [
-        "recipe=discrete_sac",
-        "layers=noisy",
-        "returns=n_step",
-        "returns.n=3",
-        "returns.soft=true",
-    ],
-    "dqn": ["recipe=double_dqn", "optimizer=rmsprop"],
+    "sqn": ("recipe=sqn", "loss.backup=sampled"),
+    "rainbow": ("recipe=sqn_rainbow", "target_update=periodic", "target_update.every=7"),
+    "quantile": ("recipe=sqn_quantile", "replay=prioritized", "head.dueling=true"),
+    "munchausen": ("recipe=sqn_munchausen", "temperature=annealed"),
+    "actor-critic": ("recipe=discrete_sac", "layers=noisy", "returns=n_step", "returns.soft=true"),
+    "dqn": ("recipe=double_dqn", "optimizer=rmsprop"),
 }
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_on_cartpole(family: str, tmp_path: Path) -> None:
-    kills, differ = killed_and_resumed(tmp_path, 4, 0, *FAMILIES[family], "steps=300", *TINY)
-    assert kills >= 3
-    assert differ == []
+@pytest.mark.parametrize(("task", "kills"), [("CartPole", 15), ("Pong from RAM", 6)])
+def test_a_family_of_recipes(task: str, kills: int, family: str, tmp_path: Path) -> None:
+    trial = killed_and_resumed(tmp_path, kills, 0, *FAMILIES[family], *TASKS[task], *TINY)
+    assert trial.kills.total() == kills
+    assert trial.differ == []
+
+
+def test_games_from_pixels(tmp_path: Path) -> None:
+    shorter = ("recipe=dqn", *TASKS["Pong from pixels"], *TINY, "steps=160", "eval_episodes=1")
+    assert killed_and_resumed(tmp_path, 4, 0, *shorter).differ == []

@@ -1,14 +1,21 @@
 """Trials: a run is killed and resumed, again and again, and must end as one that was left alone."""
 
 import json
+import math
 import os
 import random
-from collections.abc import Callable, Iterator
+import shutil
+import signal
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any
+from tempfile import mkdtemp
+from typing import Any, NamedTuple
 from unittest.mock import patch
 
 from safetensors.torch import load_file
@@ -18,6 +25,25 @@ from sqn_rl.recipe import load_recipe
 
 OPERATIONS = ("open", "write", "fsync", "ftruncate", "replace", "mkdir", "unlink", "rmdir")
 """All that is done to a disk in a run."""
+
+
+WAYS = ("disk", "turn", "time")
+"""Of dying."""
+
+TINY = (
+    "num_envs=2",
+    "warmup_steps=60",
+    "batch_size=8",
+    "update_ratio=0.25",
+    "hidden=[8]",
+    "replay_capacity=150",
+)
+TINY += ("steps=300", "log_every=50", "checkpoint_every=70", "eval_every=90", "eval_episodes=2")
+TASKS = {
+    "CartPole": ("env=cartpole",),
+    "Pong from RAM": ("env=atari_ram", "env.game=pong", "env.max_frames=240", "env.workers=0"),
+    "Pong from pixels": ("env=atari", "env.game=pong", "env.max_frames=240", "env.threads=1"),
+}
 
 
 class Killed(BaseException):
@@ -108,44 +134,96 @@ def train(run: Path, *settings: str, die: Callable[[], bool] = lambda: False) ->
     return compose(recipe, *settings, f"out={run}", "resume=auto").train(should_stop=stop)["status"]
 
 
-def killed_and_resumed(folder: Path, kills: int, seed: int, *settings: str) -> tuple[int, list[str]]:
-    """Kill a run, and compare what it ends as with one that is left alone.
+class Trial(NamedTuple):
+    """A run was killed again and again."""
 
-    Every other kill is in the loop or in an evaluation, the rest are in operations on the disk.
+    kills: Counter[str]
+    """How many, by what they depended on."""
+    differ: list[str]
+    """What is not as in the run that was left alone."""
+
+
+def killed_and_resumed(folder: Path, kills: int, seed: int, *settings: str) -> Trial:
+    """Kill a run so many times, and compare what it ends as with one that is left alone.
+
+    The kills are SIGKILL, of a process: by turns in an operation on the disk, of which a write is half done,
+    at a turn of the loop or of an evaluation, and at some time. A run that comes to its end before there were
+    enough is followed by another. The run left alone is trained in this process, so that others need not
+    import anything.
+    """
+    chance, killed, differ = random.Random(seed), Counter[str](), []
+    alone = folder / "alone"
+    longest = _left_alone(alone, *settings)
+    while killed.total() < kills:
+        run = Path(mkdtemp(dir=folder))
+        while True:
+            way = WAYS[killed.total() % len(WAYS)]
+            when = chance.uniform(0, longest[way] / 3) if killed.total() < kills else math.inf
+            session = partial(_session, run, settings, **{way: when})
+            if in_a_process(session, when if way == "time" else math.inf):
+                break
+            killed[way] += 1
+        differ += differences(alone, run)
+        shutil.rmtree(run)
+    return Trial(killed, differ)
+
+
+def in_a_process(act: Callable[[], Any], seconds: float = math.inf) -> bool:
+    """Have a process of its own do something, and kill it after so many seconds.
 
     Returns:
-        The number of kills, and what differs.
+        Whether it was not killed, by us or itself.
     """
-    chance = random.Random(seed)
-    turns, operations = count(), count()
-    with disk_that(partial(_counted, operations), folder):
-        train(folder / "alone", *settings, die=lambda: next(turns) < 0)
-    turns_each, operations_each = next(turns) // kills, next(operations) // kills
-    for killed in range(kills):
-        turn, operation = chance.randrange(turns_each), chance.randrange(operations_each)
-        turn, operation = (turn, -1) if killed % 2 else (-1, operation)
+    child = os.fork()
+    if not child:
+        code = 1
         try:
-            with disk_that(partial(_die_at, operation), folder):
-                train(folder / "killed", *settings, die=partial(_is, turn, count()))
-        except Killed:
-            continue
-        return killed, differences(folder / "alone", folder / "killed")
-    train(folder / "killed", *settings)
-    return kills, differences(folder / "alone", folder / "killed")
+            act()
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    end = time.monotonic() + seconds
+    while not (ended := os.waitpid(child, os.WNOHANG))[0]:
+        if time.monotonic() >= end:
+            os.kill(child, signal.SIGKILL)
+        time.sleep(0.002)
+    code = os.waitstatus_to_exitcode(ended[1])
+    assert code in (0, -signal.SIGKILL)
+    return code == 0
 
 
-def _is(turn: int, turns: Iterator[int]) -> bool:
-    return next(turns) == turn
+def _left_alone(run: Path, *settings: str) -> dict[str, float]:
+    """Train to the end, here; how many turns and operations on the disk it was, and how many seconds."""
+    turns, operations, began = count(), count(), time.monotonic()
+
+    def does(number: int, operation: Callable[..., Any], *what: Any, **how: Any) -> Any:
+        next(operations)
+        return operation(*what, **how)
+
+    with disk_that(does, run):
+        train(run, *settings, die=lambda: next(turns) < 0)
+    return {"turn": next(turns), "disk": next(operations), "time": time.monotonic() - began}
 
 
-def _counted(
-    operations: Iterator[int], number: int, operation: Callable[..., Any], *what: Any, **how: Any
-) -> Any:
-    next(operations)
-    return operation(*what, **how)
+def _session(
+    run: Path, settings: Sequence[str], turn: float = math.inf, disk: float = math.inf, time: float = math.inf
+) -> None:
+    """Train, and die at this turn, or in this operation on the disk."""
+    turns = count()
 
+    def does(number: int, operation: Callable[..., Any], *what: Any, **how: Any) -> Any:
+        if number < disk:
+            return operation(*what, **how)
+        if operation.__name__ == "write":
+            operation(what[0], what[1][: len(what[1]) // 2])
+        return os.kill(os.getpid(), signal.SIGKILL)
 
-def _die_at(last: int, number: int, operation: Callable[..., Any], *what: Any, **how: Any) -> Any:
-    if number == last:
-        raise Killed
-    return operation(*what, **how)
+    def die() -> bool:
+        if next(turns) >= turn:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return False
+
+    with disk_that(does, run):
+        train(run, *settings, die=die)
