@@ -63,7 +63,7 @@ TABLES = {
         wanted=-100,
     ),
     "levers": Table(
-        "What makes updates faster changes nothing that is learned: CartPole-v1, 25,000 steps, MLP 400-300",
+        "Do faster updates learn the same? CartPole-v1, 25,000 steps, MLP 400-300",
         ("recipe=sqn", "env=cartpole", "steps=25000", "hidden=[400,300]"),
         {
             "plain": ("compile=never", "precision=fp32"),
