@@ -14,6 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from recipes.test_mistakes import MISTAKES, refusal
+from reliability.measured import damage, disk, hostile, kills, sharing, signals
 from reliability.score import RAW, Line, Section, measure, page, tests_line
 
 PAGE = RAW.parent / "reliability.md"
@@ -66,6 +67,11 @@ def mistakes(folder: Path) -> list[Line]:
 
 
 SECTIONS = [
+    kills.SECTION,
+    disk.SECTION,
+    damage.SECTION,
+    hostile.SECTION,
+    signals.SECTION,
     Section(
         "numerics",
         "6. Numerics",
@@ -78,6 +84,7 @@ SECTIONS = [
         "Typing errors in every name, and wrong values, made from one seed.",
         mistakes,
     ),
+    sharing.SECTION,
 ]
 
 

@@ -4,9 +4,11 @@ import ast
 import copy
 import json
 import os
+import pickle
 import shutil
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from itertools import pairwise
@@ -15,6 +17,7 @@ from typing import Any
 
 import pytest
 from reliability.tiny import loaded, plain, saved, weights
+from reliability.trials import TINY, Killed, train
 
 from sqn_rl import RecipeError
 from sqn_rl.checkpoint import MANIFEST, Checkpoints, newest_weights
@@ -40,6 +43,47 @@ def test_nothing_of_ours_unpickles_or_runs_what_it_reads(path: Path) -> None:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in LOADS:
             owner = ast.unparse(node.func.value)
             assert owner not in {"torch", "np", "numpy", "TensorDict", "yaml"}, ast.unparse(node)
+
+
+EFFECTS = {
+    "os.system",
+    "os.exec",
+    "os.posix_spawn",
+    "subprocess.Popen",
+    "pickle.find_class",
+    "socket.connect",
+}
+happened: list[str] | None = None
+
+
+def _note(event: str, arguments: tuple[Any, ...]) -> None:
+    if happened is not None and event in EFFECTS:
+        happened.append(event)
+
+
+sys.addaudithook(_note)  # which nothing in Python gets around
+
+
+@contextmanager
+def watched() -> Iterator[list[str]]:
+    """Every program started, every connection, every name unpickled."""
+    global happened
+    happened = []
+    try:
+        yield happened
+    finally:
+        happened = None
+
+
+def test_nothing_is_unpickled_when_a_run_goes_on(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(Killed):
+        train(run, *TINY, die=(run / "checkpoints" / "0000000140").exists)
+    with watched() as effects:
+        assert train(run) == "done"
+        assert {*effects} <= {"subprocess.Popen"}  # git, for the revision in the summary
+        pickle.loads(pickle.dumps(Path))
+    assert "pickle.find_class" in effects
 
 
 # --- manifests ---------------------------------------------------------------------------------------------
@@ -109,13 +153,16 @@ def run(tmp_path: Path) -> Iterator[Path]:
     """A run with a checkpoint, and files around it that must stay as they are."""
     (tmp_path / "outside").write_text("precious")
     saved(tmp_path / "runs" / "run", 5)
-    with within(60):
+    with within(60), watched() as effects:
         yield tmp_path / "runs" / "run"
+    assert effects == []
     assert (tmp_path / "outside").read_text() == "precious"
     assert {path.name for path in tmp_path.iterdir()} == {"outside", "runs"}
 
 
-def test_whatever_a_manifest_says_nothing_happens(run: Path) -> None:
+def test_whatever_a_manifest_says_nothing_happens(
+    run: Path, record_property: Callable[[str, int], None]
+) -> None:
     content = json.loads((newest(run) / MANIFEST).read_text())
     del content["sha256"]
     cases = [(path, wrong) for path in places(content) if path[0] != "state" for wrong in WRONG]
@@ -128,6 +175,7 @@ def test_whatever_a_manifest_says_nothing_happens(run: Path) -> None:
         else:
             assert str(run) in said
     assert len(cases) > 250
+    record_property("cases", len(cases))
     assert harmless == [(("replay",), []), (("run",), {})]  # which miss something, but name nothing wrong
 
 
@@ -247,8 +295,9 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     path = tmp_path / "recipe.yaml"
     path.write_text(compose_recipe("sqn").to_yaml())
     load_recipe(path)
-    with within(60):
+    with within(60), watched() as effects:
         yield path
+    assert effects == []
     assert [*tmp_path.iterdir()] == [path]
 
 

@@ -168,22 +168,27 @@ def killed_and_resumed(folder: Path, kills: int, seed: int, *settings: str) -> T
     return Trial(killed, differ)
 
 
-def in_a_process(act: Callable[[], Any], seconds: float = math.inf) -> bool:
+def begin(act: Callable[[], int | None]) -> int:
+    """Start a process that does something, and ends with its exit code; its number."""
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            code = act() or 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    return child
+
+
+def in_a_process(act: Callable[[], None], seconds: float = math.inf) -> bool:
     """Have a process of its own do something, and kill it after so many seconds.
 
     Returns:
         Whether it was not killed, by us or itself.
     """
-    child = os.fork()
-    if not child:
-        code = 1
-        try:
-            act()
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(code)
+    child = begin(act)
     end = time.monotonic() + seconds
     while not (ended := os.waitpid(child, os.WNOHANG))[0]:
         if time.monotonic() >= end:
