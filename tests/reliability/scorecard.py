@@ -94,10 +94,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "sections", nargs="*", choices=[*names, "all"], metavar="section", help=", ".join(names)
-    )
+    parser.add_argument("sections", nargs="*", metavar="section", help=f"all, or of {', '.join(names)}")
     asked = parser.parse_args().sections
+    if unknown := {*asked} - {*names, "all"}:
+        parser.error(f"no section: {', '.join(unknown)}")
     for section in SECTIONS:
         if section.name in asked or "all" in asked:
             print(f"{section.title} …", flush=True)

@@ -24,7 +24,7 @@ def measure(folder: Path) -> list[Line]:
 SECTION = Section(
     "damage",
     "3. Corruption",
-    """One file of a run with two checkpoints is damaged. The newest that is whole must be found, equal in every
-number, and what is wrong with a newer one must be said by the file's name.""",
+    """One file of a run with two checkpoints is damaged. The newest that is whole must be found, equal
+in every number, and what is wrong with a newer one must be said by the file's name.""",
     measure,
 )

@@ -29,7 +29,7 @@ def _line(folder: Path, fault: Fault) -> Line:
 SECTION = Section(
     "disk",
     "2. Crash consistency",
-    """A fault at every open, write, fsync, rename, mkdir and unlink of a save, one after the other; after each the
+    """A fault at every open, write, fsync, rename, mkdir and unlink of a save, in turn; after each the
 run goes on and saves again.""",
     measure,
 )

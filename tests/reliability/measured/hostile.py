@@ -21,8 +21,9 @@ def measure(folder: Path) -> list[Line]:
 SECTION = Section(
     "hostile",
     "4. Nothing runs from data",
-    """Forged manifests with valid hashes, paths that lead out, links, pipes, bombs, tags and interpolations of
-YAML, and `_target_`s of functions that do harm, in every kind of slot. An audit hook of Python's looks on: no
-program is started, nothing is unpickled, no connection is made, no file beside appears or changes.""",
+    """Manifests forged with valid hashes, paths that lead out, links, pipes, bombs, tags and
+interpolations of YAML, and `_target_`s of functions that do harm, in every kind of slot. An audit hook
+looks on: no program is started, nothing is unpickled, no connection is made; and no file beside appears
+or changes.""",
     measure,
 )

@@ -44,7 +44,8 @@ WHEN = {"disk": "in an operation on the disk", "turn": "in the loop", "time": "a
 SECTION = Section(
     "kills",
     "1. Exact resume",
-    """Processes are killed with SIGKILL and resumed until the run is done. Then weights, optimizer, temperature,
-replay, priorities, generators, environments and logs are compared with those of a run that was left alone.""",
+    """Processes are killed with SIGKILL and resumed until the run is done. Then weights, optimizer,
+temperature, replay, priorities, generators, environments and logs are compared with those of a run left
+alone.""",
     measure,
 )

@@ -8,7 +8,7 @@ from reliability.trials import TINY, begin, differences, train
 
 from sqn_rl.cli.run import main
 
-ROUNDS = 20
+ROUNDS = 10
 
 
 def measure(folder: Path) -> list[Line]:
