@@ -120,17 +120,19 @@ def test_a_run_is_running_while_somebody_is_at_it(run: Path) -> None:
 
 
 def test_rows_are_shown_as_they_are_written(run: Path) -> None:
+    def alpha() -> list[tuple[int, float | None]]:
+        (chart,) = (each for each in state(server)["charts"] if each["title"].startswith("temperature α"))
+        return list(zip(chart["series"][0]["x"], chart["series"][0]["y"], strict=True))
+
+    row = read_rows(run / "metrics.jsonl")[-1]
     with serving(run) as server:
-        before = state(server)["charts"]
-        add(
-            run, "metrics", **read_rows(run / "metrics.jsonl")[-1] | {"env_steps": 700, "alpha": float("nan")}
-        )
-        with (run / "metrics.jsonl").open("a") as file:
-            file.write('{"env_steps": 800, "alp')
-        alpha = {chart["title"]: chart for chart in state(server)["charts"]}["temperature α (reward units)"]
-        old = {chart["title"]: chart for chart in before}[alpha["title"]]
-        assert alpha["series"][0]["x"] == [*old["series"][0]["x"], 700]
-        assert alpha["series"][0]["y"] == [*old["series"][0]["y"], None]
+        before = alpha()
+        add(run, "metrics", **row | {"env_steps": 700, "alpha": float("nan")})
+        line = json.dumps(row | {"env_steps": 800, "alpha": 0.5}) + "\n"
+        for half, added in ((line[:30], [(700, None)]), (line[30:], [(700, None), (800, 0.5)])):
+            with (run / "metrics.jsonl").open("a") as file:
+                file.write(half)
+            assert alpha() == [*before, *added]
 
 
 def test_a_run_that_goes_on_from_a_checkpoint_is_shown_as_it_is_then(tmp_path: Path) -> None:
