@@ -14,7 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from recipes.test_mistakes import MISTAKES, refusal
-from reliability.measured import damage, disk, hostile, kills, sharing, signals
+from reliability.measured import cost, damage, disk, hostile, kills, sharing, signals
 from reliability.score import RAW, Line, Section, measure, page, tests_line
 
 PAGE = RAW.parent / "reliability.md"
@@ -69,6 +69,7 @@ def mistakes(folder: Path) -> list[Line]:
 SECTIONS = [
     kills.SECTION,
     disk.SECTION,
+    cost.SECTION,
     damage.SECTION,
     hostile.SECTION,
     signals.SECTION,
