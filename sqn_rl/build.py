@@ -11,7 +11,7 @@ from sqn_rl import speed
 from sqn_rl.catalogue import Catalogue, did_you_mean
 from sqn_rl.config import SLOTS, Run, Slot
 from sqn_rl.errors import RecipeError, SettingError, SqnError, WiringError, blame
-from sqn_rl.provenance import Values
+from sqn_rl.provenance import COMMAND_LINE, Values
 
 TARGET = "_target_"
 
@@ -53,7 +53,9 @@ class Maker:
             message = f"{key} = {error.value!r}: expected {error.expected}"
             raise RecipeError(message, self.origin(key)) from error
         except WiringError as error:
-            raise RecipeError(str(error), self.origin(error.consumer)) from error
+            origins = [self.origin(slot) for slot in (error.consumer, error.producer) if slot]
+            chosen = (origin for origin in origins if origin.startswith(COMMAND_LINE))
+            raise RecipeError(str(error), next(chosen, origins[0])) from error
         except SqnError:
             raise
         except (TypeError, ValueError) as error:

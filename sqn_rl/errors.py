@@ -31,11 +31,12 @@ class WiringError(SqnError, ValueError):
     Args:
         consumer: the slot that needs something, or its field that asks for it: ``returns.soft``.
         message: what it needs, and what is produced instead.
+        producer: the slot that should produce it; to blame where only that was chosen on the command line.
     """
 
-    def __init__(self, consumer: str, message: str) -> None:
+    def __init__(self, consumer: str, message: str, producer: str = "") -> None:
         super().__init__(message)
-        self.consumer = consumer
+        self.consumer, self.producer = consumer, producer
 
 
 class EnvError(SqnError):

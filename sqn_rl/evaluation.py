@@ -10,6 +10,9 @@ import torch
 from sqn_rl.contracts import Actor
 from sqn_rl.envs.base import BatchedEnv
 
+AT_ONCE = 10
+"""Games of an evaluation that are played side by side, at most."""
+
 
 @dataclass(frozen=True)
 class Evaluation:

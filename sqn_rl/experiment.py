@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 
 import torch
 
-from sqn_rl import speed
+from sqn_rl import resources, speed
 from sqn_rl.agent import AGENT_PARTS, Agent, load_weights
 from sqn_rl.catalogue import Catalogue
 from sqn_rl.checkpoint import Checkpoint, newest_weights
 from sqn_rl.envs.base import BatchedEnv
 from sqn_rl.errors import CheckpointError, NumericsError, RecipeError, SettingError, StorageError
-from sqn_rl.evaluation import Evaluation, evaluate
+from sqn_rl.evaluation import AT_ONCE, Evaluation, evaluate
 from sqn_rl.film import Play, film, kind_of
 from sqn_rl.graph import Graph
 from sqn_rl.numerics import bundle
@@ -55,13 +55,20 @@ class Experiment:
     def __init__(self, recipe: Recipe) -> None:
         self.recipe, self.run = recipe, recipe.run
 
-    def preflight(self) -> Graph:
-        """Check the wiring, and return it.
+    def preflight(self, folder: Path | None = None) -> Graph:
+        """Check the wiring, and return it, with what a run needs.
+
+        Args:
+            folder: of the run; by default as the recipe says.
 
         Raises:
-            RecipeError: something does not fit.
+            RecipeError: something does not fit: parts each other, or the run the memory or the disk.
         """
-        return preflight(self.recipe)
+        graph = preflight(self.recipe)
+        lack = graph.needs and resources.shortage(graph.needs, folder or Path(self.run.out or "runs"))
+        if lack:
+            raise RecipeError(lack.message, self.recipe.origin(lack.setting), lack.mend)
+        return graph
 
     @flushed_denormals()  # before preflight starts torch's threads, which inherit it
     def train(
@@ -95,7 +102,7 @@ class Experiment:
         if resume and (summary := summary_of(resume)).get("status") == "done":
             _tell(reporters, [f"{resume} is done already"])
             return summary | {"out": str(resume)}
-        self.preflight()
+        needs = self.preflight(resume).needs
         torch.set_num_threads(self.run.threads)
         parts = self.recipe.build()
         path = resume or self._directory(parts["env"].name)
@@ -105,6 +112,7 @@ class Experiment:
         except SettingError as error:
             raise RecipeError(str(error), self.recipe.origin("out")) from error
         with closing(directory), _written(directory):
+            _tell(reporters, [f"memory        {needs}"] if needs else [])
             return self._train(parts, directory, reporters, should_stop)
 
     def _train(
@@ -231,7 +239,7 @@ class Experiment:
         seed: int,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> Evaluation:
-        games = {"num_envs": min(episodes, 10), "seed": EVALUATION_SEED + seed, "training": False}
+        games = {"num_envs": min(episodes, AT_ONCE), "seed": EVALUATION_SEED + seed, "training": False}
         evaluation = partial(evaluate, episodes=episodes, greedy=greedy, seed=seed, should_stop=should_stop)
         with closing(parts["make_env"](**games)) as env:
             return evaluation(parts["actor"], env)

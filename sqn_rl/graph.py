@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sqn_rl.catalogue import did_you_mean
 from sqn_rl.errors import RecipeError
+from sqn_rl.resources import Needs
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ class Graph:
     nodes: list[Node] = field(default_factory=list)
     changes: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """By slot, or ``settings``, what differs from another recipe, in a few words each."""
+    needs: Needs | None = None
+    """What a run takes."""
 
     def add(self, slot: str, part: object, reads: Iterable[str], writes: Mapping[str, Tensor]) -> None:
         """Add a part that was seen to read these keys and write these tensors."""

@@ -1,29 +1,46 @@
 """How much memory this process may still use."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
-CGROUPS = (  # limit, use; version 2, then version 1
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-)
+CGROUPS, OWN, MACHINE = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup"), Path("/proc/meminfo")
+
+FILES = {  # by the controller in /proc/self/cgroup: where, limit, use, and what of that can be dropped
+    "": ("", "memory.max", "memory.current", "inactive_file "),  # version 2
+    "memory": ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file "),
+}
 
 
 def available_bytes() -> int | None:
-    """The least of what the machine and the cgroup have left, in bytes; None where neither tells."""
-    left = [_machine(), *(_cgroup(*paths) for paths in CGROUPS)]
+    """The least of what the machine and its control groups have left, in bytes; None where none tells."""
+    left = [_number(MACHINE, "MemAvailable:"), *_of_cgroups()]
     return min((each for each in left if each is not None), default=None)
 
 
-def _machine() -> int | None:
+def _of_cgroups() -> Iterator[int]:
+    """What is left to this process's control group, and to each that this lies in."""
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        own = [line.split(":", 2) for line in OWN.read_text().splitlines()]
     except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), None)
+        return
+    for _, controllers, path in own:
+        for controller in {"", "memory"} & {*controllers.split(",")}:
+            folder, limit, use, cache = FILES[controller]
+            root = CGROUPS / folder
+            lowest = root / path.lstrip("/")
+            for group in (lowest, *lowest.parents):
+                most, used = _number(group / limit), _number(group / use)
+                if most is not None and used is not None:
+                    yield most - used + (_number(group / "memory.stat", cache) or 0)
+                if group == root:
+                    break
 
 
-def _cgroup(limit: str, use: str) -> int | None:
+def _number(path: Path, name: str = "") -> int | None:
+    """The first number in a file, or the one after a name, in bytes; None where there is none."""
     try:
-        return int(Path(limit).read_text()) - int(Path(use).read_text())
-    except (OSError, ValueError):  # no such cgroup, or the limit is `max`
+        line = next(line for line in path.read_text().splitlines() if line.startswith(name))
+        number, *unit = line.removeprefix(name).split()
+        return int(number) * (1024 if unit == ["kB"] else 1)
+    except (OSError, ValueError, StopIteration):  # no such file, or the limit is `max`
         return None

@@ -11,7 +11,7 @@ from hydra.errors import HydraException
 from sqn_rl.catalogue import Catalogue
 from sqn_rl.defaults import Choice, repository
 from sqn_rl.errors import RecipeError
-from sqn_rl.provenance import Layers
+from sqn_rl.provenance import COMMAND_LINE, Layers
 
 WRITE = "write name=value: steps=2000, head=dueling or optimizer.lr=1e-3"
 QUOTE = "quote a value that has special characters: 'name=\"a (value)\"'"
@@ -19,7 +19,7 @@ QUOTE = "quote a value that has special characters: 'name=\"a (value)\"'"
 
 def origin(override: str) -> str:
     """Where a value came from that an override set."""
-    return f"command line: {override}"
+    return f"{COMMAND_LINE}{override}"
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:

@@ -17,8 +17,10 @@ from sqn_rl.agent import AGENT_PARTS, Agent
 from sqn_rl.data import Batch, Step
 from sqn_rl.distributions import Scalar
 from sqn_rl.errors import EnvError, RecipeError, SettingError, SqnError, blame
+from sqn_rl.evaluation import AT_ONCE
 from sqn_rl.graph import Graph
 from sqn_rl.recipe import Recipe
+from sqn_rl.resources import forget_peak, needs
 from sqn_rl.speed import compiling
 
 TRANSITION = ("observation", "action", "next.observation", "next.reward", "next.terminated", "next.truncated")
@@ -38,6 +40,7 @@ def preflight(experiment: Recipe) -> Graph:
         RecipeError: something does not fit; says where, what was expected, and how to mend it.
     """
     run = experiment.run
+    forget_peak()
     try:
         torch.zeros((), device=run.device)
     except Exception as error:  # every kind of device has its own
@@ -61,9 +64,10 @@ class _Walk:
         batch = self._replay(observation, step)
         self._q_net(batch.observation)
         self._actor(observation)
-        self._update(batch)
+        agent = self._update(batch)
         self._logger()
         self.parts["env"].close()
+        self.seen.needs = needs(self.run, agent, self._played())
         return self.seen
 
     def _env(self) -> tuple[Tensor, Step]:
@@ -153,7 +157,14 @@ class _Walk:
             writes["log_policy"] = actor.log_policy(observation)
         self.seen.add("actor", actor, reads, writes)
 
-    def _update(self, batch: Batch) -> None:
+    def _played(self) -> int:
+        """Bytes of the games: those of the training, and those of an evaluation."""
+        num_envs = min(self.run.eval_episodes, AT_ONCE)
+        games = self.parts["make_env"](num_envs=num_envs, seed=self.run.seed, training=False)
+        games.close()
+        return int(self.parts["env"].played_bytes + games.played_bytes)
+
+    def _update(self, batch: Batch) -> Agent:
         loss = self.parts["loss"]
         self._reads("loss", TRANSITION, "loss")
         with self._fails("optimizer", "parameter groups"):
@@ -174,6 +185,7 @@ class _Walk:
         self.seen.add(
             "target_update", self.parts["target_update"], ["parameters"], {"target_parameters": parameters}
         )
+        return agent
 
     def _require_gradient(self, slot: str) -> None:
         for name, parameter in self.parts[slot].named_parameters():

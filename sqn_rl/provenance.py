@@ -16,6 +16,9 @@ from sqn_rl.errors import RecipeError
 
 Values = dict[str, Any]
 
+COMMAND_LINE = "command line: "
+"""Begins the origin of what an override set."""
+
 INTERPOLATION = re.compile(r"\$\{([\w.]+)\}")
 """``${lr}``: a value that is another one."""
 

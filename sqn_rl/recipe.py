@@ -12,7 +12,7 @@ from sqn_rl.catalogue import RECIPE, TASK, Catalogue, did_you_mean
 from sqn_rl.config import DEFAULTS, SLOTS, Run, conform
 from sqn_rl.defaults import Choice, choices, layers_of, suggestions
 from sqn_rl.errors import RecipeError, SettingError
-from sqn_rl.provenance import INTERPOLATION, Document, Layers, Values, flow, read
+from sqn_rl.provenance import COMMAND_LINE, INTERPOLATION, Document, Layers, Values, flow, read
 
 SETTINGS = [setting.name for setting in fields(Run)]
 SLOT_NAMES = [slot.name for slot in SLOTS]
@@ -51,6 +51,12 @@ class Recipe:
     def fields(self, slot: str) -> Values:
         """The values that the part in a slot is given from YAML."""
         return {name: value for name, value in self.config[slot].items() if name != TARGET}
+
+    def unread(self) -> list[str]:
+        """The settings of the command line that no part reads, such as ``tau`` where no part has one."""
+        read = {name for slot in SLOT_NAMES for name in INTERPOLATION.findall(flow(self.layers.values[slot]))}
+        others = [name for name in self.layers.values if name not in {*SETTINGS, *SLOT_NAMES, *read}]
+        return [name for name in others if self.origin(name).startswith(COMMAND_LINE)]
 
     def build(self) -> dict[str, Any]:
         """Build every part; see :func:`sqn_rl.build.build`."""

@@ -32,7 +32,7 @@ class BoltzmannActor(ValueActor):
         if temperature is None:
             mend = "choose temperature=learned, fixed or annealed, or actor=epsilon_greedy or greedy"
             given = "actor: BoltzmannActor needs a temperature, and temperature=none gives none"
-            raise WiringError("actor", f"{given}; {mend}")
+            raise WiringError("actor", f"{given}; {mend}", "temperature")
         super().__init__(q_net=q_net, policy=policy, seed=seed)
         self.temperature, self.out_keys = temperature, ["action", "log_prob", "entropy"]
 

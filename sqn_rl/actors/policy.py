@@ -51,7 +51,7 @@ class PolicyActor(NetworkActor):
 
     def scores(self, observation: Tensor) -> Tensor:
         """The logits, with acting's noise. ``[B, *S]`` → ``[B, A]``."""
-        return getattr(self, "acting_net", self.policy_net)(observation)[0]
+        return _of_one(getattr(self, "acting_net", self.policy_net)(observation))
 
     def sample(self, score_BA: Tensor, generator: torch.Generator) -> Tensor:
         """Draw a ~ softmax(logits). ``[B, A]`` → ``[B]`` int64."""
@@ -63,4 +63,9 @@ class PolicyActor(NetworkActor):
 
     def log_policy(self, observation: Tensor) -> Tensor:
         """The log π_φ(·|s) of ``policy_net``, with gradient. ``[B, *S]`` → ``[B, A]``."""
-        return self.policy_of(self.policy_net(observation.to(self.device))[0])
+        return self.policy_of(_of_one(self.policy_net(observation.to(self.device))))
+
+
+def _of_one(logits: Tensor) -> Tensor:
+    """``[1, B, A]`` as of a layer for several networks, or ``[B, A]`` as of a plain one → ``[B, A]``."""
+    return logits.reshape(logits.shape[-2:])

@@ -62,6 +62,8 @@ def announce(recipe: Recipe, console: "Console") -> None:
     if recipe.run.steps <= recipe.run.warmup_steps:
         origin = recipe.origin("warmup_steps")
         console.print(f"note: nothing will be learned within the warm-up ({origin})", highlight=False)
+    for name in recipe.unread():
+        console.print(f"note: no part of this run reads {name} ({recipe.origin(name)})", highlight=False)
 
 
 @contextmanager

@@ -16,6 +16,9 @@ from sqn_rl.errors import require
 SIDE = 84
 """Of the screen, in pixels, after Mnih et al. 2015."""
 
+CONSOLE_BYTES = 1_500_000
+"""Of memory that a console takes here."""
+
 NEVER = 2**30
 """Frames after which ale-py itself would cut a game short: 200 days of play."""
 
@@ -108,6 +111,7 @@ class AtariEnv(RestorableEnv):
         self._shown = False
         self._games: Any = None  # made when first played: 0.3 s a game, which preflight need not wait for
         self._max_frames = max_frames or NEVER
+        self.played_bytes = num_envs * CONSOLE_BYTES
         self._frames = np.zeros(num_envs, np.int64)
         self._lives = np.zeros(num_envs, np.int32)
         self._clip_reward, self._life_loss = clip_reward and training, life_loss and training

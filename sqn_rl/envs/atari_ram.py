@@ -16,6 +16,9 @@ from sqn_rl.envs.ram_worker import RamGame
 from sqn_rl.envs.ram_workers import RamWorkers
 from sqn_rl.errors import require
 
+WORKER_BYTES = 48_000_000
+"""Of memory that a process takes that plays some games."""
+
 
 class AtariRamEnv(GamesEnv):
     """N consoles playing one Atari game; an observation is the console's RAM, 128 bytes (uint8).
@@ -81,6 +84,7 @@ class AtariRamEnv(GamesEnv):
         )
         usual = _processors() if num_envs > 1 else 0
         self._n_workers = min(num_envs, usual if workers is None else workers)
+        self.played_bytes = self._n_workers * WORKER_BYTES
         self._workers: RamWorkers | None = None  # these two are made
         self._games: list[RamGame] = []  # when first played: preflight need not wait for them
 

@@ -65,6 +65,9 @@ class BatchedEnv(EnvBase):
     restorable = False
     """Whether ``state_dict`` and ``load_state_dict`` continue every game where it was."""
 
+    played_bytes = 0
+    """Memory that its games take only once they are played, in all processes."""
+
     _has_frame_skip = True  # the games skip frames themselves; else TorchRL would add a skip of its own
 
     def __init__(

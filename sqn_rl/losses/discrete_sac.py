@@ -51,7 +51,7 @@ class DiscreteSACLoss(TDLoss):
         require_one_of(F.BACKUPS, "backup", backup)
         if not isinstance(policy_net := getattr(actor, "policy_net", None), nn.Module):
             given = f"loss: DiscreteSACLoss trains a policy network, and {type(actor).__name__} has none"
-            raise WiringError("loss", f"{given}; choose actor=policy")
+            raise WiringError("loss", f"{given}; choose actor=policy", "actor")
         self.policy_net = policy_net
         self._policy_of: Callable[[Tensor], Tensor] = actor.log_policy  # type: ignore[assignment]
         self._noises.append(Noise(policy_net))

@@ -12,7 +12,7 @@ from torch import Tensor
 from torchrl.data.replay_buffers import TensorDictReplayBuffer
 
 from sqn_rl.data import Batch, Step
-from sqn_rl.replay.ring import Ring
+from sqn_rl.replay.ring import ROW_BYTES, Ring
 from sqn_rl.replay.storage import Returns, RingSampler, RingStorage, RingWriter, refuse
 
 
@@ -47,6 +47,8 @@ class RingReplay(TensorDictReplayBuffer):
             collate_fn=_as_it_is,
         )
         self.capacity, self.ring, self.returns = capacity, ring, returns
+        self.transition_bytes = ring.frame_bytes + sampler.place_bytes, ring.frame_bytes + ROW_BYTES
+        """What a transition takes: in memory beyond what the empty replay has, and in a checkpoint."""
 
     def cut(self) -> None:
         """Experience starts anew: what comes next does not follow from what came last."""

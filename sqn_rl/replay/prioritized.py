@@ -127,6 +127,8 @@ class PrioritizedReplay(RingReplay):
 class _Proportional(RingSampler):
     """Keeps p^ω of every place, 0 where no transition is to be drawn."""
 
+    place_bytes = 8 + 1 + 1
+
     def __init__(self, places: int, omega: float, beta: float, epsilon: float, join: str) -> None:
         self.omega, self.beta, self.epsilon, self.join = omega, beta, epsilon, join
         self.tree, self.highest = SumTree(places), 1.0

@@ -71,8 +71,8 @@ class Ring:
         self._window = capacity // num_envs
         self._rows = self._window + frame_stack
         self.places = places = self._rows * num_envs
-        place_bytes = math.prod(frame_shape) * observation_dtype.itemsize + ROW_BYTES
-        _require_memory(capacity, frame_stack * num_envs, place_bytes)
+        self.frame_bytes = math.prod(frame_shape) * observation_dtype.itemsize
+        _require_memory(capacity, frame_stack * num_envs, self.frame_bytes + ROW_BYTES)
         self.action = torch.zeros(places, dtype=torch.int64, device=device)
         self.reward = torch.zeros(places, dtype=torch.float32, device=device)
         self.terminated = torch.zeros(places, dtype=torch.bool, device=device)

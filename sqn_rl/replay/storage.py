@@ -44,6 +44,9 @@ def refuse(self: object, *_: object, **__: object) -> NoReturn:
 class RingSampler(Sampler):
     """Draws places of a ring; abstract: ``draw`` says how. Its generator is the replay's."""
 
+    place_bytes = 0
+    """What it remembers of a place."""
+
     @abstractmethod
     def draw(self, ring: Ring, batch_size: int) -> tuple[Tensor, Tensor | None]:
         """The places, ``[B]``, and where they are weighted their importance weights, ``[B]`` float32.

@@ -21,6 +21,7 @@ progress loggers run_directory
 provenance
 config catalogue
 speed
+resources
 build defaults graph
 overrides drawing picture
 recipe

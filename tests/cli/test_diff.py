@@ -112,7 +112,7 @@ def test_parts_of_a_users_own(users_tree: Path, trusting: list[str], command: Co
         (" ", r": neither a run directory nor a recipe\n  there are: .*"),
         ("sqn 'half", r"sqn 'half: No closing quotation"),
         ("sqn hed=dueling", r"command line: hed=dueling: there is no setting `hed`\n  did you mean `head`\?"),
-        ("sqn loss=dqn temperature=none", r"recipes/sqn.yaml:9: actor: BoltzmannActor needs a temperature.*"),
+        ("sqn loss=dqn temperature=none", r"command line: temperature=none: actor: BoltzmannActor needs a.*"),
         ("recipe=nope", r"command line: recipe=nope: there is no recipe `nope`\n  .*"),
     ],
 )

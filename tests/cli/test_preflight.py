@@ -8,6 +8,7 @@ import pytest
 
 from sqn_rl import GamesEnv, compose
 from sqn_rl.catalogue import RECIPE, Catalogue
+from sqn_rl.graph import Graph
 from sqn_rl.preflight import preflight
 
 CATALOGUE = Catalogue()
@@ -205,5 +206,5 @@ def test_what_is_trained_afterwards_is_untouched(folder: Path, monkeypatch: pyte
         return [row[0] + row[1].partition(",")[2] for row in rows] + rest
 
     with_preflight = train("with")
-    monkeypatch.setattr("sqn_rl.experiment.preflight", lambda _: None)
+    monkeypatch.setattr("sqn_rl.experiment.preflight", lambda _: Graph())
     assert train("without") == with_preflight

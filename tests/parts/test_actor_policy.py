@@ -22,7 +22,11 @@ class Plain(nn.Sequential):
 
 
 ENCODERS = {"batched": partial(MLP, hidden=[6]), "none": partial(MLP, hidden=[]), "plain": Plain}
-LAYERS = {"dense": Dense, "noisy": partial(NoisyDense, sigma=0.5)}
+LAYERS = {
+    "dense": Dense,
+    "noisy": partial(NoisyDense, sigma=0.5),
+    "plain": lambda in_features, out_features, members: nn.Linear(in_features, out_features),
+}
 
 
 @pytest.fixture(params=ENCODERS)

@@ -71,6 +71,8 @@ WIRINGS = {
         "actor: BoltzmannActor needs a temperature",
         "actor=epsilon_greedy",
     ),
+    "temperature=none": ("temperature=none", "needs a temperature", "temperature=learned"),
+    "actor=greedy temperature=none": ("temperature=none", "loss: SQNLoss needs", "or a loss that has none"),
     "loss=sqn actor=policy": ("actor=policy", "actor: no gradient of SQNLoss reaches", "loss=discrete_sac"),
     "actor=greedy loss=discrete_sac": ("loss=discrete_sac", "GreedyActor has none", "choose actor=policy"),
     "encoder=nature_cnn": ("encoder=nature_cnn", "encoder: NatureCNN reads images [C, H, W]", "env=atari"),

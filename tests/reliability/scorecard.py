@@ -8,8 +8,12 @@ A section is a function that gets an empty folder and gives lines; it is added t
 """
 
 import argparse
+import json
+import os
+import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -33,6 +37,30 @@ def numerics(folder: Path) -> list[Line]:
             "not_finite or cause or cannot_read",
         )
     ]
+
+
+def resources(folder: Path) -> list[Line]:
+    """What was said of memory and disk, and what was taken."""
+    script = Path(__file__).with_name("resources.py")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, script], stdout=subprocess.PIPE, env=environment, check=True)
+    return foreseen([json.loads(line) for line in done.stdout.splitlines()])
+
+
+def foreseen(runs: list[dict[str, Any]]) -> list[Line]:
+    """How far what was said is from what was taken, by the kind of run and by what it was."""
+    lines = []
+    for kind in dict.fromkeys(run["case"].partition(":")[2] for run in runs):
+        alike = [run for run in runs if run["case"].partition(":")[2] == kind]
+        for what in ("memory", "checkpoint"):
+            off = {run["case"]: run[f"{what}_said"] / run[what] - 1 if what in run else 1 for run in alike}
+            worst = max(off, key=lambda case: abs(off[case]))
+            raw = [{name: run.get(name) for name in ("case", what, f"{what}_said")} for run in alike]
+            met = abs(off[worst]) <= 0.15
+            found = f"{off[worst]:+.1%} ({worst.partition(':')[0]})"
+            of = f"{len(alike)} {'recipe' if len(alike) == 1 else 'recipes'} on {kind}"
+            lines.append(Line(f"{what}, {of}: farthest off", "within 15 %", found, met, raw))
+    return lines
 
 
 def mistakes(folder: Path) -> list[Line]:
@@ -78,6 +106,13 @@ SECTIONS = [
         "6. Numerics",
         "NaN and infinity stop a run before the optimizer's step; what was computed is kept.",
         numerics,
+    ),
+    Section(
+        "resources",
+        "7. Resources",
+        "Short runs of every recipe, with a replay that is full at the end: memory at the peak, of the\n"
+        "run and the processes that play its games, and bytes of the last checkpoint; against what was said.",
+        resources,
     ),
     Section(
         "mistakes",

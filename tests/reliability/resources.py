@@ -1,0 +1,108 @@
+"""What runs take, and what was said before they began: short runs whose replay is small enough to be full.
+
+    python tests/reliability/resources.py sqn:cartpole rainbow:atari:compile=always
+
+Imports what all need once, and makes each run in a fork of that, whose memory is counted apart. Prints a line
+of JSON for each: bytes of memory, of the run and the processes that play its games, and of the checkpoint.
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+from sqn_rl import compose
+from sqn_rl.catalogue import RECIPE, Catalogue
+
+RUN = ["compile=never", "eval_episodes=2", "threads=1"]
+KINDS = {
+    "cartpole": ["steps=2000", "warmup_steps=500", "update_ratio=0.1"],
+    "atari_ram": ["steps=4000", "warmup_steps=3000", "update_ratio=0.1", "env.workers=2"],
+    "atari": ["steps=4000", "warmup_steps=3800", "update_ratio=0.05"],
+}
+"""By environment, runs of some seconds."""
+
+EVERYTHING = [f"{recipe}:{env}" for env in KINDS for recipe in Catalogue().names(RECIPE)]
+COMPILED = [f"sqn_rainbow:{env}:compile=always" for env in KINDS]
+WORKER = "sqn_rl.envs.ram_worker"
+
+
+def overrides(case: str) -> tuple[str, list[str]]:
+    """The recipe, and what is changed: ``sqn:atari:compile=always``."""
+    recipe, env, *more = case.split(":")
+    steps = KINDS[env][0].partition("=")[2]
+    short = [] if env == "cartpole" else ["env.max_frames=400"]
+    return recipe, [f"env={env}", *KINDS[env], f"replay_capacity={steps}", *short, *RUN, *more]
+
+
+def train(case: str, folder: Path) -> dict[str, int]:
+    """Make the run, and say what it was to take and what it took, itself."""
+    recipe, settings = overrides(case)
+    experiment, said = compose(recipe, *settings, f"out={folder}"), {}
+    preflight = experiment.preflight
+
+    def asked(*where: Any) -> Any:
+        graph = preflight(*where)
+        assert graph.needs
+        said.update(graph.needs._asdict())
+        return graph
+
+    experiment.preflight = asked  # type: ignore[method-assign]
+    experiment.train()
+    files = [path for path in (folder / "checkpoints").rglob("*") if path.is_file()]
+    written = sum(path.stat().st_size for path in files)
+    taken = {"memory": resident(os.getpid(), "VmHWM"), "checkpoint": written}
+    return {f"{name}_said": said[name] for name in taken} | taken
+
+
+def resident(process: int, what: str) -> int:
+    """What a process has in memory, ``VmRSS``, or the most that it ever had, ``VmHWM``."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(what)), 0)
+
+
+def players(process: int) -> int:
+    """What the processes have in memory that play games for it."""
+    try:
+        children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+        playing = [child for child in children if WORKER in Path(f"/proc/{child}/cmdline").read_text()]
+        return sum(resident(int(child), "VmRSS") for child in playing)
+    except OSError:  # one has ended
+        return 0
+
+
+def run(case: str) -> dict[str, Any]:
+    """Make the run in a fork; what its players take is looked at from outside."""
+    with TemporaryDirectory() as folder:
+        answer = Path(folder, "answer.json")
+        if not (child := os.fork()):
+            code = 1
+            try:
+                answer.write_text(json.dumps(train(case, Path(folder, "run"))))
+                code = 0
+            finally:
+                os._exit(code)
+        beside = 0
+        while os.waitpid(child, os.WNOHANG) == (0, 0):
+            time.sleep(0.05)
+            beside = max(beside, players(child))
+        taken = json.loads(answer.read_text()) if answer.exists() else {}
+    if taken:
+        taken["memory"] += beside
+    return {"case": case, **taken}
+
+
+def main() -> None:
+    """Make the runs that are named; by default all."""
+    torch.set_num_threads(1)
+    for case in sys.argv[1:] or EVERYTHING + COMPILED:
+        print(json.dumps(run(case)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""Memory and disk: what is said before a run, what it takes, and what is refused."""
+
+import json
+import os
+import re
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from sqn_rl import RecipeError, compose
+from sqn_rl.checkpoint import Checkpoints
+from sqn_rl.cli.run import main
+
+SCRIPT = Path(__file__).with_name("resources.py")
+SHORT = ["steps=300", "warmup_steps=100", "num_envs=4", "eval_episodes=2", "compile=never"]
+
+
+class Usage(NamedTuple):
+    """What the system says of a disk."""
+
+    free: int
+
+
+@pytest.mark.slow
+def test_what_is_said_is_what_is_taken() -> None:
+    """Of all recipes `resources.py` says it."""
+    cases = ["sqn_dueling:cartpole", "sqn_per:atari_ram", "sqn:atari"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, SCRIPT, *cases], stdout=subprocess.PIPE, env=environment, check=True
+    )
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [each["case"] for each in found] == cases
+    for each in found:
+        for what in ("memory", "checkpoint"):
+            assert each[f"{what}_said"] == pytest.approx(each[what], rel=0.15), each
+
+
+def test_what_does_not_fit_the_memory_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("sqn_rl.resources.available_bytes", lambda: 50_000_000)
+    with pytest.raises(
+        RecipeError, match=r"the run takes up to .* MB of memory, .* MB more than now; 50.0 MB are free"
+    ) as error:
+        compose("sqn", *SHORT, "replay_capacity=9000", f"out={tmp_path / 'run'}").train()
+    assert error.value.origin == "command line: replay_capacity=9000"
+    assert "lower replay.capacity" in error.value.suggestion
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_does_not_fit_the_disk_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda path: Usage(free=900_000 if path.exists() else 0))
+    out = tmp_path / "a" / "run"
+    with pytest.raises(RecipeError, match=r"checkpoints take up to .* MB; 0\.9 MB are free in /") as error:
+        compose("sqn", *SHORT, "checkpoint_keep=5", f"out={out}").train()
+    assert error.value.origin == "command line: checkpoint_keep=5"
+    assert not out.parent.exists()
+
+
+def test_the_run_says_what_it_takes(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    assert main([*SHORT, f"out={out}"]) == 0
+    said = re.search(r"memory +[\d.]+ [MG]B at most; a checkpoint takes ([\d.]+) MB", capfd.readouterr().out)
+    taken = sum(path.stat().st_size for path in (out / "checkpoints").rglob("*") if path.is_file())
+    assert said
+    assert float(said[1]) == pytest.approx(taken / 1e6, rel=0.15)
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_full_in_the_middle(tmp_path: Path) -> None:
+    """The system itself refuses what is written, from some moment on."""
+    out = tmp_path / "run"
+    command = [
+        Path(sys.executable).with_name("sqn-run"),
+        *SHORT,
+        "steps=1e7",
+        "checkpoint_every=1000",
+        f"out={out}",
+    ]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as run:
+        while not list(out.glob("checkpoints/*/manifest.json")):
+            assert run.poll() is None
+            time.sleep(0.05)
+        resource.prlimit(run.pid, resource.RLIMIT_FSIZE, (1000, 1000))
+        _, said = run.communicate()
+    assert run.returncode == 1
+    assert said == (
+        f"{out}: cannot be written: File too large; the checkpoints there are whole; "
+        f"go on with `sqn-resume {out}`\n"
+    )
+    found = Checkpoints(out / "checkpoints", 2).load()
+    assert found
+    assert found.passed_over == []
