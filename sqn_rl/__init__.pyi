@@ -49,8 +49,8 @@ from .replay.prioritized import PrioritizedReplay as PrioritizedReplay
 from .replay.returns import NStep as NStep
 from .replay.returns import OneStep as OneStep
 from .replay.uniform import UniformReplay as UniformReplay
+from .reporting import Reporter as Reporter
 from .targets.periodic import Periodic as Periodic
 from .targets.polyak import Polyak as Polyak
 from .training import Plan as Plan
-from .training import Reporter as Reporter
 from .training import train as train

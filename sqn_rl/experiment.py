@@ -24,8 +24,9 @@ from sqn_rl.graph import Graph
 from sqn_rl.numerics import bundle
 from sqn_rl.preflight import preflight
 from sqn_rl.recipe import Recipe, compose_recipe, load_recipe
+from sqn_rl.reporting import Counters, Reporter
 from sqn_rl.run_directory import RECIPE, RunDirectory, summary_of
-from sqn_rl.training import Counters, Plan, Reporter, flushed_denormals, train
+from sqn_rl.training import Plan, flushed_denormals, train
 
 EVALUATION_SEED = 1_000_000
 """Added to a run's seed for the games of its evaluations, which are none of its training games."""

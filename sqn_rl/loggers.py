@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from sqn_rl.errors import SettingError
-from sqn_rl.training import Reporter
+from sqn_rl.reporting import Reporter
 
 
 class FilesLogger(Reporter):

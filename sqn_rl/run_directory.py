@@ -23,8 +23,8 @@ from sqn_rl.checkpoint import Checkpoint, Checkpoints
 from sqn_rl.curve import draw_curve
 from sqn_rl.disk import Mark
 from sqn_rl.errors import SettingError
+from sqn_rl.reporting import Counters, Reporter
 from sqn_rl.tensors import tensors_file
-from sqn_rl.training import Counters, Reporter
 
 PACKAGES = ("sqn_rl", "torch", "torchrl", "tensordict", "gymnasium", "ale-py", "numpy")
 

@@ -1,22 +1,22 @@
 """The training loop, which reads like Algorithm 1."""
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from sqn_rl import functional as F
 from sqn_rl.agent import Agent
-from sqn_rl.data import Step, Terms
+from sqn_rl.data import Terms
 from sqn_rl.envs.base import BatchedEnv
-from sqn_rl.errors import CheckpointError, RestoreError, SqnError, blame, require
+from sqn_rl.errors import SqnError, require
 from sqn_rl.evaluation import Evaluation, Stopped
+from sqn_rl.reporting import Counters, Reporter, tell
+from sqn_rl.run_state import RunState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,48 +56,6 @@ class Plan:
         """How many updates there are to have been after this many environment steps: 29 of 100 with 0.29."""
         due = max(0, env_steps - self.warmup_steps) * self.update_ratio
         return int(round(due, 6))  # 100 · 0.29 is 28.99…96
-
-
-@dataclass
-class Counters:
-    """What the loop has done so far."""
-
-    env_steps: int = 0
-    """Agent decisions, over all environments."""
-    frames: int = 0
-    """Environment steps × frame skip."""
-    updates: int = 0
-    """Optimizer steps."""
-    episodes: int = 0
-    """Full games ended."""
-    wall_s: float = 0.0
-    """Seconds in the loop, without evaluations and checkpoints."""
-
-    def row(self) -> dict[str, Any]:
-        """For a log."""
-        return {**vars(self), "wall_s": round(self.wall_s, 3)}
-
-
-class Reporter:
-    """Is told what happens in a run. Every method does nothing here."""
-
-    def note(self, text: str) -> None:
-        """What was chosen or has happened that a person should know, as a line."""
-
-    def metrics(self, row: dict[str, Any]) -> None:
-        """Counters, losses, α, entropies, values and recent returns, every ``log_every`` steps."""
-
-    def episode(self, row: dict[str, Any]) -> None:
-        """A full game has ended."""
-
-    def evaluation(self, row: dict[str, Any]) -> None:
-        """An evaluation has ended."""
-
-    def checkpoint(self, counters: Counters, take_state: Callable[[], dict[str, Any]]) -> None:
-        """It is time to write down all that the run has become: what ``take_state()`` gives."""
-
-    def close(self) -> None:
-        """The run has ended, well or not."""
 
 
 @contextmanager
@@ -143,20 +101,20 @@ def train(
         EnvError: a game raised, died, or answered nonsense. There is a checkpoint of the last whole step.
         NumericsError: a loss is NaN or infinite; or an observation or a reward, of which the same is true.
     """
-    run = _Run(agent, env, torch.Generator().manual_seed(plan.seed), counters or Counters())
+    run = RunState(agent, env, torch.Generator().manual_seed(plan.seed), counters or Counters())
     counters = run.counters
-    note = partial(_tell, reporters, "note")
+    note = partial(tell, reporters, "note")
     observation = run.begin() if state is None else run.go_on(state, plan.seed, note)
     now = counters.env_steps
 
     def keep() -> None:
-        _tell(reporters, "checkpoint", counters, run.state_dict)
+        tell(reporters, "checkpoint", counters, run.state_dict)
 
     def evaluated(before: int) -> bool:
         """Evaluate, if it is time to; False: it was stopped."""
         if evaluate and (_crosses(before, now, plan.eval_every) or now >= plan.steps):
             try:
-                _tell(reporters, "evaluation", {"env_steps": now} | evaluate().row())
+                tell(reporters, "evaluation", {"env_steps": now} | evaluate().row())
             except Stopped:
                 return False
             except SqnError:
@@ -192,9 +150,9 @@ def train(
         run.episodes.record(step, counters, reporters)
         counters.wall_s = clock.seconds()
         if run.terms and (_crosses(before, now, plan.log_every) or now >= plan.steps):
-            _tell(reporters, "metrics", counters.row() | measure(agent, run.terms) | run.episodes.row())
+            tell(reporters, "metrics", counters.row() | measure(agent, run.terms) | run.episodes.row())
             for text in set(agent.advice()) - advised:
-                _tell(reporters, "note", text)
+                tell(reporters, "note", text)
                 advised.add(text)
         with clock.paused():
             stopped = should_stop()
@@ -221,11 +179,6 @@ def _crosses(before: int, now: int, every: int) -> bool:
     return every > 0 and now // every > before // every
 
 
-def _tell(reporters: Sequence[Reporter], event: str, *what: Any) -> None:
-    for reporter in reporters:
-        getattr(reporter, event)(*what)
-
-
 class _Clock:
     """Counts the seconds in which it is not paused, from where it was."""
 
@@ -240,96 +193,3 @@ class _Clock:
         at = time.perf_counter()
         yield
         self._started += time.perf_counter() - at
-
-
-@dataclass
-class _Episodes:
-    """Sums up full games while they are played."""
-
-    score: torch.Tensor
-    length: torch.Tensor
-    recent: deque[float] = field(default_factory=lambda: deque(maxlen=20))
-
-    def record(self, step: Step, counters: Counters, reporters: Sequence[Reporter]) -> None:
-        self.score += step.score
-        self.length += 1
-        if not step.ended.any():
-            return
-        for i in step.ended.nonzero().flatten().tolist():
-            counters.episodes += 1
-            self.recent.append(self.score[i].item())
-            row = {
-                "env_steps": counters.env_steps,
-                "return": self.score[i].item(),
-                "length": int(self.length[i]),
-            }
-            _tell(reporters, "episode", row)
-        self.score[step.ended] = 0
-        self.length[step.ended] = 0
-
-    def row(self) -> dict[str, float | None]:
-        return {"return_mean": sum(self.recent) / len(self.recent) if self.recent else None}
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"score": self.score.clone(), "length": self.length.clone(), "recent": [*self.recent]}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.score, self.length = state["score"], state["length"]
-        self.recent.extend(state["recent"])
-
-
-class _Run:
-    """All that changes while a run goes on."""
-
-    def __init__(self, agent: Agent, env: BatchedEnv, generator: torch.Generator, counters: Counters) -> None:
-        n = env.num_envs
-        self.agent, self.env, self.generator, self.counters = agent, env, generator, counters
-        self.episodes = _Episodes(torch.zeros(n), torch.zeros(n, dtype=torch.int64))
-        self.terms: Terms | None = None
-        self.games_lost = False
-
-    def begin(self) -> Tensor:
-        """Begin new games; gives their observations."""
-        self.agent.replay.cut()
-        return self.env.begin()
-
-    def go_on(self, state: Mapping[str, Any], seed: int, note: Callable[[str], None]) -> Tensor:
-        """Go on from a state; gives the present observations, or, where games cannot, those of new ones.
-
-        Raises:
-            CheckpointError: it is the state of something else.
-        """
-        try:
-            vars(self.counters).update(state["counters"])
-            self.agent.load_state_dict(state["agent"])
-            self.generator.set_state(state["warm_up"])
-            self.terms = state["terms"] and Terms(**state["terms"])
-            self.episodes.load_state_dict(state["episodes"])
-            if state["env"]:
-                observation = self.env.load_state_dict(state["env"])
-            torch.set_rng_state(state["torch"])
-            if state["env"]:
-                return observation
-        except RestoreError as error:
-            note(str(error))
-        except SqnError:
-            raise
-        except Exception as error:
-            raise CheckpointError(f"not the state of this recipe: {blame(error)}") from error
-        note(f"{self.env.name}: the games that were being played are lost, and new ones begin")
-        self.episodes.score.zero_()
-        self.episodes.length.zero_()
-        self.env.set_seed(seed + self.counters.env_steps)  # not the games that were played at first
-        return self.begin()
-
-    def state_dict(self) -> dict[str, Any]:
-        """What :meth:`go_on` goes on from."""
-        return {
-            "counters": {**vars(self.counters)},
-            "agent": self.agent.state_dict(),
-            "warm_up": self.generator.get_state(),
-            "torch": torch.get_rng_state(),
-            "terms": self.terms and self.terms._asdict(),
-            "episodes": self.episodes.state_dict(),
-            "env": self.env.state_dict() if self.env.restorable and not self.games_lost else None,
-        }

@@ -15,7 +15,8 @@ hidden contracts
 nets actors losses targets replay envs
 gradients numerics
 agent
-evaluation checkpoint curve
+evaluation checkpoint curve reporting
+run_state
 training film
 progress loggers run_directory
 provenance

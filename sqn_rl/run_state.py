@@ -1,0 +1,112 @@
+"""All that changes while a run goes on: to begin with, to write down, and to go on from."""
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sqn_rl.agent import Agent
+from sqn_rl.data import Step, Terms
+from sqn_rl.envs.base import BatchedEnv
+from sqn_rl.errors import CheckpointError, RestoreError, SqnError, blame
+from sqn_rl.reporting import Counters, Reporter, tell
+
+
+@dataclass
+class Episodes:
+    """Sums up full games while they are played."""
+
+    score: torch.Tensor
+    length: torch.Tensor
+    recent: deque[float] = field(default_factory=lambda: deque(maxlen=20))
+
+    def record(self, step: Step, counters: Counters, reporters: Sequence[Reporter]) -> None:
+        """Count one step of every game, and tell of those that ended."""
+        self.score += step.score
+        self.length += 1
+        if not step.ended.any():
+            return
+        for i in step.ended.nonzero().flatten().tolist():
+            counters.episodes += 1
+            self.recent.append(self.score[i].item())
+            row = {
+                "env_steps": counters.env_steps,
+                "return": self.score[i].item(),
+                "length": int(self.length[i]),
+            }
+            tell(reporters, "episode", row)
+        self.score[step.ended] = 0
+        self.length[step.ended] = 0
+
+    def row(self) -> dict[str, float | None]:
+        """The mean of the last 20 games, for a log."""
+        return {"return_mean": sum(self.recent) / len(self.recent) if self.recent else None}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What :meth:`load_state_dict` goes on from."""
+        return {"score": self.score.clone(), "length": self.length.clone(), "recent": [*self.recent]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        self.score, self.length = state["score"], state["length"]
+        self.recent.extend(state["recent"])
+
+
+class RunState:
+    """All that changes while a run goes on."""
+
+    def __init__(self, agent: Agent, env: BatchedEnv, generator: torch.Generator, counters: Counters) -> None:
+        n = env.num_envs
+        self.agent, self.env, self.generator, self.counters = agent, env, generator, counters
+        self.episodes = Episodes(torch.zeros(n), torch.zeros(n, dtype=torch.int64))
+        self.terms: Terms | None = None
+        self.games_lost = False
+
+    def begin(self) -> Tensor:
+        """Begin new games; gives their observations."""
+        self.agent.replay.cut()
+        return self.env.begin()
+
+    def go_on(self, state: Mapping[str, Any], seed: int, note: Callable[[str], None]) -> Tensor:
+        """Go on from a state; gives the present observations, or, where games cannot, those of new ones.
+
+        Raises:
+            CheckpointError: it is the state of something else.
+        """
+        try:
+            vars(self.counters).update(state["counters"])
+            self.agent.load_state_dict(state["agent"])
+            self.generator.set_state(state["warm_up"])
+            self.terms = state["terms"] and Terms(**state["terms"])
+            self.episodes.load_state_dict(state["episodes"])
+            if state["env"]:
+                observation = self.env.load_state_dict(state["env"])
+            torch.set_rng_state(state["torch"])
+            if state["env"]:
+                return observation
+        except RestoreError as error:
+            note(str(error))
+        except SqnError:
+            raise
+        except Exception as error:
+            raise CheckpointError(f"not the state of this recipe: {blame(error)}") from error
+        note(f"{self.env.name}: the games that were being played are lost, and new ones begin")
+        self.episodes.score.zero_()
+        self.episodes.length.zero_()
+        self.env.set_seed(seed + self.counters.env_steps)  # not the games that were played at first
+        return self.begin()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What :meth:`go_on` goes on from."""
+        return {
+            "counters": {**vars(self.counters)},
+            "agent": self.agent.state_dict(),
+            "warm_up": self.generator.get_state(),
+            "torch": torch.get_rng_state(),
+            "terms": self.terms and self.terms._asdict(),
+            "episodes": self.episodes.state_dict(),
+            "env": self.env.state_dict() if self.env.restorable and not self.games_lost else None,
+        }
