@@ -65,7 +65,7 @@ function heights(chart) {
 
 // Places on the screen for a chart's steps and values; undefined where there is no place.
 function places(chart, last, width, height) {
-  const [low, high] = heights(chart), right = Math.max(1.02 * last, 1);
+  const [low, high] = heights(chart), right = Math.max(1.02 * last, 10);
   const log = chart.scale === "log", level = log ? Math.log : (value) => value;
   return {
     low, high, right,
@@ -121,6 +121,10 @@ function legend(chart, step) {
 }
 
 function draw(figure, chart, last) {
+  if (!chart.series.length) {
+    figure.replaceChildren(make("figcaption", {}, chart.title), make("p", {}, "no game has ended yet"));
+    return;
+  }
   const width = Math.max(figure.clientWidth - 24, 200), tall = figure.matches(":first-child") && width > 500;
   const height = tall ? 300 : 190, at = places(chart, last, width, height);
   const svg = make("svg", {role: "img", "aria-label": chart.title, viewBox: `0 0 ${width} ${height}`, height});
