@@ -38,7 +38,7 @@ TABLE = """## {title}
 |---|---|---|---|
 {rows}
 
-{when}, revision `{revision}`, {seconds:,} s, of which {processor_seconds:,} s of a processor: {machine}.
+{when}, revision `{revision}`, {seconds:,} s, of a processor {processor}: {machine}.
 """
 
 ROW = "| {what} | {wanted} | {found} | {yes} |"
@@ -100,7 +100,11 @@ def page(sections: Sequence[Section]) -> str:
 
 def _table(section: Section, found: dict[str, Any]) -> str:
     lines = [ROW.format(**line, yes="yes" if line["met"] else "**no**") for line in found["lines"]]
-    return TABLE.format(title=section.title, how=section.how, rows="\n".join(lines), **found)
+    used = found["processor_seconds"]
+    processor = "not kept" if used is None else f"{used:,} s"
+    return TABLE.format(
+        processor=processor, title=section.title, how=section.how, rows="\n".join(lines), **found
+    )
 
 
 def passed(folder: Path, *arguments: str) -> tuple[int, list[str]]:
@@ -115,8 +119,10 @@ def passed(folder: Path, *arguments: str) -> tuple[int, list[str]]:
         and the names of the tests that did not pass.
     """
     report = folder / "report.xml"
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}"]
-    subprocess.run([*command, *arguments], cwd=ROOT, stdout=subprocess.DEVNULL)
+    options = ["-q", "-p", "no:cacheprovider", "-o", "junit_family=xunit1", f"--junitxml={report}"]
+    subprocess.run(
+        [sys.executable, "-m", "pytest", *options, *arguments], cwd=ROOT, stdout=subprocess.DEVNULL
+    )
     count, failed = 0, []
     for case in ElementTree.parse(report).iter("testcase"):
         if case.find("failure") is not None or case.find("error") is not None:

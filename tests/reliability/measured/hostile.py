@@ -12,7 +12,10 @@ def measure(folder: Path) -> list[Line]:
     parts = {
         "sources that import or call what unpickles or runs what it reads: none": ("nothing_of_ours", 100),
         "resuming a run unpickles nothing": ("unpickled", 1),
-        "hostile checkpoints: refused, or read without an effect": ("run", 300),
+        "hostile checkpoints: refused, or read without an effect": (
+            "manifest or links or pipe or another_format",
+            280,
+        ),
         "hostile recipes: refused without an effect": ("saved_recipe", 170),
     }
     return [tests_line(folder, what, least, FILE, "-k", name) for what, (name, least) in parts.items()]

@@ -35,7 +35,7 @@ def _line(folder: Path, task: str, recipes: list[str] | tuple[str, ...], kills: 
         "every byte as without",
         f"{len(trials) - len(differ)} of {len(trials)} recipes",
         not differ,
-        {recipe: {"kills": trial.kills, "differ": trial.differ} for recipe, trial in trials.items()},
+        {recipe: {"kills": dict(trial.kills), "differ": trial.differ} for recipe, trial in trials.items()},
     )
 
 
