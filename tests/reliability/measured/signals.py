@@ -39,7 +39,7 @@ def _line(folder: Path, task: str) -> Line:
         f"{task}: {len(stopped)} runs stopped, with exit code 3 and a checkpoint",
         "all, within 5 s",
         f"{right}; at most {processor:.1f} s of the processor, {clock:.1f} s of the clock",
-        not wrong and processor <= 5,
+        not wrong and clock <= 5,
         {"processor and clock": stopped, "wrong": wrong},
     )
 
@@ -72,9 +72,8 @@ def _saved(run: Path, env_steps: int) -> bool:
 SECTION = Section(
     "signals",
     "5. Signals",
-    """SIGTERM, SIGINT and SIGUSR1 at some moment after learning has begun, to recipes with the settings
-they ship with, but not compiled. Other work had most of the processor: what is wanted is judged by the
-processor's seconds, and the clock's are said beside. A signal that comes while an update is being
-compiled waits for that.""",
+    """SIGTERM, SIGINT and SIGUSR1 at some moment after learning has begun, to recipes with the settings they
+ship with, but not compiled: a signal that comes while an update is being compiled waits for that. The clock
+decides; where other work has most of the processor, the processor's seconds say what an idle one may do.""",
     measure,
 )
