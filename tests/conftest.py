@@ -1,6 +1,7 @@
 """Every test: one thread, no waiting for disks, and hypothesis draws the same each time. And cheap games."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 
 import hypothesis
@@ -13,6 +14,7 @@ from sqn_rl.data import Step
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("repeatable")
 torch.set_num_threads(1)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # as of a command that is not in the background
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -168,7 +168,7 @@ def test_a_signal_stops_all_and_says_how_to_go_on(folder: Path) -> None:
         (["head=linear,dueling", "stpes=9"], "command line: stpes=9: there is no setting `stpes`"),
         (
             ["loss=sqn,dqn", "temperature=none"],
-            "recipes/sqn.yaml:9: actor: BoltzmannActor needs a temperature",
+            "command line: temperature=none: actor: BoltzmannActor needs a temperature",
         ),
     ],
 )

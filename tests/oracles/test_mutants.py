@@ -311,7 +311,7 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
     ("actors/policy.py", "test_actors.py"): [
         ("acts by minus the logits", "F.draw(score_BA,", "F.draw(-score_BA,"),
         ("log π of minus the logits", "score_BA.log_softmax(-1)", "(-score_BA).log_softmax(-1)"),
-        ("learns with acting's noise", "policy_net(observation.to(self.device))[0]", "scores(observation)"),
+        ("learns with acting's noise", "self.policy_net(observation.to", "self.scores(observation.to"),
         ("no gradient", "score_BA.log_softmax(-1)", "score_BA.detach().log_softmax(-1)"),
     ],
     ("functional.py", "test_n_step.py"): [
