@@ -44,7 +44,7 @@ def test_what_is_said_is_what_is_taken() -> None:
 def test_what_does_not_fit_the_memory_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("sqn_rl.resources.available_bytes", lambda: 0)
     with pytest.raises(
-        RecipeError, match=r"the run takes up to .* MB of memory, .* MB more than now; 0.0 MB are free"
+        RecipeError, match=r"the run takes up to .+ of memory, .+ more than now; 0\.0 MB are free"
     ) as error:
         compose("sqn", *SHORT, "replay_capacity=9000", f"out={tmp_path / 'run'}").train()
     assert error.value.origin == "command line: replay_capacity=9000"
