@@ -89,11 +89,11 @@ class Checkpoints:
         try:
             chunks = self._write(env_steps, weights, state, run)
         except OSError:
-            with suppress(OSError):
-                disk.sweep(self.folder)  # which may make room
+            with suppress(OSError, CheckpointError):
+                self._tidy()  # which may make room
             raise
         self._chunks, self._saved = chunks, env_steps
-        self._prune(env_steps)
+        self.prune(env_steps)
 
     def load(self) -> Checkpoint | None:
         """The newest that is whole; None where there never was one.
@@ -117,10 +117,7 @@ class Checkpoints:
     def _write(
         self, env_steps: int, weights: Mapping[str, Tensor], state: Any, run: Mapping[str, Mark]
     ) -> list[Chunk]:
-        for folder in (self.folder, self.folder / REPLAY):
-            folder.mkdir(exist_ok=True)
-            disk.require_folder(folder)
-            disk.sweep(folder)
+        self._tidy()
         rows: list[Rows] = []
         tensors: dict[str, Tensor] = {}
         tree = pack(state, "", tensors, rows)
@@ -151,8 +148,9 @@ class Checkpoints:
             path = self.folder / REPLAY / _chunk_name(begin, end)
             yield Chunk(begin, end, disk.write_whole(path, tensors_file(columns)))
 
-    def _prune(self, env_steps: int) -> None:
-        """Remove what is older than the newest few, or newer than the run is now, and chunks without need."""
+    def prune(self, env_steps: int) -> None:
+        """Remove all but the newest few checkpoints of a run that is at ``env_steps``, and what they need."""
+        self._tidy()
         saved = saved_in(self.folder)
         kept = [path for path in saved if int(path.name) <= env_steps][-self.keep :]
         for path in saved:
@@ -165,6 +163,13 @@ class Checkpoints:
         for path in (self.folder / REPLAY).iterdir():
             if _CHUNK.fullmatch(path.name) and path.name not in needed:
                 os.unlink(path)
+
+    def _tidy(self) -> None:
+        """Have both folders, and nothing in them that is not complete."""
+        for folder in (self.folder, self.folder / REPLAY):
+            folder.mkdir(exist_ok=True)
+            disk.require_folder(folder)
+            disk.sweep(folder)
 
 
 def newest_weights(folder: Path) -> tuple[Path, int, dict[str, Tensor]]:

@@ -81,6 +81,7 @@ class RunDirectory(Reporter):
             log.cut(mark.bytes if mark else 0)
         (self.path / SUMMARY).unlink(missing_ok=True)
         if found:
+            self.checkpoints.prune(found.env_steps)  # whoever was killed may have been about to
             found.state["agent"]["weights"] = found.weights
         return found
 

@@ -1,9 +1,10 @@
 """Exact resume: a run that is killed and goes on ends as one that never was, byte for byte."""
 
+import shutil
 from pathlib import Path
 
 import pytest
-from reliability.trials import TASKS, TINY, killed_and_resumed
+from reliability.trials import TASKS, TINY, killed_and_resumed, train
 
 FAMILIES = {
     "sqn": ("recipe=sqn", "loss.backup=sampled"),
@@ -26,3 +27,18 @@ def test_a_family_of_recipes(task: str, kills: int, family: str, tmp_path: Path)
 def test_games_from_pixels(tmp_path: Path) -> None:
     shorter = ("recipe=dqn", *TASKS["Pong from pixels"], *TINY, "steps=160", "eval_episodes=1")
     assert killed_and_resumed(tmp_path, 4, 0, *shorter).differ == []
+
+
+def test_what_was_to_be_removed_is_removed_by_whoever_goes_on(tmp_path: Path) -> None:
+    """Killed after the last checkpoint: no other one is written, which would have removed what is too much."""
+    settings, run = ("recipe=sqn", *TASKS["CartPole"], *TINY), tmp_path / "run"
+    train(run, *settings)
+    checkpoints = run / "checkpoints"
+    there = {path.name for path in checkpoints.iterdir()}
+    shutil.copytree(checkpoints / "0000000300", checkpoints / "0000000070.gone")
+    (checkpoints / "0000000140").mkdir()
+    (checkpoints / "replay" / "000000000000-000000000009.safetensors.partial").touch()
+    (run / "summary.json").unlink()
+    assert train(run, *settings) == "done"
+    assert {path.name for path in checkpoints.iterdir()} == there
+    assert not [*checkpoints.rglob("*.partial")]
