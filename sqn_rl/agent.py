@@ -100,6 +100,11 @@ class Agent:
             said = ", ".join(f"{name} = {value}" for name, value in values.items())
             raise NumericsError("\n  ".join([f"loss: {said}", *not_finite(self.loss, batch)[:1]]))
 
+    @property
+    def compiles(self) -> bool:
+        """Whether the next update compiles, which takes long."""
+        return self._gradients.compiles
+
     def metrics(self) -> dict[str, float]:
         """What its parts say of themselves, by name."""
         told = (part.metrics() for part in self._parts if hasattr(part, "metrics"))

@@ -9,6 +9,7 @@ import torch
 
 from sqn_rl.contracts import Actor
 from sqn_rl.envs.base import BatchedEnv
+from sqn_rl.stopping import Stopped
 
 AT_ONCE = 10
 """Games of an evaluation that are played side by side, at most."""
@@ -46,10 +47,6 @@ class Evaluation:
         """Everything, for a log."""
         summary = {"mean": self.mean, "std": self.std, "iqm": self.iqm, "episodes": len(self.returns)}
         return summary | asdict(self)
-
-
-class Stopped(Exception):  # noqa: N818  nothing is wrong
-    """An evaluation was asked to stop."""
 
 
 def evaluate(

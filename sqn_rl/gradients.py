@@ -51,6 +51,8 @@ class Gradients:
         self._loss, self._parameters, self._draw = loss, parameters, _nothing
         self._compute: Callable[[Batch], Terms] = loss.compute
         self._run: Callable[[Batch], Result] = self._differentiate
+        self.compiles = compiled and isinstance(loss, Compilable)
+        """Whether the next call compiles."""
         if compiled and isinstance(loss, Compilable):
             self._draw, self._compute = loss.redraw, loss.terms
             self._run = self._first
@@ -73,6 +75,7 @@ class Gradients:
     def _first(self, batch: Batch) -> Result:
         """Compile, and if that cannot be, say so and do without."""
         options: dict[str, Any] = {"guard_filter_fn": _that_may_change, "size_asserts": False}
+        self.compiles = False
         self._run = torch.compile(self._differentiate, fullgraph=True, dynamic=False, options=options)
         try:
             torch._dynamo.config.trace_autograd_ops = True

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,12 +11,13 @@ import torch
 
 from sqn_rl import functional as F
 from sqn_rl.agent import Agent
-from sqn_rl.data import Terms
+from sqn_rl.data import Step, Terms
 from sqn_rl.envs.base import BatchedEnv
 from sqn_rl.errors import SqnError, require
-from sqn_rl.evaluation import Evaluation, Stopped
+from sqn_rl.evaluation import Evaluation
 from sqn_rl.reporting import Counters, Reporter, tell
 from sqn_rl.run_state import RunState
+from sqn_rl.stopping import Interrupting, Stopped
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +91,8 @@ def train(
         plan: how long, and how often what.
         evaluate: plays the evaluation games; None: no evaluation.
         reporters: are told what happens.
-        should_stop: asked once a loop; a stop is clean, after whole updates, and writes a checkpoint.
+        should_stop: asked once a loop; a stop is clean, after whole updates, and writes a checkpoint. If it
+            is :class:`~sqn_rl.stopping.Interrupting`, compiling is not waited for either.
         counters: where to count, for whoever wants to know how far it came if it raises.
         state: go on from here; what a reporter's ``checkpoint`` was given.
 
@@ -104,6 +106,7 @@ def train(
     run = RunState(agent, env, torch.Generator().manual_seed(plan.seed), counters or Counters())
     counters = run.counters
     note = partial(tell, reporters, "note")
+    interrupting = should_stop.interrupting if isinstance(should_stop, Interrupting) else nullcontext
     observation = run.begin() if state is None else run.go_on(state, plan.seed, note)
     now = counters.env_steps
 
@@ -122,28 +125,37 @@ def train(
                 raise
         return True
 
-    stopped = state is not None and not evaluated(now - env.num_envs)
-    clock, advised = _Clock(counters.wall_s), set[str]()
-    while now < plan.steps and not stopped:
-        agent.anneal(now)
-        if now < plan.warmup_steps:
-            action = torch.randint(env.n_actions, (env.num_envs,), generator=run.generator)
-        else:
-            action = agent.actor.act(observation)  # line 4
-        env.send(action)  # line 5, which goes on while the learner learns
-        before, now = now, now + env.num_envs
-        due = plan.updates_due(now) if before else 0  # at first nothing is stored
-        while counters.updates < due:  # lines 8 to 19
-            run.terms = agent.update(agent.replay.draw(plan.batch_size))
-            counters.updates += 1
-
+    def received() -> Step:
+        """What the games answer; if they fail, what was learned is kept."""
         try:
-            step = env.receive()
+            return env.receive()
         except SqnError:
             run.games_lost = True
             keep()
             note(f"{counters.env_steps:,} steps are kept, but not the games: `sqn-resume` begins new ones")
             raise
+
+    stopped = state is not None and not evaluated(now - env.num_envs)
+    clock, advised = _Clock(counters.wall_s), set[str]()
+    while now < plan.steps and not stopped:
+        agent.anneal(now)
+        before, now = now, now + env.num_envs
+        due = plan.updates_due(now) if before else 0  # at first nothing is stored
+        if agent.compiles and due > counters.updates:
+            keep()  # as compiling may be stopped at any moment
+        if before < plan.warmup_steps:
+            action = torch.randint(env.n_actions, (env.num_envs,), generator=run.generator)
+        else:
+            action = agent.actor.act(observation)  # line 4
+        env.send(action)  # line 5, which goes on while the learner learns
+        try:
+            with interrupting() if agent.compiles else nullcontext():
+                while counters.updates < due:  # lines 8 to 19
+                    run.terms = agent.update(agent.replay.draw(plan.batch_size))
+                    counters.updates += 1
+        except Stopped:
+            break
+        step = received()
         agent.replay.store(observation, action, step)  # line 6
         observation = step.observation
         counters.env_steps, counters.frames = now, counters.frames + env.num_envs * env.frame_skip

@@ -11,6 +11,7 @@ from sqn_rl.cli import Exit
 from sqn_rl.config import SLOTS
 from sqn_rl.provenance import flow
 from sqn_rl.recipe import Recipe
+from sqn_rl.stopping import StopRequest
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,10 +35,8 @@ def train(recipe: Recipe, console: "Console", resume: Path | None = None) -> int
     from sqn_rl.progress import ProgressReporter
 
     announce(recipe, console)
-    with _stop_requests() as stopped, ProgressReporter(recipe.run.steps, console) as progress:
-        summary = Experiment(recipe).train(
-            reporters=[progress], should_stop=lambda: bool(stopped), resume=resume
-        )
+    with _stop_request() as stop, ProgressReporter(recipe.run.steps, console) as progress:
+        summary = Experiment(recipe).train(reporters=[progress], should_stop=stop, resume=resume)
     done = f"{summary['env_steps']:,} steps"
     lines = [
         f"{done} in {summary['wall_s']:,.0f} s, {summary['steps_per_s']:,.0f} steps/s",
@@ -45,7 +44,7 @@ def train(recipe: Recipe, console: "Console", resume: Path | None = None) -> int
         f"run    {summary['out']}",
     ]
     if summary["status"] == "stopped":
-        lines.insert(0, f"stopped by {stopped[0]} after {done}; `sqn-resume {summary['out']}` goes on")
+        lines.insert(0, f"stopped by {stop.by} after {done}; `sqn-resume {summary['out']}` goes on")
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True, markup=False)
     return Exit.STOPPED if summary["status"] == "stopped" else Exit.DONE
@@ -67,13 +66,13 @@ def announce(recipe: Recipe, console: "Console") -> None:
 
 
 @contextmanager
-def _stop_requests() -> Iterator[list[str]]:
-    """Collect the first of the signals that ask for a clean stop; a second one stops at once."""
-    received: list[str] = []
+def _stop_request() -> Iterator[StopRequest]:
+    """The first of the signals asks for a clean stop; a second one stops at once."""
+    stop = StopRequest()
 
     def receive(number: int, frame: FrameType | None) -> None:
-        received.append(signal.Signals(number).name)
         restore()
+        stop.ask(signal.Signals(number).name)
 
     def restore() -> None:
         for number, handler in before.items():
@@ -81,6 +80,6 @@ def _stop_requests() -> Iterator[list[str]]:
 
     before = {number: signal.signal(number, receive) for number in SIGNALS}
     try:
-        yield received
+        yield stop
     finally:
         restore()

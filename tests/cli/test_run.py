@@ -288,6 +288,24 @@ def test_a_process_stops_within_seconds(command: Command) -> None:
     assert command("evaluate", "run", "--episodes=1").code == 0
 
 
+def test_a_process_that_compiles_stops_within_seconds_too(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(folder / "nothing is compiled yet"))
+    task = ["recipe=sqn_rainbow", "warmup_steps=100", "compile=always", "out=run"]
+    process = subprocess.Popen([SQN_RUN, *task], stdout=subprocess.PIPE, text=True)
+    while not (folder / "run/checkpoints/0000000100").exists():  # which is written before
+        assert process.poll() is None
+        time.sleep(0.01)
+    time.sleep(2)
+    process.send_signal(signal.SIGTERM)
+    since = time.monotonic()
+    said, _ = process.communicate(timeout=60)
+    assert time.monotonic() - since < 15  # seconds, on a busy machine too
+    assert process.returncode == 3
+    assert "stopped by SIGTERM after 100 steps" in said
+
+
 def test_a_terminal_shows_a_bar_and_control_c_stops_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"TERM": "xterm", "COLUMNS": "150"}.items():
         monkeypatch.setenv(name, value)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sqn_rl import Agent, GymEnv, NumericsError, Plan, Reporter, SettingError, Step, evaluate, train
 from sqn_rl.data import Terms
+from sqn_rl.stopping import Stopped, StopRequest
 
 LENGTH = 7
 
@@ -67,7 +68,8 @@ class Diary(Reporter):
 class Learner:
     """Stands where the agent stands: always does action 0, and notes after how many steps it was updated."""
 
-    def __init__(self) -> None:
+    def __init__(self, compiling: Callable[[], None] | None = None) -> None:
+        self.compiling, self.compiles = compiling, compiling is not None
         self.actions: list[int] = []
         self.stored = 0
         self.updated_at: list[int] = []
@@ -89,6 +91,9 @@ class Learner:
         return []
 
     def update(self, batch: int) -> Terms:
+        if self.compiling and self.compiles:
+            self.compiling()
+            self.compiles = False
         self.updated_at.append(self.stored)
         zero = torch.zeros(2, batch)
         log_pi = torch.log_softmax(torch.zeros(batch, 3), -1)
@@ -237,6 +242,27 @@ def test_a_stop_is_clean() -> None:
     assert counters.updates == len(learner.updated_at) == 10
     assert diary.told["checkpoint"] == [10]
     assert diary.told["evaluation"] == []
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_compiling_is_stopped_at_once_and_nothing_else_is(asked: bool) -> None:
+    stop, diary = StopRequest(), Diary()
+    learner = Learner(compiling=(lambda: stop.ask("somebody")) if asked else lambda: None)
+    if not asked:
+        diary.metrics = lambda row: stop.ask("somebody")  # type: ignore[method-assign]  # after ten steps
+    counters = train(learner, Games(2), make_plan(warmup_steps=6), reporters=[diary], should_stop=stop)
+    assert counters.env_steps == learner.stored == (6 if asked else 10)
+    assert counters.updates == len(learner.updated_at) == (0 if asked else 4)
+    assert diary.told["checkpoint"] == ([6] if asked else [6, 10])
+    assert stop.by == "somebody"
+
+
+def test_who_asked_before_something_was_begun_interrupts_it() -> None:
+    stop = StopRequest()
+    stop.ask("somebody")
+    with pytest.raises(Stopped), stop.interrupting():
+        raise AssertionError("begun")
+    stop.ask("somebody again")
 
 
 # --- with a real agent -------------------------------------------------------------------------------------

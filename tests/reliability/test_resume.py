@@ -30,7 +30,7 @@ def test_games_from_pixels(tmp_path: Path) -> None:
 
 
 def test_what_was_to_be_removed_is_removed_by_whoever_goes_on(tmp_path: Path) -> None:
-    """Killed after the last checkpoint: no other one is written, which would have removed what is too much."""
+    """Killed after the last checkpoint: no other one is written, which would have removed too many."""
     settings, run = ("recipe=sqn", *TASKS["CartPole"], *TINY), tmp_path / "run"
     train(run, *settings)
     checkpoints = run / "checkpoints"
