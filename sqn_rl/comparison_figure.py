@@ -99,5 +99,6 @@ def _draw_averages(
 
 
 def _draw_band(axes: "Axes", x: np.ndarray, value: Any, low: Any, high: Any, style: Style) -> None:
-    axes.plot(x, value, linewidth=2, **style)  # type: ignore[arg-type]
-    axes.fill_between(x, low, high, color=style["color"], alpha=0.15, linewidth=0)
+    colour, dashes, label = (style[name] for name in ("color", "linestyle", "label"))
+    axes.plot(x, value, linewidth=2, color=colour, linestyle=dashes, label=label)
+    axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from omegaconf import OmegaConf
@@ -179,7 +179,7 @@ class Layers:
             RecipeError: an interpolation names nothing, or cannot be computed.
         """
         try:
-            return OmegaConf.to_container(OmegaConf.create(self.values), resolve=True)  # type: ignore[return-value]
+            return cast(Values, OmegaConf.to_container(OmegaConf.create(self.values), resolve=True))
         except (OmegaConfBaseException, RecursionError) as error:
             key = self.source(str(getattr(error, "full_key", None) or ""))
             message = f"{key} = {self.get(key)}: {str(error).splitlines()[0]}"

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import cast
 
 from torch import Tensor, nn
 
@@ -53,7 +54,7 @@ class DiscreteSACLoss(TDLoss):
             given = f"loss: DiscreteSACLoss trains a policy network, and {type(actor).__name__} has none"
             raise WiringError("loss", f"{given}; choose actor=policy", "actor")
         self.policy_net = policy_net
-        self._policy_of: Callable[[Tensor], Tensor] = actor.log_policy  # type: ignore[assignment]
+        self._policy_of = cast(Callable[[Tensor], Tensor], actor.log_policy)  # as it has policy_net
         self._noises.append(Noise(policy_net))
         draws = {"generator": self.generator} if backup == "sampled" else {}
         self._backup = partial(F.BACKUPS[backup], **draws)

@@ -45,7 +45,7 @@ def run(baton: Baton, folder: str, script: str) -> None:
     said["total_timesteps"] = baton.steps + baton.leg
     sys.path.insert(0, folder)
     sys.modules["tyro"] = tyro = ModuleType("tyro")
-    tyro.cli = lambda kind: kind(**said)  # type: ignore[attr-defined]
+    tyro.cli = lambda kind: kind(**said)  # type: ignore[attr-defined]  # a module that is none
     gymnasium.register_envs(ale_py)
     gymnasium.wrappers.GrayScaleObservation = GrayscaleObservation
     gymnasium.wrappers.FrameStack = FrameStackObservation

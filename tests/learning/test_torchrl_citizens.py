@@ -38,7 +38,7 @@ def test_a_rollout_of_their_environment_with_our_actor_is_a_batch_for_our_loss(s
     assert set(loss.in_keys) <= set(rollout.keys(include_nested=True))
     assert list(out.keys()) == loss.out_keys
     assert isinstance(loss, LossModule)
-    assert {key for key in out.keys() if key.startswith("loss_")} == {"loss_q", "loss_alpha"}  # noqa: SIM118
+    assert {key for key in out.keys() if key.startswith("loss_")} == {"loss_q", "loss_alpha"}  # noqa: SIM118  # no mapping
     assert sum(out[key] for key in ("loss_q", "loss_alpha")).requires_grad
     assert rollout["td_error"].shape == rollout.shape
 
@@ -66,7 +66,7 @@ def test_keys_can_be_set(script) -> None:
     assert {"move", ("next", "points")} <= set(loss.in_keys)
     for key, value in loss(renamed).items():
         torch.testing.assert_close(value, expected[key])
-    assert "surprise" in renamed.keys()  # noqa: SIM118
+    assert "surprise" in renamed.keys()  # noqa: SIM118  # no mapping
 
 
 def test_it_takes_keywords_too(script) -> None:
@@ -105,4 +105,4 @@ def test_the_optimizer_gets_online_networks_and_temperature_only(script) -> None
 
 def test_their_policy_weights_carry_alpha(script) -> None:
     _, actor, _, _ = script["build"](seed=0)
-    assert "temperature.alpha" in TensorDict.from_module(actor).flatten_keys(".").keys()  # noqa: SIM118
+    assert "temperature.alpha" in TensorDict.from_module(actor).flatten_keys(".").keys()  # noqa: SIM118  # no mapping

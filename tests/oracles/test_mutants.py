@@ -478,7 +478,7 @@ def mutate(mutant: Mutant, unmutated: Path, copy: Path) -> None:
 def warm_up(directory: Path) -> None:
     """Import what every child starts with."""
     import hypothesis
-    import torchrl.objectives  # noqa: F401
+    import torchrl.objectives  # noqa: F401  # only to have it imported
 
     once = [hypothesis.Phase.explicit, hypothesis.Phase.generate]  # a dead mutant need not be a small one
     hypothesis.settings.register_profile(
