@@ -24,6 +24,9 @@ JOINS: dict[str, Callable[[Floats], Floats]] = {
 }
 """How the networks' absolute errors are made one."""
 
+DRAWN, OVERTAKEN = 1, 2
+"""A place's transition was drawn; it was, and another has taken its place, which the answer is not for."""
+
 
 def priority_of(td_error_NB: Floats, epsilon: float, join: str) -> Floats:
     """The priority p = |δ| + ε, |δ| joined over the networks  (section 3.3). ``[N, B]`` → ``[B]``."""
@@ -127,21 +130,19 @@ class PrioritizedReplay(RingReplay):
 class _Proportional(RingSampler):
     """Keeps p^ω of every place, 0 where no transition is to be drawn."""
 
-    place_bytes = 8 + 1 + 1
+    place_bytes = 8 + 1
 
     def __init__(self, places: int, omega: float, beta: float, epsilon: float, join: str) -> None:
         self.omega, self.beta, self.epsilon, self.join = omega, beta, epsilon, join
         self.tree, self.highest = SumTree(places), 1.0
         self._largest = math.exp(700 / max(1.0, omega))  # p and p^ω are then far from infinity
-        self.drawn = np.zeros(places, bool)
-        """Where a draw has not been answered by an update."""
-        self.overtaken = np.zeros(places, bool)
-        """Where that was so of a transition before, and none was drawn since: the answer is not for it."""
+        self.asked = np.zeros(places, np.uint8)
+        """Whether a place was drawn and the answer is to come: 0, :data:`DRAWN` or :data:`OVERTAKEN`."""
 
     def appended(self, ring: Ring) -> None:
         self.tree.fill(ring.retired, 0.0)
-        self.overtaken[ring.retired] |= self.drawn[ring.retired]
-        self.drawn[ring.retired] = False
+        retired = self.asked[ring.retired]
+        retired[retired == DRAWN] = OVERTAKEN
         self.tree.fill(ring.newest, self.highest**self.omega)
 
     def draw(self, ring: Ring, batch_size: int) -> tuple[Tensor, Tensor]:
@@ -149,7 +150,7 @@ class _Proportional(RingSampler):
             raise IndexError("nothing is stored yet: there is nothing to draw from")
         uniform_B = torch.rand(batch_size, dtype=torch.float64, generator=self._rng).numpy()
         place = self.tree.find(stratified(uniform_B, self.tree.total))
-        self.drawn[place], self.overtaken[place] = True, False
+        self.asked[place] = DRAWN
         weight = importance_weights(self.tree.value[place], self.beta).astype(np.float32)
         device = ring.action.device
         return torch.from_numpy(place).to(device), torch.from_numpy(weight).to(device)
@@ -157,23 +158,25 @@ class _Proportional(RingSampler):
     def update_priority(self, index: Tensor, priority: Tensor, *, storage: Storage | None = None) -> None:
         place = torch.as_tensor(index).reshape(-1).cpu().numpy()
         p = priority_of(_per_place(priority, place), self.epsilon, self.join)
-        if not p.max(initial=0.0) <= self._largest:
+        highest = p.max(initial=0.0)
+        if not highest <= self._largest:
             raise NumericsError("replay: a TD error is NaN or infinite, or its priority is too large")
-        here = (self.tree.value[place] > 0) & ~self.overtaken[place]
-        self.drawn[place] = self.overtaken[place] = False
+        here = (self.tree.value[place] > 0) & (self.asked[place] != OVERTAKEN)
+        self.asked[place] = 0
         if not here.all():
             place, p = place[here], p[here]
-        self.highest = max(self.highest, float(p.max(initial=0.0)))
+            highest = p.max(initial=0.0)
+        self.highest = max(self.highest, float(highest))
         self.tree.update(place, p**self.omega)
 
     def state_dict(self) -> dict[str, Any]:
-        arrays = {"value": self.tree.value, "drawn": self.drawn, "overtaken": self.overtaken}
+        arrays = {"value": self.tree.value, "asked": self.asked}
         tensors = {name: torch.tensor(array) for name, array in arrays.items()}
         return {**tensors, "highest": self.highest, "beta": self.beta}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         self.tree.update(np.arange(self.tree.capacity), state_dict["value"].numpy())
-        self.drawn[:], self.overtaken[:] = state_dict["drawn"], state_dict["overtaken"]
+        self.asked[:] = state_dict["asked"]
         self.highest, self.beta = state_dict["highest"], state_dict["beta"]
 
 

@@ -60,17 +60,14 @@ class SumTree:
         """
         if not len(index):
             return
-        order = index.argsort(kind="stable")
-        node = index[order]
-        if node[0] < 0 or node[-1] >= self.capacity:
-            raise IndexError(f"indices {node[0]} to {node[-1]}: expected 0 to {self.capacity - 1}")
-        last = np.append(node[1:] != node[:-1], True)
-        node, value = node[last], value[order[last]]
+        lowest, highest = index.min(), index.max()
+        if lowest < 0 or highest >= self.capacity:
+            raise IndexError(f"indices {lowest} to {highest}: expected 0 to {self.capacity - 1}")
         for level in self._levels:
-            level.reshape(-1)[node] = value
-            node = node // WIDTH
-            value = level.take(node, 0).sum(-1)
-        self._root[node], self._root_sums = value, None
+            level.reshape(-1)[index] = value
+            index = index // WIDTH
+            value = level.take(index, 0).sum(-1)
+        self._root[index], self._root_sums = value, None
 
     def fill(self, indices: slice, value: float) -> None:
         """Set all values of a slice, which may be empty but has no step."""
@@ -94,15 +91,15 @@ class SumTree:
         sums = self._sums()
         if not sums[-1] > 0:
             raise IndexError("all values are 0: there is none to find")
-        mass = np.minimum(np.maximum(mass, 0), np.nextafter(sums[-1], 0))
+        mass = np.minimum(mass, np.nextafter(sums[-1], 0))
         node = sums.searchsorted(mass, side="right")
-        mass = mass - (sums[node] - self._root[node])
-        row = np.arange(len(mass))
+        before, row = sums[node] - self._root[node], np.arange(len(mass))
         for level in reversed(self._levels):
             children_BC = level.take(node, 0)
             sums_BC = children_BC.cumsum(-1)
-            mass = np.minimum(np.maximum(mass, 0), np.nextafter(sums_BC[:, -1], 0))
+            mass = np.minimum(np.maximum(mass - before, 0), np.nextafter(sums_BC[:, -1], 0))
             child = (sums_BC > mass[:, None]).argmax(-1)  # so its own value is above 0
-            mass = mass - (sums_BC[row, child] - children_BC[row, child])
             node = node * WIDTH + child
+            if level is not self._levels[0]:
+                before = sums_BC[row, child] - children_BC[row, child]
         return node
