@@ -6,7 +6,7 @@ Legend: B indices or masses, C children of a node (``WIDTH``).
 import numpy as np
 from numpy.typing import NDArray
 
-WIDTH = 32
+WIDTH = 16
 """Children of a node: few levels to walk, and all children of a node summed at once."""
 
 WIDEST_ROOT = 4096

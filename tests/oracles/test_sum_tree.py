@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sqn_rl.replay.sum_tree import SumTree
+from sqn_rl.replay.sum_tree import WIDEST_ROOT, WIDTH, SumTree
 
-CAPACITIES = [1, 31, 32, 33, 1000, 4096 * 32, 4096 * 32 + 1]
+CAPACITIES = [1, WIDTH - 1, WIDTH, WIDTH + 1, 1000, WIDEST_ROOT * WIDTH, WIDEST_ROOT * WIDTH + 1]
 """With the root, two or three levels, full and not."""
 
 
