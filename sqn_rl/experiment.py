@@ -123,8 +123,7 @@ class Experiment:
         reporters: Sequence[Reporter],
         should_stop: Callable[[], bool],
     ) -> dict[str, Any]:
-        env, q_net = parts["env"], parts["q_net"]
-        compiled = speed.compiling(self.run, env.observation_shape)
+        env, compiled, q_net = parts["env"], speed.compiling(self.run), parts["q_net"]
         agent = Agent(**{name: parts[name] for name in AGENT_PARTS}, compiled=compiled.chosen)
         everybody = [directory, parts["logger"](directory=directory.path), *reporters]
         facts = {

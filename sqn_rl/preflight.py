@@ -47,7 +47,7 @@ def preflight(experiment: Recipe) -> Graph:
         message = f"device = {run.device!r}: torch cannot use it here"
         raise RecipeError(message, experiment.origin("device"), "set device=cpu") from error
     try:
-        compiling(run, ())
+        compiling(run)
     except SettingError as error:
         raise RecipeError(str(error), experiment.origin("compile")) from error
     return _Walk(experiment).graph()

@@ -72,8 +72,7 @@ def needs(run: Run, agent: Agent, played: int) -> Needs:
     late = sum(size for name, size in IMPORTED_LATE.items() if name not in sys.modules)
     piece = min(PIECE_BYTES, min(stored, every) * on_disk)
     rows = stored * in_memory if run.device == "cpu" else 0
-    compiled = COMPILED * compiling(run, agent.loss.q_net.observation_shape).chosen
-    memory = peak + rows + played + max(late, piece) + compiled
+    memory = peak + rows + played + max(late, piece) + COMPILED * compiling(run).chosen
     state = _bytes_of(agent.state_dict()) + BESIDES
     kept = run.checkpoint_keep + 1
     disk = kept * state + min(run.steps, stored + kept * every) * on_disk

@@ -19,7 +19,7 @@ class Choice(NamedTuple):
     why: str
 
 
-def compiling(run: Run, observation_shape: Sequence[int]) -> Choice:
+def compiling(run: Run) -> Choice:
     """Whether to compile the update.
 
     Raises:
@@ -34,8 +34,6 @@ def compiling(run: Run, observation_shape: Sequence[int]) -> Choice:
         return Choice(run.compile == "always", "as asked")
     if not there:
         return Choice(False, f"no C++ compiler, {cxx}")
-    if run.device == "cpu" and _are_images(observation_shape):
-        return Choice(False, "convolutions on a CPU gain nothing")
     return Choice(updates >= COMPILING_PAYS, f"{updates:,} updates; it pays from {COMPILING_PAYS:,} on")
 
 
@@ -43,13 +41,9 @@ def brain_floats(run: Run, observation_shape: Sequence[int]) -> Choice:
     """Whether encoders compute in bfloat16."""
     if run.precision != "auto":
         return Choice(run.precision == "bf16", "as asked")
-    if not _are_images(observation_shape):
+    if len(observation_shape) < 3:
         return Choice(False, "observations are no images")
     import torch
 
     amx = torch.cpu._is_amx_tile_supported()
     return Choice(amx, f"the processor has {'AMX' if amx else 'no AMX, without which bf16 was slower'}")
-
-
-def _are_images(observation_shape: Sequence[int]) -> bool:
-    return len(observation_shape) >= 3

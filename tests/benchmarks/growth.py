@@ -53,6 +53,9 @@ def draw(raw: dict[str, Any]) -> None:
         )
         panel.minorticks_off()
         panel.grid(alpha=0.3)
+    speeds = [100, 200, 500, 1000, 2000, 5000, 10000]
+    low, high = panels[0].get_ylim()
+    panels[0].set(yticks=speeds, yticklabels=[f"{speed:,}" for speed in speeds], ylim=(low, high))
     panels[0].set_ylabel("environment steps a second")
     figure.savefig(RESULTS / "growth.png", dpi=100)
 

@@ -117,15 +117,15 @@ ROWS = [
     Row("the same, prioritized or uniform", "cartpole", "sqn_per", "sqn", 1 / 1.25),
     Row(PONG, "ram", "sqn", "SB3 DQN", 2.0),
     Row("the same, compiled or not", "ram", "sqn", "sqn, eager", None),
-    Row(SCREEN, "pixels", "sqn, eager", "SB3 DQN", 1.3),
-    Row(SCREEN, "pixels", "sqn, eager", "CleanRL DQN", 1.3),
+    Row(SCREEN, "pixels", "sqn", "SB3 DQN", 1.3),
+    Row(SCREEN, "pixels", "sqn", "CleanRL DQN", 1.3),
     Row("the same, compiled or not", "pixels", "sqn", "sqn, eager", None),
-    Row("the same, `q_net=twin_shared`", "pixels", "sqn, twin_shared, eager", "SB3 DQN", 1.8),
-    Row("the same, `q_net=twin_shared`", "pixels", "sqn, twin_shared, eager", "CleanRL DQN", 1.8),
+    Row("the same, `q_net=twin_shared`", "pixels", "sqn, twin_shared", "SB3 DQN", 1.8),
+    Row("the same, `q_net=twin_shared`", "pixels", "sqn, twin_shared", "CleanRL DQN", 1.8),
     Row("the same, compiled or not", "pixels", "sqn, twin_shared", "sqn, twin_shared, eager", None),
     Row("collecting alone, pixels, 16 envs", "collecting", "env=atari", "ale-py AtariVectorEnv", 0.9),
     Row("collecting alone, RAM, both cores or one", "collecting", "env=atari_ram", "ale-py AtariEnv", 1.6),
     Row("Pong RAM, full replay, 1,000,000 or 10,000", "replay", "RAM, 1,000,000", "RAM, 10,000", 0.9),
     Row("Pong pixels, the same", "memory", "pixels, 1,000,000", "pixels, 10,000", 0.9),
 ]
-"""The table: everybody as it ships, which on images is not compiled."""
+"""The table."""
