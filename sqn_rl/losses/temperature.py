@@ -60,7 +60,7 @@ class FixedTemperature(Temperature):
         return entropy_B.new_zeros(())
 
 
-class _DualTemperature(Temperature):
+class DualTemperature(Temperature):
     """Approximate dual descent on α: rises while H < H̄, falls while H > H̄  (eq. 18-19)."""
 
     def __init__(self, *, initial: float, lr: float, minimum: float, maximum: float, optimise: str) -> None:
@@ -100,7 +100,7 @@ class _DualTemperature(Temperature):
         return parameter.exp() if self.optimise == "log_alpha" else parameter
 
 
-class LearnedTemperature(_DualTemperature):
+class LearnedTemperature(DualTemperature):
     """α learned by dual descent towards a constant target entropy  (eq. 18-19).
 
     Args:
@@ -153,7 +153,7 @@ class LearnedTemperature(_DualTemperature):
         return self._target
 
 
-class AnnealedTemperature(_DualTemperature):
+class AnnealedTemperature(DualTemperature):
     """α learned towards a target entropy that falls linearly from ``start`` to ``end``, both in nats.
 
     Args:

@@ -183,7 +183,7 @@ def test_parts_may_be_imported(target: str) -> None:
         "sqn_rl.nets.mlp.math.prod",
         "sqn_rl._catalogue.part",
         "sqn_rl.__class__",
-        "sqn_rl.losses.temperature._DualTemperature",
+        "sqn_rl.losses.temperature.DualTemperature",
         "sqn_rl.NoSuchPart",
         "torch.nn.NoSuchPart",
         "torch.nn.nosuchmodule.Part",
