@@ -26,6 +26,7 @@ from sqn_rl.preflight import preflight
 from sqn_rl.recipe import Recipe, compose_recipe, load_recipe
 from sqn_rl.reporting import Counters, Reporter
 from sqn_rl.run_directory import RECIPE, RunDirectory, summary_of
+from sqn_rl.settled import flat
 from sqn_rl.training import Plan, flushed_denormals, train
 
 EVALUATION_SEED = 1_000_000
@@ -250,8 +251,9 @@ class Experiment:
         if not (path / RECIPE).exists():
             return
         there = load_recipe(path / RECIPE, catalogue=self.recipe.catalogue)
-        for key, value in _flat(self.recipe.config | {"out": None, "resume": None}).items():
-            if (other := _flat(there.config | {"out": None, "resume": None}).get(key)) != value:
+        others = dict(flat(there.config))
+        for key, value in flat(self.recipe.config):
+            if key not in ("out", "resume") and (other := others.get(key)) != value:
                 message = f"{key} = {value!r}: the run in {path} has {other!r} ({there.origin(key)})"
                 mend = f"go on with that by `sqn-resume {path}`, or write to another directory: out=…"
                 raise RecipeError(message, self.recipe.origin(key), mend)
@@ -269,14 +271,6 @@ def _tell(reporters: Sequence[Reporter], notes: Sequence[str]) -> None:
     for reporter in reporters:
         for note in notes:
             reporter.note(note)
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested values by their dotted keys."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat
 
 
 @contextmanager

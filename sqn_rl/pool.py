@@ -1,18 +1,16 @@
 """Runs in processes of their own, some at a time, that stop when they are asked to."""
 
-import signal
 import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Callable, Sequence
+from signal import Signals
 
 from sqn_rl.grid import Job
+from sqn_rl.stopping import signals_to
 
 SQN_RUN = [sys.executable, "-c", "from sqn_rl.cli.run import main; raise SystemExit(main())"]
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 def run_jobs(
@@ -36,8 +34,8 @@ def run_jobs(
         The name of the first signal.
     """
     waiting, running = deque(jobs), dict[subprocess.Popen[bytes], Job]()
-    first = None
-    with _signals() as received:
+    first, received = None, deque[Signals]()
+    with signals_to(received.append, once=False):
         while running or (waiting and not first):
             while waiting and len(running) < at_a_time and not first:
                 job = waiting.popleft()
@@ -47,7 +45,7 @@ def run_jobs(
             time.sleep(0.1)
             while received:
                 number = received.popleft()
-                first = first or signal.Signals(number).name
+                first = first or number.name
                 for process in running:
                     process.send_signal(number)
     return first
@@ -63,19 +61,3 @@ def _start(job: Job, options: Sequence[str]) -> subprocess.Popen[bytes]:
             stderr=subprocess.STDOUT,
             start_new_session=True,  # else a terminal's Ctrl-C would reach it twice
         )
-
-
-@contextmanager
-def _signals() -> Iterator[deque[int]]:
-    """Collect the signals that ask for a stop."""
-    received: deque[int] = deque()
-
-    def receive(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-
-    before = {number: signal.signal(number, receive) for number in SIGNALS}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

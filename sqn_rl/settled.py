@@ -63,7 +63,7 @@ def differences(a: Mapping[str, Sourced], b: Mapping[str, Sourced]) -> list[Diff
 def of_recipe(name: str, recipe: Recipe) -> Settled:
     """What a composed recipe is made of."""
     parts = {slot: Sourced(recipe.part(slot), recipe.origin(slot)) for slot in SLOT_NAMES}
-    values = {key: Sourced(value, recipe.origin(key)) for key, value in _flat(recipe.config)}
+    values = {key: Sourced(value, recipe.origin(key)) for key, value in _fields(recipe.config)}
     return Settled(name, parts, values, _classes(recipe.config))
 
 
@@ -88,7 +88,7 @@ def of_run(directory: Path) -> Settled:
         return file[1] if file else _classes(document.values)[slot].rpartition(".")[2]
 
     parts = {slot: Sourced(part(slot), origin(slot)) for slot in SLOT_NAMES}
-    values = {key: Sourced(value, origin(key)) for key, value in _flat(document.values)}
+    values = {key: Sourced(value, origin(key)) for key, value in _fields(document.values)}
     return Settled(str(directory), parts, values, _classes(document.values))
 
 
@@ -96,10 +96,15 @@ def _classes(values: Values) -> dict[str, str]:
     return {slot: str(values[slot][TARGET]) for slot in SLOT_NAMES}
 
 
-def _flat(values: Values, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _fields(values: Values) -> Iterator[tuple[str, Any]]:
     """Every value by its dotted key, without the classes of the parts."""
+    return ((key, value) for key, value in flat(values) if key.rpartition(".")[2] != TARGET)
+
+
+def flat(values: Values, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value by its dotted key."""
     for name, value in values.items():
         if isinstance(value, dict) and value:
-            yield from _flat(value, f"{prefix}{name}.")
-        elif name != TARGET:
+            yield from flat(value, f"{prefix}{name}.")
+        else:
             yield f"{prefix}{name}", value

@@ -1,8 +1,13 @@
 """How a run is asked to stop."""
 
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from types import FrameType
 from typing import Protocol, runtime_checkable
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+"""Those that ask for a clean stop."""
 
 
 class Stopped(BaseException):
@@ -49,3 +54,23 @@ class StopRequest:
             yield
         finally:
             self._interrupts = False
+
+
+@contextmanager
+def signals_to(receive: Callable[[signal.Signals], None], *, once: bool) -> Iterator[None]:
+    """Have ``receive`` given :data:`SIGNALS`; if ``once``, the first only: the next does what it did."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if once:
+            restore()
+        receive(signal.Signals(number))
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    before = {number: signal.signal(number, handle) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        restore()

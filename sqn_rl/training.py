@@ -135,6 +135,14 @@ def train(
             note(f"{counters.env_steps:,} steps are kept, but not the games: `sqn-resume` begins new ones")
             raise
 
+    def log(before: int) -> None:
+        """Tell the metrics, if it is time to, and new advice."""
+        if run.terms and (_crosses(before, now, plan.log_every) or now >= plan.steps):
+            tell(reporters, "metrics", counters.row() | measure(agent, run.terms) | run.episodes.row())
+            for text in set(agent.advice()) - advised:
+                note(text)
+                advised.add(text)
+
     stopped = state is not None and not evaluated(now - env.num_envs)
     clock, advised = _Clock(counters.wall_s), set[str]()
     while now < plan.steps and not stopped:
@@ -142,7 +150,8 @@ def train(
         before, now = now, now + env.num_envs
         due = plan.updates_due(now) if before else 0  # at first nothing is stored
         if agent.compiles and due > counters.updates:
-            keep()  # as compiling may be stopped at any moment
+            with clock.paused():
+                keep()  # as compiling may be stopped at any moment
         if before < plan.warmup_steps:
             action = torch.randint(env.n_actions, (env.num_envs,), generator=run.generator)
         else:
@@ -161,11 +170,7 @@ def train(
         counters.env_steps, counters.frames = now, counters.frames + env.num_envs * env.frame_skip
         run.episodes.record(step, counters, reporters)
         counters.wall_s = clock.seconds()
-        if run.terms and (_crosses(before, now, plan.log_every) or now >= plan.steps):
-            tell(reporters, "metrics", counters.row() | measure(agent, run.terms) | run.episodes.row())
-            for text in set(agent.advice()) - advised:
-                tell(reporters, "note", text)
-                advised.add(text)
+        log(before)
         with clock.paused():
             stopped = should_stop()
             if stopped or _crosses(before, now, plan.checkpoint_every) or now >= plan.steps:

@@ -1,23 +1,16 @@
 """What ``sqn-run`` and ``sqn-resume`` do with a recipe: announce it, train it, and say how it ended."""
 
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from sqn_rl.cli import Exit
 from sqn_rl.config import SLOTS
 from sqn_rl.provenance import flow
 from sqn_rl.recipe import Recipe
-from sqn_rl.stopping import StopRequest
+from sqn_rl.stopping import StopRequest, signals_to
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-"""Those that ask for a clean stop."""
 
 
 def train(recipe: Recipe, console: "Console", resume: Path | None = None) -> int:
@@ -35,7 +28,11 @@ def train(recipe: Recipe, console: "Console", resume: Path | None = None) -> int
     from sqn_rl.progress import ProgressReporter
 
     announce(recipe, console)
-    with _stop_request() as stop, ProgressReporter(recipe.run.steps, console) as progress:
+    stop = StopRequest()
+    with (
+        signals_to(lambda number: stop.ask(number.name), once=True),
+        ProgressReporter(recipe.run.steps, console) as progress,
+    ):
         summary = Experiment(recipe).train(reporters=[progress], should_stop=stop, resume=resume)
     done = f"{summary['env_steps']:,} steps"
     lines = [
@@ -63,23 +60,3 @@ def announce(recipe: Recipe, console: "Console") -> None:
         console.print(f"note: nothing will be learned within the warm-up ({origin})", highlight=False)
     for name in recipe.unread():
         console.print(f"note: no part of this run reads {name} ({recipe.origin(name)})", highlight=False)
-
-
-@contextmanager
-def _stop_request() -> Iterator[StopRequest]:
-    """The first of the signals asks for a clean stop; a second one stops at once."""
-    stop = StopRequest()
-
-    def receive(number: int, frame: FrameType | None) -> None:
-        restore()
-        stop.ask(signal.Signals(number).name)
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    before = {number: signal.signal(number, receive) for number in SIGNALS}
-    try:
-        yield stop
-    finally:
-        restore()
