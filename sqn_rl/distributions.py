@@ -70,7 +70,7 @@ class Categorical(Distribution):
     Args:
         v_min: the lowest return, reward units.
         v_max: the highest.
-        atoms: K.
+        atoms: K, how many.
 
     Raises:
         SettingError: ``v_min`` is not below ``v_max``, or there are fewer than two atoms.
@@ -107,7 +107,7 @@ class Quantile(Distribution):
     """Returns at K even quantiles: QR (Dabney et al. 2018).
 
     Args:
-        quantiles: K.
+        quantiles: K, how many.
         kappa: κ, reward units: below it errors count squared; 0 for plain quantile regression.
 
     Raises:

@@ -85,7 +85,7 @@ def estimate(statistic: Callable[..., np.ndarray], *samples: Scores, resamples: 
     Args:
         statistic: of as many scores as there are ``samples``, whose arrays it takes with leading axes too.
         samples: the scores ``[N]`` of each variant.
-        resamples: R.
+        resamples: R, how many.
     """
     if any(all(len(each) < 2 for each in scores) for scores in samples):
         return Estimate(value := statistic(*samples), value * np.nan, value * np.nan)

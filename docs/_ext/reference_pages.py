@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sphinx.application import Sphinx
+from sphinx.util.inspect import signature, stringify_signature
 
 import sqn_rl
 from sqn_rl.build import TARGET
@@ -186,7 +187,16 @@ def generate(app: Sphinx) -> None:
         path.unlink()
 
 
+def _what_init_takes(app: Sphinx, what: str, name: str, found: Any, *rest: Any) -> tuple[str, None] | None:
+    """A class is called with what its ``__init__`` takes; a metaclass of TorchRL says that it takes all."""
+    if what != "class" or not inspect.isfunction(found.__init__):
+        return None
+    takes = signature(found.__init__, bound_method=True)
+    return stringify_signature(takes, show_return_annotation=False, unqualified_typehints=True), None
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Called by Sphinx."""
     app.connect("builder-inited", generate)
+    app.connect("autodoc-process-signature", _what_init_takes)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

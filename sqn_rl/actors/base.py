@@ -43,7 +43,7 @@ class NetworkActor(TensorDictModuleBase, ABC):
     Args:
         network: scores actions; its noise is this actor's alone.
         in_keys: the observation's key.
-        observation_shape: S.
+        observation_shape: S, of one observation.
         seed: of the actor's own generator.
     """
 

@@ -25,7 +25,7 @@ class PolicyActor(NetworkActor):
         q_net: whose observation key and shape are the policy's too.
         encoder: makes the encoder from ``observation_shape`` and ``layer``; it must have ``out_features``.
         layer: makes a layer from ``(in_features, out_features, members=)``.
-        n_actions: A.
+        n_actions: A, the number of actions.
         seed: of the actor's own generator.
     """
 

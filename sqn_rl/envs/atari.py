@@ -47,7 +47,7 @@ class AtariEnv(RestorableEnv):
         max_frames: frames after which a game is *truncated*, counted in whole steps; None for no limit.
         threads: that step the games, which changes nothing but the speed; 0: one for each game, up to the
             number of processors.
-        num_envs: N.
+        num_envs: N, the number of environments.
         seed: see :class:`~sqn_rl.envs.base.BatchedEnv`.
         training: False plays for the score: without ``clip_reward`` and ``life_loss``.
 

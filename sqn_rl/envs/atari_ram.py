@@ -36,7 +36,7 @@ class AtariRamEnv(GamesEnv):
         max_frames: frames after which a game is *truncated*; None for no limit.
         workers: processes that share the games out among them, which changes nothing but the speed; 0: they
             are played here; None: as many as there are processors for more than one game, or else 0.
-        num_envs: N.
+        num_envs: N, the number of environments.
         seed: see :class:`~sqn_rl.envs.base.BatchedEnv`.
         training: False plays for the score: without ``clip_reward`` and ``life_loss``.
 

@@ -55,7 +55,7 @@ class BatchedEnv(EnvBase):
         frame_skip: emulator frames per environment step.
         frame_stack: where above 1, an observation is that many frames, ``[frame_stack, *F]``, oldest first:
             one of each of the last steps, and zeros from before the game began.
-        num_envs: N.
+        num_envs: N, the number of environments.
         seed: of the sequences from which the games draw theirs.
 
     Raises:

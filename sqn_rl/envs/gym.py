@@ -36,7 +36,7 @@ class GymEnv(GamesEnv):
     Args:
         id: Gymnasium's name, with its version: "CartPole-v1".
         kwargs: passed to ``gymnasium.make``: what the environment takes, or ``max_episode_steps``.
-        num_envs: N.
+        num_envs: N, the number of environments.
         seed: see :class:`~sqn_rl.envs.base.BatchedEnv`.
         training: makes no difference here: rewards and episodes are as Gymnasium gives them.
 

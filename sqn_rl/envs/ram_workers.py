@@ -24,7 +24,7 @@ class RamWorkers:
 
     Args:
         settings: of :class:`~sqn_rl.envs.ram_worker.RamGame`.
-        num_envs: N.
+        num_envs: N, the number of environments.
         workers: how many processes.
 
     Raises:

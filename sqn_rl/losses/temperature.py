@@ -111,7 +111,7 @@ class LearnedTemperature(DualTemperature):
         minimum: α is clamped to at least this after each step.
         maximum: and to at most this.
         optimise: ``log_alpha`` or, as line 16 is printed, ``alpha``.
-        n_actions: A.
+        n_actions: A, the number of actions.
 
     Raises:
         SettingError: a value is out of range, or both or neither of the target entropies are given.
@@ -165,7 +165,7 @@ class AnnealedTemperature(DualTemperature):
         minimum: α is clamped to at least this after each step.
         maximum: and to at most this.
         optimise: ``log_alpha`` or ``alpha``.
-        n_actions: A.
+        n_actions: A, the number of actions.
         steps: the budget, in environment steps.
 
     Raises:

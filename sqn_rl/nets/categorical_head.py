@@ -18,7 +18,7 @@ class CategoricalHead(nn.Module):
         atoms: K ≥ 2; the paper's is 51.
         dueling: logits as the sum of a value's and an advantage's, as in Rainbow (Hessel et al. 2018).
         in_features: width of the features φ(s).
-        n_actions: A.
+        n_actions: A, the number of actions.
         layer: makes a layer for all members from ``(in_features, out_features)``.
 
     Raises:

@@ -13,8 +13,8 @@ class Dense(nn.Module):
     scheme.
 
     Args:
-        in_features: F.
-        out_features: G.
+        in_features: F, the size of an input.
+        out_features: G, the size of an output.
         members: N, the number of networks. They share no parameter.
     """
 

@@ -12,7 +12,7 @@ class DuelingHead(nn.Module):
 
     Args:
         in_features: width of the features φ(s).
-        n_actions: A.
+        n_actions: A, the number of actions.
         layer: makes a layer for all members from ``(in_features, out_features)``.
         outputs: K, for a head that has K numbers for an action: each has its own V and A, as in Rainbow
             (Hessel et al. 2018); None: one, Q itself.

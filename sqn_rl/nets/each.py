@@ -18,7 +18,7 @@ def for_all(make: Make, layer: Make, members: int, *, features: bool) -> nn.Modu
     Args:
         make: makes the part from ``layer``.
         layer: makes a layer from ``(in_features, out_features, members=)``; it says its ``members``.
-        members: N.
+        members: N, the number of networks.
         features: it reads features, as a head does, and not the observation.
 
     Raises:

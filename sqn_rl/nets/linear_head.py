@@ -10,7 +10,7 @@ class LinearHead(nn.Module):
 
     Args:
         in_features: width of the features φ(s).
-        n_actions: A.
+        n_actions: A, the number of actions.
         layer: makes a layer for all members from ``(in_features, out_features)``.
         outputs: K, for a head that has K numbers for an action; None: one, Q itself.
     """

@@ -20,8 +20,8 @@ class NoisyDense(nn.Module):
     next; until the first, the layer is μ. It is a constant: μ and σ get gradient; ``state_dict`` has none.
 
     Args:
-        in_features: F.
-        out_features: G.
+        in_features: F, the size of an input.
+        out_features: G, the size of an output.
         members: N, the number of networks. They share no parameter and no noise.
         sigma: σ₀ ≥ 0; every σ begins as σ₀/√F. Every μ is drawn uniformly in ±1/√F, as by :class:`Dense`.
 

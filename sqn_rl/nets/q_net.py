@@ -32,8 +32,8 @@ class QNet(TensorDictModuleBase):
             or for one network ``[B, F]`` → ``[B, A]``. One with a ``distribution`` gives K numbers for each
             action, ``[N, B, A, K]``.
         layer: makes a layer from ``(in_features, out_features, members=)``.
-        observation_shape: S.
-        n_actions: A.
+        observation_shape: S, of one observation.
+        n_actions: A, the number of actions.
         members: N; 2 for the paper's twins.
         shared_encoder: one encoder under all heads, instead of one each.
         in_keys: the observation's key.

@@ -17,7 +17,7 @@ class QuantileHead(nn.Module):
         kappa: κ ≥ 0, where the loss turns from squared to absolute, reward units; the paper's are 1 and 0.
         dueling: each quantile as ``V + A − mean_a A``.
         in_features: width of the features φ(s).
-        n_actions: A.
+        n_actions: A, the number of actions.
         layer: makes a layer for all members from ``(in_features, out_features)``.
 
     Raises:

@@ -66,7 +66,7 @@ class PrioritizedReplay(RingReplay):
         td_error: how the twins' absolute errors are joined: ``mean`` or ``max``.
         steps: the budget, environment steps.
         num_envs: N, the environments that step together.
-        observation_shape: S.
+        observation_shape: S, of one observation.
         observation_dtype: how observations are stored.
         frame_stack: k; above 1 an observation is k frames, each of which is stored once.
         returns: makes a batch of the places drawn.

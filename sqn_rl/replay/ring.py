@@ -29,8 +29,8 @@ class Ring:
 
     Args:
         capacity: transitions, over all environments; rounded down to a multiple of ``num_envs``.
-        num_envs: N.
-        observation_shape: S.
+        num_envs: N, the number of environments.
+        observation_shape: S, of one observation.
         observation_dtype: how observations are stored.
         frame_stack: k; above 1 an observation is ``[k, *F]``, the last k frames, oldest first, those from
             before the episode zero. An episode begins at the first step, after one that ended, and after a

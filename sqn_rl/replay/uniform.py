@@ -17,7 +17,7 @@ class UniformReplay(RingReplay):
     Args:
         capacity: transitions, over all environments.
         num_envs: N, the environments that step together.
-        observation_shape: S.
+        observation_shape: S, of one observation.
         observation_dtype: how observations are stored.
         frame_stack: k; above 1 an observation is k frames, each of which is stored once.
         returns: makes a batch of the places drawn.
