@@ -24,7 +24,7 @@ from sqn_rl.disk import Mark
 from sqn_rl.errors import CheckpointError
 from sqn_rl.tensors import pack, read_tensors, tensors_file, unpack
 
-FORMAT = 1
+FORMAT = 2
 """Of what this reads and writes."""
 
 WEIGHTS, STATE, MANIFEST, REPLAY = "weights.safetensors", "state.safetensors", "manifest.json", "replay"
@@ -236,7 +236,7 @@ def _manifest(path: Path) -> dict[str, Any]:
         whole, written = text == _render(content), content["format"]
     except (OSError, ValueError, RecursionError, LookupError, TypeError) as error:
         raise CheckpointError(f"{path}: damaged: {type(error).__name__}: {error}") from error
-    if written is True or written != FORMAT:
+    if written != FORMAT:
         raise CheckpointError(f"{path}: format {written}; this version of sqn_rl reads {FORMAT}")
     if not whole:
         raise CheckpointError(f"{path}: damaged: its contents have changed (SHA-256)")

@@ -274,17 +274,21 @@ def test_a_sweep_goes_on_after_a_failure_and_says_so_at_the_end(
 # --- as a process ------------------------------------------------------------------------------------------
 
 
+def said_when_stopped(process: subprocess.Popen[str]) -> str:
+    process.send_signal(signal.SIGTERM)
+    since = time.monotonic()
+    said, _ = process.communicate(timeout=60)
+    assert time.monotonic() - since < 15  # seconds, on a busy machine too
+    assert process.returncode == 3
+    return said
+
+
 def test_a_process_stops_within_seconds(command: Command) -> None:
     process = subprocess.Popen([SQN_RUN, *LONG, "out=run"], stdout=subprocess.PIPE, text=True)
     assert process.stdout
     while "steps/s" not in process.stdout.readline():
         assert process.poll() is None
-    process.send_signal(signal.SIGTERM)
-    since = time.monotonic()
-    rest, _ = process.communicate(timeout=30)
-    assert time.monotonic() - since < 15  # seconds, on a busy machine too
-    assert process.returncode == 3
-    assert "stopped by SIGTERM" in rest
+    assert "stopped by SIGTERM" in said_when_stopped(process)
     assert command("evaluate", "run", "--episodes=1").code == 0
 
 
@@ -298,12 +302,7 @@ def test_a_process_that_compiles_stops_within_seconds_too(
         assert process.poll() is None
         time.sleep(0.01)
     time.sleep(2)
-    process.send_signal(signal.SIGTERM)
-    since = time.monotonic()
-    said, _ = process.communicate(timeout=60)
-    assert time.monotonic() - since < 15  # seconds, on a busy machine too
-    assert process.returncode == 3
-    assert "stopped by SIGTERM after 100 steps" in said
+    assert "stopped by SIGTERM after 100 steps" in said_when_stopped(process)
 
 
 def test_a_terminal_shows_a_bar_and_control_c_stops_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -244,16 +244,16 @@ def test_a_stop_is_clean() -> None:
     assert diary.told["evaluation"] == []
 
 
-@pytest.mark.parametrize("asked", [True, False])
-def test_compiling_is_stopped_at_once_and_nothing_else_is(asked: bool) -> None:
+@pytest.mark.parametrize("compiling", [True, False])
+def test_compiling_is_stopped_at_once_and_nothing_else_is(compiling: bool) -> None:
     stop, diary = StopRequest(), Diary()
-    learner = Learner(compiling=(lambda: stop.ask("somebody")) if asked else lambda: None)
-    if not asked:
+    learner = Learner(compiling=(lambda: stop.ask("somebody")) if compiling else lambda: None)
+    if not compiling:
         diary.metrics = lambda row: stop.ask("somebody")  # type: ignore[method-assign]  # after ten steps
     counters = train(learner, Games(2), make_plan(warmup_steps=6), reporters=[diary], should_stop=stop)
-    assert counters.env_steps == learner.stored == (6 if asked else 10)
-    assert counters.updates == len(learner.updated_at) == (0 if asked else 4)
-    assert diary.told["checkpoint"] == ([6] if asked else [6, 10])
+    assert counters.env_steps == learner.stored == (6 if compiling else 10)
+    assert counters.updates == len(learner.updated_at) == (0 if compiling else 4)
+    assert diary.told["checkpoint"] == ([6] if compiling else [6, 10])
     assert stop.by == "somebody"
 
 

@@ -20,7 +20,7 @@ from reliability.tiny import loaded, plain, saved, weights
 from reliability.trials import TINY, Killed, train
 
 from sqn_rl import RecipeError
-from sqn_rl.checkpoint import MANIFEST, Checkpoints, newest_weights
+from sqn_rl.checkpoint import FORMAT, MANIFEST, Checkpoints, newest_weights
 from sqn_rl.errors import CheckpointError
 from sqn_rl.recipe import compose_recipe, load_recipe
 
@@ -231,12 +231,12 @@ def test_what_is_no_manifest(text: str, run: Path) -> None:
         Checkpoints(run / "checkpoints", 2).load()
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None, [1]])
+@pytest.mark.parametrize("version", [0, FORMAT - 1, FORMAT + 1, str(FORMAT), True, None, [FORMAT]])
 def test_another_format_is_said(version: Any, run: Path) -> None:
     content = json.loads((newest(run) / MANIFEST).read_text())
     del content["sha256"]
     forge(run, content | {"format": version})
-    with pytest.raises(CheckpointError, match="this version of sqn_rl reads 1"):
+    with pytest.raises(CheckpointError, match=f"this version of sqn_rl reads {FORMAT}"):
         Checkpoints(run / "checkpoints", 2).load()
 
 
