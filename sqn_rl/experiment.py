@@ -15,7 +15,7 @@ import torch
 from sqn_rl import resources, speed
 from sqn_rl.agent import AGENT_PARTS, Agent, load_weights
 from sqn_rl.catalogue import Catalogue
-from sqn_rl.checkpoint import Checkpoint, newest_weights
+from sqn_rl.checkpoint import Checkpoint, newest_weights, saved_in
 from sqn_rl.envs.base import BatchedEnv
 from sqn_rl.errors import CheckpointError, NumericsError, RecipeError, SettingError, StorageError
 from sqn_rl.evaluation import AT_ONCE, Evaluation, evaluate
@@ -290,7 +290,9 @@ def _written(directory: RunDirectory) -> Iterator[None]:
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise
-        mend = f"the checkpoints there are whole; go on with `sqn-resume {directory.path}`"
+        saved = saved_in(directory.checkpoints.folder)
+        there = "the checkpoints there are whole" if saved else "there is no checkpoint yet"
+        mend = f"{there}; go on with `sqn-resume {directory.path}`"
         raise StorageError(f"{directory.path}: cannot be written: {error.strerror}; {mend}") from error
 
 
