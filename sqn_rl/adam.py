@@ -1,17 +1,29 @@
 """Adam, as PyTorch has it, at a third of the cost of a step of small networks."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
 
 
+def _refuse_hooks(self: object, hook: Callable[..., Any]) -> NoReturn:
+    """Hooks are not called: to look for them takes as long as the step.
+
+    Raises:
+        NotImplementedError: always.
+    """
+    raise NotImplementedError(
+        "Adam of sqn_rl calls no hooks; torch.optim.Adam(fused=True) does the same, and calls them"
+    )
+
+
 class Adam(torch.optim.Adam):
     """``torch.optim.Adam(…, fused=True)`` (Kingma & Ba 2015), number for number.
 
-    PyTorch looks up every parameter's moments at every step, which for small networks takes longer than
-    Adam. Here they are looked up once. State and state dict are those of :class:`torch.optim.Adam`.
+    At every step PyTorch looks up each parameter's moments, and looks for hooks, which for small networks
+    takes longer than Adam. Here moments are looked up once, and there are no hooks, nor a name for PyTorch's
+    profiler. State and state dict are those of :class:`torch.optim.Adam`.
 
     Args:
         params: parameters, or groups of them.
@@ -35,7 +47,7 @@ class Adam(torch.optim.Adam):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Optimise more parameters."""
         super().add_param_group(param_group)
-        self._moments: list[list[list[Tensor]]] = []
+        self._moments: list[_Moments] = []
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from there."""
@@ -51,18 +63,47 @@ class Adam(torch.optim.Adam):
             value = super().step(closure)
             self._moments = [] if without else [self._moments_of(group) for group in self.param_groups]
             return value
-        for group, found, (first, second, steps) in zip(
-            self.param_groups, gradients, self._moments, strict=True
-        ):
+        for group, found, moments in zip(self.param_groups, gradients, self._moments, strict=True):
             beta1, beta2 = group["betas"]
-            rest = {name: group[name] for name in ("lr", "eps", "weight_decay", "amsgrad", "maximize")}
-            torch._foreach_add_(steps, 1)
+            moments.counts.add_(1)
             torch._fused_adam_(
-                group["params"], found, first, second, [], steps, beta1=beta1, beta2=beta2, **rest
+                group["params"],
+                found,
+                moments.first,
+                moments.second,
+                [],
+                moments.steps,
+                beta1=beta1,
+                beta2=beta2,
+                lr=group["lr"],
+                eps=group["eps"],
+                weight_decay=group["weight_decay"],
+                amsgrad=False,
+                maximize=False,
             )
         return None
 
-    def _moments_of(self, group: dict[str, Any]) -> list[list[Tensor]]:
-        """The first moments, second moments and counts of a group's parameters."""
+    step.hooked = True  # type: ignore[attr-defined]  # to PyTorch, which then leaves it as it is
+
+    def _moments_of(self, group: dict[str, Any]) -> "_Moments":
+        """The moments of a group's parameters; their counts are made to lie side by side."""
         states = [self.state[parameter] for parameter in group["params"]]
-        return [[state[name] for state in states] for name in ("exp_avg", "exp_avg_sq", "step")]
+        counts = torch.stack([state["step"] for state in states])
+        for state, count in zip(states, counts, strict=True):
+            state["step"] = count
+        first, second, steps = (
+            [state[name] for state in states] for name in ("exp_avg", "exp_avg_sq", "step")
+        )
+        return _Moments(first, second, steps, counts)
+
+    register_step_pre_hook = register_step_post_hook = _refuse_hooks
+
+
+class _Moments(NamedTuple):
+    """Of the parameters of a group."""
+
+    first: list[Tensor]
+    second: list[Tensor]
+    steps: list[Tensor]
+    """How many there were, each a part of ``counts``."""
+    counts: Tensor

@@ -27,7 +27,8 @@ class Dense(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, F]`` (one input for all networks) or ``[N, B, F]`` (or ``[1, B, F]``) → ``[N, B, G]``."""
-        x = x.expand(self.members, -1, -1)
+        if x.dim() < 3 or len(x) < self.members:
+            x = x.expand(self.members, -1, -1)
         if self.members > 1:
             return torch.bmm(x, self.weight) + self.bias
         weight, bias = self.weight.squeeze(0), self.bias.flatten()  # a batch of one is three times as slow

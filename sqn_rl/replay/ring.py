@@ -86,6 +86,7 @@ class Ring:
         self._frames[places] = 0
         self._overflow = self._frames[:0].clone()
         self._free: list[int] = []
+        self._ended: set[int] = set()  # the first places of rows in which a game ended
         self._aside_end = places + 1  # beyond it nothing ever lay aside
         self._back = torch.arange(frame_stack - 1, -1, -1, device=device)
         self._before = torch.zeros(places, dtype=torch.uint8, device=device)
@@ -99,7 +100,8 @@ class Ring:
     def append(self, observation: Tensor, action: Tensor, step: Step) -> None:
         """Store what N environments did at one step: ``[N, *S]``, ``[N]``, and their answer."""
         self._advance(self.written + 1)
-        self._drop_finals(self.retired)
+        if self.retired.start in self._ended and self.retired.stop:
+            self._drop_finals(self.retired)
         row = self.newest
         self._frames[row] = self._newest_frame(observation)
         self.action[row] = action
@@ -129,7 +131,7 @@ class Ring:
     def place(self, age_rank: Tensor) -> Tensor:
         """The places of transitions counted from the oldest, ``[B]`` in [0, len) → ``[B]``."""
         oldest = max(0, self.written - self._window) * self.num_envs
-        return (oldest + age_rank) % self.places
+        return (oldest + age_rank) % self.places if oldest else age_rank
 
     def observe(self, place: Tensor) -> Tensor:
         """The observation of each transition, ``[B]`` → ``[B, *S]``."""
@@ -192,6 +194,7 @@ class Ring:
             self._free.extend(range(self._aside_end, self._aside_end + more))
             self._aside_end += more
         aside = place.new_tensor([self._free.pop() for _ in range(len(place))])
+        self._ended.add(self.newest.start)
         self._lay_aside(aside, self._frames.index_select(0, self.following[place]))
         self.following[place] = aside
 
@@ -208,11 +211,9 @@ class Ring:
 
     def _drop_finals(self, row: slice) -> None:
         following = self.following[row]
-        aside = following > self.places
-        if aside.any():
-            self._free.extend(following[aside].tolist())
-            place = torch.arange(row.start, row.stop, device=following.device)
-            self.following[row] = self._next_row(place)
+        self._free.extend(following[following > self.places].tolist())
+        self.following[row] = self._next_row(torch.arange(row.start, row.stop, device=following.device))
+        self._ended.remove(row.start)
 
 
 def _require_memory(capacity: int, more: int, place_bytes: int) -> None:

@@ -66,6 +66,7 @@ def load_ring_state(ring: Ring, state: Mapping[str, Any]) -> None:
     ring._advance(state["written"])
     ring.following = ring._next_row(torch.arange(ring.places, device=ring.following.device))
     ring.following[state["ended"]] = state["aside"].to(ring.following)
+    ring._ended = {place - place % ring.num_envs for place in state["ended"].tolist()}
     ring._aside_end, ring._free = state["aside_end"], state["free"].tolist()
     ring._age.copy_(state["age"])
     reached = max(0, ring.written - ring._rows + 1)

@@ -122,7 +122,7 @@ class RingStorage(Storage):
         if isinstance(index, slice):
             return ring.place(torch.arange(len(ring), device=self.device)[index])
         place = torch.as_tensor(index, device=self.device)
-        rank = (place.long() - ring.place(torch.zeros_like(place))) % ring.places
+        rank = (place.long() - ring.place(place.new_zeros((), dtype=torch.int64))) % ring.places
         misses = (place < 0) | (place >= ring.places) | (rank >= len(ring))
         if place.dtype == torch.bool or misses.any():
             raise IndexError(f"{index}: expected places that hold a transition")

@@ -75,3 +75,25 @@ def test_the_learning_rate_may_change() -> None:
             optimizer.param_groups[0]["lr"] = lr
             step(parameters, optimizer, t)
     assert_same(mine[0], its[0])
+
+
+def test_hooks_are_refused_and_not_forgotten() -> None:
+    _, optimizer = make(ours)
+    for register in (optimizer.register_step_pre_hook, optimizer.register_step_post_hook):
+        with pytest.raises(NotImplementedError, match=r"torch\.optim\.Adam\(fused=True\)"):
+            register(print)
+
+
+def test_a_state_is_of_its_own() -> None:
+    """PyTorch's Adam goes on from a state dict of ours, though all counts lie in one tensor."""
+    (parameters, optimizer), its = make(ours), make(theirs)
+    for t in range(3):
+        step(parameters, optimizer, t)
+    with torch.no_grad():
+        for own, other in zip(its[0], parameters, strict=True):
+            own.copy_(other)
+    its[1].load_state_dict(deepcopy(optimizer.state_dict()))
+    for t in range(3, 6):
+        step(parameters, optimizer, t)
+        step(*its, t)
+    assert_same(parameters, its[0])
