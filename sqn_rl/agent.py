@@ -32,7 +32,7 @@ class Agent:
         target_update: moves the target networks.
         optimizer: makes the optimizer from parameter groups.
         replay: stores and draws transitions.
-        compiled: compile the update: see :class:`~sqn_rl.gradients.Gradients`.
+        compiled: compile the update, and acting if the actor can: see :class:`~sqn_rl.compiling.Compiled`.
     """
 
     def __init__(
@@ -54,6 +54,8 @@ class Agent:
         self._add_temperature(alphas)
         self._learned = learned + alphas
         self._gradients = Gradients(loss, self._learned, compiled=compiled)
+        if compiled and hasattr(actor, "compile_scores"):
+            actor.compile_scores()
         self._parts: list[Any] = [self.temperature, actor, replay]
         self._annealed = [part for part in self._parts if hasattr(part, "anneal")]
 
@@ -100,10 +102,9 @@ class Agent:
             said = ", ".join(f"{name} = {value}" for name, value in values.items())
             raise NumericsError("\n  ".join([f"loss: {said}", *not_finite(self.loss, batch)[:1]]))
 
-    @property
-    def compiles(self) -> bool:
-        """Whether the next update compiles, which takes long."""
-        return self._gradients.compiles
+    def compiles(self, *, acts: bool, learns: bool) -> bool:
+        """Whether to act, or to learn, compiles now, which takes long."""
+        return (acts and getattr(self.actor, "compiles", False)) or (learns and self._gradients.compiles)
 
     def metrics(self) -> dict[str, float]:
         """What its parts say of themselves, by name."""

@@ -1,14 +1,14 @@
 """An update's arithmetic, forward and backward: as PyTorch runs it, or compiled in one piece."""
 
-import logging
 from collections.abc import Callable, Sequence
 from functools import reduce
 from operator import add
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from sqn_rl.compiling import Compiled
 from sqn_rl.contracts import Loss
 from sqn_rl.data import Batch, Terms
 
@@ -39,7 +39,7 @@ class Gradients:
     """The losses of a batch, and the gradients of their sum.
 
     Compiled, forward and backward are one graph: half the time for small networks, after some ten seconds
-    for compiling at the first call. What cannot be compiled is computed as without, and a warning says why.
+    for compiling at the first call.
 
     Args:
         loss: what is differentiated.
@@ -48,14 +48,17 @@ class Gradients:
     """
 
     def __init__(self, loss: Loss, parameters: Sequence[Tensor], *, compiled: bool) -> None:
-        self._loss, self._parameters, self._draw = loss, parameters, _nothing
+        self._parameters, self._draw = parameters, _nothing
         self._compute: Callable[[Batch], Terms] = loss.compute
         self._run: Callable[[Batch], Result] = self._differentiate
-        self.compiles = compiled and isinstance(loss, Compilable)
-        """Whether the next call compiles."""
         if compiled and isinstance(loss, Compilable):
             self._draw, self._compute = loss.redraw, loss.terms
-            self._run = self._first
+            self._run = Compiled(self._differentiate, "the update")
+
+    @property
+    def compiles(self) -> bool:
+        """Whether the next call compiles."""
+        return isinstance(self._run, Compiled) and self._run.pending
 
     def __call__(self, batch: Batch) -> Result:
         """The losses of one batch, and their gradients."""
@@ -71,28 +74,6 @@ class Gradients:
         squares = torch.stack([each.dot(each) for each in flat])
         losses = {name: loss.detach() for name, loss in terms.losses.items()}
         return Result(terms._replace(losses=losses), gradients, squares.sum().sqrt())
-
-    def _first(self, batch: Batch) -> Result:
-        """Compile, and if that cannot be, say so and do without."""
-        options: dict[str, Any] = {"guard_filter_fn": _that_may_change, "size_asserts": False}
-        self.compiles = False
-        self._run = torch.compile(self._differentiate, fullgraph=True, dynamic=False, options=options)
-        try:
-            torch._dynamo.config.trace_autograd_ops = True
-            return self._run(batch)
-        except (torch._dynamo.exc.TorchDynamoException, torch._inductor.exc.InductorError) as error:
-            reason = str(error).strip().splitlines()[0]
-            logging.getLogger(__name__).warning("compile: the update cannot be compiled (%s)", reason)
-            self._run = self._differentiate
-            return self._run(batch)
-
-
-VALUES = {"CONSTANT_MATCH", "EQUALS_MATCH", "SEQUENCE_LENGTH"}
-
-
-def _that_may_change(guards: Sequence[Any]) -> list[bool]:
-    """What is checked at each call: batches, and numbers. Which tensors and modules there are stays."""
-    return ["batch" in guard.name or guard.guard_type in VALUES for guard in guards]
 
 
 def _nothing() -> None:

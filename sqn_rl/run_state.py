@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,27 +20,23 @@ from sqn_rl.reporting import Counters, Reporter, tell
 class Episodes:
     """Sums up full games while they are played."""
 
-    score: torch.Tensor
-    length: torch.Tensor
+    score: np.ndarray
+    length: np.ndarray
     recent: deque[float] = field(default_factory=lambda: deque(maxlen=20))
 
     def record(self, step: Step, counters: Counters, reporters: Sequence[Reporter]) -> None:
         """Count one step of every game, and tell of those that ended."""
-        self.score += step.score
+        self.score += step.score.numpy()
         self.length += 1
-        if not step.ended.any():
+        ended = step.ended.numpy()
+        if not ended.any():
             return
-        for i in step.ended.nonzero().flatten().tolist():
+        for score, length in zip(self.score[ended].tolist(), self.length[ended].tolist(), strict=True):
             counters.episodes += 1
-            self.recent.append(self.score[i].item())
-            row = {
-                "env_steps": counters.env_steps,
-                "return": self.score[i].item(),
-                "length": int(self.length[i]),
-            }
-            tell(reporters, "episode", row)
-        self.score[step.ended] = 0
-        self.length[step.ended] = 0
+            self.recent.append(score)
+            tell(reporters, "episode", {"env_steps": counters.env_steps, "return": score, "length": length})
+        self.score[ended] = 0
+        self.length[ended] = 0
 
     def row(self) -> dict[str, float | None]:
         """The mean of the last 20 games, for a log."""
@@ -47,11 +44,12 @@ class Episodes:
 
     def state_dict(self) -> dict[str, Any]:
         """What :meth:`load_state_dict` goes on from."""
-        return {"score": self.score.clone(), "length": self.length.clone(), "recent": [*self.recent]}
+        score, length = torch.tensor(self.score), torch.tensor(self.length)
+        return {"score": score, "length": length, "recent": [*self.recent]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from there."""
-        self.score, self.length = state["score"], state["length"]
+        self.score, self.length = state["score"].numpy(), state["length"].numpy()
         self.recent.extend(state["recent"])
 
 
@@ -61,7 +59,7 @@ class RunState:
     def __init__(self, agent: Agent, env: BatchedEnv, generator: torch.Generator, counters: Counters) -> None:
         n = env.num_envs
         self.agent, self.env, self.generator, self.counters = agent, env, generator, counters
-        self.episodes = Episodes(torch.zeros(n), torch.zeros(n, dtype=torch.int64))
+        self.episodes = Episodes(np.zeros(n, np.float32), np.zeros(n, np.int64))
         self.terms: Terms | None = None
         self.games_lost = False
 
@@ -94,8 +92,8 @@ class RunState:
         except Exception as error:
             raise CheckpointError(f"not the state of this recipe: {blame(error)}") from error
         note(f"{self.env.name}: the games that were being played are lost, and new ones begin")
-        self.episodes.score.zero_()
-        self.episodes.length.zero_()
+        self.episodes.score[:] = 0
+        self.episodes.length[:] = 0
         self.env.set_seed(seed + self.counters.env_steps)  # not the games that were played at first
         return self.begin()
 

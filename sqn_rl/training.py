@@ -149,16 +149,18 @@ def train(
         agent.anneal(now)
         before, now = now, now + env.num_envs
         due = plan.updates_due(now) if before else 0  # at first nothing is stored
-        if agent.compiles and due > counters.updates:
+        acts = before >= plan.warmup_steps
+        compiles = agent.compiles(acts=acts, learns=due > counters.updates)
+        if compiles:
             with clock.paused():
                 keep()  # as compiling may be stopped at any moment
-        if before < plan.warmup_steps:
-            action = torch.randint(env.n_actions, (env.num_envs,), generator=run.generator)
-        else:
-            action = agent.actor.act(observation)  # line 4
-        env.send(action)  # line 5, which goes on while the learner learns
         try:
-            with interrupting() if agent.compiles else nullcontext():
+            with interrupting() if compiles else nullcontext():
+                if acts:
+                    action = agent.actor.act(observation)  # line 4
+                else:
+                    action = torch.randint(env.n_actions, (env.num_envs,), generator=run.generator)
+                env.send(action)  # line 5, which goes on while the learner learns
                 while counters.updates < due:  # lines 8 to 19
                     run.terms = agent.update(agent.replay.draw(plan.batch_size))
                     counters.updates += 1

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchrl.envs.utils import ExplorationType, exploration_type
 
 from sqn_rl import functional as F
+from sqn_rl.compiling import Compiled
 from sqn_rl.contracts import QNetwork
 from sqn_rl.errors import require_one_of
 from sqn_rl.noise import Noise, sharing
@@ -56,6 +57,7 @@ class NetworkActor(TensorDictModuleBase, ABC):
         self._noise = Noise(network)
         device = next(network.parameters()).device
         self.generator = torch.Generator(device=device).manual_seed(seed)
+        self._score: Callable[[Tensor], Tensor] = self.scores
 
     # --- what an actor says ---------------------------------------------------------------------------------
 
@@ -77,6 +79,15 @@ class NetworkActor(TensorDictModuleBase, ABC):
     def device(self) -> torch.device:
         """Where it computes."""
         return self.generator.device
+
+    def compile_scores(self) -> None:
+        """From now on compile the scores of the actions that are drawn with the actor's own generator."""
+        self._score = Compiled(self.scores, "acting")
+
+    @property
+    def compiles(self) -> bool:
+        """Whether the next of these actions compiles."""
+        return isinstance(self._score, Compiled) and self._score.pending
 
     def mean_scores(self, observation: Tensor) -> Tensor:
         """The scores of the mean weights. ``[B, *S]`` → ``[B, A]``."""
@@ -118,7 +129,8 @@ class NetworkActor(TensorDictModuleBase, ABC):
             score_BA = self.mean_scores(observation)
             return score_BA.argmax(-1), score_BA
         self._noise.redraw(generator)
-        score_BA = self.scores(observation.to(self.device))
+        score = self._score if generator is self.generator else self.scores
+        score_BA = score(observation.to(self.device))
         return self.sample(score_BA, generator), score_BA
 
 

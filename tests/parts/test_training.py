@@ -68,14 +68,21 @@ class Diary(Reporter):
 class Learner:
     """Stands where the agent stands: always does action 0, and notes after how many steps it was updated."""
 
-    def __init__(self, compiling: Callable[[], None] | None = None) -> None:
-        self.compiling, self.compiles = compiling, compiling is not None
+    def __init__(self, **compiling: Callable[[], None]) -> None:
+        self.compiling = compiling
         self.actions: list[int] = []
         self.stored = 0
         self.updated_at: list[int] = []
         self.annealed_to: list[int] = []
-        self.actor = SimpleNamespace(act=lambda observation: torch.zeros(len(observation), dtype=torch.int64))
+        self.actor = SimpleNamespace(act=self._act)
         self.replay = SimpleNamespace(cut=lambda: None, store=self._store, draw=lambda batch_size: batch_size)
+
+    def compiles(self, *, acts: bool, learns: bool) -> bool:
+        return (acts and "acts" in self.compiling) or (learns and "learns" in self.compiling)
+
+    def _act(self, observation: Tensor) -> Tensor:
+        self.compiling.pop("acts", lambda: None)()
+        return torch.zeros(len(observation), dtype=torch.int64)
 
     def _store(self, observation: Tensor, action: Tensor, step: Step) -> None:
         self.actions += action.tolist()
@@ -91,9 +98,7 @@ class Learner:
         return []
 
     def update(self, batch: int) -> Terms:
-        if self.compiling and self.compiles:
-            self.compiling()
-            self.compiles = False
+        self.compiling.pop("learns", lambda: None)()
         self.updated_at.append(self.stored)
         zero = torch.zeros(2, batch)
         log_pi = torch.log_softmax(torch.zeros(batch, 3), -1)
@@ -244,16 +249,24 @@ def test_a_stop_is_clean() -> None:
     assert diary.told["evaluation"] == []
 
 
-@pytest.mark.parametrize("compiling", [True, False])
-def test_compiling_is_stopped_at_once_and_nothing_else_is(compiling: bool) -> None:
+@pytest.mark.parametrize(
+    ("compiling", "steps", "checkpoints"),
+    [("acts", 6, [6]), ("learns", 8, [6, 8]), ("nothing", 10, [6, 8, 10])],
+)
+def test_compiling_is_stopped_at_once_and_nothing_else_is(
+    compiling: str, steps: int, checkpoints: list[int]
+) -> None:
+    """After six steps it acts, after eight it learns, and after ten it would have been asked."""
     stop, diary = StopRequest(), Diary()
-    learner = Learner(compiling=(lambda: stop.ask("somebody")) if compiling else lambda: None)
-    if not compiling:
+    if compiling == "nothing":
         diary.metrics = lambda row: stop.ask("somebody")  # type: ignore[method-assign]  # after ten steps
-    counters = train(learner, Games(2), make_plan(warmup_steps=6), reporters=[diary], should_stop=stop)
-    assert counters.env_steps == learner.stored == (6 if compiling else 10)
-    assert counters.updates == len(learner.updated_at) == (0 if compiling else 4)
-    assert diary.told["checkpoint"] == ([6] if compiling else [6, 10])
+    done = dict.fromkeys(("acts", "learns"), lambda: None)
+    learner = Learner(**done | {compiling: lambda: stop.ask("somebody")})
+    plan = make_plan(warmup_steps=6, update_ratio=0.25)
+    counters = train(learner, Games(2), plan, reporters=[diary], should_stop=stop)
+    assert counters.env_steps == learner.stored == steps
+    assert counters.updates == len(learner.updated_at) == (1 if steps == 10 else 0)
+    assert diary.told["checkpoint"] == checkpoints
     assert stop.by == "somebody"
 
 

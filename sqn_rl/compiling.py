@@ -1,0 +1,67 @@
+"""Compiling: a method in one piece, without what PyTorch does around every operation."""
+
+import logging
+from collections.abc import Callable, Sequence
+from inspect import signature
+from typing import Any, Generic, TypeVar
+
+import torch
+
+VARIANTS = 8
+"""Of one method; a further kind of argument is computed as without."""
+
+VALUES = {"CONSTANT_MATCH", "EQUALS_MATCH", "SEQUENCE_LENGTH"}
+"""What PyTorch calls its checks of numbers, and of how many of something there are."""
+
+T = TypeVar("T")
+
+
+class Compiled(Generic[T]):
+    """A method that is compiled when it is first called, and again for arguments of other shapes or dtypes.
+
+    At each call the arguments are compared with those that it was compiled for, and the numbers that it has
+    read elsewhere with what they are now. Which tensors and modules there are is not: they stay. What cannot
+    be compiled is computed as without, and a warning says why.
+
+    Args:
+        method: of an object; computes with tensors, and draws nothing.
+        name: what a warning calls it.
+    """
+
+    def __init__(self, method: Callable[..., T], name: str) -> None:
+        self._method, self._name = method, name
+        self._owner: Any = method.__self__  # type: ignore[attr-defined]  # a method has one
+        self._arguments = tuple(signature(method).parameters)
+        self._made: list[tuple[Callable[[dict[str, Any]], bool], Callable[..., T]]] = []
+        self._most = VARIANTS
+        self.pending = True
+        """Whether the next call compiles, which takes seconds."""
+
+    def __call__(self, *arguments: Any) -> T:
+        """What the method gives."""
+        given = {"self": self._owner, **dict(zip(self._arguments, arguments, strict=True))}
+        for fits, code in self._made:
+            if fits(given):
+                return code(self._owner, *arguments)
+        compiled = self._compile(arguments) if len(self._made) < self._most else None
+        return compiled(self._owner, *arguments) if compiled else self._method(*arguments)
+
+    def _compile(self, arguments: Sequence[Any]) -> Callable[..., T] | None:
+        """Compile for such arguments; None: it cannot be, and has been said."""
+        self.pending = False
+        options: dict[str, Any] = {"guard_filter_fn": self._may_change, "size_asserts": False}
+        whole: Any = torch.compile(self._method, fullgraph=True, dynamic=False, options=options)
+        torch._dynamo.config.trace_autograd_ops = True
+        try:
+            made = whole.aot_compile((tuple(arguments), {}))
+        except (torch._dynamo.exc.TorchDynamoException, torch._inductor.exc.InductorError) as error:
+            reason = str(error).strip().splitlines()[0]
+            logging.getLogger(__name__).warning("compile: %s cannot be compiled (%s)", self._name, reason)
+            self._most = 0
+            return None
+        # its public `guard_check` looks up the method's signature at every call, which takes longer
+        self._made.append((made._artifacts.guard_manager.check, made.fn))
+        return self._made[-1][1]
+
+    def _may_change(self, guards: Sequence[Any]) -> list[bool]:
+        return [guard.name.startswith(self._arguments) or guard.guard_type in VALUES for guard in guards]
