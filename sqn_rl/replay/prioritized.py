@@ -140,9 +140,10 @@ class _Proportional(RingSampler):
         """Whether a place was drawn and the answer is to come: 0, :data:`DRAWN` or :data:`OVERTAKEN`."""
 
     def appended(self, ring: Ring) -> None:
-        self.tree.fill(ring.retired, 0.0)
-        retired = self.asked[ring.retired]
-        retired[retired == DRAWN] = OVERTAKEN
+        if ring.retired.stop:
+            self.tree.fill(ring.retired, 0.0)
+            retired = self.asked[ring.retired]
+            retired[retired == DRAWN] = OVERTAKEN
         self.tree.fill(ring.newest, self.highest**self.omega)
 
     def draw(self, ring: Ring, batch_size: int) -> tuple[Tensor, Tensor]:
@@ -153,17 +154,18 @@ class _Proportional(RingSampler):
         self.asked[place] = DRAWN
         weight = importance_weights(self.tree.value[place], self.beta).astype(np.float32)
         device = ring.action.device
-        return torch.from_numpy(place).to(device), torch.from_numpy(weight).to(device)
+        return torch.as_tensor(place, device=device), torch.as_tensor(weight, device=device)
 
     def update_priority(self, index: Tensor, priority: Tensor, *, storage: Storage | None = None) -> None:
-        place = torch.as_tensor(index).reshape(-1).cpu().numpy()
+        place = torch.as_tensor(index).numpy(force=True).reshape(-1)
         p = priority_of(_per_place(priority, place), self.epsilon, self.join)
         highest = p.max(initial=0.0)
         if not highest <= self._largest:
             raise NumericsError("replay: a TD error is NaN or infinite, or its priority is too large")
-        here = (self.tree.value[place] > 0) & (self.asked[place] != OVERTAKEN)
+        asked = self.asked[place]
         self.asked[place] = 0
-        if not here.all():
+        if (asked != DRAWN).any():  # else all are as they were drawn
+            here = (self.tree.value[place] > 0) & (asked != OVERTAKEN)
             place, p = place[here], p[here]
             highest = p.max(initial=0.0)
         self.highest = max(self.highest, float(highest))
@@ -182,9 +184,9 @@ class _Proportional(RingSampler):
 
 def _per_place(priority: Tensor, place: Indices) -> Floats:
     """In float64, ``[N, B]``; also of ``[B]``, and what TorchRL's losses write, ``[B, 1]``."""
-    error = torch.as_tensor(priority).detach().cpu().double().numpy()
+    error = torch.as_tensor(priority).numpy(force=True)
     if error.size != len(place) and error.shape[-1:] != place.shape:
         raise ValueError(
             f"priorities of shape {[*error.shape]} for {len(place)} places: expected [N, B] or [B]"
         )
-    return error.reshape(-1, len(place))
+    return error.reshape(-1, len(place)).astype(np.float64)

@@ -93,7 +93,7 @@ class SumTree:
             raise IndexError("all values are 0: there is none to find")
         mass = np.minimum(mass, np.nextafter(sums[-1], 0))
         node = sums.searchsorted(mass, side="right")
-        before, row = sums[node] - self._root[node], np.arange(len(mass))
+        before = sums[node] - self._root[node]
         for level in reversed(self._levels):
             children_BC = level.take(node, 0)
             sums_BC = children_BC.cumsum(-1)
@@ -101,5 +101,6 @@ class SumTree:
             child = (sums_BC > mass[:, None]).argmax(-1)  # so its own value is above 0
             node = node * WIDTH + child
             if level is not self._levels[0]:
+                row = np.arange(len(mass))
                 before = sums_BC[row, child] - children_BC[row, child]
         return node
