@@ -1,0 +1,101 @@
+"""What is compiled is what it was: for other shapes, for numbers that change, and where it cannot be."""
+
+import logging
+
+import pytest
+import torch
+from torch import Tensor
+
+from sqn_rl import compose
+from sqn_rl.actors.base import NetworkActor
+from sqn_rl.compiling import Compiled
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning"
+)
+
+X = torch.linspace(-1, 1, 6)
+
+
+class Scaling:
+    """What is to be compiled, and how often Python did it instead."""
+
+    def __init__(self) -> None:
+        self.factor = 2.0
+        self.bias = torch.ones(1)
+
+    def scale(self, x: Tensor) -> Tensor:
+        return x * self.factor + self.bias
+
+    def print(self, x: Tensor) -> Tensor:
+        torch._dynamo.graph_break()
+        return x * self.factor
+
+
+def without_python(code: Compiled[Tensor], x: Tensor, monkeypatch: pytest.MonkeyPatch) -> Tensor:
+    """The answer of compiled code, which needs no method."""
+    with monkeypatch.context() as patch:
+        patch.setattr(code, "_method", None)
+        return code(x)
+
+
+def test_it_is_compiled_once_for_all_of_a_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    scaling = Scaling()
+    code = Compiled(scaling.scale, "this")
+    assert code.pending
+    torch.testing.assert_close(code(X), 2 * X + 1)
+    assert not code.pending
+    torch.testing.assert_close(without_python(code, X + 1, monkeypatch), 2 * X + 3)
+    scaling.bias = torch.full((1,), 5.0)
+    torch.testing.assert_close(without_python(code, X, monkeypatch), 2 * X + 5)
+
+
+def test_another_shape_and_another_number_are_compiled_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    scaling = Scaling()
+    code = Compiled(scaling.scale, "this")
+    code(X)
+    torch.testing.assert_close(code(X.reshape(2, 3)), 2 * X.reshape(2, 3) + 1)
+    scaling.factor = 3.0
+    torch.testing.assert_close(code(X), 3 * X + 1)
+    torch.testing.assert_close(without_python(code, X, monkeypatch), 3 * X + 1)
+    scaling.factor = 2.0
+    torch.testing.assert_close(without_python(code, X.reshape(2, 3), monkeypatch), 2 * X.reshape(2, 3) + 1)
+
+
+def test_what_comes_in_too_many_kinds_is_computed_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sqn_rl.compiling.VARIANTS", 1)
+    code = Compiled(Scaling().scale, "this")
+    for x in (X, X[:3], X[:2]):
+        torch.testing.assert_close(code(x), 2 * x + 1)
+    with pytest.raises(TypeError, match="NoneType"):
+        without_python(code, X[:3], monkeypatch)
+
+
+def test_what_cannot_be_compiled_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    code = Compiled(Scaling().print, "this")
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            assert torch.equal(code(X), 2 * X)
+    assert not code.pending
+    assert [each.message[:35] for each in caplog.records] == ["compile: this cannot be compiled (C"]
+
+
+@pytest.mark.parametrize("recipe", ["sqn_noisy", "dqn", "discrete_sac"])
+def test_compiled_acting_draws_the_same_actions(recipe: str, caplog: pytest.LogCaptureFixture) -> None:
+    def make() -> NetworkActor:
+        return compose(recipe, "env=cartpole", "hidden=[16]", "replay_capacity=100").recipe.build()["actor"]
+
+    plain, compiled = make(), make()
+    compiled.compile_scores()
+    assert not plain.compiles
+    compiled.act(torch.zeros(3, 4), greedy=True)
+    compiled.act(torch.zeros(3, 4), generator=torch.Generator())
+    assert compiled.compiles  # these need not be
+    for step in range(4):
+        observation = torch.randn(3, 4, generator=torch.Generator().manual_seed(step))
+        torch.testing.assert_close(
+            compiled._choose(observation, False, compiled.generator),
+            plain._choose(observation, False, plain.generator),
+        )
+    assert not compiled.compiles
+    assert "cannot be compiled" not in caplog.text
