@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 from inspect import signature
+from pickle import PicklingError
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -53,15 +54,34 @@ class Compiled(Generic[T]):
         whole: Any = torch.compile(self._method, fullgraph=True, dynamic=False, options=options)
         torch._dynamo.config.trace_autograd_ops = True
         try:
-            made = whole.aot_compile((tuple(arguments), {}))
+            self._made.append(_ahead(whole, arguments))
         except (torch._dynamo.exc.TorchDynamoException, torch._inductor.exc.InductorError) as error:
             reason = str(error).strip().splitlines()[0]
             logging.getLogger(__name__).warning("compile: %s cannot be compiled (%s)", self._name, reason)
             self._most = 0
             return None
-        # its public `guard_check` looks up the method's signature at every call, which takes longer
-        self._made.append((made._artifacts.guard_manager.check, made.fn))
         return self._made[-1][1]
 
     def _may_change(self, guards: Sequence[Any]) -> list[bool]:
         return [guard.name.startswith(self._arguments) or guard.guard_type in VALUES for guard in guards]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the code, which is of this process."""
+        return vars(self) | {"_made": [], "pending": True}
+
+
+def _ahead(
+    whole: Any, arguments: Sequence[Any]
+) -> tuple[Callable[[dict[str, Any]], bool], Callable[..., Any]]:
+    """Compile for such arguments: what says whether others are such, and the code.
+
+    Called like this, code is spared what PyTorch does to notice that it is to be called. It also wants to be
+    able to write down what it compares; where that fails, it is called as PyTorch would have it.
+    """
+    try:
+        made = whole.aot_compile((tuple(arguments), {}))
+    except (torch._dynamo.exc.PackageError, PicklingError, TypeError):
+        whole(*arguments)
+        return (lambda given: True), (lambda owner, *given: whole(*given))
+    # its public `guard_check` looks up the method's signature at every call, which takes longer
+    return made._artifacts.guard_manager.check, made.fn

@@ -1,6 +1,8 @@
 """What is compiled is what it was: for other shapes, for numbers that change, and where it cannot be."""
 
 import logging
+import threading
+from copy import deepcopy
 
 import pytest
 import torch
@@ -60,6 +62,28 @@ def test_another_shape_and_another_number_are_compiled_anew(monkeypatch: pytest.
     torch.testing.assert_close(without_python(code, X, monkeypatch), 3 * X + 1)
     scaling.factor = 2.0
     torch.testing.assert_close(without_python(code, X.reshape(2, 3), monkeypatch), 2 * X.reshape(2, 3) + 1)
+
+
+def test_it_need_not_be_possible_to_write_it_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    scaling = Scaling()
+    scaling.lock = threading.Lock()  # type: ignore[attr-defined]
+    code = Compiled(scaling.scale, "this")
+    for factor in (2.0, 3.0):
+        scaling.factor = factor
+        torch.testing.assert_close(code(X), factor * X + 1)
+        torch.testing.assert_close(without_python(code, X, monkeypatch), factor * X + 1)
+    assert deepcopy(Compiled(Scaling().scale, "this")).pending
+
+
+def test_who_owns_the_code_compiles_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    scaling = Scaling()
+    code = scaling.code = Compiled(scaling.scale, "this")  # type: ignore[attr-defined]
+    for x in (X, X[:3]):
+        code(x)
+        torch.testing.assert_close(without_python(code, x, monkeypatch), 2 * x + 1)
+    other = deepcopy(scaling)
+    other.factor = 5.0
+    torch.testing.assert_close(other.code(X), 5 * X + 1)  # type: ignore[attr-defined]
 
 
 def test_what_comes_in_too_many_kinds_is_computed_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
