@@ -21,8 +21,8 @@ MB = 10**6
 IMPORTED_LATE = {"scipy.stats": 55 * MB, "matplotlib": 42 * MB}
 """What evaluations and the curve import, after the last step of preflight."""
 
-COMPILED = 80 * MB
-"""What compiling an update leaves in the process."""
+COMPILED = 110 * MB
+"""What compiling an update, and acting, leaves in the process."""
 
 BESIDES = 20_000
 """Bytes of a checkpoint that are no tensors of the agent: its manifest, and generators."""

@@ -295,7 +295,7 @@ def test_a_process_stops_within_seconds(command: Command) -> None:
 def test_a_process_that_compiles_stops_within_seconds_too(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(folder / "nothing is compiled yet"))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(folder / "nothing_is_compiled_yet"))
     task = ["recipe=sqn_rainbow", "warmup_steps=100", "compile=always", "out=run"]
     process = subprocess.Popen([SQN_RUN, *task], stdout=subprocess.PIPE, text=True)
     while not (folder / "run/checkpoints/0000000100").exists():  # which is written before

@@ -19,7 +19,7 @@ import torch
 from sqn_rl import compose
 from sqn_rl.catalogue import RECIPE, Catalogue
 
-RUN = ["compile=never", "eval_episodes=2", "threads=1"]
+RUN = ["compile=never", "eval_episodes=2", "threads=1", "checkpoint_keep=1"]
 KINDS = {
     "cartpole": ["steps=2000", "warmup_steps=500", "update_ratio=0.1"],
     "atari_ram": ["steps=4000", "warmup_steps=3000", "update_ratio=0.1", "env.workers=2"],

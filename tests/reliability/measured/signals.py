@@ -27,7 +27,7 @@ def _line(folder: Path, task: str) -> Line:
     chance, stopped, wrong = random.Random(0), {}, []
     for recipe in RECIPES:
         for number in SIGNALS:
-            run = folder / task / f"{recipe} {number.name}"
+            run = folder / task.replace(" ", "_") / f"{recipe} {number.name}"
             code, took = _stopped(run, number, chance.uniform(0, 30), f"recipe={recipe}", *TASK_OF[task])
             stopped[run.name] = took
             summary = json.loads((run / "summary.json").read_text())
@@ -49,7 +49,8 @@ def _stopped(run: Path, number: signal.Signals, later: float, *settings: str) ->
     Returns:
         Its exit code, and after how many seconds it ended.
     """
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = f"{run} compiled"  # which nothing is yet
+    cache = run.with_name(f"{run.name} compiled".replace(" ", "_"))  # a C++ compiler wants no spaces
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache)  # where nothing is yet
     child = begin(lambda: main([*settings, "compile=always", "warmup_steps=200", f"out={run}"]))
     while not (run / "checkpoints" / "0000000200").exists():  # written before compiling begins
         assert os.waitpid(child, os.WNOHANG) == (0, 0)
