@@ -1,29 +1,19 @@
 """Adam, as PyTorch has it, at a third of the cost of a step of small networks."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-
-
-def _refuse_hooks(self: object, hook: Callable[..., Any]) -> NoReturn:
-    """Hooks are not called: to look for them takes as long as the step.
-
-    Raises:
-        NotImplementedError: always.
-    """
-    raise NotImplementedError(
-        "Adam of sqn_rl calls no hooks; torch.optim.Adam(fused=True) does the same, and calls them"
-    )
+from torch.optim.optimizer import Optimizer, _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 
 class Adam(torch.optim.Adam):
     """``torch.optim.Adam(…, fused=True)`` (Kingma & Ba 2015), number for number.
 
-    At every step PyTorch looks up each parameter's moments, and looks for hooks, which for small networks
-    takes longer than Adam. Here moments are looked up once, and there are no hooks, nor a name for PyTorch's
-    profiler. State and state dict are those of :class:`torch.optim.Adam`.
+    At every step PyTorch looks up each parameter's moments, and makes ready for hooks and its profiler, which
+    for small networks takes longer than Adam. Here moments are looked up once, and the rest is done where
+    there are hooks. State and state dict are those of :class:`torch.optim.Adam`.
 
     Args:
         params: parameters, or groups of them.
@@ -54,13 +44,21 @@ class Adam(torch.optim.Adam):
         super().load_state_dict(state_dict)
         self._moments = []
 
-    @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> Any:
         """One step, from the parameters' gradients."""
+        everybodys = _global_optimizer_pre_hooks or _global_optimizer_post_hooks
+        hooked = everybodys or self._optimizer_step_pre_hooks or self._optimizer_step_post_hooks
+        return self._step_with_hooks(closure) if hooked else self._step(closure)
+
+    step.hooked = True  # type: ignore[attr-defined]  # to PyTorch, which then leaves it as it is
+
+    @torch.no_grad()
+    def _step(self, closure: Callable[[], float] | None) -> Any:
         gradients = [[parameter.grad for parameter in group["params"]] for group in self.param_groups]
         without = any(gradient is None for group in gradients for gradient in group)
         if closure is not None or without or not self._moments:
-            value = super().step(closure)
+            step: Any = torch.optim.Adam.step  # which may have been made to call hooks, as of any optimizer
+            value = (step.__wrapped__ if hasattr(step, "hooked") else step)(self, closure)
             self._moments = [] if without else [self._moments_of(group) for group in self.param_groups]
             return value
         for group, found, moments in zip(self.param_groups, gradients, self._moments, strict=True):
@@ -83,7 +81,7 @@ class Adam(torch.optim.Adam):
             )
         return None
 
-    step.hooked = True  # type: ignore[attr-defined]  # to PyTorch, which then leaves it as it is
+    _step_with_hooks = Optimizer.profile_hook_step(_step)
 
     def _moments_of(self, group: dict[str, Any]) -> "_Moments":
         """The moments of a group's parameters; their counts are made to lie side by side."""
@@ -95,8 +93,6 @@ class Adam(torch.optim.Adam):
             [state[name] for state in states] for name in ("exp_avg", "exp_avg_sq", "step")
         )
         return _Moments(first, second, steps, counts)
-
-    register_step_pre_hook = register_step_post_hook = _refuse_hooks
 
 
 class _Moments(NamedTuple):

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from sqn_rl import Adam
 
@@ -77,11 +78,28 @@ def test_the_learning_rate_may_change() -> None:
     assert_same(mine[0], its[0])
 
 
-def test_hooks_are_refused_and_not_forgotten() -> None:
-    _, optimizer = make(ours)
-    for register in (optimizer.register_step_pre_hook, optimizer.register_step_post_hook):
-        with pytest.raises(NotImplementedError, match=r"torch\.optim\.Adam\(fused=True\)"):
-            register(print)
+def test_every_hook_is_called_once_a_step() -> None:
+    torch.optim.Adam([torch.zeros(1)])  # of which PyTorch then has every step call hooks
+    parameters, optimizer = make(ours)
+    called: list[str] = []
+    hooks = [
+        optimizer.register_step_pre_hook(lambda *_: called.append("before")),
+        register_optimizer_step_pre_hook(lambda *_: called.append("before any")),
+        optimizer.register_step_post_hook(lambda *_: called.append("after")),
+        register_optimizer_step_post_hook(lambda *_: called.append("after any")),
+    ]
+    its = make(theirs)
+    for t in range(3):
+        called.clear()
+        step(parameters, optimizer, t)
+        assert called == ["before any", "before", "after", "after any"]
+        step(*its, t)
+        assert_same(parameters, its[0])
+    for hook in hooks:
+        hook.remove()
+    called.clear()
+    step(parameters, optimizer, 3)
+    assert called == []
 
 
 def test_a_state_is_of_its_own() -> None:
