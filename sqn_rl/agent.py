@@ -1,7 +1,7 @@
 """The agent: the built parts, wired, and one update of them."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -18,6 +18,9 @@ from sqn_rl.numerics import not_finite
 AGENT_PARTS = ("actor", "loss", "target_update", "optimizer", "replay")
 """The slots whose parts it takes; the others are inside these."""
 
+
+TOGETHER = 8
+"""Batches that are drawn at once, at most."""
 
 WITH_HIDDEN_STATE = ("loss", "actor")
 """Those that draw random numbers besides the replay, which saves its own generator."""
@@ -73,6 +76,17 @@ class Agent:
         """Move every schedule to this many environment steps."""
         for part in self._annealed:
             part.anneal(env_steps)
+
+    def draw(self, batch_size: int, times: int) -> Iterator[Batch]:
+        """Draw the batches of so many updates (line 9): each when it is asked for.
+
+        Where nothing that is learned has a part in it, some are drawn at once, which is quicker.
+        """
+        together = TOGETHER if getattr(self.replay, "independent", False) else 1
+        for first in range(0, times, together):
+            number = min(together, times - first)
+            batch = self.replay.draw(number * batch_size)
+            yield from [batch] if number == 1 else batch.split(batch_size)
 
     def update(self, batch: Batch) -> Terms:
         """One update from one batch (lines 10 to 18); returns the loss's terms.

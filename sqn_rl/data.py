@@ -6,6 +6,7 @@ one observation.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import repeat
 from typing import NamedTuple
 
 from torch import Tensor
@@ -50,6 +51,11 @@ class Batch(NamedTuple):
     """``[B]`` int64: the transitions' places in the replay."""
     weight: Tensor | None = None
     """``[B]`` float32: importance weights of prioritized replay; None where each counts as 1."""
+
+    def split(self, size: int) -> "Iterator[Batch]":
+        """Batches of so many transitions each, in order, without copying."""
+        columns = (repeat(None) if column is None else column.split(size) for column in self)
+        return map(Batch, *columns)
 
 
 class Terms(NamedTuple):

@@ -161,8 +161,8 @@ def train(
                 else:
                     action = torch.randint(env.n_actions, (env.num_envs,), generator=run.generator)
                 env.send(action)  # line 5, which goes on while the learner learns
-                while counters.updates < due:  # lines 8 to 19
-                    run.terms = agent.update(agent.replay.draw(plan.batch_size))
+                for batch in agent.draw(plan.batch_size, due - counters.updates):  # lines 8 to 19
+                    run.terms = agent.update(batch)
                     counters.updates += 1
         except Stopped:
             break

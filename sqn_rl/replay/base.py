@@ -68,6 +68,11 @@ class RingReplay(TensorDictReplayBuffer):
         batch = self.returns.gather(self.ring, place)
         return batch if weight is None else batch._replace(weight=weight)
 
+    @property
+    def independent(self) -> bool:
+        """Whether what is drawn does not depend on what was learned since the last was drawn."""
+        return self._sampler.independent and self.returns.independent
+
     def update_priority(self, index: Tensor, priority: Tensor) -> None:
         """Be told the TD errors δ at these places, ``[B]``: of every network, ``[*, B]``, or just ``[B]``."""
         self._sampler.update_priority(index, priority)

@@ -27,7 +27,7 @@ class OneStep:
 
     def __init__(self, *, gamma: float) -> None:
         require(0 <= gamma <= 1, "gamma", gamma, "a number in [0, 1]")
-        self.gamma = gamma
+        self.gamma, self.independent = gamma, True
 
     def gather(self, ring: Ring, place: Tensor) -> Batch:
         """The transitions at these places of the ring, ``[B]``."""
@@ -87,6 +87,7 @@ class NStep:
         require(0 <= gamma <= 1, "gamma", gamma, "a number in [0, 1]")
         require(type(n) is int and n >= 1, "n", n, "a whole number of steps, at least 1")
         self.gamma, self.n, self._bonus = gamma, n, _EntropyBonus(actor, temperature) if soft else None
+        self.independent = not soft
 
     def gather(self, ring: Ring, place: Tensor) -> Batch:
         """The transitions at these places of the ring, ``[B]``."""

@@ -22,6 +22,10 @@ from sqn_rl.replay.ring_state import load_ring_state, ring_state
 class Returns(Protocol):
     """What makes a batch of the transitions at some places of a ring."""
 
+    @property
+    def independent(self) -> bool:
+        """Whether it has nothing to do with what is learned."""
+
     def gather(self, ring: Ring, place: Tensor) -> Batch:
         """The transitions at these places, ``[B]``."""
 
@@ -46,6 +50,9 @@ class RingSampler(Sampler):
 
     place_bytes = 0
     """What it remembers of a place."""
+
+    independent = False
+    """Whether it draws without regard to what it is told."""
 
     @abstractmethod
     def draw(self, ring: Ring, batch_size: int) -> tuple[Tensor, Tensor | None]:

@@ -56,6 +56,8 @@ class UniformReplay(RingReplay):
 
 
 class _Uniform(RingSampler):
+    independent = True
+
     def draw(self, ring: Ring, batch_size: int) -> tuple[Tensor, None]:
         if not len(ring):
             raise IndexError("nothing is stored yet: there is nothing to draw from")

@@ -1,8 +1,9 @@
 """The loop: what happens when, counted in environment steps, whatever the number of environments."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from functools import partial
+from itertools import repeat
 from types import SimpleNamespace
 from typing import Any
 
@@ -75,7 +76,7 @@ class Learner:
         self.updated_at: list[int] = []
         self.annealed_to: list[int] = []
         self.actor = SimpleNamespace(act=self._act)
-        self.replay = SimpleNamespace(cut=lambda: None, store=self._store, draw=lambda batch_size: batch_size)
+        self.replay = SimpleNamespace(cut=lambda: None, store=self._store)
 
     def compiles(self, *, acts: bool, learns: bool) -> bool:
         return (acts and "acts" in self.compiling) or (learns and "learns" in self.compiling)
@@ -87,6 +88,9 @@ class Learner:
     def _store(self, observation: Tensor, action: Tensor, step: Step) -> None:
         self.actions += action.tolist()
         self.stored += len(action)
+
+    def draw(self, batch_size: int, times: int) -> Iterator[int]:
+        return repeat(batch_size, times)
 
     def anneal(self, env_steps: int) -> None:
         self.annealed_to.append(env_steps)
@@ -194,11 +198,12 @@ def test_games_are_played_while_the_learner_learns() -> None:
     asked: list[str] = []
     learner = Learner()
     learner.actor.act = lambda observation: asked.append("act") or torch.zeros(2, dtype=torch.int64)
-    learner.replay.draw = lambda batch_size: asked.append("draw") or batch_size
+    update = learner.update
+    learner.update = lambda batch: asked.append("learn") or update(batch)  # type: ignore[method-assign]
     learner.replay.store = lambda *_: asked.append("store")
     train(learner, Apart(2, asked), make_plan(steps=6, update_ratio=0.5))
-    first, later = ["act", "send", "receive", "store"], ["act", "send", "draw", "receive", "store"]
-    assert asked == [*first, *later[:2], "draw", *later[2:], *later]
+    first, later = ["act", "send", "receive", "store"], ["act", "send", "learn", "receive", "store"]
+    assert asked == [*first, *later[:2], "learn", *later[2:], *later]
 
 
 # --- cadence -----------------------------------------------------------------------------------------------
