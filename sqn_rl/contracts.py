@@ -2,7 +2,8 @@
 
 A class that answers this fills the slot; there is nothing to inherit from. A temperature, an actor or a
 replay with a method ``anneal(env_steps)`` is told how far the run is, and one with ``metrics()``, numbers by
-name, is asked for them when metrics are written, as is one with ``advice()``, what a person should change.
+name, is asked for them when metrics are written, as is one with ``advice()``, what a person should change. A
+replay whose ``independent`` is true is asked for the batches of several updates at once.
 
 Legend: B states or transitions, N environments or networks, A actions; ``*S`` the shape of an observation.
 """
