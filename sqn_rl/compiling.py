@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable, Sequence
 from inspect import signature
-from pickle import PicklingError
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -55,7 +54,7 @@ class Compiled(Generic[T]):
         torch._dynamo.config.trace_autograd_ops = True
         try:
             self._made.append(_ahead(whole, arguments))
-        except (torch._dynamo.exc.TorchDynamoException, torch._inductor.exc.InductorError) as error:
+        except _refusals() as error:
             reason = str(error).strip().splitlines()[0]
             logging.getLogger(__name__).warning("compile: %s cannot be compiled (%s)", self._name, reason)
             self._most = 0
@@ -80,8 +79,15 @@ def _ahead(
     """
     try:
         made = whole.aot_compile((tuple(arguments), {}))
-    except (torch._dynamo.exc.PackageError, PicklingError, TypeError):
-        whole(*arguments)
+    except Exception as error:
+        if isinstance(error, _refusals()) and not isinstance(error, torch._dynamo.exc.PackageError):
+            raise
+        whole(*arguments)  # which fails too, if it was for another reason
         return (lambda given: True), (lambda owner, *given: whole(*given))
     # its public `guard_check` looks up the method's signature at every call, which takes longer
     return made._artifacts.guard_manager.check, made.fn
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    """What PyTorch raises where it cannot compile; to import that takes two seconds."""
+    return torch._dynamo.exc.TorchDynamoException, torch._inductor.exc.InductorError

@@ -82,11 +82,11 @@ class DualTemperature(Temperature):
     @torch.no_grad()
     def refresh(self) -> None:
         """Clamp the parameter after the optimizer's step and write ``alpha``, in place."""
-        parameter = self.parameter.clamp_(self._minimum, self._maximum)
+        self.parameter.clamp_(self._minimum, self._maximum)
         if self.optimise == "log_alpha":
-            torch.exp(parameter, out=self.alpha)
+            torch.exp(self.parameter, out=self.alpha)
         else:
-            self.alpha.copy_(parameter)
+            self.alpha.copy_(self.parameter)
 
     def advice(self) -> str | None:
         """What to change where α cannot go further."""

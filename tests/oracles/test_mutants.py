@@ -228,7 +228,8 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
     ],
     ("losses/temperature.py", "test_temperature.py"): [
         ("α not clamped", "self.parameter.clamp_(self._minimum, self._maximum)", "pass"),
-        ("α not refreshed", "self.alpha.copy_(self._decode(self.parameter))", "pass"),
+        ("α not refreshed", "torch.exp(self.parameter, out=self.alpha)", "pass"),
+        ("α itself not refreshed", "self.alpha.copy_(self.parameter)", "pass"),
         ("H̄ in actions, not nats", "* math.log(n_actions)", "* n_actions"),
         ("annealing upwards", "self._start + progress *", "self._start - progress *"),
     ],
@@ -361,7 +362,7 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("of a repeated index the first", "[index] = value\n", "[index[::-1]] = np.flip(value)\n"),
         ("found one too early", 'side="right"', 'side="left"'),
         ("found one too early below", "sums_BC > mass", "sums_BC >= mass"),
-        ("mass of the node itself taken off", "row = sums[node] - self._root[node],", "row = sums[node],"),
+        ("mass of the node taken off", "before = sums[node] - self._root[node]", "before = sums[node]"),
         ("sum of the row not taken off", "before = sums_BC", "before = 0 * sums_BC"),
         ("found beyond the total", "np.nextafter(sums[-1], 0)", "np.inf"),
         ("found beyond a node", "np.nextafter(sums_BC[:, -1], 0)", "sums_BC[:, -1]"),
@@ -395,7 +396,8 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
     ("replay/prioritized.py", "../parts/test_replay_prioritized.py"): [
         ("retired and drawn", "self.tree.fill(ring.retired, 0.0)", "pass"),
         ("retired and resurrected", "(self.tree.value[place] > 0) & ", ""),
-        ("a late answer counts", " & (self.asked[place] != OVERTAKEN)", ""),
+        ("a late answer counts", " & (asked != OVERTAKEN)", ""),
+        ("nothing is ever late", "if (asked != DRAWN).any():", "if False:"),
         ("a very late answer counts", "retired[retired == DRAWN] =", "retired[:] = (retired == DRAWN) *"),
         ("an answer is waited for", "= DRAWN\n", "= np.maximum(self.asked[place], DRAWN)\n"),
         ("an answer is never over", "self.asked[place] = 0", "pass"),
