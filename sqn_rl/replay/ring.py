@@ -91,7 +91,6 @@ class Ring:
         self._back = torch.arange(frame_stack - 1, -1, -1, device=device)
         self._before = torch.zeros(places, dtype=torch.uint8, device=device)
         self._age = torch.zeros(num_envs, dtype=torch.uint8, device=device)
-        self._led_to: Tensor | None = None  # by what was appended last
         self._advance(0)
 
     def __len__(self) -> int:
@@ -104,14 +103,12 @@ class Ring:
         if self.retired.start in self._ended and self.retired.stop:
             self._drop_finals(self.retired)
         row = self.newest
-        if observation is not self._led_to:  # which lies there already
-            self._frames[row] = self._newest_frame(observation)
+        self._frames[row] = self._newest_frame(observation)
         self.action[row] = action
         self.reward[row] = step.reward
         self.terminated[row] = step.terminated
         self.truncated[row] = step.truncated
         self._frames[self._row(self.written)] = self._newest_frame(step.next_observation)
-        self._led_to = step.next_observation
         if self.frame_stack > 1:
             self._before[row] = self._age
             self._age.add_(1).clamp_(max=self.frame_stack - 1)

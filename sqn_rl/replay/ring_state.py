@@ -64,7 +64,6 @@ def load_ring_state(ring: Ring, state: Mapping[str, Any]) -> None:
         if state[name] != own:
             raise ValueError(f"{name} was {state[name]} in the replay saved; here it is {own}")
     ring._advance(state["written"])
-    ring._led_to = None
     ring.following = ring._next_row(torch.arange(ring.places, device=ring.following.device))
     ring.following[state["ended"]] = state["aside"].to(ring.following)
     ring._ended = {place - place % ring.num_envs for place in state["ended"].tolist()}

@@ -20,7 +20,9 @@ from sqn_rl import (
     QNet,
     SQNLoss,
     UniformReplay,
+    compose,
 )
+from sqn_rl.agent import AGENT_PARTS
 
 
 def _q_net(*, hidden: tuple[int, ...] = (5,), **settings: Any) -> QNet:
@@ -71,6 +73,20 @@ def _agent(env: BatchedEnv, *, seed: int = 0) -> Agent:
     )
 
 
+def _played_agent(recipe: str, *overrides: str) -> Agent:
+    small = ("env=cartpole", "hidden=[16]", "batch_size=8", "num_envs=2", "replay_capacity=30")
+    parts = compose(recipe, *small, *overrides).recipe.build()
+    agent, env = Agent(**{name: parts[name] for name in AGENT_PARTS}), parts["env"]
+    observation, rng = env.begin(), torch.Generator().manual_seed(0)
+    agent.replay.cut()
+    for _ in range(20):
+        action = torch.randint(2, (2,), generator=rng)
+        step = env.advance(action)
+        agent.replay.store(observation, action, step)
+        observation = step.observation
+    return agent
+
+
 @pytest.fixture
 def make_q_net() -> Callable[..., QNet]:
     """A tiny twin of 4 features and 3 actions; any argument of QNet, and ``hidden``, can be given."""
@@ -93,3 +109,9 @@ def make_loss() -> Callable[..., SQNLoss]:
 def make_agent() -> Callable[..., Agent]:
     """A small agent for an environment, all of whose randomness comes from ``seed``."""
     return _agent
+
+
+@pytest.fixture
+def make_played_agent() -> Callable[..., Agent]:
+    """A recipe's agent, small, whose replay is full of what two environments did; overrides can be given."""
+    return _played_agent

@@ -1,28 +1,14 @@
 """The batches of several updates are those that were drawn one by one."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
-from sqn_rl import compose
-from sqn_rl.agent import AGENT_PARTS, TOGETHER, Agent
+from sqn_rl.agent import TOGETHER, Agent
 from sqn_rl.data import Batch
 
 TIMES, B = TOGETHER + 3, 5
-
-
-def make(*overrides: str) -> Agent:
-    """An agent that has seen 30 steps of two environments."""
-    task = ["env=cartpole", "hidden=[8]", "num_envs=2", "replay_capacity=40", *overrides]
-    parts = compose("sqn", *task).recipe.build()
-    agent, env = Agent(**{name: parts[name] for name in AGENT_PARTS}), parts["env"]
-    observation, rng = env.begin(), torch.Generator().manual_seed(0)
-    agent.replay.cut()
-    for _ in range(30):
-        action = torch.randint(2, (2,), generator=rng)
-        step = env.advance(action)
-        agent.replay.store(observation, action, step)
-        observation = step.observation
-    return agent
 
 
 def learn(agent: Agent, together: bool) -> list[Batch]:
@@ -46,9 +32,13 @@ def learn(agent: Agent, together: bool) -> list[Batch]:
     ids=str,
 )
 def test_draws_are_what_they_are_one_by_one(
-    overrides: list[str], calls: int, monkeypatch: pytest.MonkeyPatch
+    overrides: list[str],
+    calls: int,
+    make_played_agent: Callable[..., Agent],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    one_by_one, agent, sizes = learn(make(*overrides), together=False), make(*overrides), list[int]()
+    one_by_one = learn(make_played_agent("sqn", *overrides), together=False)
+    agent, sizes = make_played_agent("sqn", *overrides), list[int]()
     draw = agent.replay.draw
     monkeypatch.setattr(agent.replay, "draw", lambda size: sizes.append(size) or draw(size))
     together = learn(agent, together=True)

@@ -1,31 +1,17 @@
 """The compiled update is the plain one: the same losses and gradients, of every kind of loss and head."""
 
 import logging
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
 
-from sqn_rl import compose
-from sqn_rl.agent import AGENT_PARTS, Agent
+from sqn_rl import Agent
 from sqn_rl.data import Batch
 from sqn_rl.gradients import Gradients
 
-SMALL = ["env=cartpole", "hidden=[16]", "batch_size=8", "num_envs=2", "replay_capacity=200"]
-
-
-def make(recipe: str, *overrides: str) -> Agent:
-    """An agent that has seen 20 steps of two environments."""
-    parts = compose(recipe, *SMALL, *overrides).recipe.build()
-    agent, env = Agent(**{name: parts[name] for name in AGENT_PARTS}), parts["env"]
-    observation, rng = env.begin(), torch.Generator().manual_seed(0)
-    agent.replay.cut()
-    for _ in range(20):
-        action = torch.randint(2, (2,), generator=rng)
-        step = env.advance(action)
-        agent.replay.store(observation, action, step)
-        observation = step.observation
-    return agent
+MakeAgent = Callable[..., Agent]
 
 
 def both(agent: Agent, batch: Batch) -> list[list[Tensor]]:
@@ -45,9 +31,9 @@ def both(agent: Agent, batch: Batch) -> list[list[Tensor]]:
     [("sqn_rainbow", []), ("discrete_sac", ["head=quantile", "temperature=annealed"])],
 )
 def test_compiled_is_the_same_within_rounding(
-    recipe: str, overrides: list[str], caplog: pytest.LogCaptureFixture
+    recipe: str, overrides: list[str], make_played_agent: MakeAgent, caplog: pytest.LogCaptureFixture
 ) -> None:
-    agent = make(recipe, *overrides)
+    agent = make_played_agent(recipe, *overrides)
     parameters = [each for each in agent.loss.parameters() if each.requires_grad]
     agent.plain = Gradients(agent.loss, parameters, compiled=False)
     agent.compiled = Gradients(agent.loss, parameters, compiled=True)
@@ -60,9 +46,11 @@ def test_compiled_is_the_same_within_rounding(
     assert "cannot be compiled" not in caplog.text
 
 
-def test_what_cannot_be_compiled_is_computed_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
+def test_what_cannot_be_compiled_is_computed_as_it_is(
+    make_played_agent: MakeAgent, caplog: pytest.LogCaptureFixture
+) -> None:
     """Line 11 as printed draws inside the loss."""
-    agent = make("sqn", "loss.backup=sampled")
+    agent = make_played_agent("sqn", "loss.backup=sampled")
     parameters = [each for each in agent.loss.parameters() if each.requires_grad]
     agent.plain = Gradients(agent.loss, parameters, compiled=False)
     agent.compiled = Gradients(agent.loss, parameters, compiled=True)

@@ -49,6 +49,21 @@ def stored(replay: UniformReplay) -> list[Transition]:
     return [Transition(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
 
 
+def test_who_stores_may_write_into_what_was_stored() -> None:
+    """Such as somebody who puts the first observation of a new game where the last of the old one was."""
+    replay, now = make_replay(10), torch.tensor([[1.0, 1.0]])
+    for ended, then in ((True, 2.0), (False, 3.0)):
+        before, flag = now.clone(), torch.tensor([ended])
+        led_to = now + 10
+        step = Step(led_to, led_to, torch.ones(1), flag, ~flag, flag, torch.ones(1))
+        replay.store(now, torch.zeros(1, dtype=torch.int64), step)
+        assert stored(replay)[-1].observation == before[0].tolist()
+        now = led_to
+        now.fill_(then)
+    assert [each.observation for each in stored(replay)] == [[1.0, 1.0], [2.0, 2.0]]
+    assert [each.next_observation for each in stored(replay)] == [[11.0, 11.0], [12.0, 12.0]]
+
+
 @pytest.mark.parametrize("ending", [0.0, 0.15, 0.6, 1.0])
 @pytest.mark.parametrize(("num_envs", "capacity"), [(1, 1), (1, 30), (3, 3), (3, 31), (8, 100)])
 def test_every_transition_comes_back_as_it_happened(
