@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from sqn_rl.contracts import Actor, Loss, Replay, TargetUpdate
 from sqn_rl.data import Batch, Terms
+from sqn_rl.descent import Descent
 from sqn_rl.errors import CheckpointError, NumericsError
 from sqn_rl.gradients import Gradients
 from sqn_rl.hidden import hidden_state, load_hidden_state
@@ -57,8 +58,11 @@ class Agent:
         self._add_temperature(alphas)
         self._learned = learned + alphas
         self._gradients = Gradients(loss, self._learned, compiled=compiled)
-        if compiled and hasattr(actor, "compile_scores"):
-            actor.compile_scores()
+        self._descend = Descent(
+            self._learned, self.optimizer, self.temperature, target_update, compiled=compiled
+        )
+        if compiled and hasattr(actor, "compile_choice"):
+            actor.compile_choice()
         self._parts: list[Any] = [self.temperature, actor, replay]
         self._annealed = [part for part in self._parts if hasattr(part, "anneal")]
 
@@ -102,12 +106,7 @@ class Agent:
         except NumericsError as error:
             error.batch = batch
             raise
-        for parameter, gradient in zip(self._learned, gradients, strict=True):
-            parameter.grad = gradient
-        self.optimizer.step()
-        if self.temperature is not None:
-            self.temperature.refresh()
-        self.target_update.step()
+        self._descend(gradients)
         return terms
 
     def _require_finite(self, terms: Terms, norm: Tensor, batch: Batch) -> None:
@@ -118,7 +117,8 @@ class Agent:
 
     def compiles(self, *, acts: bool, learns: bool) -> bool:
         """Whether to act, or to learn, compiles now, which takes long."""
-        return (acts and getattr(self.actor, "compiles", False)) or (learns and self._gradients.compiles)
+        learning = self._gradients.compiles or self._descend.compiles
+        return (acts and getattr(self.actor, "compiles", False)) or (learns and learning)
 
     def metrics(self) -> dict[str, float]:
         """What its parts say of themselves, by name."""

@@ -26,10 +26,13 @@ class Compiled(Generic[T]):
     Args:
         method: of an object; computes with tensors, and draws nothing.
         name: what a warning calls it.
+        otherwise: what is called where it cannot be compiled; the method, if it is not said.
     """
 
-    def __init__(self, method: Callable[..., T], name: str) -> None:
-        self._method, self._name = method, name
+    def __init__(
+        self, method: Callable[..., T], name: str, otherwise: Callable[..., T] | None = None
+    ) -> None:
+        self._method, self._name, self._otherwise = method, name, otherwise or method
         self._owner: Any = method.__self__  # type: ignore[attr-defined]  # a method has one
         self._arguments = tuple(signature(method).parameters)
         self._made: list[tuple[Callable[[dict[str, Any]], bool], Callable[..., T]]] = []
@@ -44,7 +47,7 @@ class Compiled(Generic[T]):
             if fits(given):
                 return code(self._owner, *arguments)
         compiled = self._compile(arguments) if len(self._made) < self._most else None
-        return compiled(self._owner, *arguments) if compiled else self._method(*arguments)
+        return compiled(self._owner, *arguments) if compiled else self._otherwise(*arguments)
 
     def _compile(self, arguments: Sequence[Any]) -> Callable[..., T] | None:
         """Compile for such arguments; None: it cannot be, and has been said."""

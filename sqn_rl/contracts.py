@@ -3,7 +3,9 @@
 A class that answers this fills the slot; there is nothing to inherit from. A temperature, an actor or a
 replay with a method ``anneal(env_steps)`` is told how far the run is, and one with ``metrics()``, numbers by
 name, is asked for them when metrics are written, as is one with ``advice()``, what a person should change. A
-replay whose ``independent`` is true is asked for the batches of several updates at once.
+replay whose ``independent`` is true is asked for the batches of several updates at once. A temperature or a
+target updater whose ``tensors_only`` is true does nothing after the optimizer's step but compute with tensors
+in place: it may be compiled with it.
 
 Legend: B states or transitions, N environments or networks, A actions; ``*S`` the shape of an observation.
 """

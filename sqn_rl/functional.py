@@ -39,7 +39,16 @@ def off_greedy_mass(log_pi_BA: Tensor) -> Tensor:
 
 def draw(logit_BA: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """An action a ~ softmax(logits) of each row, by the Gumbel-max trick. ``[B, A]`` → ``[B]`` int64."""
-    exponential_BA = torch.empty_like(logit_BA).exponential_(generator=generator)
+    return gumbel_max(logit_BA, exponentials(logit_BA, generator))
+
+
+def exponentials(like: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Numbers e ~ Exp(1), in the shape and dtype of ``like``."""
+    return torch.empty_like(like).exponential_(generator=generator)
+
+
+def gumbel_max(logit_BA: Tensor, exponential_BA: Tensor) -> Tensor:
+    """The argmax_a logits − log e, which is ~ softmax(logits) if e ~ Exp(1). ``[B, A]`` twice → ``[B]``."""
     return (logit_BA - exponential_BA.log()).argmax(-1)
 
 

@@ -25,6 +25,9 @@ POLICIES: dict[str, Callable[[QNetwork, Tensor], Tensor]] = {
 
 Network = TypeVar("Network", bound=nn.Module)
 
+Chance = tuple[Tensor, ...]
+"""All that is random about a choice, drawn before it: random numbers of a generator cannot be compiled."""
+
 
 def own_view(network: Network) -> Network:
     """The network with noise of its own, or, where it has no noisy layers, itself."""
@@ -57,7 +60,8 @@ class NetworkActor(TensorDictModuleBase, ABC):
         self._noise = Noise(network)
         device = next(network.parameters()).device
         self.generator = torch.Generator(device=device).manual_seed(seed)
-        self._score: Callable[[Tensor], Tensor] = self.scores
+        self._compiled: Compiled[tuple[Tensor, Tensor]] | None = None
+        self._like: Tensor | None = None  # scores of the states that were there before
 
     # --- what an actor says ---------------------------------------------------------------------------------
 
@@ -66,8 +70,12 @@ class NetworkActor(TensorDictModuleBase, ABC):
         """The network's score of every action, with the noise that it has. ``[B, *S]`` → ``[B, A]``."""
 
     @abstractmethod
-    def sample(self, score_BA: Tensor, generator: torch.Generator) -> Tensor:
-        """Draw an action for each state. ``[B, A]`` → ``[B]`` int64."""
+    def chance(self, score_BA: Tensor, generator: torch.Generator) -> Chance:
+        """Draw what is random about actions in B states, of whose scores only shape and dtype are known."""
+
+    @abstractmethod
+    def pick(self, score_BA: Tensor, chance: Chance) -> Tensor:
+        """The action for each state, given its chance. ``[B, A]`` → ``[B]`` int64."""
 
     def policy_of(self, score_BA: Tensor) -> Tensor | None:
         """The log π(·|s), ``[B, A]``; None where the actor has no such policy."""
@@ -80,14 +88,14 @@ class NetworkActor(TensorDictModuleBase, ABC):
         """Where it computes."""
         return self.generator.device
 
-    def compile_scores(self) -> None:
-        """From now on compile the scores of the actions that are drawn with the actor's own generator."""
-        self._score = Compiled(self.scores, "acting")
+    def compile_choice(self) -> None:
+        """From now on compile the choice of the actions that are drawn with the actor's own generator."""
+        self._compiled = Compiled(self._scored, "acting")
 
     @property
     def compiles(self) -> bool:
         """Whether the next of these actions compiles."""
-        return isinstance(self._score, Compiled) and self._score.pending
+        return self._compiled is not None and self._compiled.pending
 
     def mean_scores(self, observation: Tensor) -> Tensor:
         """The scores of the mean weights. ``[B, *S]`` → ``[B, A]``."""
@@ -129,9 +137,17 @@ class NetworkActor(TensorDictModuleBase, ABC):
             score_BA = self.mean_scores(observation)
             return score_BA.argmax(-1), score_BA
         self._noise.redraw(generator)
-        score = self._score if generator is self.generator else self.scores
-        score_BA = score(observation.to(self.device))
-        return self.sample(score_BA, generator), score_BA
+        observation = observation.to(self.device)
+        if self._compiled is None or generator is not self.generator:
+            score_BA = self.scores(observation)
+            return self.pick(score_BA, self.chance(score_BA, generator)), score_BA
+        if self._like is None or len(self._like) != len(observation):
+            self._like = self.scores(observation)
+        return self._compiled(observation, self.chance(self._like, generator))
+
+    def _scored(self, observation: Tensor, chance: Chance) -> tuple[Tensor, Tensor]:
+        score_BA = self.scores(observation)
+        return self.pick(score_BA, chance), score_BA
 
 
 class ValueActor(NetworkActor):

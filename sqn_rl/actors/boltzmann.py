@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from sqn_rl import functional as F
-from sqn_rl.actors.base import ValueActor
+from sqn_rl.actors.base import Chance, ValueActor
 from sqn_rl.contracts import QNetwork, Temperature
 from sqn_rl.errors import WiringError
 
@@ -36,9 +36,13 @@ class BoltzmannActor(ValueActor):
         super().__init__(q_net=q_net, policy=policy, seed=seed)
         self.temperature, self.out_keys = temperature, ["action", "log_prob", "entropy"]
 
-    def sample(self, score_BA: Tensor, generator: torch.Generator) -> Tensor:
-        """Draw a ~ softmax(Q/α). ``[B, A]`` → ``[B]`` int64."""
-        return F.draw(score_BA / self.temperature.alpha, generator)
+    def chance(self, score_BA: Tensor, generator: torch.Generator) -> Chance:
+        """Exponentials, ``[B, A]``."""
+        return (F.exponentials(score_BA, generator),)
+
+    def pick(self, score_BA: Tensor, chance: Chance) -> Tensor:
+        """The a ~ softmax(Q/α). ``[B, A]`` → ``[B]`` int64."""
+        return F.gumbel_max(score_BA / self.temperature.alpha, *chance)
 
     def policy_of(self, score_BA: Tensor) -> Tensor:
         """The log softmax(Q/α), ``[B, A]``."""

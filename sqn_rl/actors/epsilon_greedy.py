@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from sqn_rl.actors.base import ValueActor
+from sqn_rl.actors.base import Chance, ValueActor
 from sqn_rl.contracts import QNetwork
 from sqn_rl.errors import require
 
@@ -51,9 +51,13 @@ class EpsilonGreedyActor(ValueActor):
         """ε."""
         return {"epsilon": self.epsilon.item()}
 
-    def sample(self, score_BA: Tensor, generator: torch.Generator) -> Tensor:
-        """The best action, or with probability ε any. ``[B, A]`` → ``[B]`` int64."""
-        best_B, (states, actions), device = score_BA.argmax(-1), score_BA.shape, score_BA.device
+    def chance(self, score_BA: Tensor, generator: torch.Generator) -> Chance:
+        """Any action, ``[B]``, and the number in [0, 1) that it takes ε to be above, ``[B]``."""
+        (states, actions), device = score_BA.shape, score_BA.device
         any_B = torch.randint(actions, (states,), generator=generator, device=device)
-        explores_B = torch.rand(states, generator=generator, device=device) < self.epsilon
-        return torch.where(explores_B, any_B, best_B)
+        return any_B, torch.rand(states, generator=generator, device=device)
+
+    def pick(self, score_BA: Tensor, chance: Chance) -> Tensor:
+        """The best action, or with probability ε any. ``[B, A]`` → ``[B]`` int64."""
+        any_B, needed_B = chance
+        return torch.where(needed_B < self.epsilon, any_B, score_BA.argmax(-1))

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from sqn_rl.actors.base import ValueActor
+from sqn_rl.actors.base import Chance, ValueActor
 
 
 class GreedyActor(ValueActor):
@@ -23,6 +23,10 @@ class GreedyActor(ValueActor):
         SettingError: unknown ``policy``.
     """
 
-    def sample(self, score_BA: Tensor, generator: torch.Generator) -> Tensor:
+    def chance(self, score_BA: Tensor, generator: torch.Generator) -> Chance:
+        """Nothing: the noise of the layers is drawn for every actor."""
+        return ()
+
+    def pick(self, score_BA: Tensor, chance: Chance) -> Tensor:
         """The best action. ``[B, A]`` → ``[B]`` int64."""
         return score_BA.argmax(-1)

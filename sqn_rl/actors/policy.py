@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from sqn_rl import functional as F
-from sqn_rl.actors.base import NetworkActor, own_view
+from sqn_rl.actors.base import Chance, NetworkActor, own_view
 from sqn_rl.contracts import QNetwork
 
 
@@ -53,9 +53,13 @@ class PolicyActor(NetworkActor):
         """The logits, with acting's noise. ``[B, *S]`` → ``[B, A]``."""
         return _of_one(getattr(self, "acting_net", self.policy_net)(observation))
 
-    def sample(self, score_BA: Tensor, generator: torch.Generator) -> Tensor:
-        """Draw a ~ softmax(logits). ``[B, A]`` → ``[B]`` int64."""
-        return F.draw(score_BA, generator)
+    def chance(self, score_BA: Tensor, generator: torch.Generator) -> Chance:
+        """Exponentials, ``[B, A]``."""
+        return (F.exponentials(score_BA, generator),)
+
+    def pick(self, score_BA: Tensor, chance: Chance) -> Tensor:
+        """The a ~ softmax(logits). ``[B, A]`` → ``[B]`` int64."""
+        return F.gumbel_max(score_BA, *chance)
 
     def policy_of(self, score_BA: Tensor) -> Tensor:
         """The log softmax(logits), ``[B, A]``."""

@@ -14,6 +14,7 @@ class Temperature(nn.Module, ABC):
     """α > 0, in reward units: the buffer ``alpha``, which everybody reads and only the temperature writes."""
 
     alpha: Tensor
+    tensors_only = True
 
     @property
     @abstractmethod

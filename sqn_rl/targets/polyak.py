@@ -18,6 +18,8 @@ class Polyak:
         SettingError: τ is out of range.
     """
 
+    tensors_only = True
+
     def __init__(self, *, loss: Loss, tau: float) -> None:
         require(0 < tau <= 1, "tau", tau, "a number in (0, 1]")
         self.tau = tau

@@ -13,7 +13,7 @@ errors functional data memory adam statistics atari_scores stopping compiling
 distributions noise disk tensors
 hidden contracts
 nets actors losses targets replay envs
-gradients numerics
+gradients descent numerics
 agent
 evaluation checkpoint curve reporting
 run_state

@@ -215,8 +215,6 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("the step before the check", "if not math.isfinite(sum(values.values())):", "if False:"),
         ("NaN passes", "not math.isfinite(sum(values.values()))", "math.isinf(sum(values.values()))"),
         ("gradients are not looked at", ' | {"gradient norm": norm.item()}', ""),
-        ("α not refreshed", "self.temperature.refresh()", "pass"),
-        ("targets stay", "self.target_update.step()", "pass"),
         ("targets are trained", "if each.requires_grad and", "if"),
         ("replay told too little", "terms.td_error)\n        except", "terms.td_error[0])\n        except"),
         ("α decays", '"weight_decay": 0.0', '"weight_decay": 0.1'),
@@ -225,6 +223,10 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
     ],
     ("gradients.py", "test_agent.py"): [
         ("only the first loss", "reduce(add, terms.losses.values())", 'terms.losses["loss_q"]'),
+    ],
+    ("descent.py", "test_agent.py"): [
+        ("α not refreshed", "else [temperature.refresh]", "else []"),
+        ("targets stay", "follow.append(target_update.step)", "pass"),
     ],
     ("losses/temperature.py", "test_temperature.py"): [
         ("α not clamped", "self.parameter.clamp_(self._minimum, self._maximum)", "pass"),
@@ -303,14 +305,14 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("ε falls for ever", "min(1.0, env_steps / self._over)", "env_steps / self._over"),
         ("greedy with probability ε", "< self.epsilon", "> self.epsilon"),
         ("the last action is never explored", "torch.randint(actions,", "torch.randint(actions - 1,"),
-        ("explores by the worst", "explores_B, any_B,", "explores_B, score_BA.argmin(-1),"),
+        ("explores by the worst", "self.epsilon, any_B,", "self.epsilon, score_BA.argmin(-1),"),
         ("all explore at once", "torch.rand(states,", "torch.rand(1,"),
     ],
     ("actors/greedy.py", "test_actors.py"): [
         ("the worst action", "score_BA.argmax(-1)", "score_BA.argmin(-1)"),
     ],
     ("actors/policy.py", "test_actors.py"): [
-        ("acts by minus the logits", "F.draw(score_BA,", "F.draw(-score_BA,"),
+        ("acts by minus the logits", "F.gumbel_max(score_BA,", "F.gumbel_max(-score_BA,"),
         ("log π of minus the logits", "score_BA.log_softmax(-1)", "(-score_BA).log_softmax(-1)"),
         ("learns with acting's noise", "self.policy_net(observation.to", "self.scores(observation.to"),
         ("no gradient", "score_BA.log_softmax(-1)", "score_BA.detach().log_softmax(-1)"),

@@ -115,3 +115,16 @@ def test_a_state_is_of_its_own() -> None:
         step(parameters, optimizer, t)
         step(*its, t)
     assert_same(parameters, its[0])
+
+
+def test_a_copy_goes_on_by_itself() -> None:
+    (parameters, optimizer), its = make(ours), make(theirs)
+    for t in range(2):
+        step(parameters, optimizer, t)
+        step(*its, t)
+    copied, copy = deepcopy((parameters, optimizer))
+    step(parameters, optimizer, 5)
+    for t in range(2, 4):
+        step(copied, copy, t)
+        step(*its, t)
+    assert_same(copied, its[0])

@@ -37,7 +37,7 @@ class Scaling:
 def without_python(code: Compiled[Tensor], x: Tensor, monkeypatch: pytest.MonkeyPatch) -> Tensor:
     """The answer of compiled code, which needs no method."""
     with monkeypatch.context() as patch:
-        patch.setattr(code, "_method", None)
+        patch.setattr(code, "_otherwise", None)
         return code(x)
 
 
@@ -110,7 +110,7 @@ def test_compiled_acting_draws_the_same_actions(recipe: str, caplog: pytest.LogC
         return compose(recipe, "env=cartpole", "hidden=[16]", "replay_capacity=100").recipe.build()["actor"]
 
     plain, compiled = make(), make()
-    compiled.compile_scores()
+    compiled.compile_choice()
     assert not plain.compiles
     compiled.act(torch.zeros(3, 4), greedy=True)
     compiled.act(torch.zeros(3, 4), generator=torch.Generator())

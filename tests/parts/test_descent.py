@@ -1,0 +1,167 @@
+"""The compiled step is the plain one: of the parameters, of α, and of the target networks."""
+
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+
+import pytest
+import torch
+from torch import Tensor
+
+from sqn_rl import Agent
+from sqn_rl.descent import Descent
+
+MakeAgent = Callable[..., Agent]
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning"
+)
+
+
+class Walk:
+    """An agent that is given gradients, and what has become of it."""
+
+    def __init__(self, agent: Agent, *, compiled: bool) -> None:
+        self.agent = agent
+        self.learned = [each for group in agent.optimizer.param_groups for each in group["params"]]
+        parts = self.learned, agent.optimizer, agent.temperature, agent.target_update
+        self.descent = Descent(*parts, compiled=compiled)
+
+    def go(self, number: int, without: int | None = None) -> None:
+        """One step by gradients that depend on the number; one parameter may have none."""
+        rng = torch.Generator().manual_seed(number)
+        gradients = [torch.randn(each.shape, generator=rng) for each in self.learned]
+        self.descent([None if i == without else each for i, each in enumerate(gradients)])
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        return self.agent.loss.state_dict()
+
+    @property
+    def moments(self) -> dict[int, dict[str, Tensor]]:
+        return self.agent.optimizer.state_dict()["state"]
+
+
+@pytest.fixture
+def both(make_played_agent: MakeAgent) -> Callable[..., tuple[Walk, Walk]]:
+    def make(recipe: str, *overrides: str) -> tuple[Walk, Walk]:
+        walks = []
+        for compiled in (False, True):
+            torch.manual_seed(0)
+            walks.append(Walk(make_played_agent(recipe, *overrides), compiled=compiled))
+        return walks[0], walks[1]
+
+    return make
+
+
+def assert_same(plain: Walk, compiled: Walk) -> None:
+    for name in ("weights", "moments"):
+        torch.testing.assert_close(getattr(compiled, name), getattr(plain, name), rtol=1e-5, atol=1e-7)
+
+
+def ungraded(parameters: Sequence[Tensor]) -> bool:
+    """Whether nobody has written a gradient, as PyTorch's step needs it."""
+    return all(parameter.grad is None for parameter in parameters)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "overrides"),
+    [
+        ("sqn", []),
+        ("sqn_noisy", ["optimizer.weight_decay=0.1", "optimizer.betas=[0.5,0.9]"]),  # α in its own group
+        ("sqn", ["temperature.optimise=alpha", "temperature.maximum=0.11", "target_update=periodic"]),
+        ("dqn", ["target_update=periodic", "target_update.every=2"]),
+    ],
+)
+def test_compiled_is_the_same_within_rounding(
+    recipe: str,
+    overrides: list[str],
+    both: Callable[..., tuple[Walk, Walk]],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    plain, compiled = both(recipe, *overrides)
+    assert compiled.descent.compiles
+    assert not plain.descent.compiles
+    for number in range(4):
+        for walk in (plain, compiled):
+            walk.go(number)
+        assert_same(plain, compiled)
+        assert not compiled.descent.compiles
+    assert ungraded(compiled.learned)
+    assert not ungraded(plain.learned)
+    assert "cannot be compiled" not in caplog.text
+
+
+def test_the_learning_rate_may_change_and_nothing_is_compiled_again(
+    both: Callable[..., tuple[Walk, Walk]],
+) -> None:
+    plain, compiled = both("sqn")
+    for number, lr in enumerate((1e-3, 1e-2, 1e-4)):
+        for walk in (plain, compiled):
+            walk.agent.optimizer.param_groups[0]["lr"] = lr
+            walk.go(number)
+        assert_same(plain, compiled)
+    assert len(compiled.descent._compiled._made) == 1
+
+
+def test_it_goes_on_from_a_state(both: Callable[..., tuple[Walk, Walk]]) -> None:
+    plain, compiled = both("sqn")
+    for number in range(3):
+        plain.go(number)
+    compiled.go(9)
+    compiled.agent.load_state_dict(deepcopy(plain.agent.state_dict()))
+    for number in range(3, 6):
+        for walk in (plain, compiled):
+            walk.go(number)
+    assert_same(plain, compiled)
+    assert ungraded(compiled.learned)
+
+
+def test_a_parameter_without_a_gradient_stays(both: Callable[..., tuple[Walk, Walk]]) -> None:
+    plain, compiled = both("sqn")
+    before = compiled.learned[1].detach().clone()
+    for number in range(3):
+        for walk in (plain, compiled):
+            walk.go(number, without=1)
+    assert torch.equal(compiled.learned[1], before)
+    assert ungraded(compiled.learned)
+    torch.testing.assert_close(compiled.weights, plain.weights, rtol=1e-5, atol=1e-7)
+
+
+def test_who_is_to_be_told_of_every_step_is(both: Callable[..., tuple[Walk, Walk]]) -> None:
+    plain, compiled = both("sqn")
+    told: list[bool] = []
+    hook = compiled.agent.optimizer.register_step_post_hook(
+        lambda *_: told.append(ungraded(compiled.learned))
+    )
+    assert not compiled.descent.compiles  # or a checkpoint would be written before every step
+    for number in range(4):
+        if number == 2:
+            hook.remove()
+            assert compiled.descent.compiles
+        for walk in (plain, compiled):
+            walk.go(number)
+    assert told == [False, False]
+    assert_same(plain, compiled)
+
+
+def test_parameters_of_different_age_are_stepped_as_they_are(both: Callable[..., tuple[Walk, Walk]]) -> None:
+    plain, compiled = both("sqn")
+    for number in range(2):
+        plain.go(number, without=1)
+    compiled.agent.load_state_dict(deepcopy(plain.agent.state_dict()))
+    assert not compiled.descent.compiles
+    for number in range(2, 4):
+        for walk in (plain, compiled):
+            walk.go(number)
+    assert_same(plain, compiled)
+
+
+def test_what_cannot_be_compiled_is_stepped_by_the_optimizer(
+    both: Callable[..., tuple[Walk, Walk]], caplog: pytest.LogCaptureFixture
+) -> None:
+    plain, compiled = both("sqn")
+    compiled.descent._joined.append(torch._dynamo.graph_break)
+    for number in range(2):
+        for walk in (plain, compiled):
+            walk.go(number)
+    assert_same(plain, compiled)
+    assert "compile: the optimizer's step cannot be compiled" in caplog.text
