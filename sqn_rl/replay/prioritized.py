@@ -154,17 +154,17 @@ class _Proportional(RingSampler):
         self.asked[place] = DRAWN
         weight = importance_weights(self.tree.value[place], self.beta).astype(np.float32)
         device = ring.action.device
-        return torch.as_tensor(place, device=device), torch.as_tensor(weight, device=device)
+        return torch.from_numpy(place).to(device), torch.from_numpy(weight).to(device)
 
     def update_priority(self, index: Tensor, priority: Tensor, *, storage: Storage | None = None) -> None:
-        place = torch.as_tensor(index).numpy(force=True).reshape(-1)
+        place = _array(index).reshape(-1)
         p = priority_of(_per_place(priority, place), self.epsilon, self.join)
-        highest = p.max(initial=0.0)
+        highest = np.maximum.reduce(p, initial=0.0)
         if not highest <= self._largest:
             raise NumericsError("replay: a TD error is NaN or infinite, or its priority is too large")
         asked = self.asked[place]
         self.asked[place] = 0
-        if (asked != DRAWN).any():  # else all are as they were drawn
+        if np.count_nonzero(asked != DRAWN):  # else all are as they were drawn
             here = (self.tree.value[place] > 0) & (asked != OVERTAKEN)
             place, p = place[here], p[here]
             highest = p.max(initial=0.0)
@@ -184,9 +184,13 @@ class _Proportional(RingSampler):
 
 def _per_place(priority: Tensor, place: Indices) -> Floats:
     """In float64, ``[N, B]``; also of ``[B]``, and what TorchRL's losses write, ``[B, 1]``."""
-    error = torch.as_tensor(priority).numpy(force=True)
+    error = _array(priority)
     if error.size != len(place) and error.shape[-1:] != place.shape:
         raise ValueError(
             f"priorities of shape {[*error.shape]} for {len(place)} places: expected [N, B] or [B]"
         )
     return error.reshape(-1, len(place)).astype(np.float64)
+
+
+def _array(numbers: Any) -> np.ndarray:
+    return (numbers if isinstance(numbers, Tensor) else torch.as_tensor(numbers)).numpy(force=True)
