@@ -39,13 +39,8 @@ class Adam(torch.optim.Adam):
         super().add_param_group(param_group)
         self._moments: list[Moments] = []
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from there."""
-        super().load_state_dict(state_dict)
-        self._moments = []
-
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Be a copy."""
+        """Go on from there: as a copy, or from a state dict."""
         super().__setstate__(state)
         self._moments = []
 

@@ -116,10 +116,13 @@ def test_compiled_acting_draws_the_same_actions(recipe: str, caplog: pytest.LogC
     compiled.act(torch.zeros(3, 4), generator=torch.Generator())
     assert compiled.compiles  # these need not be
     for step in range(4):
-        observation = torch.randn(3, 4, generator=torch.Generator().manual_seed(step))
+        states = 3 if step < 2 else 2
+        observation = torch.randn(states, 4, generator=torch.Generator().manual_seed(step))
         torch.testing.assert_close(
             compiled._choose(observation, False, compiled.generator),
             plain._choose(observation, False, plain.generator),
         )
     assert not compiled.compiles
+    assert compiled._compiled is not None
+    assert len(compiled._compiled._made) == 2
     assert "cannot be compiled" not in caplog.text
