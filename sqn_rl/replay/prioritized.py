@@ -138,9 +138,12 @@ class _Proportional(RingSampler):
         self._largest = math.exp(700 / max(1.0, omega))  # p and p^ω are then far from infinity
         self.asked = np.zeros(places, np.uint8)
         """Whether a place was drawn and the answer is to come: 0, :data:`DRAWN` or :data:`OVERTAKEN`."""
+        self._last = b""
+        """The places of the last draw, until there is an answer, or ``asked`` has them."""
 
     def appended(self, ring: Ring) -> None:
         if ring.retired.stop:
+            self._write_down()
             self.tree.fill(ring.retired, 0.0)
             retired = self.asked[ring.retired]
             retired[retired == DRAWN] = OVERTAKEN
@@ -151,7 +154,8 @@ class _Proportional(RingSampler):
             raise IndexError("nothing is stored yet: there is nothing to draw from")
         uniform_B = torch.rand(batch_size, dtype=torch.float64, generator=self._rng).numpy()
         place = self.tree.find(stratified(uniform_B, self.tree.total))
-        self.asked[place] = DRAWN
+        self._write_down()
+        self._last = place.tobytes()
         weight = importance_weights(self.tree.value[place], self.beta).astype(np.float32)
         device = ring.action.device
         return torch.from_numpy(place).to(device), torch.from_numpy(weight).to(device)
@@ -162,16 +166,25 @@ class _Proportional(RingSampler):
         highest = np.maximum.reduce(p, initial=0.0)
         if not highest <= self._largest:
             raise NumericsError("replay: a TD error is NaN or infinite, or its priority is too large")
-        asked = self.asked[place]
-        self.asked[place] = 0
-        if np.count_nonzero(asked != DRAWN):  # else all are as they were drawn
-            here = (self.tree.value[place] > 0) & (asked != OVERTAKEN)
+        if place.tobytes() == self._last:  # all are as they were drawn
+            self._last = b""
+        else:
+            self._write_down()
+            here = (self.tree.value[place] > 0) & (self.asked[place] != OVERTAKEN)
+            self.asked[place] = 0
             place, p = place[here], p[here]
             highest = p.max(initial=0.0)
         self.highest = max(self.highest, float(highest))
         self.tree.update(place, p**self.omega)
 
+    def _write_down(self) -> None:
+        """Have ``asked`` know of the last draw."""
+        if self._last:
+            self.asked[np.frombuffer(self._last, np.int64)] = DRAWN
+            self._last = b""
+
     def state_dict(self) -> dict[str, Any]:
+        self._write_down()
         arrays = {"value": self.tree.value, "asked": self.asked}
         tensors = {name: torch.tensor(array) for name, array in arrays.items()}
         return {**tensors, "highest": self.highest, "beta": self.beta}
@@ -179,6 +192,7 @@ class _Proportional(RingSampler):
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         self.tree.update(np.arange(self.tree.capacity), state_dict["value"].numpy())
         self.asked[:] = state_dict["asked"]
+        self._last = b""
         self.highest, self.beta = state_dict["highest"], state_dict["beta"]
 
 

@@ -34,7 +34,7 @@ class SumTree:
             nodes = -(-nodes // WIDTH)
             self._levels.append(np.zeros((nodes, WIDTH)))
         self._root = np.zeros(nodes)
-        self._root_sums: Floats | None = None
+        self._root_sums, self._known = np.zeros(nodes + 1), False
 
     @property
     def value(self) -> Floats:
@@ -47,9 +47,10 @@ class SumTree:
         return float(self._sums()[-1])
 
     def _sums(self) -> Floats:
-        """The root's cumulative sums, kept until a value changes."""
-        if self._root_sums is None:
-            self._root_sums = self._root.cumsum()
+        """What lies before each of the root's children, and the sum of all; kept until a value changes."""
+        if not self._known:
+            self._root.cumsum(out=self._root_sums[1:])
+            self._known = True
         return self._root_sums
 
     def update(self, index: Indices, value: Floats) -> None:
@@ -67,7 +68,7 @@ class SumTree:
             level.reshape(-1)[index] = value
             index = index // WIDTH
             value = level.take(index, 0).sum(-1)
-        self._root[index], self._root_sums = value, None
+        self._root[index], self._known = value, False
 
     def fill(self, indices: slice, value: float) -> None:
         """Set all values of a slice, which may be empty but has no step."""
@@ -78,7 +79,7 @@ class SumTree:
         for level, above in zip(self._levels, [*self._levels[1:], self._root], strict=True):
             begin, end = begin // WIDTH, (end - 1) // WIDTH + 1
             above.reshape(-1)[begin:end] = level[begin:end].sum(-1)
-        self._root_sums = None
+        self._known = False
 
     def find(self, mass: Floats) -> Indices:
         """The index in which each mass falls when the values lie end to end: ``[B]`` in [0, total] → ``[B]``.
@@ -92,15 +93,13 @@ class SumTree:
         if not sums[-1] > 0:
             raise IndexError("all values are 0: there is none to find")
         mass = np.minimum(mass, np.nextafter(sums[-1], 0))
-        node = sums.searchsorted(mass, side="right")
-        before = sums[node] - self._root[node]
+        node = sums[1:].searchsorted(mass, side="right")
+        before = sums[node]
         for level in reversed(self._levels):
-            children_BC = level.take(node, 0)
-            sums_BC = children_BC.cumsum(-1)
-            mass = np.minimum(np.maximum(mass - before, 0), np.nextafter(sums_BC[:, -1], 0))
+            sums_BC = level.take(node, 0).cumsum(-1)
+            mass = np.minimum(mass - before, np.nextafter(sums_BC[:, -1], 0))
             child = (sums_BC > mass[:, None]).argmax(-1)  # so its own value is above 0
             node = node * WIDTH + child
             if level is not self._levels[0]:
-                row = np.arange(len(mass))
-                before = sums_BC[row, child] - children_BC[row, child]
+                before = np.where(child, sums_BC[np.arange(len(child)), child - 1], 0)
         return node

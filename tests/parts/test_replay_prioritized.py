@@ -48,13 +48,20 @@ def test_what_is_drawn_is_what_is_stored(capacity: int, num_envs: int, returns: 
         assert drawn(replay, 5 * room) == set(range(max(0, life.count - room), life.count))
 
 
-def test_late_answers_resurrect_nothing_and_are_for_nobody_else() -> None:
+@pytest.mark.parametrize("between", ["nothing", "another draw", "saved and loaded"])
+def test_late_answers_resurrect_nothing_and_are_for_nobody_else(between: str) -> None:
     """However late the answer to a batch is, it counts for those transitions only that were in it."""
     for delay in range(20):
         replay = make_replay(epsilon=1.0, omega=1.0)
         life = Life(replay)
         life.go_on(9)
         batch = replay.draw(64)
+        if between == "another draw":
+            replay.draw(64)
+        if between == "saved and loaded":
+            state, life.replay = replay.state_dict(), make_replay(epsilon=1.0, omega=1.0)
+            replay = life.replay
+            replay.load_state_dict(state)
         life.go_on(delay)
         replay.update_priority(batch.place, torch.full((64,), HUGE))
         alive = set(range(life.count - 12, life.count))
@@ -92,6 +99,8 @@ def test_a_priority_for_what_is_retired_is_lost() -> None:
     life.go_on(4)
     first = replay.ring.place(torch.tensor([0]))
     life.go_on(1)
+    replay.update_priority(first, torch.tensor([HUGE]))
+    assert drawn(replay) == set(range(3, 15))  # a draw that still waits for its answer
     replay.update_priority(first, torch.tensor([HUGE]))
     assert drawn(replay) == set(range(3, 15))
 
