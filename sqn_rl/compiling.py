@@ -1,6 +1,7 @@
 """Compiling: a method in one piece, without what PyTorch does around every operation."""
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from inspect import signature
 from typing import Any, Generic, TypeVar
@@ -59,6 +60,8 @@ class Compiled(Generic[T]):
             self._made.append(_ahead(whole, arguments))
         except _refusals() as error:
             reason = str(error).strip().splitlines()[0]
+            if " " in (folder := os.environ.get("TORCHINDUCTOR_CACHE_DIR", "")):  # where PyTorch writes
+                reason += f"; its compiler fails in a folder with a space in its name, {folder}"
             logging.getLogger(__name__).warning("compile: %s cannot be compiled (%s)", self._name, reason)
             self._most = 0
             return None

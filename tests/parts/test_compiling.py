@@ -3,6 +3,7 @@
 import logging
 import threading
 from copy import deepcopy
+from pathlib import Path
 
 import pytest
 import torch
@@ -102,6 +103,16 @@ def test_what_cannot_be_compiled_is_said_once(caplog: pytest.LogCaptureFixture) 
             assert torch.equal(code(X), 2 * X)
     assert not code.pending
     assert [each.message[:35] for each in caplog.records] == ["compile: this cannot be compiled (C"]
+
+
+def test_a_folder_that_the_compiler_fails_in_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "a folder"))
+    scaling = Scaling()
+    scaling.factor = 7.25  # nobody has compiled this before
+    assert torch.equal(Compiled(scaling.scale, "this")(X), 7.25 * X + 1)
+    assert "a folder with a space in its name" in caplog.text
 
 
 @pytest.mark.parametrize("recipe", ["sqn_noisy", "dqn", "discrete_sac"])
