@@ -7,8 +7,10 @@ started it, and answers with a byte. It ends when there is nothing left to read:
 import json
 import mmap
 import os
+import select
 import signal
 import sys
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +20,8 @@ from sqn_rl.envs.atari_games import actions, console
 from sqn_rl.envs.played import Played
 
 PLAY, RESTART, DONE = b"p", b"r", b"."
+AWAKE = 0.001
+"""Seconds for which a process looks for its next command before it sleeps: to be woken can take as long."""
 
 
 def layout(num_envs: int) -> np.dtype:
@@ -88,7 +92,16 @@ def serve(games: Mapping[int, RamGame], shared: np.void, commands: int, answers:
         if played.ended:
             restart(i)
 
-    while command := os.read(commands, 1):
+    poller = select.poll()
+    poller.register(commands, select.POLLIN)
+
+    def command_to_come() -> bytes:
+        until = time.monotonic() + AWAKE
+        while not poller.poll(0) and time.monotonic() < until:
+            os.sched_yield()  # whoever else is to run here comes first
+        return os.read(commands, 1)
+
+    while command := command_to_come():
         for i in games:
             if command == PLAY:
                 play(i)

@@ -10,6 +10,9 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
+from multiprocessing import get_context
 from statistics import median
 
 import numpy as np
@@ -36,6 +39,26 @@ def raw_ram() -> Player:
                 env.reset()
 
     return play
+
+
+def raw_ram_twice() -> Player:
+    """Two of them, which know nothing of each other: what both cores can do, whatever is asked of them."""
+    here, there = raw_ram(), ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+
+    def play(steps: int) -> None:
+        other = there.submit(_play_there, steps - steps // 2)
+        here(steps // 2)
+        other.result()
+
+    play(2)
+    return play
+
+
+_there = cache(raw_ram)
+
+
+def _play_there(steps: int) -> None:
+    _there()(steps)
 
 
 def raw_pixels() -> Player:

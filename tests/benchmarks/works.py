@@ -69,6 +69,7 @@ def races(checkout: str | None) -> dict[str, Race]:
             "ale-py AtariVectorEnv": Contender(["play", "raw_pixels"]),
             "env=atari_ram": Contender(["play", "env=atari_ram", "num_envs=16"]),
             "ale-py AtariEnv": Contender(["play", "raw_ram"]),
+            "two of AtariEnv": Contender(["play", "raw_ram_twice"]),
         }),
         "replay": Race(1000, 2, {
             "RAM, 1,000,000": filled(RAM, 1_000_000),
@@ -125,6 +126,13 @@ ROWS = [
     Row("the same, compiled or not", "pixels", "sqn, twin_shared", "sqn, twin_shared, eager", None),
     Row("collecting alone, pixels, 16 envs", "collecting", "env=atari", "ale-py AtariVectorEnv", 0.9),
     Row("collecting alone, RAM, both cores or one", "collecting", "env=atari_ram", "ale-py AtariEnv", 1.6),
+    Row(
+        "two processes that know nothing of each other",
+        "collecting",
+        "two of AtariEnv",
+        "ale-py AtariEnv",
+        None,
+    ),
     Row("Pong RAM, full replay, 1,000,000 or 10,000", "replay", "RAM, 1,000,000", "RAM, 10,000", 0.9),
     Row("Pong pixels, the same", "memory", "pixels, 1,000,000", "pixels, 10,000", 0.9),
 ]
