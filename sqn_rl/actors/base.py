@@ -90,7 +90,7 @@ class NetworkActor(TensorDictModuleBase, ABC):
 
     def compile_choice(self) -> None:
         """From now on compile the choice of the actions that are drawn with the actor's own generator."""
-        self._compiled = Compiled(self._scored, "acting")
+        self._compiled = Compiled(self._picked, "acting")
 
     @property
     def compiles(self) -> bool:
@@ -145,7 +145,7 @@ class NetworkActor(TensorDictModuleBase, ABC):
             self._like = self.scores(observation)
         return self._compiled(observation, self.chance(self._like, generator))
 
-    def _scored(self, observation: Tensor, chance: Chance) -> tuple[Tensor, Tensor]:
+    def _picked(self, observation: Tensor, chance: Chance) -> tuple[Tensor, Tensor]:
         score_BA = self.scores(observation)
         return self.pick(score_BA, chance), score_BA
 

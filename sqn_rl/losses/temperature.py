@@ -14,7 +14,7 @@ class Temperature(nn.Module, ABC):
     """α > 0, in reward units: the buffer ``alpha``, which everybody reads and only the temperature writes."""
 
     alpha: Tensor
-    tensors_only = True
+    tensors_only = True  # so that it may be compiled with the optimizer's step
 
     @property
     @abstractmethod

@@ -18,7 +18,7 @@ class Polyak:
         SettingError: τ is out of range.
     """
 
-    tensors_only = True
+    tensors_only = True  # so that it may be compiled with the optimizer's step
 
     def __init__(self, *, loss: Loss, tau: float) -> None:
         require(0 < tau <= 1, "tau", tau, "a number in (0, 1]")
