@@ -75,7 +75,10 @@ def measure(raw: dict[str, Any], only: str | None, rounds: int, cleanrl: str | N
             print(name, file=sys.stderr)
             race(each.contenders, leg=each.leg, rounds=rounds, threads=each.threads)
             contenders = {
-                who: {"arguments": contender.arguments, "legs": contender.legs}
+                who: {
+                    "arguments": ["…" if said == cleanrl else said for said in contender.arguments],
+                    "legs": contender.legs,
+                }
                 for who, contender in each.contenders.items()
             }
             raw[name] = {**facts, "threads": each.threads, "leg": each.leg, "contenders": contenders}
