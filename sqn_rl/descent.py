@@ -10,7 +10,8 @@ from sqn_rl.adam import Adam, Moments
 from sqn_rl.compiling import Compiled
 from sqn_rl.contracts import TargetUpdate, Temperature
 
-Gradients = Sequence[Tensor | None]
+Found = Sequence[Tensor | None]
+"""Gradients, of each parameter; None where none reaches it."""
 
 
 class Descent:
@@ -51,7 +52,7 @@ class Descent:
         """Whether the next call compiles."""
         return self._compiled.pending and self._movable()
 
-    def __call__(self, gradients: Gradients) -> None:
+    def __call__(self, gradients: Found) -> None:
         """One step, given the gradient of each parameter; None where none reaches it, which stays then."""
         if self._movable():
             self._compiled(gradients, [moments.rates() for moments in self._moments])
@@ -66,14 +67,14 @@ class Descent:
         self._moments = self._adam.moments()
         return all(moments.movable for moments in self._moments)
 
-    def _step(self, gradients: Gradients, rates: object = None) -> None:
+    def _step(self, gradients: Found, rates: object = None) -> None:
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
             parameter.grad = gradient
         self._optimizer.step()
         for step in self._joined:
             step()
 
-    def _move(self, gradients: Gradients, rates: Sequence[Tensor]) -> None:
+    def _move(self, gradients: Found, rates: Sequence[Tensor]) -> None:
         first = 0
         with torch.no_grad():
             for moments, rate in zip(self._moments, rates, strict=True):
