@@ -14,6 +14,14 @@ from torch import Tensor
 from torch.nn.functional import smooth_l1_loss
 
 
+def logits(q_BA: Tensor, alpha: Tensor | float) -> Tensor:
+    """(Q(s, a) − max_a Q) / α, of which π is the softmax. ``[..., A]``, kept.
+
+    The largest is 0, whatever the offset of Q: the digits of Q / α itself would be those of its offset.
+    """
+    return (q_BA - q_BA.amax(-1, keepdim=True).detach()) / alpha
+
+
 def log_policy(q_BA: Tensor, alpha: Tensor | float) -> Tensor:
     """The log π(a|s) of the Boltzmann policy: ``log softmax_a(Q(s, a) / α)``  (eq. 20).
 
@@ -24,7 +32,7 @@ def log_policy(q_BA: Tensor, alpha: Tensor | float) -> Tensor:
     Returns:
         ``[..., A]``.
     """
-    return torch.log_softmax(q_BA / alpha, dim=-1)
+    return torch.log_softmax(logits(q_BA, alpha), dim=-1)
 
 
 def entropy(log_pi_BA: Tensor) -> Tensor:
@@ -47,14 +55,14 @@ def exponentials(like: Tensor, generator: torch.Generator | None = None) -> Tens
     return torch.empty_like(like).exponential_(generator=generator)
 
 
-def gumbel_max(logit_BA: Tensor, exponential_BA: Tensor) -> Tensor:
-    """The argmax_a logits − log e, which is ~ softmax(logits) if e ~ Exp(1). ``[B, A]`` twice → ``[B]``."""
-    return (logit_BA - exponential_BA.log()).argmax(-1)
+def gumbel_max(q_BA: Tensor, exponential_BA: Tensor, alpha: Tensor | float = 1.0) -> Tensor:
+    """The argmax_a Q/α − log e, which is ~ softmax(Q/α) if e ~ Exp(1). ``[B, A]`` twice → ``[B]`` int64."""
+    return (logits(q_BA, alpha) - exponential_BA.log()).argmax(-1)
 
 
 def soft_value(q_BA: Tensor, alpha: Tensor | float) -> Tensor:
     """F_α(Q) = α log Σ_a exp(Q(s, a) / α), the soft maximum over actions. ``[..., A]`` → ``[...]``."""
-    return alpha * torch.logsumexp(q_BA / alpha, dim=-1)
+    return q_BA.amax(-1).detach() + alpha * torch.logsumexp(logits(q_BA, alpha), dim=-1)
 
 
 # --- what the next state is worth, without its entropy bonus (line 11) -------------------------------------
@@ -166,7 +174,9 @@ def policy_loss(log_pi_BA: Tensor, q_BA: Tensor, alpha: Tensor | float) -> Tenso
     Returns:
         scalar.
     """
-    return (log_pi_BA.exp() * (alpha * log_pi_BA - q_BA.detach())).sum(-1).mean()
+    q_BA = q_BA.detach()
+    best_B1 = q_BA.amax(-1, keepdim=True)  # taken out of the sum: next to it α log π would be rounded
+    return ((log_pi_BA.exp() * (alpha * log_pi_BA - (q_BA - best_B1))).sum(-1, keepdim=True) - best_B1).mean()
 
 
 def munchausen_bonus(

@@ -119,6 +119,35 @@ def test_the_frequencies_of_its_actions(make: Callable[..., NetworkActor], polic
     assert make(Table(), policy).act(observation, greedy=True).unique().tolist() == [BEST[policy]]
 
 
+@pytest.mark.parametrize(
+    ("make", "q", "alpha"),
+    [
+        (boltzmann, [1000, 1000, 1000], 1e-4),
+        (boltzmann, [1e5, 1e5 + 2**-7, 1e5 - 2**-7], 1e-2),  # float32 has no number between these
+        (boltzmann, [1e5, 1e5, 1e5 - 2**-7], 1e-3),
+        (boltzmann, [1e6 + 0.125, 1e6, 1e6 - 0.25], 0.2),
+        (boltzmann, [-1e6, -1e6 + 0.0625, -1e6], 0.02),
+        (boltzmann, [3.0, 1e6, 1e6], 1.0),
+        (policy_actor, [2.0**23, 2.0**23 + 1, 2.0**23 - 1], 1.0),
+        (policy_actor, [-1e6, -1e6, 0.0], 1.0),
+    ],
+)
+def test_the_frequencies_are_those_of_softmax_at_any_offset(
+    make: Callable[..., Any], q: list[float], alpha: float
+) -> None:
+    """Of float32 scores: each within four standard deviations of softmax(Q/α) in float64."""
+    actor, draws = make(Table()) if make is boltzmann else make(), 100_000
+    if make is boltzmann:
+        actor.temperature = FixedTemperature(alpha=alpha).float()
+    score_BA = torch.tensor([q], dtype=torch.float32).expand(draws, -1)
+    probability = np.exp((np.array(q) - max(q)) / alpha)
+    probability /= probability.sum()
+    counts = actor.pick(score_BA, actor.chance(score_BA, actor.generator)).bincount(minlength=3).numpy()
+    deviation = np.sqrt(draws * probability * (1 - probability))
+    assert (np.abs(counts - draws * probability) <= 4 * deviation).all()
+    np.testing.assert_allclose(actor.policy_of(score_BA[:1]).exp().numpy()[0], probability, atol=1e-6)
+
+
 NOISY_FREQUENCIES = {
     boltzmann: over_noise(softmax),
     # Action 1 is the best where f(ε) > 1, that is where ε > 1; of probability .1587.

@@ -5,6 +5,7 @@ Policies in the hand-worked cases are made of powers of two, so that ``π`` is e
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -51,6 +52,41 @@ def test_log_policy_takes_a_temperature_tensor_and_any_leading_shape() -> None:
 def test_log_policy_is_finite_where_the_exponentials_overflow() -> None:
     assert_close(F.log_policy(tensor([5000, 0]), 1.0), [[0, -5000]])
     assert_close(F.entropy(F.log_policy(tensor([5000, 0]), 1.0)), [0])  # not NaN
+
+
+OF_Q_OVER_ALPHA: dict[str, Callable[[Tensor, float], Tensor]] = {
+    "logits": F.logits,
+    "log_policy": F.log_policy,
+    "entropy": lambda q_BA, alpha: F.entropy(F.log_policy(q_BA, alpha)),
+    "off_greedy_mass": lambda q_BA, alpha: F.off_greedy_mass(F.log_policy(q_BA, alpha)),
+    "munchausen_bonus": lambda q_BA, alpha: F.munchausen_bonus(
+        F.log_policy(q_BA, alpha), torch.tensor([1, 0]), alpha, 0.9, -1.0
+    ),
+    "soft_value": lambda q_BA, alpha: F.soft_value(q_BA, alpha) - q_BA.amax(-1),
+    "gradient of soft_value": lambda q_BA, alpha: gradient(lambda q: F.soft_value(q, alpha).sum(), q_BA),
+    "gradient of log_policy": lambda q_BA, alpha: gradient(lambda q: F.log_policy(q, alpha)[0, 0], q_BA),
+    "gradient of policy_loss": lambda q_BA, alpha: gradient(
+        lambda log_pi: F.policy_loss(log_pi.log_softmax(-1), q_BA, alpha), torch.zeros_like(q_BA)
+    ),
+}
+
+
+def gradient(of: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
+    at = at.clone().requires_grad_()
+    (found,) = torch.autograd.grad(of(at), at)
+    return found
+
+
+@pytest.mark.parametrize("offset", [0.0, -1e4, 1e6])
+@pytest.mark.parametrize("name", OF_Q_OVER_ALPHA)
+def test_what_is_made_of_q_over_alpha_is_as_exact_at_any_offset(name: str, offset: float) -> None:
+    """In float32, whose numbers are 1/16 apart at 10⁶: against float64 of the same Q without the offset."""
+    q_BA, alpha, compute = tensor([0, -1 / 16, 0.5, 0.5], [0.25, 0, 0, -4]), 0.1, OF_Q_OVER_ALPHA[name]
+    found = compute((q_BA + offset).float(), alpha)
+    if name == "soft_value":  # in reward units, so that it is rounded where Q is
+        assert_close(found.double(), compute(q_BA, alpha), max(1e-6, abs(offset) / 2**24))
+    else:
+        assert_close(found.double(), compute(q_BA, alpha), 1e-5)
 
 
 def test_entropy_is_in_nats() -> None:
