@@ -120,6 +120,11 @@ class Agent:
         learning = self._gradients.compiles or self._descend.compiles
         return (acts and getattr(self.actor, "compiles", False)) or (learns and learning)
 
+    @property
+    def runs_compiled(self) -> bool:
+        """Whether the updates until now ran compiled code."""
+        return self._gradients.compiled
+
     def metrics(self) -> dict[str, float]:
         """What its parts say of themselves, by name."""
         told = (part.metrics() for part in self._parts if hasattr(part, "metrics"))

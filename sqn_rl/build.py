@@ -102,7 +102,7 @@ def build(config: Values, run: Run, catalogue: Catalogue, origin: Origin) -> Val
             env = maker(num_envs=run.num_envs, seed=run.seed, training=True)
             parts |= {"env": env, "make_env": maker}
             bag |= {name: getattr(env, name) for name in ENV_FACTS}
-            bag["precision"] = "bf16" if speed.brain_floats(run, env.observation_shape).chosen else "fp32"
+            bag["precision"] = "bf16" if speed.bfloat16(run, env.observation_shape).chosen else "fp32"
     return parts
 
 

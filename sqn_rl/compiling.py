@@ -41,6 +41,11 @@ class Compiled(Generic[T]):
         self.pending = True
         """Whether the next call compiles, which takes seconds."""
 
+    @property
+    def compiled(self) -> bool:
+        """Whether there is compiled code."""
+        return bool(self._made)
+
     def __call__(self, *arguments: Any) -> T:
         """What the method gives."""
         given = {"self": self._owner, **dict(zip(self._arguments, arguments, strict=True))}
@@ -62,7 +67,7 @@ class Compiled(Generic[T]):
             reason = str(error).strip().splitlines()[0]
             if " " in (folder := os.environ.get("TORCHINDUCTOR_CACHE_DIR", "")):  # where PyTorch writes
                 reason += f"; its compiler fails in a folder with a space in its name, {folder}"
-            logging.getLogger(__name__).warning("compile: %s cannot be compiled (%s)", self._name, reason)
+            warn_not_compiled(self._name, reason)
             self._most = 0
             return None
         return self._made[-1][1]
@@ -73,6 +78,11 @@ class Compiled(Generic[T]):
     def __getstate__(self) -> dict[str, Any]:
         """Without the code, which is of this process."""
         return vars(self) | {"_made": [], "pending": True}
+
+
+def warn_not_compiled(name: str, reason: str) -> None:
+    """Log that a method runs as plain PyTorch although it was to be compiled."""
+    logging.getLogger(__name__).warning("compile: %s cannot be compiled (%s)", name, reason)
 
 
 def _ahead(

@@ -124,7 +124,8 @@ class Experiment:
         reporters: Sequence[Reporter],
         should_stop: Callable[[], bool],
     ) -> dict[str, Any]:
-        env, compiled, q_net = parts["env"], speed.compiling(self.run), parts["q_net"]
+        env, compiled = parts["env"], speed.compiling(self.run)
+        precision = speed.precision_of(parts["q_net"])
         agent = Agent(**{name: parts[name] for name in AGENT_PARTS}, compiled=compiled.chosen)
         everybody = [directory, parts["logger"](directory=directory.path), *reporters]
         facts = {
@@ -132,13 +133,16 @@ class Experiment:
             "env": env.name,
             "seed": self.run.seed,
             "out": str(directory.path),
-            "compiled": compiled.chosen,
-            "precision": q_net.precision,
+            "precision": precision,
         }
-        halves = speed.brain_floats(self.run, env.observation_shape)
+        halves = speed.bfloat16(self.run, env.observation_shape)
         chosen = [f"compile       {'yes' if compiled.chosen else 'no'}, {compiled.why}"]
-        _tell(everybody, [*chosen, f"precision     {q_net.precision}, {halves.why}"])
+        _tell(everybody, [*chosen, f"precision     {precision}, {halves.why}"])
         counters, run = Counters(), self.run
+
+        def finish(status: str) -> dict[str, Any]:
+            return directory.finish(status, counters, facts | {"compiled": agent.runs_compiled})
+
         with ExitStack() as opened:
             for each in (env, *everybody[1:]):
                 opened.callback(each.close)
@@ -159,12 +163,10 @@ class Experiment:
                 with suppress(OSError):  # as the disk may be full
                     if isinstance(error, NumericsError) and error.batch is not None:
                         directory.keep(bundle(agent.loss, error.batch))
-                    directory.finish(
-                        "numerics" if isinstance(error, NumericsError) else "error", counters, facts
-                    )
+                    finish("numerics" if isinstance(error, NumericsError) else "error")
                 raise
         done = directory.evaluated_at == counters.env_steps >= run.steps
-        return directory.finish("done" if done else "stopped", counters, facts)
+        return finish("done" if done else "stopped")
 
     def _restored(
         self, directory: RunDirectory, env: BatchedEnv, reporters: Sequence[Reporter]

@@ -83,9 +83,15 @@ def expected_mean(target_q_NBA: Tensor, log_pi_BA: Tensor) -> Tensor:
     return (log_pi_BA.exp() * target_q_NBA.mean(0)).sum(-1)
 
 
-def sampled(target_q_NBA: Tensor, log_pi_BA: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """min_i Q̄_i(a'), a' ~ π: line 11 as printed. ``[N, B, A]``, ``[B, A]`` → ``[B]``."""
-    return of_action(target_q_NBA, draw(log_pi_BA, generator))
+def sampled(target_q_NBA: Tensor, log_pi_BA: Tensor, exponential_BA: Tensor) -> Tensor:
+    """min_i Q̄_i(a'), a' ~ π: line 11 as printed. ``[N, B, A]``, ``[B, A]`` → ``[B]``.
+
+    Args:
+        target_q_NBA: Q̄_i(s', ·).
+        log_pi_BA: log π(·|s').
+        exponential_BA: e ~ Exp(1), ``[B, A]``, that :func:`gumbel_max` samples a' with.
+    """
+    return of_action(target_q_NBA, gumbel_max(log_pi_BA, exponential_BA))
 
 
 def of_action(target_q_NBA: Tensor, action_B: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from sqn_rl.compiling import Compiled
+from sqn_rl.compiling import Compiled, warn_not_compiled
 from sqn_rl.contracts import Loss
 from sqn_rl.data import Batch, Terms
 
@@ -26,13 +26,13 @@ class Result(NamedTuple):
 
 @runtime_checkable
 class Compilable(Protocol):
-    """A loss that draws first and computes then: what is random cannot be compiled."""
+    """A loss that samples its noise before it computes: random numbers cannot be compiled."""
 
-    def redraw(self) -> None:
-        """Draw anew what is random."""
+    def redraw(self, batch: Batch) -> None:
+        """Sample all noise that the losses of this batch need."""
 
     def terms(self, batch: Batch) -> Terms:
-        """The losses of one batch, with what was drawn."""
+        """The losses of one batch, with that noise."""
 
 
 class Gradients:
@@ -48,21 +48,28 @@ class Gradients:
     """
 
     def __init__(self, loss: Loss, parameters: Sequence[Tensor], *, compiled: bool) -> None:
-        self._parameters, self._draw = parameters, _nothing
+        self._parameters, self._sample_noise = parameters, _nothing
         self._compute: Callable[[Batch], Terms] = loss.compute
         self._run: Callable[[Batch], Result] = self._differentiate
         if compiled and isinstance(loss, Compilable):
-            self._draw, self._compute = loss.redraw, loss.terms
+            self._sample_noise, self._compute = loss.redraw, loss.terms
             self._run = Compiled(self._differentiate, "the update")
+        elif compiled:
+            warn_not_compiled("the update", f"{type(loss).__name__} has no `redraw` and `terms`")
 
     @property
     def compiles(self) -> bool:
         """Whether the next call compiles."""
         return isinstance(self._run, Compiled) and self._run.pending
 
+    @property
+    def compiled(self) -> bool:
+        """Whether calls run compiled code."""
+        return isinstance(self._run, Compiled) and self._run.compiled
+
     def __call__(self, batch: Batch) -> Result:
         """The losses of one batch, and their gradients."""
-        self._draw()
+        self._sample_noise(batch)
         return self._run(batch)
 
     def _differentiate(self, batch: Batch) -> Result:
@@ -76,5 +83,5 @@ class Gradients:
         return Result(terms._replace(losses=losses), gradients, squares.sum().sqrt())
 
 
-def _nothing() -> None:
+def _nothing(batch: Batch) -> None:
     pass

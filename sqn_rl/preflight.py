@@ -21,7 +21,7 @@ from sqn_rl.evaluation import AT_ONCE
 from sqn_rl.graph import Graph
 from sqn_rl.recipe import Recipe
 from sqn_rl.resources import forget_peak, needs
-from sqn_rl.speed import compiling
+from sqn_rl.speed import compiling, precision_of
 
 TRANSITION = ("observation", "action", "next.observation", "next.reward", "next.terminated", "next.truncated")
 BATCH = ("observation", "action", "reward", "next_observation", "terminated", "discount")
@@ -139,8 +139,11 @@ class _Walk:
 
     def _expect_features(self, features: Any) -> None:
         if isinstance(features, Tensor):
-            wanted = (*features.shape[:-1], self.parts["q_net"].encoder.out_features)
-            self._expect("encoder", "features", features, wanted, torch.float32)
+            q_net = self.parts["q_net"]
+            wanted = (*features.shape[:-1], q_net.encoder.out_features)
+            allowed = [torch.float32, *[torch.bfloat16] * (precision_of(q_net) == "bf16")]
+            dtype = features.dtype if features.dtype in allowed else torch.float32
+            self._expect("encoder", "features", features, wanted, dtype)
 
     def _actor(self, observation: Tensor) -> None:
         actor, temperature = self.parts["actor"], self.parts["temperature"]

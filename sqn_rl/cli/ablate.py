@@ -1,11 +1,11 @@
 """``sqn-ablate``: what each part of a recipe is worth."""
 
-import os
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sqn_rl import machine
 from sqn_rl.cli import Exit, catalogue_of, command, options
 from sqn_rl.cli.showing import make, show, write
 from sqn_rl.errors import require
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = make(out or _folder(variants[0].recipe), "out")
     jobs = jobs_of(variants, seeds, folder, catalogue)
     missing = [job for job in jobs if not job.is_done()]
-    at_a_time = arguments.jobs or max(1, _processors() // variants[0].recipe.run.threads)
+    at_a_time = arguments.jobs or max(1, machine.processors() // variants[0].recipe.run.threads)
     there = len(jobs) - len(missing)
     print(f"{folder}: {len(variants)} variants x {seeds} seeds, {at_a_time} at a time", flush=True)
     print(f"{there} of {len(jobs)} runs are there already", flush=True)
@@ -89,10 +89,6 @@ def _folder(recipe: Recipe) -> Path:
     env = recipe.fields("env")
     name = str(env.get("game") or env.get("id") or recipe.part("env"))
     return Path("runs", "ablations", recipe.run.recipe, name.replace("/", "-"))
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _passed_on(arguments: Namespace) -> list[str]:

@@ -1,6 +1,5 @@
 """Atari games seen through the 128 bytes of the console's memory."""
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sqn_rl import machine
 from sqn_rl.data import Step
 from sqn_rl.envs.atari_games import SEED_EVERY, actions, require_game, whole
 from sqn_rl.envs.games import GamesEnv
@@ -82,7 +82,7 @@ class AtariRamEnv(GamesEnv):
             num_envs=num_envs,
             seed=seed,
         )
-        usual = _processors() if num_envs > 1 else 0
+        usual = machine.processors() if num_envs > 1 else 0
         self._n_workers = min(num_envs, usual if workers is None else workers)
         self.played_bytes = self._n_workers * WORKER_BYTES
         self._workers: RamWorkers | None = None  # these two are made
@@ -146,8 +146,3 @@ class AtariRamEnv(GamesEnv):
         if self._workers is not None:
             self._workers.close()
         super().close(raise_if_closed=raise_if_closed)
-
-
-def _processors() -> int:
-    """How many there are for this process."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

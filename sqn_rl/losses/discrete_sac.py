@@ -1,7 +1,6 @@
 """Discrete soft actor-critic (Christodoulou 2019): the soft Q-network with a policy network of its own."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import cast
 
 from torch import Tensor, nn
@@ -9,7 +8,7 @@ from torch import Tensor, nn
 from sqn_rl import functional as F
 from sqn_rl.contracts import QNetwork, Temperature
 from sqn_rl.distributions import Backup
-from sqn_rl.errors import WiringError, require_one_of
+from sqn_rl.errors import WiringError
 from sqn_rl.losses.sqn import require_temperature
 from sqn_rl.losses.td import TDLoss
 from sqn_rl.noise import Noise
@@ -49,15 +48,13 @@ class DiscreteSACLoss(TDLoss):
     ) -> None:
         require_temperature(temperature, type(self).__name__)
         super().__init__(q_net=q_net, temperature=temperature, gamma=gamma, seed=seed)
-        require_one_of(F.BACKUPS, "backup", backup)
+        self.use_backup(backup)
         if not isinstance(policy_net := getattr(actor, "policy_net", None), nn.Module):
             given = f"loss: DiscreteSACLoss trains a policy network, and {type(actor).__name__} has none"
             raise WiringError("loss", f"{given}; choose actor=policy", "actor")
         self.policy_net = policy_net
         self._policy_of = cast(Callable[[Tensor], Tensor], actor.log_policy)  # as it has policy_net
         self._noises.append(Noise(policy_net))
-        draws = {"generator": self.generator} if backup == "sampled" else {}
-        self._backup = partial(F.BACKUPS[backup], **draws)
 
     @property
     def out_keys(self) -> list[str]:
@@ -67,7 +64,7 @@ class DiscreteSACLoss(TDLoss):
     def backup(self, target_q_NBA: Tensor, next_observation: Tensor) -> tuple[Backup, Tensor | float]:
         """The chosen backup under π_φ at s', and its entropy bonus."""
         log_pi_BA = self._policy_of(next_observation)
-        return partial(self._backup, log_pi_BA=log_pi_BA), self.temperature.alpha * F.entropy(log_pi_BA)
+        return self.backup_under(log_pi_BA), self.temperature.alpha * F.entropy(log_pi_BA)
 
     def log_policy(self, observation: Tensor, q_NBA: Tensor) -> Tensor:
         """The log π_φ(·|s), ``[B, A]``, with gradient."""

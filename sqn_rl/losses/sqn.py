@@ -1,7 +1,5 @@
 """The soft Q-network's loss (Algorithm 1, lines 10 to 16)."""
 
-from functools import partial
-
 from torch import Tensor
 
 from sqn_rl import functional as F
@@ -52,11 +50,9 @@ class SQNLoss(TDLoss):
     ) -> None:
         require_temperature(temperature, type(self).__name__)
         super().__init__(q_net=q_net, temperature=temperature, gamma=gamma, seed=seed)
-        require_one_of(F.BACKUPS, "backup", backup)
+        self.use_backup(backup)
         require_one_of(POLICY_SOURCES, "policy_source", policy_source)
         self.policy_source, self.backup_entropy = policy_source, backup_entropy
-        draws = {"generator": self.generator} if backup == "sampled" else {}
-        self._backup = partial(F.BACKUPS[backup], **draws)
         self._from_target, self._from_min = policy_source.startswith("target_"), policy_source.endswith("min")
 
     def backup(self, target_q_NBA: Tensor, next_observation: Tensor) -> tuple[Backup, Tensor | float]:
@@ -64,7 +60,7 @@ class SQNLoss(TDLoss):
         q_NBA = target_q_NBA if self._from_target else self.source_values(self.q_net, next_observation)
         log_pi_BA = self.source_policy(q_NBA)
         bonus = self.temperature.alpha * F.entropy(log_pi_BA) if self.backup_entropy else 0.0
-        return partial(self._backup, log_pi_BA=log_pi_BA), bonus
+        return self.backup_under(log_pi_BA), bonus
 
     def source_values(self, q_net: QNetwork, observation: Tensor) -> Tensor:
         """Q_i(s, ·) of the networks that ``policy_source`` asks: all or the first. → ``[N or 1, B, A]``."""

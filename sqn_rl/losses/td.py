@@ -1,8 +1,10 @@
 """Temporal-difference learning: what all losses share."""
 
 from abc import abstractmethod
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +17,7 @@ from sqn_rl import functional as F
 from sqn_rl.contracts import QNetwork, Temperature
 from sqn_rl.data import Batch, Terms
 from sqn_rl.distributions import Backup
-from sqn_rl.errors import require
+from sqn_rl.errors import require, require_one_of
 from sqn_rl.noise import Noise
 
 
@@ -61,6 +63,8 @@ class TDLoss(LossModule):
         device = next(q_net.parameters()).device
         self.generator = torch.Generator(device=device).manual_seed(seed)
         self._noises = [Noise(network) for network in (self.q_net, self.target_q_net)]
+        self._named_backup: Callable[..., Tensor] = F.expected
+        self._exponential_BA: Tensor | None = None  # what `sampled` samples a' with
 
     # --- what a loss says -----------------------------------------------------------------------------------
 
@@ -91,18 +95,40 @@ class TDLoss(LossModule):
 
     # --- and what follows from it ---------------------------------------------------------------------------
 
+    def use_backup(self, name: str) -> None:
+        """Have :meth:`backup_under` use this one of :data:`sqn_rl.functional.BACKUPS`.
+
+        Raises:
+            SettingError: there is no such backup.
+        """
+        require_one_of(F.BACKUPS, "backup", name)
+        self._named_backup = F.BACKUPS[name]
+
+    def backup_under(self, log_pi_BA: Tensor) -> Backup:
+        """That backup under log π(·|s'), ``[B, A]``, with the noise that :meth:`redraw` sampled."""
+        if self._named_backup is not F.sampled:
+            return partial(self._named_backup, log_pi_BA=log_pi_BA)
+        noise_BA = self._exponential_BA
+        if noise_BA is None or noise_BA.shape != log_pi_BA.shape:  # as outside an update
+            noise_BA = F.exponentials(log_pi_BA, self.generator)
+        return partial(F.sampled, log_pi_BA=log_pi_BA, exponential_BA=noise_BA)
+
     def compute(self, batch: Batch) -> Terms:
         """The losses of one batch, with new noise."""
-        self.redraw()
+        self.redraw(batch)
         return self.terms(batch)
 
-    def redraw(self) -> None:
-        """Give the noisy layers new noise: each network its own."""
+    def redraw(self, batch: Batch) -> None:
+        """Sample all noise of one update: of the noisy layers, each network its own, and of the backup."""
         for noise in self._noises:
             noise.redraw(self.generator)
+        if self._named_backup is F.sampled:
+            if self._exponential_BA is None or len(self._exponential_BA) != len(batch.action):
+                self._exponential_BA = self.q_net.first(batch.observation).detach()  # for its shape and dtype
+            self._exponential_BA = F.exponentials(self._exponential_BA, self.generator)
 
     def terms(self, batch: Batch) -> Terms:
-        """The losses of one batch, with the noise that is there."""
+        """The losses of one batch, with the noise that :meth:`redraw` sampled."""
         distribution = self.q_net.distribution
         prediction = self.q_net.predict(batch.observation)
         q_NBA = distribution.mean(prediction.detach())

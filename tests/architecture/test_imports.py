@@ -9,7 +9,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[2] / "sqn_rl"
 
 LAYERS = """
-errors functional data memory adam statistics atari_scores stopping compiling
+errors functional data machine memory adam statistics atari_scores stopping compiling
 distributions noise disk tensors
 hidden contracts
 nets actors losses targets replay envs

@@ -37,7 +37,10 @@ ACTION_0 = torch.tensor([[1, 0, 0]], dtype=torch.float64)
         # max_a: 8 of the first and 6 of the second, at action 1
         (F.maximum, [[0, 0, 0], [0, 1, 0]]),
         # the action drawn is 0: 4 and 2
-        (partial(F.sampled, log_pi_BA=ACTION_0.log()), [[0, 0, 0], [1, 0, 0]]),
+        (
+            partial(F.sampled, log_pi_BA=ACTION_0.log(), exponential_BA=torch.ones_like(ACTION_0)),
+            [[0, 0, 0], [1, 0, 0]],
+        ),
         # double Q-learning, whose online network likes action 1 best: 0 and 6
         (partial(F.of_action, action_B=torch.tensor([1])), [[0, 1, 0], [0, 0, 0]]),
     ],
@@ -67,8 +70,8 @@ def test_mixture_weights_are_a_distribution_whose_mean_is_the_backup(
     if name == "of_action":
         backup = partial(F.of_action, action_B=q_NBA[0].argmax(-1))
     elif name == "sampled":
-        drawn = torch.nn.functional.one_hot(torch.arange(8) % 4).log()  # certain: two calls must agree
-        backup = partial(F.sampled, log_pi_BA=drawn)
+        drawn = torch.nn.functional.one_hot(torch.arange(8) % 4).log()  # certain
+        backup = partial(F.sampled, log_pi_BA=drawn, exponential_BA=torch.ones(8, 4))
     else:
         backup = partial(F.BACKUPS[name], log_pi_BA=log_pi_BA)
     weight_NBA = F.mixture_weights(backup, q_NBA)
@@ -78,9 +81,9 @@ def test_mixture_weights_are_a_distribution_whose_mean_is_the_backup(
 
 
 def test_mixture_weights_of_sampled_draw_one_action() -> None:
-    generator = torch.Generator().manual_seed(0)
-    q_NBA = TWINS.expand(2, 40, 3)
-    backup = partial(F.sampled, log_pi_BA=PI.log().expand(40, 3), generator=generator)
+    q_NBA, log_pi_BA = TWINS.expand(2, 40, 3), PI.log().expand(40, 3)
+    noise_BA = F.exponentials(log_pi_BA, torch.Generator().manual_seed(0))
+    backup = partial(F.sampled, log_pi_BA=log_pi_BA, exponential_BA=noise_BA)
     weight_NBA = F.mixture_weights(backup, q_NBA)
     assert_close(weight_NBA.amax((0, 2)), torch.ones(40))
     assert set(weight_NBA.sum(0).argmax(-1).tolist()) == {0, 1, 2}

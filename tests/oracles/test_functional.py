@@ -133,8 +133,9 @@ def test_backup_of_one_network_keeps_the_batch_apart(backup: str) -> None:
 def test_sampled_is_the_smaller_twin_at_the_action_drawn() -> None:
     certain_BA = torch.eye(3, dtype=torch.float64)  # row b always draws action b
     q_NBA = TWINS.expand(2, 3, 3)
-    assert_close(F.sampled(q_NBA, certain_BA.log()), [2, 0, 0])
-    assert_close(F.sampled(q_NBA.flip(-1), certain_BA.log()), [0, 0, 2])
+    noise_BA = F.exponentials(certain_BA)
+    assert_close(F.sampled(q_NBA, certain_BA.log(), noise_BA), [2, 0, 0])
+    assert_close(F.sampled(q_NBA.flip(-1), certain_BA.log(), noise_BA), [0, 0, 2])
 
 
 def test_of_action_is_the_smaller_twin_at_that_action() -> None:
@@ -145,8 +146,9 @@ def test_sampled_draws_from_the_policy_with_its_own_generator() -> None:
     n = 40_000
     everywhere_BA, q_NBA = PI.log().expand(n, 3), tensor([[1, 2, 4]]).expand(1, n, 3)
     before = torch.get_rng_state()
-    value_B = F.sampled(q_NBA, everywhere_BA, torch.Generator().manual_seed(0))
-    assert torch.equal(value_B, F.sampled(q_NBA, everywhere_BA, torch.Generator().manual_seed(0)))
+    noise_BA = F.exponentials(everywhere_BA, torch.Generator().manual_seed(0))
+    value_B = F.sampled(q_NBA, everywhere_BA, noise_BA)
+    assert torch.equal(noise_BA, F.exponentials(everywhere_BA, torch.Generator().manual_seed(0)))
     assert torch.equal(before, torch.get_rng_state())
     for value, probability in [(1, 1 / 2), (2, 1 / 4), (4, 1 / 4)]:
         frequency = (value_B == value).double().mean().item()
@@ -256,7 +258,8 @@ def test_property_3_equal_twins_with_their_own_softmax_agree(q_NBA: Tensor, alph
 
 def test_property_3_sampled_has_variance_all_the_same() -> None:
     q_NBA = tensor([[0, 1, 2]]).expand(2, 1000, 3)
-    value_B = F.sampled(q_NBA, F.log_policy(q_NBA[0], 1.0), torch.Generator().manual_seed(0))
+    log_pi_BA = F.log_policy(q_NBA[0], 1.0)
+    value_B = F.sampled(q_NBA, log_pi_BA, F.exponentials(log_pi_BA, torch.Generator().manual_seed(0)))
     assert set(value_B.tolist()) == {0, 1, 2}
 
 
@@ -268,7 +271,7 @@ def test_property_5_cold_is_clipped_double_q_learning(q_NBA: Tensor) -> None:
     clipped_B = q_NBA[:, :, 0].amin(0)
     for value_B in (F.expected(q_NBA, log_pi_BA), F.expected_min(q_NBA, log_pi_BA)):
         assert_close(value_B + 1e-3 * F.entropy(log_pi_BA), clipped_B)
-    assert_close(F.sampled(q_NBA, log_pi_BA), clipped_B)
+    assert_close(F.sampled(q_NBA, log_pi_BA, F.exponentials(log_pi_BA)), clipped_B)
 
 
 @given(action_values(1), st.floats(1e-4, 1e9))

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from sqn_rl import Agent
-from sqn_rl.data import Batch
+from sqn_rl import Agent, SQNLoss
+from sqn_rl.data import Batch, Terms
 from sqn_rl.gradients import Gradients
+from sqn_rl.losses.td import TDLoss
 
 MakeAgent = Callable[..., Agent]
 
@@ -17,7 +18,7 @@ MakeAgent = Callable[..., Agent]
 def both(agent: Agent, batch: Batch) -> list[list[Tensor]]:
     """What plain and compiled make of a batch, from one state of the loss's generator."""
     results = []
-    for compute in (agent.plain, agent.compiled):
+    for compute in (agent.plain, agent.fast):
         agent.loss.generator.manual_seed(7)
         terms, gradients, norm = compute(batch)
         assert not any(loss.requires_grad for loss in terms.losses.values())
@@ -28,7 +29,11 @@ def both(agent: Agent, batch: Batch) -> list[list[Tensor]]:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
 @pytest.mark.parametrize(
     ("recipe", "overrides"),
-    [("sqn_rainbow", []), ("discrete_sac", ["head=quantile", "temperature=annealed"])],
+    [
+        ("sqn_rainbow", []),
+        ("discrete_sac", ["head=quantile", "temperature=annealed"]),
+        ("sqn", ["loss.backup=sampled", "q_net.precision=bf16"]),
+    ],
 )
 def test_compiled_is_the_same_within_rounding(
     recipe: str, overrides: list[str], make_played_agent: MakeAgent, caplog: pytest.LogCaptureFixture
@@ -36,7 +41,7 @@ def test_compiled_is_the_same_within_rounding(
     agent = make_played_agent(recipe, *overrides)
     parameters = [each for each in agent.loss.parameters() if each.requires_grad]
     agent.plain = Gradients(agent.loss, parameters, compiled=False)
-    agent.compiled = Gradients(agent.loss, parameters, compiled=True)
+    agent.fast = Gradients(agent.loss, parameters, compiled=True)
     for env_steps in (0, 10_000):  # other noise, weights and target entropy than it was compiled with
         agent.anneal(env_steps)
         agent.loss.gamma = 0.99 - env_steps / 100_000  # a number that a part of somebody's may change
@@ -46,15 +51,41 @@ def test_compiled_is_the_same_within_rounding(
     assert "cannot be compiled" not in caplog.text
 
 
-def test_what_cannot_be_compiled_is_computed_as_it_is(
-    make_played_agent: MakeAgent, caplog: pytest.LogCaptureFixture
+def unrolled(self: SQNLoss, batch: Batch) -> Terms:
+    print(batch.reward.max().item())  # which PyTorch does not compile
+    return TDLoss.terms(self, batch)
+
+
+class Minimal:
+    """A loss that answers its contract, and no more."""
+
+    def __init__(self, loss: SQNLoss) -> None:
+        self.compute, self.parameters, self.generator = loss.compute, loss.parameters, loss.generator
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [("unrolled", "Failed to trace builtin operator"), ("minimal", "no `redraw` and `terms`")],
+)
+def test_what_cannot_be_compiled_runs_as_it_is_and_says_so(
+    kind: str,
+    reason: str,
+    make_played_agent: MakeAgent,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Line 11 as printed draws inside the loss."""
-    agent = make_played_agent("sqn", "loss.backup=sampled")
+    agent = make_played_agent("sqn")
+    if kind == "minimal":
+        agent.loss = Minimal(agent.loss)
+    else:
+        monkeypatch.setattr(SQNLoss, "terms", unrolled)
     parameters = [each for each in agent.loss.parameters() if each.requires_grad]
-    agent.plain = Gradients(agent.loss, parameters, compiled=False)
-    agent.compiled = Gradients(agent.loss, parameters, compiled=True)
     with caplog.at_level(logging.WARNING):
-        plain, compiled = both(agent, agent.replay.draw(8))
-    assert all(map(torch.equal, plain, compiled))
-    assert "cannot be compiled" in caplog.text
+        agent.plain = Gradients(agent.loss, parameters, compiled=False)
+        agent.fast = Gradients(agent.loss, parameters, compiled=True)
+        plain, fast = both(agent, agent.replay.draw(8))
+    assert all(map(torch.equal, plain, fast))
+    assert "the update cannot be compiled" in caplog.text
+    assert reason in caplog.text
+    assert not agent.fast.compiled
+    assert not agent.fast.compiles

@@ -3,7 +3,7 @@
 import pytest
 
 from sqn_rl import SettingError, compose
-from sqn_rl.speed import brain_floats, compiling
+from sqn_rl.speed import bfloat16, compiling
 
 LONG = ["warmup_steps=1000", "update_ratio=0.5", "steps=41000"]  # 20,000 updates
 
@@ -29,8 +29,8 @@ def test_without_a_compiler_there_is_none(monkeypatch: pytest.MonkeyPatch) -> No
         compiling(compose("sqn", *LONG, "compile=always").run)
 
 
-def test_brain_floats_are_for_images() -> None:
+def test_bfloat16_are_for_images() -> None:
     automatic, asked = compose("sqn").run, compose("sqn", "precision=bf16").run
-    assert brain_floats(automatic, (4,)) == (False, "observations are no images")
-    assert "AMX" in brain_floats(automatic, (4, 84, 84)).why
-    assert brain_floats(asked, (4,)) == (True, "as asked")
+    assert bfloat16(automatic, (4,)) == (False, "observations are no images")
+    assert "AMX" in bfloat16(automatic, (4, 84, 84)).why
+    assert bfloat16(asked, (4,)) == (True, "as asked")

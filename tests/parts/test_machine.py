@@ -1,0 +1,87 @@
+"""Every choice that depends on the machine, made both ways on any machine."""
+
+import ast
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+import sqn_rl
+from sqn_rl import compose, machine
+
+PACKAGE = Path(sqn_rl.__file__).parent
+ASKED = {"cpu_count", "sched_getaffinity", "process_cpu_count", "get_capabilities", "which"}
+"""What answers questions about the machine."""
+
+TINY = ("steps=24", "warmup_steps=8", "batch_size=4", "eval_episodes=1", "log_every=8", "replay_capacity=400")
+PIXELS = ("env=atari", "env.game=pong", "num_envs=2", "env.max_frames=80", *TINY)
+RAM = ("env=atari_ram", "env.game=pong", "num_envs=3", "env.max_frames=80", *TINY)
+
+CHOICES = [
+    ("has_amx", False, PIXELS, {"precision": "fp32"}),
+    ("has_amx", True, PIXELS, {"precision": "bf16"}),
+    ("has_amx", False, RAM, {"precision": "fp32"}),
+    ("has_cxx", False, (*RAM, "hidden=[4]"), {"compiled": False}),
+    ("processors", 1, RAM, {"workers": 1}),
+    ("processors", 3, RAM, {"workers": 3}),
+]
+"""Function of :mod:`sqn_rl.machine`, its answer, a run, and what that run must choose.
+
+With a compiler: ``test_compiling.py`` and ``test_compiled_runs.py``, as compiling takes long.
+"""
+
+
+@pytest.mark.parametrize(("choice", "answer", "run", "chosen"), CHOICES)
+def test_every_choice_is_made_both_ways(
+    choice: str,
+    answer: object,
+    run: tuple[str, ...],
+    chosen: dict[str, object],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr(machine, choice, lambda: answer)
+    monkeypatch.setattr("sqn_rl.speed.COMPILING_PAYS", 1 if choice == "has_cxx" else 1000)
+    experiment = compose("sqn", *run, f"out={tmp_path / 'run'}")
+    summary = experiment.train()
+    assert summary["status"] == "done"
+    workers = {"workers": getattr(experiment.recipe.build()["env"], "_n_workers", None)}
+    assert chosen.items() <= (summary | workers).items()
+
+
+def test_the_table_walks_every_choice() -> None:
+    functions = {
+        name for name, each in vars(machine).items() if getattr(each, "__module__", "") == machine.__name__
+    }
+    assert {choice for choice, *_ in CHOICES} == functions - {"cxx"}  # which is the name in a message
+
+
+def test_nothing_else_asks_what_the_machine_is() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        names = {
+            node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)
+        }
+        assert path.name == "machine.py" or not names & ASKED, path
+
+
+@pytest.mark.parametrize("capabilities", [{}, {"amx_bf16": False}, {"amx_bf16": True}], ids=str)
+def test_amx_is_what_pytorch_says_of_the_processor(
+    capabilities: dict[str, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert machine.has_amx() is capabilities.get("amx_bf16", False)
+
+
+def test_there_is_at_least_one_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert 1 <= machine.processors() <= (os.cpu_count() or 1)
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert machine.processors() == 1
+
+
+def test_the_compiler_is_the_one_that_the_environment_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert (machine.cxx(), machine.has_cxx()) == ("no-such-compiler", False)
+    monkeypatch.setenv("CXX", "true")
+    assert machine.has_cxx()
