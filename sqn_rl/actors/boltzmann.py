@@ -42,7 +42,7 @@ class BoltzmannActor(ValueActor):
 
     def pick(self, score_BA: Tensor, chance: Chance) -> Tensor:
         """The a ~ softmax(Q/α). ``[B, A]`` → ``[B]`` int64."""
-        return F.gumbel_max(score_BA, *chance, self.temperature.alpha)
+        return F.gumbel_max(score_BA, chance[0], self.temperature.alpha)
 
     def policy_of(self, score_BA: Tensor) -> Tensor:
         """The log softmax(Q/α), ``[B, A]``."""

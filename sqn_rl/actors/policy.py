@@ -59,7 +59,7 @@ class PolicyActor(NetworkActor):
 
     def pick(self, score_BA: Tensor, chance: Chance) -> Tensor:
         """The a ~ softmax(logits). ``[B, A]`` → ``[B]`` int64."""
-        return F.gumbel_max(score_BA, *chance)
+        return F.gumbel_max(score_BA, chance[0])
 
     def policy_of(self, score_BA: Tensor) -> Tensor:
         """The log softmax(logits), ``[B, A]``."""

@@ -299,7 +299,7 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("a lent generator is ignored", "generator or self.generator", "self.generator"),
     ],
     ("actors/boltzmann.py", "test_actors.py"): [
-        ("acts by Q times α", "*chance, self.temperature.alpha", "*chance, 1 / self.temperature.alpha"),
+        ("acts by Q times α", "chance[0], self.temp", "chance[0], 1 / self.temp"),
         ("policy for others: the worst", "F.log_policy(score_BA,", "F.log_policy(-score_BA,"),
         ("policy for others: noisy", "self.policy_of(self.mean_scores(obs", "self.policy_of(self.scores(obs"),
     ],
