@@ -53,6 +53,9 @@ class QNetwork(Protocol):
     def requires_grad_(self, requires_grad: bool = True) -> Self:
         """As of every module."""
 
+    def eval(self) -> Self:
+        """As of every module: target copies, and what acts, are in eval mode."""
+
 
 class Temperature(Protocol):
     """``temperature``."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from copy import deepcopy
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -70,16 +70,47 @@ def signed_root(x: Tensor) -> Tensor:
     return x.abs().sqrt_().copysign_(x)
 
 
+class Buffers:
+    """The persistent buffers of two like modules, such as running statistics; not those of noisy layers.
+
+    Args:
+        target: where they are written.
+        online: where they are read.
+    """
+
+    def __init__(self, target: Network, online: Network) -> None:
+        pairs = zip(target.modules(), online.modules(), strict=True)
+        self._held: list[tuple[Any, Any, str]] = [  # as a module may assign another tensor
+            (own._buffers, other._buffers, name)
+            for own, other in pairs
+            for name, buffer in other._buffers.items()
+            if buffer is not None and name not in other._non_persistent_buffers_set
+            if not isinstance(other, NoisyLayer)
+        ]
+
+    @torch.no_grad()
+    def copy(self) -> None:
+        """Copy them, in place."""
+        if self._held:
+            target = [own[name] for own, _, name in self._held]
+            torch._foreach_copy_(target, [other[name] for _, other, name in self._held])
+
+
 Module = TypeVar("Module", bound=nn.Module)
 
 
 def sharing(module: Module) -> Module:
-    """A view of a module: the same parameters and persistent buffers, but a noise of its own, none yet.
+    """A view of a module to act with: the same parameters and buffers, in eval mode, with a noise of its own.
 
-    It follows all that changes the module's tensors in place, as optimizers and ``load_state_dict`` do.
+    It follows every change of the module's parameters and buffers, in place, by another tensor, or by another
+    device; of a noisy layer's buffers only changes in place of the persistent ones, as others may be noise.
     """
-    memo = {id(tensor): tensor for tensor in module.state_dict(keep_vars=True).values()}
-    view = deepcopy(module, memo)
+    memo: dict[int, Any] = {id(tensor): tensor for tensor in module.state_dict(keep_vars=True).values()}
+    for each in module.modules():
+        memo[id(each._parameters)] = each._parameters
+        if not isinstance(each, NoisyLayer):
+            memo |= {id(held): held for held in (each._buffers, *each._buffers.values())}
+    view = deepcopy(module, memo).eval()
     for layer in Noise(view).layers:
         layer.set_noise(None)
     return view

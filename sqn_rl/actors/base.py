@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Self
 
 import torch
 from tensordict import TensorDictBase
@@ -23,15 +23,8 @@ POLICIES: dict[str, Callable[[QNetwork, Tensor], Tensor]] = {
     "min": lambda q_net, observation: q_net.values(observation).amin(0),
 }
 
-Network = TypeVar("Network", bound=nn.Module)
-
 Chance = tuple[Tensor, ...]
 """All that is random about a choice, drawn before it: random numbers of a generator cannot be compiled."""
-
-
-def own_view(network: Network) -> Network:
-    """The network with noise of its own, or, where it has no noisy layers, itself."""
-    return sharing(network) if Noise(network).layers else network
 
 
 class NetworkActor(TensorDictModuleBase, ABC):
@@ -39,13 +32,16 @@ class NetworkActor(TensorDictModuleBase, ABC):
 
     Noisy layers get a new noise for every action that is not greedy; greedy actions, and the policy as others
     ask for it, are those of the mean weights. So nothing is left behind but the state of the generator.
+    The network is in eval mode, whatever the mode of the actor: layers such as dropout and batch norm are as
+    when a trained network is used, greedy or not.
 
     As a TensorDict module it reads the observation and writes ``action`` (``[*]`` int64) and, where it has a
     policy, ``log_prob`` (``[*]``, log π of that action) and ``entropy`` (``[*]``, nats). It is greedy only
     where TorchRL's exploration type is deterministic, mode or mean.
 
     Args:
-        network: scores actions; its noise is this actor's alone.
+        network: scores actions; its noise and its mode are this actor's alone: a view made by
+            :func:`~sqn_rl.noise.sharing`.
         in_keys: the observation's key.
         observation_shape: S, of one observation.
         seed: of the actor's own generator.
@@ -57,11 +53,17 @@ class NetworkActor(TensorDictModuleBase, ABC):
         super().__init__()
         self.in_keys, self.out_keys = list(in_keys), ["action"]
         self.observation_shape = tuple(observation_shape)
-        self._noise = Noise(network)
+        self._noise, self._acting = Noise(network), (network,)  # in a tuple, no submodule: not in state_dict
         device = next(network.parameters()).device
         self.generator = torch.Generator(device=device).manual_seed(seed)
         self._compiled: Compiled[tuple[Tensor, Tensor]] | None = None
         self._like: Tensor | None = None  # scores of the states that were there before
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of all but the network that acts, which stays in eval mode."""
+        super().train(mode)
+        self._acting[0].eval()
+        return self
 
     # --- what an actor says ---------------------------------------------------------------------------------
 
@@ -154,8 +156,8 @@ class ValueActor(NetworkActor):
     """Acts by a Q-network's values; abstract.
 
     Args:
-        q_net: a Q-network with ``values(observation) -> [N, B, A]``; where it has noisy layers the actor's
-            ``q_net`` is a view of it with noise of its own.
+        q_net: a Q-network with ``values(observation) -> [N, B, A]``; the actor's ``q_net`` is a view of it:
+            the same parameters and buffers, in eval mode, with noise of its own.
         policy: whose values: ``q1`` or ``min`` (the minimum over the networks).
         seed: of the actor's own generator.
 
@@ -166,7 +168,7 @@ class ValueActor(NetworkActor):
     def __init__(self, *, q_net: QNetwork, policy: str, seed: int) -> None:
         require_one_of(POLICIES, "policy", policy)
         assert isinstance(q_net, nn.Module)
-        view, shape = own_view(q_net), q_net.observation_shape
+        view, shape = sharing(q_net), q_net.observation_shape
         super().__init__(network=view, in_keys=q_net.in_keys, observation_shape=shape, seed=seed)
         self.q_net, self.policy = view, policy
 

@@ -7,16 +7,18 @@ import torch
 from torch import Tensor, nn
 
 from sqn_rl import functional as F
-from sqn_rl.actors.base import Chance, NetworkActor, own_view
+from sqn_rl.actors.base import Chance, NetworkActor
 from sqn_rl.contracts import QNetwork
+from sqn_rl.noise import sharing
 
 
 class PolicyActor(NetworkActor):
     """Acts by ``a ~ π_φ(·|s) = softmax(logits_φ(s))``, or by the most probable action when greedy.
 
     φ is an encoder and a last layer of its own, ``policy_net``, which a loss such as discrete SAC's
-    (Christodoulou 2019) trains through :meth:`log_policy`. Acting has noise of its own where there are noisy
-    layers, redrawn for every action that is not greedy; greedy ones are those of the mean weights. As a
+    (Christodoulou 2019) trains through :meth:`log_policy`. What acts is a view of it: the same parameters and
+    buffers, in eval mode, with noise of its own where there are noisy layers, redrawn for every action that
+    is not greedy; greedy ones are those of the mean weights. As a
     TensorDict module it reads the Q-network's observation key and writes ``action`` (``[*]`` int64),
     ``log_prob`` (``[*]``, log π_φ of that action) and ``entropy`` (``[*]``, nats). It samples unless
     TorchRL's exploration type is deterministic, mode or mean.
@@ -43,15 +45,13 @@ class PolicyActor(NetworkActor):
         one, shape = partial(layer, members=1), q_net.observation_shape
         features = encoder(observation_shape=shape, layer=one)
         policy_net = nn.Sequential(features, one(features.out_features, n_actions))
-        acting = own_view(policy_net)
+        acting = sharing(policy_net)
         super().__init__(network=acting, in_keys=q_net.in_keys, observation_shape=shape, seed=seed)
         self.policy_net, self.out_keys = policy_net, ["action", "log_prob", "entropy"]
-        if acting is not policy_net:  # else its weights would have two names
-            self.acting_net = acting
 
     def scores(self, observation: Tensor) -> Tensor:
-        """The logits, with acting's noise. ``[B, *S]`` → ``[B, A]``."""
-        return _of_one(getattr(self, "acting_net", self.policy_net)(observation))
+        """The logits, with acting's noise, in eval mode. ``[B, *S]`` → ``[B, A]``."""
+        return _of_one(self._acting[0](observation))
 
     def chance(self, score_BA: Tensor, generator: torch.Generator) -> Chance:
         """Exponentials, ``[B, A]``."""

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase
@@ -35,7 +35,8 @@ class TDLoss(LossModule):
     ``temperature.refresh()`` makes α what was learned.
 
     Args:
-        q_net: the online networks; the target copies are made here.
+        q_net: the online networks, in the mode that they have, which is train mode; the target copies are
+            made here, and are in eval mode.
         temperature: α; None where nothing is soft.
         gamma: γ, the discount per environment step, in [0, 1].
         seed: of the loss's own generator, from which come noisy layers' noise and sampled next actions.
@@ -59,12 +60,18 @@ class TDLoss(LossModule):
         super().__init__()
         require(0 <= gamma <= 1, "gamma", gamma, "a number in [0, 1]")
         self.q_net, self.temperature, self.gamma = q_net, temperature, gamma
-        self.target_q_net = deepcopy(q_net).requires_grad_(False)
+        self.target_q_net = deepcopy(q_net).requires_grad_(False).eval()
         device = next(q_net.parameters()).device
         self.generator = torch.Generator(device=device).manual_seed(seed)
         self._noises = [Noise(network) for network in (self.q_net, self.target_q_net)]
         self._named_backup: Callable[..., Tensor] = F.expected
         self._exponential_BA: Tensor | None = None  # what `sampled` samples a' with
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of all but the target copies, which stay in eval mode."""
+        super().train(mode)
+        self.target_q_net.eval()
+        return self
 
     # --- what a loss says -----------------------------------------------------------------------------------
 

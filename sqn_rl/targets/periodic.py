@@ -7,10 +7,11 @@ from torch import Tensor
 
 from sqn_rl.contracts import Loss
 from sqn_rl.errors import require
+from sqn_rl.noise import Buffers
 
 
 class Periodic:
-    """``Q̄_i ← Q_i`` after every ``every`` updates, as in DQN (Mnih et al. 2015).
+    """``Q̄_i ← Q_i`` after every ``every`` updates, as in DQN (Mnih et al. 2015): parameters and buffers.
 
     Args:
         loss: the loss with ``q_net`` and ``target_q_net``. Nothing is copied when this is made.
@@ -26,6 +27,7 @@ class Periodic:
         self.updates = 0
         self._target: list[Tensor] = [*loss.target_q_net.parameters()]
         self._online: list[Tensor] = [*loss.q_net.parameters()]
+        self._buffers = Buffers(loss.target_q_net, loss.q_net)
 
     @torch.no_grad()
     def step(self) -> None:
@@ -33,6 +35,7 @@ class Periodic:
         self.updates += 1
         if self.updates % self.every == 0:
             torch._foreach_copy_(self._target, self._online)
+            self._buffers.copy()
 
     def state_dict(self) -> dict[str, int]:
         """How many updates were counted."""

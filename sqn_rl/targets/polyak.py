@@ -5,10 +5,13 @@ from torch import Tensor
 
 from sqn_rl.contracts import Loss
 from sqn_rl.errors import require
+from sqn_rl.noise import Buffers
 
 
 class Polyak:
     """``Q̄_i ← ρ Q̄_i + (1 − ρ) Q_i`` after every update, with ρ = 1 − τ  (line 18).
+
+    That is of parameters. Buffers, such as running statistics, are averages already: they are copied.
 
     Args:
         loss: the loss with ``q_net`` and ``target_q_net``. Nothing is copied when this is made.
@@ -25,8 +28,10 @@ class Polyak:
         self.tau = tau
         self._target: list[Tensor] = [*loss.target_q_net.parameters()]
         self._online: list[Tensor] = [*loss.q_net.parameters()]
+        self._buffers = Buffers(loss.target_q_net, loss.q_net)
 
     @torch.no_grad()
     def step(self) -> None:
         """Move the target networks once."""
         torch._foreach_lerp_(self._target, self._online, self.tau)
+        self._buffers.copy()

@@ -133,16 +133,12 @@ def test_the_seed_of_an_evaluation_decides(make: Make, greedy: bool) -> None:
     assert (play(seed=2) == first) == (greedy or not is_random(actor))
 
 
-def test_only_a_noisy_network_is_copied_and_its_parameters_never(
-    make: Make, layer: Any, make_q_net: Any
-) -> None:
+def test_an_actor_has_no_parameters_besides_those_that_learn(make: Make, layer: Any, make_q_net: Any) -> None:
     q_net = make_q_net(layer=layer, n_actions=2)
     actor = make(q_net=q_net)
     if isinstance(actor, PolicyActor):
-        assert hasattr(actor, "acting_net") == is_noisy(actor)
         assert {*actor.parameters()} == {*actor.policy_net.parameters()}
     else:
-        assert (actor.q_net is q_net) != is_noisy(actor)
         assert {*actor.parameters()} == {*q_net.parameters()}
 
 
