@@ -130,11 +130,12 @@ class Moments:
         self._as_numbers[1] = (1 - beta2**t) ** -0.5
         return self._rates
 
-    def move(self, gradients: Sequence[Tensor | None], rates: Tensor) -> None:
+    def move(self, gradients: Sequence[Tensor], rates: Tensor) -> None:
         """One step, without autograd.
 
         Args:
-            gradients: of each parameter; None where none reaches it, which stays.
+            gradients: of each parameter. One that has none takes no step and counts none, which only
+                :meth:`Adam.step` knows.
             rates: of this step.
         """
         (beta1, beta2), eps, decay = (self._group[name] for name in ("betas", "eps", "weight_decay"))
@@ -142,8 +143,6 @@ class Moments:
         for parameter, found, first, second in zip(
             self._group["params"], gradients, self.first, self.second, strict=True
         ):
-            if found is None:
-                continue
             gradient = found + decay * parameter if decay else found
             first.lerp_(gradient, 1 - beta1)
             second.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)

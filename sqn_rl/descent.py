@@ -18,7 +18,8 @@ class Descent:
     """A step of the optimizer, then of α and of the target networks (lines 14 to 18).
 
     Compiled, a step of :class:`~sqn_rl.adam.Adam` is one loop over the numbers of each parameter, together
-    with the steps of the others where they say ``tensors_only``; nobody's ``grad`` is written then.
+    with the steps of the others where they say ``tensors_only``; nobody's ``grad`` is written then. A step in
+    which a parameter has no gradient, and every step after it, is the optimizer's own.
 
     Args:
         parameters: what is learned.
@@ -54,8 +55,9 @@ class Descent:
 
     def __call__(self, gradients: Found) -> None:
         """One step, given the gradient of each parameter; None where none reaches it, which stays then."""
-        if self._movable():
-            self._compiled(gradients, [moments.rates() for moments in self._moments])
+        present = [gradient for gradient in gradients if gradient is not None]
+        if len(present) == len(gradients) and self._movable():
+            self._compiled(present, [moments.rates() for moments in self._moments])
         else:
             self._step(gradients)
         for step in self._after:
@@ -74,7 +76,7 @@ class Descent:
         for step in self._joined:
             step()
 
-    def _move(self, gradients: Found, rates: Sequence[Tensor]) -> None:
+    def _move(self, gradients: Sequence[Tensor], rates: Sequence[Tensor]) -> None:
         first = 0
         with torch.no_grad():
             for moments, rate in zip(self._moments, rates, strict=True):

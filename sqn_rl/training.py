@@ -148,8 +148,8 @@ def train(
     while now < plan.steps and not stopped:
         agent.anneal(now)
         before, now = now, now + env.num_envs
-        due = plan.updates_due(now) if before else 0  # at first nothing is stored
         acts = before >= plan.warmup_steps
+        due = plan.updates_due(now) if acts and before else 0  # at first nothing is stored
         compiles = agent.compiles(acts=acts, learns=due > counters.updates)
         if compiles:
             with clock.paused():

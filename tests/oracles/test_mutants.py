@@ -232,6 +232,9 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("α not refreshed", "else [temperature.refresh]", "else []"),
         ("targets stay", "follow.append(target_update.step)", "pass"),
     ],
+    ("training.py", "../parts/test_training.py"): [
+        ("an update within the warm-up", "if acts and before else 0", "if before else 0"),
+    ],
     ("losses/temperature.py", "test_temperature.py"): [
         ("α not clamped", "self.parameter.clamp_(self._minimum, self._maximum)", "pass"),
         ("α not refreshed", "torch.exp(self.parameter, out=self.alpha)", "pass"),

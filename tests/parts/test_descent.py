@@ -115,15 +115,18 @@ def test_it_goes_on_from_a_state(both: Callable[..., tuple[Walk, Walk]]) -> None
     assert ungraded(compiled.learned)
 
 
-def test_a_parameter_without_a_gradient_stays(both: Callable[..., tuple[Walk, Walk]]) -> None:
+@pytest.mark.parametrize("without", [(None, 1, None, None), (1, 1, None), (1, 2)], ids=str)
+def test_a_parameter_without_a_gradient_stays_and_counts_no_step(
+    both: Callable[..., tuple[Walk, Walk]], without: Sequence[int | None]
+) -> None:
+    """As in PyTorch, whose step the plain one is then; the counts are among the moments."""
     plain, compiled = both("sqn")
-    before = compiled.learned[1].detach().clone()
-    for number in range(3):
+    for number, which in enumerate(without):
+        before = compiled.learned[1].detach().clone()
         for walk in (plain, compiled):
-            walk.go(number, without=1)
-    assert torch.equal(compiled.learned[1], before)
-    assert ungraded(compiled.learned)
-    torch.testing.assert_close(compiled.weights, plain.weights, rtol=1e-5, atol=1e-7)
+            walk.go(number, which)
+        assert torch.equal(compiled.learned[1], before) == (which == 1)
+        assert_same(plain, compiled)
 
 
 def test_who_is_to_be_told_of_every_step_is(both: Callable[..., tuple[Walk, Walk]]) -> None:

@@ -139,7 +139,7 @@ def test_updates_keep_pace_with_the_steps(num_envs: int, ratio: str) -> None:
     assert counters.frames == 4 * counters.env_steps
     due = 0
     for now in range(num_envs, counters.env_steps + 1, num_envs):
-        before, due = due, max(0, now - 50) * Fraction(ratio) // 1
+        before, due = due, (now - 50) * Fraction(ratio) // 1 if now - num_envs >= 50 else 0
         assert learner.updated_at.count(now - num_envs) == due - before  # the newest step is still played
     assert counters.updates == len(learner.updated_at) == due
 
@@ -161,8 +161,15 @@ def test_the_warm_up_is_uniform_and_learns_nothing() -> None:
     warm_up = torch.tensor(learner.actions[:5001])  # the first multiple of 3 that is not below 5000
     assert chisquare(warm_up.bincount(minlength=3).numpy()).pvalue > 1e-3
     assert set(learner.actions[5001:]) == {0}
-    assert min(learner.updated_at) == 4998  # stored, while the step that ends the warm-up is played
+    assert min(learner.updated_at) == 5001
     assert min(diary.steps("metrics")) > 5000
+
+
+@pytest.mark.parametrize("num_envs", [1, 2, 3, 7, 8])
+def test_no_update_comes_before_the_warm_up_ends_whatever_divides_it(num_envs: int) -> None:
+    learner, _, counters = run(num_envs, steps=60, warmup_steps=20, update_ratio=2.0)
+    assert min(learner.updated_at) == -(-20 // num_envs) * num_envs
+    assert counters.updates == 2 * (counters.env_steps - 20)  # those of the last random steps come later
 
 
 def test_the_warm_up_depends_on_its_seed_only() -> None:
