@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 
+from sqn_rl.machine import has_amx
+
 PACKAGES = ("torch", "torchrl", "gymnasium", "ale-py", "numpy", "stable-baselines3")
 
 
@@ -25,5 +27,6 @@ def machine() -> str:
     except (OSError, StopIteration):
         name = platform.processor()
     packages = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
-    kind = f"{torch.backends.cpu.get_cpu_capability()}, {os.cpu_count()} cores"
+    amx = "AMX" if has_amx() else "no AMX"
+    kind = f"{torch.backends.cpu.get_cpu_capability()}, {amx}, {os.cpu_count()} cores"
     return f"{name}, {kind}; Python {platform.python_version()}, {packages}"

@@ -1,5 +1,6 @@
 """The page of speeds, from what was measured."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -27,25 +28,33 @@ def page(raw: dict[str, Any], notes: str) -> str:
         raw: as in ``speed.json``.
         notes: its end.
     """
+    machines = list(dict.fromkeys(each["machine"] for each in raw.values()))
     measured = [
-        f"{name} at {each['date']}, {each['rounds']} rounds, `{each['revision']}`"
+        f"- {name}: {each['date']}, {each['rounds']} rounds, `{each['revision']}`"
+        f", machine {1 + machines.index(each['machine'])}"
         for name, each in raw.items()
-        if name != "machine"
     ]
     return f"""# Speed
 
     make bench
 
-{raw["machine"]}.
+{_lines(f"{number}. {each}." for number, each in enumerate(machines, 1))}
 
 Contenders run in processes of their own and take turns: in every round each goes a leg of so many
 environment steps, so that a slow minute of the machine slows all. The first leg of each, with warm-up and
 compiling, does not count. Speeds are medians over rounds, and so are the ratios (range), which are of legs of
-the same round. The raw numbers are in [`raw/speed.json`](raw/speed.json): {"; ".join(measured)}.
+the same round. Speeds of different machines do not compare. The raw numbers are in
+[`raw/speed.json`](raw/speed.json):
+
+{_lines(measured)}
 
 {tables(raw)}
 
 {NOTES}{notes}"""
+
+
+def _lines(each: Iterable[str]) -> str:
+    return "\n".join(each)
 
 
 def tables(raw: dict[str, Any]) -> str:

@@ -68,8 +68,12 @@ def seconds_of_starts(rounds: int) -> dict[str, list[float]]:
 
 def measure(raw: dict[str, Any], only: str | None, rounds: int, cleanrl: str | None) -> None:
     """Run the races, or one of them, and put what they gave into ``raw``."""
-    facts = {"rounds": rounds, "revision": revision(), "date": time.strftime("%Y-%m-%d %H:%M")}
-    raw["machine"] = machine()
+    facts = {
+        "rounds": rounds,
+        "revision": revision(),
+        "date": time.strftime("%Y-%m-%d %H:%M"),
+        "machine": machine(),
+    }
     for name, each in races(cleanrl).items():
         if only in (None, name):
             print(name, file=sys.stderr)

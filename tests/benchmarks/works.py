@@ -64,6 +64,17 @@ def races(checkout: str | None) -> dict[str, Race]:
             "SB3 DQN": Contender(["sb3", "pong_pixels"]),
             **cleanrl(checkout, "dqn_atari"),
         }),
+        "precision": Race(200, 2, {
+            "bf16": ours(PIXELS, "precision=bf16"),
+            "fp32": ours(PIXELS, "precision=fp32"),
+            "twin_shared, bf16": ours(PIXELS, "q_net=twin_shared", "precision=bf16"),
+            "twin_shared, fp32": ours(PIXELS, "q_net=twin_shared", "precision=fp32"),
+            "SB3 DQN": Contender(["sb3", "pong_pixels"]),
+        }),
+        "precision, RAM": Race(1000, 2, {
+            "bf16": ours(RAM, "precision=bf16"),
+            "fp32": ours(RAM, "precision=fp32"),
+        }),
         "collecting": Race(4000, 2, {
             "env=atari": Contender(["play", "env=atari", "num_envs=16"]),
             "ale-py AtariVectorEnv": Contender(["play", "raw_pixels"]),
@@ -124,6 +135,11 @@ ROWS = [
     Row("the same, `q_net=twin_shared`", "pixels", "sqn, twin_shared", "SB3 DQN", 1.8),
     Row("the same, `q_net=twin_shared`", "pixels", "sqn, twin_shared", "CleanRL DQN", 1.8),
     Row("the same, compiled or not", "pixels", "sqn, twin_shared", "sqn, twin_shared, eager", None),
+    Row("Pong pixels, `precision=bf16` or `fp32`", "precision", "bf16", "fp32", None),
+    Row("the same, `precision=bf16`", "precision", "bf16", "SB3 DQN", None),
+    Row("the same, `q_net=twin_shared`", "precision", "twin_shared, bf16", "twin_shared, fp32", None),
+    Row("the same, `q_net=twin_shared`", "precision", "twin_shared, bf16", "SB3 DQN", None),
+    Row("Pong RAM, `precision=bf16` or `fp32`", "precision, RAM", "bf16", "fp32", None),
     Row("collecting alone, pixels, 16 envs", "collecting", "env=atari", "ale-py AtariVectorEnv", 0.9),
     Row("collecting alone, RAM, both cores or one", "collecting", "env=atari_ram", "ale-py AtariEnv", 1.6),
     Row(
