@@ -58,9 +58,9 @@ class Recipe:
         others = [name for name in self.layers.values if name not in {*SETTINGS, *SLOT_NAMES, *read}]
         return [name for name in others if self.origin(name).startswith(COMMAND_LINE)]
 
-    def build(self) -> dict[str, Any]:
-        """Build every part; see :func:`sqn_rl.build.build`."""
-        return build(self.config, self.run, self.catalogue, self.origin)
+    def build(self, *, last: str = SLOT_NAMES[-1]) -> dict[str, Any]:
+        """Build every part, or those up to the slot ``last``; see :func:`sqn_rl.build.build`."""
+        return build(self.config, self.run, self.catalogue, self.origin, last=last)
 
     def to_yaml(self) -> str:
         """Everything, as YAML that :func:`load_recipe` reads, with the origin of each value as a comment."""
