@@ -224,8 +224,15 @@ class Experiment:
         kind_of(path)  # before anything is built
         (parts, env_steps), run = self.trained(checkpoints), self.run
         with closing(parts["make_env"](num_envs=1, seed=EVALUATION_SEED + run.seed, training=False)) as env:
-            actor, q_net, episodes = parts["actor"], parts["loss"].q_net, run.eval_episodes
-            play = Play(actor, q_net, env, episodes=episodes, greedy=greedy, seed=run.seed)
+            play = Play(
+                parts["actor"],
+                parts["loss"].q_net,
+                env,
+                episodes=run.eval_episodes,
+                greedy=greedy,
+                seed=run.seed,
+                max_steps=run.eval_max_steps,
+            )
             frames = film(path, f"{run.recipe} on {env.name}, {env_steps:,} steps", play, longest)
         return Filmed(play.evaluation, env_steps, frames)
 
@@ -259,7 +266,7 @@ class Experiment:
         games = {"num_envs": min(episodes, AT_ONCE), "seed": EVALUATION_SEED + seed, "training": False}
         evaluation = partial(evaluate, episodes=episodes, greedy=greedy, seed=seed, should_stop=should_stop)
         with closing(parts["make_env"](**games)) as env:
-            return evaluation(parts["actor"], env)
+            return evaluation(parts["actor"], env, max_steps=self.run.eval_max_steps)
 
     def _require_same_recipe(self, path: Path) -> None:
         """Raise :class:`RecipeError` if the run in ``path`` is one of another recipe."""

@@ -134,6 +134,7 @@ def load_recipe(path: Path, *overrides: str, catalogue: Catalogue | None = None)
     parsed = said.parse(overrides)
     for choice in said.chosen(parsed, catalogue):
         raise RecipeError(f"the {choice.group} of a saved recipe is settled", choice.origin)
+    layers.put("", DEFAULTS, lambda _: "default of sqn_rl")  # of settings that its version did not have
     layers.put("", document.values, document.origin)
     said.apply(parsed, layers, catalogue)
     return _settle(layers, {}, {}, catalogue)
