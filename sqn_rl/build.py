@@ -71,7 +71,9 @@ class Maker:
         return f"{self.slot}.{quoted[0]}" if len(quoted) == 1 else self.slot
 
 
-def build(config: Values, run: Run, catalogue: Catalogue, origin: Origin) -> Values:
+def build(
+    config: Values, run: Run, catalogue: Catalogue, origin: Origin, *, last: str = SLOTS[-1].name
+) -> Values:
     """Build every slot's part, in the order of :data:`SLOTS`.
 
     Args:
@@ -79,6 +81,7 @@ def build(config: Values, run: Run, catalogue: Catalogue, origin: Origin) -> Val
         run: the run-level settings.
         catalogue: imports the parts' classes.
         origin: for messages.
+        last: the last slot to build: a part needs none that comes after its own.
 
     Returns:
         By slot, the built part, or what makes it; ``env`` are the training environments, ``make_env`` makes
@@ -93,7 +96,8 @@ def build(config: Values, run: Run, catalogue: Catalogue, origin: Origin) -> Val
     torch.manual_seed(run.seed)
     parts: Values = {}
     bag = {name: getattr(run, name) for name in RUN_SETTINGS}
-    for slot in SLOTS:
+    names = [slot.name for slot in SLOTS]
+    for slot in SLOTS[: names.index(last) + 1]:
         bag["seed"] = stream_seed(run.seed, slot.name)
         maker = maker_of(slot, config[slot.name], bag, catalogue, origin)
         with torch.device(run.device):

@@ -90,6 +90,8 @@ class Run:
     """Evaluate at each multiple; 0: only at the end."""
     eval_episodes: int = _whole(1, "games", 20)
     """Games per evaluation."""
+    eval_max_steps: int = _whole(0, "environment steps", 0)
+    """Cut a longer game of an evaluation; 0: after the environment's time limit, or 27,000 if it has none."""
     checkpoint_every: int = _whole(0, "environment steps", 10_000)
     """Write a checkpoint at each multiple; 0: only at the end."""
     checkpoint_keep: int = _whole(1, "checkpoints", 2)

@@ -29,7 +29,7 @@ class Step(NamedTuple):
     """``[N]`` bool: the game is over and was reset. Differs from ``terminated | truncated`` only where a
     lost life counts as terminated for learning while the game goes on."""
     score: Tensor
-    """``[N]`` float32: the reward as the game gave it, from which full-game returns are summed."""
+    """``[N]`` float64: the reward as the game gave it, from which full-game returns are summed."""
 
 
 class Batch(NamedTuple):

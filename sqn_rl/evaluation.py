@@ -1,7 +1,7 @@
 """Evaluation: full games, true rewards, no learning."""
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,9 @@ from sqn_rl.stopping import Stopped
 AT_ONCE = 10
 """Games of an evaluation that are played side by side, at most."""
 
+MAX_STEPS = 27_000
+"""After so many steps an episode is cut where the environment has no time limit: the length of Atari's."""
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -25,6 +28,8 @@ class Evaluation:
     """In environment steps."""
     greedy: bool
     """Whether the best action was always taken, or the policy was sampled."""
+    cut: list[bool] = field(default_factory=list)
+    """Whether the episode was cut; its return is that of the steps until then."""
 
     @property
     def mean(self) -> float:
@@ -46,7 +51,17 @@ class Evaluation:
     def row(self) -> dict[str, Any]:
         """Everything, for a log."""
         summary = {"mean": self.mean, "std": self.std, "iqm": self.iqm, "episodes": len(self.returns)}
-        return summary | asdict(self)
+        return summary | asdict(self) | {"cut": sum(self.cut)}
+
+
+def cut_note(cut: int, lengths: Sequence[int]) -> str:
+    """What to say of an evaluation of which so many episodes were cut; nothing, if none was."""
+    return f", {cut} of them cut after {max(lengths):,} steps (eval_max_steps)" if cut else ""
+
+
+def step_limit(env: BatchedEnv, max_steps: int) -> int:
+    """After how many steps an evaluation cuts an episode: what is asked for, or what ``env`` does itself."""
+    return max_steps or env.max_steps or MAX_STEPS
 
 
 def evaluate(
@@ -56,6 +71,7 @@ def evaluate(
     episodes: int,
     greedy: bool,
     seed: int,
+    max_steps: int = 0,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Evaluation:
     """Play ``episodes`` full games and report their returns.
@@ -69,6 +85,8 @@ def evaluate(
         episodes: the number of games.
         greedy: take the best action instead of sampling.
         seed: of the sampling generator.
+        max_steps: cut an episode that is longer; 0: after the environment's own time limit, or
+            :data:`MAX_STEPS` where it has none.
         should_stop: asked at every step.
 
     Raises:
@@ -76,9 +94,9 @@ def evaluate(
     """
     generator = torch.Generator(device=actor.device).manual_seed(seed)
     left = [episodes // env.num_envs + (i < episodes % env.num_envs) for i in range(env.num_envs)]
-    score, length = torch.zeros(env.num_envs), torch.zeros(env.num_envs, dtype=torch.int64)
-    returns: list[float] = []
-    lengths: list[int] = []
+    score = torch.zeros(env.num_envs, dtype=torch.float64)
+    length = torch.zeros(env.num_envs, dtype=torch.int64)
+    result, limit = Evaluation([], [], greedy), step_limit(env, max_steps)
     observation = env.begin()
     while any(left):
         if should_stop():
@@ -88,10 +106,14 @@ def evaluate(
         observation = step.observation
         score += step.score
         length += 1
-        for i in step.ended.nonzero().flatten().tolist():
+        late = (length >= limit) & ~step.ended
+        for i in (step.ended | late).nonzero().flatten().tolist():
             if left[i]:
                 left[i] -= 1
-                returns.append(score[i].item())
-                lengths.append(int(length[i]))
+                result.returns.append(score[i].item())
+                result.lengths.append(int(length[i]))
+                result.cut.append(bool(late[i]))
             score[i], length[i] = 0, 0
-    return Evaluation(returns, lengths, greedy)
+        if late.any() and any(left):
+            observation = env.begin(late.nonzero().flatten().tolist())
+    return result

@@ -1,6 +1,7 @@
 """An experiment: a composed recipe that can be checked, trained and evaluated."""
 
 import errno
+import gc
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -66,8 +67,11 @@ class Experiment:
         Raises:
             RecipeError: something does not fit: parts each other, or the run the memory or the disk.
         """
-        graph = preflight(self.recipe)
-        lack = graph.needs and resources.shortage(graph.needs, folder or Path(self.run.out or "runs"))
+        graph, folder = preflight(self.recipe), folder or Path(self.run.out or "runs")
+        lack = graph.needs and resources.shortage(graph.needs, folder)
+        if lack or self.run.device != "cpu":
+            gc.collect()  # what preflight has built, and a run before this one if it ended by an error
+            lack = graph.needs and resources.shortage(graph.needs, folder)
         if lack:
             raise RecipeError(lack.message, self.recipe.origin(lack.setting), lack.mend)
         return graph
@@ -106,16 +110,24 @@ class Experiment:
             return summary | {"out": str(resume)}
         needs = self.preflight(resume).needs
         torch.set_num_threads(self.run.threads)
+        _tell(reporters, [f"memory        {needs}"] if needs else [])
+        summary = self._run(reporters, should_stop, resume)
+        gc.collect()  # parts are in cycles of references: the replay would be there when the next run begins
+        return summary
+
+    def _run(
+        self, reporters: Sequence[Reporter], should_stop: Callable[[], bool], resume: Path | None
+    ) -> dict[str, Any]:
         parts = self.recipe.build()
-        path = resume or self._directory(parts["env"].name)
         keep, recipe = self.run.checkpoint_keep, self.recipe.to_yaml()
-        try:
-            directory = RunDirectory(path, recipe, keep=keep, goes_on=resume is not None)
-        except SettingError as error:
-            raise RecipeError(str(error), self.recipe.origin("out")) from error
-        with closing(directory), _written(directory):
-            _tell(reporters, [f"memory        {needs}"] if needs else [])
-            return self._train(parts, directory, reporters, should_stop)
+        with closing(parts["env"]) as env:
+            path = resume or self._directory(env.name)
+            try:
+                directory = RunDirectory(path, recipe, keep=keep, goes_on=resume is not None)
+            except SettingError as error:
+                raise RecipeError(str(error), self.recipe.origin("out")) from error
+            with closing(directory), _written(directory):
+                return self._train(parts, directory, reporters, should_stop)
 
     def _train(
         self,
@@ -144,7 +156,7 @@ class Experiment:
             return directory.finish(status, counters, facts | {"compiled": agent.runs_compiled})
 
         with ExitStack() as opened:
-            for each in (env, *everybody[1:]):
+            for each in everybody[1:]:
                 opened.callback(each.close)
             found = self._restored(directory, env, everybody)
             try:
@@ -212,22 +224,30 @@ class Experiment:
         kind_of(path)  # before anything is built
         (parts, env_steps), run = self.trained(checkpoints), self.run
         with closing(parts["make_env"](num_envs=1, seed=EVALUATION_SEED + run.seed, training=False)) as env:
-            actor, q_net, episodes = parts["actor"], parts["loss"].q_net, run.eval_episodes
-            play = Play(actor, q_net, env, episodes=episodes, greedy=greedy, seed=run.seed)
+            play = Play(
+                parts["actor"],
+                parts["loss"].q_net,
+                env,
+                episodes=run.eval_episodes,
+                greedy=greedy,
+                seed=run.seed,
+                max_steps=run.eval_max_steps,
+            )
             frames = film(path, f"{run.recipe} on {env.name}, {env_steps:,} steps", play, longest)
         return Filmed(play.evaluation, env_steps, frames)
 
     def trained(self, checkpoints: Path) -> tuple[dict[str, Any], int]:
-        """The parts, built, with the newest weights in ``checkpoints``.
+        """The parts that act, built, with the newest weights in ``checkpoints``.
 
         Returns:
-            By slot, the parts; and the environment steps that the weights had seen.
+            By slot, the parts, up to the loss; and the environment steps that the weights had seen.
 
         Raises:
             CheckpointError: there are no weights, or they are of another agent.
         """
         torch.set_num_threads(self.run.threads)
-        parts = self.recipe.build()
+        parts = self.recipe.build(last="loss")  # no replay
+        parts["env"].close()
         path, env_steps, weights = newest_weights(checkpoints)
         with _of(path):
             load_weights(parts["loss"], weights)
@@ -246,7 +266,7 @@ class Experiment:
         games = {"num_envs": min(episodes, AT_ONCE), "seed": EVALUATION_SEED + seed, "training": False}
         evaluation = partial(evaluate, episodes=episodes, greedy=greedy, seed=seed, should_stop=should_stop)
         with closing(parts["make_env"](**games)) as env:
-            return evaluation(parts["actor"], env)
+            return evaluation(parts["actor"], env, max_steps=self.run.eval_max_steps)
 
     def _require_same_recipe(self, path: Path) -> None:
         """Raise :class:`RecipeError` if the run in ``path`` is one of another recipe."""

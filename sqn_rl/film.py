@@ -20,7 +20,7 @@ from sqn_rl.actors.greedy import GreedyActor
 from sqn_rl.contracts import Actor, QNetwork
 from sqn_rl.envs.base import BatchedEnv
 from sqn_rl.errors import SettingError, require
-from sqn_rl.evaluation import Evaluation
+from sqn_rl.evaluation import Evaluation, step_limit
 
 
 class Moment(NamedTuple):
@@ -52,12 +52,22 @@ class Play:
         episodes: the number of games.
         greedy: take the best action instead of sampling.
         seed: of the sampling generator.
+        max_steps: see there.
     """
 
     def __init__(
-        self, actor: Actor, q_net: QNetwork, env: BatchedEnv, *, episodes: int, greedy: bool, seed: int
+        self,
+        actor: Actor,
+        q_net: QNetwork,
+        env: BatchedEnv,
+        *,
+        episodes: int,
+        greedy: bool,
+        seed: int,
+        max_steps: int = 0,
     ) -> None:
         self.env, self._actor, self._episodes, self._greedy, self._seed = env, actor, episodes, greedy, seed
+        self._max_steps = max_steps
         other = GreedyActor(q_net=q_net, policy="q1", seed=0)
         self._judge = actor if isinstance(actor, ValueActor) else other
         self.evaluation, self._moments = Evaluation([], [], greedy), self._play()
@@ -70,6 +80,7 @@ class Play:
         actor, env, result = self._actor, self.env, self.evaluation
         generator = torch.Generator(device=actor.device).manual_seed(self._seed)
         env.show()
+        limit = step_limit(env, self._max_steps)
         observation, step, score = env.begin(), 0, 0.0
         while len(result.returns) < self._episodes:
             action = actor.act(observation, greedy=self._greedy, generator=generator)
@@ -77,9 +88,11 @@ class Play:
             yield Moment(_screen(env, observation), q_A, pi_A, int(action), game, step, score)
             answer = env.advance(action)
             observation, step, score = answer.observation, step + 1, score + answer.score.item()
-            if answer.ended:
+            if answer.ended or step >= limit:
                 result.returns.append(score)
                 result.lengths.append(step)
+                result.cut.append(not answer.ended)
+                observation = observation if answer.ended else env.begin()
                 step, score = 0, 0.0
 
     @torch.no_grad()

@@ -60,6 +60,8 @@ def group(runs: Iterable[FinishedRun], labels: Labels, first: str | None = None)
             )
         else:
             same.append(run)
+    for environment, by_variant in groups.items():
+        _require_cut_alike(environment, [run for runs in by_variant.values() for run in runs])
     return dict(sorted(groups.items())), repeated
 
 
@@ -71,6 +73,18 @@ def _require_alike(
         raise ComparisonError("\n".join([*lines, "  compare them apart, or run one of them again"]))
 
 
+def _require_cut_alike(environment: str, runs: Iterable[FinishedRun]) -> None:
+    """Refuse a run whose evaluations cut games that another run's evaluations would have let go on."""
+    *others, longest = sorted(runs, key=lambda run: run.longest)
+    for run in others:
+        if run.cut and run.longest < longest.longest:
+            raise ComparisonError(
+                f"{run.settled.name} and {longest.settled.name} were not measured alike on {environment}:\n"
+                f"  games were cut after {run.longest:,} steps in one, and lasted {longest.longest:,} in the "
+                "other (eval_max_steps)\n  compare them apart, or run one of them again"
+            )
+
+
 def caveats(groups: Groups) -> Iterator[str]:
     """What is missing, or was not the same, although the runs may be compared."""
     variants = {variant for by_variant in groups.values() for variant in by_variant}
@@ -80,6 +94,11 @@ def caveats(groups: Groups) -> Iterator[str]:
         software |= {run.software for run in runs}
         if missing := sorted(variants - by_variant.keys()):
             yield f"{environment}: no run of {', '.join(missing)}, so it is in no average over environments"
+        if cut := [run for run in runs if run.cut]:
+            yield (
+                f"{environment}: {sum(run.cut for run in cut)} games of evaluations, in {len(cut)} of "
+                f"{len(runs)} runs, were cut after {cut[0].longest:,} steps: their returns end there"
+            )
         if any(len(run.steps) < 2 for run in runs):
             yield f"{environment}: evaluated once, so there is no curve and no area; set eval_every"
     if len(software) > 1:

@@ -6,6 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from sqn_rl.evaluation import cut_note
 from sqn_rl.reporting import Reporter
 
 SHOWN = {"alpha": "α {:.3g}", "entropy": "entropy {:.3f}", "epsilon": "ε {:.3f}"}
@@ -62,7 +63,7 @@ class ProgressReporter(Reporter):
         how = "greedy" if row["greedy"] else "sampled"
         self._say(
             f"evaluation at {row['env_steps']:,} steps: {row['mean']:.1f} ± {row['std']:.1f} "
-            f"(mean ± std of {row['episodes']} {how} games)"
+            f"(mean ± std of {row['episodes']} {how} games{cut_note(row['cut'], row['lengths'])})"
         )
 
     def _say(self, line: str) -> None:

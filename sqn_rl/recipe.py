@@ -58,9 +58,9 @@ class Recipe:
         others = [name for name in self.layers.values if name not in {*SETTINGS, *SLOT_NAMES, *read}]
         return [name for name in others if self.origin(name).startswith(COMMAND_LINE)]
 
-    def build(self) -> dict[str, Any]:
-        """Build every part; see :func:`sqn_rl.build.build`."""
-        return build(self.config, self.run, self.catalogue, self.origin)
+    def build(self, *, last: str = SLOT_NAMES[-1]) -> dict[str, Any]:
+        """Build every part, or those up to the slot ``last``; see :func:`sqn_rl.build.build`."""
+        return build(self.config, self.run, self.catalogue, self.origin, last=last)
 
     def to_yaml(self) -> str:
         """Everything, as YAML that :func:`load_recipe` reads, with the origin of each value as a comment."""
@@ -134,6 +134,7 @@ def load_recipe(path: Path, *overrides: str, catalogue: Catalogue | None = None)
     parsed = said.parse(overrides)
     for choice in said.chosen(parsed, catalogue):
         raise RecipeError(f"the {choice.group} of a saved recipe is settled", choice.origin)
+    layers.put("", DEFAULTS, lambda _: "default of sqn_rl")  # of settings that its version did not have
     layers.put("", document.values, document.origin)
     said.apply(parsed, layers, catalogue)
     return _settle(layers, {}, {}, catalogue)

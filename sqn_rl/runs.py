@@ -16,7 +16,7 @@ from sqn_rl.settled import Settled, Sourced, of_run
 
 RUNNING = {
     *("seed", "out", "resume", "threads", "device", "compile", "log_every", "checkpoint_every"),
-    *("checkpoint_keep", "logger", "env.threads", "env.workers"),
+    *("checkpoint_keep", "logger", "env.threads", "env.workers", "eval_max_steps"),
 }
 """What says how a run is carried out, not what is learned."""
 
@@ -47,6 +47,10 @@ class FinishedRun:
     """The mean return of each evaluation. Shape ``[T]``."""
     greedy: bool
     """How the last evaluation was played."""
+    cut: int
+    """How many games of its evaluations were cut."""
+    longest: int
+    """The length of the longest of them: where the games were cut, if any were."""
     software: str
     """The version and revision that made it."""
 
@@ -156,6 +160,8 @@ def _finished(directory: Path, settled: Settled, summary: Mapping[str, Any]) -> 
         steps=np.array([row["env_steps"] for row in rows], dtype=float),
         scores=np.array([row["mean"] for row in rows], dtype=float),
         greedy=rows[-1]["greedy"],
+        cut=sum(row.get("cut", 0) for row in rows),
+        longest=max(max(row["lengths"]) for row in rows),
         software=f"sqn_rl {summary['versions']['sqn_rl']} {revision}".rstrip(),
     )
 

@@ -40,7 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         batch, weights = unbundle(dict(read_tensors(path)))
     except TypeError as error:
         raise CheckpointError(f"{path}: not what a run keeps of an update ({error})") from error
-    loss = recipe.build()["loss"]
+    parts = recipe.build(last="loss")
+    parts["env"].close()
+    loss = parts["loss"]
     load_weights(loss, weights)
     found = not_finite(loss, batch)
     print("\n".join(found or ["everything is finite"]))

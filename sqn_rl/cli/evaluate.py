@@ -34,6 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--seed", type=int, help="of the games; the run's, if not given")
     parser.add_argument(
+        "--max-steps", type=int, help="cut longer games; if not given, as in the run: eval_max_steps"
+    )
+    parser.add_argument(
         "--stochastic", action="store_true", help="sample the policy instead of its best action"
     )
     parser.add_argument(
@@ -47,12 +50,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not path.is_file():
         raise RecipeError(f"{arguments.run}: not a run directory: there is no recipe.yaml in it")
     episodes = 1 if arguments.video and arguments.episodes is None else arguments.episodes
-    given = {"eval_episodes": episodes, "seed": arguments.seed}
+    given = {"eval_episodes": episodes, "seed": arguments.seed, "eval_max_steps": arguments.max_steps}
     overrides = [f"{name}={value}" for name, value in given.items() if value is not None]
     recipe, greedy = (
         load_recipe(path, *overrides, catalogue=catalogue_of(arguments)),
         not arguments.stochastic,
     )
+
+    from sqn_rl.evaluation import cut_note
 
     if arguments.video:
         evaluation, env_steps = _film(recipe, arguments.run, arguments.video, greedy)
@@ -67,7 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     print(f"{path.parent}: weights after {env_steps:,} environment steps")
     numbers = f"mean {evaluation.mean:.1f}  std {evaluation.std:.1f}  IQM {evaluation.iqm:.1f}"
-    print(f"{len(evaluation.returns)} {'greedy' if greedy else 'sampled'} games: {numbers}")
+    cut = cut_note(sum(evaluation.cut), evaluation.lengths)
+    print(f"{len(evaluation.returns)} {'greedy' if greedy else 'sampled'} games{cut}: {numbers}")
     print("returns", *(f"{value:g}" for value in evaluation.returns))
     return Exit.DONE
 

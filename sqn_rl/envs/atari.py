@@ -111,6 +111,7 @@ class AtariEnv(RestorableEnv):
         self._shown = False
         self._games: Any = None  # made when first played: 0.3 s a game, which preflight need not wait for
         self._max_frames = max_frames or NEVER
+        self.max_steps = max_frames and -(-max_frames // frame_skip)
         self.played_bytes = num_envs * CONSOLE_BYTES
         self._frames = np.zeros(num_envs, np.int64)
         self._lives = np.zeros(num_envs, np.int32)
@@ -180,7 +181,7 @@ class AtariEnv(RestorableEnv):
             terminated=torch.from_numpy(terminated),
             truncated=torch.from_numpy(late & ~terminated),  # a time limit does not give back a future
             ended=torch.from_numpy(over | late),
-            score=torch.from_numpy(score.astype(np.float32)),
+            score=torch.from_numpy(score.astype(np.float64)),
         )
 
     def close(self, *, raise_if_closed: bool = True) -> None:

@@ -82,6 +82,7 @@ class AtariRamEnv(GamesEnv):
             num_envs=num_envs,
             seed=seed,
         )
+        self.max_steps = max_frames and -(-max_frames // frame_skip)
         usual = machine.processors() if num_envs > 1 else 0
         self._n_workers = min(num_envs, usual if workers is None else workers)
         self.played_bytes = self._n_workers * WORKER_BYTES

@@ -65,6 +65,9 @@ class BatchedEnv(EnvBase):
     restorable = False
     """Whether ``state_dict`` and ``load_state_dict`` continue every game where it was."""
 
+    max_steps: int | None = None
+    """The time limit of a game, in environment steps; None where it has none, or none that is known."""
+
     played_bytes = 0
     """Memory that its games take only once they are played, in all processes."""
 
@@ -98,10 +101,10 @@ class BatchedEnv(EnvBase):
         self.reward_spec = Unbounded(shape=(num_envs, 1))
         self.done_spec = Composite(done=flag, terminated=flag, truncated=flag, shape=(num_envs,))
 
-    def begin(self) -> Tensor:
-        """Start every game anew. Returns the first observations, ``[N, *S]``."""
+    def begin(self, rows: Sequence[int] | None = None) -> Tensor:
+        """Start every game anew, or only ``rows``. Returns what all of them show, ``[N, *S]``."""
         with self._blamed():
-            self._start(range(self.num_envs))
+            self._start(range(self.num_envs) if rows is None else rows)
         return self._now.observation
 
     @abstractmethod

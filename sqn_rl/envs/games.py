@@ -51,7 +51,7 @@ class GamesEnv(RestorableEnv):
 
     def _receive(self) -> Step:
         n = self.num_envs
-        observation, reward, score = self._empty(n), np.empty(n, np.float32), np.empty(n, np.float32)
+        observation, reward, score = self._empty(n), np.empty(n, np.float32), np.empty(n)
         terminated, truncated, ended = np.empty(n, np.bool_), np.empty(n, np.bool_), np.empty(n, np.bool_)
         over: list[int] = []
         for i, action in enumerate(self._now.sent):

@@ -66,6 +66,7 @@ class GymEnv(GamesEnv):
             num_envs=num_envs,
             seed=seed,
         )
+        self.max_steps = first.spec.max_episode_steps
         self._games = [first, *(_make(id, kwargs) for _ in range(num_envs - 1))]
         self._kwargs, self._space, self._first_action = kwargs, space, int(actions.start)
         self._is_box = isinstance(space, spaces.Box)

@@ -34,7 +34,7 @@ def layout(num_envs: int) -> np.dtype:
             ("observation", np.uint8, (num_envs, 128)),
             ("next_observation", np.uint8, (num_envs, 128)),
             ("reward", np.float32, num_envs),
-            ("score", np.float32, num_envs),
+            ("score", np.float64, num_envs),
             ("terminated", np.bool_, num_envs),
             ("truncated", np.bool_, num_envs),
             ("ended", np.bool_, num_envs),

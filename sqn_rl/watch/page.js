@@ -167,7 +167,8 @@ function header(state) {
   const last = state.evaluation;
   by_id("evaluation").textContent = !last ? "not evaluated yet" :
     `evaluation at ${whole(last.env_steps)} steps: ${last.mean.toFixed(1)} ± ${last.std.toFixed(1)} ` +
-    `(mean ± std of ${last.episodes} ${last.greedy ? "greedy" : "sampled"} games)`;
+    `(mean ± std of ${last.episodes} ${last.greedy ? "greedy" : "sampled"} games` +
+    `${last.cut ? `, ${last.cut} of them cut after ${whole(Math.max(...last.lengths))} steps` : ""})`;
   by_id("overrides").textContent = state.overrides.length ? `command line: ${state.overrides.join(" ")}` : "";
 }
 

@@ -142,7 +142,8 @@ class Task(gymnasium.Env):
         if self.steps == self.at and self.happens.startswith("SIG"):
             signal.raise_signal(signal.Signals[self.happens])
         reward = np.nan if self.steps >= self.at and self.happens == "NaN_rewards" else 1.0
-        return np.zeros(3, np.float32), reward, False, self.steps % 20 == 0, {}
+        late = self.steps % 20 == 0 and self.happens != "never_ends"
+        return np.zeros(3, np.float32), reward, False, late, {}
 
 
 gymnasium.register("users/Task-v0", Task)

@@ -319,6 +319,44 @@ def test_runs_that_were_not_measured_alike(
     assert not Path("report").exists()
 
 
+def cut(run: Path, *lengths: int, cut: int | None) -> None:
+    """Have the evaluations of a run say so; None: as those did that could not cut."""
+    rows = [json.loads(line) for line in (run / "evaluations.jsonl").read_text().splitlines()]
+    rows = [row | {"lengths": [*lengths], "cut": cut} for row in rows]
+    text = [json.dumps({key: value for key, value in row.items() if value is not None}) for row in rows]
+    (run / "evaluations.jsonl").write_text("\n".join(text))
+
+
+@pytest.mark.parametrize("other", [(90, 99, 0), (90, 100, 0), (100, 100, 2), (9, 100, None)])
+def test_games_that_were_cut_are_noted(other: tuple[int, int, int], write: Write, command: Command) -> None:
+    cut(write("a", "eval_max_steps=100"), 50, 100, cut=1)
+    cut(
+        write("b", "head=dueling", "eval_max_steps=1000" if other[2] == 0 else "eval_max_steps=100"),
+        *other[:2],
+        cut=other[2],
+    )
+    done = command("compare", "a", "b")
+    assert (done.code, done.err) == (0, "")
+    games, runs = 3 + 3 * (other[2] or 0), 2 if other[2] else 1
+    note = f"note: {CART}: {games} games of evaluations, in {runs} of 2 runs, were cut after 100 steps"
+    assert note in done.out
+
+
+@pytest.mark.parametrize("other", [(90, 101, 0), (50, 101, 1), (9, 101, None)])
+def test_games_that_were_cut_earlier_are_not_measured_alike(
+    other: tuple[int, int, int], write: Write, command: Command
+) -> None:
+    cut(write("a", "head=dueling"), *other[:2], cut=other[2])
+    cut(write("b"), 50, 100, cut=1)
+    done = command("compare", "a", "b")
+    assert (done.code, done.out) == (2, "")
+    assert done.err.splitlines() == [
+        f"b and a were not measured alike on {CART}:",
+        "  games were cut after 100 steps in one, and lasted 101 in the other (eval_max_steps)",
+        "  compare them apart, or run one of them again",
+    ]
+
+
 def test_sampled_games_are_not_greedy_ones(write: Write, command: Command) -> None:
     write("a")
     path = write("b", "seed=1") / "evaluations.jsonl"

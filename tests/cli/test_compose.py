@@ -127,6 +127,9 @@ def test_what_is_written_can_be_read_again_and_says_where_from(tmp_path: Path) -
     assert "gamma: 0.99  # recipes/sqn_paper.yaml:5" in recipe.to_yaml()
     assert "  game: ms_pacman  # command line: env.game=ms_pacman" in recipe.to_yaml()
     assert "\nhead:  # recipes/sqn.yaml:6\n" in recipe.to_yaml()
+    older = "".join(line for line in recipe.to_yaml().splitlines(True) if "eval_max_steps" not in line)
+    (tmp_path / "recipe.yaml").write_text(older)  # of a version that did not have the setting
+    assert load_recipe(tmp_path / "recipe.yaml").config == recipe.config
     with pytest.raises(RecipeError, match="the env of a saved recipe is settled"):
         load_recipe(tmp_path / "recipe.yaml", "env=acrobot")
 

@@ -64,7 +64,7 @@ def test_a_run_directory(command: Command) -> None:
 
     evaluations = run.rows("evaluations")
     assert [row["env_steps"] for row in evaluations] == [200, 300]
-    keys = {"env_steps", "mean", "std", "iqm", "episodes", "returns", "lengths", "greedy"}
+    keys = {"env_steps", "mean", "std", "iqm", "episodes", "returns", "lengths", "greedy", "cut"}
     assert all(row.keys() == keys for row in evaluations)
     assert [len(row["returns"]) for row in evaluations] == [2, 2]
 
@@ -269,6 +269,27 @@ def test_a_sweep_goes_on_after_a_failure_and_says_so_at_the_end(
     assert done.code == 4
     assert [run.summary["status"] for run in done.runs] == ["numerics", "error", "done"]
     assert re.search(FELL_OVER, done.err)
+
+
+def test_episodes_without_an_end_are_cut_when_evaluated_and_that_is_said(
+    command: Command, trusting: list[str]
+) -> None:
+    task = [*trusting, *TASK, "env.kwargs.happens=never_ends"]
+    done = command("run", *task, "eval_every=200", "eval_max_steps=30")
+    assert (done.code, done.err) == (0, "")
+    (run,) = done.runs
+    rows = run.rows("evaluations")
+    assert [(row["env_steps"], row["lengths"], row["cut"]) for row in rows] == [
+        *[(200, [30, 30], 2), (300, [30, 30], 2)]
+    ]
+    assert run.summary["evaluation"] == rows[-1]
+    games = r"2 greedy games, 2 of them cut after {} steps \(eval_max_steps\)"
+    assert len(re.findall(rf"\(mean ± std of {games.format(30)}\)", done.out)) == 2
+    again = command("evaluate", *trusting, "run")
+    assert re.search(games.format(30) + ": mean 30.0 ", again.out)
+    assert re.search(
+        games.format(7) + ": mean 7.0 ", command("evaluate", *trusting, "run", "--max-steps=7").out
+    )
 
 
 # --- as a process ------------------------------------------------------------------------------------------

@@ -188,7 +188,7 @@ class Game:
         raw, score, over, late, info = self.game.step(action + int(self.game.action_space.start))
         successor = self._observation(raw).clone()
         lost_life = self.counts_lives and info["lives"] < self.lives
-        self.lives, self.total = info.get("lives", 0), self.total + float(np.float32(score))
+        self.lives, self.total = info.get("lives", 0), self.total + float(score)
         if over or late:
             self.returns.append(self.total)
         return Step(
@@ -198,7 +198,7 @@ class Game:
             terminated=torch.tensor(over or lost_life),
             truncated=torch.tensor(late and not over and not lost_life),
             ended=torch.tensor(over or late),
-            score=torch.tensor(score).float(),
+            score=torch.tensor(score, dtype=torch.float64),
         )
 
 

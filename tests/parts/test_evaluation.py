@@ -1,26 +1,47 @@
 """Evaluation: every environment plays its quota of full games, and the actor is as it was."""
 
+from collections.abc import Sequence
+from contextlib import closing
+from functools import partial
 from types import SimpleNamespace
+from typing import Any, ClassVar
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from sqn_rl import BoltzmannActor, FixedTemperature, GymEnv, Step, evaluate
-from sqn_rl.evaluation import Evaluation
+from sqn_rl import (
+    MLP,
+    AtariEnv,
+    AtariRamEnv,
+    BoltzmannActor,
+    Dense,
+    FixedTemperature,
+    GymEnv,
+    LinearHead,
+    QNet,
+    Step,
+    evaluate,
+)
+from sqn_rl.evaluation import MAX_STEPS, Evaluation, step_limit
+from sqn_rl.film import Play
+from sqn_rl.reporting import Counters
+from sqn_rl.run_state import Episodes
 
 
 class Games:
     """Environment i plays games of ``lengths[i]`` steps; each step scores 1, and is learned from as 0."""
 
-    n_actions = 2
+    n_actions, max_steps = 2, None
 
     def __init__(self, *lengths: int) -> None:
         self.lengths, self.num_envs = torch.tensor(lengths), len(lengths)
-
-    def begin(self) -> Tensor:
         self.at = torch.zeros_like(self.lengths)
+
+    def begin(self, rows: Sequence[int] | None = None) -> Tensor:
+        self.at[slice(None) if rows is None else rows] = 0
         return torch.zeros(self.num_envs, 1)
 
     def send(self, action: Tensor) -> None:
@@ -49,6 +70,138 @@ def test_short_games_are_not_favoured(episodes: int, quota: tuple[int, ...]) -> 
     expected = [length for length, share in zip(lengths, quota, strict=True) for _ in range(share)]
     assert sorted(result.lengths) == sorted(expected)
     assert result.returns == result.lengths  # the game's own score, not the reward
+
+
+# --- episodes without an end -------------------------------------------------------------------------------
+
+
+class Steady(gymnasium.Env):
+    """Never ends of itself, shows a screen that counts, and pays a tenth a step."""
+
+    observation_space = gymnasium.spaces.Box(0, 255, (1,), np.uint8)
+    action_space = gymnasium.spaces.Discrete(2)
+    metadata: ClassVar = {"render_modes": ["rgb_array"]}
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        self.render_mode, self.t = render_mode, 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        self.t = 0
+        return self.look(), {}
+
+    def step(self, action: int) -> Any:
+        self.t += 1
+        return self.look(), 0.1, False, False, {}
+
+    def look(self) -> np.ndarray:
+        return np.array([self.t % 256], np.uint8)
+
+    def render(self) -> np.ndarray:
+        return np.full((4, 4, 3), self.t % 256, np.uint8)
+
+
+gymnasium.register("steady/Task-v0", Steady)
+
+
+def steady(num_envs: int, **kwargs: Any) -> GymEnv:
+    return GymEnv(id="steady/Task-v0", num_envs=num_envs, seed=0, training=False, kwargs=kwargs)
+
+
+def test_episodes_that_do_not_end_are_cut_and_begin_anew() -> None:
+    result = evaluate(STILL, Games(4, 50, 9), episodes=7, greedy=True, seed=0, max_steps=9)
+    assert sorted(zip(result.lengths, result.cut, strict=True)) == [
+        *[(4, False)] * 3,
+        *[(9, False)] * 2,  # it ends there
+        *[(9, True)] * 2,
+    ]
+    assert result.returns == result.lengths
+    assert result.row()["cut"] == 2
+    assert evaluate(STILL, Games(4, 50), episodes=2, greedy=True, seed=0).row()["cut"] == 0
+
+
+def test_what_is_cut_is_played_on_from_a_reset() -> None:
+    seen: list[list[int]] = []
+
+    def act(observation: Tensor, **_: Any) -> Tensor:
+        seen.append(observation[:, 0].tolist())
+        return torch.zeros(len(observation), dtype=torch.int64)
+
+    actor = SimpleNamespace(device=torch.device("cpu"), act=act)
+    result = evaluate(actor, steady(2), episodes=4, greedy=True, seed=0, max_steps=3)
+    assert (result.lengths, result.cut) == ([3] * 4, [True] * 4)
+    assert seen == [[0, 0], [1, 1], [2, 2]] * 2
+
+
+def atari(kind: type, **settings: Any) -> Any:
+    more = {"workers": 0} if kind is AtariRamEnv else {"threads": 1, "frame_stack": 2, "noop_max": 9}
+    more |= {} if kind is AtariRamEnv else {"fire_reset": True}
+    fixed = {"game": "pong", "sticky_actions": 0.0, "clip_reward": False, "life_loss": False, "num_envs": 1}
+    return kind(**fixed, **more, **settings, seed=0, training=False)
+
+
+LIMITED = {
+    "CartPole": lambda: GymEnv(id="CartPole-v1", num_envs=1, seed=0, training=False),
+    "a limit in kwargs": lambda: steady(1, max_episode_steps=70),
+    "Pong from RAM": lambda: atari(AtariRamEnv, frame_skip=7, max_frames=240),
+    "Pong from pixels": lambda: atari(AtariEnv, frame_skip=7, max_frames=240),
+}
+LIMITS = {"CartPole": 500, "a limit in kwargs": 70, "Pong from RAM": 35, "Pong from pixels": 35}
+
+
+@pytest.mark.parametrize("name", LIMITED)
+def test_the_time_limit_of_an_environment_stays_its_own(name: str) -> None:
+    with closing(LIMITED[name]()) as env:
+        assert step_limit(env, 0) == env.max_steps == LIMITS[name]
+        if name != "CartPole":  # whose pole falls
+            result = evaluate(STILL, env, episodes=2, greedy=True, seed=0)
+            assert (result.lengths, result.cut) == ([LIMITS[name]] * 2, [False] * 2)
+
+
+def test_the_length_at_which_an_episode_is_cut() -> None:
+    assert step_limit(steady(1), 0) == MAX_STEPS == 27_000  # Atari's 108,000 frames
+    assert step_limit(steady(1), 11) == 11
+    assert step_limit(GymEnv(id="CartPole-v1", num_envs=1, seed=0), 11) == 11
+
+
+def test_every_return_is_summed_in_double_precision() -> None:
+    """A thousand rewards of 0.1: in float32 they are 99.99905."""
+    expected, n = sum([0.1] * 1000), 1000
+    told: list[dict[str, Any]] = []
+    reporter = SimpleNamespace(episode=told.append)
+    env, episodes = steady(1, max_episode_steps=n), Episodes(np.zeros(1), np.zeros(1, np.int64))
+    env.begin()
+    for _ in range(n):
+        episodes.record(env.advance(torch.zeros(1, dtype=torch.int64)), Counters(), [reporter])
+    assert told == [{"env_steps": 0, "return": expected, "length": n}]
+
+    for limit in ({}, {"max_episode_steps": n}):  # cut by the evaluation, and by itself
+        result = evaluate(STILL, steady(2, **limit), episodes=2, greedy=True, seed=0, max_steps=n)
+        assert (result.returns, result.mean) == ([expected] * 2, expected)
+
+    actor = boltzmann(steady(1))
+    play = Play(actor, actor.q_net, steady(1), episodes=1, greedy=True, seed=0, max_steps=n)
+    last = [*play][-1]
+    assert last.score + 0.1 == expected
+    assert play.evaluation.returns == [expected]
+
+
+def boltzmann(env: GymEnv) -> BoltzmannActor:
+    q_net = QNet(
+        encoder=partial(MLP, hidden=[4]), head=LinearHead, layer=Dense, members=1, shared_encoder=False,
+        observation_shape=env.observation_shape, n_actions=env.n_actions,
+    )  # fmt: skip
+    return BoltzmannActor(q_net=q_net, temperature=FixedTemperature(alpha=1.0), policy="q1", seed=0)
+
+
+def test_a_film_of_what_does_not_end_ends() -> None:
+    actor = boltzmann(steady(1))
+    play = Play(actor, actor.q_net, steady(1), episodes=3, greedy=True, seed=7, max_steps=5)
+    moments = [(at.game, at.step, int(at.screen[0, 0, 0])) for at in play]
+    assert moments == [(game, step, step) for game in (1, 2, 3) for step in range(5)]
+    assert play.evaluation == evaluate(actor, steady(1), episodes=3, greedy=True, seed=7, max_steps=5)
+
+
+# --- what is reported --------------------------------------------------------------------------------------
 
 
 def test_what_is_reported() -> None:

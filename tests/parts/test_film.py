@@ -168,7 +168,7 @@ def test_a_film_is_bounded_and_the_games_go_on(tmp_path: Path, monkeypatch: pyte
 class Unseen:
     """An environment that shows nothing but what the agent sees."""
 
-    name, frame_stack, action_names = "unseen", 1, ["a", "b"]
+    name, frame_stack, action_names, max_steps = "unseen", 1, ["a", "b"], None
 
     def __init__(self, observation: torch.Tensor, frame_stack: int = 1) -> None:
         self.begin, self.frame_stack = (lambda: observation), frame_stack

@@ -1,0 +1,99 @@
+"""What a run leaves in memory: nothing; and what is played or looked at later needs no replay."""
+
+import gc
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sqn_rl import Agent, BatchedEnv, Polyak, QNet, RecipeError, Reporter, TDLoss, compose, disk
+from sqn_rl.actors.base import NetworkActor
+from sqn_rl.cli import diagnose
+from sqn_rl.cli import evaluate as sqn_eval
+from sqn_rl.data import Batch
+from sqn_rl.numerics import bundle
+from sqn_rl.recipe import load_recipe
+from sqn_rl.replay.base import RingReplay
+from sqn_rl.replay.ring import Ring
+from sqn_rl.tensors import tensors_file
+
+KINDS = (Agent, BatchedEnv, NetworkActor, Polyak, QNet, Ring, RingReplay, TDLoss, torch.optim.Optimizer)
+TINY = ["steps=60", "warmup_steps=20", "hidden=[8]", "batch_size=4", "eval_episodes=1", "num_envs=2"]
+
+
+def alive() -> Counter[str]:
+    """What there is of a run's objects, garbage or not."""
+    return Counter(type(each).__name__ for each in gc.get_objects() if issubclass(type(each), KINDS))
+
+
+class Failing(Reporter):
+    """Fails in the middle of a run, while everything is there."""
+
+    def episode(self, row: dict[str, Any]) -> None:
+        assert alive()["UniformReplay"]
+        raise RuntimeError("enough")
+
+
+@pytest.fixture(autouse=True)
+def _no_older_garbage() -> None:
+    gc.collect()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["recipe=sqn", "compile=never"],
+        ["recipe=sqn_rainbow", "eval_every=30", "checkpoint_every=30"],
+        pytest.param(["recipe=dqn", "compile=always"], marks=pytest.mark.slow),
+    ],
+    ids=" ".join,
+)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
+def test_nothing_of_a_run_is_alive_after_it(settings: list[str], tmp_path: Path) -> None:
+    before = alive()
+    assert compose("sqn", *TINY, *settings, f"out={tmp_path / 'run'}").train()["status"] == "done"
+    assert alive() == before
+
+
+def test_nothing_but_garbage_is_left_of_a_run_that_failed(tmp_path: Path) -> None:
+    before = alive()
+    with pytest.raises(RuntimeError, match="enough") as error:
+        compose("sqn", *TINY, f"out={tmp_path / 'run'}").train(reporters=[Failing()])
+    del error
+    gc.collect()
+    assert alive() == before
+
+
+def test_what_is_left_of_a_failed_run_does_not_keep_the_next_from_fitting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if the memory were free only once that garbage is gone."""
+    compose("sqn", *TINY).recipe.build()  # which is garbage now
+    assert alive()["UniformReplay"]
+    monkeypatch.setattr("sqn_rl.resources.available_bytes", lambda: 0 if alive()["UniformReplay"] else 10**12)
+    compose("sqn", *TINY).preflight()
+    monkeypatch.setattr("sqn_rl.resources.available_bytes", lambda: 0)
+    with pytest.raises(RecipeError, match="of memory"):
+        compose("sqn", *TINY).preflight()
+
+
+def test_to_play_or_to_diagnose_takes_no_replay(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The replay of the recipe fits no machine."""
+    run = tmp_path / "run"
+    compose("sqn", *TINY, f"out={run}").train()
+    path = run / "recipe.yaml"
+    recipe = load_recipe(path)
+    path.write_text(
+        path.read_text().replace(f"capacity: {recipe.fields('replay')['capacity']}", f"capacity: {10**14}")
+    )
+    with pytest.raises(RecipeError):
+        load_recipe(path).build()
+    assert sqn_eval.main([str(run)]) == 0
+    assert sqn_eval.main([str(run), "--video", str(tmp_path / "film.gif")]) == 0
+    ones, no, action = torch.ones(4), torch.zeros(4, dtype=torch.bool), torch.zeros(4, dtype=torch.int64)
+    batch = Batch(torch.ones(4, 4), action, ones, torch.ones(4, 4), no, ones, action)
+    disk.write_whole(run / "numerics.safetensors", tensors_file(bundle(recipe.build()["loss"], batch)))
+    assert diagnose.main([str(run)]) == 0
+    assert "everything is finite" in capfd.readouterr().out
