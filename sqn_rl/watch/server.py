@@ -7,12 +7,15 @@ from hashlib import sha256
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from socketserver import ThreadingTCPServer
+from threading import BoundedSemaphore
 from typing import Any
 
 from sqn_rl.errors import SettingError, SqnError, blame, require
 from sqn_rl.watch.run import WatchedRun
 
-ADDRESS = "127.0.0.1"
+ADDRESS, HTTP = "127.0.0.1", 80
+CONNECTIONS, SECONDS = 32, 10.0
+"""How many are answered at once, and for how long one may send or take nothing."""
 HEADERS = {
     "Cache-Control": "no-cache",
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -51,8 +54,24 @@ class WatchServer(ThreadingTCPServer):
         except OSError as error:
             raise SettingError("port", port, f"one that is free ({error.strerror})") from error
         port = self.server_address[1]
-        self.hosts = {f"{name}:{port}" for name in (ADDRESS, "localhost")}
+        names = (ADDRESS, "localhost")
+        self.hosts = {f"{name}:{port}" for name in names} | ({*names} if port == HTTP else set())
+        self._free = BoundedSemaphore(CONNECTIONS)
         self.url = f"http://{ADDRESS}:{port}/"
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer in a thread; close the connection if too many are being answered."""
+        if self._free.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Answer, in its thread."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
 
 
 def _file(name: str) -> Callable[[], bytes]:
@@ -61,6 +80,7 @@ def _file(name: str) -> Callable[[], bytes]:
 
 class _Handler(BaseHTTPRequestHandler):
     server: WatchServer
+    timeout = SECONDS
 
     def do_GET(self) -> None:
         """Answer, if it is one of our pages that is asked for, under our own name."""

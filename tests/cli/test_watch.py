@@ -9,8 +9,9 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from http.client import HTTPConnection, HTTPResponse
 from itertools import pairwise
 from pathlib import Path
@@ -93,6 +94,37 @@ def test_it_shows_what_curve_png_shows(trained: Path) -> None:
     assert (shown["title"], shown["steps"], shown["budget"]) == ("sqn on CartPole-v1, seed 0", 600, 600)
     assert shown["evaluation"] == rows["evaluations"][-1]
     assert shown["overrides"][0] == "head=dueling"
+
+
+def test_idle_requests_do_not_hold_threads(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(served._Handler, "timeout", 0.5)
+    with serving(run) as server:
+        before = threading.active_count()
+        idle = [socket.create_connection(server.server_address) for _ in range(3 * served.CONNECTIONS)]
+        for each in idle:
+            with suppress(ConnectionError):  # those that are too many were closed
+                each.sendall(b"GET / HTTP/1.1\r\nHost: ")
+        assert threading.active_count() <= before + served.CONNECTIONS
+        ended = time.monotonic() + 60
+        while threading.active_count() > before and time.monotonic() < ended:
+            time.sleep(0.05)
+        assert threading.active_count() <= before
+        assert ask(server, "/page.css").status == 200
+        for each in idle:
+            each.close()
+
+
+def test_browsers_leave_out_the_port_of_http(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(run) as server:
+        assert ask(server, "/", Host="localhost").status == 403
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        monkeypatch.setattr(served, "HTTP", free.getsockname()[1])  # as if it were 80
+    with served.WatchServer(watch.WatchedRun(run, Catalogue()), port=served.HTTP) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        assert ask(server, "/", Host="localhost").status == 200
+        assert ask(server, "/", Host=f"localhost:{served.HTTP}").status == 200
+        assert ask(server, "/", Host="elsewhere").status == 403
+        server.shutdown()
 
 
 def test_its_colours_are_those_of_curve_png() -> None:
