@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from sqn_rl.contracts import Actor, Loss, Replay, TargetUpdate
 from sqn_rl.data import Batch, Terms
 from sqn_rl.descent import Descent
-from sqn_rl.errors import CheckpointError, NumericsError
+from sqn_rl.errors import CheckpointError, NumericsError, WiringError
 from sqn_rl.gradients import Gradients
 from sqn_rl.hidden import hidden_state, load_hidden_state
 from sqn_rl.numerics import not_finite
@@ -37,6 +37,9 @@ class Agent:
         optimizer: makes the optimizer from parameter groups.
         replay: stores and draws transitions.
         compiled: compile the update, and acting if the actor can: see :class:`~sqn_rl.compiling.Compiled`.
+
+    Raises:
+        WiringError: the parts disagree about γ, about the temperature, or about which entropies count.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class Agent:
         replay: Replay,
         compiled: bool = False,
     ) -> None:
+        _require_agreement(actor, loss, getattr(replay, "returns", None))
         self.actor, self.loss, self.target_update, self.replay = actor, loss, target_update, replay
         self.temperature = loss.temperature
         alphas = [] if self.temperature is None else list(self.temperature.parameters())
@@ -179,6 +183,21 @@ class Agent:
             for name, value in state.items()
             if not (isinstance(value, Tensor) and value.data_ptr() in weights)
         }
+
+
+def _require_agreement(actor: Any, loss: Any, returns: Any) -> None:
+    """Refuse parts that would each train with a value of their own for what has one."""
+    gamma, other = getattr(loss, "gamma", None), getattr(returns, "gamma", None)
+    if None not in (gamma, other) and gamma != other:
+        raise WiringError("loss", f"loss: gamma = {gamma}: expected {other}, as the returns have", "returns")
+    alpha = getattr(actor, "temperature", None)
+    if alpha is not None and loss.temperature is not None and alpha is not loss.temperature:
+        raise WiringError("actor", "actor: its temperature is not the loss's; give both the same", "loss")
+    if getattr(returns, "soft", False) and not getattr(loss, "backup_entropy", True):
+        needs = "expected a loss that counts the entropy of the last step too; set it to false"
+        message = f"returns.soft = true: {needs}: {type(loss).__name__} leaves that entropy out"
+        producer = "loss.backup_entropy" if "backup_entropy" in vars(loss) else "loss"  # a setting, or none
+        raise WiringError("returns.soft", message, producer)
 
 
 def _laid_out_as(parameter: Tensor, value: Any) -> Any:

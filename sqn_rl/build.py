@@ -9,9 +9,9 @@ import numpy as np
 
 from sqn_rl import speed
 from sqn_rl.catalogue import Catalogue, did_you_mean
-from sqn_rl.config import SLOTS, Run, Slot
+from sqn_rl.config import SETTINGS, SLOTS, Run, Slot
 from sqn_rl.errors import RecipeError, SettingError, SqnError, WiringError, blame
-from sqn_rl.provenance import COMMAND_LINE, Values
+from sqn_rl.provenance import COMMAND_LINE, Values, flow
 
 TARGET = "_target_"
 
@@ -53,9 +53,7 @@ class Maker:
             message = f"{key} = {error.value!r}: expected {error.expected}"
             raise RecipeError(message, self.origin(key)) from error
         except WiringError as error:
-            origins = [self.origin(slot) for slot in (error.consumer, error.producer) if slot]
-            chosen = (origin for origin in origins if origin.startswith(COMMAND_LINE))
-            raise RecipeError(str(error), next(chosen, origins[0])) from error
+            raise located(error, self.origin) from error
         except SqnError:
             raise
         except (TypeError, ValueError) as error:
@@ -69,6 +67,13 @@ class Maker:
         lists = {name: value if isinstance(value, list) else [value] for name, value in self.fields.items()}
         quoted = [name for name, values in lists.items() if any(str(value) in words for value in values)]
         return f"{self.slot}.{quoted[0]}" if len(quoted) == 1 else self.slot
+
+
+def located(error: WiringError, origin: Origin) -> RecipeError:
+    """The error of a recipe: at the part that was chosen on the command line, else at the one that needs."""
+    origins = [origin(slot) for slot in (error.consumer, error.producer) if slot]
+    chosen = (each for each in origins if each.startswith(COMMAND_LINE))
+    return RecipeError(str(error), next(chosen, origins[0]))
 
 
 def build(
@@ -126,11 +131,17 @@ def maker_of(slot: Slot, fields: Values, bag: Values, catalogue: Catalogue, orig
         origin: for messages.
 
     Raises:
-        RecipeError: its class is not allowed, does not take a field, or needs what nobody gives.
+        RecipeError: its class is not allowed, does not take a field, or needs what nobody gives; or a field
+            is set to something else than what the run or the slots before give by its name.
     """
     target = catalogue.resolve(fields[TARGET], origin(f"{slot.name}.{TARGET}"))
     own = {name: value for name, value in fields.items() if name != TARGET}
     check_fields(slot.name, target, own, origin)
+    for name, value in own.items():
+        if name in bag and not _same(value, bag[name]):
+            key = f"{slot.name}.{name}"
+            mend = f"write {name}={flow(value)}" if name in SETTINGS else "leave it out"
+            raise RecipeError(f"{key} = {value!r}: every part is given the same `{name}`", origin(key), mend)
     wanted = {parameter.name: parameter for parameter in _parameters(target) if parameter.kind in KEYWORDS}
     injected = {name: bag[name] for name in wanted if name in bag and name not in {*own, *slot.given}}
     for name, parameter in wanted.items():
@@ -139,6 +150,11 @@ def maker_of(slot: Slot, fields: Values, bag: Values, catalogue: Catalogue, orig
             mend = f"set {slot.name}.{name}, or ask for one of: {', '.join(sorted(bag))}"
             raise RecipeError(message, origin(f"{slot.name}.{TARGET}"), mend)
     return Maker(slot.name, target, own, injected, origin)
+
+
+def _same(value: Any, given: Any) -> bool:
+    """Whether a field, as YAML has it, is what a part is given by its name."""
+    return bool(value == (list(given) if isinstance(given, tuple) else given))
 
 
 def check_fields(slot: str, target: Callable[..., Any], fields: Iterable[str], origin: Origin) -> None:

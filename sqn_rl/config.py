@@ -111,6 +111,9 @@ class Run:
             raise SettingError("resume", "auto", "`never`, as no out=DIR says which run to go on with")
 
 
+SETTINGS = [setting.name for setting in fields(Run)]
+"""The run-level settings' names."""
+
 DEFAULTS: Mapping[str, Any] = {each.name: each.default for each in fields(Run) if each.default is not MISSING}
 """The run-level settings that have a default of ours."""
 

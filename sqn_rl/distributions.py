@@ -104,7 +104,7 @@ class Categorical(Distribution):
 
 
 class Quantile(Distribution):
-    """Returns at K even quantiles: QR (Dabney et al. 2018).
+    """Returns at K even quantiles: QR (Dabney et al. 2018), by :func:`~sqn_rl.functional.quantile_loss`.
 
     Args:
         quantiles: K, how many.

@@ -253,7 +253,10 @@ def cross_entropy(logit_NBK: Tensor, target_BK: Tensor) -> Tensor:
 
 
 def quantile_loss(quantile_NBK: Tensor, target_BM: Tensor, kappa: float) -> Tensor:
-    """Σ_k E_m |τ_k − 1{u < 0}| L_κ(u)/κ, u = target_m − θ_k  (Dabney et al. 2018, eq. 9-10).
+    """Σ_k E_m |τ_k − 1{u < 0}| L_κ(u)/κ, u = target_m − θ_k  (arXiv 1806.06923, eq. 3).
+
+    L_κ is Huber's loss (arXiv 1710.10044, eq. 9). QR-DQN does not divide by κ (there eq. 10), its successor
+    does: errors beyond κ then count as in plain quantile regression, whatever κ is.
 
     Args:
         quantile_NBK: θ, the quantiles at the midpoints τ_k = (k + ½)/K, ``[N, B, K]``, reward units.

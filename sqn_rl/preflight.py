@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from sqn_rl import functional as F
 from sqn_rl.agent import AGENT_PARTS, Agent
+from sqn_rl.build import located
 from sqn_rl.data import Batch, Step
 from sqn_rl.distributions import Scalar
-from sqn_rl.errors import EnvError, RecipeError, SettingError, SqnError, blame
+from sqn_rl.errors import EnvError, RecipeError, SettingError, SqnError, WiringError, blame
 from sqn_rl.evaluation import AT_ONCE
 from sqn_rl.graph import Graph
 from sqn_rl.recipe import Recipe
@@ -233,6 +234,8 @@ class _Walk:
             yield
         except EnvError as error:
             raise self._failure(slot, doing, error.__cause__ or error) from error
+        except WiringError as error:
+            raise located(error, self.experiment.origin) from error
         except SqnError:
             raise
         except Exception as error:

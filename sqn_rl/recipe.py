@@ -1,7 +1,7 @@
 """From a recipe's name and overrides to a settled recipe: every value known, and where it came from."""
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,12 +9,11 @@ from typing import Any
 from sqn_rl import overrides as said
 from sqn_rl.build import TARGET, build, check_fields
 from sqn_rl.catalogue import RECIPE, TASK, Catalogue, did_you_mean
-from sqn_rl.config import DEFAULTS, SLOTS, Run, conform
+from sqn_rl.config import DEFAULTS, SETTINGS, SLOTS, Run, conform
 from sqn_rl.defaults import Choice, choices, layers_of, suggestions
 from sqn_rl.errors import RecipeError, SettingError
 from sqn_rl.provenance import COMMAND_LINE, INTERPOLATION, Document, Layers, Values, flow, read
 
-SETTINGS = [setting.name for setting in fields(Run)]
 SLOT_NAMES = [slot.name for slot in SLOTS]
 
 

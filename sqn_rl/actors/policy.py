@@ -16,7 +16,7 @@ class PolicyActor(NetworkActor):
     """Acts by ``a ~ π_φ(·|s) = softmax(logits_φ(s))``, or by the most probable action when greedy.
 
     φ is an encoder and a last layer of its own, ``policy_net``, which a loss such as discrete SAC's
-    (Christodoulou 2019) trains through :meth:`log_policy`. What acts is a view of it: the same parameters and
+    (Christodoulou 2019) trains through :meth:`logits`. What acts is a view of it: the same parameters and
     buffers, in eval mode, with noise of its own where there are noisy layers, redrawn for every action that
     is not greedy; greedy ones are those of the mean weights. As a
     TensorDict module it reads the Q-network's observation key and writes ``action`` (``[*]`` int64),
@@ -65,9 +65,17 @@ class PolicyActor(NetworkActor):
         """The log softmax(logits), ``[B, A]``."""
         return score_BA.log_softmax(-1)
 
+    @torch.no_grad()
     def log_policy(self, observation: Tensor) -> Tensor:
-        """The log π_φ(·|s) of ``policy_net``, with gradient. ``[B, *S]`` → ``[B, A]``."""
-        return self.policy_of(_of_one(self.policy_net(observation.to(self.device))))
+        """The log π_φ(·|s) of the mean weights, without gradient. ``[B, *S]`` → ``[B, A]``."""
+        return self.policy_of(self.mean_scores(observation))
+
+    def logits(self, observation: Tensor) -> Tensor:
+        """The logits of ``policy_net``, with the noise that the loss sampled and with gradient.
+
+        ``[B, *S]`` → ``[B, A]``.
+        """
+        return _of_one(self.policy_net(observation.to(self.device)))
 
 
 def _of_one(logits: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ class DiscreteSACLoss(TDLoss):
 
     Args:
         q_net: the online networks; the target copies are made here.
-        actor: acts by a network ``policy_net`` and has ``log_policy(observation)`` with gradient.
+        actor: acts by a network ``policy_net``, whose ``logits(observation)`` have its gradient.
         temperature: α.
         gamma: γ, the discount per environment step, in [0, 1].
         backup: what the next state is worth; ``expected_min`` is discrete SAC's.
@@ -53,7 +53,7 @@ class DiscreteSACLoss(TDLoss):
             given = f"loss: DiscreteSACLoss trains a policy network, and {type(actor).__name__} has none"
             raise WiringError("loss", f"{given}; choose actor=policy", "actor")
         self.policy_net = policy_net
-        self._policy_of = cast(Callable[[Tensor], Tensor], actor.log_policy)  # as it has policy_net
+        self._logits = cast(Callable[[Tensor], Tensor], actor.logits)  # as it has policy_net
         self._noises.append(Noise(policy_net))
 
     @property
@@ -63,12 +63,12 @@ class DiscreteSACLoss(TDLoss):
 
     def backup(self, target_q_NBA: Tensor, next_observation: Tensor) -> tuple[Backup, Tensor | float]:
         """The chosen backup under π_φ at s', and its entropy bonus."""
-        log_pi_BA = self._policy_of(next_observation)
+        log_pi_BA = self._logits(next_observation).log_softmax(-1)
         return self.backup_under(log_pi_BA), self.temperature.alpha * F.entropy(log_pi_BA)
 
     def log_policy(self, observation: Tensor, q_NBA: Tensor) -> Tensor:
         """The log π_φ(·|s), ``[B, A]``, with gradient."""
-        return self._policy_of(observation)
+        return self._logits(observation).log_softmax(-1)
 
     def policy_losses(self, log_pi_BA: Tensor, q_NBA: Tensor) -> dict[str, Tensor]:
         """L_π."""

@@ -17,6 +17,8 @@ class DoubleDQNLoss(TDLoss):
     See :class:`~sqn_rl.losses.td.TDLoss` for its arguments, and for what it reads and writes.
     """
 
+    backup_entropy = False
+
     def backup(self, target_q_NBA: Tensor, next_observation: Tensor) -> tuple[Backup, Tensor | float]:
         """The value of the action that Q_1 thinks best, and no bonus."""
         action_B = self.q_net.first(next_observation).argmax(-1)

@@ -15,6 +15,8 @@ class DQNLoss(TDLoss):
     See :class:`~sqn_rl.losses.td.TDLoss` for its arguments, and for what it reads and writes.
     """
 
+    backup_entropy = False
+
     def backup(self, target_q_NBA: Tensor, next_observation: Tensor) -> tuple[Backup, Tensor | float]:
         """The best action's value, and no bonus."""
         return F.maximum, 0.0

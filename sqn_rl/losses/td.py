@@ -29,8 +29,8 @@ class TDLoss(LossModule):
 
     As a TensorDict module it reads the Q-network's observation key here and under ``next``, ``action``,
     ``reward`` and ``terminated`` under ``next``, and, where present, ``steps_to_next_obs`` (m of m-step
-    returns) and ``priority_weight`` (importance weights w). It writes ``td_error`` (``[*]``, the mean of the
-    networks' |δ_i|) into its input, and returns the losses by name, ``q_mean``, and with a temperature
+    returns) and ``priority_weight`` (importance weights w). It writes ``td_error`` (``[*, N]``, every
+    network's |δ_i|) into its input, and returns the losses by name, ``q_mean``, and with a temperature
     ``alpha`` and ``entropy``. :meth:`compute` is the same on plain tensors. After the optimizer's step,
     ``temperature.refresh()`` makes α what was learned.
 
@@ -38,7 +38,7 @@ class TDLoss(LossModule):
         q_net: the online networks, in the mode that they have, which is train mode; the target copies are
             made here, and are in eval mode.
         temperature: α; None where nothing is soft.
-        gamma: γ, the discount per environment step, in [0, 1].
+        gamma: γ, the discount per environment step, in [0, 1]; that of the replay's returns.
         seed: of the loss's own generator, from which come noisy layers' noise and sampled next actions.
 
     Raises:
@@ -55,6 +55,8 @@ class TDLoss(LossModule):
         td_error: NestedKey = "td_error"
 
     default_keys = _AcceptedKeys
+    backup_entropy = True
+    """Whether the target has an entropy bonus, which soft n-step returns must agree with."""
 
     def __init__(self, *, q_net: QNetwork, temperature: Temperature | None, gamma: float, seed: int) -> None:
         super().__init__()
@@ -183,8 +185,8 @@ class TDLoss(LossModule):
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         """The losses of a TensorDict of transitions, of any batch shape."""
         terms = self.compute(self._read(tensordict))
-        td_error_B = terms.td_error.abs().mean(0)
-        tensordict.set(self.tensor_keys.td_error, td_error_B.reshape(tensordict.shape))
+        td_error_BN = terms.td_error.abs().mT
+        tensordict.set(self.tensor_keys.td_error, td_error_BN.reshape(*tensordict.shape, -1))
         results = {**terms.losses, "q_mean": terms.q.mean()}
         if self.temperature is not None and terms.log_pi is not None:
             results |= {

@@ -98,15 +98,25 @@ class RingReplay(TensorDictReplayBuffer):
             KeyError: a key is missing.
             ValueError: a shape or dtype is not that of the ring, or a stack of frames begins in mid-episode.
         """
-        return super().extend(tensordicts, update_priority=update_priority)
+        index = super().extend(tensordicts, update_priority=False)
+        td_error = tensordicts.get(self.priority_key, None)
+        if update_priority is not False and td_error is not None:
+            self._update_priority_from(index, td_error)
+        return index
 
     def add(self, data: TensorDictBase) -> Tensor:
         """Store one step of every environment, ``[N]``: see :meth:`extend`."""
         return self.extend(data)
 
     def update_tensordict_priority(self, data: TensorDictBase) -> None:
-        """As :meth:`update_priority`, of a sample into which a loss has written ``td_error``."""
-        self.update_priority(data["index"], data[self.priority_key])
+        """As :meth:`update_priority`, of a sample into which a loss has written ``td_error``.
+
+        ``[*]``, or with the error of every network in the last dimension, ``[*, N]``.
+        """
+        self._update_priority_from(data["index"], data[self.priority_key])
+
+    def _update_priority_from(self, index: Tensor, td_error: Tensor) -> None:
+        self.update_priority(index.reshape(-1), td_error.reshape(index.numel(), -1).T)
 
     def state_dict(self) -> dict[str, Any]:
         """All of it, as tensors and plain values; a copy of the ring."""

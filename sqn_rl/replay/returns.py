@@ -61,7 +61,7 @@ class NStep:
 
     The return is not corrected for the older policies that played it. Nor does it have the entropies of the
     steps between, which the soft value includes; ``soft`` adds them, ``Σ_{0<k<m} γ^k α H(π(·|s_{t+k}))``, of
-    the policy and the α of now.
+    the policy and the α of now. It goes with a loss whose target has the last of them, not with one without.
 
     Args:
         gamma: γ, in [0, 1].
@@ -86,7 +86,8 @@ class NStep:
     ) -> None:
         require(0 <= gamma <= 1, "gamma", gamma, "a number in [0, 1]")
         require(type(n) is int and n >= 1, "n", n, "a whole number of steps, at least 1")
-        self.gamma, self.n, self._bonus = gamma, n, _EntropyBonus(actor, temperature) if soft else None
+        self.gamma, self.n, self.soft = gamma, n, soft
+        self._bonus = _EntropyBonus(actor, temperature) if soft else None
         self.independent = not soft
 
     def gather(self, ring: Ring, place: Tensor) -> Batch:

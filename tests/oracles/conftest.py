@@ -71,8 +71,8 @@ class TablePolicy(nn.Module):
         super().__init__()
         self.policy_net = policy_net
 
-    def log_policy(self, observation: Tensor) -> Tensor:
-        return self.policy_net.values(observation)[0].log_softmax(-1)
+    def logits(self, observation: Tensor) -> Tensor:
+        return self.policy_net.values(observation)[0]
 
 
 def _temperature(**settings: Any) -> LearnedTemperature:

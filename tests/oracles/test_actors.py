@@ -202,13 +202,22 @@ def test_a_lent_generator_decides_the_noise_and_the_action(make: Callable[..., N
     assert torch.equal(actor.generator.get_state(), before)
 
 
-def test_the_boltzmann_policy_that_others_ask_for_is_that_of_the_mean_weights() -> None:
-    for q_net in (Table(), NoisyTable()):
-        actor = boltzmann(q_net)
-        actor.act(ONE)
-        log_pi_BA = actor.log_policy(torch.zeros(5, 1))
-        torch.testing.assert_close(log_pi_BA, torch.tensor(np.log(softmax(Q1))).expand(5, 3))
-        assert not log_pi_BA.requires_grad
+@pytest.mark.parametrize("noisy", [False, True])
+@pytest.mark.parametrize("kind", ["boltzmann", "policy"])
+def test_the_policy_that_others_ask_for_is_that_of_the_mean_weights(kind: str, noisy: bool) -> None:
+    """Whatever noise acting or the loss sampled last."""
+    if kind == "boltzmann":
+        actor = boltzmann(NoisyTable() if noisy else Table())
+        expected = torch.tensor(np.log(softmax(Q1)))
+    else:
+        torch.manual_seed(0)
+        actor = noisy_policy_actor() if noisy else policy_actor()
+        expected = actor.policy_net(ONE).log_softmax(-1)[0, 0].detach()  # without any noise yet
+    actor.act(ONE)
+    Noise(actor).redraw(torch.Generator().manual_seed(1))
+    log_pi_BA = actor.log_policy(torch.zeros(5, 1))
+    torch.testing.assert_close(log_pi_BA, expected.expand(5, 3))
+    assert not log_pi_BA.requires_grad
 
 
 # --- ε ------------------------------------------------------------------------------------------------------
@@ -258,15 +267,17 @@ def test_acting_has_other_noise_than_learning() -> None:
     actor = noisy_policy_actor()
     Noise(actor.policy_net).redraw(torch.Generator().manual_seed(1))
     observation = torch.ones(3, 1)
-    learning = actor.log_policy(observation)
+    learning, policy = actor.logits(observation), actor.log_policy(observation)
     acting = []
     for _ in range(3):
         actor.act(observation)
         acting.append(actor.scores(observation)[0, 0].item())
-        assert torch.equal(actor.log_policy(observation), learning)
+        assert torch.equal(actor.logits(observation), learning)
     actor.act(observation, greedy=True)
     assert len({*acting, actor.scores(observation)[0, 0].item()}) == 4
-    assert torch.equal(actor.log_policy(observation), learning)
+    assert torch.equal(actor.logits(observation), learning)
+    assert not torch.allclose(learning.log_softmax(-1), policy)
+    assert torch.equal(actor.log_policy(observation), policy)
 
 
 @pytest.mark.parametrize("make", [policy_actor, noisy_policy_actor])
@@ -277,7 +288,7 @@ def test_the_gradient_of_the_policy_loss_is_that_of_its_logits_and_reaches_nothi
     torch.manual_seed(0)
     actor, q_net = make(), Table()
     Noise(actor.policy_net).redraw(torch.Generator().manual_seed(0))
-    log_pi_BA = actor.log_policy(torch.ones(1, 1))
+    log_pi_BA = actor.logits(torch.ones(1, 1)).log_softmax(-1)
     q_BA = q_net.values(ONE).amin(0)
     loss = (log_pi_BA.exp() * (ALPHA * log_pi_BA - q_BA.detach())).sum()
     loss.backward()

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from sqn_rl.agent import Agent
 from sqn_rl.data import Batch
-from sqn_rl.errors import NumericsError
+from sqn_rl.errors import NumericsError, WiringError
 from sqn_rl.losses.td import TDLoss
 from sqn_rl.targets.polyak import Polyak
 
@@ -131,6 +132,56 @@ def test_an_update_without_a_temperature(make, name: str) -> None:
     agent_of(warm).update(make_batch())
     assert torch.equal(loss.q_net.table, warm.q_net.table)
     assert not torch.equal(loss.q_net.table, before)
+
+
+class Returns(Told):
+    """A replay with returns."""
+
+    def __init__(self, **returns: Any) -> None:
+        super().__init__()
+        self.returns = SimpleNamespace(**returns)
+
+
+def test_a_gamma_of_its_own_is_refused_of_a_loss(make) -> None:
+    agent_of(make("sqn", gamma=0.9), replay=Returns(gamma=0.9))
+    with pytest.raises(WiringError, match=r"loss: gamma = 0\.9: expected 0\.99"):
+        agent_of(make("sqn", gamma=0.9), replay=Returns(gamma=0.99))
+
+
+def test_a_temperature_of_its_own_is_refused_of_an_actor(make, make_temperature) -> None:
+    loss, actor = make("sqn"), Told()
+    for actor.temperature in (None, loss.temperature):
+        agent_of(loss, actor=actor)
+    actor.temperature = make_temperature()
+    agent_of(make("dqn", temperature=None), actor=actor)  # it only explores
+    with pytest.raises(WiringError, match="actor: its temperature is not the loss's"):
+        agent_of(loss, actor=actor)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "soft"),
+    [
+        ("sqn", {}, True),
+        ("sqn", {"backup_entropy": False}, False),
+        ("munchausen", {}, True),
+        ("munchausen", {"backup_entropy": False}, False),
+        ("discrete_sac", {}, True),
+        ("dqn", {}, False),
+        ("double_dqn", {}, False),
+    ],
+)
+def test_soft_returns_are_refused_where_the_target_has_no_entropy(
+    make, name: str, settings: dict[str, Any], soft: bool
+) -> None:
+    loss = make(name, **settings)
+    agent_of(loss, replay=Returns(soft=False))
+    if soft:
+        agent_of(loss, replay=Returns(soft=True))
+        return
+    with pytest.raises(WiringError, match=r"returns.soft = true: .* set it to false") as raised:
+        agent_of(loss, replay=Returns(soft=True))
+    producer = "loss.backup_entropy" if settings else "loss"
+    assert (raised.value.consumer, raised.value.producer) == ("returns.soft", producer)
 
 
 def nan_in(key: str) -> Callable[[TDLoss], Batch]:

@@ -39,7 +39,7 @@ def test_loss_worked_by_hand(kappa: float, wanted: float) -> None:
 
 
 def huber(u: float, kappa: float) -> float:
-    """L_κ(u)  (eq. 9)."""
+    """L_κ(u)  (arXiv 1710.10044, eq. 9); the loss divides it by κ  (arXiv 1806.06923, eq. 3)."""
     return u * u / 2 if abs(u) <= kappa else kappa * (abs(u) - kappa / 2)
 
 
@@ -59,7 +59,7 @@ def test_loss_is_that_of_the_loop(kappa: float) -> None:
             assert loss_NB[i, b].item() == pytest.approx(wanted, rel=1e-13)
 
 
-@pytest.mark.parametrize("kappa", [0.0, 1.0])
+@pytest.mark.parametrize("kappa", [0.0, 1.0, 3.0])
 def test_the_gradient_pulls_each_quantile_by_the_mass_on_either_side(kappa: float) -> None:
     # K = 2, τ = 1/4 and 3/4; from θ = 0 the samples are far, and an eighth of them below
     theta_NBK = tensor([[0, 0]]).requires_grad_()

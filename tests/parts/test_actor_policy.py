@@ -40,7 +40,9 @@ def test_every_encoder_gives_a_policy(encoder: Any, layer: str, make_q_net: Call
     observation = torch.rand(7, 4)
     assert actor.act(observation).shape == (7,)
     log_pi_BA = actor.log_policy(observation)
-    assert log_pi_BA.requires_grad
+    logit_BA = actor.logits(observation)
+    assert logit_BA.requires_grad
+    torch.testing.assert_close(logit_BA.detach().log_softmax(-1), log_pi_BA)
     torch.testing.assert_close(log_pi_BA.exp().sum(-1), torch.ones(7))
     assert torch.equal(actor.act(observation, greedy=True), log_pi_BA.argmax(-1))
 
@@ -49,7 +51,7 @@ def test_what_it_writes_is_of_its_policy_at_the_q_networks_key(make_q_net: Calla
     q_net = make_q_net(in_keys=["pixels"])
     actor = PolicyActor(q_net=q_net, encoder=ENCODERS["batched"], layer=Dense, n_actions=3, seed=0)
     out = actor(TensorDict({"pixels": torch.rand(2, 5, 4)}, batch_size=[2, 5]))
-    log_pi: Tensor = actor.log_policy(out["pixels"].view(10, 4)).detach().view(2, 5, 3)
+    log_pi: Tensor = actor.log_policy(out["pixels"].view(10, 4)).view(2, 5, 3)
     torch.testing.assert_close(out["log_prob"], log_pi.gather(-1, out["action"].unsqueeze(-1)).squeeze(-1))
     torch.testing.assert_close(out["entropy"], entropy(log_pi))
 

@@ -32,7 +32,7 @@ def both(agent: Agent, batch: Batch) -> list[list[Tensor]]:
     [
         ("sqn_rainbow", []),
         ("discrete_sac", ["head=quantile", "temperature=annealed"]),
-        ("sqn", ["loss.backup=sampled", "q_net.precision=bf16"]),
+        ("sqn", ["loss.backup=sampled", "precision=bf16"]),
     ],
 )
 def test_compiled_is_the_same_within_rounding(

@@ -2,14 +2,27 @@
 
 import io
 import pickle
+from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tensordict import TensorDict
 from torchrl.data import ReplayBuffer
 
-from sqn_rl import GymEnv, NStep, OneStep, PrioritizedReplay, UniformReplay
+from sqn_rl import (
+    MLP,
+    Dense,
+    DQNLoss,
+    GymEnv,
+    LinearHead,
+    NStep,
+    OneStep,
+    PrioritizedReplay,
+    QNet,
+    UniformReplay,
+)
 from sqn_rl.replay.base import RingReplay
 
 KINDS = {
@@ -265,15 +278,36 @@ def test_priorities_come_back_in_the_sample(shape: tuple[int, ...]) -> None:
     assert set(replay.sample(1000)["index"].tolist()) == {sample["index"][3].item()}
 
 
-@pytest.mark.parametrize("trailing", [False, True])
-def test_priorities_may_come_with_the_steps(trailing: bool) -> None:
+@pytest.mark.parametrize("trailing", [0, 1, 2])
+def test_priorities_may_come_with_the_steps(trailing: int) -> None:
+    """None of the networks named, or the error of each."""
     replay, played = make_replay("prioritized", omega=1.0, epsilon=1.0), rollout(10)
-    played["td_error"] = torch.zeros(3, 10, *[1] * trailing)
+    played["td_error"] = torch.zeros(3, 10, *[trailing] * (trailing > 0))
     played["td_error"][1, 4] = 1e6
     replay.extend(played.clone(), update_priority=False)
     assert len(replay.sample(1000)["index"].unique()) == 30
     place = replay.extend(played)
     assert set(replay.sample(1000)["index"].tolist()) == {place[1, 4].item()}
+
+
+@pytest.mark.parametrize("networks", [1, 2])
+@pytest.mark.parametrize("join", ["mean", "max"])
+def test_a_loss_that_scores_a_sample_gives_the_priorities_of_our_own_loop(join: str, networks: int) -> None:
+    torch.manual_seed(0)
+    parts = {"layer": Dense, "encoder": partial(MLP, hidden=[8]), "head": LinearHead}
+    shapes = {"observation_shape": (4,), "n_actions": 2, "members": networks, "shared_encoder": False}
+    loss = DQNLoss(q_net=QNet(**parts, **shapes), temperature=None, gamma=0.9, seed=0)
+    theirs, ours = (make_replay("prioritized", td_error=join) for _ in range(2))
+    for replay in (theirs, ours):
+        replay.extend(rollout(20))
+    sample, batch = theirs.sample(16), ours.draw(16)
+    loss(sample)
+    theirs.update_tensordict_priority(sample)
+    ours.update_priority(batch.place, loss.compute(batch).td_error)
+    wanted = ours._sampler.tree.value
+    np.testing.assert_allclose(theirs._sampler.tree.value, wanted)
+    theirs.update_tensordict_priority(sample.reshape(4, 4))
+    np.testing.assert_allclose(theirs._sampler.tree.value, wanted)
 
 
 def test_uniform_replay_has_no_use_for_priorities() -> None:

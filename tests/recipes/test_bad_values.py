@@ -54,6 +54,11 @@ VALUES = {
     "env=atari env.sticky_actions=1": "env.sticky_actions = 1: expected a probability in [0, 1)",
     "env=atari env.noop_max=-1": "env.noop_max = -1: expected a non-negative integer",
     "env=atari env.max_frames=0": "env.max_frames = 0: expected a positive integer or null",
+    # what has one owner
+    "loss.gamma=0.5": "loss.gamma = 0.5: every part is given the same `gamma`\n  write gamma=0.5",
+    "returns.gamma=0.5": "returns.gamma = 0.5: every part is given the same `gamma`\n  write gamma=0.5",
+    "temperature.n_actions=9": "every part is given the same `n_actions`\n  leave it out",
+    "loss.temperature=null": "every part is given the same `temperature`\n  leave it out",
     # targets
     "target_update=periodic target_update.every=0": "target_update.every = 0: expected a whole number",
     "tau=2": "target_update.tau = 2: expected a number in (0, 1]",
@@ -87,6 +92,17 @@ WIRINGS = {
         "returns.soft = true: expected a temperature",
         "there is none",
     ),
+    "loss.backup_entropy=false returns=n_step returns.soft=true": (
+        "returns.soft=true",
+        "returns.soft = true: expected a loss that counts the entropy of the last step too",
+        "set it to false: SQNLoss leaves that entropy out",
+    ),
+    "recipe=sqn_nstep loss.backup_entropy=false": (
+        "loss.backup_entropy=false",
+        "returns.soft = true",
+        "set it to false",
+    ),
+    "recipe=sqn_nstep loss=dqn": ("loss=dqn", "returns.soft = true", "DQNLoss leaves that"),
 }
 """By overrides: which of them is to blame, what is said, and how to mend it."""
 

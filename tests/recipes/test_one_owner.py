@@ -1,0 +1,74 @@
+"""What the run or another part gives by name has that one owner: no field of a part says otherwise.
+
+And what a recipe's parts share is the same thing in all of them.
+"""
+
+from copy import deepcopy
+from functools import cache
+from typing import Any
+
+import pytest
+
+from sqn_rl import compose
+from sqn_rl.build import ENV_FACTS, RUN_SETTINGS, _parameters, build
+from sqn_rl.catalogue import RECIPE, Catalogue
+from sqn_rl.config import SLOTS
+from sqn_rl.errors import RecipeError
+from sqn_rl.recipe import Recipe
+
+COMPLETE = {  # what a part needs besides itself
+    ("actor", "policy"): ["loss=discrete_sac"],
+    ("loss", "discrete_sac"): ["actor=policy"],
+    ("temperature", "none"): ["loss=dqn", "actor=greedy"],
+}
+
+
+@cache
+def recipe_with(slot: str, part: str) -> Recipe:
+    return compose("sqn", *COMPLETE.get((slot, part), []), f"{slot}={part}").recipe
+
+
+def shared() -> list[tuple[str, str, str]]:
+    """Slot, part, and the name of what the part asks for and somebody else gives."""
+    catalogue, found, given = Catalogue(), [], {*RUN_SETTINGS}
+    for slot in SLOTS:
+        for part in catalogue.names(slot.name):
+            target = catalogue.resolve(catalogue.read(slot.name, part).values["_target_"], "")
+            asked = {parameter.name for parameter in _parameters(target)} - {*slot.given}
+            found += [(slot.name, part, name) for name in sorted(asked & given)]
+        given |= {slot.gives} | ({*ENV_FACTS, "precision"} if slot.name == "env" else set())
+    return found
+
+
+def test_the_walk_meets_what_is_known_to_be_shared() -> None:
+    walked = {(slot, name) for slot, _, name in shared()}
+    assert walked >= {("loss", "gamma"), ("returns", "gamma"), ("loss", "temperature"), ("replay", "steps")}
+    assert walked >= {("temperature", "n_actions"), ("q_net", "precision"), ("replay", "num_envs")}
+
+
+@pytest.mark.parametrize(("slot", "part", "name"), shared())
+def test_a_part_cannot_set_what_it_is_given(slot: str, part: str, name: str) -> None:
+    recipe = recipe_with(slot, part)
+    config: dict[str, Any] = deepcopy(recipe.config)
+    config[slot][name] = "another"
+    with pytest.raises(
+        RecipeError, match=f"{slot}.{name} = 'another': every part is given the same `{name}`"
+    ):
+        build(config, recipe.run, recipe.catalogue, recipe.origin)
+
+
+def test_a_part_may_repeat_what_it_is_given() -> None:
+    """As a YAML file of a user's own may: ``gamma: ${gamma}``."""
+    parts = compose("sqn", "gamma=0.9", "loss.gamma=0.9", "replay.observation_shape=[4]").recipe.build()
+    assert parts["loss"].gamma == parts["returns"].gamma == 0.9
+
+
+@pytest.mark.parametrize("name", Catalogue().names(RECIPE))
+def test_the_parts_of_a_recipe_share_what_they_share(name: str) -> None:
+    parts = compose(name, "env=cartpole", "gamma=0.9", "replay_capacity=1000").recipe.build()
+    loss, returns, actor = (parts[slot] for slot in ("loss", "returns", "actor"))
+    assert loss.gamma == returns.gamma == 0.9
+    assert parts["replay"].returns is returns
+    assert loss.temperature is parts["temperature"] is getattr(actor, "temperature", parts["temperature"])
+    assert loss.q_net is parts["q_net"]
+    assert {*actor.parameters()} <= {*loss.parameters()}  # what acts is what is learned
