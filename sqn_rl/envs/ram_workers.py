@@ -2,6 +2,7 @@
 
 import json
 import mmap
+import os
 import subprocess
 import sys
 import tempfile
@@ -9,7 +10,7 @@ import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import pairwise
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -34,8 +35,10 @@ class RamWorkers:
     def __init__(self, settings: Mapping[str, Any], *, num_envs: int, workers: int) -> None:
         self._bounds = [number * num_envs // workers for number in range(workers + 1)]
         kind = layout(num_envs)
-        with tempfile.TemporaryFile() as file:
-            file.truncate(kind.itemsize)
+        with _memory_file() as file:
+            os.posix_fallocate(
+                file.fileno(), 0, kind.itemsize
+            )  # a lack of room is an error now, not SIGBUS later
             shared = np.frombuffer(mmap.mmap(file.fileno(), 0), kind, count=1)[0]
             self._shared = {name: shared[name] for name in kind.names or ()}
             self._processes = [
@@ -79,6 +82,13 @@ class RamWorkers:
 
 def _written(seeds: Sequence[int | None]) -> list[int]:
     return [-1 if seed is None else seed for seed in seeds]
+
+
+def _memory_file() -> IO[bytes]:
+    """A file that other processes can share: in memory where the system can, else in the temporary folder."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("sqn_rl"), "r+b")
+    return tempfile.TemporaryFile()
 
 
 def _start(arguments: list[Any], descriptor: int) -> Any:

@@ -1,5 +1,6 @@
 """Atari RAM games in processes of their own: the same games, and processes that end when they should."""
 
+import errno
 import gc
 import os
 import signal
@@ -155,3 +156,20 @@ def test_they_do_not_outlive_the_one_they_play_for(signum: int) -> None:
             return
         time.sleep(0.1)
     pytest.fail("still there after 10 s")
+
+
+def test_no_temporary_folder_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "not there"))
+    env = make(2)
+    env.begin()
+    list(play(env, 3))
+    env.close()
+
+
+def test_a_lack_of_memory_is_an_error_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(file: int, offset: int, size: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(EnvError, match="No space left on device"):
+        make(2).begin()
