@@ -95,10 +95,16 @@ def build(
     Raises:
         RecipeError: a part cannot be built; says which, why, and where that was set.
     """
-    import torch
+    from sqn_rl.random_state import RandomState
 
     catalogue.import_trusted()
-    torch.manual_seed(run.seed)
+    with RandomState(run.seed, run.device):  # which modules of PyTorch draw their weights from
+        return _parts(config, run, catalogue, origin, last)
+
+
+def _parts(config: Values, run: Run, catalogue: Catalogue, origin: Origin, last: str) -> Values:
+    import torch
+
     parts: Values = {}
     bag = {name: getattr(run, name) for name in RUN_SETTINGS}
     names = [slot.name for slot in SLOTS]

@@ -9,6 +9,7 @@ import torch
 
 from sqn_rl.contracts import Actor
 from sqn_rl.envs.base import BatchedEnv
+from sqn_rl.random_state import OF_MODULES, RandomState
 from sqn_rl.stopping import Stopped
 
 AT_ONCE = 10
@@ -77,7 +78,8 @@ def evaluate(
     """Play ``episodes`` full games and report their returns.
 
     Each of the N environments plays its share from start to end, so that short games are not favoured.
-    Nothing of the actor's state changes: when it samples, it draws from a generator seeded here.
+    Nothing of the actor's state changes: when it samples, it draws from a generator seeded here; and so is
+    what parts draw from torch's global generators, which are left as they were.
 
     Args:
         actor: ``act(observation, greedy=, generator=)``.
@@ -97,12 +99,15 @@ def evaluate(
     score = torch.zeros(env.num_envs, dtype=torch.float64)
     length = torch.zeros(env.num_envs, dtype=torch.int64)
     result, limit = Evaluation([], [], greedy), step_limit(env, max_steps)
-    observation = env.begin()
+    random_state = RandomState(OF_MODULES + seed, actor.device)
+    with random_state:
+        observation = env.begin()
     while any(left):
         if should_stop():
             raise Stopped
-        env.send(actor.act(observation, greedy=greedy, generator=generator))
-        step = env.receive()
+        with random_state:
+            env.send(actor.act(observation, greedy=greedy, generator=generator))
+            step = env.receive()
         observation = step.observation
         score += step.score
         length += 1
@@ -115,5 +120,6 @@ def evaluate(
                 result.cut.append(bool(late[i]))
             score[i], length[i] = 0, 0
         if late.any() and any(left):
-            observation = env.begin(late.nonzero().flatten().tolist())
+            with random_state:
+                observation = env.begin(late.nonzero().flatten().tolist())
     return result

@@ -21,6 +21,7 @@ from sqn_rl.contracts import Actor, QNetwork
 from sqn_rl.envs.base import BatchedEnv
 from sqn_rl.errors import SettingError, require
 from sqn_rl.evaluation import Evaluation, step_limit
+from sqn_rl.random_state import OF_MODULES, RandomState
 
 
 class Moment(NamedTuple):
@@ -79,20 +80,25 @@ class Play:
     def _play(self) -> Iterator[Moment]:
         actor, env, result = self._actor, self.env, self.evaluation
         generator = torch.Generator(device=actor.device).manual_seed(self._seed)
+        random_state = RandomState(OF_MODULES + self._seed, actor.device)
         env.show()
         limit = step_limit(env, self._max_steps)
-        observation, step, score = env.begin(), 0, 0.0
+        with random_state:
+            observation, step, score = env.begin(), 0, 0.0
         while len(result.returns) < self._episodes:
-            action = actor.act(observation, greedy=self._greedy, generator=generator)
+            with random_state:
+                action = actor.act(observation, greedy=self._greedy, generator=generator)
             q_A, pi_A, game = self._values(observation), _policy(actor, observation), len(result.returns) + 1
             yield Moment(_screen(env, observation), q_A, pi_A, int(action), game, step, score)
-            answer = env.advance(action)
+            with random_state:
+                answer = env.advance(action)
             observation, step, score = answer.observation, step + 1, score + answer.score.item()
             if answer.ended or step >= limit:
                 result.returns.append(score)
                 result.lengths.append(step)
                 result.cut.append(not answer.ended)
-                observation = observation if answer.ended else env.begin()
+                with random_state:
+                    observation = observation if answer.ended else env.begin()
                 step, score = 0, 0.0
 
     @torch.no_grad()

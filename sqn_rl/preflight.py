@@ -20,6 +20,7 @@ from sqn_rl.distributions import Scalar
 from sqn_rl.errors import EnvError, RecipeError, SettingError, SqnError, WiringError, blame
 from sqn_rl.evaluation import AT_ONCE
 from sqn_rl.graph import Graph
+from sqn_rl.random_state import RandomState
 from sqn_rl.recipe import Recipe
 from sqn_rl.resources import forget_peak, needs
 from sqn_rl.speed import compiling, precision_of
@@ -51,7 +52,8 @@ def preflight(experiment: Recipe) -> Graph:
         compiling(run)
     except SettingError as error:
         raise RecipeError(str(error), experiment.origin("compile")) from error
-    return _Walk(experiment).graph()
+    with RandomState(run.seed, run.device):
+        return _Walk(experiment).graph()
 
 
 class _Walk:

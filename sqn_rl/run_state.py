@@ -13,6 +13,7 @@ from sqn_rl.agent import Agent
 from sqn_rl.data import Step, Terms
 from sqn_rl.envs.base import BatchedEnv
 from sqn_rl.errors import CheckpointError, RestoreError, SqnError, blame
+from sqn_rl.random_state import OF_MODULES, RandomState
 from sqn_rl.reporting import Counters, Reporter, tell
 
 
@@ -57,9 +58,11 @@ class Episodes:
 class RunState:
     """All that changes while a run goes on."""
 
-    def __init__(self, agent: Agent, env: BatchedEnv, generator: torch.Generator, counters: Counters) -> None:
+    def __init__(self, agent: Agent, env: BatchedEnv, seed: int, counters: Counters) -> None:
         n = env.num_envs
-        self.agent, self.env, self.generator, self.counters = agent, env, generator, counters
+        self.agent, self.env, self.counters = agent, env, counters
+        self.generator = torch.Generator().manual_seed(seed)
+        self.random_state = RandomState(OF_MODULES + seed, agent.actor.device)
         self.episodes = Episodes(np.zeros(n), np.zeros(n, np.int64))
         self.terms: Terms | None = None
         self.games_lost = False
@@ -72,6 +75,8 @@ class RunState:
     def go_on(self, state: Mapping[str, Any], seed: int, note: Callable[[str], None]) -> Tensor:
         """Go on from a state; gives the present observations, or, where games cannot, those of new ones.
 
+        It is called inside ``random_state``.
+
         Raises:
             CheckpointError: it is the state of something else.
         """
@@ -83,7 +88,7 @@ class RunState:
             self.episodes.load_state_dict(state["episodes"])
             if state["env"]:
                 observation = self.env.load_state_dict(state["env"])
-            torch.set_rng_state(state["torch"])
+            self.random_state.load_state_dict(state["torch"])
             if state["env"]:
                 return observation
         except RestoreError as error:
@@ -104,7 +109,7 @@ class RunState:
             "counters": {**vars(self.counters)},
             "agent": self.agent.state_dict(),
             "warm_up": self.generator.get_state(),
-            "torch": torch.get_rng_state(),
+            "torch": self.random_state.state_dict(),
             "terms": self.terms and self.terms._asdict(),
             "episodes": self.episodes.state_dict(),
             "env": self.env.state_dict() if self.env.restorable and not self.games_lost else None,

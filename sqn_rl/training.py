@@ -37,7 +37,7 @@ class Plan:
     batch_size: int
     """Transitions per update."""
     seed: int
-    """Of the warm-up's random actions."""
+    """Of the warm-up's random actions, and of what parts draw from torch's global generators."""
     log_every: int = 1000
     """Metrics are written at each multiple."""
     eval_every: int = 0
@@ -103,11 +103,12 @@ def train(
         EnvError: a game raised, died, or answered nonsense. There is a checkpoint of the last whole step.
         NumericsError: a loss is NaN or infinite; or an observation or a reward, of which the same is true.
     """
-    run = RunState(agent, env, torch.Generator().manual_seed(plan.seed), counters or Counters())
+    run = RunState(agent, env, plan.seed, counters or Counters())
     counters = run.counters
     note = partial(tell, reporters, "note")
     interrupting = should_stop.interrupting if isinstance(should_stop, Interrupting) else nullcontext
-    observation = run.begin() if state is None else run.go_on(state, plan.seed, note)
+    with run.random_state:
+        observation = run.begin() if state is None else run.go_on(state, plan.seed, note)
     now = counters.env_steps
 
     def keep() -> None:
@@ -155,7 +156,7 @@ def train(
             with clock.paused():
                 keep()  # as compiling may be stopped at any moment
         try:
-            with interrupting() if compiles else nullcontext():
+            with interrupting() if compiles else nullcontext(), run.random_state:
                 if acts:
                     action = agent.actor.act(observation)  # line 4
                 else:
@@ -164,10 +165,10 @@ def train(
                 for batch in agent.draw(plan.batch_size, due - counters.updates):  # lines 8 to 19
                     run.terms = agent.update(batch)
                     counters.updates += 1
+                step = received()
+                agent.replay.store(observation, action, step)  # line 6
         except Stopped:
             break
-        step = received()
-        agent.replay.store(observation, action, step)  # line 6
         observation = step.observation
         counters.env_steps, counters.frames = now, counters.frames + env.num_envs * env.frame_skip
         run.episodes.record(step, counters, reporters)

@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "sqn_rl"
 
 LAYERS = """
 errors functional data machine memory adam statistics atari_scores stopping compiling
-distributions noise disk tensors
+distributions noise random_state disk tensors
 hidden contracts
 nets actors losses targets replay envs
 gradients descent numerics

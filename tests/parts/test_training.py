@@ -75,7 +75,7 @@ class Learner:
         self.stored = 0
         self.updated_at: list[int] = []
         self.annealed_to: list[int] = []
-        self.actor = SimpleNamespace(act=self._act)
+        self.actor = SimpleNamespace(act=self._act, device="cpu")
         self.replay = SimpleNamespace(cut=lambda: None, store=self._store)
 
     def compiles(self, *, acts: bool, learns: bool) -> bool:
