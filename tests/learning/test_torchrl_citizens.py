@@ -40,7 +40,7 @@ def test_a_rollout_of_their_environment_with_our_actor_is_a_batch_for_our_loss(s
     assert isinstance(loss, LossModule)
     assert {key for key in out.keys() if key.startswith("loss_")} == {"loss_q", "loss_alpha"}  # noqa: SIM118  # no mapping
     assert sum(out[key] for key in ("loss_q", "loss_alpha")).requires_grad
-    assert rollout["td_error"].shape == rollout.shape
+    assert rollout["td_error"].shape == (*rollout.shape, 2)  # of each network
 
 
 def test_every_step_of_theirs_gets_a_target_and_only_termination_ends_it(script) -> None:
@@ -53,7 +53,7 @@ def test_every_step_of_theirs_gets_a_target_and_only_termination_ends_it(script)
         loss(rollout)
         errors[terminated] = rollout["td_error"].clone()
     q_NB = loss.q_net.values(rollout["observation"]).gather(-1, rollout["action"].expand(2, -1)[..., None])
-    torch.testing.assert_close(errors[True], (q_NB.squeeze(-1) - 1).abs().mean(0))  # y = r = 1
+    torch.testing.assert_close(errors[True], (q_NB.squeeze(-1) - 1).abs().mT)  # y = r = 1
     assert not torch.allclose(errors[True], errors[False])
 
 
