@@ -47,7 +47,7 @@ class Job:
     def summary(self) -> dict[str, Any]:
         """What the run says of itself; nothing if it has not ended."""
         path = self.out / "summary.json"
-        return dict(json.loads(path.read_text())) if path.is_file() else {}
+        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
     def is_done(self) -> bool:
         """Whether it has been run to its end.

@@ -20,7 +20,7 @@ def available_bytes() -> int | None:
 def _of_cgroups() -> Iterator[int]:
     """What is left to this process's control group, and to each that this lies in."""
     try:
-        own = [line.split(":", 2) for line in OWN.read_text().splitlines()]
+        own = [line.split(":", 2) for line in OWN.read_text(encoding="utf-8").splitlines()]
     except OSError:
         return
     for _, controllers, path in own:
@@ -39,7 +39,7 @@ def _of_cgroups() -> Iterator[int]:
 def _number(path: Path, name: str = "") -> int | None:
     """The first number in a file, or the one after a name, in bytes; None where there is none."""
     try:
-        line = next(line for line in path.read_text().splitlines() if line.startswith(name))
+        line = next(line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith(name))
         number, *unit = line.removeprefix(name).split()
         return int(number) * (1024 if unit == ["kB"] else 1)
     except (OSError, ValueError, StopIteration):  # no such file, or the limit is `max`

@@ -1,16 +1,18 @@
 """Runs in processes of their own, some at a time, that stop when they are asked to."""
 
+import os
 import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from signal import Signals
 
 from sqn_rl.grid import Job
 from sqn_rl.stopping import signals_to
 
-SQN_RUN = [sys.executable, "-c", "from sqn_rl.cli.run import main; raise SystemExit(main())"]
+SQN_RUN = [sys.executable, "-m", "sqn_rl.cli.run"]
 
 
 def run_jobs(
@@ -35,7 +37,7 @@ def run_jobs(
     """
     waiting, running = deque(jobs), dict[subprocess.Popen[bytes], Job]()
     first, received = None, deque[Signals]()
-    with signals_to(received.append, once=False):
+    with signals_to(received.append, once=False), _left_to_none(running):
         while running or (waiting and not first):
             while waiting and len(running) < at_a_time and not first:
                 job = waiting.popleft()
@@ -51,13 +53,26 @@ def run_jobs(
     return first
 
 
+@contextmanager
+def _left_to_none(running: Collection[subprocess.Popen[bytes]]) -> Iterator[None]:
+    """Stop what still runs when we cannot wait for it, as when nobody reads what we print."""
+    try:
+        yield
+    finally:
+        for process in running:
+            process.terminate()
+        for process in running:
+            process.wait()
+
+
 def _start(job: Job, options: Sequence[str]) -> subprocess.Popen[bytes]:
     job.out.parent.mkdir(parents=True, exist_ok=True)
-    with job.log.open("a") as log:
+    with job.log.open("a", encoding="utf-8") as log:
         return subprocess.Popen(
             [*SQN_RUN, *options, *job.overrides],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
+            env=os.environ | {"PYTHONIOENCODING": "utf-8"},  # so that a log is UTF-8 wherever we print
             start_new_session=True,  # else a terminal's Ctrl-C would reach it twice
         )

@@ -1,5 +1,6 @@
 """What a person sees while a run goes on: a bar on a terminal, plain lines elsewhere."""
 
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -19,10 +20,11 @@ class ProgressReporter(Reporter):
     Args:
         steps: the budget, in environment steps.
         console: where to write.
+        lost: is called when that is no longer possible, because nobody reads it.
     """
 
-    def __init__(self, steps: int, console: Console) -> None:
-        self._steps, self._console = steps, console
+    def __init__(self, steps: int, console: Console, lost: Callable[[], None] = lambda: None) -> None:
+        self._steps, self._console, self._lost = steps, console, lost
         self._bar = Progress(
             TextColumn("{task.completed:,}/{task.total:,}"),
             BarColumn(bar_width=8),
@@ -67,4 +69,7 @@ class ProgressReporter(Reporter):
         )
 
     def _say(self, line: str) -> None:
-        self._console.print(line, highlight=False, soft_wrap=True, markup=False)
+        try:
+            self._console.print(line, highlight=False, soft_wrap=True, markup=False)
+        except OSError:
+            self._lost()

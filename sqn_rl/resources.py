@@ -101,13 +101,13 @@ def shortage(need: Needs, folder: Path) -> Shortage | None:
 def forget_peak() -> None:
     """Count the peak of this process from now on, where the system can."""
     with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
 
 
 def _resident_bytes() -> tuple[int, int]:
     """The most that this process had in memory, and what it has now."""
     try:
-        lines = (line.split() for line in Path("/proc/self/status").read_text().splitlines())
+        lines = (line.split() for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines())
         sizes = {words[0]: int(words[1]) * 1024 for words in lines if words[0] in ("VmHWM:", "VmRSS:")}
         return sizes["VmHWM:"], sizes["VmRSS:"]
     except (OSError, LookupError):

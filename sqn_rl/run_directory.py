@@ -216,7 +216,9 @@ def _lock(path: Path) -> int:
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """The rows of a log such as ``metrics.jsonl``; none if it is not there."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return (
+        [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    )
 
 
 def _git_revision() -> str | None:
@@ -239,7 +241,7 @@ def _git_revision() -> str | None:
 
 def _processor() -> str:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor()
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")

@@ -147,11 +147,14 @@ def read_runs(directories: Iterable[Path]) -> tuple[list[FinishedRun], dict[str,
 
 def _summary(directory: Path) -> dict[str, Any]:
     path = directory / "summary.json"
-    return dict(json.loads(path.read_text())) if path.is_file() else {}
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
 
 def _finished(directory: Path, settled: Settled, summary: Mapping[str, Any]) -> FinishedRun:
-    rows = [json.loads(line) for line in (directory / "evaluations.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line)
+        for line in (directory / "evaluations.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     revision = (summary["git_revision"] or "")[:7]
     return FinishedRun(
         settled,

@@ -8,6 +8,7 @@ from enum import IntEnum
 from functools import wraps
 
 from sqn_rl.catalogue import Catalogue
+from sqn_rl.cli import streams
 from sqn_rl.errors import EnvError, NumericsError, SqnError, StorageError
 
 
@@ -19,6 +20,8 @@ class Exit(IntEnum):
     BAD_RECIPE = 2
     STOPPED = 3
     NUMERICS = 4
+    UNREAD = 141
+    """As a shell says it of a program that a broken pipe ended."""
 
 
 def options(command: str, description: str) -> ArgumentParser:
@@ -51,16 +54,35 @@ def catalogue_of(arguments: Namespace) -> Catalogue:
 
 
 def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
-    """Make ``main`` say what is wrong in a line or two, and exit with its code, instead of a traceback."""
+    """Make ``main`` say what is wrong in a line or two, and exit with its code, instead of a traceback.
 
-    @wraps(main)
-    def guarded(argv: Sequence[str] | None = None) -> int:
+    A reader who leaves, as ``head`` does, ends it quietly.
+    """
+
+    def reported(argv: Sequence[str] | None) -> int:
         try:
             return main(argv)
         except SqnError as error:
             return report(error)
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
+            return Exit.FAILED
+
+    @wraps(main)
+    def guarded(argv: Sequence[str] | None = None) -> int:
+        streams.prepare()
+        try:
+            try:
+                return reported(argv)
+            finally:  # whatever ends it, such as the exit of --help
+                streams.flush()
+        except OSError as error:
+            lost = streams.silence_lost()
+            if lost and isinstance(error, BrokenPipeError):
+                return Exit.UNREAD
+            if not lost and error.errno not in streams.FULL:
+                raise
+            print(f"the output cannot be written: {error.strerror}", file=sys.stderr)
             return Exit.FAILED
 
     return guarded

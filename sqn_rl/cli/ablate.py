@@ -114,7 +114,8 @@ class _Progress:
             what = f"final {job.summary['evaluation']['mean']:.1f}"
         else:
             self.code = self.code or code
-            what = f"exit code {code}: {''.join(job.log.read_text().splitlines()[-1:])} ({job.log})"
+            log = job.log.read_text(encoding="utf-8", errors="replace")
+            what = f"exit code {code}: {''.join(log.splitlines()[-1:])} ({job.log})"
         print(f"{self.done}/{self.jobs}  {job.variant.name}  {job.out.name}  {what}", flush=True)
 
 
@@ -128,3 +129,7 @@ def _report(jobs: Sequence["Job"], folder: Path) -> None:
     comparison = compare(runs, left_out, next((run for run in runs if run.settled.name in base), None))
     show(comparison)
     write(comparison, folder)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -41,3 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.output:
         write(comparison, make(arguments.output, "output"))
     return Exit.DONE
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

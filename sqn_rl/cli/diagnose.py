@@ -47,3 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     found = not_finite(loss, batch)
     print("\n".join(found or ["everything is finite"]))
     return Exit.NUMERICS if found else Exit.DONE
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -91,3 +91,7 @@ def _wiring(a: Recipe, b: Recipe) -> list[tuple[str, str]]:
     in_a, in_b = flows(a), flows(b)
     only_a = [(f"- {each}", "") for each in in_a if each not in in_b]
     return only_a + [(f"+ {each}", "") for each in in_b if each not in in_a]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -88,3 +88,7 @@ def _film(recipe: Recipe, run: Path, path: Path, greedy: bool) -> tuple["Evaluat
         raise RecipeError(f"--video {path}: {error.strerror}") from error
     print(f"{path}: {frames:,} of {sum(evaluation.lengths):,} steps")
     return evaluation, env_steps
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -5,18 +5,20 @@ from pathlib import Path
 
 from sqn_rl.changes import changes_of
 from sqn_rl.cli import Exit, catalogue_of, command, options
-from sqn_rl.errors import RecipeError
+from sqn_rl.errors import RecipeError, require
 from sqn_rl.recipe import compose_recipe
 from sqn_rl.settled import of_recipe
 
 DESCRIPTION = """Checks a recipe and shows its wiring: parts, keys, shapes, dtypes.
 
   sqn-graph recipe=sqn_dueling
-  sqn-graph recipe=sqn env=atari_ram --format svg --output sqn.svg
+  sqn-graph recipe=sqn env=atari_ram --output sqn.svg
 
 What differs from the recipe `sqn` in the same environment is said, and in a picture highlighted."""
 
 FORMATS = ("text", "mermaid", "svg")
+SUFFIXES = {".txt": "text", ".md": "mermaid", ".mmd": "mermaid", ".svg": "svg"}
+"""The format of a file, if none is asked for."""
 
 
 @command
@@ -31,9 +33,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = options("sqn-graph", DESCRIPTION)
     parser.add_argument("overrides", nargs="*", metavar="name=value", help="as for sqn-run")
-    parser.add_argument("--format", choices=FORMATS, default="text", help="how to show it")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="where to write it instead of the screen")
+    parser.add_argument(
+        "--format", choices=FORMATS, help="how to show it; if not given, as FILE ends, or text"
+    )
+    files = f"where to write it instead of the screen: a {', '.join(SUFFIXES)} file"
+    parser.add_argument("--output", type=Path, metavar="FILE", help=files)
     arguments = parser.parse_intermixed_args(argv)
+    shown_as = arguments.format or _format_of(arguments.output)
     recipe = compose_recipe("sqn", *arguments.overrides, catalogue=catalogue_of(arguments))
 
     from sqn_rl import drawing, picture
@@ -46,12 +52,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         "text": lambda: drawing.to_text(graph),
         "mermaid": lambda: drawing.to_mermaid(graph),
         "svg": lambda: picture.to_svg(graph, title),
-    }[arguments.format]()
+    }[shown_as]()
     if arguments.output is None:
         print(text, end="")
         return Exit.DONE
     try:
-        arguments.output.write_text(text)
+        arguments.output.write_text(text, encoding="utf-8")
     except OSError as error:
         raise RecipeError(f"--output {arguments.output}: {error.strerror}") from error
     return Exit.DONE
+
+
+def _format_of(path: Path | None) -> str:
+    """The format that a file is written in by its suffix; text on the screen."""
+    if path is None:
+        return "text"
+    suffix = path.suffix.lower()
+    expected = f"a file that ends in {', '.join(SUFFIXES)}, or --format"
+    require(suffix in SUFFIXES, "output", str(path), expected)
+    return SUFFIXES[suffix]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -80,8 +80,9 @@ def _show_lines(rows: Sequence[Row]) -> None:
 
 
 def _show_table(rows: Sequence[Row]) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from sqn_rl.cli.screen import Screen
 
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     for title in ("slot", "part", "what it is", "arguments", "works with"):
@@ -92,4 +93,8 @@ def _show_table(rows: Sequence[Row]) -> None:
             table.add_section()
         table.add_row("" if row.group == previous else row.group, *row[1:])
         previous = row.group
-    Console(markup=False).print(table)
+    Screen(markup=False).print(table)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -30,8 +30,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise RecipeError(f"{arguments.run}: not a run directory: there is no recipe.yaml in it")
     recipe = load_recipe(path, catalogue=catalogue_of(arguments))
 
-    from rich.console import Console
-
+    from sqn_rl.cli.screen import Screen
     from sqn_rl.cli.session import train
 
-    return Exit(train(recipe, Console(), resume=arguments.run))
+    return Exit(train(recipe, Screen(), resume=arguments.run))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -50,18 +50,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return Exit.DONE
     jobs = _jobs(arguments)
 
-    from rich.console import Console
-
+    from sqn_rl.cli.screen import Screen
     from sqn_rl.cli.session import train
 
-    console, failed = Console(), {}
+    console, failed = Screen(), {}
     for number, (name, recipe) in enumerate(jobs, 1):
         if len(jobs) > 1:
             console.rule(f"{number} of {len(jobs)}", characters="-")
         try:
             code = train(recipe, console)
         except Exception as error:
-            if len(jobs) == 1:
+            if len(jobs) == 1 or isinstance(error, BrokenPipeError):
                 raise
             code = report(error)
         if code != Exit.DONE:
@@ -111,3 +110,7 @@ def _what_there_is(catalogue: Catalogue) -> str:
     settings = (setting for setting in fields(Run) if setting.name != RECIPE)
     lines += [f"  {setting.name:<18}{setting.metadata['expected']}" for setting in settings]
     return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -31,7 +31,7 @@ def train(recipe: Recipe, console: "Console", resume: Path | None = None) -> int
     stop = StopRequest()
     with (
         signals_to(lambda number: stop.ask(number.name), once=True),
-        ProgressReporter(recipe.run.steps, console) as progress,
+        ProgressReporter(recipe.run.steps, console, lambda: stop.ask("a broken pipe")) as progress,
     ):
         summary = Experiment(recipe).train(reporters=[progress], should_stop=stop, resume=resume)
     done = f"{summary['env_steps']:,} steps"

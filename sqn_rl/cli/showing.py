@@ -13,12 +13,12 @@ FIGURE = "comparison.png"
 
 def show(comparison: "Comparison") -> None:
     """Print the tables, and below them what to know before believing them."""
-    from rich.console import Console
     from rich.table import Table
 
     from sqn_rl import report
+    from sqn_rl.cli.screen import Screen
 
-    console = Console(markup=False, highlight=False)
+    console = Screen(markup=False, highlight=False)
     if not console.is_terminal:
         console.width = 200  # nobody's screen: lines stay whole
     for line in report.measured(comparison):

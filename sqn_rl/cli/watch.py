@@ -38,3 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{run.title}: {server.url}", flush=True)
         server.serve_forever()
     return Exit.DONE
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

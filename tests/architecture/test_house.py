@@ -81,3 +81,14 @@ def test_nothing_is_put_off_and_no_machine_is_named() -> None:
     for path in TEXT:
         found = re.findall(r"\b(?:TODO|FIXME|XXX|HACK)\b|/(?:tmp|home|root|work)/", path.read_text())
         assert not found, f"{shown(path)}: {found}"
+
+
+@pytest.mark.parametrize("path", CODE, ids=shown)
+def test_text_files_are_utf_8_wherever_they_are_read_and_written(path: Path) -> None:
+    nodes = ast.walk(ast.parse(path.read_text()))
+    for call in (node for node in nodes if isinstance(node, ast.Call)):
+        name = ast.unparse(call.func).rpartition(".")[2]
+        modes = [arg.value for arg in call.args if isinstance(arg, ast.Constant)]
+        is_text = name in ("read_text", "write_text") or (name == "open" and {*modes} & {"a", "r", "w"})
+        if is_text and ast.unparse(call.func) != "av.open":
+            assert "encoding" in {keyword.arg for keyword in call.keywords}, f"{shown(path)}:{call.lineno}"

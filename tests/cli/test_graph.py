@@ -104,9 +104,32 @@ def test_output_goes_to_a_file(command: Callable, folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("arguments", "start"),
+    [
+        (["--output", "x.svg"], "<svg "),
+        (["--output", "x.SVG"], "<svg "),
+        (["--output", "x.mmd"], "flowchart LR\n"),
+        (["--output", "x.md"], "flowchart LR\n"),
+        (["--output", "x.txt"], "env  "),
+        (["--output", "x.png", "--format", "svg"], "<svg "),
+        (["--output", "x.svg", "--format", "text"], "env  "),
+    ],
+)
+def test_the_format_is_that_of_the_suffix(
+    arguments: list[str], start: str, command: Callable, folder: Path
+) -> None:
+    assert command("graph", *arguments).code == 0
+    assert (folder / arguments[1]).read_text(encoding="utf-8").startswith(start)
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--output", "no/such/folder/x.svg"], "--output no/such/folder/x.svg: No such file or directory\n"),
+        (
+            ["--output", "x.png"],
+            "output = 'x.png': expected a file that ends in .txt, .md, .mmd, .svg, or --format\n",
+        ),
         (["head=duelling"], "command line: head=duelling: there is no head part `duelling`\n"),
         (["gamma=2"], "command line: gamma=2: gamma = 2: expected a number in [0, 1]\n"),
         (
