@@ -14,6 +14,7 @@ from .envs.gym import GymEnv as GymEnv
 from .envs.played import Played as Played
 from .errors import EnvError as EnvError
 from .errors import NumericsError as NumericsError
+from .errors import ObservationError as ObservationError
 from .errors import RecipeError as RecipeError
 from .errors import RestoreError as RestoreError
 from .errors import SettingError as SettingError

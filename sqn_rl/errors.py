@@ -39,6 +39,20 @@ class WiringError(SqnError, ValueError):
         self.consumer, self.producer = consumer, producer
 
 
+class ObservationError(SqnError, ValueError):
+    """A network is given observations for which it was not built.
+
+    Args:
+        expected: dtype and shape: "uint8 [B, 128]".
+        given: dtype and shape of what was given instead, or what else it is.
+        fix: what to do about it.
+    """
+
+    def __init__(self, expected: str, given: str, fix: str) -> None:
+        super().__init__(f"observation: expected {expected}, given {given}\n  {fix}")
+        self.expected, self.given, self.fix = expected, given, fix
+
+
 class EnvError(SqnError):
     """An environment raised, died, or answered what it cannot mean.
 

@@ -148,7 +148,8 @@ class Experiment:
             "precision": precision,
         }
         halves = speed.bfloat16(self.run, env.observation_shape)
-        chosen = [f"compile       {'yes' if compiled.chosen else 'no'}, {compiled.why}"]
+        chosen = [f"observation   {reads}"] if (reads := getattr(parts["q_net"], "reads", "")) else []
+        chosen += [f"compile       {'yes' if compiled.chosen else 'no'}, {compiled.why}"]
         _tell(everybody, [*chosen, f"precision     {precision}, {halves.why}"])
         counters, run = Counters(), self.run
 

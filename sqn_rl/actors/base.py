@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Self
+from typing import Any, Self
 
 import torch
 from tensordict import TensorDictBase
@@ -15,6 +15,7 @@ from sqn_rl.compiling import Compiled
 from sqn_rl.contracts import QNetwork
 from sqn_rl.errors import require_one_of
 from sqn_rl.noise import Noise, sharing
+from sqn_rl.observations import Observations, observations_of
 
 GREEDY = (ExplorationType.DETERMINISTIC, ExplorationType.MODE, ExplorationType.MEAN)
 
@@ -43,16 +44,16 @@ class NetworkActor(TensorDictModuleBase, ABC):
         network: scores actions; its noise and its mode are this actor's alone: a view made by
             :func:`~sqn_rl.noise.sharing`.
         in_keys: the observation's key.
-        observation_shape: S, of one observation.
+        observations: the shape and dtype of those that the network was built for.
         seed: of the actor's own generator.
     """
 
     def __init__(
-        self, *, network: nn.Module, in_keys: Sequence[str], observation_shape: Sequence[int], seed: int
+        self, *, network: nn.Module, in_keys: Sequence[str], observations: Observations, seed: int
     ) -> None:
         super().__init__()
         self.in_keys, self.out_keys = list(in_keys), ["action"]
-        self.observation_shape = tuple(observation_shape)
+        self.observations = observations
         self._noise, self._acting = Noise(network), (network,)  # in a tuple, no submodule: not in state_dict
         device = next(network.parameters()).device
         self.generator = torch.Generator(device=device).manual_seed(seed)
@@ -107,24 +108,30 @@ class NetworkActor(TensorDictModuleBase, ABC):
 
     @torch.no_grad()
     def act(
-        self, observation: Tensor, *, greedy: bool = False, generator: torch.Generator | None = None
+        self, observation: Any, *, greedy: bool = False, generator: torch.Generator | None = None
     ) -> Tensor:
         """Choose an action for each observation. ``[B, *S]`` → ``[B]`` int64.
 
         Args:
-            observation: ``[B, *S]``.
+            observation: ``[B, *S]``, or one observation, ``S``, for which there is one action, ``[]``; a
+                tensor or a NumPy array.
             greedy: take the best action of the mean weights.
             generator: draw from this one instead of the actor's own.
+
+        Raises:
+            ObservationError: the network was not built for such observations.
         """
-        return self._choose(observation, greedy, generator or self.generator)[0]
+        observations, single = self.observations.batch(observation)
+        action_B, _ = self._choose(observations, greedy, generator or self.generator)
+        return action_B[0] if single else action_B
 
     @dispatch(auto_batch_size=False)
     @torch.no_grad()
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Write the action and, where there is a policy, its log-probability and the entropy."""
         observation = tensordict.get(self.in_keys[0])
-        lead = observation.shape[: observation.dim() - len(self.observation_shape)]
-        flat = observation.reshape(-1, *self.observation_shape)
+        lead = observation.shape[: observation.dim() - len(self.observations.shape)]
+        flat = self.observations.flat(observation)
         action_B, score_BA = self._choose(flat, exploration_type() in GREEDY, self.generator)
         values = [action_B]
         if (log_pi_BA := self.policy_of(score_BA)) is not None:
@@ -168,8 +175,8 @@ class ValueActor(NetworkActor):
     def __init__(self, *, q_net: QNetwork, policy: str, seed: int) -> None:
         require_one_of(POLICIES, "policy", policy)
         assert isinstance(q_net, nn.Module)
-        view, shape = sharing(q_net), q_net.observation_shape
-        super().__init__(network=view, in_keys=q_net.in_keys, observation_shape=shape, seed=seed)
+        view, observations = sharing(q_net), observations_of(q_net)
+        super().__init__(network=view, in_keys=q_net.in_keys, observations=observations, seed=seed)
         self.q_net, self.policy = view, policy
 
     def scores(self, observation: Tensor) -> Tensor:

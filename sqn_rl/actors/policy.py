@@ -10,6 +10,7 @@ from sqn_rl import functional as F
 from sqn_rl.actors.base import Chance, NetworkActor
 from sqn_rl.contracts import QNetwork
 from sqn_rl.noise import sharing
+from sqn_rl.observations import observations_of
 
 
 class PolicyActor(NetworkActor):
@@ -42,16 +43,16 @@ class PolicyActor(NetworkActor):
         n_actions: int,
         seed: int,
     ) -> None:
-        one, shape = partial(layer, members=1), q_net.observation_shape
-        features = encoder(observation_shape=shape, layer=one)
+        one, observations = partial(layer, members=1), observations_of(q_net)
+        features = encoder(observation_shape=observations.shape, layer=one)
         policy_net = nn.Sequential(features, one(features.out_features, n_actions))
         acting = sharing(policy_net)
-        super().__init__(network=acting, in_keys=q_net.in_keys, observation_shape=shape, seed=seed)
+        super().__init__(network=acting, in_keys=q_net.in_keys, observations=observations, seed=seed)
         self.policy_net, self.out_keys = policy_net, ["action", "log_prob", "entropy"]
 
     def scores(self, observation: Tensor) -> Tensor:
         """The logits, with acting's noise, in eval mode. ``[B, *S]`` → ``[B, A]``."""
-        return _of_one(self._acting[0](observation))
+        return self._logits(self._acting[0], observation)
 
     def chance(self, score_BA: Tensor, generator: torch.Generator) -> Chance:
         """Exponentials, ``[B, A]``."""
@@ -75,9 +76,10 @@ class PolicyActor(NetworkActor):
 
         ``[B, *S]`` → ``[B, A]``.
         """
-        return _of_one(self.policy_net(observation.to(self.device)))
+        return self._logits(self.policy_net, observation)
 
-
-def _of_one(logits: Tensor) -> Tensor:
-    """``[1, B, A]`` as of a layer for several networks, or ``[B, A]`` as of a plain one → ``[B, A]``."""
-    return logits.reshape(logits.shape[-2:])
+    def _logits(self, policy_net: nn.Module, observation: Tensor) -> Tensor:
+        """``[1, B, A]`` as of a layer for several networks, or ``[B, A]`` as of a plain one → ``[B, A]``."""
+        self.observations.require(observation)
+        logits = policy_net(observation.to(self.device))
+        return logits.reshape(logits.shape[-2:])

@@ -22,6 +22,7 @@ from torchrl.envs import EnvBase
 from sqn_rl.data import Step
 from sqn_rl.envs.checks import require_finite, require_shapes
 from sqn_rl.errors import EnvError, RestoreError, SqnError, blame, require
+from sqn_rl.scaling import Scaling
 
 
 @dataclass(slots=True)
@@ -70,6 +71,9 @@ class BatchedEnv(EnvBase):
 
     played_bytes = 0
     """Memory that its games take only once they are played, in all processes."""
+
+    observation_scaling: Scaling | None = None
+    """How :class:`sqn_rl.MLP` makes inputs of observations; None: bytes as ``(x − 128)/128``, others as x."""
 
     _has_frame_skip = True  # the games skip frames themselves; else TorchRL would add a skip of its own
 

@@ -11,6 +11,7 @@ from gymnasium import spaces
 
 from sqn_rl.envs.games import GamesEnv, Played
 from sqn_rl.errors import SettingError, nearest, require
+from sqn_rl.scaling import scaling_of
 
 OBSERVATIONS = "Box, Discrete, MultiDiscrete, MultiBinary, and Tuples and Dicts of these"
 
@@ -32,6 +33,7 @@ class GymEnv(GamesEnv):
 
     Observations are flattened to one dimension, as Gymnasium does it: a Discrete becomes one-hot, a Tuple or
     Dict the concatenation of its parts. Bytes (uint8 that counts beyond 1) stay uint8; all else is float32.
+    None is scaled here: ``observation_scaling`` says how a network should, by the bounds of the space.
 
     Args:
         id: Gymnasium's name, with its version: "CartPole-v1".
@@ -70,6 +72,7 @@ class GymEnv(GamesEnv):
         self._games = [first, *(_make(id, kwargs) for _ in range(num_envs - 1))]
         self._kwargs, self._space, self._first_action = kwargs, space, int(actions.start)
         self._is_box = isinstance(space, spaces.Box)
+        self.observation_scaling = scaling_of(flat.low, flat.high, self.observation_dtype)
 
     @property
     def action_names(self) -> list[str]:

@@ -19,6 +19,7 @@ from sqn_rl.data import Batch, Terms
 from sqn_rl.distributions import Backup
 from sqn_rl.errors import require, require_one_of
 from sqn_rl.noise import Noise
+from sqn_rl.observations import observations_of
 
 
 class TDLoss(LossModule):
@@ -62,6 +63,7 @@ class TDLoss(LossModule):
         super().__init__()
         require(0 <= gamma <= 1, "gamma", gamma, "a number in [0, 1]")
         self.q_net, self.temperature, self.gamma = q_net, temperature, gamma
+        self._observations = observations_of(q_net)
         self.target_q_net = deepcopy(q_net).requires_grad_(False).eval()
         device = next(q_net.parameters()).device
         self.generator = torch.Generator(device=device).manual_seed(seed)
@@ -196,16 +198,16 @@ class TDLoss(LossModule):
         return TensorDict({key: results[key] for key in self.out_keys})
 
     def _read(self, tensordict: TensorDictBase) -> Batch:
-        keys, observation, shape = self.tensor_keys, self.q_net.in_keys[0], self.q_net.observation_shape
+        keys, observation, flat = self.tensor_keys, self.q_net.in_keys[0], self._observations.flat
         following = tensordict.get("next")
         terminated_B = following.get(keys.terminated).reshape(-1)
         steps, weight = tensordict.get(keys.steps, None), tensordict.get(keys.weight, None)
         discount_B = torch.full_like(terminated_B, self.gamma, dtype=torch.float32)
         return Batch(
-            observation=tensordict.get(observation).reshape(-1, *shape),
+            observation=flat(tensordict.get(observation)),
             action=tensordict.get(keys.action).reshape(-1),
             reward=following.get(keys.reward).reshape(-1),
-            next_observation=following.get(observation).reshape(-1, *shape),
+            next_observation=flat(following.get(observation)),
             terminated=terminated_B,
             discount=discount_B if steps is None else discount_B ** steps.reshape(-1),
             place=torch.arange(len(terminated_B)),

@@ -22,6 +22,11 @@ def in_sequence(steps: Sequence[nn.Module]) -> nn.Sequential:
     return in_order.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in its stubs
 
 
+def scaling(dtype: torch.dtype) -> str:
+    """What :func:`scaled` does with images of this dtype, for the screen."""
+    return "scaled as x/255" if dtype == torch.uint8 else "taken as it is"
+
+
 def scaled(image: Tensor) -> Tensor:
     """Bytes as numbers in [0, 1], laid out channels last; others as they are. ``[B, C, H, W]``, kept."""
     if image.dtype != torch.uint8:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from sqn_rl.errors import require
-from sqn_rl.nets.images import in_sequence, require_images, scaled
+from sqn_rl.nets.images import in_sequence, require_images, scaled, scaling
 from sqn_rl.nets.mlp import MLP
 
 CHANNELS = (16, 32, 32)
@@ -50,7 +50,7 @@ class ImpalaCNN(nn.Module):
         self.layers = MLP(hidden=hidden, observation_shape=[channels, *sides], layer=layer)
         self.out_features = self.layers.out_features
 
-    prepare = staticmethod(scaled)
+    prepare, scaling = staticmethod(scaled), staticmethod(scaling)
 
     def forward(self, observation: Tensor) -> Tensor:
         """``[B, C, H, W]`` → what ``layer`` makes of ``[B, F]``; ``[B, F]`` itself without a hidden layer."""

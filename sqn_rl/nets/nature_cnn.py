@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from sqn_rl.nets.images import in_sequence, require_images, scaled
+from sqn_rl.nets.images import in_sequence, require_images, scaled, scaling
 from sqn_rl.nets.mlp import MLP
 
 CONVOLUTIONS = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
@@ -44,7 +44,7 @@ class NatureCNN(nn.Module):
         self.layers = MLP(hidden=hidden, observation_shape=[channels, *sides], layer=layer)
         self.out_features = self.layers.out_features
 
-    prepare = staticmethod(scaled)
+    prepare, scaling = staticmethod(scaled), staticmethod(scaling)
 
     def forward(self, observation: Tensor) -> Tensor:
         """``[B, C, H, W]`` → what ``layer`` makes of ``[B, F]``; ``[B, F]`` itself without a hidden layer."""

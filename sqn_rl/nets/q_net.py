@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from sqn_rl.distributions import Distribution, Scalar
 from sqn_rl.errors import WiringError, require, require_one_of
 from sqn_rl.nets.each import Each, for_all
+from sqn_rl.observations import observations_of
 
 _SCALAR = Scalar()
 
@@ -37,11 +38,13 @@ class QNet(TensorDictModuleBase):
         members: N; 2 for the paper's twins.
         shared_encoder: one encoder under all heads, instead of one each.
         in_keys: the observation's key.
+        observation_dtype: how they are given, and no other way: bytes (``torch.uint8``), or other numbers.
         precision: ``fp32``, or ``bf16``: the encoder computes in bfloat16; weights and head stay fp32.
 
     Raises:
         SettingError: ``members`` is not positive, ``in_keys`` not one key, or ``precision`` unknown.
         WiringError: the encoder has no ``out_features``, or a maker gives every network the same module.
+        ObservationError: it is called with observations for which it was not built.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class QNet(TensorDictModuleBase):
         members: int,
         shared_encoder: bool,
         in_keys: Sequence[str] = ("observation",),
+        observation_dtype: torch.dtype = torch.float32,
         precision: str = "fp32",
     ) -> None:
         super().__init__()
@@ -65,11 +69,12 @@ class QNet(TensorDictModuleBase):
         self.precision = precision
         self.in_keys, self.out_keys = list(in_keys), ["action_value"]
         self.observation_shape, self.n_actions, self.members = tuple(observation_shape), n_actions, members
+        self.observation_dtype = observation_dtype
+        self._observations = observations_of(self)
         encoder = partial(encoder, observation_shape=self.observation_shape)
         self.encoder = for_all(encoder, layer, 1 if shared_encoder else members, features=False)
         if not isinstance(in_features := getattr(self.encoder, "out_features", None), int):
-            part = self.encoder.parts[0] if isinstance(self.encoder, Each) else self.encoder
-            needs = f"{type(part).__name__} has no `out_features`, which the head needs to know"
+            needs = f"{type(self._one_encoder).__name__} has no `out_features`, which the head needs to know"
             raise WiringError("encoder", f"encoder: {needs}")
         head = partial(head, in_features=in_features, n_actions=n_actions)
         self.head = for_all(head, layer, members, features=True)
@@ -78,6 +83,17 @@ class QNet(TensorDictModuleBase):
     def distribution(self) -> Distribution:
         """What :meth:`predict` stands for."""
         return getattr(self.head, "distribution", _SCALAR)
+
+    @property
+    def reads(self) -> str:
+        """What it reads, and how it is scaled: ``uint8 [128], scaled as (x − 128)/128``."""
+        dtype, scaling = self.observation_dtype, getattr(self._one_encoder, "scaling", None)
+        what = f"{str(dtype).removeprefix('torch.')} {list(self.observation_shape)}"
+        return f"{what}, {scaling(dtype)}" if scaling else what
+
+    @property
+    def _one_encoder(self) -> nn.Module:
+        return self.encoder.parts[0] if isinstance(self.encoder, Each) else self.encoder
 
     def predict(self, observation: Tensor) -> Tensor:
         """What the head says of every network: ``[B, *S]`` → ``[N, B, A]``, or ``[N, B, A, K]``."""
@@ -92,6 +108,7 @@ class QNet(TensorDictModuleBase):
         return self.distribution.mean(self._head_over(encoder, observation))[0]
 
     def _head_over(self, encoder: Callable[[Tensor], Tensor], observation: Tensor) -> Tensor:
+        self._observations.require(observation)
         if self.precision == "fp32":
             return self.head(encoder(observation))
         with torch.autocast(observation.device.type, torch.bfloat16):
@@ -107,5 +124,5 @@ class QNet(TensorDictModuleBase):
         """Write ``action_value`` = ``Q_1(s, ·)``, ``[*, A]``."""
         observation = tensordict.get(self.in_keys[0])
         lead = observation.shape[: observation.dim() - len(self.observation_shape)]
-        q_BA = self.first(observation.reshape(-1, *self.observation_shape))
+        q_BA = self.first(self._observations.flat(observation))
         return tensordict.set(self.out_keys[0], q_BA.reshape(*lead, self.n_actions))

@@ -129,7 +129,8 @@ def test_what_is_no_width_is_refused(kind: type, settings: dict[str, Any]) -> No
 def test_it_fits_any_head(make_q_net, kind: type, shared: bool) -> None:
     head = partial(CategoricalHead, v_min=-1, v_max=1, atoms=5, dueling=True)
     shape, encoder = (4, 36, 36), partial(kind, hidden=[7], **({"width": 1} if kind is ImpalaCNN else {}))
-    q_net = make_q_net(encoder=encoder, head=head, observation_shape=shape, shared_encoder=shared)
+    sizes = {"observation_shape": shape, "observation_dtype": torch.uint8}
+    q_net = make_q_net(encoder=encoder, head=head, shared_encoder=shared, **sizes)
     assert q_net.predict(make_bytes(shape)).shape == (2, B, 3, 5)
     assert len(q_net.encoder.parts) == (1 if shared else 2)
 
@@ -144,6 +145,7 @@ def test_in_bfloat16_values_are_close_and_weights_and_gradients_stay_float32(
         torch.manual_seed(0)
         encoder = partial(kind, hidden=[32], **({"width": 1} if kind is ImpalaCNN else {}))
         sizes = {"observation_shape": (4, 36, 36), "n_actions": 3, "members": 2, "shared_encoder": shared}
+        sizes["observation_dtype"] = torch.uint8
         nets.append(QNet(encoder=encoder, head=LinearHead, layer=Dense, precision=precision, **sizes))
     image = make_bytes((4, 36, 36))
     exact, rounded = (net.values(image) for net in nets)

@@ -37,11 +37,11 @@ def cart(seed: int = 4) -> GymEnv:
     return GymEnv(id="CartPole-v1", num_envs=1, seed=seed, training=False)
 
 
-def network(layer=Dense, observation_shape=(4,), n_actions=2) -> QNet:
+def network(layer=Dense, observation_shape=(4,), n_actions=2, observation_dtype=torch.float32) -> QNet:
     torch.manual_seed(0)
     return QNet(
         encoder=partial(MLP, hidden=[8]), head=LinearHead, layer=layer, members=2, shared_encoder=False,
-        observation_shape=observation_shape, n_actions=n_actions,
+        observation_shape=observation_shape, observation_dtype=observation_dtype, n_actions=n_actions,
     )  # fmt: skip
 
 
@@ -147,7 +147,8 @@ ATARI = {
 def test_an_atari_game_is_filmed_in_colour(kind: str, tmp_path: Path) -> None:
     more = {"frame_stack": 4, "noop_max": 0, "fire_reset": False, "threads": 1}
     env = AtariRamEnv(**ATARI, workers=1) if kind == "ram" else AtariEnv(**ATARI, **more)
-    q_net = network(observation_shape=env.observation_shape, n_actions=env.n_actions)
+    facts = ("observation_shape", "observation_dtype", "n_actions")
+    q_net = network(**{fact: getattr(env, fact) for fact in facts})
     play = Play(boltzmann(q_net), q_net, env, episodes=1, greedy=True, seed=0)
     assert film(tmp_path / "game.gif", "a title", play) == 10  # 40 frames
     with Image.open(tmp_path / "game.gif") as file:
@@ -179,7 +180,7 @@ STILL = SimpleNamespace(device=torch.device("cpu"), act=lambda *_, **__: torch.t
 
 
 def first(observation: torch.Tensor, **more: int) -> Moment:
-    q_net = network(observation_shape=observation.shape[1:])
+    q_net = network(observation_shape=observation.shape[1:], observation_dtype=observation.dtype)
     return next(iter(Play(STILL, q_net, Unseen(observation, **more), episodes=1, greedy=True, seed=0)))
 
 

@@ -32,7 +32,8 @@ def test_the_noise_of_a_network_is_that_of_all_its_layers(make_q_net) -> None:
 @pytest.mark.parametrize("members", [1, 2])
 def test_a_network_of_plain_parts_is_noisy_where_its_layers_are(make_q_net, members: int) -> None:
     encoder, shape = partial(NatureCNN, hidden=[7]), (1, 36, 36)
-    q_net = make_q_net(encoder=encoder, observation_shape=shape, layer=NOISY, members=members)
+    images = {"observation_shape": shape, "observation_dtype": torch.uint8}
+    q_net = make_q_net(encoder=encoder, layer=NOISY, members=members, **images)
     assert len(Noise(q_net).layers) == members + 1
     image = torch.randint(0, 256, (3, *shape), dtype=torch.uint8)
     mean_NBA, view = q_net.values(image), sharing(q_net)

@@ -1,0 +1,197 @@
+"""Scaling: equal numbers of equal bounds are equal inputs, whatever holds them; older weights go on.
+
+The inputs are read off an MLP without layers, made from what the environment says.
+"""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from sqn_rl import MLP, Dense, GymEnv, compose
+from sqn_rl.agent import load_weights
+from sqn_rl.errors import CheckpointError
+from sqn_rl.run_directory import read_rows
+from sqn_rl.scaling import in_words, scaling_of
+
+INF = np.inf
+BOUNDS: dict[tuple[float, float], tuple[list[float], list[float]]] = {  # numbers, and inputs
+    (0, 1): ([0, 1, 1], [0, 1, 1]),
+    (0, 2): ([0, 1, 2], [0, 1, 2]),
+    (-9, 9): ([-9, 0, 9], [-9, 0, 9]),
+    (0, 32): ([0, 16, 32], [0, 16, 32]),
+    (-28.25, 28.25): ([-28.25, 0, 1.5], [-28.25, 0, 1.5]),  # about Acrobot's 9π
+    (0, 255): ([0, 127, 255], [-1, -1 / 128, 127 / 128]),  # (x - 128)/128
+    (0, 200): ([0, 50, 200], [-1, -0.5, 1]),  # (x - 100)/100
+    (1, 64): ([1, 33, 64], [-1, 0, 31 / 32]),  # middle 32.5 and half 31.5 up: (x - 33)/32
+    (-128, 127): ([-128, 0, 127], [-1, 0, 127 / 128]),  # x/128
+    (-100, 100): ([-100, 25, 100], [-1, 0.25, 1]),
+    (200, 200): ([200, 200, 200], [0, 0, 0]),
+    (0, 1000): ([0, 10, 1000], [0, 10, 1000]),  # wider than a byte
+    (0, INF): ([0, 10, 1000], [0, 10, 1000]),
+    (-INF, INF): ([-5, 0, 7], [-5, 0, 7]),
+}
+DTYPES = (np.uint8, np.int8, np.uint16, np.int16, np.int32, np.int64, np.float16, np.float32, np.float64)
+CONTAINERS = ("Box", "Dict", "Tuple", "nested")
+
+
+class Still(gymnasium.Env):
+    """Shows always the same."""
+
+    def __init__(self, space: spaces.Space, observation: Any) -> None:
+        self.observation_space, self.action_space = space, spaces.Discrete(2)
+        self.observation = observation
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
+        return self.observation, {}
+
+
+gymnasium.register("scaling/Still-v0", Still)
+
+
+def inputs(space: spaces.Space, observation: Any) -> list[float]:
+    kwargs = {"space": space, "observation": observation}
+    env = GymEnv(id="scaling/Still-v0", kwargs=kwargs, num_envs=1, seed=0)
+    sizes = {"observation_shape": env.observation_shape, "observation_scaling": env.observation_scaling}
+    seen = env.begin()
+    assert seen.dtype == env.observation_dtype
+    return MLP(hidden=[], layer=partial(Dense, members=1), **sizes)(seen)[0].tolist()
+
+
+def holds(dtype: type, numbers: list[float]) -> bool:
+    """Whether the numbers are the same as this dtype."""
+    limits = np.iinfo(dtype) if np.issubdtype(dtype, np.integer) else np.finfo(dtype)
+    return all(limits.min <= x <= limits.max and (x == int(x) or limits.dtype.kind == "f") for x in numbers)
+
+
+TABLE = [
+    pytest.param(container, dtype, bounds, id=f"{container}-{dtype.__name__}-{bounds[0]}-{bounds[1]}")
+    for container in CONTAINERS
+    for dtype in DTYPES
+    for bounds, (numbers, _) in BOUNDS.items()
+    if holds(dtype, [*numbers, *(bound for bound in bounds if np.isfinite(bound))])
+    and (np.isfinite(bounds).all() or np.issubdtype(dtype, np.floating))
+]
+
+
+@pytest.mark.parametrize(("container", "dtype", "bounds"), TABLE)
+def test_equal_numbers_are_equal_inputs_in_any_dtype_and_container(
+    container: str, dtype: type, bounds: tuple[float, float]
+) -> None:
+    numbers, expected = BOUNDS[bounds]
+    space, array = spaces.Box(*bounds, (3,), dtype), np.array(numbers, dtype)
+    pixel, pixels = spaces.Box(0, 255, (1, 1), np.uint8), np.array([[192]], np.uint8)
+    both = spaces.Tuple((pixel, space))
+    held: dict[str, tuple[spaces.Space, Any, list[float]]] = {
+        "Box": (space, array, expected),
+        "Dict": (spaces.Dict({"a": space, "b": pixel}), {"a": array, "b": pixels}, [*expected, 0.5]),
+        "Tuple": (spaces.Tuple((spaces.Discrete(2), space)), (1, array), [0, 1, *expected]),
+        "nested": (
+            spaces.Dict({"a": both}),
+            {"a": (pixels, array)},
+            [0.5, *expected],
+        ),
+    }
+    *of_space, expected = held[container]
+    assert inputs(*of_space) == expected
+
+
+@pytest.mark.parametrize(
+    ("space", "observation", "expected"),
+    [
+        (spaces.Discrete(3), 2, [0, 0, 1]),
+        (spaces.MultiDiscrete([2, 3]), np.array([1, 0]), [0, 1, 1, 0, 0]),
+        (spaces.MultiBinary(2), np.array([1, 0], np.int8), [1, 0]),
+        (spaces.Box(0, 1, (2,), np.bool_), np.array([True, False]), [1, 0]),
+        (spaces.Discrete(300), 299, [0] * 299 + [1]),  # one-hot, whatever it counts to
+    ],
+    ids=str,
+)
+def test_what_is_one_hot_stays_so(space: spaces.Space, observation: Any, expected: list[float]) -> None:
+    assert inputs(space, observation) == expected
+
+
+def test_every_element_goes_by_its_own_bounds() -> None:
+    low, high = np.array([0, 0, -INF, 0]), np.array([255, 2, INF, 100])
+    assert inputs(spaces.Box(low, high, dtype=np.float64), np.array([64, 1, -3, 75])) == [-0.5, 1, -3, 0.5]
+
+
+@pytest.mark.parametrize("id", ["CartPole-v1", "Acrobot-v1", "MountainCar-v0", "LunarLander-v3", "Taxi-v4"])
+def test_the_inputs_of_known_tasks_are_what_they_were(id: str) -> None:
+    if id.startswith("LunarLander"):
+        pytest.importorskip("Box2D")
+    assert GymEnv(id=id, num_envs=1, seed=0).observation_scaling is None
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "dtype", "words"),
+    [
+        ([0, 0], [2, 2], torch.uint8, "taken as it is"),
+        ([0, 0], [2, 2], torch.float32, "taken as it is"),
+        ([0, 0], [255, 255], torch.uint8, "scaled as (x − 128)/128"),
+        ([0, 0], [255, 255], torch.float32, "scaled as (x − 128)/128"),
+        ([0, 0, 0], [200, 1, 255], torch.float32, "2 of its 3 numbers scaled to [−1, 1]"),
+    ],
+)
+def test_the_scaling_is_put_in_words(low: list, high: list, dtype: torch.dtype, words: str) -> None:
+    assert in_words(scaling_of(np.array(low), np.array(high), dtype), dtype) == words
+
+
+# --- bytes that are codes ----------------------------------------------------------------------------------
+
+
+class Levels(gymnasium.Env):
+    """Shows one of three levels as small codes; the action that is its number pays 1, at each of 9 steps."""
+
+    action_space = spaces.Discrete(3)
+
+    def __init__(self, dtype: str) -> None:
+        self.observation_space = spaces.Box(0, 2, (5, 5, 1), np.dtype(dtype).type)
+        self.t = 0
+
+    def _observe(self) -> np.ndarray:
+        return np.full((5, 5, 1), self.t % 3, self.observation_space.dtype)
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
+        self.t = 0
+        return self._observe(), {}
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
+        paid, self.t = float(action == self.t % 3), self.t + 1
+        return self._observe(), paid, self.t == 9, False, {}
+
+
+gymnasium.register("scaling/Levels-v0", Levels)
+
+
+def levels(dtype: str, *overrides: str) -> Any:
+    return compose("sqn", "env=gym", "env.id=scaling/Levels-v0", f"env.kwargs.dtype={dtype}", *overrides)
+
+
+def test_codes_are_learned_as_bytes_as_they_are_as_floats(tmp_path: Path) -> None:
+    short = ("steps=1000", "warmup_steps=200", "hidden=[32]", "eval_episodes=1", "gamma=0.5", "lr=3e-3")
+    returns, losses = [], []
+    for dtype in ("uint8", "float32"):
+        summary = levels(dtype, *short, f"out={tmp_path / dtype}").train()
+        returns.append(summary["evaluation"]["returns"])
+        losses.append([row["loss_q"] for row in read_rows(tmp_path / dtype / "metrics.jsonl")])
+    assert returns == [[9.0], [9.0]]
+    assert losses[0] == losses[1]
+
+
+def test_weights_that_were_learned_with_another_scaling_are_refused() -> None:
+    loss = levels("uint8").recipe.build()["loss"]
+    before = {name: each for name, each in loss.state_dict().items() if "observation_sc" not in name}
+    with pytest.raises(CheckpointError, match=r"observation_scale: None in the file, \(25,\) in the recipe"):
+        load_weights(loss, before)
+
+
+def test_weights_of_bytes_that_span_a_byte_are_as_they_were() -> None:
+    for parts in (levels("float32").recipe.build(), compose("sqn", "env=atari_ram").recipe.build()):
+        assert not [name for name in parts["loss"].state_dict() if "observation" in name]
+        parts["env"].close()
