@@ -324,9 +324,19 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
     ("actors/policy.py", "test_actors.py"): [
         ("acts by minus the logits", "F.gumbel_max(score_BA,", "F.gumbel_max(-score_BA,"),
         ("log π of minus the logits", "score_BA.log_softmax(-1)", "(-score_BA).log_softmax(-1)"),
-        ("learns with acting's noise", "self.policy_net(observation.to", "self.scores(observation.to"),
-        ("no gradient", "_of_one(self.policy_net(obs", "_of_one(self._acting[0](obs"),
+        ("learns with acting's noise", "self._logits(self.policy_net, ", "self._logits(self._acting[0], "),
+        ("no gradient", "_logits(self.policy_net, observation)", "_logits(self.policy_net, observation).detach()"),
         ("policy for others: noisy", "self.policy_of(self.mean_scores(obs", "self.policy_of(self.scores(obs"),
+    ],
+    ("observations.py", "../parts/test_observations.py"): [
+        ("numbers taken for bytes", "torch.uint8 not in (dtype, self.dtype)", "True"),
+        ("other shapes are reshaped", ":] != self.shape:\n            raise", ":] != ():\n            raise"),
+        ("one action of a batch", "return observation, single", "return observation, False"),
+    ],
+    ("scaling.py", "../parts/test_scaling.py"): [
+        ("middles rounded down", "np.ceil((low + high)", "np.floor((low + high)"),
+        ("formal bounds count", "(high <= BYTE[1]) & ", ""),
+        ("codes are scaled", " & (np.maximum(-low, high) > SMALL)", ""),
     ],
     ("functional.py", "test_n_step.py"): [
         ("a step more counts", "return 1 + (~last_BK", "return 2 + (~last_BK"),

@@ -62,8 +62,8 @@ def doors(q_net: QNet, encoder: Any) -> dict[str, Callable[[Tensor], Any]]:
         where[f"{name}.act greedy"] = partial(actor.act, greedy=True)
         where[name] = lambda x, actor=actor: actor(TensorDict({"observation": x}, batch_size=len(x)))
         where[f"{name}.scores"], where[f"{name}.mean_scores"] = actor.scores, actor.mean_scores
-        if hasattr(actor, "log_policy"):
-            where[f"{name}.log_policy"] = actor.log_policy
+        for method in {"log_policy", "logits"} & {*dir(actor)}:
+            where[f"{name}.{method}"] = getattr(actor, method)
     soft = {"q_net": q_net, "temperature": FixedTemperature(alpha=0.5), "gamma": 0.9, "seed": 0}
     sqn = SQNLoss(**soft, backup="expected", policy_source="q1", backup_entropy=True)
     sac = DiscreteSACLoss(**soft, actor=actors["policy"], backup="expected_min")
