@@ -325,7 +325,7 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("acts by minus the logits", "F.gumbel_max(score_BA,", "F.gumbel_max(-score_BA,"),
         ("log π of minus the logits", "score_BA.log_softmax(-1)", "(-score_BA).log_softmax(-1)"),
         ("learns with acting's noise", "self._logits(self.policy_net, ", "self._logits(self._acting[0], "),
-        ("no gradient", "_logits(self.policy_net, observation)", "_logits(self.policy_net, observation).detach()"),
+        ("no gradient", "(self.policy_net, observation)", "(self.policy_net, observation).detach()"),
         ("policy for others: noisy", "self.policy_of(self.mean_scores(obs", "self.policy_of(self.scores(obs"),
     ],
     ("observations.py", "../parts/test_observations.py"): [
