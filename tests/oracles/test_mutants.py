@@ -300,7 +300,7 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("greedy is the worst", "score_BA.argmax(-1), score_BA", "score_BA.argmin(-1), score_BA"),
         ("greedy has noise", "            layer.set_noise(None)", "            pass"),
         ("acting has no noise", "self._noise.redraw(generator)", "pass"),
-        ("acting has the network's noise", "shape = sharing(q_net)", "shape = (q_net)"),
+        ("acting has the network's noise", "observations = sharing(q_net)", "observations = (q_net)"),
         ("noise of the actor's generator", "_noise.redraw(generator)", "_noise.redraw(self.generator)"),
         ("a lent generator is ignored", "generator or self.generator", "self.generator"),
     ],
