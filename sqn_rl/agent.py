@@ -169,6 +169,9 @@ class Agent:
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
         for name in ("replay", "actor", "target_update"):
             part: Any = getattr(self, name)
+            if name == "replay" and not hasattr(part, "load_state_dict"):
+                lacks = f"{type(part).__name__} has no state_dict and load_state_dict"
+                raise CheckpointError(f"replay: {lacks}: what it stored is in no checkpoint")
             if own := state[name]:
                 part.load_state_dict(own if name == "replay" else part.state_dict() | own)
         for name in WITH_HIDDEN_STATE:

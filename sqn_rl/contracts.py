@@ -1,11 +1,13 @@
 """What the part in a slot answers: all that the loop and the other parts know of it.
 
-A class that answers this fills the slot; there is nothing to inherit from. A temperature, an actor or a
-replay with a method ``anneal(env_steps)`` is told how far the run is, and one with ``metrics()``, numbers by
-name, is asked for them when metrics are written, as is one with ``advice()``, what a person should change. A
-replay whose ``independent`` is true is asked for the batches of several updates at once. A temperature or a
-target updater whose ``tensors_only`` is true does nothing after the optimizer's step but compute with tensors
-in place: it may be compiled with it.
+A class that answers this fills the slot; there is nothing to inherit from, but a Q-network and a temperature
+are torch modules, as losses and actors hold them. A part with ``state_dict()`` and ``load_state_dict(state)``
+is saved in checkpoints and restored; a run whose replay has none cannot be resumed. A temperature, an actor
+or a replay with a method ``anneal(env_steps)`` is told how far the run is, and one with ``metrics()``,
+numbers by name, is asked for them when metrics are written, as is one with ``advice()``, what a person should
+change. A replay whose ``independent`` is true is asked for the batches of several updates at once. A
+temperature or a target updater whose ``tensors_only`` is true does nothing after the optimizer's step but
+compute with tensors in place: it may be compiled with it.
 
 Legend: B states or transitions, N environments or networks, A actions; ``*S`` the shape of an observation.
 """
@@ -21,7 +23,7 @@ from sqn_rl.distributions import Distribution
 
 
 class QNetwork(Protocol):
-    """``q_net``."""
+    """``q_net``, an ``nn.Module``."""
 
     @property
     def in_keys(self) -> Sequence[Any]:
@@ -58,7 +60,7 @@ class QNetwork(Protocol):
 
 
 class Temperature(Protocol):
-    """``temperature``."""
+    """``temperature``, an ``nn.Module``."""
 
     @property
     def alpha(self) -> Tensor:

@@ -39,6 +39,12 @@ class WiringError(SqnError, ValueError):
         self.consumer, self.producer = consumer, producer
 
 
+def not_a_module(slot: str, part: object) -> WiringError:
+    """What to raise where a part must be a torch module."""
+    given = f"{slot}: {type(part).__name__} is no nn.Module"
+    return WiringError(slot, f"{given}; expected one, as its parameters would be neither learned nor saved")
+
+
 class ObservationError(SqnError, ValueError):
     """A network is given observations for which it was not built.
 

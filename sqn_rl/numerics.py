@@ -35,10 +35,13 @@ def _quantities(loss: Any, batch: Batch) -> Iterator[tuple[str, Tensor]]:
     q_NBA = loss.q_net.values(batch.observation).detach()
     yield "q_net: Q(s, ·)", q_NBA
     yield "loss: target_q_net's Q(s', ·)", loss.target_q_net.values(batch.next_observation)
-    yield "loss: target", loss.target(batch, q_NBA)
+    if hasattr(loss, "target"):
+        yield "loss: target", loss.target(batch, q_NBA)
     terms = getattr(loss, "terms", loss.compute)(batch)
     yield from ((f"loss: {name}", value) for name, value in terms.losses.items())
-    learned = {name: each for name, each in loss.named_parameters() if each.requires_grad}
+    numbered = ((str(number), each) for number, each in enumerate(loss.parameters()))
+    named = loss.named_parameters() if hasattr(loss, "named_parameters") else numbered
+    learned = {name: each for name, each in named if each.requires_grad}
     total = reduce(add, terms.losses.values())
     gradients = torch.autograd.grad(total, list(learned.values()), allow_unused=True)
     for name, gradient in zip(learned, gradients, strict=True):

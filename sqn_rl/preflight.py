@@ -97,7 +97,7 @@ class _Walk:
 
     def _replay(self, observation: Tensor, step: Step) -> Batch:
         replay, run = self.parts["replay"], self.run
-        if run.batch_size > replay.capacity:
+        if run.batch_size > getattr(replay, "capacity", run.batch_size):
             raise RecipeError(
                 f"batch_size = {run.batch_size}: expected at most the replay's capacity, {replay.capacity}",
                 self.experiment.origin("batch_size"),
@@ -125,7 +125,8 @@ class _Walk:
                 failed = next((slot for slot, output in outputs.items() if output is None), "q_net")
                 given = f"observation {list(observation.shape)} {observation.dtype}"
                 raise self._failure(failed, f"Q(s, ·) on {given}", error) from error
-        shape = (q_net.members, len(observation), env.n_actions)
+        members = len(q_NBA) if isinstance(q_NBA, Tensor) and q_NBA.dim() else 1
+        shape = (getattr(q_net, "members", members), len(observation), env.n_actions)
         self._expect_features(outputs.get("encoder"))
         scalar = isinstance(q_net.distribution, Scalar)
         said = "q_values" if scalar else "prediction"
@@ -194,7 +195,8 @@ class _Walk:
         return agent
 
     def _require_gradient(self, slot: str) -> None:
-        for name, parameter in self.parts[slot].named_parameters():
+        part = self.parts[slot]
+        for name, parameter in part.named_parameters() if isinstance(part, nn.Module) else ():
             if parameter.requires_grad and parameter.grad is None:
                 message = f"{slot}: no gradient of {self._class_in('loss')} reaches its parameter {name}"
                 raise RecipeError(message, self.experiment.origin(slot), self._works_with(slot))
@@ -210,7 +212,7 @@ class _Walk:
 
     def _reads(self, slot: str, produced: Iterable[str], key: str) -> None:
         with self._fails(slot, "naming its in_keys"):
-            keys = self.parts[slot].in_keys
+            keys = self.parts[slot].in_keys if hasattr(self.parts[slot], "in_keys") else ["observation"]
         self.seen.require(slot, self.parts[slot], keys, produced, self.experiment.origin(key))
 
     def _logger(self) -> None:

@@ -13,7 +13,7 @@ from torchrl.envs.utils import ExplorationType, exploration_type
 from sqn_rl import functional as F
 from sqn_rl.compiling import Compiled
 from sqn_rl.contracts import QNetwork
-from sqn_rl.errors import require_one_of
+from sqn_rl.errors import not_a_module, require_one_of
 from sqn_rl.noise import Noise, sharing
 from sqn_rl.observations import Observations, observations_of
 
@@ -174,7 +174,8 @@ class ValueActor(NetworkActor):
 
     def __init__(self, *, q_net: QNetwork, policy: str, seed: int) -> None:
         require_one_of(POLICIES, "policy", policy)
-        assert isinstance(q_net, nn.Module)
+        if not isinstance(q_net, nn.Module):
+            raise not_a_module("q_net", q_net)
         view, observations = sharing(q_net), observations_of(q_net)
         super().__init__(network=view, in_keys=q_net.in_keys, observations=observations, seed=seed)
         self.q_net, self.policy = view, policy

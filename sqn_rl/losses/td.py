@@ -10,14 +10,14 @@ from typing import Any, Self
 import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase
 from tensordict.nn import dispatch
-from torch import Tensor
+from torch import Tensor, nn
 from torchrl.objectives import LossModule
 
 from sqn_rl import functional as F
 from sqn_rl.contracts import QNetwork, Temperature
 from sqn_rl.data import Batch, Terms
 from sqn_rl.distributions import Backup
-from sqn_rl.errors import require, require_one_of
+from sqn_rl.errors import not_a_module, require, require_one_of
 from sqn_rl.noise import Noise
 from sqn_rl.observations import observations_of
 
@@ -62,6 +62,9 @@ class TDLoss(LossModule):
     def __init__(self, *, q_net: QNetwork, temperature: Temperature | None, gamma: float, seed: int) -> None:
         super().__init__()
         require(0 <= gamma <= 1, "gamma", gamma, "a number in [0, 1]")
+        for slot, part in (("q_net", q_net), ("temperature", temperature)):
+            if not isinstance(part, nn.Module | None):
+                raise not_a_module(slot, part)
         self.q_net, self.temperature, self.gamma = q_net, temperature, gamma
         self._observations = observations_of(q_net)
         self.target_q_net = deepcopy(q_net).requires_grad_(False).eval()

@@ -1,0 +1,154 @@
+"""A part that answers its contract in ``sqn_rl/contracts.py``, and no more, fills its slot everywhere."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sqn_rl import NumericsError, RecipeError, compose, contracts, training
+from sqn_rl.cli import diagnose, graph
+from sqn_rl.cli import evaluate as sqn_eval
+from sqn_rl.cli import resume as sqn_resume
+
+MODULE = "bare_parts"
+
+SLOTS = {
+    "q_net": "QNetwork",
+    "temperature": "Temperature",
+    "actor": "Actor",
+    "loss": "Loss",
+    "target_update": "TargetUpdate",
+    "replay": "Replay",
+}
+
+CLASSES = '''
+import sqn_rl
+from sqn_rl import contracts
+from torch import nn
+
+
+def bare(protocol, module):
+    """A class with the members of a protocol, each as a part has it; and those of a module, if it is one."""
+
+    def make(self, part):
+        nn.Module.__init__(self) if module else None
+        self._part = part
+
+    names = [name for name in vars(protocol) if not name.startswith("_")]
+    members = {name: property(lambda self, name=name: getattr(self._part, name)) for name in names}
+    for name in names if module else ():
+        if hasattr(nn.Module, name):
+            del members[name]
+    base = nn.Module if module else object
+    return type(f"Bare{protocol.__name__}", (base,), {"__init__": make, **members})
+
+
+Q, T = bare(contracts.QNetwork, True), bare(contracts.Temperature, True)
+A, L = bare(contracts.Actor, False), bare(contracts.Loss, False)
+U, R = bare(contracts.TargetUpdate, False), bare(contracts.Replay, False)
+
+
+def q_net(*, encoder, head, layer, observation_shape, n_actions):
+    return Q(sqn_rl.QNet(encoder=encoder, head=head, layer=layer, observation_shape=observation_shape,
+                         n_actions=n_actions, members=2, shared_encoder=False))
+
+
+def temperature(*, n_actions):
+    return T(sqn_rl.LearnedTemperature(initial=0.5, target_entropy=0.3, target_entropy_fraction=None, lr=1e-3,
+                                       minimum=1e-3, maximum=10.0, optimise="alpha", n_actions=n_actions))
+
+
+def actor(*, q_net, temperature, seed):
+    return A(sqn_rl.BoltzmannActor(q_net=q_net, temperature=temperature, policy="q1", seed=seed))
+
+
+def loss(*, q_net, temperature, gamma, seed):
+    return L(sqn_rl.SQNLoss(q_net=q_net, temperature=temperature, gamma=gamma, backup="expected",
+                            policy_source="q1", backup_entropy=True, seed=seed))
+
+
+def target_update(*, loss):
+    return U(sqn_rl.Polyak(loss=loss, tau=0.05))
+
+
+def replay(*, num_envs, observation_shape, observation_dtype, frame_stack, returns, seed, device):
+    return R(sqn_rl.UniformReplay(capacity=100, num_envs=num_envs, observation_shape=observation_shape,
+                                  observation_dtype=observation_dtype, frame_stack=frame_stack,
+                                  returns=returns, seed=seed, device=device))
+'''
+
+TINY = ["warmup_steps=20", "steps=60", "hidden=[8]", "batch_size=4", "num_envs=2", "eval_episodes=1"]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user's folder, with one bare part for each slot."""
+    for slot in SLOTS:
+        path = tmp_path / "components" / slot / "bare.yaml"
+        path.parent.mkdir(parents=True)
+        path.write_text(f"# Bare.\n_target_: {MODULE}.{slot}\n")
+    (tmp_path / f"{MODULE}.py").write_text(CLASSES)
+    monkeypatch.setenv("SQN_RL_PATH", str(tmp_path))
+    monkeypatch.setenv("SQN_RL_TRUST", MODULE)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, MODULE, raising=False)
+    return tmp_path
+
+
+def test_every_contract_has_a_bare_part() -> None:
+    there = {name for name, each in vars(contracts).items() if getattr(each, "_is_protocol", False)}
+    assert {*SLOTS.values()} == there - {"Protocol", "Distribution"}
+
+
+@pytest.mark.parametrize("slot", [*SLOTS, "all"])
+def test_a_bare_part_goes_through_everything(slot: str, folder: Path, capsys: Any) -> None:
+    chosen = [f"{each}=bare" for each in (SLOTS if slot == "all" else [slot])]
+    run = folder / "run"
+    assert graph.main([*TINY, *chosen]) == 0
+    stop = iter([False] * 15 + [True] * 9)
+    experiment = compose("sqn", *TINY, *chosen, f"out={run}")
+    assert experiment.train(should_stop=lambda: next(stop))["status"] == "stopped"
+    resumed = sqn_resume.main([str(run)])
+    said = capsys.readouterr().err
+    if slot in ("replay", "all"):
+        assert resumed != 0
+        assert "BareReplay has no state_dict" in said
+    else:
+        assert resumed == 0
+    assert sqn_eval.main([str(run), "--stochastic"]) == 0
+
+
+@pytest.mark.parametrize("slot", [*SLOTS, "all"])
+def test_a_nan_with_a_bare_part_is_said_to_be_one(slot: str, folder: Path, capsys: Any) -> None:
+    chosen = [f"{each}=bare" for each in (SLOTS if slot == "all" else [slot])]
+    run = folder / "run"
+    with pytest.raises(NumericsError, match="loss"):
+        compose("sqn", *TINY, *chosen, "optimizer.lr=1e30", "compile=never", f"out={run}").train()
+    assert diagnose.main([str(run)]) == 4
+    assert "not finite" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("slot", ["q_net", "temperature"])
+def test_what_must_be_a_module_and_is_none_is_refused(slot: str, folder: Path) -> None:
+    path = folder / f"{MODULE}.py"
+    path.write_text(path.read_text().replace(", True)", ", False)"))
+    with pytest.raises(RecipeError, match=rf"{slot}: Bare\w+ is no nn.Module"):
+        compose("sqn", *TINY, f"{slot}=bare").preflight()
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_denormals_are_flushed_afterwards_if_they_were_before(before: bool) -> None:
+    def flushed() -> bool:
+        return bool(torch.tensor([1e-38]).div(100) == 0)
+
+    torch.set_flush_denormal(before)
+    try:
+        with training.flushed_denormals():
+            with training.flushed_denormals():
+                pass
+            assert flushed()
+        assert flushed() == before
+    finally:
+        torch.set_flush_denormal(False)
