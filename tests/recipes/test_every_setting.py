@@ -1,0 +1,89 @@
+"""No setting is accepted and then ignored: each field of each part, changed, changes what is learned."""
+
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+
+from sqn_rl import Agent, compose
+from sqn_rl.agent import AGENT_PARTS
+from sqn_rl.catalogue import Catalogue
+from sqn_rl.config import SLOTS
+from sqn_rl.training import Plan, train
+
+TINY = ["env=cartpole", "steps=40", "num_envs=2", "warmup_steps=12", "batch_size=8", "update_ratio=1"]
+TINY += ["encoder.hidden=[8]", "replay_capacity=24", "tau=0.2"]  # so that the ring is full before the end
+
+COMPLETE = {  # what a part, or one of its fields, needs besides itself to have an effect
+    "actor=policy": ["loss=discrete_sac"],
+    "loss=discrete_sac": ["actor=policy"],
+    "actor=epsilon_greedy": ["actor.over=1"],
+    "target_update=periodic": ["target_update.every=8"],
+    "replay=prioritized": ["returns=n_step"],
+    "loss=munchausen": ["temperature.initial=0.9"],
+    "temperature=learned temperature.minimum": ["target_entropy=0.01"],  # so that α falls
+    "temperature=annealed temperature.minimum": ["target_entropy=0.01", "temperature.start=0.01"],
+}
+OTHERS = {  # other values, where not half of the default or its opposite
+    "head.atoms": 20,
+    "optimizer.momentum": 0.9,
+    "actor.end": 0.8,
+    "actor.policy": "min",
+    "actor.start": 0.5,
+    "encoder.hidden": [7],
+    "loss.backup": "sampled",
+    "loss.policy_source": "min",
+    "optimizer.lr": 0.02,
+    "q_net.members": 3,
+    "replay.capacity": 20,
+    "replay.epsilon": 0.5,
+    "replay.td_error": "max",
+    "returns.n": 2,
+    "returns.soft": True,
+    "target_update.every": 3,
+    "temperature.lr": 0.3,
+    "temperature.maximum": 0.1001,
+    "temperature.minimum": 0.0999,
+    "temperature.optimise": "alpha",
+    "temperature.target_entropy_fraction": 0.5,
+}
+TOGETHER = {"temperature.target_entropy_fraction": ["temperature.target_entropy=null"]}
+ELSEWHERE = ("env", "logger")  # what these answer is tested in tests/parts and tests/cli
+WITHOUT_EFFECT = [("q_net=single", "q_net.shared_encoder"), ("optimizer=adamw", "optimizer.fused")]
+
+
+def fields() -> list[tuple[str, str]]:
+    """Each ``slot=part``, and each field of its YAML."""
+    catalogue = Catalogue()
+    return [
+        (f"{slot.name}={part}", f"{slot.name}.{name}")
+        for slot in SLOTS
+        if slot.name not in ELSEWHERE
+        for part in catalogue.names(slot.name)
+        for name in catalogue.read(slot.name, part).content
+        if name != "_target_" and not (slot.name == "encoder" and part != "mlp")  # those see images
+    ]
+
+
+@cache
+def learned(*overrides: str) -> tuple[tuple[float, ...], Any]:
+    """The weights after a short run, and the parts' values."""
+    recipe = compose("sqn", *TINY, *overrides).recipe
+    parts = recipe.build()
+    agent = Agent(**{name: parts[name] for name in AGENT_PARTS})
+    train(
+        agent, parts["env"], Plan(**{name: getattr(recipe.run, name) for name in Plan.__dataclass_fields__})
+    )
+    weights = torch.cat([each.flatten() for each in agent.loss.state_dict().values()])
+    return tuple(weights.tolist()), recipe.config
+
+
+@pytest.mark.parametrize(("part", "field"), [each for each in fields() if each not in WITHOUT_EFFECT])
+def test_a_field_that_is_changed_changes_what_is_learned(part: str, field: str) -> None:
+    chosen = [*COMPLETE.get(part, []), part, *COMPLETE.get(f"{part} {field}", [])]
+    weights, config = learned(*chosen)
+    slot, name = field.split(".")
+    default = config[slot][name]
+    other = OTHERS[field] if field in OTHERS else not default if isinstance(default, bool) else default / 2
+    assert learned(*chosen, *TOGETHER.get(field, []), f"{field}={other}")[0] != weights
