@@ -77,7 +77,13 @@ def located(error: WiringError, origin: Origin) -> RecipeError:
 
 
 def build(
-    config: Values, run: Run, catalogue: Catalogue, origin: Origin, *, last: str = SLOTS[-1].name
+    config: Values,
+    run: Run,
+    catalogue: Catalogue,
+    origin: Origin,
+    *,
+    last: str = SLOTS[-1].name,
+    device: str | None = None,
 ) -> Values:
     """Build every slot's part, in the order of :data:`SLOTS`.
 
@@ -87,6 +93,7 @@ def build(
         catalogue: imports the parts' classes.
         origin: for messages.
         last: the last slot to build: a part needs none that comes after its own.
+        device: where; by default the run's.
 
     Returns:
         By slot, the built part, or what makes it; ``env`` are the training environments, ``make_env`` makes
@@ -98,20 +105,21 @@ def build(
     from sqn_rl.random_state import RandomState
 
     catalogue.import_trusted()
-    with RandomState(run.seed, run.device):  # which modules of PyTorch draw their weights from
-        return _parts(config, run, catalogue, origin, last)
+    device = device or run.device
+    with RandomState(run.seed, device):  # which modules of PyTorch draw their weights from
+        return _parts(config, run, catalogue, origin, last, device)
 
 
-def _parts(config: Values, run: Run, catalogue: Catalogue, origin: Origin, last: str) -> Values:
+def _parts(config: Values, run: Run, catalogue: Catalogue, origin: Origin, last: str, device: str) -> Values:
     import torch
 
     parts: Values = {}
-    bag = {name: getattr(run, name) for name in RUN_SETTINGS}
+    bag = {name: getattr(run, name) for name in RUN_SETTINGS} | {"device": device}
     names = [slot.name for slot in SLOTS]
     for slot in SLOTS[: names.index(last) + 1]:
         bag["seed"] = stream_seed(run.seed, slot.name)
         maker = maker_of(slot, config[slot.name], bag, catalogue, origin)
-        with torch.device(run.device):
+        with torch.device(device):
             parts[slot.name] = bag[slot.gives] = maker if slot.given else maker()
         if slot.name == "env":
             env = maker(num_envs=run.num_envs, seed=run.seed, training=True)

@@ -20,12 +20,16 @@ from sqn_rl.distributions import Scalar
 from sqn_rl.errors import EnvError, RecipeError, SettingError, SqnError, WiringError, blame
 from sqn_rl.evaluation import AT_ONCE
 from sqn_rl.graph import Graph
+from sqn_rl.memory import available_bytes
 from sqn_rl.random_state import RandomState
 from sqn_rl.recipe import Recipe
-from sqn_rl.resources import forget_peak, needs
+from sqn_rl.resources import forget_peak, needs, size
 from sqn_rl.speed import compiling, precision_of
 
 TRANSITION = ("observation", "action", "next.observation", "next.reward", "next.terminated", "next.truncated")
+COPIES = 5
+"""Of the networks' parameters: their targets, gradients, and an optimizer's two moments besides."""
+
 BATCH = ("observation", "action", "reward", "next_observation", "terminated", "discount")
 
 
@@ -52,8 +56,26 @@ def preflight(experiment: Recipe) -> Graph:
         compiling(run)
     except SettingError as error:
         raise RecipeError(str(error), experiment.origin("compile")) from error
+    _require_room(experiment)
     with RandomState(run.seed, run.device):
         return _Walk(experiment).graph()
+
+
+def _require_room(experiment: Recipe) -> None:
+    """Refuse what is far too large before any of it is built."""
+    run, capacity = experiment.run, experiment.fields("replay").get("capacity")
+    if isinstance(capacity, int) and run.num_envs > capacity:
+        message = f"num_envs = {run.num_envs:,}: expected at most the replay's capacity, {capacity:,}"
+        raise RecipeError(message, experiment.origin("num_envs"), "lower num_envs, or raise replay.capacity")
+    free = available_bytes()
+    if free is None or run.device != "cpu":
+        return
+    least = COPIES * experiment.parameter_bytes()
+    if least > free:
+        message = (
+            f"the networks, their targets, gradients and moments take {size(least)}; {size(free)} are free"
+        )
+        raise RecipeError(message, experiment.origin("encoder.hidden"), "use smaller networks")
 
 
 class _Walk:

@@ -28,7 +28,7 @@ class RandomState:
 
     def __init__(self, seed: int, device: torch.device | str) -> None:
         devices = [torch.device("cpu"), torch.device(device)]
-        devices = devices[:1] if devices[1].type == "cpu" else devices
+        devices = devices[:1] if devices[1].type in ("cpu", "meta") else devices
         self._generators = [_generator(each) for each in devices]
         self._states = [torch.Generator(each).manual_seed(seed).get_state() for each in devices]
         self._others: list[Tensor] | None = None  # what they were outside, while inside

@@ -1,7 +1,7 @@
 """From a recipe's name and overrides to a settled recipe: every value known, and where it came from."""
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,19 @@ class Recipe:
     def build(self, *, last: str = SLOT_NAMES[-1]) -> dict[str, Any]:
         """Build every part, or those up to the slot ``last``; see :func:`sqn_rl.build.build`."""
         return build(self.config, self.run, self.catalogue, self.origin, last=last)
+
+    def parameter_bytes(self) -> int:
+        """What the Q-networks' parameters take, known without taking it; 0 where that cannot be known.
+
+        The networks are built of one environment's facts on PyTorch's device ``meta``, which has no memory.
+        """
+        run = replace(self.run, num_envs=1)
+        try:
+            parts = build(self.config, run, self.catalogue, self.origin, last="q_net", device="meta")
+        except Exception:  # a part that needs numbers; or a mistake, which building for good reports
+            return 0
+        parts["env"].close()
+        return sum(parameter.nbytes for parameter in parts["q_net"].parameters())
 
     def to_yaml(self) -> str:
         """Everything, as YAML that :func:`load_recipe` reads, with the origin of each value as a comment."""

@@ -42,7 +42,7 @@ class Needs(NamedTuple):
 
     def __str__(self) -> str:
         """``1.6 GB at most; a checkpoint takes 2.3 MB``."""
-        return f"{_size(self.memory)} at most; a checkpoint takes {_size(self.checkpoint)}"
+        return f"{size(self.memory)} at most; a checkpoint takes {size(self.checkpoint)}"
 
 
 class Shortage(NamedTuple):
@@ -83,16 +83,16 @@ def shortage(need: Needs, folder: Path) -> Shortage | None:
     """What there is too little of for a run in ``folder``; None: there is enough."""
     free = available_bytes()
     if free is not None and need.more > free:
-        message = f"the run takes up to {_size(need.memory)} of memory, {_size(need.more)} more than now"
+        message = f"the run takes up to {size(need.memory)} of memory, {size(need.more)} more than now"
         mend = "lower replay.capacity, batch_size, num_envs or the networks"
-        return Shortage("replay.capacity", f"{message}; {_size(free)} are free", mend)
+        return Shortage("replay.capacity", f"{message}; {size(free)} are free", mend)
     there = folder
     while not there.exists():
         there = there.parent
     own = sum(path.stat().st_size for path in (folder / "checkpoints").rglob("*") if path.is_file())
     room = shutil.disk_usage(there).free + own
     if need.disk > room:
-        message = f"checkpoints take up to {_size(need.disk)}; {_size(room)} are free in {there.absolute()}"
+        message = f"checkpoints take up to {size(need.disk)}; {size(room)} are free in {there.absolute()}"
         mend = "lower replay.capacity or checkpoint_keep, or write to another disk: out=…"
         return Shortage("checkpoint_keep", message, mend)
     return None
@@ -124,5 +124,6 @@ def _bytes_of(state: Any) -> int:
     return sum(map(_bytes_of, state)) if isinstance(state, list | tuple) else 0
 
 
-def _size(size: int) -> str:
-    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
+def size(number: int) -> str:
+    """A number of bytes for people: ``1.6 GB``."""
+    return f"{number / 1e9:,.1f} GB" if number >= 1e9 else f"{number / 1e6:,.1f} MB"

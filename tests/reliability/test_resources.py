@@ -52,6 +52,28 @@ def test_what_does_not_fit_the_memory_is_refused(monkeypatch: pytest.MonkeyPatch
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("num_envs=200000000", "num_envs = 200,000,000: expected at most the replay's capacity, 50,000"),
+        ("hidden=[400000,400000]", r"the networks, .* take 6,400\.\d GB; .* are free"),
+        ("encoder.hidden=[400000,400000]", r"the networks, .* take 6,400\.\d GB; .* are free"),
+    ],
+)
+def test_what_is_far_too_large_is_refused_before_it_is_built(override: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message) as error:
+        compose("sqn", override).preflight()
+    assert error.value.origin == f"command line: {override}"
+
+
+@pytest.mark.parametrize("name", ["sqn", "sqn_rainbow", "discrete_sac"])
+def test_the_networks_size_is_known_without_building_them(name: str) -> None:
+    recipe = compose(name, "hidden=[7]").recipe
+    built = recipe.build(last="q_net")
+    assert recipe.parameter_bytes() == sum(each.nbytes for each in built["q_net"].parameters()) > 0
+    built["env"].close()
+
+
 def test_what_does_not_fit_the_disk_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda path: Usage(free=900_000 if path.exists() else 0))
     out = tmp_path / "a" / "run"
