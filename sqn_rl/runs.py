@@ -151,10 +151,8 @@ def _summary(directory: Path) -> dict[str, Any]:
 
 
 def _finished(directory: Path, settled: Settled, summary: Mapping[str, Any]) -> FinishedRun:
-    rows = [
-        json.loads(line)
-        for line in (directory / "evaluations.jsonl").read_text(encoding="utf-8").splitlines()
-    ]
+    log = (directory / "evaluations.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [*{row["env_steps"]: row for row in map(json.loads, log)}.values()]  # older runs have some twice
     revision = (summary["git_revision"] or "")[:7]
     return FinishedRun(
         settled,
