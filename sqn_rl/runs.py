@@ -170,5 +170,7 @@ def _finished(directory: Path, settled: Settled, summary: Mapping[str, Any]) -> 
 def _what_happened(summary: Mapping[str, Any], settled: Settled) -> str:
     if not summary:
         return "still running, or killed: there is no summary.json"
-    how = {"stopped": "stopped", "numerics": "a loss became NaN or infinite"}.get(summary["status"], "failed")
+    how = {"stopped": "stopped", "numerics": "a number became NaN or infinite"}.get(
+        summary["status"], "failed"
+    )
     return f"{how} after {summary['env_steps']:,} of {settled.values['steps'].value:,} steps"
