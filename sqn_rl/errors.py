@@ -4,7 +4,10 @@ import difflib
 import traceback
 from collections.abc import Collection, Iterable
 from pathlib import Path
+from types import FrameType
 from typing import Any
+
+_PACKAGE = str(Path(__file__).parent)
 
 
 class SqnError(Exception):
@@ -98,9 +101,19 @@ def blame(error: BaseException) -> str:
     return " ".join([f"{type(error).__name__}:", *str(error).splitlines()[:1]]) + (own[-1] if own else "")
 
 
+def whereabouts(frame: FrameType | None) -> str:
+    """The user's own function that is being executed, or else what an environment here called; or nothing."""
+    stack = traceback.extract_stack(frame)
+    ours = [place for place, each in enumerate(stack) if each.filename.startswith(_PACKAGE)]
+    called = stack[ours[-1] + 1 :] if ours else []
+    own = [each for each in called if not _is_installed(each.filename)]
+    env = called if called and Path(stack[ours[-1]].filename).parent.name == "envs" else []
+    return next((f"{each.name} ({each.filename}:{each.lineno})" for each in [*own[-1:], *env]), "")
+
+
 def _is_installed(filename: str) -> bool:
     """Whether it is a file of ours, of a dependency, or of Python."""
-    return any(part in filename for part in ("site-packages", "<", str(Path(__file__).parent)))
+    return any(part in filename for part in ("site-packages", "<", _PACKAGE))
 
 
 def require_one_of(names: Collection[str], field: str, value: object) -> None:

@@ -28,6 +28,7 @@ from sqn_rl.recipe import Recipe, compose_recipe, load_recipe
 from sqn_rl.reporting import Counters, Reporter
 from sqn_rl.run_directory import RECIPE, RunDirectory, summary_of
 from sqn_rl.settled import flat
+from sqn_rl.stopping import StopRequest, interruptible
 from sqn_rl.training import Plan, flushed_denormals, train
 
 EVALUATION_SEED = 1_000_000
@@ -100,7 +101,8 @@ class Experiment:
             RecipeError: something in the recipe does not fit; nothing was written.
             CheckpointError: no checkpoint of the run is whole.
             StorageError: the run could not be written down.
-            NumericsError: a loss became NaN or infinite; the summary says so too.
+            NumericsError: a loss or a weight became NaN or infinite; the summary says so too.
+            KeyboardInterrupt: Ctrl-C, after a clean stop with a checkpoint; says how to go on.
         """
         if resume is None and self.run.resume == "auto":
             resume = Path(str(self.run.out))
@@ -111,8 +113,12 @@ class Experiment:
         needs = self.preflight(resume).needs
         torch.set_num_threads(self.run.threads)
         _tell(reporters, [f"memory        {needs}"] if needs else [])
-        summary = self._run(reporters, should_stop, resume)
+        with interruptible(should_stop) as stop:
+            summary = self._run(reporters, stop, resume)
         gc.collect()  # parts are in cycles of references: the replay would be there when the next run begins
+        if stop is not should_stop and isinstance(stop, StopRequest) and stop.by:
+            goes_on = f"; `sqn-resume {summary['out']}` goes on" if summary["status"] == "stopped" else ""
+            raise KeyboardInterrupt(f"{summary['status']} after {summary['env_steps']:,} steps{goes_on}")
         return summary
 
     def _run(

@@ -1,6 +1,6 @@
 """What is not finite, and where it came from: to say why a run stopped, and to look at it again."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import reduce
 from operator import add
 from typing import Any
@@ -21,8 +21,17 @@ def not_finite(loss: Any, batch: Batch) -> list[str]:
     Returns:
         ``node: quantity, how much of it``, the first of which made the others so.
     """
+    return _found(_quantities(loss, batch))
+
+
+def weights_not_finite(loss: Any) -> list[str]:
+    """What is NaN or infinite in a loss's parameters, as :func:`not_finite` says it."""
+    return _found((f"weights: {name}", weight) for name, weight in loss.named_parameters())
+
+
+def _found(quantities: Iterable[tuple[str, Tensor]]) -> list[str]:
     found = []
-    for name, tensor in _quantities(loss, batch):
+    for name, tensor in quantities:
         if bad := int((~tensor.detach().isfinite()).sum()):
             found.append(f"{name}: {bad} of {tensor.numel()} not finite")
     return found

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from signal import Signals
+from typing import Any
 
 from sqn_rl.grid import Job
 from sqn_rl.stopping import signals_to
@@ -37,7 +38,12 @@ def run_jobs(
     """
     waiting, running = deque(jobs), dict[subprocess.Popen[bytes], Job]()
     first, received = None, deque[Signals]()
-    with signals_to(received.append, once=False), _left_to_none(running):
+
+    def receive(number: Signals, _: Any) -> bool:
+        received.append(number)
+        return True
+
+    with signals_to(receive), _left_to_none(running):
         while running or (waiting and not first):
             while waiting and len(running) < at_a_time and not first:
                 job = waiting.popleft()

@@ -65,6 +65,8 @@ class RunState:
         self.random_state = RandomState(OF_MODULES + seed, agent.actor.device)
         self.episodes = Episodes(np.zeros(n), np.zeros(n, np.int64))
         self.terms: Terms | None = None
+        self.evaluated_at: int | None = None
+        """After how many environment steps the last evaluation was."""
         self.games_lost = False
 
     def begin(self) -> Tensor:
@@ -84,6 +86,7 @@ class RunState:
             vars(self.counters).update(state["counters"])
             self.agent.load_state_dict(state["agent"])
             self.generator.set_state(state["warm_up"])
+            self.evaluated_at = state.get("evaluated_at")  # earlier versions did not write it
             self.terms = state["terms"] and Terms(**state["terms"])
             self.episodes.load_state_dict(state["episodes"])
             if state["env"]:
@@ -110,6 +113,7 @@ class RunState:
             "agent": self.agent.state_dict(),
             "warm_up": self.generator.get_state(),
             "torch": self.random_state.state_dict(),
+            "evaluated_at": self.evaluated_at,
             "terms": self.terms and self.terms._asdict(),
             "episodes": self.episodes.state_dict(),
             "env": self.env.state_dict() if self.env.restorable and not self.games_lost else None,

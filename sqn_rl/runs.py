@@ -151,10 +151,8 @@ def _summary(directory: Path) -> dict[str, Any]:
 
 
 def _finished(directory: Path, settled: Settled, summary: Mapping[str, Any]) -> FinishedRun:
-    rows = [
-        json.loads(line)
-        for line in (directory / "evaluations.jsonl").read_text(encoding="utf-8").splitlines()
-    ]
+    log = (directory / "evaluations.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [*{row["env_steps"]: row for row in map(json.loads, log)}.values()]  # older runs have some twice
     revision = (summary["git_revision"] or "")[:7]
     return FinishedRun(
         settled,
@@ -172,5 +170,7 @@ def _finished(directory: Path, settled: Settled, summary: Mapping[str, Any]) -> 
 def _what_happened(summary: Mapping[str, Any], settled: Settled) -> str:
     if not summary:
         return "still running, or killed: there is no summary.json"
-    how = {"stopped": "stopped", "numerics": "a loss became NaN or infinite"}.get(summary["status"], "failed")
+    how = {"stopped": "stopped", "numerics": "a number became NaN or infinite"}.get(
+        summary["status"], "failed"
+    )
     return f"{how} after {summary['env_steps']:,} of {settled.values['steps'].value:,} steps"

@@ -1,12 +1,17 @@
 """How a run is asked to stop."""
 
+import os
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from types import FrameType
 from typing import Protocol, runtime_checkable
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+from sqn_rl.errors import whereabouts
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 """Those that ask for a clean stop."""
 
 
@@ -21,28 +26,58 @@ class Interrupting(Protocol):
     def interrupting(self) -> AbstractContextManager[None]:
         """In here, :class:`Stopped` is raised as soon as a stop is asked for, wherever the program is."""
 
+    def waiting(self, what: str) -> AbstractContextManager[None]:
+        """In here, :class:`Stopped` is raised as soon as a stop is asked for a second time."""
+
 
 class StopRequest:
-    """A ``should_stop``: whether somebody, such as a signal, asked for it."""
+    """A ``should_stop``: whether somebody, such as a signal, asked for it.
 
-    def __init__(self) -> None:
+    Args:
+        also: another ``should_stop``, which is asked, too.
+    """
+
+    def __init__(self, also: Callable[[], bool] = lambda: False) -> None:
         self.by: str | None = None
         """Who asked."""
-        self._interrupts = False
+        self._also, self._interrupts, self._waits_for = also, False, ""
 
     def __call__(self) -> bool:
         """Whether somebody asked."""
-        return self.by is not None
+        return self.by is not None or self._also()
 
     def ask(self, by: str) -> None:
         """Ask for a stop.
 
         Raises:
-            Stopped: at once, where what is being done can be interrupted.
+            Stopped: at once, where what is being done can be interrupted, or where it is waited for and this
+                is the second time.
         """
-        self.by = by
-        if self._interrupts:
+        again, self.by = self.by is not None, by
+        if self._interrupts or (again and self._waits_for):
             raise Stopped
+
+    def receive(self, number: signal.Signals, frame: FrameType | None) -> bool:
+        """Have a signal ask, and the first say on stderr what is waited for; see :func:`signals_to`.
+
+        Returns:
+            False for a second signal where nothing is waited for, which is to do what it did before.
+
+        Raises:
+            Stopped: see :meth:`ask`.
+        """
+        if self.by is None and not self._interrupts:
+            waits_for = " in ".join(filter(None, [self._waits_for, whereabouts(frame)]))
+            waits = f"; now it waits for {waits_for}" if waits_for else ""
+            text = (
+                f"{number.name}: stops after this step, with a checkpoint{waits}. A second one stops at once."
+            )
+            with suppress(OSError, RuntimeError):  # stderr is gone, or was just being written to
+                print(text, file=sys.stderr, flush=True)
+        elif not self._waits_for and not self._interrupts:
+            return False
+        self.ask(number.name)
+        return True
 
     @contextmanager
     def interrupting(self) -> Iterator[None]:
@@ -55,22 +90,66 @@ class StopRequest:
         finally:
             self._interrupts = False
 
+    @contextmanager
+    def waiting(self, what: str) -> Iterator[None]:
+        """In here, :class:`Stopped` is raised as soon as a stop is asked for a second time."""
+        self._waits_for = what
+        try:
+            yield
+        finally:
+            self._waits_for = ""
+
 
 @contextmanager
-def signals_to(receive: Callable[[signal.Signals], None], *, once: bool) -> Iterator[None]:
-    """Have ``receive`` given :data:`SIGNALS`; if ``once``, the first only: the next does what it did."""
+def signals_to(
+    receive: Callable[[signal.Signals, FrameType | None], bool], signals: Sequence[signal.Signals] = SIGNALS
+) -> Iterator[None]:
+    """Have ``receive`` given signals; from one on of which it returns False, they do what they did before.
+
+    A SIGHUP that is ignored stays so, for ``nohup``.
+    """
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if once:
+        if number == signal.SIGHUP:
+            _leave_terminal()
+        if not receive(signal.Signals(number), frame):
             restore()
-        receive(signal.Signals(number))
+            signal.raise_signal(number)
 
     def restore() -> None:
         for number, handler in before.items():
             signal.signal(number, handler)
 
-    before = {number: signal.signal(number, handle) for number in SIGNALS}
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    taken = [number for number in signals if not (ignored and number == signal.SIGHUP)]
+    before = {number: signal.signal(number, handle) for number in taken}
     try:
         yield
     finally:
         restore()
+
+
+@contextmanager
+def interruptible(should_stop: Callable[[], bool]) -> Iterator[Callable[[], bool]]:
+    """In here, Ctrl-C asks for a stop, too, where else it would raise KeyboardInterrupt, in Python itself.
+
+    Gives what to ask instead of ``should_stop``: a :class:`StopRequest` of its own, or, where somebody else
+    takes care of Ctrl-C, the same.
+    """
+    python = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    main = threading.current_thread() is threading.main_thread()
+    if isinstance(should_stop, Interrupting) or not (python and main):
+        yield should_stop
+        return
+    stop = StopRequest(should_stop)
+    with signals_to(stop.receive, [signal.SIGINT]):
+        yield stop
+
+
+def _leave_terminal() -> None:
+    """Write to nowhere where the terminal has gone, as it mostly has: to write there is an error."""
+    for stream in (1, 2):
+        try:
+            os.write(stream, b"")
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream)

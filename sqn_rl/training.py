@@ -94,7 +94,8 @@ def train(
         evaluate: plays the evaluation games; None: no evaluation.
         reporters: are told what happens.
         should_stop: asked once a loop; a stop is clean, after whole updates, and writes a checkpoint. If it
-            is :class:`~sqn_rl.stopping.Interrupting`, compiling is not waited for either.
+            is :class:`~sqn_rl.stopping.Interrupting`, compiling is not waited for either; nor, when asked a
+            second time, environments that do not answer.
         counters: where to count, for whoever wants to know how far it came if it raises.
         state: go on from here; what a reporter's ``checkpoint`` was given.
 
@@ -103,36 +104,47 @@ def train(
 
     Raises:
         EnvError: a game raised, died, or answered nonsense. There is a checkpoint of the last whole step.
-        NumericsError: a loss is NaN or infinite; or an observation or a reward, of which the same is true.
+        NumericsError: a loss is NaN or infinite; or an observation, a reward or, when it is time for a
+            checkpoint, a weight, of which the same is true.
     """
     run = RunState(agent, env, plan.seed, counters or Counters())
     counters = run.counters
     note = partial(tell, reporters, "note")
     interrupting = should_stop.interrupting if isinstance(should_stop, Interrupting) else nullcontext
-    with run.random_state:
-        observation = run.begin() if state is None else run.go_on(state, plan.seed, note)
+    waiting = should_stop.waiting if isinstance(should_stop, Interrupting) else nullcontext
+    try:
+        with waiting(env.name), run.random_state:
+            observation = run.begin() if state is None else run.go_on(state, plan.seed, note)
+    except Stopped:
+        return counters
     now = counters.env_steps
 
     def keep() -> None:
+        agent.require_finite_weights()
         tell(reporters, "checkpoint", counters, run.state_dict)
 
     def evaluated(before: int) -> bool:
         """Evaluate, if it is time to; False: it was stopped."""
-        if evaluate and (_crosses(before, now, plan.eval_every) or now >= plan.steps):
+        due = _crosses(before, now, plan.eval_every) or now >= plan.steps
+        if evaluate and due and run.evaluated_at != now:
             try:
-                tell(reporters, "evaluation", {"env_steps": now} | evaluate().row())
+                with waiting("an evaluation"):
+                    row = evaluate().row()
             except Stopped:
                 return False
             except SqnError:
                 keep()
                 raise
+            tell(reporters, "evaluation", {"env_steps": now} | row)
+            run.evaluated_at = now
         return True
 
     def received() -> Step:
-        """What the games answer; if they fail, what was learned is kept."""
+        """What the games answer; if they fail or are not waited for, what was learned is kept."""
         try:
-            return env.receive()
-        except SqnError:
+            with waiting(env.name):
+                return env.receive()
+        except (SqnError, Stopped):
             run.games_lost = True
             keep()
             note(f"{counters.env_steps:,} steps are kept, but not the games: `sqn-resume` begins new ones")
@@ -158,15 +170,16 @@ def train(
             with clock.paused():
                 keep()  # as compiling may be stopped at any moment
         try:
-            with interrupting() if compiles else nullcontext(), run.random_state:
-                if acts:
-                    action = agent.actor.act(observation)  # line 4
-                else:
-                    action = torch.randint(env.n_actions, (env.num_envs,), generator=run.generator)
-                env.send(action)  # line 5, which goes on while the learner learns
-                for batch in agent.draw(plan.batch_size, due - counters.updates):  # lines 8 to 19
-                    run.terms = agent.update(batch)
-                    counters.updates += 1
+            with run.random_state:
+                with interrupting() if compiles else nullcontext():
+                    if acts:
+                        action = agent.actor.act(observation)  # line 4
+                    else:
+                        action = torch.randint(env.n_actions, (env.num_envs,), generator=run.generator)
+                    env.send(action)  # line 5, which goes on while the learner learns
+                    for batch in agent.draw(plan.batch_size, due - counters.updates):  # lines 8 to 19
+                        run.terms = agent.update(batch)
+                        counters.updates += 1
                 step = received()
                 agent.replay.store(observation, action, step)  # line 6
         except Stopped:

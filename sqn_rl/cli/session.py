@@ -30,13 +30,13 @@ def train(recipe: Recipe, console: "Console", resume: Path | None = None) -> int
     announce(recipe, console)
     stop = StopRequest()
     with (
-        signals_to(lambda number: stop.ask(number.name), once=True),
+        signals_to(stop.receive),
         ProgressReporter(recipe.run.steps, console, lambda: stop.ask("a broken pipe")) as progress,
     ):
         summary = Experiment(recipe).train(reporters=[progress], should_stop=stop, resume=resume)
     done = f"{summary['env_steps']:,} steps"
     lines = [
-        f"{done} in {summary['wall_s']:,.0f} s, {summary['steps_per_s']:,.0f} steps/s",
+        f"{done} in {summary['wall_s']:,.0f} s, {summary['steps_per_s'] or 0:,.0f} steps/s",
         f"curve  {summary['out']}/curve.png",
         f"run    {summary['out']}",
     ]

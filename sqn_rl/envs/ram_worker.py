@@ -112,7 +112,7 @@ def serve(games: Mapping[int, RamGame], shared: np.void, commands: int, answers:
 
 def main() -> None:
     """What the process does; its argument says which games, and where what is shared lies."""
-    for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2"):  # meant for whoever started it
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGHUP"):  # meant for whoever started it
         signal.signal(getattr(signal, name), signal.SIG_IGN)
     settings, descriptor, num_envs, first, end = json.loads(sys.argv[1])
     shared = np.frombuffer(mmap.mmap(descriptor, 0), layout(num_envs), count=1)[0]

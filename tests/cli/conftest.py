@@ -124,23 +124,31 @@ class Loss(SQNLoss):
 
 
 class Task(gymnasium.Env):
-    """After some steps something happens."""
+    """After some steps something happens, or in another method."""
 
     observation_space = gymnasium.spaces.Box(-1, 1, (3,), np.float32)
 
-    def __init__(self, happens="nothing", at=60, actions=2):
+    def __init__(self, happens="nothing", at=60, actions=2, where="step"):
         self.action_space = gymnasium.spaces.Discrete(actions) if actions else self.observation_space
-        self.happens, self.at, self.steps = happens, at, 0
+        self.happens, self.at, self.steps, self.where = happens, at, 0, where
+        if where == "__init__":
+            self.raise_signals()
+
+    def raise_signals(self):
+        for name in self.happens.split("+"):
+            signal.raise_signal(signal.Signals[name])
 
     def reset(self, *, seed=None, options=None):
+        if self.where == "reset" and self.steps >= self.at:
+            self.raise_signals()
         return np.zeros(3, np.float32), {}
 
     def step(self, action):
         self.steps += 1
         if self.steps == self.at and self.happens == "an_error":
             raise RuntimeError("the robot fell over")
-        if self.steps == self.at and self.happens.startswith("SIG"):
-            signal.raise_signal(signal.Signals[self.happens])
+        if self.steps == self.at and self.happens.startswith("SIG") and self.where == "step":
+            self.raise_signals()
         reward = np.nan if self.steps >= self.at and self.happens == "NaN_rewards" else 1.0
         late = self.steps % 20 == 0 and self.happens != "never_ends"
         return np.zeros(3, np.float32), reward, False, late, {}

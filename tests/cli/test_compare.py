@@ -208,7 +208,7 @@ def test_unfinished_runs_are_named_and_left_out(write: Write, command: Command) 
     for note in (
         "killed: still running, or killed: there is no summary.json",
         "stopped: stopped after 20 of 60 steps",
-        "diverged: a loss became NaN or infinite after 44 of 60 steps",
+        "diverged: a number became NaN or infinite after 44 of 60 steps",
         "failed: failed after 0 of 60 steps",
     ):
         assert f"note: left out: {note}\n" in out

@@ -10,13 +10,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from reliability.trials import Killed, differences, train
 
+from sqn_rl import compose
 from sqn_rl.run_directory import RunDirectory
+from sqn_rl.stopping import StopRequest, signals_to
 
 Command = Callable[..., Any]
 
@@ -57,7 +60,7 @@ def send(name: str) -> Callable[[], None]:
 # --- signals -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP"])
 def test_what_a_signal_stopped_goes_on(name: str, alone: Path, command: Command, at: Callable) -> None:
     at("metrics", 2, send(name))
     stopped = command("run", *TINY, "out=stopped")
@@ -94,9 +97,45 @@ def test_a_second_signal_stops_at_once(command: Command, at: Callable) -> None:
 
     at("metrics", 3, twice)
     done = command("run", *TINY, "out=run")
-    assert (done.code, done.err) == (1, "interrupted\n")
+    assert (done.code, done.err.splitlines()[-1]) == (1, "interrupted")
     assert [path.parent.name for path in done.runs[0].weights] == ["0000000080"]
     assert command("resume", "run").code == 0
+
+
+def test_control_c_in_python_keeps_what_the_command_keeps(
+    alone: Path, command: Command, at: Callable
+) -> None:
+    at("metrics", 2, send("SIGINT"))
+    with pytest.raises(KeyboardInterrupt, match=r"^stopped after 120 steps; `sqn-resume stopped` goes on$"):
+        compose("sqn", *TINY, "out=stopped").train()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert json.loads(Path("stopped/summary.json").read_text())["status"] == "stopped"
+    assert command("resume", "stopped").code == 0
+    assert differences(alone, Path("stopped")) == []
+
+
+def test_control_c_in_python_is_for_nobody_else_than_who_takes_care_of_it(at: Callable, folder: Path) -> None:
+    stop = StopRequest()
+    with signals_to(stop.receive):
+        at("metrics", 2, send("SIGINT"))
+        assert compose("sqn", *TINY, "out=stopped").train(should_stop=stop)["status"] == "stopped"
+    with ThreadPoolExecutor() as threads:  # where no signal comes
+        run = threads.submit(compose("sqn", *TINY, "out=thread").train)
+    assert run.result()["status"] == "done"
+
+
+@pytest.mark.parametrize("checkpoint_every", [80, 120])
+@pytest.mark.parametrize("happens", ["an_error, at: 121", "SIGTERM, at: 120", "SIGTERM+SIGTERM, at: 121"])
+def test_a_step_is_evaluated_once_whether_its_checkpoint_came_before_or_after(
+    happens: str, checkpoint_every: int, command: Command, trusting: list[str]
+) -> None:
+    task = ["env=gym", "env.id=users/Task-v0", f"env.kwargs={{happens: {happens}}}", "num_envs=1"]
+    ended = command("run", *trusting, *TINY, *task, f"checkpoint_every={checkpoint_every}", "out=run")
+    assert ended.code in (1, 3)
+    done = command("resume", *trusting, "run")
+    while done.code:  # where it happens again
+        done = command("resume", *trusting, "run")
+    assert [row["env_steps"] for row in done.runs[0].rows("evaluations")] == [120, 240]
 
 
 # --- auto --------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """``sqn-run``: what it writes, prints and exits with."""
 
+import json
 import os
 import pty
 import re
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -225,7 +227,7 @@ def test_jobs_of_one_directory_are_refused_before_any_starts(command: Command) -
 TASK = ["env=gym", "env.id=users/Task-v0", *TINY, "num_envs=1", "out=run"]
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
 def test_a_signal_stops_it_with_the_weights_written(name: str, command: Command, trusting: list[str]) -> None:
     done = command("run", *trusting, *TASK, f"env.kwargs={{happens: {name}, at: 150}}")
     assert done.code == 3
@@ -235,6 +237,54 @@ def test_a_signal_stops_it_with_the_weights_written(name: str, command: Command,
     assert [path.parent.name for path in run.weights] == ["0000000150"]
     assert f"stopped by {name} after 150 steps; `sqn-resume run` goes on" in done.out
     assert command("evaluate", *trusting, "run", "--episodes=1").code == 0
+
+
+STOPS = r"SIGTERM: stops after this step, with a checkpoint; now it waits for {} \(.*users_parts.py:\d+\)\. "
+STOPS += r"A second one stops at once\.\n"
+
+
+@pytest.mark.parametrize(
+    ("where", "at", "steps", "checkpoint"),
+    [("step", 150, 149, ["0000000149"]), ("reset", 160, 159, ["0000000159"])],
+)
+def test_a_second_signal_keeps_what_was_learned_though_the_environment_hangs(
+    where: str, at: int, steps: int, checkpoint: list[str], command: Command, trusting: list[str]
+) -> None:
+    hangs = (
+        f"env.kwargs={{happens: SIGTERM+SIGINT, where: {where}, at: {at}}}"  # the second one while it waits
+    )
+    done = command("run", *trusting, *TASK, hangs)
+    assert re.fullmatch(STOPS.format("users/Task-v0 in raise_signals"), done.err)
+    assert done.code == 3
+    (run,) = done.runs
+    assert (run.summary["status"], run.summary["env_steps"]) == ("stopped", steps)
+    assert [path.parent.name for path in run.weights] == checkpoint
+    assert f"stopped by SIGINT after {steps} steps; `sqn-resume run` goes on" in done.out
+
+
+@pytest.mark.parametrize("where", ["__init__", "reset"])
+def test_a_constructor_that_hangs_is_named_and_a_second_signal_ends_it(
+    where: str, command: Command, trusting: list[str]
+) -> None:
+    done = command("run", *trusting, *TASK, f"env.kwargs={{happens: SIGTERM+SIGINT, where: {where}, at: 0}}")
+    assert (done.code, done.runs) == (1, [])
+    assert re.fullmatch(STOPS.format("raise_signals") + "interrupted\n", done.err)
+
+
+@pytest.mark.parametrize("every", [20, 0])
+def test_weights_that_an_optimizer_step_made_infinite_are_not_kept(every: int, command: Command) -> None:
+    """One update, the last thing that is done: no loss is computed from its weights."""
+    short = ["steps=60", "warmup_steps=58", "num_envs=2", "update_ratio=0.5", "eval_episodes=1", "out=run"]
+    kept = [f"checkpoint_every={every}", "checkpoint_keep=1"]
+    assert command("run", *short, *kept, "lr=1e-3", "out=right").code == 0
+    done = command("run", *short, *kept, "lr=1e39")
+    assert done.code == 4
+    assert re.match(
+        r"weights: q_net\..*: \d+ of \d+ not finite\n  after an optimizer step: lower optimizer.lr", done.err
+    )
+    run = next(run for run in done.runs if run.path.name == "run")
+    assert (run.summary["status"], run.summary["evaluation"]) == ("numerics", None)
+    assert [path.parent.name for path in run.weights] == (["0000000040"] if every else [])
 
 
 def test_a_signal_stops_a_sweep(command: Command, trusting: list[str]) -> None:
@@ -343,6 +393,21 @@ def test_a_terminal_shows_a_bar_and_control_c_stops_it(folder: Path, monkeypatch
     assert os.waitstatus_to_exitcode(status) == 3
     assert re.search(r"/10,000,000 .*━.* return .* α .* entropy .* steps/s", text)
     assert "stopped by SIGINT" in text
+
+
+def test_a_run_whose_terminal_is_closed_stops_with_a_checkpoint(folder: Path) -> None:
+    ours, its = pty.openpty()
+    process = subprocess.Popen(
+        [SQN_RUN, *LONG, "out=run"], stdin=its, stdout=its, stderr=its, preexec_fn=partial(os.login_tty, its)
+    )
+    os.close(its)
+    while b"steps/s" not in os.read(ours, 4096):
+        assert process.poll() is None
+    os.close(ours)
+    assert process.wait(60) == 3
+    summary = json.loads((folder / "run" / "summary.json").read_text())
+    assert summary["status"] == "stopped"
+    assert (folder / f"run/checkpoints/{summary['env_steps']:010d}/manifest.json").exists()
 
 
 def test_a_process_that_fails_exits_with_1(folder: Path, trusting: list[str]) -> None:

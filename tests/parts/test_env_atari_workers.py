@@ -95,7 +95,7 @@ def test_mistakes_are_refused(workers: Any) -> None:
 
 
 def test_what_is_sent_to_everybody_does_not_end_them(env: AtariRamEnv) -> None:
-    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
         for process in processes(env):
             process.send_signal(signum)
     list(play(env, 3))

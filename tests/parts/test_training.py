@@ -1,5 +1,6 @@
 """The loop: what happens when, counted in environment steps, whatever the number of environments."""
 
+import signal
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from functools import partial
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from sqn_rl import Agent, GymEnv, NumericsError, Plan, Reporter, SettingError, Step, evaluate, train
 from sqn_rl.data import Terms
-from sqn_rl.stopping import Stopped, StopRequest
+from sqn_rl.stopping import Stopped, StopRequest, signals_to
 
 LENGTH = 7
 
@@ -22,7 +23,7 @@ LENGTH = 7
 class Games:
     """N games that last seven steps and give one point a step."""
 
-    frame_skip, n_actions = 4, 3
+    name, frame_skip, n_actions = "games", 4, 3
 
     def __init__(self, num_envs: int) -> None:
         self.num_envs, self.steps = num_envs, 0
@@ -100,6 +101,9 @@ class Learner:
 
     def advice(self) -> list[str]:
         return []
+
+    def require_finite_weights(self) -> None:
+        pass
 
     def update(self, batch: int) -> Terms:
         self.compiling.pop("learns", lambda: None)()
@@ -288,6 +292,63 @@ def test_who_asked_before_something_was_begun_interrupts_it() -> None:
     with pytest.raises(Stopped), stop.interrupting():
         raise AssertionError("begun")
     stop.ask("somebody again")
+
+
+class Hanging(Games):
+    """Asks somebody for a stop, so many times, while it is to begin or to answer."""
+
+    def __init__(self, stop: StopRequest, times: int, when: str) -> None:
+        super().__init__(2)
+        self.stop, self.times, self.when = stop, times, when
+
+    def hang(self, when: str) -> None:
+        for time in range(self.times if when == self.when else 0):
+            self.stop.ask(str(time))
+
+    def begin(self) -> Tensor:
+        self.hang("begins")
+        return super().begin()
+
+    def receive(self) -> Step:
+        self.hang(f"plays {self.steps}")
+        return super().receive()
+
+
+@pytest.mark.parametrize(
+    ("when", "times", "steps", "checkpoints"),
+    [("begins", 1, 2, [2]), ("begins", 2, 0, []), ("plays 4", 1, 10, [10]), ("plays 4", 2, 8, [8])],
+)
+def test_an_environment_is_not_waited_for_when_a_stop_is_asked_for_again(
+    when: str, times: int, steps: int, checkpoints: list[int]
+) -> None:
+    stop, diary, learner = StopRequest(), Diary(), Learner()
+    counters = train(learner, Hanging(stop, times, when), make_plan(), reporters=[diary], should_stop=stop)
+    assert counters.env_steps == learner.stored == steps
+    assert diary.told["checkpoint"] == checkpoints
+
+
+def test_an_evaluation_is_not_waited_for_when_a_stop_is_asked_for_again() -> None:
+    stop, diary = StopRequest(), Diary()
+
+    def games() -> SimpleNamespace:
+        stop.ask("somebody")
+        stop.ask("somebody")
+        raise AssertionError("waited for")
+
+    train(Learner(), Games(2), make_plan(eval_every=20), evaluate=games, reporters=[diary], should_stop=stop)
+    assert (diary.told["checkpoint"], diary.told["evaluation"]) == ([20], [])
+
+
+def test_a_hangup_that_is_ignored_stays_so() -> None:
+    stop, before = StopRequest(), signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup has it
+    try:
+        with signals_to(stop.receive):
+            signal.raise_signal(signal.SIGHUP)
+            assert not stop()
+            signal.raise_signal(signal.SIGUSR1)
+            assert stop()
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 # --- with a real agent -------------------------------------------------------------------------------------
