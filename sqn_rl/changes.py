@@ -3,7 +3,7 @@
 from collections import defaultdict
 
 from sqn_rl.catalogue import Catalogue
-from sqn_rl.provenance import flow
+from sqn_rl.provenance import flow, override
 from sqn_rl.recipe import compose_recipe
 from sqn_rl.settled import SLOT_NAMES, Settled, differences, of_recipe
 
@@ -23,7 +23,7 @@ def changes_of(own: Settled, catalogue: Catalogue) -> dict[str, list[str]]:
         RecipeError: the environment is no part of the catalogue's.
     """
     env = [f"env={own.parts['env'].value}"]
-    env += [f"{key}={flow(each.value)}" for key, each in own.values.items() if key.startswith("env.")]
+    env += [override(key, each.value) for key, each in own.values.items() if key.startswith("env.")]
     base = of_recipe(BASE, compose_recipe(BASE, *env, catalogue=catalogue))
     found: dict[str, list[str]] = defaultdict(list)
     for slot, this, that in differences(own.parts, base.parts):

@@ -51,10 +51,13 @@ def draw_comparison(path: Path, comparison: Comparison) -> None:
             _draw_averages(left, scores, styles, measure)
         _draw_profiles(right, scores, styles, measure)
         for axes in (left, right):
-            axes.set_title(environment)
+            axes.set_title(environment, parse_math=False)
             axes.spines[["top", "right"]].set_visible(False)
     handles, labels = panels[0, 1].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=1 + (len(variants) > 3), frameon=False)
+    columns = 1 + (len(variants) > 3)
+    legend = figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # a variant may have dollars in its name
     figure.savefig(path, dpi=120)
 
 

@@ -84,7 +84,7 @@ def draw_curve(path: Path, title: str, metrics: Rows, episodes: Rows, evaluation
     rows = -(-len(panels) // wide)
     figure = Figure(figsize=(13, 4.6 + 2.5 * rows), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=14)
+    figure.suptitle(title, fontsize=14, parse_math=False)
     grid = figure.add_gridspec(1 + rows, wide, height_ratios=(1.8, *[1] * rows))
     last = max((row["env_steps"] for rows in (metrics, episodes, evaluations) for row in rows), default=1)
     _draw_returns(_axes(figure, grid[0, :], last, 10), columns, episodes, evaluations)

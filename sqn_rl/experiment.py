@@ -3,6 +3,7 @@
 import errno
 import gc
 import os
+import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -284,7 +285,8 @@ class Experiment:
         for key, value in flat(self.recipe.config):
             if key not in ("out", "resume") and (other := others.get(key)) != value:
                 message = f"{key} = {value!r}: the run in {path} has {other!r} ({there.origin(key)})"
-                mend = f"go on with that by `sqn-resume {path}`, or write to another directory: out=…"
+                resuming = shlex.join(["sqn-resume", str(path)])
+                mend = f"go on with that by `{resuming}`, or write to another directory: out=…"
                 raise RecipeError(message, self.recipe.origin(key), mend)
 
     def _directory(self, env_name: str) -> Path:
@@ -321,7 +323,7 @@ def _written(directory: RunDirectory) -> Iterator[None]:
             raise
         saved = saved_in(directory.checkpoints.folder)
         there = "the checkpoints there are whole" if saved else "there is no checkpoint yet"
-        mend = f"{there}; go on with `sqn-resume {directory.path}`"
+        mend = f"{there}; go on with `{shlex.join(['sqn-resume', str(directory.path)])}`"
         raise StorageError(f"{directory.path}: cannot be written: {error.strerror}; {mend}") from error
 
 

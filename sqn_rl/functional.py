@@ -1,6 +1,6 @@
 """The equations, as pure functions on tensors.
 
-Equation and line numbers are those of "Soft Q-Network" (arXiv 1912.10891 v1) and its Algorithm 1.
+Equation and line numbers are those of "Soft Q-Network" (arXiv 1912.10891v1) and its Algorithm 1.
 
 Legend: B batch, A actions, N networks (1, or 2 for twins). ``α`` is the temperature, in reward units, > 0.
 Entropies are in nats. Values are in reward units. Time is in the names: ``_t`` is what the action at

@@ -4,12 +4,14 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from sqn_rl.catalogue import Catalogue
 from sqn_rl.errors import RecipeError
 from sqn_rl.overrides import expand, origin
+from sqn_rl.provenance import override
 from sqn_rl.recipe import Recipe, compose_recipe
 from sqn_rl.runs import is_idea, is_protocol
 from sqn_rl.settled import differences, of_recipe, of_run
@@ -95,7 +97,10 @@ def variants_of(overrides: Sequence[str], catalogue: Catalogue) -> list[Variant]
     for value in (value for text in lists for value in values[text]):
         recipe = compose_recipe("sqn", *common, value, catalogue=catalogue)
         if recipe.config != base.config:
-            variants.append(Variant(re.sub(r"[^][\w.=,+-]+", "_", value), [*common, value], recipe))
+            name = re.sub(r"[^][\w.=,+-]+", "_", value)
+            if name in (variant.name for variant in variants):
+                name = f"{name}-{sha256(value.encode(errors='surrogateescape')).hexdigest()[:8]}"
+            variants.append(Variant(name, [*common, value], recipe))
     if len(variants) == 1:
         raise RecipeError("nothing is varied", "", "name alternatives: head=linear,dueling")
     return variants
@@ -107,7 +112,7 @@ def jobs_of(variants: Sequence[Variant], seeds: int, folder: Path, catalogue: Ca
     for seed in range(seeds):
         for variant in variants:
             out = folder / variant.name / f"s{seed}"
-            said = [*variant.overrides, f"seed={seed}", f"out='{out}'", "resume=auto"]
+            said = [*variant.overrides, f"seed={seed}", override("out", str(out)), "resume=auto"]
             jobs.append(Job(variant, said, out, compose_recipe("sqn", *said, catalogue=catalogue)))
     return jobs
 

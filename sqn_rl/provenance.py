@@ -102,9 +102,47 @@ def _lines(node: yaml.Node | None, prefix: str = "") -> Iterator[tuple[str, int]
         yield from _lines(child, f"{prefix}{name}.")
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes every text that :func:`read`, or another reader, would take for something else."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - of the class, as in PyYAML
+        first: [*yaml.SafeDumper.yaml_implicit_resolvers.get(first, ()), *resolvers]
+        for first, resolvers in get_yaml_loader().yaml_implicit_resolvers.items()
+    }
+
+    def represent_text(self, text: str) -> yaml.ScalarNode:
+        """On one line."""
+        style = None if text.isprintable() else '"'
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style)
+
+
+_Dumper.add_representer(str, _Dumper.represent_text)
+
+
 def flow(value: Any) -> str:
     """A value as YAML on one line."""
-    return yaml.safe_dump(value, default_flow_style=True, width=math.inf).removesuffix("...\n").strip()
+    text = yaml.dump(value, Dumper=_Dumper, default_flow_style=True, width=math.inf, allow_unicode=True)
+    return text.removesuffix("...\n").strip()
+
+
+PLAIN = re.compile(r"(?!(?i:null|true|false|inf|nan)$)[a-zA-Z_/][a-zA-Z0-9_/.+-]*")
+"""Texts that an override need not quote."""
+
+
+def override(key: str, value: Any) -> str:
+    """``key=value``, as one says it on the command line to have just this value."""
+    return f"{key}={_overriding(value)}"
+
+
+def _overriding(value: Any) -> str:
+    if isinstance(value, str):
+        escaped = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + match[2].replace("'", "\\'"), value)
+        return value if PLAIN.fullmatch(value) else f"'{escaped}'"
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{name}:{_overriding(child)}" for name, child in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(_overriding, value)) + "]"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
 
 
 class Layers:

@@ -76,18 +76,17 @@ class Recipe:
 
     def to_yaml(self) -> str:
         """Everything, as YAML that :func:`load_recipe` reads, with the origin of each value as a comment."""
-        return "".join(f"{line}\n" for line in self._lines(self.config, ""))
+        return "".join(f"{line}\n" for line in self._lines(self.config))
 
-    def _lines(self, values: Values, prefix: str) -> Iterator[str]:
-        indent = "  " * prefix.count(".")
+    def _lines(self, values: Values, prefix: str = "", indent: str = "") -> Iterator[str]:
         for name, value in values.items():
             key = f"{prefix}{name}"
-            origin = "  # " + " ".join(self.origin(key).split())
+            origin = "  # " + _printable(self.origin(key))
             if isinstance(value, dict) and value:
-                yield f"{indent}{name}:{origin if key in self.chosen else ''}"
-                yield from self._lines(value, f"{key}.")
+                yield f"{indent}{flow(name)}:{origin if key in self.chosen else ''}"
+                yield from self._lines(value, f"{key}.", f"{indent}  ")
             else:
-                yield f"{indent}{name}: {flow(value)}{origin}"
+                yield f"{indent}{flow(name)}: {flow(value)}{origin}"
 
 
 def compose_recipe(recipe: str = "sqn", *overrides: str, catalogue: Catalogue | None = None) -> Recipe:
@@ -150,6 +149,12 @@ def load_recipe(path: Path, *overrides: str, catalogue: Catalogue | None = None)
     layers.put("", document.values, document.origin)
     said.apply(parsed, layers, catalogue)
     return _settle(layers, {}, {}, catalogue)
+
+
+def _printable(text: str) -> str:
+    """On one line, and of characters that may stand in a comment."""
+    characters = (each if each.isprintable() else ascii(each).strip("'") for each in " ".join(text.split()))
+    return "".join(characters)
 
 
 def _settle(
@@ -221,6 +226,8 @@ def _require_values(values: Values, layers: Layers, prefix: str = "") -> None:
             _require_values(value, layers, f"{key}.")
         elif value == "???":
             raise RecipeError(f"`{key}` has no value", layers.origin(key), f"give it one: {key}=…")
+        elif "${" in str(value):
+            raise RecipeError(f"`{key}` would be read as a reference where it is saved", layers.origin(key))
 
 
 def _conforming(values: Values, examples: Values, resolved: Values, prefix: str = "") -> Values:

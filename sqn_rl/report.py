@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sqn_rl.comparison import Comparison, Pair, Row
-from sqn_rl.provenance import flow
+from sqn_rl.provenance import override
 from sqn_rl.statistics import RESAMPLES, Estimate
 
 METHOD = (
@@ -44,7 +44,7 @@ def measured(comparison: Comparison) -> Iterator[str]:
     """How the runs in each environment were made and evaluated, as one would say it to ``sqn-run``."""
     for environment, by_variant in comparison.groups.items():
         protocol = next(iter(by_variant.values()))[0].protocol
-        values = " ".join(f"{key}={flow(each.value)}".replace(" ", "") for key, each in protocol.items())
+        values = " ".join(override(key, each.value) for key, each in protocol.items())
         yield f"{environment}: {values}"
     if comparison.shared:
         yield f"all variants: {' '.join(comparison.shared)}"
@@ -61,10 +61,15 @@ def to_markdown(comparison: Comparison, picture: str) -> str:
     lines += [f"![Learning curves and performance profiles]({picture})", ""]
     for title, header, rows in tables(comparison):
         rule = ["---"] * len(header)
-        lines += [f"## {title}", "", *(f"| {' | '.join(row)} |" for row in (header, rule, *rows)), ""]
+        lines += [f"## {title}", "", *map(_markdown_row, (header, rule, *rows)), ""]
     if comparison.notes:
         lines += ["## Notes", "", *(f"- {note}" for note in comparison.notes), ""]
     return "\n".join(lines)
+
+
+def _markdown_row(cells: Sequence[str]) -> str:
+    escaped = (cell.replace("|", r"\|") for cell in cells)
+    return f"| {' | '.join(escaped)} |"
 
 
 def to_csv(comparison: Comparison) -> str:

@@ -3,11 +3,12 @@
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqn_rl import machine
 from sqn_rl.cli import Exit, catalogue_of, command, options
 from sqn_rl.cli.showing import make, show, write
+from sqn_rl.config import convert
 from sqn_rl.errors import require
 from sqn_rl.recipe import Recipe
 
@@ -72,17 +73,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _own(overrides: Sequence[str]) -> tuple[list[str], int, Path | None]:
     """What is for ``sqn-run``, and what ``seeds=`` and ``out=`` say."""
-    own = {"seeds": str(SEEDS), "out": ""}
-    others = []
-    for text in overrides:
-        name, equals, value = text.partition("=")
-        if equals and name in own:
-            own[name] = value
-        else:
-            others.append(text)
-    seeds = own["seeds"]
-    require(seeds.isdecimal() and int(seeds) >= 1, "seeds", seeds, WHOLE)
-    return others, int(seeds), Path(own["out"]) if own["out"] else None
+    from sqn_rl.overrides import parse
+
+    own: dict[str, Any] = {"seeds": SEEDS, "out": None}
+    others = [text for text in overrides if text.partition("=")[0] not in own]
+    for given in parse([text for text in overrides if text not in others]):
+        require(not given.is_sweep_override(), given.key_or_group, given.input_line, "one value")
+        own[given.key_or_group] = given.value()
+    seeds, out = convert(own["seeds"], int), own["out"]
+    require(isinstance(seeds, int) and seeds >= 1, "seeds", own["seeds"], WHOLE)
+    require(out is None or (isinstance(out, str) and bool(out)), "out", out, "a folder")
+    return others, seeds, Path(out) if out else None
 
 
 def _folder(recipe: Recipe) -> Path:

@@ -8,7 +8,7 @@ from sqn_rl.catalogue import Catalogue
 from sqn_rl.cli import catalogue_of
 from sqn_rl.config import SLOTS
 from sqn_rl.errors import RecipeError
-from sqn_rl.provenance import Values, flow
+from sqn_rl.provenance import Values, override
 from sqn_rl.recipe import compose_recipe
 
 SCRIPT = """\
@@ -54,7 +54,7 @@ def _overrides(word: str, given: Sequence[str], catalogue: Catalogue) -> Iterato
         yield from (f"{each}=" for each in (*catalogue.groups(), *settings) if word or "." not in each)
     elif name in settings:
         values = (True, False) if isinstance(settings[name], bool) else (settings[name],)
-        yield from (f"{name}={flow(each).replace(' ', '')}" for each in values)
+        yield from (override(name, each) for each in values)
 
 
 def _settings(given: Sequence[str], catalogue: Catalogue) -> Values:

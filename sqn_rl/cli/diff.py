@@ -7,7 +7,7 @@ from pathlib import Path
 from sqn_rl.catalogue import RECIPE, Catalogue, did_you_mean
 from sqn_rl.cli import Exit, catalogue_of, command, options
 from sqn_rl.errors import RecipeError
-from sqn_rl.provenance import flow
+from sqn_rl.provenance import override
 from sqn_rl.recipe import Recipe, compose_recipe, load_recipe
 from sqn_rl.settled import Difference, Settled, differences, of_recipe, of_run
 
@@ -72,7 +72,7 @@ def _read(text: str, catalogue: Catalogue) -> tuple[Settled, Recipe]:
 def _signed(found: Iterable[Difference]) -> list[tuple[str, str]]:
     """A line for each side that has the value, as one would write it on the command line, and its origin."""
     return [
-        (f"{sign} {key}={flow(side.value)}", side.origin)
+        (f"{sign} {override(key, side.value)}", side.origin)
         for key, *sides in found
         for sign, side in zip("-+", sides, strict=True)
         if side

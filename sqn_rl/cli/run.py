@@ -12,6 +12,7 @@ from sqn_rl.cli.completion import SCRIPT, complete
 from sqn_rl.config import SLOTS, Run
 from sqn_rl.errors import RecipeError
 from sqn_rl.overrides import expand
+from sqn_rl.provenance import override
 from sqn_rl.recipe import Recipe, compose_recipe
 
 DESCRIPTION = """Checks a recipe, trains it, evaluates it, and writes a run directory.
@@ -85,8 +86,8 @@ def _jobs(arguments: Namespace) -> list[tuple[str, Recipe]]:
         name = ",".join(values[number] for values in swept)
         recipe = compose_recipe("sqn", *job, catalogue=catalogue)
         if recipe.run.out and swept and not any(values[0].startswith("out=") for values in swept):
-            out = f"{recipe.run.out}/{_folder(name)}".replace("'", "\\'")
-            recipe = compose_recipe("sqn", *job, f"out='{out}'", catalogue=catalogue)
+            out = override("out", f"{recipe.run.out}/{_folder(name)}")
+            recipe = compose_recipe("sqn", *job, out, catalogue=catalogue)
         named.append((name, recipe))
     outs = [recipe.run.out for _, recipe in named]
     for _, recipe in named:
@@ -99,7 +100,9 @@ def _jobs(arguments: Namespace) -> list[tuple[str, Recipe]]:
 def _folder(name: str) -> str:
     """A file name for what a job of a sweep is called, the same each time, and no other job's."""
     plain = re.sub(r"[^\w=.,+-]+", "-", name)[:100]
-    return plain if plain == name else f"{plain}-{sha256(name.encode()).hexdigest()[:8]}"
+    return (
+        plain if plain == name else f"{plain}-{sha256(name.encode(errors='surrogateescape')).hexdigest()[:8]}"
+    )
 
 
 def _what_there_is(catalogue: Catalogue) -> str:

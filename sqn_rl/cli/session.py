@@ -1,11 +1,12 @@
 """What ``sqn-run`` and ``sqn-resume`` do with a recipe: announce it, train it, and say how it ended."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqn_rl.cli import Exit
 from sqn_rl.config import SLOTS
-from sqn_rl.provenance import flow
+from sqn_rl.provenance import override
 from sqn_rl.recipe import Recipe
 from sqn_rl.stopping import StopRequest, signals_to
 
@@ -41,7 +42,8 @@ def train(recipe: Recipe, console: "Console", resume: Path | None = None) -> int
         f"run    {summary['out']}",
     ]
     if summary["status"] == "stopped":
-        lines.insert(0, f"stopped by {stop.by} after {done}; `sqn-resume {summary['out']}` goes on")
+        resuming = shlex.join(["sqn-resume", summary["out"]])
+        lines.insert(0, f"stopped by {stop.by} after {done}; `{resuming}` goes on")
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True, markup=False)
     return Exit.STOPPED if summary["status"] == "stopped" else Exit.DONE
@@ -53,7 +55,7 @@ def announce(recipe: Recipe, console: "Console") -> None:
     rows = [("run", "", run)]
     rows += [(slot.name, recipe.part(slot.name), recipe.fields(slot.name)) for slot in SLOTS]
     for slot, part, values in rows:
-        text = " ".join(f"{name}={flow(value)}".replace(" ", "") for name, value in values.items())
+        text = " ".join(override(name, value) for name, value in values.items())
         console.print(f"{slot:<14}{part:<11} {text}".rstrip(), highlight=False, soft_wrap=True, markup=False)
     if recipe.run.steps <= recipe.run.warmup_steps:
         origin = recipe.origin("warmup_steps")

@@ -92,3 +92,15 @@ def test_text_files_are_utf_8_wherever_they_are_read_and_written(path: Path) -> 
         is_text = name in ("read_text", "write_text") or (name == "open" and {*modes} & {"a", "r", "w"})
         if is_text and ast.unparse(call.func) != "av.open":
             assert "encoding" in {keyword.arg for keyword in call.keywords}, f"{shown(path)}:{call.lineno}"
+
+
+def test_the_paper_is_cited_by_the_version_that_is_implemented() -> None:
+    """The newest version under this number is another paper."""
+    names = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "pyproject.toml")
+    found = [
+        f"{shown(path)}: {citation}"
+        for path in [*TEXT, *(REPOSITORY / name for name in names)]
+        for citation in re.findall(r"1912\.10891\S*", path.read_text())
+    ]
+    assert len(found) >= 5
+    assert [each for each in found if "1912.10891v1" not in each] == []

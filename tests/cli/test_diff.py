@@ -44,7 +44,7 @@ def test_two_recipes(command: Command) -> None:
     assert found["numbers"] == [
         "+ replay.omega=0.6 components/replay/prioritized.yaml:4",
         "+ replay.beta=0.4 components/replay/prioritized.yaml:5",
-        "+ replay.epsilon=1.0e-06 components/replay/prioritized.yaml:6",
+        "+ replay.epsilon=1e-06 components/replay/prioritized.yaml:6",
         "+ replay.td_error=mean components/replay/prioritized.yaml:7",
     ]
 
