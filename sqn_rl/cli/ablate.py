@@ -76,13 +76,15 @@ def _own(overrides: Sequence[str]) -> tuple[list[str], int, Path | None]:
     from sqn_rl.overrides import parse
 
     own: dict[str, Any] = {"seeds": SEEDS, "out": None}
+    expected = {"seeds": WHOLE, "out": "a folder"}
     others = [text for text in overrides if text.partition("=")[0] not in own]
     for given in parse([text for text in overrides if text not in others]):
-        require(not given.is_sweep_override(), given.key_or_group, given.input_line, "one value")
-        own[given.key_or_group] = given.value()
+        name, _, text = str(given.input_line).partition("=")
+        require(not given.is_sweep_override(), name, text, expected[name])
+        own[name] = given.value()
     seeds, out = convert(own["seeds"], int), own["out"]
-    require(isinstance(seeds, int) and seeds >= 1, "seeds", own["seeds"], WHOLE)
-    require(out is None or (isinstance(out, str) and bool(out)), "out", out, "a folder")
+    require(isinstance(seeds, int) and seeds >= 1, "seeds", own["seeds"], expected["seeds"])
+    require(out is None or (isinstance(out, str) and bool(out)), "out", out, expected["out"])
     return others, seeds, Path(out) if out else None
 
 

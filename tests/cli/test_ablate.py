@@ -161,7 +161,7 @@ def test_a_signal_stops_all_and_says_how_to_go_on(folder: Path) -> None:
             ["head=linear,dueling", "seed=3"],
             "command line: seed=3: `seed` is nothing that an ablation varies",
         ),
-        (["head=linear,dueling", "seeds=0"], "seeds = '0': expected a whole number, at least 1"),
+        (["head=linear,dueling", "seeds=0"], "seeds = 0: expected a whole number, at least 1"),
         (["head=linear,dueling", "seeds=1,2"], "seeds = '1,2': expected a whole number, at least 1"),
         (["head=linear,dueling", "--jobs", "0"], "jobs = 0: expected a whole number, at least 1"),
         (["head=linear,duelling"], "command line: head=duelling: there is no head part `duelling`"),
