@@ -9,8 +9,8 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[2] / "sqn_rl"
 
 LAYERS = """
-errors functional data scaling machine memory adam statistics atari_scores stopping compiling
-distributions noise random_state disk tensors observations
+errors functional data scaling machine memory adam statistics atari_scores compiling
+distributions noise random_state disk tensors observations stopping
 hidden contracts
 nets actors losses targets replay envs
 gradients descent numerics
