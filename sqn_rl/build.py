@@ -58,7 +58,7 @@ class Maker:
             raise
         except (TypeError, ValueError) as error:
             raise RecipeError(f"{self.slot}: {error}", self.origin(self._suspect(str(error)))) from error
-        except Exception as error:  # of a user's part anything
+        except (Exception, SystemExit) as error:  # of a user's part anything
             raise RecipeError(f"{self.slot}: {blame(error)}", self.origin(self.slot)) from error
 
     def _suspect(self, message: str) -> str:

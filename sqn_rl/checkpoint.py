@@ -10,7 +10,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -20,8 +20,8 @@ from torch import Tensor
 
 from sqn_rl import disk
 from sqn_rl.data import Piece, Rows
-from sqn_rl.disk import Mark
-from sqn_rl.errors import CheckpointError
+from sqn_rl.disk import Folder, Mark
+from sqn_rl.errors import CheckpointError, DamagedError, StorageError
 from sqn_rl.tensors import pack, read_tensors, tensors_file, unpack
 
 FORMAT = 2
@@ -54,7 +54,9 @@ class Checkpoint:
     run: dict[str, Mark]
     chunks: list[Chunk]
     passed_over: list[str]
-    """What is wrong with newer ones."""
+    """What is damaged of newer ones."""
+    made_with: Mapping[str, Any]
+    """What was installed, and on which machine it was."""
 
 
 class Checkpoints:
@@ -63,15 +65,21 @@ class Checkpoints:
     Args:
         folder: ``<run>/checkpoints``.
         keep: how many, at least 1.
+        run: the run directory, if it is open.
     """
 
-    def __init__(self, folder: Path, keep: int) -> None:
-        self.folder, self.keep = folder, keep
+    def __init__(self, folder: Path, keep: int, run: Folder | None = None) -> None:
+        self.folder, self.keep, self._run = folder, keep, run
         self._chunks: list[Chunk] = []
         self._saved: int | None = None
 
     def save(
-        self, env_steps: int, weights: Mapping[str, Tensor], state: Any, run: Mapping[str, Mark]
+        self,
+        env_steps: int,
+        weights: Mapping[str, Tensor],
+        state: Any,
+        run: Mapping[str, Mark],
+        made_with: Mapping[str, Any] = {},
     ) -> None:
         """Write a checkpoint, then remove those that are too many; what was just saved is not saved again.
 
@@ -80,17 +88,19 @@ class Checkpoints:
             weights: what there is to learn.
             state: everything else: dicts and lists of tensors, of what JSON has, and one :class:`Rows`.
             run: what the run's own files are now.
+            made_with: what is installed, and on which machine.
 
         Raises:
             OSError: the disk is full, or worse. The checkpoints there were are as before.
+            StorageError: the run directory is not this run's any more, or there is a link in it.
         """
         if env_steps == self._saved:
             return
         try:
-            chunks = self._write(env_steps, weights, state, run)
+            chunks = self._write(env_steps, weights, state, run, made_with)
         except OSError:
-            with suppress(OSError, CheckpointError):
-                self._tidy()  # which may make room
+            with suppress(OSError, StorageError):
+                self.make()  # which may make room
             raise
         self._chunks, self._saved = chunks, env_steps
         self.prune(env_steps)
@@ -99,14 +109,19 @@ class Checkpoints:
         """The newest that is whole; None where there never was one.
 
         Raises:
-            CheckpointError: there are some, but none is whole.
+            CheckpointError: there are some, but none is whole; or one that may be whole cannot be read.
         """
         wrong: list[str] = []
         for path in reversed(saved_in(self.folder)):
             try:
                 found = _load(path, wrong)
-            except CheckpointError as error:
+            except DamagedError as error:
                 wrong.append(str(error))
+            except CheckpointError as error:
+                mend = (
+                    f"it may be whole, so nothing was changed; to go on from an older one, move {path} away"
+                )
+                raise CheckpointError(f"{error}\n  {mend}") from error
             else:
                 self._chunks, self._saved = found.chunks, found.env_steps
                 return found
@@ -114,62 +129,95 @@ class Checkpoints:
             raise CheckpointError("\n".join([f"{self.folder}: no checkpoint is whole:", *wrong]))
         return None
 
+    def make(self) -> None:
+        """Have the folders, with nothing in them that is not complete."""
+        with self._opened():
+            pass
+
+    def were_never_saved(self) -> bool:
+        """Whether :meth:`make` was called, and no checkpoint was ever complete."""
+        if not (self.folder / REPLAY).is_dir():
+            return False
+        return all(path.name == REPLAY or disk.is_incomplete(path.name) for path in self.folder.iterdir())
+
     def _write(
-        self, env_steps: int, weights: Mapping[str, Tensor], state: Any, run: Mapping[str, Mark]
+        self,
+        env_steps: int,
+        weights: Mapping[str, Tensor],
+        state: Any,
+        run: Mapping[str, Mark],
+        made_with: Mapping[str, Any],
     ) -> list[Chunk]:
-        self._tidy()
         rows: list[Rows] = []
         tensors: dict[str, Tensor] = {}
         tree = pack(state, "", tensors, rows)
-        chunks = [*self._write_rows(rows[0])] if rows else []
-        path = self.folder / f"{env_steps:010d}"
-        beside = disk.beside(path)
-        os.mkdir(beside)
-        contents = {WEIGHTS: weights, STATE: tensors}
-        files = {name: disk.write(beside / name, tensors_file(each)) for name, each in contents.items()}
-        content = {
-            "format": FORMAT,
-            "env_steps": env_steps,
-            "files": {name: vars(mark) for name, mark in files.items()},
-            "replay": [{"begin": each.begin, "end": each.end, **vars(each.mark)} for each in chunks],
-            "run": {name: vars(mark) for name, mark in run.items()},
-            "state": tree,
-        }
-        disk.write(beside / MANIFEST, [_render(content)])
-        disk.sync(beside)
-        disk.publish(path)
+        name = f"{env_steps:010d}"
+        with self._opened() as (folder, replay):
+            chunks = [*self._write_rows(replay, rows[0])] if rows else []
+            with folder.folder(name + disk.BESIDE) as beside:
+                contents = {WEIGHTS: weights, STATE: tensors}
+                files = {file: beside.write(file, tensors_file(each)) for file, each in contents.items()}
+                content = {
+                    "format": FORMAT,
+                    "env_steps": env_steps,
+                    "files": {file: vars(mark) for file, mark in files.items()},
+                    "replay": [{"begin": each.begin, "end": each.end, **vars(each.mark)} for each in chunks],
+                    "run": {file: vars(mark) for file, mark in run.items()},
+                    "made_with": made_with,
+                    "state": tree,
+                }
+                beside.write(MANIFEST, [_render(content)])
+                beside.sync()
+            folder.publish(name)
         return chunks
 
-    def _write_rows(self, rows: Rows) -> Iterator[Chunk]:
+    def _write_rows(self, replay: Folder, rows: Rows) -> Iterator[Chunk]:
         """The chunks that have these rows; what no chunk has yet is written."""
         written = [chunk for chunk in self._chunks if chunk.end > rows.begin]
         yield from written
         for begin, end, columns in rows.since(written[-1].end if written else rows.begin):
-            path = self.folder / REPLAY / _chunk_name(begin, end)
-            yield Chunk(begin, end, disk.write_whole(path, tensors_file(columns)))
+            yield Chunk(begin, end, replay.write_whole(_chunk_name(begin, end), tensors_file(columns)))
 
     def prune(self, env_steps: int) -> None:
-        """Remove all but the newest few checkpoints of a run that is at ``env_steps``, and what they need."""
-        self._tidy()
-        saved = saved_in(self.folder)
-        kept = [path for path in saved if int(path.name) <= env_steps][-self.keep :]
-        for path in saved:
-            if path not in kept:
-                disk.discard(path)
-        needed: set[str] = set()
-        for path in kept:
-            with suppress(CheckpointError):  # what is damaged needs nothing
-                needed |= {_chunk_name(chunk.begin, chunk.end) for chunk in _chunks(_manifest(path), path)}
-        for path in (self.folder / REPLAY).iterdir():
-            if _CHUNK.fullmatch(path.name) and path.name not in needed:
-                os.unlink(path)
+        """Remove all but the newest few checkpoints of a run that is at ``env_steps``, and what they need.
 
-    def _tidy(self) -> None:
-        """Have both folders, and nothing in them that is not complete."""
-        for folder in (self.folder, self.folder / REPLAY):
-            folder.mkdir(exist_ok=True)
-            disk.require_folder(folder)
-            disk.sweep(folder)
+        Newer ones, which are damaged, are set aside with their rows, and nobody looks at them again.
+        """
+        with self._opened() as (folder, replay):
+            saved = saved_in(self.folder)
+            newer = [path for path in saved if int(path.name) > env_steps]
+            kept = [path for path in saved if path not in newer][-self.keep :]
+            for path in saved:
+                if path not in kept + newer:
+                    folder.discard(path.name)
+            with suppress(CheckpointError):  # else it is not known which rows are needed
+                self._remove_rows(folder, replay, kept, [path.name for path in newer if path.is_dir()])
+            for path in newer:
+                folder.set_aside(path.name)
+
+    def _remove_rows(self, folder: Folder, replay: Folder, kept: list[Path], newer: list[str]) -> None:
+        """Remove the rows that those kept do not need, or move them to the newest of the ``newer``."""
+        chunks = [chunk for path in kept for chunk in _chunks(_manifest(path), path)]
+        needed = {_chunk_name(chunk.begin, chunk.end) for chunk in chunks}
+        others = [name for name in replay.names() if _CHUNK.fullmatch(name) and name not in needed]
+        if newer and others:
+            with folder.folder(newer[-1]) as damaged, damaged.folder(REPLAY) as aside:
+                for name in others:
+                    aside.take(name, replay)
+        else:
+            for name in others:
+                replay.remove(name)
+
+    @contextmanager
+    def _opened(self) -> Iterator[tuple[Folder, Folder]]:
+        """Both folders, with nothing in them that is not complete."""
+        with ExitStack() as opened:
+            run = self._run or opened.enter_context(Folder(self.folder.parent))
+            folder = opened.enter_context(run.folder(self.folder.name))
+            replay = opened.enter_context(folder.folder(REPLAY))
+            for each in folder, replay:
+                each.sweep()
+            yield folder, replay
 
 
 def newest_weights(folder: Path) -> tuple[Path, int, dict[str, Tensor]]:
@@ -190,7 +238,10 @@ def saved_in(folder: Path) -> list[Path]:
     if not os.path.lexists(folder):
         return []
     disk.require_folder(folder)
-    found = [path for path in folder.iterdir() if _NAME.fullmatch(path.name)]
+    try:
+        found = [path for path in folder.iterdir() if _NAME.fullmatch(path.name)]
+    except OSError as error:
+        raise disk.unreadable(folder, error) from error
     return sorted(found, key=lambda path: int(path.name))
 
 
@@ -221,11 +272,12 @@ def _load(path: Path, passed_over: list[str]) -> Checkpoint:
         state = unpack(content["state"], tensors, _Pieces(folder, chunks))
     except (LookupError, TypeError) as error:
         raise CheckpointError(f"{path / MANIFEST}: names a tensor that is not there: {error}") from error
-    return Checkpoint(path, content["env_steps"], weights, state, run, chunks, passed_over)
+    known = content["env_steps"], weights, state, run, chunks
+    return Checkpoint(path, *known, passed_over, content["made_with"])
 
 
 def _manifest(path: Path) -> dict[str, Any]:
-    """A checkpoint's manifest, whole and of our format."""
+    """A checkpoint's manifest, whole and of our format. In every format it is signed alike."""
     disk.require_folder(path)
     path = path / MANIFEST
     disk.require_file(path)
@@ -234,18 +286,21 @@ def _manifest(path: Path) -> dict[str, Any]:
         content = json.loads(text)
         del content["sha256"]
         whole, written = text == _render(content), content["format"]
-    except (OSError, ValueError, RecursionError, LookupError, TypeError) as error:
-        raise CheckpointError(f"{path}: damaged: {type(error).__name__}: {error}") from error
+    except OSError as error:
+        raise disk.unreadable(path, error) from error
+    except (ValueError, RecursionError, LookupError, TypeError) as error:
+        raise DamagedError(f"{path}: damaged: {type(error).__name__}: {error}") from error
+    if not whole:
+        raise DamagedError(f"{path}: damaged: its contents have changed (SHA-256)")
     if written != FORMAT:
         raise CheckpointError(f"{path}: format {written}; this version of sqn_rl reads {FORMAT}")
-    if not whole:
-        raise CheckpointError(f"{path}: damaged: its contents have changed (SHA-256)")
-    kinds = {"env_steps": int, "files": dict, "replay": list, "run": dict, "state": object}
+    content.setdefault("made_with", {})  # which others of this format have not
+    kinds = {"env_steps": int, "files": dict, "replay": list, "run": dict, "made_with": dict, "state": object}
     for name, kind in kinds.items():
         if not isinstance(content.get(name), kind):
             raise CheckpointError(f"{path}: no {name} in it")
     if content["env_steps"] != int(path.parent.name):
-        raise CheckpointError(f"{path}: is that of {content['env_steps']} steps")
+        raise DamagedError(f"{path}: is that of {content['env_steps']} steps")
     return content
 
 

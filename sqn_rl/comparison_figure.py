@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,12 +22,14 @@ RESAMPLES = 2_000
 """Enough for bands."""
 
 
-def draw_comparison(path: Path, comparison: Comparison) -> None:
+def draw_comparison(comparison: Comparison) -> bytes:
     """Draw the variants against each other.
 
     Args:
-        path: the PNG to write.
         comparison: what to draw.
+
+    Returns:
+        A PNG.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -58,7 +60,8 @@ def draw_comparison(path: Path, comparison: Comparison) -> None:
     legend = figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
     for text in legend.get_texts():
         text.set_parse_math(False)  # a variant may have dollars in its name
-    figure.savefig(path, dpi=120)
+    figure.savefig(png := BytesIO(), dpi=120, format="png")
+    return png.getvalue()
 
 
 def _draw_curves(

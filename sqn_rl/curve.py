@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#999999"  # Okabe-Ito: distinct to colour-blind eyes
@@ -65,15 +65,17 @@ def panels_of(columns: Mapping[str, Series]) -> Iterator[Panel]:
     yield from (Panel(name, {name: name}) for name in columns if name in there - known)
 
 
-def draw_curve(path: Path, title: str, metrics: Rows, episodes: Rows, evaluations: Rows) -> None:
+def draw_curve(title: str, metrics: Rows, episodes: Rows, evaluations: Rows) -> bytes:
     """Draw the returns of training and evaluation, and below them every panel that the run has.
 
     Args:
-        path: the PNG to write.
         title: what is shown.
         metrics: rows of ``metrics.jsonl``.
         episodes: rows of ``episodes.jsonl``.
         evaluations: rows of ``evaluations.jsonl``.
+
+    Returns:
+        A PNG.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -90,7 +92,8 @@ def draw_curve(path: Path, title: str, metrics: Rows, episodes: Rows, evaluation
     _draw_returns(_axes(figure, grid[0, :], last, 10), columns, episodes, evaluations)
     for number, panel in enumerate(panels):
         _draw_panel(_axes(figure, grid[1 + number // wide, number % wide], last, 4), panel, columns)
-    figure.savefig(path, dpi=110, format="png")
+    figure.savefig(png := BytesIO(), dpi=110, format="png")
+    return png.getvalue()
 
 
 def _axes(figure: Any, place: Any, last: int, ticks: int) -> Any:

@@ -90,8 +90,12 @@ class CheckpointError(SqnError):
     """A checkpoint, or what it needs of its run, is missing, damaged, or of another agent."""
 
 
+class DamagedError(CheckpointError):
+    """A file is surely not what was written: it is gone, or its size or its contents have changed."""
+
+
 class StorageError(SqnError):
-    """A run cannot be written down: the disk is full, or does not answer."""
+    """Something cannot be written: the disk is full, or does not answer; or the place is somebody else's."""
 
 
 def blame(error: BaseException) -> str:

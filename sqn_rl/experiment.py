@@ -17,8 +17,7 @@ import torch
 from sqn_rl import resources, speed
 from sqn_rl.agent import AGENT_PARTS, Agent, load_weights
 from sqn_rl.catalogue import Catalogue
-from sqn_rl.checkpoint import Checkpoint, newest_weights, saved_in
-from sqn_rl.envs.base import BatchedEnv
+from sqn_rl.checkpoint import newest_weights, saved_in
 from sqn_rl.errors import CheckpointError, NumericsError, RecipeError, SettingError, StorageError
 from sqn_rl.evaluation import AT_ONCE, Evaluation, evaluate
 from sqn_rl.film import Play, film, kind_of
@@ -69,7 +68,8 @@ class Experiment:
         Raises:
             RecipeError: something does not fit: parts each other, or the run the memory or the disk.
         """
-        graph, folder = preflight(self.recipe), folder or Path(self.run.out or "runs")
+        folder = (folder or Path(self.run.out or "runs")).absolute()  # before an environment goes elsewhere
+        graph = preflight(self.recipe)
         lack = graph.needs and resources.shortage(graph.needs, folder)
         if lack or self.run.device != "cpu":
             gc.collect()  # what preflight has built, and a run before this one if it ended by an error
@@ -100,11 +100,12 @@ class Experiment:
 
         Raises:
             RecipeError: something in the recipe does not fit; nothing was written.
-            CheckpointError: no checkpoint of the run is whole.
-            StorageError: the run could not be written down.
+            CheckpointError: no checkpoint of the run is whole, or one that may be cannot be read.
+            StorageError: the run could not be written down, or its directory is another's now.
             NumericsError: a loss or a weight became NaN or infinite; the summary says so too.
             KeyboardInterrupt: Ctrl-C, after a clean stop with a checkpoint; says how to go on.
         """
+        here = Path.cwd()  # an environment may go elsewhere
         if resume is None and self.run.resume == "auto":
             resume = Path(str(self.run.out))
             self._require_same_recipe(resume)
@@ -115,7 +116,7 @@ class Experiment:
         torch.set_num_threads(self.run.threads)
         _tell(reporters, [f"memory        {needs}"] if needs else [])
         with interruptible(should_stop) as stop:
-            summary = self._run(reporters, stop, resume)
+            summary = self._run(reporters, stop, resume, here)
         gc.collect()  # parts are in cycles of references: the replay would be there when the next run begins
         if stop is not should_stop and isinstance(stop, StopRequest) and stop.by:
             goes_on = f"; `sqn-resume {summary['out']}` goes on" if summary["status"] == "stopped" else ""
@@ -123,14 +124,18 @@ class Experiment:
         return summary
 
     def _run(
-        self, reporters: Sequence[Reporter], should_stop: Callable[[], bool], resume: Path | None
+        self,
+        reporters: Sequence[Reporter],
+        should_stop: Callable[[], bool],
+        resume: Path | None,
+        here: Path,
     ) -> dict[str, Any]:
         parts = self.recipe.build()
-        keep, recipe = self.run.checkpoint_keep, self.recipe.to_yaml()
+        keep, recipe, goes_on = self.run.checkpoint_keep, self.recipe.to_yaml(), resume is not None
         with closing(parts["env"]) as env:
-            path = resume or self._directory(env.name)
+            path = resume or self._directory(env.name, here)
             try:
-                directory = RunDirectory(path, recipe, keep=keep, goes_on=resume is not None)
+                directory = RunDirectory(here / path, recipe, keep=keep, goes_on=goes_on, shown=path)
             except SettingError as error:
                 raise RecipeError(str(error), self.recipe.origin("out")) from error
             with closing(directory), _written(directory):
@@ -143,6 +148,7 @@ class Experiment:
         reporters: Sequence[Reporter],
         should_stop: Callable[[], bool],
     ) -> dict[str, Any]:
+        found = directory.restore()  # before a logger reads the rows that are left
         env, compiled = parts["env"], speed.compiling(self.run)
         precision = speed.precision_of(parts["q_net"])
         agent = Agent(**{name: parts[name] for name in AGENT_PARTS}, compiled=compiled.chosen)
@@ -151,9 +157,10 @@ class Experiment:
             "recipe": self.run.recipe,
             "env": env.name,
             "seed": self.run.seed,
-            "out": str(directory.path),
+            "out": str(directory.shown),
             "precision": precision,
         }
+        directory.made_with |= {"compiled": compiled.chosen, "precision": precision}
         halves = speed.bfloat16(self.run, env.observation_shape)
         chosen = [f"observation   {reads}"] if (reads := getattr(parts["q_net"], "reads", "")) else []
         chosen += [f"compile       {'yes' if compiled.chosen else 'no'}, {compiled.why}"]
@@ -166,7 +173,9 @@ class Experiment:
         with ExitStack() as opened:
             for each in everybody[1:]:
                 opened.callback(each.close)
-            found = self._restored(directory, env, everybody)
+            _tell(everybody, directory.notes(found) if found else [])
+            if not env.restorable:
+                _tell(everybody, [f"{env.name} cannot save its games: a run that is resumed begins new ones"])
             try:
                 with _of(found.path if found else directory.path):
                     train(
@@ -180,25 +189,13 @@ class Experiment:
                         state=found.state if found else None,
                     )
             except Exception as error:
-                with suppress(OSError):  # as the disk may be full
+                with suppress(OSError, StorageError):  # as the disk may be full
                     if isinstance(error, NumericsError) and error.batch is not None:
                         directory.keep(bundle(agent.loss, error.batch))
                     finish("numerics" if isinstance(error, NumericsError) else "error")
                 raise
         done = directory.evaluated_at == counters.env_steps >= run.steps
         return finish("done" if done else "stopped")
-
-    def _restored(
-        self, directory: RunDirectory, env: BatchedEnv, reporters: Sequence[Reporter]
-    ) -> Checkpoint | None:
-        """The checkpoint to go on from, if there is one; and what there is to know about that is said."""
-        found = directory.restore()
-        notes = [f"{why}; passed over" for why in found.passed_over] if found else []
-        notes += [f"going on from {found.path}"] if found else []
-        if not env.restorable:
-            notes.append(f"{env.name} cannot save its games: a run that is resumed begins new ones")
-        _tell(reporters, notes)
-        return found
 
     def evaluate(
         self, checkpoints: Path, *, episodes: int, greedy: bool, seed: int
@@ -230,6 +227,7 @@ class Experiment:
         """
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # Gymnasium's pictures are drawn in memory
         kind_of(path)  # before anything is built
+        path = path.absolute()  # before an environment goes elsewhere
         (parts, env_steps), run = self.trained(checkpoints), self.run
         with closing(parts["make_env"](num_envs=1, seed=EVALUATION_SEED + run.seed, training=False)) as env:
             play = Play(
@@ -289,13 +287,13 @@ class Experiment:
                 mend = f"go on with that by `{resuming}`, or write to another directory: out=…"
                 raise RecipeError(message, self.recipe.origin(key), mend)
 
-    def _directory(self, env_name: str) -> Path:
+    def _directory(self, env_name: str, here: Path) -> Path:
         if self.run.out:
             return Path(self.run.out)
         name = env_name.replace("/", "-")
         run = Path("runs", self.run.recipe, name, f"{time.strftime('%Y%m%d-%H%M%S')}-s{self.run.seed}")
         others = (run.with_name(f"{run.name}-{number}") for number in count(2))
-        return next(path for path in chain([run], others) if not path.exists())
+        return next(path for path in chain([run], others) if not (here / path).exists())
 
 
 def _tell(reporters: Sequence[Reporter], notes: Sequence[str]) -> None:
@@ -319,12 +317,13 @@ def _written(directory: RunDirectory) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        directory.require_ours()  # else that is why
         if error.errno not in DISK_ERRORS:
             raise
         saved = saved_in(directory.checkpoints.folder)
         there = "the checkpoints there are whole" if saved else "there is no checkpoint yet"
-        mend = f"{there}; go on with `{shlex.join(['sqn-resume', str(directory.path)])}`"
-        raise StorageError(f"{directory.path}: cannot be written: {error.strerror}; {mend}") from error
+        mend = f"{there}; go on with `{shlex.join(['sqn-resume', str(directory.shown)])}`"
+        raise StorageError(f"{directory.shown}: cannot be written: {error.strerror}; {mend}") from error
 
 
 def compose(recipe: str = "sqn", *overrides: str, catalogue: Catalogue | None = None) -> Experiment:

@@ -7,9 +7,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from importlib.util import find_spec
+from io import BytesIO
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor
 from sqn_rl.actors.base import NetworkActor, ValueActor
 from sqn_rl.actors.greedy import GreedyActor
 from sqn_rl.contracts import Actor, QNetwork
+from sqn_rl.disk import require_replaceable, save
 from sqn_rl.envs.base import BatchedEnv
 from sqn_rl.errors import SettingError, require
 from sqn_rl.evaluation import Evaluation, step_limit
@@ -211,7 +213,7 @@ class Kind(NamedTuple):
 
     longest: int
     """Frames that a film has at most. A GIF is made in memory, at up to 400 kB a frame."""
-    write: Callable[[Path, Iterable[Any], float], int]
+    write: Callable[[BinaryIO, Iterable[Any], float], int]
     """Writes frames, so many per second, and says how many they were."""
 
 
@@ -220,34 +222,37 @@ def kind_of(path: Path) -> Kind:
 
     Raises:
         SettingError: it ends in neither ``.gif`` nor ``.mp4``, its folder is missing, or what writes it is.
+        OSError: there is a link, a folder or a device of that name.
     """
     kinds = {".gif": Kind(900, _write_gif), ".mp4": Kind(9000, _write_mp4)}
     require(path.suffix in kinds, "video", str(path), "a file name that ends in .mp4 or .gif")
     require(path.parent.is_dir(), "video", str(path), "a file in a folder that exists")
+    require_replaceable(path)
     if path.suffix == ".mp4" and find_spec("av") is None:
         mend = "the extra `video`, pip install 'sqn_rl[video]'; or a .gif, which needs nothing more"
         raise SettingError("video", str(path), mend)
     return kinds[path.suffix]
 
 
-def _write_gif(path: Path, frames: Iterable[Any], per_second: float) -> int:
+def _write_gif(file: BinaryIO, frames: Iterable[Any], per_second: float) -> int:
     first, *rest = (frame.quantize(64, method=2, dither=0) for frame in frames)  # an octree, the fastest
-    first.save(path, save_all=True, append_images=rest, duration=round(1000 / per_second), loop=0)
+    timing = {"duration": round(1000 / per_second), "loop": 0}
+    first.save(file, format="gif", save_all=True, append_images=rest, **timing)
     return 1 + len(rest)
 
 
-def _write_mp4(path: Path, frames: Iterable[Any], per_second: float) -> int:
+def _write_mp4(file: BinaryIO, frames: Iterable[Any], per_second: float) -> int:
     import av
 
     count = 0
-    with av.open(path, "w") as file:
-        stream = file.add_stream("libx264", rate=round(per_second))
+    with av.open(file, "w", format="mp4") as video:
+        stream = video.add_stream("libx264", rate=round(per_second))
         stream.pix_fmt = "yuv420p"  # which every player knows
         for count, frame in enumerate(frames, 1):
             if count == 1:
                 stream.width, stream.height = frame.size
-            file.mux(stream.encode(av.VideoFrame.from_image(frame)))
-        file.mux(stream.encode())
+            video.mux(stream.encode(av.VideoFrame.from_image(frame)))
+        video.mux(stream.encode())
     return count
 
 
@@ -269,7 +274,8 @@ def film(path: Path, title: str, play: Play, longest: int | None = None) -> int:
     """
     kind, env = kind_of(path), play.env
     frames = map(Frames(title, env.action_names).draw, islice(play, longest or kind.longest))
-    count = kind.write(path, frames, 30 if env.frame_skip == 1 else 60 / env.frame_skip)
+    count = kind.write(file := BytesIO(), frames, 30 if env.frame_skip == 1 else 60 / env.frame_skip)
+    save(path, file.getvalue())
     if longest is None:
         deque(play, maxlen=0)
     return count

@@ -264,7 +264,7 @@ class _Walk:
             raise located(error, self.experiment.origin) from error
         except SqnError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self._failure(slot, doing, error) from error
 
     def _failure(self, slot: str, doing: str, error: BaseException) -> RecipeError:

@@ -1,9 +1,11 @@
 """How a run is asked to stop."""
 
+import math
 import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from types import FrameType
@@ -13,6 +15,9 @@ from sqn_rl.errors import whereabouts
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 """Those that ask for a clean stop."""
+
+ONE = 2.0
+"""Seconds in which a signal that comes again is the same: sent to a group, it is passed on besides."""
 
 
 class Stopped(BaseException):
@@ -106,10 +111,15 @@ def signals_to(
 ) -> Iterator[None]:
     """Have ``receive`` given signals; from one on of which it returns False, they do what they did before.
 
-    A SIGHUP that is ignored stays so, for ``nohup``.
+    A SIGHUP that is ignored stays so, for ``nohup``. One that comes again within :data:`ONE` is the same.
     """
+    received: dict[int, float] = {}
 
     def handle(number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if now - received.get(number, -math.inf) < ONE:
+            return
+        received[number] = now
         if number == signal.SIGHUP:
             _leave_terminal()
         if not receive(signal.Signals(number), frame):

@@ -1,5 +1,6 @@
 """``sqn-ablate``: what each part of a recipe is worth."""
 
+import os
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     catalogue = catalogue_of(arguments)
 
     overrides, seeds, out = _own(arguments.overrides)
+    here = os.getcwd()
     require(arguments.jobs is None or arguments.jobs >= 1, "jobs", arguments.jobs, WHOLE)
 
     from sqn_rl.grid import jobs_of, variants_of
@@ -62,8 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for variant in variants:
         if any(job.variant is variant for job in missing):
             preflight(variant.recipe)
+    os.chdir(here)  # an environment may have gone elsewhere
     progress = _Progress(len(jobs), there)
-    stopped = run_jobs(missing, at_a_time, _passed_on(arguments), progress.ended)
+    stopped = run_jobs(missing, at_a_time, _passed_on(arguments), progress.ended, progress.waits)
     if stopped:
         print(f"stopped by {stopped}; the same command goes on from here")
         return Exit.STOPPED
@@ -112,14 +115,26 @@ class _Progress:
         self.jobs, self.done, self.code = jobs, done, int(Exit.DONE)
 
     def ended(self, job: "Job", code: int) -> None:
+        from sqn_rl.run_directory import summary_of
+
         self.done += 1
-        if code == Exit.DONE:
-            what = f"final {job.summary['evaluation']['mean']:.1f}"
+        summary = summary_of(job.out)
+        if code == Exit.DONE and summary.get("status") == "done":
+            what = f"final {summary['evaluation']['mean']:.1f}"
+        elif code == Exit.DONE:
+            self.code = self.code or Exit.FAILED
+            what = (
+                f"exit code 0, but no summary says that it is done: something ended its process ({job.log})"
+            )
         else:
-            self.code = self.code or code
+            self.code = self.code or (code if code > 0 else Exit.FAILED)
             log = job.log.read_text(encoding="utf-8", errors="replace")
             what = f"exit code {code}: {''.join(log.splitlines()[-1:])} ({job.log})"
         print(f"{self.done}/{self.jobs}  {job.variant.name}  {job.out.name}  {what}", flush=True)
+
+    def waits(self, job: "Job") -> None:
+        """Say that another process is at this run."""
+        print(f"{job.out}: another process is at this run, and is waited for", flush=True)
 
 
 def _report(jobs: Sequence["Job"], folder: Path) -> None:

@@ -41,8 +41,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_intermixed_args(argv)
     shown_as = arguments.format or _format_of(arguments.output)
     recipe = compose_recipe("sqn", *arguments.overrides, catalogue=catalogue_of(arguments))
+    output = arguments.output and arguments.output.absolute()  # an environment may change the folder
 
     from sqn_rl import drawing, picture
+    from sqn_rl.disk import save
     from sqn_rl.preflight import preflight
 
     graph = preflight(recipe)
@@ -53,11 +55,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         "mermaid": lambda: drawing.to_mermaid(graph),
         "svg": lambda: picture.to_svg(graph, title),
     }[shown_as]()
-    if arguments.output is None:
+    if output is None:
         print(text, end="")
         return Exit.DONE
     try:
-        arguments.output.write_text(text, encoding="utf-8")
+        save(output, text.encode())
     except OSError as error:
         raise RecipeError(f"--output {arguments.output}: {error.strerror}") from error
     return Exit.DONE

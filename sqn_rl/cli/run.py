@@ -1,5 +1,6 @@
 """``sqn-run``: train a recipe, or sweep over several."""
 
+import os
 import re
 from argparse import Namespace
 from collections.abc import Sequence
@@ -54,11 +55,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     from sqn_rl.cli.screen import Screen
     from sqn_rl.cli.session import train
 
-    console, failed = Screen(), {}
+    console, failed, here = Screen(), {}, os.getcwd()
     for number, (name, recipe) in enumerate(jobs, 1):
         if len(jobs) > 1:
             console.rule(f"{number} of {len(jobs)}", characters="-")
         try:
+            os.chdir(here)  # an environment may have gone elsewhere
             code = train(recipe, console)
         except Exception as error:
             if len(jobs) == 1 or isinstance(error, BrokenPipeError):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from sqn_rl.cli import Exit
 from sqn_rl.config import SLOTS
+from sqn_rl.errors import EnvError, blame
 from sqn_rl.provenance import override
 from sqn_rl.recipe import Recipe
 from sqn_rl.stopping import StopRequest, signals_to
@@ -34,7 +35,10 @@ def train(recipe: Recipe, console: "Console", resume: Path | None = None) -> int
         signals_to(stop.receive),
         ProgressReporter(recipe.run.steps, console, lambda: stop.ask("a broken pipe")) as progress,
     ):
-        summary = Experiment(recipe).train(reporters=[progress], should_stop=stop, resume=resume)
+        try:
+            summary = Experiment(recipe).train(reporters=[progress], should_stop=stop, resume=resume)
+        except SystemExit as error:  # of a user's part, with whatever code
+            raise EnvError(recipe.run.recipe, blame(error)) from error
     done = f"{summary['env_steps']:,} steps"
     lines = [
         f"{done} in {summary['wall_s']:,.0f} s, {summary['steps_per_s'] or 0:,.0f} steps/s",

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqn_rl.errors import SettingError
+from sqn_rl.errors import SettingError, StorageError
 
 if TYPE_CHECKING:
     from sqn_rl.comparison import Comparison
@@ -51,13 +51,26 @@ def make(folder: Path, setting: str) -> Path:
 
 
 def write(comparison: "Comparison", folder: Path) -> None:
-    """Write ``comparison.md``, ``comparison.csv`` and ``comparison.png``, and say where."""
+    """Write ``comparison.md``, ``comparison.csv`` and ``comparison.png``, and say where.
+
+    Raises:
+        StorageError: they cannot be written.
+    """
     from sqn_rl import report
     from sqn_rl.comparison_figure import draw_comparison
+    from sqn_rl.disk import Folder
 
-    (folder / "comparison.md").write_text(report.to_markdown(comparison, FIGURE), encoding="utf-8")
-    (folder / "comparison.csv").write_text(report.to_csv(comparison), encoding="utf-8")
-    draw_comparison(folder / FIGURE, comparison)
+    files = {
+        "comparison.md": report.to_markdown(comparison, FIGURE).encode(),
+        "comparison.csv": report.to_csv(comparison).encode(),
+        FIGURE: draw_comparison(comparison),
+    }
+    try:
+        with Folder(folder) as opened:
+            for name, data in files.items():
+                opened.write_whole(name, [data])
+    except OSError as error:
+        raise StorageError(f"{folder}: cannot be written: {error.strerror}") from error
     print()
     for what, name in (("report", "comparison.md"), ("numbers", "comparison.csv"), ("figure", FIGURE)):
         print(f"{what:<8}{folder / name}")

@@ -18,7 +18,8 @@ agent
 evaluation checkpoint curve reporting
 run_state
 training film
-progress loggers run_directory
+progress run_directory
+loggers
 provenance
 config catalogue
 speed
@@ -49,6 +50,7 @@ OUTSIDE = {
     "PIL": {"film"},
     "av": {"film"},
     "safetensors": {"tensors"},
+    "tensorboard": {"loggers"},
 }
 """The only ones that may import these."""
 

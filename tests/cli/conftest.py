@@ -66,6 +66,7 @@ def command(folder: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., Do
 
 
 USERS_PARTS = '''
+import os
 import signal
 
 import gymnasium
@@ -131,6 +132,8 @@ class Task(gymnasium.Env):
     def __init__(self, happens="nothing", at=60, actions=2, where="step"):
         self.action_space = gymnasium.spaces.Discrete(actions) if actions else self.observation_space
         self.happens, self.at, self.steps, self.where = happens, at, 0, where
+        if happens == "exit_at_once":
+            raise SystemExit(0)
         if where == "__init__":
             self.raise_signals()
 
@@ -145,6 +148,8 @@ class Task(gymnasium.Env):
 
     def step(self, action):
         self.steps += 1
+        if self.steps == self.at and self.happens == "exit":
+            os._exit(0)
         if self.steps == self.at and self.happens == "an_error":
             raise RuntimeError("the robot fell over")
         if self.steps == self.at and self.happens.startswith("SIG") and self.where == "step":

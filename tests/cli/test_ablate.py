@@ -1,6 +1,7 @@
 """``sqn-ablate``: a grid that is run once, in processes of its own, and compared."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -13,7 +14,9 @@ from typing import Any
 import pytest
 
 from sqn_rl.catalogue import Catalogue
-from sqn_rl.grid import jobs_of, variants_of
+from sqn_rl.grid import Job, jobs_of, variants_of
+from sqn_rl.pool import run_jobs
+from sqn_rl.run_directory import RunDirectory, is_locked
 from sqn_rl.runs import find_runs
 
 Command = Callable[..., Any]
@@ -132,7 +135,9 @@ def test_a_signal_stops_all_and_says_how_to_go_on(folder: Path) -> None:
         while not Path("here/base/s0/episodes.jsonl").exists():
             assert process.poll() is None
             time.sleep(0.1)
-        process.send_signal(signal.SIGTERM)
+        jobs = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        for number in [*jobs.read_text().split(), process.pid]:  # as a queue does, which knows all of them
+            os.kill(int(number), signal.SIGTERM)
         out, _ = process.communicate(timeout=120)
     assert process.returncode == 3
     assert out.splitlines()[-1] == "stopped by SIGTERM; the same command goes on from here"
@@ -140,6 +145,53 @@ def test_a_signal_stops_all_and_says_how_to_go_on(folder: Path) -> None:
     assert find_runs(["here"]) == [Path("here/base/s0")]
     jobs = jobs_of(variants_of(said[:3], CATALOGUE), 1, Path("here"), CATALOGUE)
     assert not any(job.is_done() for job in jobs)
+
+
+@pytest.mark.slow
+def test_runs_end_when_the_command_is_killed(folder: Path) -> None:
+    code = "from sqn_rl.cli.ablate import main; raise SystemExit(main())"
+    said = ["head=linear,dueling", "steps=1e7", "warmup_steps=20", "seeds=1", "out=here", "--jobs", "1"]
+    with subprocess.Popen([sys.executable, "-c", code, *said], stdout=subprocess.DEVNULL) as process:
+        while not Path("here/base/s0/episodes.jsonl").exists():
+            assert process.poll() is None
+            time.sleep(0.1)
+        process.kill()
+    while is_locked(Path("here/base/s0")):
+        time.sleep(0.1)
+    assert json.loads(Path("here/base/s0/summary.json").read_text())["status"] == "stopped"
+
+
+@pytest.mark.slow
+def test_a_run_at_which_another_process_is_is_waited_for(folder: Path) -> None:
+    job = jobs_of(variants_of(["head=linear,dueling", *TINY], CATALOGUE), 1, Path("here"), CATALOGUE)[0]
+    other, ended, waited = RunDirectory(job.out, job.recipe.to_yaml()), [], []
+
+    def waits(job: Job) -> None:
+        waited.append(job)
+        other.close()
+
+    assert run_jobs([job], 1, [], lambda *what: ended.append(what), waits) is None
+    assert (waited, ended) == ([job], [(job, 0)])
+    assert job.is_done()
+
+
+@pytest.mark.slow
+def test_a_run_that_exits_with_0_before_its_end_has_failed(trusting: list[str], command: Command) -> None:
+    task = ["env=gym", "env.id=users/Task-v0", "+env.kwargs.happens=exit", "+env.kwargs.at=10", "steps=100"]
+    done = command("ablate", *trusting, *task, "head=linear,dueling", "seeds=1", "out=here", "--jobs", "2")
+    assert done.code != 0
+    lines = done.out.splitlines()[2:]
+    assert [line.partition("exit code")[2][:32] for line in lines] == [
+        " 0, but no summary says that it i"[:32]
+    ] * 2
+
+
+@pytest.mark.parametrize("name", ["run", "ablate"])
+def test_an_environment_that_exits_when_it_is_made(name: str, trusting: list[str], command: Command) -> None:
+    task = ["env=gym", "env.id=users/Task-v0", "+env.kwargs.happens=exit_at_once"]
+    done = command(name, *trusting, *task, *(["head=linear,dueling"] if name == "ablate" else []))
+    assert done.code == 2
+    assert "SystemExit: 0" in done.err
 
 
 # --- refused -----------------------------------------------------------------------------------------------

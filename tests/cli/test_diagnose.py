@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 
-from sqn_rl import disk
 from sqn_rl.data import Batch
 from sqn_rl.numerics import bundle, not_finite
 from sqn_rl.recipe import load_recipe
@@ -59,7 +58,7 @@ def test_the_first_cause_comes_first(loss: Any, command: Callable, folder: Path)
         batch = a_batch()
         spoil(loss, batch)
         assert not_finite(loss, batch)[0].startswith(said)
-        disk.write_whole(path, tensors_file(bundle(loss, batch)))
+        path.write_bytes(b"".join(tensors_file(bundle(loss, batch))))
         done = command("diagnose", "run")
         assert done.code == 4
         assert done.out.startswith(said)
@@ -73,5 +72,5 @@ def test_what_it_cannot_read_is_refused(loss: Any, command: Callable, folder: Pa
     assert "no update of this run was stopped" in none.err
     path.write_bytes(b"nothing")
     assert "numerics.safetensors: not readable" in command("diagnose", "run").err
-    disk.write_whole(path, tensors_file({"batch.colour": torch.zeros(1)}))
+    path.write_bytes(b"".join(tensors_file({"batch.colour": torch.zeros(1)})))
     assert "not what a run keeps" in command("diagnose", "run").err

@@ -11,13 +11,14 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
 from reliability.trials import Killed, differences, train
 
-from sqn_rl import compose
+from sqn_rl import compose, disk
 from sqn_rl.run_directory import RunDirectory
 from sqn_rl.stopping import StopRequest, signals_to
 
@@ -125,7 +126,7 @@ def test_control_c_in_python_is_for_nobody_else_than_who_takes_care_of_it(at: Ca
 
 
 @pytest.mark.parametrize("checkpoint_every", [80, 120])
-@pytest.mark.parametrize("happens", ["an_error, at: 121", "SIGTERM, at: 120", "SIGTERM+SIGTERM, at: 121"])
+@pytest.mark.parametrize("happens", ["an_error, at: 121", "SIGTERM, at: 120", "SIGTERM+SIGINT, at: 121"])
 def test_a_step_is_evaluated_once_whether_its_checkpoint_came_before_or_after(
     happens: str, checkpoint_every: int, command: Command, trusting: list[str]
 ) -> None:
@@ -136,6 +137,25 @@ def test_a_step_is_evaluated_once_whether_its_checkpoint_came_before_or_after(
     while done.code:  # where it happens again
         done = command("resume", *trusting, "run")
     assert [row["env_steps"] for row in done.runs[0].rows("evaluations")] == [120, 240]
+
+
+def test_a_signal_that_comes_again_at_once_is_one(command: Command, at: Callable) -> None:
+    def to_a_group_and_passed_on() -> None:
+        for _ in "12":
+            send("SIGTERM")()
+
+    at("metrics", 2, to_a_group_and_passed_on)
+    assert command("run", *TINY, "out=run").code == 3
+    assert [path.name for path in Path("run/checkpoints").glob("0*")] != []
+
+
+def test_a_signal_that_comes_again_later_is_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    received = list[str]()
+    monkeypatch.setattr("sqn_rl.stopping.ONE", 0.0)
+    with signals_to(lambda number, _: received.append(number.name) or True):
+        for _ in "12":
+            send("SIGTERM")()
+    assert received == ["SIGTERM"] * 2
 
 
 # --- auto --------------------------------------------------------------------------------------------------
@@ -174,7 +194,10 @@ def test_auto_goes_on_with_no_other_recipe(command: Command, at: Callable) -> No
 
 
 def test_what_was_killed_before_its_first_checkpoint_begins_anew(alone: Path, command: Command) -> None:
-    killed = shutil.copytree(alone, "killed", ignore=shutil.ignore_patterns("checkpoints", "summary.json"))
+    left_out = shutil.ignore_patterns("0*", "summary.json")
+    killed = shutil.copytree(alone, "killed", ignore=left_out)
+    assert {path.name for path in Path("killed/checkpoints").iterdir()} == {"replay"}
+    Path("killed/checkpoints/0000000080.partial").mkdir()
     assert command("resume", killed).code == 0
     assert differences(alone, Path("killed")) == []
 
@@ -258,6 +281,141 @@ def test_what_cannot_be_gone_on_with(damage: Callable, message: str, run: Path, 
     assert left == {path: text for path, text in files.items() if path.name != ".lock"}
 
 
+def _unreadable(run: Path) -> str:
+    path = run / "checkpoints" / "0000000160" / "state.safetensors"
+    return f"{path}: cannot be read (Input/output error)"
+
+
+def _newer_format(run: Path) -> str:
+    path = run / "checkpoints" / "0000000160" / "manifest.json"
+    _resigned(path, format=99)
+    return f"{path}: format 99; this version of sqn_rl reads 2"
+
+
+def _checkpoints_gone(run: Path) -> str:
+    shutil.rmtree(run / "checkpoints")
+    return f"{run}/checkpoints: no checkpoint is there, but metrics.jsonl has rows; nothing was changed"
+
+
+def _not_mounted(run: Path) -> str:
+    message = _checkpoints_gone(run)
+    (run / "checkpoints").mkdir()
+    return message
+
+
+@pytest.mark.parametrize("happens", [_unreadable, _newer_format, _checkpoints_gone, _not_mounted])
+def test_what_may_come_back_stops_a_resume_and_nothing_is_changed(
+    happens: Callable[[Path], str], run: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = happens(run)
+    files = {path: path.read_bytes() for path in run.rglob("*.*") if path.is_file()}
+    digest_of = disk.digest_of
+
+    def fail(path: Path, size: int) -> Any:
+        if path.match("0000000160/state.safetensors"):
+            raise disk.unreadable(path, OSError(errno.EIO, os.strerror(errno.EIO)))
+        return digest_of(path, size)
+
+    with monkeypatch.context() as patch:
+        if happens is _unreadable:
+            patch.setattr(disk, "digest_of", fail)
+        done = command("resume", str(run))
+    assert done.code == 2
+    assert done.err.startswith(message)
+    assert {path: path.read_bytes() for path in run.rglob("*.*") if path.is_file()} == files
+
+
+def _resigned(path: Path, **changes: Any) -> None:
+    """Change a manifest, and sign it."""
+    content = json.loads(path.read_text()) | changes
+    del content["sha256"]
+    digest = sha256(json.dumps(content, indent=1).encode()).hexdigest()
+    path.write_text(json.dumps({**content, "sha256": digest}, indent=1))
+
+
+def test_a_resume_says_what_is_another_than_it_was(run: Path, command: Command) -> None:
+    path = run / "checkpoints" / "0000000160" / "manifest.json"
+    made_with = json.loads(path.read_text())["made_with"]
+    assert {"python", "torch", "numpy", "gymnasium", "ale-py", "instructions", "amx"} <= made_with.keys()
+    assert {"threads", "compiled", "precision", "processor"} <= made_with.keys()
+    _resigned(path, made_with=made_with | {"torch": "1.0", "threads": 64})
+    done = command("resume", str(run))
+    assert done.code == 0
+    changes = (
+        rf"the checkpoint was made with torch 1\.0, now {re.escape(made_with['torch'])}; threads 64, now 1: "
+    )
+    assert re.search(f"{changes}what follows may be rounded or played differently", done.out)
+
+
+def test_a_resume_on_the_same_machine_says_nothing_of_it(run: Path, command: Command) -> None:
+    assert "the checkpoint was made with" not in command("resume", str(run)).out
+
+
+def test_a_manifest_from_before_says_nothing_of_the_machine(run: Path, command: Command) -> None:
+    for path in run.glob("checkpoints/*/manifest.json"):
+        content = json.loads(path.read_text())
+        del content["made_with"]
+        path.write_text(json.dumps(content))
+        _resigned(path)
+    assert "going on from" in command("resume", str(run)).out
+
+
+def _removed(run: Path) -> None:
+    shutil.rmtree(run)
+
+
+def _replaced(run: Path) -> None:
+    shutil.move(run, run.with_name("elsewhere"))
+    shutil.copytree(run.with_name("elsewhere"), run)
+
+
+def _unlocked(run: Path) -> None:
+    (run / ".lock").unlink()
+
+
+def _locked_by_another(run: Path) -> None:
+    _unlocked(run)
+    RunDirectory(run, "", goes_on=True).close()
+
+
+@pytest.mark.parametrize(
+    ("lose", "event"),
+    [
+        (_removed, "metrics"),
+        (_replaced, "checkpoint"),
+        (_unlocked, "metrics"),
+        (_locked_by_another, "evaluation"),
+    ],
+)
+def test_a_run_that_loses_its_directory_stops_and_leaves_it_alone(
+    lose: Callable[[Path], None], event: str, run: Path, command: Command, at: Callable
+) -> None:
+    left = {}
+
+    def happen() -> None:
+        lose(run)
+        left.update({path: path.read_bytes() for path in run.rglob("*.*") if path.is_file()})
+
+    at(event, 1, happen)
+    done = command("resume", str(run))
+    assert done.code == 1
+    assert done.err.startswith(f"{run}: the directory, or its .lock, was moved or removed while the run was")
+    assert {path: path.read_bytes() for path in run.rglob("*.*") if path.is_file()} == left
+
+
+def test_an_environment_that_changes_the_folder_loses_nothing(command: Command) -> None:
+    Path("recipes").mkdir()
+    Path("elsewhere").mkdir()
+    Path("moving_games.py").write_text(MOVING.format(str(Path("elsewhere").absolute())))
+    trust = ["--config-dir", ".", "--trust", "moving_games", "env=gym", "env.id=moving/Task-v0"]
+    here = Path.cwd()
+    done = command("run", *trust, *TINY, "out=run")
+    assert (done.code, Path.cwd()) == (0, here / "elsewhere")
+    os.chdir(here)
+    assert json.loads(Path("run/summary.json").read_text())["status"] == "done"
+    assert [*Path("elsewhere").iterdir()] == []
+
+
 def test_two_runs_never_mix(run: Path, command: Command) -> None:
     other = RunDirectory(run, "", goes_on=True)
     try:
@@ -295,6 +453,29 @@ def test_a_full_disk_is_said_and_the_run_goes_on_later(
     assert done.err == f"{line} `sqn-resume {run}`\n"
     assert command("resume", str(run)).code == 0
 
+
+MOVING = """
+import os
+import gymnasium
+import numpy as np
+
+
+class Moving(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(-1, 1, (3,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self):
+        os.chdir({!r})
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(3, np.float32), {{}}
+
+    def step(self, action):
+        return np.zeros(3, np.float32), 1.0, False, True, {{}}
+
+
+gymnasium.register("moving/Task-v0", Moving)
+"""
 
 # --- games that cannot be saved ----------------------------------------------------------------------------
 

@@ -1,6 +1,6 @@
 """``curve.png``: which panels a run has, and that they are drawn."""
 
-from pathlib import Path
+from io import BytesIO
 
 import numpy as np
 import pytest
@@ -58,9 +58,9 @@ def test_there_are_panels_of_what_is_logged() -> None:
     [(rows(SQN), 9.6), (rows(SQN, (1.0,)), 9.6), (rows(DQN), 9.6), ([], 4.6)],
     ids=["sqn", "one row", "dqn", "none"],
 )
-def test_it_is_drawn(metrics: list[dict], height: float, tmp_path: Path) -> None:
-    draw_curve(tmp_path / "curve.png", "a title", metrics, EPISODES, EVALUATIONS)
-    picture = (imread(tmp_path / "curve.png")[..., :3] * 255).round()
+def test_it_is_drawn(metrics: list[dict], height: float) -> None:
+    png = draw_curve("a title", metrics, EPISODES, EVALUATIONS)
+    picture = (imread(BytesIO(png))[..., :3] * 255).round()
     assert picture.shape == (round(height * 110), 1430, 3)
 
     def pixels(colour: str) -> int:

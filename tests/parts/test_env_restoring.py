@@ -78,6 +78,55 @@ def test_a_game_that_does_not_do_the_same_again_is_noticed_and_starts_anew() -> 
     assert other.begin().shape == play(other, 12).shape == (2, 2)
 
 
+class Curriculum(gymnasium.Env):
+    """Each episode is longer than the one before, which does not show before its end; or pays more."""
+
+    observation_space, action_space = spaces.Box(0, 1, (1,), np.float32), spaces.Discrete(2)
+
+    def __init__(self, grows: str) -> None:
+        self.grows, self.episodes = grows, 0
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
+        self.episodes, self.steps = self.episodes + 1, 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
+        self.steps += 1
+        length = 5 + (self.episodes if self.grows in ("length", "truncation") else 0)
+        reward = float(self.episodes) if self.grows == "reward" else 1.0
+        over = self.steps == length
+        return np.zeros(1, np.float32), reward, over and self.grows == "length", over, {}
+
+
+gymnasium.register("restoring/Curriculum-v0", Curriculum)
+
+
+@pytest.mark.parametrize("steps", [30, 36, 41, 64, 130])
+@pytest.mark.parametrize("grows", ["length", "truncation", "reward"])
+def test_a_game_that_depends_on_how_many_came_before_is_noticed(grows: str, steps: int) -> None:
+    settings = {"id": "restoring/Curriculum-v0", "kwargs": {"grows": grows}, "num_envs": 2, "seed": 0}
+    env, other, same = (GymEnv(**settings) for _ in "123")
+    env.begin()
+    play(env, steps)
+    with pytest.raises(RestoreError, match=r"Curriculum.*game 0, 1 did not come"):
+        other.load_state_dict(env.state_dict())
+    assert other.begin().shape == play(other, 12).shape == (2, 1)
+    same.begin()
+    play(same, steps)
+    assert same.state_dict()["answers"] == env.state_dict()["answers"]
+
+
+def test_a_state_from_before_there_were_checksums_is_read() -> None:
+    env, other = cartpole(), cartpole()
+    env.begin()
+    play(env, 57)
+    state = env.state_dict()
+    del state["answers"]
+    assert torch.equal(other.load_state_dict(state), state["observation"])
+    assert torch.equal(play(other, 50), play(env, 50))
+    assert other.state_dict()["answers"] == env.state_dict()["answers"]
+
+
 BROKEN: dict[str, Callable[[dict[str, Any]], Any]] = {
     "nothing": lambda state: {},
     "a key is missing": lambda state: {key: state[key] for key in state if key != "lengths"},
@@ -91,6 +140,8 @@ BROKEN: dict[str, Callable[[dict[str, Any]], Any]] = {
     "another shape": lambda state: state | {"observation": torch.zeros(2, 5)},
     "another place": lambda state: state | {"observation": torch.zeros(2, 4)},
     "another seed": lambda state: state | {"entropy": 5},
+    "other answers": lambda state: state | {"answers": [[0, 1, 2], [0, 1, 2]]},
+    "no answers": lambda state: state | {"answers": [1]},
     "never begun": lambda state: cartpole().state_dict(),
 }
 
@@ -105,12 +156,12 @@ def test_a_state_that_is_none_is_refused(broken: Callable[[dict[str, Any]], Any]
     assert other.begin().shape == play(other, 30).shape == (2, 4)  # with new games
 
 
-def test_what_is_remembered_is_one_episode() -> None:
+def test_what_is_remembered_is_two_episodes() -> None:
     env = cartpole(num_envs=1, kwargs={"max_episode_steps": 6})
     env.begin()
     for _ in range(20):
         play(env, 1)
-        assert len(env.state_dict()["actions"]) < 6
+        assert len(env.state_dict()["actions"]) < 12
 
 
 def test_random_beginnings_are_brought_back_too() -> None:

@@ -93,15 +93,18 @@ def test_a_restored_run_writes_what_is_new(tmp_path: Path) -> None:
     assert loaded(tmp_path) == (12, [])
 
 
-def test_what_is_newer_than_the_run_is_now_goes(tmp_path: Path) -> None:
+def test_what_is_damaged_is_set_aside_with_its_rows(tmp_path: Path) -> None:
     saved(tmp_path, 10, 20)
     (tmp_path / "checkpoints" / "0000000020" / "manifest.json").write_text("{}")
     again = Checkpoints(tmp_path / "checkpoints", 1)
     found = again.load()
     assert found
     assert found.env_steps == 10
+    again.prune(10)
     write(tmp_path, again, 15)
-    assert names(tmp_path / "checkpoints") == {"0000000015", "replay"}
+    assert names(tmp_path / "checkpoints") == {"0000000015", "0000000020.damaged", "replay"}
+    rows = {f"{begin:012d}-{end:012d}.safetensors" for begin, end in ((10, 14), (14, 18), (18, 20))}
+    assert names(tmp_path / "checkpoints" / "0000000020.damaged" / "replay") == rows
     assert loaded(tmp_path) == (15, [])
 
 

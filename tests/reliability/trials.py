@@ -57,7 +57,7 @@ def disk_that(does: Callable[..., Any], run: Path) -> Iterator[None]:
 
     def faulty(operation: Callable[..., Any]) -> Callable[..., Any]:
         def perform(*arguments: Any, **keywords: Any) -> Any:
-            if not _in(run, arguments[0], keywords.get("dir_fd")):
+            if not _in(run, arguments[0], keywords.get("dir_fd", keywords.get("src_dir_fd"))):
                 return operation(*arguments, **keywords)
             return does(next(number), operation, *arguments, **keywords)
 
