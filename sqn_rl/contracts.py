@@ -9,6 +9,10 @@ change. A replay whose ``independent`` is true is asked for the batches of sever
 temperature or a target updater whose ``tensors_only`` is true does nothing after the optimizer's step but
 compute with tensors in place: it may be compiled with it.
 
+A Q-network may have ``observation_dtype``: its actors and losses take no observations of another kind, bytes
+for numbers or numbers for bytes. An encoder may ask for ``observation_scaling``, and say by a method
+``scaling(dtype)`` what it does to numbers, for the screen: "scaled as x/255".
+
 Legend: B states or transitions, N environments or networks, A actions; ``*S`` the shape of an observation.
 """
 
