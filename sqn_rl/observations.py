@@ -80,7 +80,7 @@ class Observations:
 
     def _fix(self, observation: Any) -> str:
         if not isinstance(observation, Tensor):
-            return "make it a tensor, after gymnasium.spaces.flatten if it is no array: torch.as_tensor(observation)"
+            return "make it a tensor: torch.as_tensor(array); of Dicts and Tuples after gymnasium.spaces.flatten"
         shape, size = observation.shape, math.prod(self.shape)
         if shape == self.shape:
             return "add the batch's dimension: observation.unsqueeze(0)"

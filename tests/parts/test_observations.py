@@ -143,7 +143,7 @@ def refuses(door: Callable[[Tensor], Any], observation: Tensor) -> bool:
         ("table", torch.zeros(3, 6), "expected float32 [B, 2, 3], given float32 [3, 6]\n  reshape it: "),
         ("floats", torch.zeros(3, 5), "given float32 [3, 5]\n  give it the observations of the environment"),
         ("floats", torch.zeros(3, 4) * 1j, "given complex64 [3, 4]\n  give it real numbers"),
-        ("floats", np.zeros((3, 4)), "given float64 [3, 4]\n  make it a tensor, after gymnasium"),
+        ("floats", np.zeros((3, 4)), "given float64 [3, 4]\n  make it a tensor: torch.as_tensor(array)"),
         ("floats", [0.0] * 4, "expected float32 [B, 4], given list\n  make it a tensor"),
     ],
 )
