@@ -80,7 +80,7 @@ class Observations:
 
     def _fix(self, observation: Any) -> str:
         if not isinstance(observation, Tensor):
-            return "make it a tensor: torch.as_tensor(array); of Dicts and Tuples after gymnasium.spaces.flatten"
+            return "make it a tensor: torch.as_tensor(array); gymnasium.spaces.flatten makes arrays of Dicts"
         shape, size = observation.shape, math.prod(self.shape)
         if shape == self.shape:
             return "add the batch's dimension: observation.unsqueeze(0)"
