@@ -45,7 +45,7 @@ class StopRequest:
     def __init__(self, also: Callable[[], bool] = lambda: False) -> None:
         self.by: str | None = None
         """Who asked."""
-        self._also, self._interrupts, self._waits_for = also, False, ""
+        self._also, self._interrupts, self._waits_for, self._signalled = also, False, "", False
 
     def __call__(self) -> bool:
         """Whether somebody asked."""
@@ -71,7 +71,9 @@ class StopRequest:
         Raises:
             Stopped: see :meth:`ask`.
         """
-        if self.by is None and not self._interrupts:
+        if self._signalled and not self._waits_for:
+            return False
+        if not (self._signalled or self._interrupts):
             waits_for = " in ".join(filter(None, [self._waits_for, whereabouts(frame)]))
             waits = f"; now it waits for {waits_for}" if waits_for else ""
             text = (
@@ -79,8 +81,7 @@ class StopRequest:
             )
             with suppress(OSError, RuntimeError):  # stderr is gone, or was just being written to
                 print(text, file=sys.stderr, flush=True)
-        elif not self._waits_for and not self._interrupts:
-            return False
+        self._signalled = True
         self.ask(number.name)
         return True
 

@@ -339,6 +339,13 @@ def test_an_evaluation_is_not_waited_for_when_a_stop_is_asked_for_again() -> Non
     assert (diary.told["checkpoint"], diary.told["evaluation"]) == ([20], [])
 
 
+def test_a_signal_after_another_reason_to_stop_is_a_first_signal() -> None:
+    stop = StopRequest()
+    stop.ask("a broken pipe")  # as a terminal that is closed looks like just before its SIGHUP
+    assert stop.receive(signal.SIGHUP, None)
+    assert not stop.receive(signal.SIGHUP, None)
+
+
 def test_a_hangup_that_is_ignored_stays_so() -> None:
     stop, before = StopRequest(), signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup has it
     try:
