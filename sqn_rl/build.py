@@ -148,7 +148,7 @@ def maker_of(slot: Slot, fields: Values, bag: Values, catalogue: Catalogue, orig
         RecipeError: its class is not allowed, does not take a field, or needs what nobody gives; or a field
             is set to something else than what the run or the slots before give by its name.
     """
-    target = catalogue.resolve(fields[TARGET], origin(f"{slot.name}.{TARGET}"))
+    target = catalogue.resolve(slot.name, fields[TARGET], origin(f"{slot.name}.{TARGET}"))
     own = {name: value for name, value in fields.items() if name != TARGET}
     check_fields(slot.name, target, own, origin)
     for name, value in own.items():

@@ -5,7 +5,9 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,8 +19,8 @@ from sqn_rl.provenance import Document, read
 
 RECIPE, TASK = "recipe", "task"
 
-ALLOWED = ("sqn_rl", "torchrl", "tensordict.nn", "torch.nn", "torch.optim")
-"""Where a part's class may live without the user's saying so."""
+OPTIMIZERS = "torch.optim"
+"""The module whose optimizers need no trust, although only most of them have a part file of ours."""
 
 
 def did_you_mean(name: str, among: Collection[str]) -> str:
@@ -41,18 +43,17 @@ class Catalogue:
 
     Args:
         config_dirs: further trees, as ``--config-dir`` gives them.
-        trust: modules besides :data:`ALLOWED` whose classes may be built, as ``--trust`` gives them, and
-            ``SQN_RL_TRUST``.
+        trust: modules whose classes and functions may be built, as ``--trust`` gives them, and
+            ``SQN_RL_TRUST``. No file can say this.
 
     Raises:
-        RecipeError: a tree does not exist, or has neither folder.
+        RecipeError: a tree does not exist, has neither folder, or may not be read.
     """
 
     def __init__(self, config_dirs: Sequence[str | Path] = (), trust: Sequence[str] = ()) -> None:
         further = [*config_dirs, *_from_environment("SQN_RL_PATH")]
         self.trees = [_tree(Path(folder)) for folder in further] + [_own_tree()]
-        self._trusted_by_user = (*trust, *_from_environment("SQN_RL_TRUST"))
-        self.trusted = (*ALLOWED, *self._trusted_by_user)
+        self.trusted = (*trust, *_from_environment("SQN_RL_TRUST"))
         self._documents: dict[tuple[str, str], Document] = {}
 
     def groups(self) -> list[str]:
@@ -100,13 +101,15 @@ class Catalogue:
         relative = Path("recipes") if group == RECIPE else Path("components", group)
         return [folder for tree in self.trees if (folder := tree / relative).is_dir()]
 
-    def resolve(self, target: Any, origin: str = "") -> Callable[..., Any]:
+    def resolve(self, slot: str, target: Any, origin: str = "") -> Callable[..., Any]:
         """Import the public class or function that a part's ``_target_`` names.
 
-        Nothing in YAML is imported but through here. Both the dotted path and the module in which the object
-        is defined must lie in :data:`ALLOWED` or what the user trusts; of ``sqn_rl`` only public names do.
+        Nothing in YAML is imported but through here, and without the user's trust nothing is but what a part
+        file of ours names for the same slot, and the optimizers of ``torch.optim``. Of a trusted module both
+        the dotted path and the module in which the object is defined must lie in what is trusted.
 
         Args:
+            slot: what the part is to fill.
             target: the dotted path.
             origin: where it is written, for the message.
 
@@ -114,30 +117,31 @@ class Catalogue:
             RecipeError: it may not be imported, or does not exist.
         """
 
-        def refusal(why: str, mend: str = "") -> RecipeError:
-            return RecipeError(f"_target_: {target}: {why}", origin, mend)
+        def refusal(why: str, suggestion: str = "") -> RecipeError:
+            return RecipeError(f"_target_: {target}: {why}", origin, suggestion)
 
         if not isinstance(target, str) or not re.fullmatch(r"[a-zA-Z]\w*(\.[a-zA-Z]\w*)+", target):
             raise refusal("not the dotted path of a public class or function")
-        module_name, _, name = target.rpartition(".")
-        if not self._allows(module_name):
-            top = module_name.partition(".")[0]
-            mend = f"if you trust `{top}`, say so with --trust {top} (or SQN_RL_TRUST)"
-            raise refusal(f"not in {', '.join(self.trusted)}", mend)
-        if module_name.partition(".")[0] == "sqn_rl":
-            public = {f"sqn_rl.{each}" for each in import_module("sqn_rl").__all__}
-            if target not in public:
-                raise refusal("not a public name of sqn_rl", did_you_mean(target, public))
+        module, _, name = target.rpartition(".")
+        if target in _own_parts(slot) or (slot == "optimizer" and _is_optimizer(module, name)):
+            found: Callable[..., Any] = getattr(import_module(module), name)
+            return found
+        if not self._trusts(module):
+            ours = target.startswith("sqn_rl.")
+            raise refusal(
+                f"not a part of sqn_rl for the slot `{slot}`",
+                did_you_mean(target, _own_parts(slot)) if ours else _trust(module),
+            )
         try:
-            found = getattr(self._import(module_name), name)
+            found = getattr(self._import(module), name)
         except AttributeError as error:
             raise refusal(str(error)) from error
         except Exception as error:  # of a user's module anything
-            raise refusal(f"{type(error).__name__}: {error}", self._where_modules_are(module_name)) from error
+            raise refusal(f"{type(error).__name__}: {error}", self._where_modules_are(module)) from error
         if not (inspect.isclass(found) or inspect.isfunction(found)) or "." in found.__qualname__:
             raise refusal("not a class or function")
-        if not self._allows(found.__module__):
-            raise refusal(f"defined in {found.__module__}, which is not in {', '.join(self.trusted)}")
+        if not self._trusts(found.__module__):
+            raise refusal(f"defined in {found.__module__}, which is not trusted", _trust(found.__module__))
         return found
 
     def import_trusted(self) -> None:
@@ -146,7 +150,7 @@ class Catalogue:
         Raises:
             RecipeError: one cannot be imported.
         """
-        for module in self._trusted_by_user:
+        for module in self.trusted:
             try:
                 self._import(module)
             except Exception as error:
@@ -154,15 +158,48 @@ class Catalogue:
                 raise RecipeError(f"--trust {module}: {type(error).__name__}: {error}", "", where) from error
 
     def _import(self, module: str) -> ModuleType:
-        sys.path += [folder for tree in self.trees[:-1] if (folder := str(tree.resolve())) not in sys.path]
-        return import_module(module)
+        """Import a module that the user trusts, which may lie in a tree of the user's."""
+        with self._trees_on_the_path():
+            return import_module(module)
+
+    @contextmanager
+    def _trees_on_the_path(self) -> Iterator[None]:
+        """No longer than for such an import: else whatever is looked for in vain would be found there."""
+        folders = [folder for tree in self.trees[:-1] if (folder := str(tree.resolve())) not in sys.path]
+        sys.path += folders
+        try:
+            yield
+        finally:
+            sys.path[:] = [folder for folder in sys.path if folder not in folders]
 
     def _where_modules_are(self, module: str) -> str:
-        found = find_spec(module.partition(".")[0])
+        with self._trees_on_the_path():
+            found = find_spec(module.partition(".")[0])
         return "" if found else "it must be installed, on PYTHONPATH, or in a folder given with --config-dir"
 
-    def _allows(self, module: str) -> bool:
-        return any(module == allowed or module.startswith(f"{allowed}.") for allowed in self.trusted)
+    def _trusts(self, module: str) -> bool:
+        return any(module == trusted or module.startswith(f"{trusted}.") for trusted in self.trusted)
+
+
+@cache
+def _own_parts(slot: str) -> frozenset[str]:
+    """What our own part files name for a slot."""
+    texts = (file.read_text(encoding="utf-8") for file in (_own_tree() / "components" / slot).glob("*.yaml"))
+    return frozenset(target for text in texts for target in re.findall(r"^_target_: (\S+)$", text, re.M))
+
+
+def _is_optimizer(module: str, name: str) -> bool:
+    """Whether it is an optimizer of torch's."""
+    if module != OPTIMIZERS:
+        return False
+    from torch import optim
+
+    found = getattr(optim, name, None)
+    return inspect.isclass(found) and issubclass(found, optim.Optimizer) and found is not optim.Optimizer
+
+
+def _trust(module: str) -> str:
+    return f"if you trust `{module}`, say so with --trust {module} (or SQN_RL_TRUST)"
 
 
 def _from_environment(variable: str) -> list[str]:
@@ -177,6 +214,9 @@ def _own_tree() -> Path:
 
 
 def _tree(folder: Path) -> Path:
-    if not any((folder / name).is_dir() for name in ("recipes", "components")):
+    there = [path for name in ("recipes", "components") if os.path.isdir(path := folder / name)]
+    if not there:
         raise RecipeError(f"{folder}: no folder with recipes/ or components/ in it")
+    if not all(os.access(path, os.R_OK | os.X_OK) for path in there):
+        raise RecipeError(f"{folder}: not a folder that this user may read")
     return folder

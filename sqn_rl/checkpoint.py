@@ -29,6 +29,9 @@ FORMAT = 2
 
 WEIGHTS, STATE, MANIFEST, REPLAY = "weights.safetensors", "state.safetensors", "manifest.json", "replay"
 
+MANIFEST_BYTES = 2**28
+"""The most that a manifest may have."""
+
 _NAME = re.compile(r"\d{10,}")
 _CHUNK = re.compile(r"\d{12,}-\d{12,}\.safetensors")
 
@@ -282,6 +285,8 @@ def _manifest(path: Path) -> dict[str, Any]:
     path = path / MANIFEST
     disk.require_file(path)
     try:
+        if path.stat().st_size > MANIFEST_BYTES:  # which is sparse
+            raise ValueError(f"larger than {MANIFEST_BYTES:,} bytes")
         text = path.read_bytes()
         content = json.loads(text)
         del content["sha256"]

@@ -36,7 +36,11 @@ def draw_comparison(comparison: Comparison) -> bytes:
 
     variants = dict.fromkeys(row.variant for row in comparison.rows)
     styles = {
-        variant: {"color": COLOURS[i % len(COLOURS)], "linestyle": DASHES[i % len(DASHES)], "label": variant}
+        variant: {
+            "color": COLOURS[i % len(COLOURS)],
+            "linestyle": DASHES[i % len(DASHES)],
+            "label": variant.replace("$", r"\$"),
+        }
         for i, variant in enumerate(variants)
     }
     environments = list(dict.fromkeys(row.environment for row in comparison.rows))

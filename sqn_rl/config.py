@@ -76,7 +76,7 @@ class Run:
     """Random actions and no updates until here."""
     gamma: float = _setting(lambda value: 0 <= value <= 1, "a number in [0, 1]")
     """γ, the discount per environment step."""
-    threads: int = _whole(1, "threads", 1)
+    threads: int = _setting(lambda value: 1 <= value <= 1024, "a whole number of threads in [1, 1024]", 1)
     """Of torch."""
     device: str = _setting(re.compile(r"cpu|(cuda|mps)(:\d+)?").fullmatch, "cpu, cuda or mps", "cpu")
     """Where the networks and the replay are."""
@@ -127,7 +127,7 @@ def convert(value: Any, kind: Any) -> Any:
     if kind is int and isinstance(value, float) and value.is_integer():
         return int(value)
     if kind is float and isinstance(value, int):
-        return float(value)
+        return float(value) if value.bit_length() < 1024 else _WRONG
     return value if isinstance(value, kind) else _WRONG
 
 

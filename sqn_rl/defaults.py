@@ -1,6 +1,7 @@
 """Which files make up a recipe, and in which order they are laid over each other: Hydra's defaults lists."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from typing import NamedTuple
 
 from hydra import version
@@ -19,6 +20,9 @@ from sqn_rl.provenance import Document
 
 PRIMARY = "run"
 """What Hydra calls the primary config: nothing but the choice of a recipe."""
+
+FILES = 300
+"""The most files that a defaults list may bring, counted as often as they are named."""
 
 SUGGESTING = ("env", TASK)
 """Those whose files may ask for parts in other slots: pixels for an encoder that sees."""
@@ -90,6 +94,14 @@ def repository(catalogue: Catalogue) -> ConfigRepository:
     return found
 
 
+def _files(choice: Choice, catalogue: Catalogue) -> Iterator[Choice]:
+    """A file, and those that its defaults list names, each as often as Hydra would read it."""
+    yield choice
+    if choice.name in catalogue.names(choice.group):  # else Hydra asks for it, and is told
+        for each in choices(catalogue.read(choice.group, choice.name), choice.group, catalogue):
+            yield from _files(each, catalogue)
+
+
 def layers_of(chosen: Mapping[str, Choice], catalogue: Catalogue) -> list[Layer]:
     """The files that make up a recipe, later ones to be laid over earlier ones.
 
@@ -103,6 +115,10 @@ def layers_of(chosen: Mapping[str, Choice], catalogue: Catalogue) -> list[Layer]
     lines = [
         f"{f'{TASK}@_global_' if group == TASK else group}={name}" for group, name, *_ in chosen.values()
     ]
+    endless = f"inherits from itself, or more than {FILES} files"
+    for choice in chosen.values():
+        if next(islice(_files(choice, catalogue), FILES, None), None):
+            raise RecipeError(endless, f"{choice.group}={choice.name}")
     try:
         found = create_defaults_list(
             repo=repository(catalogue),
@@ -112,7 +128,7 @@ def layers_of(chosen: Mapping[str, Choice], catalogue: Catalogue) -> list[Layer]
             skip_missing=False,
         )
     except RecursionError as error:
-        raise RecipeError("inherits from itself", f"{RECIPE}={chosen[RECIPE].name}") from error
+        raise RecipeError(endless, f"{RECIPE}={chosen[RECIPE].name}") from error
     except (HydraException, ValueError) as error:
         recipe = catalogue.read(RECIPE, chosen[RECIPE].name)
         raise RecipeError(" ".join(str(error).split()), recipe.origin("defaults")) from error
@@ -168,10 +184,10 @@ def choices(document: Document, group: str, catalogue: Catalogue) -> Iterator[Ch
         if item == "_self_":
             continue
         if isinstance(item, str):
-            path, name = item.strip("/").split("/", 1) if item.startswith("/") else (group, item)
+            path, _, name = item.strip("/").partition("/") if item.startswith("/") else (group, "", item)
         elif isinstance(item, dict) and len(item) == 1:
             ((key, name),) = item.items()
-            path = str(key).split()[-1].partition("@")[0]
+            path = str(key).rpartition(" ")[2].partition("@")[0]
             if not path.startswith("/"):
                 mend = f"write `/{path}`, with a slash"
                 raise RecipeError(f"`{path}` would be looked for in `{group}`", origin, mend)

@@ -1,6 +1,6 @@
 """A grid of runs: a recipe, and each alternative to one of its parts alone, with several seeds."""
 
-import json
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from sqn_rl.catalogue import Catalogue
 from sqn_rl.errors import RecipeError
 from sqn_rl.overrides import expand, origin
 from sqn_rl.provenance import override
+from sqn_rl.reading import read_json
 from sqn_rl.recipe import Recipe, compose_recipe
 from sqn_rl.runs import is_idea, is_protocol
 from sqn_rl.settled import differences, of_recipe, of_run
@@ -49,7 +50,7 @@ class Job:
     def summary(self) -> dict[str, Any]:
         """What the run says of itself; nothing if it has not ended."""
         path = self.out / "summary.json"
-        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+        return read_json(path) if os.path.lexists(path) else {}
 
     def is_done(self) -> bool:
         """Whether it has been run to its end.
@@ -57,7 +58,7 @@ class Job:
         Raises:
             RecipeError: a run of another recipe is there.
         """
-        if not (self.out / "recipe.yaml").is_file():
+        if not os.path.lexists(self.out / "recipe.yaml"):
             return False
         there, here = (
             {key: each for key, each in settled.everything.items() if _matters(key)}

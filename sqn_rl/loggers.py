@@ -8,8 +8,8 @@ from typing import Any
 
 from sqn_rl.disk import Folder
 from sqn_rl.errors import SettingError
+from sqn_rl.reading import read_rows
 from sqn_rl.reporting import Reporter
-from sqn_rl.run_directory import read_rows
 
 
 class FilesLogger(Reporter):

@@ -33,7 +33,7 @@ def parse(overrides: Sequence[str]) -> list[Override]:
     for text in overrides:
         try:
             parsed += parser.parse_overrides([text])
-        except HydraException as error:
+        except (HydraException, ValueError, RecursionError) as error:  # a number of 5,000 digits; [[[[…
             raise RecipeError(
                 "cannot be read as an override", origin(text), QUOTE if "=" in text else WRITE
             ) from error
@@ -59,7 +59,10 @@ def expand(overrides: Sequence[str], catalogue: Catalogue) -> list[list[str]]:
         if override.is_sweep_override() and not override.is_discrete_sweep():
             where = origin(str(override.input_line))
             raise RecipeError("an interval is no list of values", where, "use range(start, stop, step)")
-    return BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]
+    try:
+        return BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]
+    except (HydraException, ValueError) as error:
+        raise RecipeError(f"cannot be expanded: {error}", origin(" ".join(overrides))) from error
 
 
 def chosen(overrides: Sequence[Override], catalogue: Catalogue) -> Iterator[Choice]:

@@ -17,7 +17,8 @@ from sqn_rl.grid import Job
 from sqn_rl.run_directory import is_locked
 from sqn_rl.stopping import signals_to
 
-SQN_RUN = [sys.executable, "-m", "sqn_rl.cli.run"]
+SQN_RUN = [sys.executable, "-P", "-m", "sqn_rl.cli.run"]
+"""``-P``: without the working directory, which Python else puts first on the path."""
 
 
 def run_jobs(

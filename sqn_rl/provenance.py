@@ -2,17 +2,15 @@
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import yaml
-from omegaconf import OmegaConf
-from omegaconf._utils import get_yaml_loader
-from omegaconf.errors import OmegaConfBaseException
 
 from sqn_rl.errors import RecipeError
+from sqn_rl.reading import DEPTH, DataError, Loader, read_yaml
 
 Values = dict[str, Any]
 
@@ -21,6 +19,9 @@ COMMAND_LINE = "command line: "
 
 INTERPOLATION = re.compile(r"\$\{([\w.]+)\}")
 """``${lr}``: a value that is another one."""
+
+ROOM = 2**18
+"""The most values and characters that a recipe may have once its ``${name}`` are replaced."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class Document:
     """What it says, interpolations unresolved."""
     lines: Mapping[str, int]
     """The line of every value and list item, by dotted key: ``env.id``, ``defaults.1``."""
+    text: Sequence[str]
+    """Its lines."""
 
     @property
     def content(self) -> Values:
@@ -50,43 +53,30 @@ class Document:
         return f"{self.shown}:{self.lines[key]}" if key in self.lines else self.shown
 
 
-def read(path: Path, shown: str, *, settled: bool = False) -> Document:
+def read(path: Path, shown: str) -> Document:
     """Read a YAML file.
 
     Args:
         path: where it is.
         shown: how messages call it.
-        settled: whether every value must be said where it stands: no interpolation, which may read files and
-            the environment, and no alias, of which few make more than a memory holds.
 
     Raises:
         RecipeError: the file cannot be read, or is not a YAML mapping.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        for token in yaml.scan(text) if settled else ():
-            if isinstance(token, yaml.AliasToken) or "${" in str(getattr(token, "value", "")):
-                where = f"{shown}:{token.start_mark.line + 1}"
-                raise RecipeError("a saved recipe says every value where it stands", where)
-        loader = get_yaml_loader()(text)
-        node = loader.get_single_node()
-        values = {} if node is None else loader.construct_document(node)
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"cannot be read: {error}", shown) from error
-    except yaml.MarkedYAMLError as error:
-        unfinished = isinstance(error, yaml.scanner.ScannerError) or "flow" in (error.context or "")
-        mark = (error.context_mark if unfinished else None) or error.problem_mark
-        line = f":{mark.line + 1}" if mark else ""
-        raise RecipeError(f"not YAML: {error.problem}", f"{shown}{line}") from error
-    except (yaml.YAMLError, RecursionError) as error:
-        raise RecipeError(f"not YAML: {error}", shown) from error
+        text, values, node = read_yaml(path)
+    except DataError as error:
+        where = f"{shown}:{error.line}" if error.line else shown
+        raise RecipeError(error.message, where) from error
+    values = {} if node is None else values
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise RecipeError("not a mapping of names to values", shown, "write `name: value`, one a line")
     comment = re.match(r"#\s*(.*?)(\s{2,}|\n|$)", text)
     limits = re.search(r"^# works with (.*)$", text, re.MULTILINE)
     pairs = [limit.partition("=") for limit in limits[1].split()] if limits else []
     works_with = {slot: tuple(names.split(",")) for slot, _, names in pairs}
-    return Document(shown, comment[1] if comment else "", works_with, values, dict(_lines(node)))
+    description = comment[1] if comment else ""
+    return Document(shown, description, works_with, values, dict(_lines(node)), text.splitlines())
 
 
 def _lines(node: yaml.Node | None, prefix: str = "") -> Iterator[tuple[str, int]]:
@@ -107,7 +97,7 @@ class _Dumper(yaml.SafeDumper):
 
     yaml_implicit_resolvers = {  # noqa: RUF012 - of the class, as in PyYAML
         first: [*yaml.SafeDumper.yaml_implicit_resolvers.get(first, ()), *resolvers]
-        for first, resolvers in get_yaml_loader().yaml_implicit_resolvers.items()
+        for first, resolvers in Loader.yaml_implicit_resolvers.items()
     }
 
     def represent_text(self, text: str) -> yaml.ScalarNode:
@@ -214,11 +204,44 @@ class Layers:
         """The values with every ``${name}`` replaced.
 
         Raises:
-            RecipeError: an interpolation names nothing, or cannot be computed.
+            RecipeError: one names nothing, or itself, or is more than a name; or all together are too much.
         """
-        try:
-            return cast(Values, OmegaConf.to_container(OmegaConf.create(self.values), resolve=True))
-        except (OmegaConfBaseException, RecursionError) as error:
-            key = self.source(str(getattr(error, "full_key", None) or ""))
-            message = f"{key} = {self.get(key)}: {str(error).splitlines()[0]}"
-            raise RecipeError(message, self.origin(key)) from error
+        room = ROOM
+
+        def refusal(key: str, value: Any, why: str) -> RecipeError:
+            return RecipeError(f"{key} = {value!s:.60}: {why}", self.origin(key))
+
+        def resolve(value: Any, key: str, depth: int = 0, within: tuple[str, ...] = ()) -> Any:
+            """The value at ``key``, within so many others, to which these names led."""
+            nonlocal room
+            room -= len(value) if isinstance(value, str) else 1
+            if room < 0 or depth > DEPTH:
+                raise refusal(
+                    key, value, f"more than {ROOM:,} characters, or within more than {DEPTH} others"
+                )
+            if isinstance(value, dict):
+                return {
+                    name: resolve(each, f"{key}.{name}", depth + 1, within) for name, each in value.items()
+                }
+            if isinstance(value, list):
+                return [resolve(each, key, depth + 1, within) for each in value]
+            if not isinstance(value, str) or "${" not in value:
+                return value
+
+            def meant(match: re.Match[str]) -> Any:
+                name = match[1]
+                parent, _, last = name.rpartition(".")
+                if name in within:
+                    raise refusal(key, value, "stands for itself")
+                if not isinstance(holder := self.get(parent), dict) or last not in holder:
+                    raise refusal(key, value, f"there is no `{name}`")
+                return resolve(holder[last], name, depth + 1, (*within, name))
+
+            if match := INTERPOLATION.fullmatch(value):
+                return meant(match)
+            text = INTERPOLATION.sub(lambda match: str(meant(match)), value)
+            if "${" in text:
+                raise refusal(key, value, "`${…}` takes the name of a value, and nothing else")
+            return text
+
+        return {name: resolve(value, name) for name, value in self.values.items()}

@@ -16,6 +16,9 @@ from sqn_rl.provenance import COMMAND_LINE, INTERPOLATION, Document, Layers, Val
 
 SLOT_NAMES = [slot.name for slot in SLOTS]
 
+INSTANTIATE = {TARGET, "_partial_", "_args_", "_recursive_", "_convert_"}
+"""What Hydra's ``instantiate`` takes, wherever it is in a value; we take the first, once in a slot."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -140,7 +143,7 @@ def load_recipe(path: Path, *overrides: str, catalogue: Catalogue | None = None)
     Raises:
         RecipeError: something in it cannot be what its author meant.
     """
-    document = read(path, str(path), settled=True)
+    document = read(path, str(path))
     catalogue, layers = catalogue or Catalogue(), Layers()
     parsed = said.parse(overrides)
     for choice in said.chosen(parsed, catalogue):
@@ -181,7 +184,7 @@ def _settle(
             example = documents[slot].content if slot in documents else values[slot]
             values[slot] |= _conforming(values[slot], example, values, f"{slot}.")
             if further := values[slot].keys() - example.keys():
-                target = catalogue.resolve(values[slot][TARGET], layers.origin(f"{slot}.{TARGET}"))
+                target = catalogue.resolve(slot, values[slot][TARGET], layers.origin(f"{slot}.{TARGET}"))
                 check_fields(slot, target, sorted(further), layers.origin)
     except SettingError as error:
         raise RecipeError(str(error), layers.origin(error.field)) from error
@@ -217,12 +220,20 @@ def _require_part(slot: str, layers: Layers, chosen: Mapping[str, Choice]) -> No
     if TARGET not in part:
         where = chosen[slot].origin if slot in chosen else layers.origin(slot)
         raise RecipeError(f"the part in the slot `{slot}` has no `{TARGET}`", where)
+    if not isinstance(part[TARGET], str):
+        key = f"{slot}.{TARGET}"
+        raise RecipeError(f"{key} = {part[TARGET]!s:.60}: expected the name of a class", layers.origin(key))
 
 
 def _require_values(values: Values, layers: Layers, prefix: str = "") -> None:
     for name, value in values.items():
         key = f"{prefix}{name}"
-        if isinstance(value, dict):
+        if name in INSTANTIATE and (name != TARGET or prefix.count(".") != 1):
+            why = f"`{name}` means nothing here: a slot has one part, and its values are data"
+            raise RecipeError(f"{key}: {why}", layers.origin(key))
+        if isinstance(value, list):
+            _require_values({f"{i}": each for i, each in enumerate(value)}, layers, f"{key}.")
+        elif isinstance(value, dict):
             _require_values(value, layers, f"{key}.")
         elif value == "???":
             raise RecipeError(f"`{key}` has no value", layers.origin(key), f"give it one: {key}=…")

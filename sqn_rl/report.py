@@ -9,6 +9,7 @@ import numpy as np
 
 from sqn_rl.comparison import Comparison, Pair, Row
 from sqn_rl.provenance import override
+from sqn_rl.reading import printable
 from sqn_rl.statistics import RESAMPLES, Estimate
 
 METHOD = (
@@ -64,7 +65,7 @@ def to_markdown(comparison: Comparison, picture: str) -> str:
         lines += [f"## {title}", "", *map(_markdown_row, (header, rule, *rows)), ""]
     if comparison.notes:
         lines += ["## Notes", "", *(f"- {note}" for note in comparison.notes), ""]
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def _markdown_row(cells: Sequence[str]) -> str:

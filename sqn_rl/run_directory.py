@@ -24,6 +24,7 @@ from sqn_rl.curve import draw_curve
 from sqn_rl.disk import Folder, Mark
 from sqn_rl.errors import CheckpointError, SettingError, StorageError
 from sqn_rl.machine import has_amx
+from sqn_rl.reading import DataError, read_json, read_rows
 from sqn_rl.reporting import Counters, Reporter
 from sqn_rl.tensors import tensors_file
 
@@ -181,7 +182,7 @@ class RunDirectory(Reporter):
             "command": sys.argv,
         }
         title = f"{facts.get('recipe')} on {facts.get('env')}, seed {facts.get('seed')}"
-        curve = draw_curve(title, *(read_rows(log.path) for log in self._logs.values()))
+        curve = draw_curve(title, *([*read_rows(log.path)] for log in self._logs.values()))
         self._folder.write_whole("curve.png", [curve])
         self._folder.write_whole(SUMMARY, [json.dumps(summary, indent=2).encode(), b"\n"])
         return summary
@@ -214,10 +215,10 @@ class _Log:
 def summary_of(path: Path) -> dict[str, Any]:
     """The ``summary.json`` of the run in ``path``; empty where it has not ended, or is not one."""
     try:
-        summary = json.loads((path / SUMMARY).read_bytes())
-        return summary if {"status", *vars(Counters()), "steps_per_s"} <= summary.keys() else {}
-    except (OSError, ValueError, RecursionError, AttributeError):
+        summary = read_json(path / SUMMARY)
+    except DataError:
         return {}
+    return summary if {"status", *vars(Counters()), "steps_per_s"} <= summary.keys() else {}
 
 
 def status_of(path: Path) -> str:
@@ -230,7 +231,7 @@ def status_of(path: Path) -> str:
 def is_locked(path: Path) -> bool:
     """Whether a process is at the run in ``path``."""
     try:
-        file = os.open(path / LOCK, os.O_RDONLY | os.O_NOFOLLOW)
+        file = os.open(path / LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return False
     try:
@@ -267,13 +268,6 @@ def _is_at(path: Path, file: int) -> bool:
     with suppress(FileNotFoundError, NotADirectoryError):
         return os.path.samestat(os.lstat(path), os.fstat(file))
     return False
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a log such as ``metrics.jsonl``; none if it is not there."""
-    return (
-        [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
-    )
 
 
 def _versions() -> dict[str, str]:

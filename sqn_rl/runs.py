@@ -1,6 +1,5 @@
 """Finished runs, read back from their directories: what was trained, how it was measured, what it scored."""
 
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import numpy as np
 
 from sqn_rl.errors import SqnError
 from sqn_rl.overrides import origin
+from sqn_rl.reading import DataError, printable, read_json, read_rows
 from sqn_rl.settled import Settled, Sourced, of_run
 
 RUNNING = {
@@ -64,7 +64,7 @@ class FinishedRun:
         """Its recipe, and what was said over it: ``("sqn", "head=dueling")``."""
         said = (each.origin for each in self.ideas.values() if each.origin.startswith(COMMAND_LINE))
         overrides = dict.fromkeys(each.removeprefix(COMMAND_LINE) for each in said)
-        return (str(self.settled.values["recipe"].value), *overrides)
+        return tuple(map(printable, (self.settled.values["recipe"].value, *overrides)))
 
     @property
     def protocol(self) -> dict[str, Sourced]:
@@ -76,7 +76,8 @@ class FinishedRun:
     def game(self) -> str | None:
         """The Atari game that it plays, if it does."""
         is_atari = self.settled.classes["env"] in ATARI
-        return self.settled.values["env.game"].value if is_atari else None
+        game = self.settled.values.get("env.game") if is_atari else None
+        return str(game.value) if game else None
 
 
 def is_idea(key: str) -> bool:
@@ -100,7 +101,7 @@ def find_runs(places: Iterable[str]) -> list[Path]:
     """
     found: dict[Path, Path] = {}
     for place in places:
-        folders = [place] if Path(place).exists() else sorted(glob(place, recursive=True))
+        folders = [place] if os.path.exists(place) else sorted(glob(place, recursive=True))
         runs = [run for folder in folders for run in _below(Path(folder))]
         if not runs:
             what = (
@@ -133,37 +134,40 @@ def read_runs(directories: Iterable[Path]) -> tuple[list[FinishedRun], dict[str,
     runs, left_out = [], {}
     for directory in directories:
         settled = of_run(directory)
+        path = directory / "summary.json"
         try:
-            summary = _summary(directory)
+            summary = read_json(path) if os.path.lexists(path) else {}
             if summary.get("status") == "done":
                 runs.append(_finished(directory, settled, summary))
             else:
                 left_out[str(directory)] = _what_happened(summary, settled)
-        except (OSError, ValueError, LookupError, TypeError) as error:
+        except DataError as error:
+            raise ComparisonError(str(error)) from error
+        except (ValueError, LookupError, TypeError, ArithmeticError) as error:
             what = f"its summary.json or evaluations.jsonl is damaged ({type(error).__name__}: {error})"
             raise ComparisonError(f"{directory}: {what}") from error
     return runs, left_out
 
 
-def _summary(directory: Path) -> dict[str, Any]:
-    path = directory / "summary.json"
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
-
-
 def _finished(directory: Path, settled: Settled, summary: Mapping[str, Any]) -> FinishedRun:
-    log = (directory / "evaluations.jsonl").read_text(encoding="utf-8").splitlines()
-    rows = [*{row["env_steps"]: row for row in map(json.loads, log)}.values()]  # older runs have some twice
+    log = read_rows(directory / "evaluations.jsonl")
+    rows = [*{row["env_steps"]: row for row in log}.values()]  # older runs have some twice
+    if not rows:
+        raise ValueError("there is no evaluation")
     revision = (summary["git_revision"] or "")[:7]
+    steps, scores = (np.array([row[name] for row in rows], dtype=float) for name in ("env_steps", "mean"))
+    if steps.ndim != 1 or not np.isfinite([steps, scores]).all():
+        raise ValueError("a step or a mean is no number")
     return FinishedRun(
         settled,
-        summary["env"],
-        summary["seed"],
-        steps=np.array([row["env_steps"] for row in rows], dtype=float),
-        scores=np.array([row["mean"] for row in rows], dtype=float),
-        greedy=rows[-1]["greedy"],
-        cut=sum(row.get("cut", 0) for row in rows),
-        longest=max(max(row["lengths"]) for row in rows),
-        software=f"sqn_rl {summary['versions']['sqn_rl']} {revision}".rstrip(),
+        printable(summary["env"]),
+        int(summary["seed"]),
+        steps=steps,
+        scores=scores,
+        greedy=bool(rows[-1]["greedy"]),
+        cut=sum(int(row.get("cut", 0)) for row in rows),
+        longest=max(int(max(row["lengths"])) for row in rows),
+        software=printable(f"sqn_rl {summary['versions']['sqn_rl']} {revision}".rstrip()),
     )
 
 

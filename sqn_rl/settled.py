@@ -1,5 +1,6 @@
 """What a recipe or a run is made of, and how two of them differ: parts and values, each with its origin."""
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -73,15 +74,18 @@ def of_run(directory: Path) -> Settled:
     Raises:
         RecipeError: ``directory`` has no ``recipe.yaml``, or it is not one of ours.
     """
-    path = directory / "recipe.yaml"
-    if not path.is_file():
-        raise RecipeError(f"{directory}: not a run directory: there is no recipe.yaml in it")
-    document, lines = read(path, str(path)), path.read_text(encoding="utf-8").splitlines()
-    if missing := [slot for slot in SLOT_NAMES if TARGET not in (document.values.get(slot) or {})]:
-        raise RecipeError(f"says nothing of the part in the slot `{missing[0]}`", str(path))
+    path = recipe_of(directory)
+    document = read(path, str(path))
+    for slot in SLOT_NAMES:
+        fields = document.values.get(slot)
+        if not isinstance(fields, dict) or not isinstance(fields.get(TARGET), str):
+            raise RecipeError(f"says nothing of the part in the slot `{slot}`", str(path))
+    if not isinstance(document.values.get("recipe"), str):
+        raise RecipeError("says nothing of the recipe's name", str(path))
 
     def origin(key: str) -> str:
-        return lines[document.lines[key] - 1].rpartition("  # ")[2]
+        line = document.lines.get(key)
+        return document.text[line - 1].rpartition("  # ")[2] if line else ""
 
     def part(slot: str) -> str:
         file = re.search(rf"components/{slot}/(.+)\.yaml:\d+$", origin(f"{slot}.{TARGET}"))
@@ -92,8 +96,20 @@ def of_run(directory: Path) -> Settled:
     return Settled(str(directory), parts, values, _classes(document.values))
 
 
+def recipe_of(directory: Path) -> Path:
+    """The ``recipe.yaml`` of a run.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    path = directory / "recipe.yaml"
+    if not os.path.lexists(path):
+        raise RecipeError(f"{directory}: not a run directory: there is no recipe.yaml in it")
+    return path
+
+
 def _classes(values: Values) -> dict[str, str]:
-    return {slot: str(values[slot][TARGET]) for slot in SLOT_NAMES}
+    return {slot: values[slot][TARGET] for slot in SLOT_NAMES}
 
 
 def _fields(values: Values) -> Iterator[tuple[str, Any]]:

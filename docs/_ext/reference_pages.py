@@ -87,15 +87,15 @@ def _slot(slot: str, catalogue: Catalogue) -> Iterator[str]:
         part = catalogue.read(slot, name)
         yield f".. _{slot}-{name}:\n\n{_title(name, '-')}"
         yield f"{_text(part.description)}\n"
-        yield from _part(part, catalogue)
+        yield from _part(slot, part, catalogue)
 
 
-def _part(part: Document, catalogue: Catalogue) -> Iterator[str]:
+def _part(slot: str, part: Document, catalogue: Catalogue) -> Iterator[str]:
     fields = {name: value for name, value in part.content.items() if name != TARGET}
     meanings = {}
     if target := part.content.get(TARGET):
-        meanings = _meanings(catalogue.resolve(target)) if target.startswith("sqn_rl.") else {}
-        limits = " ".join(f"``{slot}={','.join(names)}``" for slot, names in part.works_with.items())
+        meanings = _meanings(catalogue.resolve(slot, target)) if target.startswith("sqn_rl.") else {}
+        limits = " ".join(f"``{other}={','.join(names)}``" for other, names in part.works_with.items())
         yield f":Class: :py:obj:`{target}`\n:Works with: {limits or 'everything'}"
     yield f":File: ``{part.shown}``\n"
     if fields:

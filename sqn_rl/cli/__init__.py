@@ -6,10 +6,12 @@ from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
 from enum import IntEnum
 from functools import wraps
+from typing import TextIO
 
 from sqn_rl.catalogue import Catalogue
 from sqn_rl.cli import streams
 from sqn_rl.errors import EnvError, NumericsError, SqnError, StorageError
+from sqn_rl.reading import printable
 
 
 class Exit(IntEnum):
@@ -65,7 +67,7 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
         except SqnError as error:
             return report(error)
         except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
+            print_lines("interrupted", file=sys.stderr)
             return Exit.FAILED
 
     @wraps(main)
@@ -82,18 +84,23 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
                 return Exit.UNREAD
             if not lost and error.errno not in streams.FULL:
                 raise
-            print(f"the output cannot be written: {error.strerror}", file=sys.stderr)
+            print_lines(f"the output cannot be written: {error.strerror}", file=sys.stderr)
             return Exit.FAILED
 
     return guarded
 
 
+def print_lines(*lines: str, file: TextIO | None = None) -> None:
+    """Print lines, at once; all that a command prints passes here or through its ``Screen``."""
+    print(*map(printable, lines), sep="\n", file=file, flush=True)
+
+
 def report(error: Exception) -> Exit:
     """Say what is wrong, with a traceback if it is nothing that we raise on purpose; gives the exit code."""
     if not isinstance(error, SqnError):
-        traceback.print_exception(error)
+        print_lines(*"".join(traceback.format_exception(error)).rstrip().split("\n"), file=sys.stderr)
         return Exit.FAILED
-    print(error, file=sys.stderr)
+    print_lines(*str(error).split("\n"), file=sys.stderr)
     if isinstance(error, StorageError | EnvError):
         return Exit.FAILED
     return Exit.NUMERICS if isinstance(error, NumericsError) else Exit.BAD_RECIPE

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqn_rl import machine
-from sqn_rl.cli import Exit, catalogue_of, command, options
+from sqn_rl.cli import Exit, catalogue_of, command, options, print_lines
 from sqn_rl.cli.showing import make, show, write
 from sqn_rl.config import convert
 from sqn_rl.errors import require
@@ -59,8 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     missing = [job for job in jobs if not job.is_done()]
     at_a_time = arguments.jobs or max(1, machine.processors() // variants[0].recipe.run.threads)
     there = len(jobs) - len(missing)
-    print(f"{folder}: {len(variants)} variants x {seeds} seeds, {at_a_time} at a time", flush=True)
-    print(f"{there} of {len(jobs)} runs are there already", flush=True)
+    print_lines(f"{folder}: {len(variants)} variants x {seeds} seeds, {at_a_time} at a time")
+    print_lines(f"{there} of {len(jobs)} runs are there already")
     for variant in variants:
         if any(job.variant is variant for job in missing):
             preflight(variant.recipe)
@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     progress = _Progress(len(jobs), there)
     stopped = run_jobs(missing, at_a_time, _passed_on(arguments), progress.ended, progress.waits)
     if stopped:
-        print(f"stopped by {stopped}; the same command goes on from here")
+        print_lines(f"stopped by {stopped}; the same command goes on from here")
         return Exit.STOPPED
     _report(jobs, folder)
     return progress.code
@@ -86,7 +86,7 @@ def _own(overrides: Sequence[str]) -> tuple[list[str], int, Path | None]:
         require(not given.is_sweep_override(), name, text, expected[name])
         own[name] = given.value()
     seeds, out = convert(own["seeds"], int), own["out"]
-    require(isinstance(seeds, int) and seeds >= 1, "seeds", own["seeds"], expected["seeds"])
+    require(isinstance(seeds, int) and 1 <= seeds < 10**6, "seeds", own["seeds"], expected["seeds"])
     require(out is None or (isinstance(out, str) and bool(out)), "out", out, expected["out"])
     return others, seeds, Path(out) if out else None
 
@@ -130,7 +130,7 @@ class _Progress:
             self.code = self.code or (code if code > 0 else Exit.FAILED)
             log = job.log.read_text(encoding="utf-8", errors="replace")
             what = f"exit code {code}: {''.join(log.splitlines()[-1:])} ({job.log})"
-        print(f"{self.done}/{self.jobs}  {job.variant.name}  {job.out.name}  {what}", flush=True)
+        print_lines(f"{self.done}/{self.jobs}  {job.variant.name}  {job.out.name}  {what}")
 
     def waits(self, job: "Job") -> None:
         """Say that another process is at this run."""

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from sqn_rl.cli import Exit, catalogue_of, command, options
-from sqn_rl.errors import CheckpointError, RecipeError
+from sqn_rl.cli import Exit, catalogue_of, command, options, print_lines
+from sqn_rl.errors import CheckpointError
 from sqn_rl.recipe import load_recipe
+from sqn_rl.settled import recipe_of
 
 DESCRIPTION = """Computes the update again that stopped a run with exit code 4, from the batch and the weights
 kept in its numerics.safetensors, and says of everything in it what is not finite, the first cause first."""
@@ -24,9 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = options("sqn-diagnose", DESCRIPTION)
     parser.add_argument("run", type=Path, help="the run directory")
     arguments = parser.parse_args(argv)
-    if not (arguments.run / "recipe.yaml").is_file():
-        raise RecipeError(f"{arguments.run}: not a run directory: there is no recipe.yaml in it")
-    recipe = load_recipe(arguments.run / "recipe.yaml", catalogue=catalogue_of(arguments))
+    recipe = load_recipe(recipe_of(arguments.run), catalogue=catalogue_of(arguments))
 
     from sqn_rl.agent import load_weights
     from sqn_rl.numerics import not_finite, unbundle
@@ -45,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     loss = parts["loss"]
     load_weights(loss, weights)
     found = not_finite(loss, batch)
-    print("\n".join(found or ["everything is finite"]))
+    print_lines(*(found or ["everything is finite"]))
     return Exit.NUMERICS if found else Exit.DONE
 
 

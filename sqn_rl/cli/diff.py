@@ -1,18 +1,19 @@
 """``sqn-diff``: what differs between two recipes or runs."""
 
+import os
 import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from sqn_rl.catalogue import RECIPE, Catalogue, did_you_mean
-from sqn_rl.cli import Exit, catalogue_of, command, options
+from sqn_rl.cli import Exit, catalogue_of, command, options, print_lines
 from sqn_rl.errors import RecipeError
 from sqn_rl.provenance import override
-from sqn_rl.recipe import Recipe, compose_recipe, load_recipe
+from sqn_rl.recipe import Recipe, compose_recipe
 from sqn_rl.settled import Difference, Settled, differences, of_recipe, of_run
 
 DESCRIPTION = """Shows which parts, numbers and wiring differ between two recipes or runs, and where each
-comes from.
+comes from. A run is only read: of its parts none is built, so its wiring is not compared.
 
   sqn-diff sqn sqn_rainbow                 two recipes
   sqn-diff sqn "sqn head=dueling lr=1e-2"  a recipe and its overrides are one argument
@@ -41,23 +42,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     found = {
         "parts": _signed(differences(a.parts, b.parts)),
         "numbers": _signed(each for each in differences(a.values, b.values) if each.key not in NAMES),
-        "wiring": _wiring(recipe_a, recipe_b),
     }
-    print(f"--- {a.name}", f"+++ {b.name}", sep="\n")
+    if recipe_a and recipe_b:
+        found["wiring"] = _wiring(recipe_a, recipe_b)
+    print_lines(f"--- {a.name}", f"+++ {b.name}")
     for title, lines in found.items():
         if lines:
             width = max(len(line) for line, _ in lines)
-            print(f"\n{title}", *(f"{line:<{width}}  {origin}".rstrip() for line, origin in lines), sep="\n")
+            print_lines("", title, *(f"{line:<{width}}  {origin}".rstrip() for line, origin in lines))
     if not any(found.values()):
-        print("no difference: the same parts, numbers and wiring")
+        *others, last = found
+        print_lines(f"no difference: the same {', '.join(others)} and {last}")
     return Exit.DONE
 
 
-def _read(text: str, catalogue: Catalogue) -> tuple[Settled, Recipe]:
-    """What one argument names, with the origin of everything, and as something that can be built."""
+def _read(text: str, catalogue: Catalogue) -> tuple[Settled, Recipe | None]:
+    """What one argument names, with the origin of everything; and a recipe as something that can be built."""
     names = catalogue.names(RECIPE)
-    if Path(text).is_dir() and text not in names:
-        return of_run(Path(text)), load_recipe(Path(text, "recipe.yaml"), catalogue=catalogue)
+    if os.path.isdir(text) and text not in names:
+        return of_run(Path(text)), None
     try:
         first, *further = shlex.split(text) or [""]
     except ValueError as error:

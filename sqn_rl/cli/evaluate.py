@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqn_rl.cli import Exit, catalogue_of, command, options
+from sqn_rl.cli import Exit, catalogue_of, command, options, print_lines
 from sqn_rl.errors import RecipeError
 from sqn_rl.recipe import Recipe, load_recipe
+from sqn_rl.settled import recipe_of
 
 if TYPE_CHECKING:
     from sqn_rl.evaluation import Evaluation
@@ -46,9 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="film the games: a .gif (at most 900 steps) or, with the extra `video`, an .mp4 (9,000)",
     )
     arguments = parser.parse_args(argv)
-    path = arguments.run / "recipe.yaml"
-    if not path.is_file():
-        raise RecipeError(f"{arguments.run}: not a run directory: there is no recipe.yaml in it")
+    path = recipe_of(arguments.run)
     episodes = 1 if arguments.video and arguments.episodes is None else arguments.episodes
     given = {"eval_episodes": episodes, "seed": arguments.seed, "eval_max_steps": arguments.max_steps}
     overrides = [f"{name}={value}" for name, value in given.items() if value is not None]
@@ -70,11 +69,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             greedy=greedy,
             seed=recipe.run.seed,
         )
-    print(f"{path.parent}: weights after {env_steps:,} environment steps")
+    print_lines(f"{path.parent}: weights after {env_steps:,} environment steps")
     numbers = f"mean {evaluation.mean:.1f}  std {evaluation.std:.1f}  IQM {evaluation.iqm:.1f}"
     cut = cut_note(sum(evaluation.cut), evaluation.lengths)
-    print(f"{len(evaluation.returns)} {'greedy' if greedy else 'sampled'} games{cut}: {numbers}")
-    print("returns", *(f"{value:g}" for value in evaluation.returns))
+    print_lines(f"{len(evaluation.returns)} {'greedy' if greedy else 'sampled'} games{cut}: {numbers}")
+    print_lines(" ".join(["returns", *(f"{value:g}" for value in evaluation.returns)]))
     return Exit.DONE
 
 
@@ -86,7 +85,7 @@ def _film(recipe: Recipe, run: Path, path: Path, greedy: bool) -> tuple["Evaluat
         evaluation, env_steps, frames = Experiment(recipe).film(run / "checkpoints", path, greedy=greedy)
     except OSError as error:
         raise RecipeError(f"--video {path}: {error.strerror}") from error
-    print(f"{path}: {frames:,} of {sum(evaluation.lengths):,} steps")
+    print_lines(f"{path}: {frames:,} of {sum(evaluation.lengths):,} steps")
     return evaluation, env_steps
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sqn_rl.changes import changes_of
-from sqn_rl.cli import Exit, catalogue_of, command, options
+from sqn_rl.cli import Exit, catalogue_of, command, options, print_lines
 from sqn_rl.errors import RecipeError, require
 from sqn_rl.recipe import compose_recipe
 from sqn_rl.settled import of_recipe
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "svg": lambda: picture.to_svg(graph, title),
     }[shown_as]()
     if output is None:
-        print(text, end="")
+        print_lines(*text.rstrip("\n").split("\n"))
         return Exit.DONE
     try:
         save(output, text.encode())

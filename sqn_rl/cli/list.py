@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from sqn_rl.build import TARGET
 from sqn_rl.catalogue import RECIPE, TASK, Catalogue, did_you_mean
-from sqn_rl.cli import Exit, catalogue_of, command, options
+from sqn_rl.cli import Exit, catalogue_of, command, options, print_lines
 from sqn_rl.errors import RecipeError
 from sqn_rl.provenance import INTERPOLATION, Values
 from sqn_rl.recipe import compose_recipe
@@ -76,7 +76,9 @@ def _value(value: Any, defaults: Values) -> str:
 def _show_lines(rows: Sequence[Row]) -> None:
     for row in rows:
         limits = f"works with {row.works_with}" if row.works_with else ""
-        print(f"{row.group}={row.name}", *filter(None, (row.description, row.arguments, limits)), sep="  ")
+        print_lines(
+            "  ".join(filter(None, (f"{row.group}={row.name}", row.description, row.arguments, limits)))
+        )
 
 
 def _show_table(rows: Sequence[Row]) -> None:
@@ -93,7 +95,7 @@ def _show_table(rows: Sequence[Row]) -> None:
             table.add_section()
         table.add_row("" if row.group == previous else row.group, *row[1:])
         previous = row.group
-    Screen(markup=False).print(table)
+    Screen().print(table)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sqn_rl.cli import Exit, catalogue_of, command, options
-from sqn_rl.errors import RecipeError
 from sqn_rl.recipe import load_recipe
+from sqn_rl.settled import recipe_of
 
 DESCRIPTION = """Goes on with a run from its newest whole checkpoint, as if nothing had happened.
 
@@ -25,9 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = options("sqn-resume", DESCRIPTION)
     parser.add_argument("run", type=Path, help="the run directory")
     arguments = parser.parse_args(argv)
-    path = arguments.run / "recipe.yaml"
-    if not path.is_file():
-        raise RecipeError(f"{arguments.run}: not a run directory: there is no recipe.yaml in it")
+    path = recipe_of(arguments.run)
     recipe = load_recipe(path, catalogue=catalogue_of(arguments))
 
     from sqn_rl.cli.screen import Screen

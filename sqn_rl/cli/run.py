@@ -8,7 +8,7 @@ from dataclasses import fields
 from hashlib import sha256
 
 from sqn_rl.catalogue import RECIPE, Catalogue
-from sqn_rl.cli import Exit, catalogue_of, command, options, report
+from sqn_rl.cli import Exit, catalogue_of, command, options, print_lines, report
 from sqn_rl.cli.completion import SCRIPT, complete
 from sqn_rl.config import SLOTS, Run
 from sqn_rl.errors import RecipeError
@@ -47,8 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.epilog = _what_there_is(Catalogue())
     arguments = parser.parse_intermixed_args(argv)
     if arguments.completion is not None:
-        lines = complete(arguments.completion, parser) if arguments.completion else [SCRIPT]
-        print("".join(f"{line}\n" for line in lines), end="")
+        lines = complete(arguments.completion, parser) if arguments.completion else SCRIPT.split("\n")
+        if lines:
+            print_lines(*lines)
         return Exit.DONE
     jobs = _jobs(arguments)
 
@@ -71,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if code == Exit.STOPPED:
             break
     for name, code in failed.items() if len(jobs) > 1 else ():
-        console.print(f"exit code {code:d}: {name}", highlight=False, soft_wrap=True, markup=False)
+        console.print(f"exit code {code:d}: {name}", soft_wrap=True)
     return next(iter(failed.values()), Exit.DONE)
 
 

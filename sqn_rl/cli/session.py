@@ -12,10 +12,10 @@ from sqn_rl.recipe import Recipe
 from sqn_rl.stopping import StopRequest, signals_to
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from sqn_rl.cli.screen import Screen
 
 
-def train(recipe: Recipe, console: "Console", resume: Path | None = None) -> int:
+def train(recipe: Recipe, console: "Screen", resume: Path | None = None) -> int:
     """Train a recipe.
 
     Args:
@@ -49,20 +49,20 @@ def train(recipe: Recipe, console: "Console", resume: Path | None = None) -> int
         resuming = shlex.join(["sqn-resume", summary["out"]])
         lines.insert(0, f"stopped by {stop.by} after {done}; `{resuming}` goes on")
     for line in lines:
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
+        console.print(line, soft_wrap=True)
     return Exit.STOPPED if summary["status"] == "stopped" else Exit.DONE
 
 
-def announce(recipe: Recipe, console: "Console") -> None:
+def announce(recipe: Recipe, console: "Screen") -> None:
     """Print every value that the run is about to use."""
     run = {name: value for name, value in vars(recipe.run).items() if value is not None}
     rows = [("run", "", run)]
     rows += [(slot.name, recipe.part(slot.name), recipe.fields(slot.name)) for slot in SLOTS]
     for slot, part, values in rows:
         text = " ".join(override(name, value) for name, value in values.items())
-        console.print(f"{slot:<14}{part:<11} {text}".rstrip(), highlight=False, soft_wrap=True, markup=False)
+        console.print(f"{slot:<14}{part:<11} {text}".rstrip(), soft_wrap=True)
     if recipe.run.steps <= recipe.run.warmup_steps:
         origin = recipe.origin("warmup_steps")
-        console.print(f"note: nothing will be learned within the warm-up ({origin})", highlight=False)
+        console.print(f"note: nothing will be learned within the warm-up ({origin})")
     for name in recipe.unread():
-        console.print(f"note: no part of this run reads {name} ({recipe.origin(name)})", highlight=False)
+        console.print(f"note: no part of this run reads {name} ({recipe.origin(name)})")

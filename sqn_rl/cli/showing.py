@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sqn_rl.cli import print_lines
 from sqn_rl.errors import SettingError, StorageError
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ def show(comparison: "Comparison") -> None:
     from sqn_rl import report
     from sqn_rl.cli.screen import Screen
 
-    console = Screen(markup=False, highlight=False)
+    console = Screen()
     if not console.is_terminal:
         console.width = 200  # nobody's screen: lines stay whole
     for line in report.measured(comparison):
@@ -27,10 +28,12 @@ def show(comparison: "Comparison") -> None:
         table = Table(*header, box=None, header_style="bold", padding=(0, 2, 0, 0))
         for row in rows:
             table.add_row(*row)
-        console.print(f"\n{title}", style="bold")
+        console.print()
+        console.print(title, style="bold")
         console.print(table)
     notes = [f"note: {note}" for note in comparison.notes]
-    console.print(f"\n{report.METHOD}", *notes, sep="\n", soft_wrap=True)
+    console.print()
+    console.print(report.METHOD, *notes, sep="\n", soft_wrap=True)
 
 
 def make(folder: Path, setting: str) -> Path:
@@ -71,6 +74,6 @@ def write(comparison: "Comparison", folder: Path) -> None:
                 opened.write_whole(name, [data])
     except OSError as error:
         raise StorageError(f"{folder}: cannot be written: {error.strerror}") from error
-    print()
+    print_lines("")
     for what, name in (("report", "comparison.md"), ("numbers", "comparison.csv"), ("figure", FIGURE)):
-        print(f"{what:<8}{folder / name}")
+        print_lines(f"{what:<8}{folder / name}")

@@ -93,7 +93,7 @@ def _memory_file() -> IO[bytes]:
 
 def _start(arguments: list[Any], descriptor: int) -> Any:
     return subprocess.Popen(
-        [sys.executable, "-c", RUN.format(path=sys.path), json.dumps(arguments)],
+        [sys.executable, "-P", "-c", RUN.format(path=sys.path), json.dumps(arguments)],
         bufsize=0,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -1,7 +1,9 @@
 """What there is to see of a run, read from its directory; nothing is ever written there."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Lock
@@ -15,6 +17,7 @@ from sqn_rl.errors import CheckpointError
 from sqn_rl.experiment import Experiment
 from sqn_rl.overrides import origin
 from sqn_rl.picture import to_svg
+from sqn_rl.reading import JSON_BYTES, DataError, open_file, printable
 from sqn_rl.recipe import load_recipe
 from sqn_rl.run_directory import LOGS, RECIPE, status_of
 from sqn_rl.settled import of_run
@@ -47,16 +50,13 @@ class Log:
 
     def read(self) -> Rows:
         """The rows kept, oldest first, and the newest."""
-        if self.path.is_file():
-            if self.path.stat().st_size < self._offset:  # a run that goes on has cut it
+        with suppress(DataError), open_file(self.path) as file:
+            if os.fstat(file.fileno()).st_size < self._offset:  # a run that goes on has cut it
                 self._begin()
-            with self.path.open("rb") as file:
-                file.seek(self._offset)
-                for line in file:
-                    if not line.endswith(b"\n"):
-                        break  # it is being written
-                    self._offset += len(line)
-                    self._add(line)
+            file.seek(self._offset)
+            while (line := file.readline(JSON_BYTES)).endswith(b"\n"):  # else it is being written
+                self._offset += len(line)
+                self._add(line)
         newest = self._newest
         return self._kept + ([newest] if newest and newest is not self._kept[-1] else [])
 
@@ -64,7 +64,9 @@ class Log:
         try:
             row = json.loads(line, parse_constant=lambda name: None)  # a browser knows no NaN
             step = row["env_steps"]
-        except (ValueError, LookupError, TypeError):
+        except (ValueError, LookupError, TypeError, RecursionError):
+            return
+        if not isinstance(step, int):
             return
         while self._kept and self._kept[-1]["env_steps"] > step:  # cut and grown since we looked
             self._kept.pop()
@@ -90,7 +92,8 @@ class WatchedRun:
         self.path, self._reading, self._working = path, Lock(), Lock()
         self._settled = of_run(path)
         capacity = self._settled.values.get("replay.capacity")
-        small = [f"replay.capacity={ROOM}"] if capacity and capacity.value > ROOM else []
+        large = capacity and isinstance(capacity.value, int) and capacity.value > ROOM
+        small = [f"replay.capacity={ROOM}"] if large else []
         self._experiment = Experiment(load_recipe(path / RECIPE, *small, catalogue=catalogue))
         self._logs = {name: Log(path / f"{name}.jsonl") for name in LOGS}
         self._graph, self._filmed = "", (-1, b"")
@@ -101,7 +104,7 @@ class WatchedRun:
         recipe = self._experiment.recipe
         env = recipe.fields("env")
         name = env.get("game") or env.get("id") or self._settled.parts["env"].value
-        return f"{recipe.run.recipe} on {name}, seed {recipe.run.seed}"
+        return printable(f"{recipe.run.recipe} on {name}, seed {recipe.run.seed}")
 
     def state(self) -> dict[str, Any]:
         """Everything that changes while it runs: status, counters, and the curves."""

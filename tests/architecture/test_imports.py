@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "sqn_rl"
 LAYERS = """
 errors functional data scaling machine memory adam statistics atari_scores compiling
 distributions noise random_state disk tensors observations stopping
-hidden contracts
+hidden contracts reading
 nets actors losses targets replay envs
 gradients descent numerics
 agent
@@ -40,8 +40,8 @@ HEIGHT = {name: height for height, line in enumerate(LAYERS.strip().splitlines()
 
 OUTSIDE = {
     "hydra": {"defaults", "overrides"},
-    "omegaconf": {"defaults", "provenance"},
-    "yaml": {"provenance"},
+    "omegaconf": {"defaults", "reading"},
+    "yaml": {"provenance", "reading"},
     "argparse": {"cli"},
     "gymnasium": {"envs"},
     "ale_py": {"envs"},

@@ -30,6 +30,14 @@ OVERRIDES = {
     "seed=range(3)": ("several values are a sweep", "add -m"),
     "steps": ("cannot be read as an override", "write name=value"),
     "steps=(3": ("cannot be read as an override", "quote a value"),
+    "steps=" + "9" * 5000: ("cannot be read as an override", "quote a value"),
+    "lr=" + "[" * 2000 + "]" * 2000: ("cannot be read as an override", "quote a value"),
+    "lr=" + "[" * 40 + "]" * 40: ("within more than 32 others", ""),
+    "env.kwargs" + ".a" * 900 + "=1": ("within more than 32 others", ""),
+    "gamma=" + "9" * 400: ("expected a number in [0, 1]", ""),
+    "threads=1e10": ("threads = 10000000000.0: expected a whole number of threads in [1, 1024]", ""),
+    "head=" + "x" * 300: ("there is no head part `xxx", "there are: "),
+    "head._target_=[a]": ("head._target_ = ['a']: expected the name of a class", ""),
     "steps=abc": ("steps = 'abc': expected a whole number of environment steps, at least 1", ""),
     "steps=2.5": ("steps = 2.5: expected a whole number of environment steps, at least 1", ""),
     "steps=0": ("steps = 0: expected a whole number of environment steps, at least 1", ""),
@@ -46,8 +54,8 @@ OVERRIDES = {
     "optimizer.lr=fast": ("optimizer.lr = 'fast': expected a number, such as ", ""),
     "encoder.hidden=64": ("encoder.hidden = 64: expected a list, such as [128, 128]", ""),
     "loss.backup_entropy=2": ("loss.backup_entropy = 2: expected true or false", ""),
-    "lr=${rate}": ("lr = ${rate}: Interpolation key 'rate' not found", ""),
-    "lr=${lr}": ("lr = ${lr}: Recursive interpolation detected", ""),
+    "lr=${rate}": ("lr = ${rate}: there is no `rate`", ""),
+    "lr=${lr}": ("lr = ${lr}: stands for itself", ""),
 }
 
 
@@ -69,7 +77,7 @@ def test_an_override(override: str) -> None:
         ("tau=-1", "target_update.tau = -1: expected a number in (0, 1]"),
         ("replay.capacity=2", "replay.capacity = 2: expected at least 4, one step of every environment"),
         ("encoder.hidden=[0]", "encoder.hidden = [0]: expected a list of positive widths"),
-        ("head._target_=torch.load", "_target_: torch.load: not in"),
+        ("head._target_=torch.load", "_target_: torch.load: not a part of sqn_rl for the slot `head`"),
         ("head._target_=sqn_rl.DuelingHaed", "did you mean `sqn_rl.DuelingHead`?"),
         (
             "~replay.capacity",
@@ -105,6 +113,9 @@ FILES = {
     "defaults: [{override /head: dueling}, _self_]\n": (":2", "Could not override 'head'"),
     "defaults: [sqn, {/head: dueling}, _self_]\n": (":2", "Multiple values for head"),
     "defaults: [mine, _self_]\n": ("", "inherits from itself"),
+    "defaults: [sqn, /head, _self_]\n": (":2", "there is no head part ``"),
+    "defaults: [sqn, {'': x}, _self_]\n": (":2", "write `/`, with a slash"),
+    "defaults: [" + "sqn, " * 50 + "_self_]\n": ("", "inherits from itself, or more than 300 files"),
     "defaults: [3]\n": (":2", "`3` is no entry of a defaults list"),
     "defaults: [/env: cartpole, _self_]\n": ("", "nothing fills the slot `layers`"),
     "defaults: [sqn, _self_]\nhead: dueling\n": (":3", "`head` is a slot, not a setting"),
@@ -112,7 +123,7 @@ FILES = {
     "defaults: [sqn, _self_]\nsteps: many\n": (":3", "steps = 'many': expected a whole number"),
     "defaults: [sqn, _self_]\nlr: fast\n": (":3", "lr = 'fast': expected a number"),
     "defaults: [sqn, _self_]\nencoder:\n  hiden: [3]\n": (":4", "encoder.hiden: MLP takes no `hiden`"),
-    "defaults: [sqn, _self_]\nlr: ${rate}\n": (":3", "Interpolation key 'rate' not found"),
+    "defaults: [sqn, _self_]\nlr: ${rate}\n": (":3", "there is no `rate`"),
     "defaults: [sqn, {override /env: gym}, _self_]\n": ("gym.yaml:4", "`env.id` has no value"),
 }
 

@@ -116,7 +116,7 @@ def _other_field(run: Path) -> None:
             _other_network,
             r"{newest}/weights.safetensors: made by another agent: \d+ tensors differ, such .*",
         ),
-        (_other_code, r"{run}/recipe.yaml:\d+: _target_: os.system: not in sqn_rl, .*"),
+        (_other_code, r"{run}/recipe.yaml:\d+: _target_: os.system: not a part of sqn_rl .*"),
         (_other_field, r"{run}/recipe.yaml:\d+: actor.polcy: BoltzmannActor takes no `polcy`"),
     ],
 )

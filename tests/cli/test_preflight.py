@@ -54,7 +54,7 @@ OVERRIDES = {
     "q_net=twins": ("", "there is no q_net part `twins`", "did you mean `twin`?"),
     "warmup_step=3": ("", "there is no setting `warmup_step`", "did you mean `warmup_steps`?"),
     "encoder.hiden=[3]": ("", "encoder.hiden: MLP takes no `hiden`", "did you mean `hidden`?"),
-    "head._target_=os.system": ("", "_target_: os.system: not in sqn_rl, ", "say so with --trust os"),
+    "head._target_=os.system": ("", "_target_: os.system: not a part of sqn_rl ", "say so with --trust os"),
     "loss.backup=expectd": (
         "",
         "loss.backup = 'expectd': expected one of expected, ",

@@ -268,7 +268,7 @@ def _secrets(run: Path) -> None:
         ),
         (_log_lost, r"{run}/checkpoints: no checkpoint is whole:\n{run}/metrics.jsonl: cannot be read"),
         (_no_run, r"{run}: not a run directory: there is no recipe.yaml in it"),
-        (_secrets, r"{run}/recipe.yaml:\d+: a saved recipe says every value where it stands"),
+        (_secrets, r"{run}/recipe.yaml:\d+: seed = \${oc.env:HOME}: `\${…}` takes the name of a value"),
     ],
 )
 def test_what_cannot_be_gone_on_with(damage: Callable, message: str, run: Path, command: Command) -> None:

@@ -22,7 +22,7 @@ import pytest
 from sqn_rl import curve
 from sqn_rl.catalogue import Catalogue
 from sqn_rl.cli.run import main as train
-from sqn_rl.run_directory import read_rows
+from sqn_rl.reading import read_rows
 from sqn_rl.watch import run as watch
 from sqn_rl.watch import server as served
 
@@ -76,7 +76,7 @@ def add(run: Path, name: str, **row: Any) -> None:
 def test_it_shows_what_curve_png_shows(trained: Path) -> None:
     with serving(trained) as server:
         shown = state(server)
-    rows = {name: read_rows(trained / f"{name}.jsonl") for name in LOGS}
+    rows = {name: [*read_rows(trained / f"{name}.jsonl")] for name in LOGS}
     columns = curve.columns_of(rows["metrics"])
     panels = list(curve.panels_of(columns))
     charts = {chart["title"]: chart for chart in shown["charts"]}
@@ -156,7 +156,7 @@ def test_rows_are_shown_as_they_are_written(run: Path) -> None:
         (chart,) = (each for each in state(server)["charts"] if each["title"].startswith("temperature α"))
         return list(zip(chart["series"][0]["x"], chart["series"][0]["y"], strict=True))
 
-    row = read_rows(run / "metrics.jsonl")[-1]
+    *_, row = read_rows(run / "metrics.jsonl")
     with serving(run) as server:
         before = alpha()
         add(run, "metrics", **row | {"env_steps": 700, "alpha": float("nan")})
@@ -303,7 +303,7 @@ def test_a_browser_draws_the_curves_and_draws_them_again(run: Path, tmp_path: Pa
             add(
                 run,
                 "evaluations",
-                **read_rows(run / "evaluations.jsonl")[-1] | {"env_steps": 700, "mean": 123.4},
+                **[*read_rows(run / "evaluations.jsonl")][-1] | {"env_steps": 700, "mean": 123.4},
             )
         return look(self)
 

@@ -11,7 +11,7 @@ from gymnasium import spaces
 from sqn_rl import compose
 from sqn_rl.agent import load_weights
 from sqn_rl.errors import CheckpointError
-from sqn_rl.run_directory import read_rows
+from sqn_rl.reading import read_rows
 
 
 class Levels(gymnasium.Env):

@@ -43,7 +43,7 @@ def test_every_recipe_says_its_command_and_names_no_class(name: str) -> None:
 @pytest.mark.parametrize(("slot", "name"), PARTS)
 def test_every_part_says_only_what_its_class_takes(slot: str, name: str) -> None:
     document = CATALOGUE.read(slot, name)
-    target = CATALOGUE.resolve(document.content[TARGET])
+    target = CATALOGUE.resolve(slot, document.content[TARGET])
     check_fields(slot, target, document.content.keys() - {TARGET}, document.origin)
     if target.__module__.startswith("sqn_rl."):
         parameters = inspect.signature(target.__init__).parameters.values()
@@ -130,24 +130,38 @@ def test_every_optimizer_of_torch_that_needs_no_closure_is_there() -> None:
     assert {name.lower() for name in names if name not in unfit} == set(CATALOGUE.names("optimizer"))
 
 
-@pytest.mark.parametrize(
-    "target",
-    [
-        "sqn_rl.DuelingHead",
-        "torch.nn.Linear",
-        "torch.optim.Adam",
-        "torchrl.modules.MLP",
-        "tensordict.nn.TensorDictModule",
-    ],
-)
-def test_parts_may_be_imported(target: str) -> None:
-    assert CATALOGUE.resolve(target).__name__ == target.rpartition(".")[2]
+@pytest.mark.parametrize(("slot", "name"), PARTS)
+def test_a_part_may_be_imported_for_its_own_slot_only(slot: str, name: str) -> None:
+    target = CATALOGUE.read(slot, name).content[TARGET]
+    for other in SLOTS:
+        if other.name == slot:
+            assert CATALOGUE.resolve(slot, target).__name__ == target.rpartition(".")[2]
+        else:
+            with pytest.raises(RecipeError, match=f"not a part of sqn_rl for the slot `{other.name}`"):
+                CATALOGUE.resolve(other.name, target)
+
+
+def test_an_optimizer_of_torch_needs_no_part_file() -> None:
+    assert CATALOGUE.resolve("optimizer", "torch.optim.LBFGS").__name__ == "LBFGS"
+    for target in (
+        "torch.optim.Optimizer",
+        "torch.optim.swa_utils.AveragedModel",
+        "torch.optim.lr_scheduler",
+    ):
+        with pytest.raises(RecipeError, match="not a part of sqn_rl"):
+            CATALOGUE.resolve("optimizer", target)
 
 
 @pytest.mark.parametrize(
     "target",
     [
         "torch.load",
+        "torch.nn.Linear",
+        "torch.optim.adam.Adam",
+        "torchrl.modules.MLP",
+        "torchrl.render.import_utils.import_from_string",
+        "torchrl.render.checkpoint.load_checkpoint",
+        "tensordict.nn.TensorDictModule",
         "torch.hub.load",
         "torch.nn",
         "torch.nn.modules",
@@ -199,16 +213,17 @@ def test_parts_may_be_imported(target: str) -> None:
     ],
 )
 def test_nothing_else_may_be_imported(target: object) -> None:
-    with pytest.raises(RecipeError, match="_target_") as raised:
-        CATALOGUE.resolve(target, "recipes/mine.yaml:3")
-    assert raised.value.origin == "recipes/mine.yaml:3"
+    for slot in SLOTS:
+        with pytest.raises(RecipeError, match="_target_") as raised:
+            CATALOGUE.resolve(slot.name, target, "recipes/mine.yaml:3")
+        assert raised.value.origin == "recipes/mine.yaml:3"
 
 
 def test_refusing_imports_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "evil_part.py").write_text("raise SystemExit('imported')\n")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(RecipeError, match=r"if you trust `evil_part`, say so with --trust evil_part"):
-        CATALOGUE.resolve("evil_part.Part")
+        CATALOGUE.resolve("head", "evil_part.Part")
     assert "evil_part" not in sys.modules
 
 
@@ -217,11 +232,11 @@ def test_a_trusted_module_may_be_imported_but_not_what_it_imports(
 ) -> None:
     (tmp_path / "my_part.py").write_text("from subprocess import Popen\nclass Head: ...\ndef make(): ...\n")
     monkeypatch.syspath_prepend(tmp_path)
-    assert Catalogue(trust=["my_part"]).resolve("my_part.Head").__name__ == "Head"
+    assert Catalogue(trust=["my_part"]).resolve("head", "my_part.Head").__name__ == "Head"
     monkeypatch.setenv("SQN_RL_TRUST", "my_part")
-    assert Catalogue().resolve("my_part.make").__name__ == "make"
+    assert Catalogue().resolve("head", "my_part.make").__name__ == "make"
     with pytest.raises(RecipeError, match="defined in subprocess"):
-        Catalogue().resolve("my_part.Popen")
+        Catalogue().resolve("head", "my_part.Popen")
 
 
 def test_the_nearest_name() -> None:

@@ -225,6 +225,18 @@ def test_a_pipe_is_not_waited_for(name: str, run: Path) -> None:
         Checkpoints(run / "checkpoints", 2).load()
 
 
+def test_a_pipe_that_is_not_complete_is_removed(run: Path) -> None:
+    os.mkfifo(run / "checkpoints" / "x.partial")
+    saved(run, 6)
+    assert not (run / "checkpoints" / "x.partial").exists()
+
+
+def test_a_manifest_of_a_terabyte_is_not_read(run: Path) -> None:
+    os.truncate(newest(run) / MANIFEST, 2**40)
+    with pytest.raises(CheckpointError, match="larger than"):
+        Checkpoints(run / "checkpoints", 2).load()
+
+
 NO_MANIFESTS = ["[" * 100_000, '{"a":' * 100_000, "{}", "null", "1e999", "9" * 5000, "\xff", '{"format": 1}']
 
 

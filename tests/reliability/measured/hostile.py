@@ -5,6 +5,17 @@ from pathlib import Path
 from reliability.score import Line, Section, tests_line
 
 FILE = "tests/reliability/test_hostile.py"
+OTHERS = {
+    "classes and functions below sqn_rl, torchrl, tensordict.nn, torch.nn, torch.optim: built if a part": (
+        "tests/reliability/test_trust.py",
+        10_000,
+    ),
+    "YAML and JSON that is deep, large or odd, pipes and devices: refused within a minute": (
+        "tests/recipes/test_reading.py",
+        100,
+    ),
+    "commands that print what acts on a terminal: escaped": ("tests/cli/test_terminal.py", 25),
+}
 
 
 def measure(folder: Path) -> list[Line]:
@@ -18,7 +29,8 @@ def measure(folder: Path) -> list[Line]:
         ),
         "hostile recipes: refused without an effect": ("saved_recipe", 170),
     }
-    return [tests_line(folder, what, least, FILE, "-k", name) for what, (name, least) in parts.items()]
+    lines = [tests_line(folder, what, least, FILE, "-k", name) for what, (name, least) in parts.items()]
+    return lines + [tests_line(folder, what, least, file) for what, (file, least) in OTHERS.items()]
 
 
 SECTION = Section(
@@ -27,6 +39,6 @@ SECTION = Section(
     """Manifests forged with valid hashes, paths that lead out, links, pipes, bombs, tags and
 interpolations of YAML, and `_target_`s of functions that do harm, in every kind of slot. An audit hook
 looks on: no program is started, nothing is unpickled, no connection is made; and no file beside appears
-or changes.""",
+or changes. What may be imported, how much is read, and what reaches the terminal.""",
     measure,
 )

@@ -1,0 +1,169 @@
+"""YAML and JSON that anybody may have written: read as data, within limits, and never waited for."""
+
+import json
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn
+
+import yaml
+from omegaconf._utils import get_yaml_loader
+
+from sqn_rl.errors import SqnError
+
+YAML_BYTES, JSON_BYTES = 2**18, 2**24
+"""The most that a YAML file may have, and a JSON file or a line of a log: what runs write is far below."""
+
+NODES, DEPTH, BITS = 10_000, 32, 64
+"""The most values that a YAML file may have, within how many others one may be, and of a whole number."""
+
+TAGS = {
+    f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float", "str", "seq", "map", "merge")
+}
+"""Of YAML's kinds of values those that JSON has too, and ``<<``, which merges mappings."""
+
+
+def printable(text: str) -> str:
+    r"""A line as a terminal, a page or a log may have it, whoever wrote what is in it.
+
+    Characters that act on a terminal, reorder a line, or cannot be seen are escaped as in Python: ``\x1b``.
+    """
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
+class DataError(SqnError, ValueError):
+    """A file is no file, or does not have what is read there.
+
+    Args:
+        path: the file.
+        message: what is wrong.
+        line: where, counted from 1; 0 where there is no telling.
+    """
+
+    def __init__(self, path: Path, message: str, line: int = 0) -> None:
+        super().__init__(f"{path}{f':{line}' if line else ''}: {message}")
+        self.message, self.line = message, line
+
+
+def open_file(path: Path) -> BinaryIO:
+    """Open a file to read it; a pipe or a device is not waited for.
+
+    Raises:
+        DataError: it cannot be read, or is no file.
+    """
+    try:
+        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")  # which refuses a folder
+        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            return file
+        file.close()
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise DataError(path, f"cannot be read: {why}") from error
+    raise DataError(path, "cannot be read: not a file")
+
+
+def read_file(path: Path, most: int) -> bytes:
+    """What is in a file of at most so many bytes.
+
+    Raises:
+        DataError: it cannot be read, is no file, or is larger.
+    """
+    with open_file(path) as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise DataError(path, f"cannot be read: larger than {most:,} bytes")
+    return content
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        DataError: the file cannot be read, or has none.
+    """
+    return _object(read_file(path, JSON_BYTES), path)
+
+
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The JSON objects of a log, one a line; none if it is not there.
+
+    Raises:
+        DataError: the file cannot be read, or a line has none.
+    """
+    if not os.path.lexists(path):
+        return
+    with open_file(path) as file:
+        for number, line in enumerate(iter(lambda: file.readline(JSON_BYTES), b""), 1):
+            yield _object(line, path, number)
+
+
+def _object(text: bytes, path: Path, line: int = 0) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(path, f"not JSON: {error}", line) from error
+    if not isinstance(found, dict):
+        raise DataError(path, "not a JSON object", line)
+    return found
+
+
+def read_yaml(path: Path) -> tuple[str, Any, yaml.Node | None]:
+    """The text of a YAML file, what it says, and the nodes that know their lines.
+
+    Raises:
+        DataError: the file cannot be read, is not YAML, or says what no recipe needs.
+    """
+    text = ""
+    try:
+        text = read_file(path, YAML_BYTES).decode()
+        loader = Loader(text, path)
+        node = loader.get_single_node()
+        return text, None if node is None else loader.construct_document(node), node
+    except UnicodeDecodeError as error:
+        raise DataError(path, f"cannot be read: {error}") from error
+    except yaml.MarkedYAMLError as error:
+        unfinished = isinstance(error, yaml.scanner.ScannerError) or "flow" in (error.context or "")
+        mark = (error.context_mark if unfinished else None) or error.problem_mark
+        raise DataError(path, f"not YAML: {error.problem}", mark.line + 1 if mark else 0) from error
+    except yaml.YAMLError as error:
+        raise DataError(path, f"not YAML: {' '.join(str(error).split())}") from error
+
+
+class Loader(get_yaml_loader()):  # type: ignore[misc]
+    """Refuses, before more is made of it, what is deep, large, an alias, or of a kind that JSON has not."""
+
+    def __init__(self, text: str, path: Path) -> None:
+        super().__init__(text)
+        self._path, self._depth, self._count = path, 0, 0
+
+    def get_event(self) -> yaml.Event:
+        """The next thing that the text says."""
+        event = super().get_event()
+        self._count += 1
+        if isinstance(event, yaml.CollectionStartEvent | yaml.CollectionEndEvent):
+            self._depth += 1 if isinstance(event, yaml.CollectionStartEvent) else -1
+        if isinstance(event, yaml.AliasEvent):
+            self._refuse(event, "an alias; write the value where it stands, or `${name}`")
+        if self._depth > DEPTH or self._count > NODES:
+            self._refuse(event, f"more than {NODES:,} values, or one within more than {DEPTH} others")
+        return event
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """The value of a node."""
+        kind, value = node.tag.rpartition(":")[2], None
+        if node.tag not in TAGS:
+            self._refuse(node, f"a value of the kind `{kind}`, which no recipe has")
+        try:
+            value = super().construct_object(node, deep)
+        except (LookupError, ValueError) as error:
+            if isinstance(error, DataError):
+                raise
+            self._refuse(node, f"{node.value!r:.40} is no {kind}")
+        if isinstance(value, int) and value.bit_length() > BITS:
+            self._refuse(node, f"a whole number of more than {BITS} bits")
+        return value
+
+    def _refuse(self, where: yaml.Event | yaml.Node, message: str) -> NoReturn:
+        mark = where.start_mark
+        raise DataError(self._path, message, mark.line + 1 if mark else 0)
