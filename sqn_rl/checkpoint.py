@@ -24,13 +24,10 @@ from sqn_rl.disk import Folder, Mark
 from sqn_rl.errors import CheckpointError, DamagedError, StorageError
 from sqn_rl.tensors import pack, read_tensors, tensors_file, unpack
 
-FORMAT = 2
-"""Of what this reads and writes."""
+FORMAT, MANIFEST_BYTES = 2, 2**28
+"""Of what this reads and writes, and the most that a manifest may have."""
 
 WEIGHTS, STATE, MANIFEST, REPLAY = "weights.safetensors", "state.safetensors", "manifest.json", "replay"
-
-MANIFEST_BYTES = 2**28
-"""The most that a manifest may have."""
 
 _NAME = re.compile(r"\d{10,}")
 _CHUNK = re.compile(r"\d{12,}-\d{12,}\.safetensors")
