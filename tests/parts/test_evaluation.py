@@ -78,7 +78,7 @@ def test_short_games_are_not_favoured(episodes: int, quota: tuple[int, ...]) -> 
 class Steady(gymnasium.Env):
     """Never ends of itself, shows a screen that counts, and pays a tenth a step."""
 
-    observation_space = gymnasium.spaces.Box(0, 255, (1,), np.uint8)
+    observation_space = gymnasium.spaces.Box(0, 1e4, (1,), np.float32)
     action_space = gymnasium.spaces.Discrete(2)
     metadata: ClassVar = {"render_modes": ["rgb_array"]}
 
@@ -94,7 +94,7 @@ class Steady(gymnasium.Env):
         return self.look(), 0.1, False, False, {}
 
     def look(self) -> np.ndarray:
-        return np.array([self.t % 256], np.uint8)
+        return np.array([self.t], np.float32)
 
     def render(self) -> np.ndarray:
         return np.full((4, 4, 3), self.t % 256, np.uint8)
