@@ -25,8 +25,8 @@ def not_finite(loss: Any, batch: Batch) -> list[str]:
 
 
 def weights_not_finite(loss: Any) -> list[str]:
-    """What is NaN or infinite in a loss's parameters, as :func:`not_finite` says it."""
-    return _found((f"weights: {name}", weight) for name, weight in loss.named_parameters())
+    """What is NaN or infinite in a loss's weights, as :func:`not_finite` says it."""
+    return _found((f"weights: {name}", weight) for name, weight in loss.state_dict().items())
 
 
 def _found(quantities: Iterable[tuple[str, Tensor]]) -> list[str]:

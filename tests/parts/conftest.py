@@ -51,7 +51,8 @@ def _loss(q_net: QNet | None = None, temperature: Any = None) -> SQNLoss:
 
 def _agent(env: BatchedEnv, *, seed: int = 0) -> Agent:
     torch.manual_seed(seed)
-    q_net = _q_net(observation_shape=env.observation_shape, n_actions=env.n_actions, hidden=(16,))
+    sizes = {"observation_shape": env.observation_shape, "observation_dtype": env.observation_dtype}
+    q_net = _q_net(**sizes, n_actions=env.n_actions, hidden=(16,))
     temperature = _temperature(n_actions=env.n_actions)
     loss = _loss(q_net, temperature)
     replay = UniformReplay(
