@@ -10,8 +10,8 @@ import numpy as np
 from sqn_rl import speed
 from sqn_rl.catalogue import Catalogue, did_you_mean
 from sqn_rl.config import SETTINGS, SLOTS, Run, Slot
-from sqn_rl.errors import RecipeError, SettingError, SqnError, WiringError, blame
-from sqn_rl.provenance import COMMAND_LINE, Values, flow
+from sqn_rl.errors import COMMAND_LINE, RecipeError, SettingError, SqnError, WiringError, blame
+from sqn_rl.provenance import Values, flow
 
 TARGET = "_target_"
 
@@ -50,16 +50,15 @@ class Maker:
             return self.func(*arguments, **self.fields, **self.injected, **keywords)
         except SettingError as error:
             key = f"{self.slot}.{error.field}" if error.field in self.fields else error.field
-            message = f"{key} = {error.value!r}: expected {error.expected}"
-            raise RecipeError(message, self.origin(key)) from error
+            raise error.located(key, self.origin) from error
         except WiringError as error:
             raise located(error, self.origin) from error
         except SqnError:
             raise
         except (TypeError, ValueError) as error:
-            raise RecipeError(f"{self.slot}: {error}", self.origin(self._suspect(str(error)))) from error
+            raise RecipeError(str(error), self.origin(self._suspect(str(error))), "", self.slot) from error
         except (Exception, SystemExit) as error:  # of a user's part anything
-            raise RecipeError(f"{self.slot}: {blame(error)}", self.origin(self.slot)) from error
+            raise RecipeError(blame(error), self.origin(self.slot), "", self.slot) from error
 
     def _suspect(self, message: str) -> str:
         """The key of the one value that a message quotes; else the slot."""
@@ -73,7 +72,8 @@ def located(error: WiringError, origin: Origin) -> RecipeError:
     """The error of a recipe: at the part that was chosen on the command line, else at the one that needs."""
     origins = [origin(slot) for slot in (error.consumer, error.producer) if slot]
     chosen = (each for each in origins if each.startswith(COMMAND_LINE))
-    return RecipeError(str(error), next(chosen, origins[0]))
+    subject, _, message = str(error).partition(": ")
+    return RecipeError(message, next(chosen, origins[0]), "", subject)
 
 
 def build(
@@ -155,14 +155,15 @@ def maker_of(slot: Slot, fields: Values, bag: Values, catalogue: Catalogue, orig
         if name in bag and not _same(value, bag[name]):
             key = f"{slot.name}.{name}"
             mend = f"write {name}={flow(value)}" if name in SETTINGS else "leave it out"
-            raise RecipeError(f"{key} = {value!r}: every part is given the same `{name}`", origin(key), mend)
+            message, subject = f"every part is given the same `{name}`", f"{key} = {value!r}"
+            raise RecipeError(message, origin(key), mend, subject)
     wanted = {parameter.name: parameter for parameter in _parameters(target) if parameter.kind in KEYWORDS}
     injected = {name: bag[name] for name in wanted if name in bag and name not in {*own, *slot.given}}
     for name, parameter in wanted.items():
         if parameter.default is parameter.empty and name not in {*own, *injected, *slot.given}:
-            message = f"{slot.name}: {fields[TARGET]} needs `{name}`, which no part upstream produces"
+            message = f"{fields[TARGET]} needs `{name}`, which no part upstream produces"
             mend = f"set {slot.name}.{name}, or ask for one of: {', '.join(sorted(bag))}"
-            raise RecipeError(message, origin(f"{slot.name}.{TARGET}"), mend)
+            raise RecipeError(message, origin(f"{slot.name}.{TARGET}"), mend, slot.name)
     return Maker(slot.name, target, own, injected, origin)
 
 
@@ -185,7 +186,7 @@ def check_fields(slot: str, target: Callable[..., Any], fields: Iterable[str], o
     for name in fields:
         if name not in settable:
             key, mend = f"{slot}.{name}", did_you_mean(name, settable) or "it takes no fields"
-            raise RecipeError(f"{key}: {target.__name__} takes no `{name}`", origin(key), mend)
+            raise RecipeError(f"{target.__name__} has no such setting", origin(key), mend, key)
 
 
 KEYWORDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)

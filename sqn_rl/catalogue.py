@@ -94,8 +94,8 @@ class Catalogue:
 
     def unknown(self, group: str, name: str, origin: str = "") -> RecipeError:
         """The error of there being no such part or recipe."""
-        kind = "recipe" if group == RECIPE else f"{group} part"
-        return RecipeError(f"there is no {kind} `{name}`", origin, did_you_mean(name, self.names(group)))
+        message = f"there is no such {'recipe' if group == RECIPE else 'part'}"
+        return RecipeError(message, origin, did_you_mean(name, self.names(group)), f"{group}={name}")
 
     def _folders(self, group: str) -> list[Path]:
         relative = Path("recipes") if group == RECIPE else Path("components", group)

@@ -1,8 +1,9 @@
 """What can go wrong, as few kinds of error as there are kinds of mending."""
 
 import difflib
+import re
 import traceback
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -26,6 +27,10 @@ class SettingError(SqnError, ValueError):
     def __init__(self, field: str, value: object, expected: str) -> None:
         super().__init__(f"{field} = {value!r}: expected {expected}")
         self.field, self.value, self.expected = field, value, expected
+
+    def located(self, key: str, origin: Callable[[str], str]) -> "RecipeError":
+        """The error of a recipe, in which the setting is at ``key``, and ``origin`` says where it was set."""
+        return RecipeError(f"expected {self.expected}", origin(key), "", f"{key} = {self.value!r}")
 
 
 class WiringError(SqnError, ValueError):
@@ -138,6 +143,15 @@ def require(condition: bool, field: str, value: object, expected: str) -> None:
         raise SettingError(field, value, expected)
 
 
+COMMAND_LINE = "command line: "
+"""Begins the origin of what an override set."""
+
+
+def _key(text: str) -> str:
+    """The name with which an override begins, or what an error is about."""
+    return re.split("[ =]", text.lstrip("+~"))[0]
+
+
 class RecipeError(SqnError):
     """A recipe, a part's YAML or an override cannot be what its author meant.
 
@@ -145,9 +159,12 @@ class RecipeError(SqnError):
         message: what is wrong.
         origin: where: ``recipes/x.yaml:12`` or ``command line: stpes=3``.
         suggestion: how to mend it.
+        subject: what the message is about, ``gamma = 1.5`` or ``head``; left out where the origin says it.
     """
 
-    def __init__(self, message: str, origin: str = "", suggestion: str = "") -> None:
+    def __init__(self, message: str, origin: str = "", suggestion: str = "", subject: str = "") -> None:
+        if subject and _key(subject) != _key(origin.removeprefix(COMMAND_LINE)):
+            message = f"{subject}: {message}"
         where, mend = f"{origin}: " if origin else "", f"\n  {suggestion}" if suggestion else ""
         super().__init__(f"{where}{message}{mend}")
         self.message, self.origin, self.suggestion = message, origin, suggestion

@@ -137,7 +137,7 @@ class Experiment:
             try:
                 directory = RunDirectory(here / path, recipe, keep=keep, goes_on=goes_on, shown=path)
             except SettingError as error:
-                raise RecipeError(str(error), self.recipe.origin("out")) from error
+                raise error.located("out", self.recipe.origin) from error
             with closing(directory), _written(directory):
                 return self._train(parts, directory, reporters, should_stop)
 
@@ -282,10 +282,10 @@ class Experiment:
         others = dict(flat(there.config))
         for key, value in flat(self.recipe.config):
             if key not in ("out", "resume") and (other := others.get(key)) != value:
-                message = f"{key} = {value!r}: the run in {path} has {other!r} ({there.origin(key)})"
+                message = f"the run in {path} has {other!r} ({there.origin(key)})"
                 resuming = shlex.join(["sqn-resume", str(path)])
                 mend = f"go on with that by `{resuming}`, or write to another directory: out=…"
-                raise RecipeError(message, self.recipe.origin(key), mend)
+                raise RecipeError(message, self.recipe.origin(key), mend, f"{key} = {value!r}")
 
     def _directory(self, env_name: str, here: Path) -> Path:
         if self.run.out:

@@ -86,8 +86,8 @@ class Graph:
         produced = list(produced)
         for name in (key if isinstance(key, str) else ".".join(key) for key in keys):
             if name not in produced:
-                message = f"{slot}: {type(part).__name__} reads `{name}`, which no part upstream produces"
-                raise RecipeError(message, origin, did_you_mean(name, produced))
+                message = f"{type(part).__name__} reads `{name}`, which no part upstream produces"
+                raise RecipeError(message, origin, did_you_mean(name, produced), slot)
 
 
 def _sentence(kind: type) -> str:

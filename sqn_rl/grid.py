@@ -89,7 +89,7 @@ def variants_of(overrides: Sequence[str], catalogue: Catalogue) -> list[Variant]
     for text in [*lists, *(text for text in common if text.startswith("seed="))]:
         if not is_idea(key := text.partition("=")[0].lstrip("+")):
             mend = "vary parts and their settings; seeds=N says how many seeds, and sqn-run -m does the rest"
-            raise RecipeError(f"`{key}` is nothing that an ablation varies", origin(text), mend)
+            raise RecipeError("nothing that an ablation varies", origin(text), mend, key)
     base = compose_recipe("sqn", *common, catalogue=catalogue)
     if base.run.eval_every == 0 and base.origin("eval_every").startswith("default"):
         common.append(f"eval_every={max(1, base.run.steps // EVALUATIONS)}")

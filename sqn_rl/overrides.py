@@ -10,8 +10,8 @@ from hydra.errors import HydraException
 
 from sqn_rl.catalogue import Catalogue
 from sqn_rl.defaults import Choice, repository
-from sqn_rl.errors import RecipeError
-from sqn_rl.provenance import COMMAND_LINE, Layers
+from sqn_rl.errors import COMMAND_LINE, RecipeError
+from sqn_rl.provenance import Layers
 
 WRITE = "write name=value: steps=2000, head=dueling or optimizer.lr=1e-3"
 QUOTE = "quote a value that has special characters: 'name=\"a (value)\"'"
@@ -78,7 +78,7 @@ def chosen(overrides: Sequence[Override], catalogue: Catalogue) -> Iterator[Choi
         if group not in catalogue.groups():
             continue
         if override.is_delete() or override.package or not isinstance(name, str):
-            raise RecipeError(f"`{group}` takes the name of a part", origin(text), f"write {group}=NAME")
+            raise RecipeError("expected the name of a part", origin(text), f"write {group}=NAME")
         if name not in catalogue.names(group):
             raise catalogue.unknown(group, name, origin(text))
         yield Choice(group, name, origin(text))
@@ -97,7 +97,7 @@ def apply(overrides: Sequence[Override], layers: Layers, catalogue: Catalogue) -
         if not override.is_delete():
             layers.put(key, override.value(), partial(_always, where))
         elif not layers.drop(key):
-            raise RecipeError(f"there is no `{key}` to remove", where)
+            raise RecipeError("there is nothing to remove", where)
 
 
 def _always(origin: str, key: str) -> str:

@@ -50,12 +50,12 @@ def preflight(experiment: Recipe) -> Graph:
     try:
         torch.zeros((), device=run.device)
     except Exception as error:  # every kind of device has its own
-        message = f"device = {run.device!r}: torch cannot use it here"
-        raise RecipeError(message, experiment.origin("device"), "set device=cpu") from error
+        message, subject = "torch cannot use it here", f"device = {run.device!r}"
+        raise RecipeError(message, experiment.origin("device"), "set device=cpu", subject) from error
     try:
         compiling(run)
     except SettingError as error:
-        raise RecipeError(str(error), experiment.origin("compile")) from error
+        raise error.located("compile", experiment.origin) from error
     _require_room(experiment)
     with RandomState(run.seed, run.device):
         return _Walk(experiment).graph()
@@ -65,8 +65,8 @@ def _require_room(experiment: Recipe) -> None:
     """Refuse what is far too large before any of it is built."""
     run, capacity = experiment.run, experiment.fields("replay").get("capacity")
     if isinstance(capacity, int) and run.num_envs > capacity:
-        message = f"num_envs = {run.num_envs:,}: expected at most the replay's capacity, {capacity:,}"
-        raise RecipeError(message, experiment.origin("num_envs"), "lower num_envs, or raise replay.capacity")
+        message, mend = f"expected at most the replay's capacity, {capacity:,}", "raise replay.capacity"
+        raise RecipeError(message, experiment.origin("num_envs"), mend, f"num_envs = {run.num_envs:,}")
     free = available_bytes()
     if free is None or run.device != "cpu":
         return
@@ -121,9 +121,10 @@ class _Walk:
         replay, run = self.parts["replay"], self.run
         if run.batch_size > getattr(replay, "capacity", run.batch_size):
             raise RecipeError(
-                f"batch_size = {run.batch_size}: expected at most the replay's capacity, {replay.capacity}",
+                f"expected at most the replay's capacity, {replay.capacity}",
                 self.experiment.origin("batch_size"),
-                f"lower batch_size, or raise replay.capacity ({self.experiment.origin('replay.capacity')})",
+                f"lower it, or raise replay.capacity ({self.experiment.origin('replay.capacity')})",
+                f"batch_size = {run.batch_size}",
             )
         with self._fails("replay", "sampling one fake step"):
             replay.store(observation, torch.zeros(run.num_envs, dtype=torch.int64), step)
@@ -220,8 +221,8 @@ class _Walk:
         part = self.parts[slot]
         for name, parameter in part.named_parameters() if isinstance(part, nn.Module) else ():
             if parameter.requires_grad and parameter.grad is None:
-                message = f"{slot}: no gradient of {self._class_in('loss')} reaches its parameter {name}"
-                raise RecipeError(message, self.experiment.origin(slot), self._works_with(slot))
+                message = f"no gradient of {self._class_in('loss')} reaches its parameter {name}"
+                raise RecipeError(message, self.experiment.origin(slot), self._works_with(slot), slot)
 
     def _works_with(self, slot: str) -> str:
         """What the part in a slot says of the others, as a suggestion; nothing if it fits everything."""
@@ -246,12 +247,12 @@ class _Walk:
     ) -> None:
         if not isinstance(tensor, Tensor):
             given = f"{key} as a {type(tensor).__name__}"
-            message = f"{slot}: {self._class_in(slot)} gives {given}; expected a tensor"
-            raise RecipeError(message, self.experiment.origin(slot))
+            message = f"{self._class_in(slot)} gives {given}; expected a tensor"
+            raise RecipeError(message, self.experiment.origin(slot), "", slot)
         if tuple(tensor.shape) != shape or tensor.dtype != dtype:
             given = f"{key} as {list(tensor.shape)} {tensor.dtype}"
-            message = f"{slot}: {self._class_in(slot)} gives {given}; expected {list(shape)} {dtype}"
-            raise RecipeError(message, self.experiment.origin(slot))
+            message = f"{self._class_in(slot)} gives {given}; expected {list(shape)} {dtype}"
+            raise RecipeError(message, self.experiment.origin(slot), "", slot)
 
     @contextmanager
     def _fails(self, slot: str, doing: str) -> Iterator[None]:
@@ -268,8 +269,8 @@ class _Walk:
             raise self._failure(slot, doing, error) from error
 
     def _failure(self, slot: str, doing: str, error: BaseException) -> RecipeError:
-        message = f"{slot}: {self._class_in(slot)} fails at {doing}: {blame(error)}"
-        return RecipeError(message, self.experiment.origin(slot))
+        message = f"{self._class_in(slot)} fails at {doing}: {blame(error)}"
+        return RecipeError(message, self.experiment.origin(slot), "", slot)
 
     def _class_in(self, slot: str) -> str:
         part = self.parts[slot]

@@ -14,9 +14,6 @@ from sqn_rl.reading import DEPTH, DataError, Loader, read_yaml
 
 Values = dict[str, Any]
 
-COMMAND_LINE = "command line: "
-"""Begins the origin of what an override set."""
-
 INTERPOLATION = re.compile(r"\$\{([\w.]+)\}")
 """``${lr}``: a value that is another one."""
 
@@ -209,7 +206,7 @@ class Layers:
         room = ROOM
 
         def refusal(key: str, value: Any, why: str) -> RecipeError:
-            return RecipeError(f"{key} = {value!s:.60}: {why}", self.origin(key))
+            return RecipeError(why, self.origin(key), "", f"{key} = {value!s:.60}")
 
         def resolve(value: Any, key: str, depth: int = 0, within: tuple[str, ...] = ()) -> Any:
             """The value at ``key``, within so many others, to which these names led."""

@@ -11,8 +11,8 @@ from sqn_rl.build import TARGET, build, check_fields
 from sqn_rl.catalogue import RECIPE, TASK, Catalogue, did_you_mean
 from sqn_rl.config import DEFAULTS, SETTINGS, SLOTS, Run, conform
 from sqn_rl.defaults import Choice, choices, layers_of, suggestions
-from sqn_rl.errors import RecipeError, SettingError
-from sqn_rl.provenance import COMMAND_LINE, INTERPOLATION, Document, Layers, Values, flow, read
+from sqn_rl.errors import COMMAND_LINE, RecipeError, SettingError
+from sqn_rl.provenance import INTERPOLATION, Document, Layers, Values, flow, read
 
 SLOT_NAMES = [slot.name for slot in SLOTS]
 
@@ -174,7 +174,7 @@ def _settle(
         raise RecipeError(f"no task says {', '.join(missing)}", layers.origin(f"env.{TARGET}"), mend)
     for key in layers.values:
         if key not in known:
-            raise RecipeError(f"there is no setting `{key}`", layers.origin(key), did_you_mean(key, known))
+            raise RecipeError("there is no such setting", layers.origin(key), did_you_mean(key, known), key)
     values = layers.resolved()
     _require_values(values, layers)
     try:
@@ -187,7 +187,7 @@ def _settle(
                 target = catalogue.resolve(slot, values[slot][TARGET], layers.origin(f"{slot}.{TARGET}"))
                 check_fields(slot, target, sorted(further), layers.origin)
     except SettingError as error:
-        raise RecipeError(str(error), layers.origin(error.field)) from error
+        raise error.located(error.field, layers.origin) from error
     config = vars(run) | {slot: values[slot] for slot in SLOT_NAMES}
     return Recipe(config, run, chosen, layers, catalogue)
 
@@ -216,13 +216,15 @@ def _require_part(slot: str, layers: Layers, chosen: Mapping[str, Choice]) -> No
         raise RecipeError(f"nothing fills the slot `{slot}`", layers.origin(RECIPE), mend)
     if not isinstance(part := layers.values[slot], dict):
         mend = f"to choose a part, write `{{override /{slot}: {part}}}` in `defaults`"
-        raise RecipeError(f"`{slot}` is a slot, not a setting", layers.origin(slot), mend)
+        raise RecipeError("it is a slot, not a setting", layers.origin(slot), mend, slot)
     if TARGET not in part:
         where = chosen[slot].origin if slot in chosen else layers.origin(slot)
         raise RecipeError(f"the part in the slot `{slot}` has no `{TARGET}`", where)
     if not isinstance(part[TARGET], str):
         key = f"{slot}.{TARGET}"
-        raise RecipeError(f"{key} = {part[TARGET]!s:.60}: expected the name of a class", layers.origin(key))
+        raise RecipeError(
+            "expected the name of a class", layers.origin(key), "", f"{key} = {part[TARGET]!s:.60}"
+        )
 
 
 def _require_values(values: Values, layers: Layers, prefix: str = "") -> None:
@@ -230,15 +232,15 @@ def _require_values(values: Values, layers: Layers, prefix: str = "") -> None:
         key = f"{prefix}{name}"
         if name in INSTANTIATE and (name != TARGET or prefix.count(".") != 1):
             why = f"`{name}` means nothing here: a slot has one part, and its values are data"
-            raise RecipeError(f"{key}: {why}", layers.origin(key))
+            raise RecipeError(why, layers.origin(key), "", key)
         if isinstance(value, list):
             _require_values({f"{i}": each for i, each in enumerate(value)}, layers, f"{key}.")
         elif isinstance(value, dict):
             _require_values(value, layers, f"{key}.")
         elif value == "???":
-            raise RecipeError(f"`{key}` has no value", layers.origin(key), f"give it one: {key}=…")
+            raise RecipeError("it has no value", layers.origin(key), f"give it one: {key}=…", key)
         elif "${" in str(value):
-            raise RecipeError(f"`{key}` would be read as a reference where it is saved", layers.origin(key))
+            raise RecipeError("it would be a reference where it is saved", layers.origin(key), "", key)
 
 
 def _conforming(values: Values, examples: Values, resolved: Values, prefix: str = "") -> Values:

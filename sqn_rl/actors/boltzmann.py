@@ -31,7 +31,7 @@ class BoltzmannActor(ValueActor):
     def __init__(self, *, q_net: QNetwork, temperature: Temperature | None, policy: str, seed: int) -> None:
         if temperature is None:
             mend = "choose temperature=learned, fixed or annealed, or actor=epsilon_greedy or greedy"
-            given = "actor: BoltzmannActor needs a temperature, and temperature=none gives none"
+            given = "actor: BoltzmannActor needs a temperature, and there is none"
             raise WiringError("actor", f"{given}; {mend}", "temperature")
         super().__init__(q_net=q_net, policy=policy, seed=seed)
         self.temperature, self.out_keys = temperature, ["action", "log_prob", "entropy"]

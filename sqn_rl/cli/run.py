@@ -95,8 +95,9 @@ def _jobs(arguments: Namespace) -> list[tuple[str, Recipe]]:
     outs = [recipe.run.out for _, recipe in named]
     for _, recipe in named:
         if recipe.run.out and outs.count(recipe.run.out) > 1:
-            message = f"out = {recipe.run.out!r}: several jobs of the sweep would write there"
-            raise RecipeError(message, recipe.origin("out"), "give them one out=DIR, or each its own")
+            message, subject = "several jobs of the sweep would write there", f"out = {recipe.run.out!r}"
+            mend = "give them one out=DIR, or each its own"
+            raise RecipeError(message, recipe.origin("out"), mend, subject)
     return named
 
 

@@ -76,5 +76,5 @@ def require_temperature(temperature: Temperature | None, who: str) -> None:
     """Raise :class:`WiringError` unless there is a temperature."""
     if temperature is None:
         mend = "choose temperature=learned, fixed or annealed, or a loss that has none, such as dqn"
-        given = f"loss: {who} needs a temperature, and temperature=none gives none"
+        given = f"loss: {who} needs a temperature, and there is none"
         raise WiringError("loss", f"{given}; {mend}", "temperature")

@@ -87,4 +87,4 @@ class Each(nn.Module):
             return led
         expected = [batch, *("AK"[: self._rank - 1] if self.features else [self.out_features])]
         name, shape, of_one = type(self.parts[0]).__name__, list(answer.shape), ", ".join(map(str, expected))
-        raise WiringError("q_net", f"{name} gives {shape} for one network; expected [{of_one}]")
+        raise WiringError("q_net", f"q_net: {name} gives {shape} for one network; expected [{of_one}]")

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from messages import said_twice
 
 from sqn_rl.catalogue import Catalogue
 from sqn_rl.errors import RecipeError
@@ -10,22 +11,22 @@ from sqn_rl.overrides import expand
 from sqn_rl.recipe import compose_recipe, load_recipe
 
 OVERRIDES = {
-    "recipe=sqnn": ("there is no recipe `sqnn`", "did you mean `sqn`?"),
-    "head=duelling": ("there is no head part `duelling`", "did you mean `dueling`?"),
-    "task=atari_rom": ("there is no task part `atari_rom`", "did you mean `atari_ram`?"),
-    "hed=dueling": ("there is no setting `hed`", "did you mean `head`?"),
-    "stpes=3": ("there is no setting `stpes`", "did you mean `steps`?"),
-    "+stpes=3": ("there is no setting `stpes`", "did you mean `steps`?"),
-    "hydra.run.dir=x": ("there is no setting `hydra`", "there are: actor, "),
-    "encoder.hiden=3": ("encoder.hiden: MLP takes no `hiden`", "did you mean `hidden`?"),
-    "env.kwarg={}": ("env.kwarg: GymEnv takes no `kwarg`", "did you mean `kwargs`?"),
-    "head.hiden=3": ("head.hiden: LinearHead takes no `hiden`", "it takes no fields"),
-    "optimizer.wait_decay=0.1": ("Adam takes no `wait_decay`", "did you mean `weight_decay`?"),
-    "encoder.layer=3": ("encoder.layer: MLP takes no `layer`", "there are: hidden"),
-    "~optimizer.fast": ("there is no `optimizer.fast` to remove", ""),
-    "~replay": ("`replay` takes the name of a part", "write replay=NAME"),
-    "head=3": ("`head` takes the name of a part", "write head=NAME"),
-    "head=[linear,dueling]": ("`head` takes the name of a part", "write head=NAME"),
+    "recipe=sqnn": ("there is no such recipe", "did you mean `sqn`?"),
+    "head=duelling": ("there is no such part", "did you mean `dueling`?"),
+    "task=atari_rom": ("there is no such part", "did you mean `atari_ram`?"),
+    "hed=dueling": ("there is no such setting", "did you mean `head`?"),
+    "stpes=3": ("there is no such setting", "did you mean `steps`?"),
+    "+stpes=3": ("there is no such setting", "did you mean `steps`?"),
+    "hydra.run.dir=x": ("there is no such setting", "there are: actor, "),
+    "encoder.hiden=3": ("MLP has no such setting", "did you mean `hidden`?"),
+    "env.kwarg={}": ("GymEnv has no such setting", "did you mean `kwargs`?"),
+    "head.hiden=3": ("LinearHead has no such setting", "it takes no fields"),
+    "optimizer.wait_decay=0.1": ("Adam has no such setting", "did you mean `weight_decay`?"),
+    "encoder.layer=3": ("MLP has no such setting", "there are: hidden"),
+    "~optimizer.fast": ("there is nothing to remove", ""),
+    "~replay": ("expected the name of a part", "write replay=NAME"),
+    "head=3": ("expected the name of a part", "write head=NAME"),
+    "head=[linear,dueling]": ("expected the name of a part", "write head=NAME"),
     "head=linear,dueling": ("several values are a sweep", "add -m"),
     "seed=range(3)": ("several values are a sweep", "add -m"),
     "steps": ("cannot be read as an override", "write name=value"),
@@ -35,27 +36,27 @@ OVERRIDES = {
     "lr=" + "[" * 40 + "]" * 40: ("within more than 32 others", ""),
     "env.kwargs" + ".a" * 900 + "=1": ("within more than 32 others", ""),
     "gamma=" + "9" * 400: ("expected a number in [0, 1]", ""),
-    "threads=1e10": ("threads = 10000000000.0: expected a whole number of threads in [1, 1024]", ""),
-    "head=" + "x" * 300: ("there is no head part `xxx", "there are: "),
-    "head._target_=[a]": ("head._target_ = ['a']: expected the name of a class", ""),
-    "steps=abc": ("steps = 'abc': expected a whole number of environment steps, at least 1", ""),
-    "steps=2.5": ("steps = 2.5: expected a whole number of environment steps, at least 1", ""),
-    "steps=0": ("steps = 0: expected a whole number of environment steps, at least 1", ""),
-    "steps=null": ("steps = None: expected a whole number", ""),
-    "steps=true": ("steps = True: expected a whole number", ""),
+    "threads=1e10": ("expected a whole number of threads in [1, 1024]", ""),
+    "head=" + "x" * 300: ("there is no such part", "there are: "),
+    "head._target_=[a]": ("expected the name of a class", ""),
+    "steps=abc": ("expected a whole number of environment steps, at least 1", ""),
+    "steps=2.5": ("expected a whole number of environment steps, at least 1", ""),
+    "steps=0": ("expected a whole number of environment steps, at least 1", ""),
+    "steps=null": ("expected a whole number", ""),
+    "steps=true": ("expected a whole number", ""),
     "steps.more=3": ("steps = {'more': 3}: expected a whole number", ""),
-    "gamma=1.01": ("gamma = 1.01: expected a number in [0, 1]", ""),
-    "gamma=nan": ("gamma = nan: expected a number in [0, 1]", ""),
-    "update_ratio=0": ("update_ratio = 0: expected a positive number of updates", ""),
-    "update_ratio=inf": ("update_ratio = inf: expected a positive number of updates", ""),
-    "seed=-1": ("seed = -1: expected a whole number in [0, 2^31)", ""),
-    "device=gpu": ("device = 'gpu': expected cpu, cuda or mps", ""),
-    "lr=fast": ("lr = 'fast': expected a number, such as ", ""),
-    "optimizer.lr=fast": ("optimizer.lr = 'fast': expected a number, such as ", ""),
-    "encoder.hidden=64": ("encoder.hidden = 64: expected a list, such as [128, 128]", ""),
-    "loss.backup_entropy=2": ("loss.backup_entropy = 2: expected true or false", ""),
-    "lr=${rate}": ("lr = ${rate}: there is no `rate`", ""),
-    "lr=${lr}": ("lr = ${lr}: stands for itself", ""),
+    "gamma=1.01": ("expected a number in [0, 1]", ""),
+    "gamma=nan": ("expected a number in [0, 1]", ""),
+    "update_ratio=0": ("expected a positive number of updates", ""),
+    "update_ratio=inf": ("expected a positive number of updates", ""),
+    "seed=-1": ("expected a whole number in [0, 2^31)", ""),
+    "device=gpu": ("expected cpu, cuda or mps", ""),
+    "lr=fast": ("expected a number, such as ", ""),
+    "optimizer.lr=fast": ("expected a number, such as ", ""),
+    "encoder.hidden=64": ("expected a list, such as [128, 128]", ""),
+    "loss.backup_entropy=2": ("expected true or false", ""),
+    "lr=${rate}": ("there is no `rate`", ""),
+    "lr=${lr}": ("stands for itself", ""),
 }
 
 
@@ -68,15 +69,16 @@ def test_an_override(override: str) -> None:
     assert message in raised.value.message
     assert raised.value.suggestion.startswith(suggestion)
     assert str(raised.value).startswith(f"command line: {override}: {raised.value.message}")
+    assert said_twice(str(raised.value)) == []
 
 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("actor.policy=q2", "actor.policy = 'q2': expected one of q1, min"),
+        ("actor.policy=q2", "expected one of q1, min"),
         ("tau=-1", "target_update.tau = -1: expected a number in (0, 1]"),
-        ("replay.capacity=2", "replay.capacity = 2: expected at least 4, one step of every environment"),
-        ("encoder.hidden=[0]", "encoder.hidden = [0]: expected a list of positive widths"),
+        ("replay.capacity=2", "expected at least 4, one step of every environment"),
+        ("encoder.hidden=[0]", "expected a list of positive widths"),
         ("head._target_=torch.load", "_target_: torch.load: not a part of sqn_rl for the slot `head`"),
         ("head._target_=sqn_rl.DuelingHaed", "did you mean `sqn_rl.DuelingHead`?"),
         (
@@ -106,25 +108,25 @@ FILES = {
     "defaults: [sqn, _self_]\nseed: 1\nseed: 2\n": (":4", "found duplicate key seed"),
     "- sqn\n": ("", "not a mapping of names to values"),
     "defaults: sqn\n": (":2", "`defaults` is not a list"),
-    "defaults:\n  - sqn\n  - override /head: duelling\n": (":4", "there is no head part `duelling`"),
+    "defaults:\n  - sqn\n  - override /head: duelling\n": (":4", "head=duelling: there is no such part"),
     "defaults:\n  - sqn\n  - override /hed: dueling\n": (":4", "there is no slot `hed`"),
     "defaults:\n  - sqn\n  - override head: dueling\n": (":4", "write `/head`, with a slash"),
-    "defaults: [sqm, _self_]\n": (":2", "there is no recipe `sqm`"),
+    "defaults: [sqm, _self_]\n": (":2", "recipe=sqm: there is no such recipe"),
     "defaults: [{override /head: dueling}, _self_]\n": (":2", "Could not override 'head'"),
     "defaults: [sqn, {/head: dueling}, _self_]\n": (":2", "Multiple values for head"),
     "defaults: [mine, _self_]\n": ("", "inherits from itself"),
-    "defaults: [sqn, /head, _self_]\n": (":2", "there is no head part ``"),
+    "defaults: [sqn, /head, _self_]\n": (":2", "head=: there is no such part"),
     "defaults: [sqn, {'': x}, _self_]\n": (":2", "write `/`, with a slash"),
     "defaults: [" + "sqn, " * 50 + "_self_]\n": ("", "inherits from itself, or more than 300 files"),
     "defaults: [3]\n": (":2", "`3` is no entry of a defaults list"),
     "defaults: [/env: cartpole, _self_]\n": ("", "nothing fills the slot `layers`"),
-    "defaults: [sqn, _self_]\nhead: dueling\n": (":3", "`head` is a slot, not a setting"),
-    "defaults: [sqn, _self_]\nstpes: 3\n": (":3", "there is no setting `stpes`"),
+    "defaults: [sqn, _self_]\nhead: dueling\n": (":3", "head: it is a slot, not a setting"),
+    "defaults: [sqn, _self_]\nstpes: 3\n": (":3", "stpes: there is no such setting"),
     "defaults: [sqn, _self_]\nsteps: many\n": (":3", "steps = 'many': expected a whole number"),
     "defaults: [sqn, _self_]\nlr: fast\n": (":3", "lr = 'fast': expected a number"),
-    "defaults: [sqn, _self_]\nencoder:\n  hiden: [3]\n": (":4", "encoder.hiden: MLP takes no `hiden`"),
+    "defaults: [sqn, _self_]\nencoder:\n  hiden: [3]\n": (":4", "encoder.hiden: MLP has no such setting"),
     "defaults: [sqn, _self_]\nlr: ${rate}\n": (":3", "there is no `rate`"),
-    "defaults: [sqn, {override /env: gym}, _self_]\n": ("gym.yaml:4", "`env.id` has no value"),
+    "defaults: [sqn, {override /env: gym}, _self_]\n": ("gym.yaml:4", "env.id: it has no value"),
 }
 
 

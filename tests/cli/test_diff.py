@@ -112,9 +112,9 @@ def test_parts_of_a_users_own(users_tree: Path, trusting: list[str], command: Co
         ("empty", r"empty: not a run directory: there is no recipe.yaml in it"),
         (" ", r": neither a run directory nor a recipe\n  there are: .*"),
         ("sqn 'half", r"sqn 'half: No closing quotation"),
-        ("sqn hed=dueling", r"command line: hed=dueling: there is no setting `hed`\n  did you mean `head`\?"),
+        ("sqn hed=dueling", r"command line: hed=dueling: there is no such setting\n  did you mean `head`\?"),
         ("sqn loss=dqn temperature=none", r"command line: temperature=none: actor: BoltzmannActor needs a.*"),
-        ("recipe=nope", r"command line: recipe=nope: there is no recipe `nope`\n  .*"),
+        ("recipe=nope", r"command line: recipe=nope: there is no such recipe\n  .*"),
     ],
 )
 def test_what_is_neither(argument: str, message: str, folder: Path, command: Command) -> None:

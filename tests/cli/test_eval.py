@@ -117,7 +117,7 @@ def _other_field(run: Path) -> None:
             r"{newest}/weights.safetensors: made by another agent: \d+ tensors differ, such .*",
         ),
         (_other_code, r"{run}/recipe.yaml:\d+: _target_: os.system: not a part of sqn_rl .*"),
-        (_other_field, r"{run}/recipe.yaml:\d+: actor.polcy: BoltzmannActor takes no `polcy`"),
+        (_other_field, r"{run}/recipe.yaml:\d+: actor.polcy: BoltzmannActor has no such setting"),
     ],
 )
 def test_a_damaged_run(
@@ -135,7 +135,7 @@ def test_a_damaged_run(
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["--episodes", "0"], "eval_episodes = 0: expected"), (["--seed", "-1"], "seed = -1: expected")],
+    [(["--episodes", "0"], "eval_episodes=0: expected"), (["--seed", "-1"], "seed=-1: expected")],
 )
 def test_numbers_out_of_range(arguments: list[str], message: str, trained: Path, command: Command) -> None:
     done = command("evaluate", str(trained), *arguments)

@@ -130,8 +130,8 @@ def test_the_format_is_that_of_the_suffix(
             ["--output", "x.png"],
             "output = 'x.png': expected a file that ends in .txt, .md, .mmd, .svg, or --format\n",
         ),
-        (["head=duelling"], "command line: head=duelling: there is no head part `duelling`\n"),
-        (["gamma=2"], "command line: gamma=2: gamma = 2: expected a number in [0, 1]\n"),
+        (["head=duelling"], "command line: head=duelling: there is no such part\n"),
+        (["gamma=2"], "command line: gamma=2: expected a number in [0, 1]\n"),
         (
             ["initial_alpha=-1"],
             "command line: initial_alpha=-1: temperature.initial = -1: expected a positive",

@@ -177,9 +177,7 @@ def test_auto_begins_goes_on_and_has_nothing_to_do(command: Command, at: Callabl
 def test_auto_needs_a_directory(command: Command) -> None:
     done = command("run", *TINY, "resume=auto")
     assert done.code == 2
-    assert done.err.startswith(
-        "command line: resume=auto: resume = 'auto': expected `never`, as no out=DIR says"
-    )
+    assert done.err.startswith("command line: resume=auto: expected `never`, as no out=DIR says")
 
 
 def test_auto_goes_on_with_no_other_recipe(command: Command, at: Callable) -> None:

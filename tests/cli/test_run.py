@@ -210,16 +210,14 @@ def test_out_is_refused_where_there_is_a_run(command: Command) -> None:
     before = {path: path.stat().st_mtime_ns for path in Path("mine").rglob("*")}
     done = command("run", *tiny, "out=mine")
     assert done.code == 2
-    assert done.err == "command line: out=mine: out = 'mine': expected a directory without a run in it\n"
+    assert done.err == "command line: out=mine: expected a directory without a run in it\n"
     assert {path: path.stat().st_mtime_ns for path in Path("mine").rglob("*")} == before
 
 
 def test_jobs_of_one_directory_are_refused_before_any_starts(command: Command) -> None:
     done = command("run", "-m", "seed=1,1", "out=mine")
     assert (done.code, done.runs) == (2, [])
-    assert done.err.startswith(
-        "command line: out=mine: out = 'mine': several jobs of the sweep would write there"
-    )
+    assert done.err.startswith("command line: out=mine: several jobs of the sweep would write there")
 
 
 # --- how it ends -------------------------------------------------------------------------------------------

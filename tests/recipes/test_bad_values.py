@@ -6,6 +6,7 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
+from messages import said_twice
 
 from sqn_rl import compose
 from sqn_rl.cli.run import main
@@ -13,54 +14,54 @@ from sqn_rl.errors import RecipeError
 
 VALUES = {
     # heads
-    "head=categorical head.v_max=5 head.v_min=5": "head.v_min = 5: expected a number below v_max, 5",
-    "head=categorical head.v_max=-100 head.v_min=1": "head.v_min = 1: expected a number below v_max, -100",
+    "head=categorical head.v_max=5 head.v_min=5": "expected a number below v_max, 5",
+    "head=categorical head.v_max=-100 head.v_min=1": "expected a number below v_max, -100",
     "recipe=sqn_rainbow v_min=100": "head.v_min = 100: expected a number below v_max, 100",
-    "head=categorical head.atoms=1": "head.atoms = 1: expected a whole number of at least 2",
-    "head=categorical head.atoms=2.5": "head.atoms = 2.5: expected a whole number of at least 2",
-    "head=quantile head.quantiles=0": "head.quantiles = 0: expected a whole number of at least 1",
-    "head=quantile head.kappa=-1": "head.kappa = -1: expected a number of at least 0",
-    "head=quantile head.dueling=2": "head.dueling = 2: expected true or false",
+    "head=categorical head.atoms=1": "expected a whole number of at least 2",
+    "head=categorical head.atoms=2.5": "expected a whole number of at least 2",
+    "head=quantile head.quantiles=0": "expected a whole number of at least 1",
+    "head=quantile head.kappa=-1": "expected a number of at least 0",
+    "head=quantile head.dueling=2": "expected true or false",
     # networks
-    "layers=noisy layers.sigma=-0.5": "layers.sigma = -0.5: expected a number of at least 0",
-    "encoder.hidden=[0]": "encoder.hidden = [0]: expected a list of positive widths",
+    "layers=noisy layers.sigma=-0.5": "expected a number of at least 0",
+    "encoder.hidden=[0]": "expected a list of positive widths",
     "hidden=[16,2.5]": "encoder.hidden = [16, 2.5]: expected a list of positive widths",
     "env=atari hidden=[-1]": "encoder.hidden = [-1]: expected a list of positive widths",
-    "env=atari encoder=impala_cnn encoder.width=0": "encoder.width = 0: expected a whole number",
-    "q_net.members=0": "q_net.members = 0: expected a whole number of at least 1",
+    "env=atari encoder=impala_cnn encoder.width=0": "expected a whole number",
+    "q_net.members=0": "expected a whole number of at least 1",
     # returns and replay
-    "returns=n_step returns.n=0": "returns.n = 0: expected a whole number of steps, at least 1",
-    "returns=n_step returns.n=1.5": "returns.n = 1.5: expected a whole number of steps, at least 1",
-    "replay=prioritized replay.omega=-1": "replay.omega = -1: expected a number, at least 0",
-    "replay=prioritized replay.beta=1.5": "replay.beta = 1.5: expected a number in [0, 1]",
+    "returns=n_step returns.n=0": "expected a whole number of steps, at least 1",
+    "returns=n_step returns.n=1.5": "expected a whole number of steps, at least 1",
+    "replay=prioritized replay.omega=-1": "expected a number, at least 0",
+    "replay=prioritized replay.beta=1.5": "expected a number in [0, 1]",
     # losses and temperatures
-    "loss=munchausen loss.m=2": "loss.m = 2: expected a number in [0, 1]",
-    "loss=munchausen loss.lowest=1": "loss.lowest = 1: expected a number below 0",
-    "actor=policy loss=discrete_sac loss.backup=mean": "loss.backup = 'mean': expected one of expected, ",
-    "temperature=annealed temperature.over=0": "temperature.over = 0: expected a fraction in (0, 1]",
-    "temperature=fixed temperature.alpha=0": "temperature.alpha = 0: expected a positive number",
+    "loss=munchausen loss.m=2": "expected a number in [0, 1]",
+    "loss=munchausen loss.lowest=1": "expected a number below 0",
+    "actor=policy loss=discrete_sac loss.backup=mean": "expected one of expected, ",
+    "temperature=annealed temperature.over=0": "expected a fraction in (0, 1]",
+    "temperature=fixed temperature.alpha=0": "expected a positive number",
     # actors
-    "actor=epsilon_greedy actor.start=2": "actor.start = 2: expected a probability in [0, 1]",
-    "actor=epsilon_greedy actor.end=-0.1": "actor.end = -0.1: expected a probability in [0, 1]",
-    "actor=epsilon_greedy actor.over=0": "actor.over = 0: expected a fraction in (0, 1]",
-    "actor=greedy actor.policy=q2": "actor.policy = 'q2': expected one of q1, min",
+    "actor=epsilon_greedy actor.start=2": "expected a probability in [0, 1]",
+    "actor=epsilon_greedy actor.end=-0.1": "expected a probability in [0, 1]",
+    "actor=epsilon_greedy actor.over=0": "expected a fraction in (0, 1]",
+    "actor=greedy actor.policy=q2": "expected one of q1, min",
     # games
-    "env=atari env.game=pongg": "env.game = 'pongg': expected a game of ale-py's",
+    "env=atari env.game=pongg": "expected a game of ale-py's",
     "env=atari_ram env.game=Pongg": "in snake_case; did you mean 'pong'?",
-    "env=atari env.game=combat": "env.game = 'combat': expected a game whose rules ALE knows",
-    "env=atari_ram env.game=combat": "env.game = 'combat': expected a game whose rules ALE knows",
-    "env=atari env.frame_stack=0": "env.frame_stack = 0: expected a positive integer",
-    "env=atari env.frame_skip=0": "env.frame_skip = 0: expected a positive integer",
-    "env=atari env.sticky_actions=1": "env.sticky_actions = 1: expected a probability in [0, 1)",
-    "env=atari env.noop_max=-1": "env.noop_max = -1: expected a non-negative integer",
-    "env=atari env.max_frames=0": "env.max_frames = 0: expected a positive integer or null",
+    "env=atari env.game=combat": "expected a game whose rules ALE knows",
+    "env=atari_ram env.game=combat": "expected a game whose rules ALE knows",
+    "env=atari env.frame_stack=0": "expected a positive integer",
+    "env=atari env.frame_skip=0": "expected a positive integer",
+    "env=atari env.sticky_actions=1": "expected a probability in [0, 1)",
+    "env=atari env.noop_max=-1": "expected a non-negative integer",
+    "env=atari env.max_frames=0": "expected a positive integer or null",
     # what has one owner
-    "loss.gamma=0.5": "loss.gamma = 0.5: every part is given the same `gamma`\n  write gamma=0.5",
-    "returns.gamma=0.5": "returns.gamma = 0.5: every part is given the same `gamma`\n  write gamma=0.5",
+    "loss.gamma=0.5": "every part is given the same `gamma`\n  write gamma=0.5",
+    "returns.gamma=0.5": "every part is given the same `gamma`\n  write gamma=0.5",
     "temperature.n_actions=9": "every part is given the same `n_actions`\n  leave it out",
     "loss.temperature=null": "every part is given the same `temperature`\n  leave it out",
     # targets
-    "target_update=periodic target_update.every=0": "target_update.every = 0: expected a whole number",
+    "target_update=periodic target_update.every=0": "expected a whole number",
     "tau=2": "target_update.tau = 2: expected a number in (0, 1]",
 }
 """By overrides, the last of which is to blame: what is said."""
@@ -68,33 +69,33 @@ VALUES = {
 WIRINGS = {
     "loss=sqn temperature=none actor=greedy": (
         "loss=sqn",
-        "loss: SQNLoss needs a temperature",
+        "SQNLoss needs a temperature",
         "temperature=learned",
     ),
     "loss=dqn temperature=none actor=boltzmann": (
         "actor=boltzmann",
-        "actor: BoltzmannActor needs a temperature",
+        "BoltzmannActor needs a temperature",
         "actor=epsilon_greedy",
     ),
     "temperature=none": ("temperature=none", "needs a temperature", "temperature=learned"),
     "actor=greedy temperature=none": ("temperature=none", "loss: SQNLoss needs", "or a loss that has none"),
-    "loss=sqn actor=policy": ("actor=policy", "actor: no gradient of SQNLoss reaches", "loss=discrete_sac"),
+    "loss=sqn actor=policy": ("actor=policy", "no gradient of SQNLoss reaches", "loss=discrete_sac"),
     "actor=greedy loss=discrete_sac": ("loss=discrete_sac", "GreedyActor has none", "choose actor=policy"),
-    "encoder=nature_cnn": ("encoder=nature_cnn", "encoder: NatureCNN reads images [C, H, W]", "env=atari"),
+    "encoder=nature_cnn": ("encoder=nature_cnn", "NatureCNN reads images [C, H, W]", "env=atari"),
     "env=atari_ram encoder=impala_cnn": ("encoder=impala_cnn", "observations here are [128]", "env=atari"),
     "actor=epsilon_greedy returns=n_step returns.soft=true": (
         "returns.soft=true",
-        "returns.soft = true: expected an actor with a policy",
+        "expected an actor with a policy",
         "EpsilonGreedyActor has none",
     ),
     "actor=greedy loss=dqn temperature=none returns=n_step returns.soft=true": (
         "returns.soft=true",
-        "returns.soft = true: expected a temperature",
+        "expected a temperature",
         "there is none",
     ),
     "loss.backup_entropy=false returns=n_step returns.soft=true": (
         "returns.soft=true",
-        "returns.soft = true: expected a loss that counts the entropy of the last step too",
+        "expected a loss that counts the entropy of the last step too",
         "set it to false: SQNLoss leaves that entropy out",
     ),
     "recipe=sqn_nstep loss.backup_entropy=false": (
@@ -121,6 +122,7 @@ def refusal(overrides: str, capfd: pytest.CaptureFixture[str]) -> str:
     said = capfd.readouterr().err
     assert said == f"{raised.value}\n"
     assert len(said.splitlines()) <= 2
+    assert said_twice(said) == []
     assert list(Path.cwd().iterdir()) == []
     return said
 
@@ -162,7 +164,7 @@ def test_a_bad_value_in_a_recipe(tmp_path: Path, capfd: pytest.CaptureFixture[st
         (
             "tensorboard",
             "logger=tensorboard",
-            "command line: logger=tensorboard: logger = 'tensorboard': expected ",
+            "command line: logger=tensorboard: expected ",
             "pip install 'sqn_rl[logging]'",
         ),
     ],

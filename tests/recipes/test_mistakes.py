@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from messages import said_twice
 
 from sqn_rl import compose
 from sqn_rl.catalogue import RECIPE, Catalogue
@@ -125,6 +126,10 @@ def test_each_is_found_in_time_with_where_it_is(refusals: list[Refused]) -> None
         assert refused.seconds < 2, refused.mistake
 
 
+def test_nothing_is_said_twice(refusals: list[Refused]) -> None:
+    assert [str(each.error) for each in refusals if said_twice(str(each.error))] == []
+
+
 def test_what_was_meant_is_suggested(refusals: list[Refused]) -> None:
     typed = [refused for refused in refusals if refused.mistake.meant]
     missed = [str(each.error) for each in typed if not each.suggests]
@@ -169,3 +174,4 @@ def test_a_mistake_in_a_file_is_found_with_its_line(name: str, tmp_path: Path) -
         compose("mine", catalogue=Catalogue([tmp_path])).preflight()
     assert f"mine.yaml:{line}" in str(refused.value)
     assert said in str(refused.value)
+    assert said_twice(str(refused.value)) == []

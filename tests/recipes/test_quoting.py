@@ -105,5 +105,5 @@ def test_a_sweep_over_nasty_values() -> None:
 
 
 def test_a_text_that_would_be_a_reference_is_refused() -> None:
-    with pytest.raises(RecipeError, match="would be read as a reference"):
+    with pytest.raises(RecipeError, match="would be a reference"):
         compose_recipe("sqn", r"out='\${x}'")

@@ -86,7 +86,7 @@ def test_a_task_may_ask_too(tree: Callable[..., Catalogue], tmp_path: Path) -> N
 
 
 MISTAKES = {
-    "override /encoder: natura_cnn": "there is no encoder part `natura_cnn`",
+    "override /encoder: natura_cnn": "encoder=natura_cnn: there is no such part",
     "override /encodr: mlp": "there is no slot `encodr`",
     "override /env: cartpole": "an env cannot override the env",
     "override /task: atari": "an env cannot override the task",
