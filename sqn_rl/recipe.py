@@ -221,10 +221,8 @@ def _require_part(slot: str, layers: Layers, chosen: Mapping[str, Choice]) -> No
         where = chosen[slot].origin if slot in chosen else layers.origin(slot)
         raise RecipeError(f"the part in the slot `{slot}` has no `{TARGET}`", where)
     if not isinstance(part[TARGET], str):
-        key = f"{slot}.{TARGET}"
-        raise RecipeError(
-            "expected the name of a class", layers.origin(key), "", f"{key} = {part[TARGET]!s:.60}"
-        )
+        key, given = f"{slot}.{TARGET}", f"{part[TARGET]!s:.60}"
+        raise RecipeError("expected the name of a class", layers.origin(key), "", f"{key} = {given}")
 
 
 def _require_values(values: Values, layers: Layers, prefix: str = "") -> None:
@@ -239,8 +237,6 @@ def _require_values(values: Values, layers: Layers, prefix: str = "") -> None:
             _require_values(value, layers, f"{key}.")
         elif value == "???":
             raise RecipeError("it has no value", layers.origin(key), f"give it one: {key}=…", key)
-        elif "${" in str(value):
-            raise RecipeError("it would be a reference where it is saved", layers.origin(key), "", key)
 
 
 def _conforming(values: Values, examples: Values, resolved: Values, prefix: str = "") -> Values:
