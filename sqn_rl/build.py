@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,30 +103,36 @@ def build(
     Raises:
         RecipeError: a part cannot be built; says which, why, and where that was set.
     """
+    from sqn_rl.numerics import default_float32
     from sqn_rl.random_state import RandomState
 
     catalogue.import_trusted()
     device = device or run.device
-    with RandomState(run.seed, device):  # which modules of PyTorch draw their weights from
+    with default_float32(), RandomState(run.seed, device):  # modules of PyTorch draw weights from that
         return _parts(config, run, catalogue, origin, last, device)
 
 
 def _parts(config: Values, run: Run, catalogue: Catalogue, origin: Origin, last: str, device: str) -> Values:
     import torch
 
+    from sqn_rl.envs.base import close
+
     parts: Values = {}
     bag = {name: getattr(run, name) for name in RUN_SETTINGS} | {"device": device}
     names = [slot.name for slot in SLOTS]
-    for slot in SLOTS[: names.index(last) + 1]:
-        bag["seed"] = stream_seed(run.seed, slot.name)
-        maker = maker_of(slot, config[slot.name], bag, catalogue, origin)
-        with torch.device(device):
-            parts[slot.name] = bag[slot.gives] = maker if slot.given else maker()
-        if slot.name == "env":
-            env = maker(num_envs=run.num_envs, seed=run.seed, training=True)
-            parts |= {"env": env, "make_env": maker}
-            bag |= {name: getattr(env, name) for name in ENV_FACTS}
-            bag["precision"] = "bf16" if speed.bfloat16(run, env.observation_shape).chosen else "fp32"
+    with ExitStack() as unless_built:
+        for slot in SLOTS[: names.index(last) + 1]:
+            bag["seed"] = stream_seed(run.seed, slot.name)
+            maker = maker_of(slot, config[slot.name], bag, catalogue, origin)
+            with torch.device(device):
+                parts[slot.name] = bag[slot.gives] = maker if slot.given else maker()
+            if slot.name == "env":
+                env = maker(num_envs=run.num_envs, seed=run.seed, training=True)
+                unless_built.callback(close, env)
+                parts |= {"env": env, "make_env": maker}
+                bag |= {name: getattr(env, name) for name in ENV_FACTS}
+                bag["precision"] = "bf16" if speed.bfloat16(run, env.observation_shape).chosen else "fp32"
+        unless_built.pop_all()
     return parts
 
 

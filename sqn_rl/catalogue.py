@@ -136,7 +136,7 @@ class Catalogue:
             found = getattr(self._import(module), name)
         except AttributeError as error:
             raise refusal(str(error)) from error
-        except Exception as error:  # of a user's module anything
+        except (Exception, SystemExit) as error:  # of a user's module anything
             raise refusal(f"{type(error).__name__}: {error}", self._where_modules_are(module)) from error
         if not (inspect.isclass(found) or inspect.isfunction(found)) or "." in found.__qualname__:
             raise refusal("not a class or function")
@@ -151,9 +151,11 @@ class Catalogue:
             RecipeError: one cannot be imported.
         """
         for module in self.trusted:
+            if module.endswith(".py") or not all(part.isidentifier() for part in module.split(".")):
+                raise RecipeError(f"--trust {module}: expected the name of a module, such as my_envs.robots")
             try:
                 self._import(module)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 where = self._where_modules_are(module)
                 raise RecipeError(f"--trust {module}: {type(error).__name__}: {error}", "", where) from error
 
@@ -173,9 +175,14 @@ class Catalogue:
             sys.path[:] = [folder for folder in sys.path if folder not in folders]
 
     def _where_modules_are(self, module: str) -> str:
+        top = module.partition(".")[0]
         with self._trees_on_the_path():
-            found = find_spec(module.partition(".")[0])
-        return "" if found else "it must be installed, on PYTHONPATH, or in a folder given with --config-dir"
+            if top in sys.modules or find_spec(top):
+                return ""
+        return (
+            "it must be installed or on PYTHONPATH (PYTHONPATH=. is this folder), or lie in a --config-dir "
+            "beside its recipes/ or components/"
+        )
 
     def _trusts(self, module: str) -> bool:
         return any(module == trusted or module.startswith(f"{trusted}.") for trusted in self.trusted)

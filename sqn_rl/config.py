@@ -101,6 +101,11 @@ class Run:
     log_every: int = _whole(1, "environment steps", 1000)
     """Write metrics at each multiple."""
 
+    @property
+    def evaluates_between(self) -> bool:
+        """Whether there are evaluations before training ends, beside whose environments its own stay open."""
+        return 0 < self.eval_every < self.steps
+
     def __post_init__(self) -> None:
         for setting in fields(self):
             value = convert(getattr(self, setting.name), setting.type)

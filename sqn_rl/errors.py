@@ -80,6 +80,10 @@ class EnvError(SqnError):
         self.where, self.message = where, message
 
 
+class AnswerError(ValueError):
+    """What an environment answered is not what was expected of it; an :class:`EnvError` comes of it."""
+
+
 class RestoreError(SqnError):
     """An environment cannot be brought back to where it was; its games can be started anew."""
 
@@ -107,7 +111,8 @@ def blame(error: BaseException) -> str:
     """What was raised, and the line of the user's own code that raised it, if any did."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [f" ({frame.filename}:{frame.lineno})" for frame in frames if not _is_installed(frame.filename)]
-    return " ".join([f"{type(error).__name__}:", *str(error).splitlines()[:1]]) + (own[-1] if own else "")
+    kind = [] if isinstance(error, AnswerError) else [f"{type(error).__name__}:"]
+    return " ".join([*kind, *str(error).splitlines()[:1]]) + (own[-1] if own else "")
 
 
 def whereabouts(frame: FrameType | None) -> str:

@@ -9,6 +9,8 @@ import torch
 
 from sqn_rl.contracts import Actor
 from sqn_rl.envs.base import BatchedEnv
+from sqn_rl.errors import RecipeError
+from sqn_rl.numerics import default_float32
 from sqn_rl.random_state import OF_MODULES, RandomState
 from sqn_rl.stopping import Stopped
 
@@ -65,6 +67,27 @@ def step_limit(env: BatchedEnv, max_steps: int) -> int:
     return max_steps or env.max_steps or MAX_STEPS
 
 
+def evaluation_env(make_env: Callable[..., BatchedEnv], episodes: int, seed: int) -> BatchedEnv:
+    """The environments of an evaluation: one a game, up to :data:`AT_ONCE`; one for all if no more open.
+
+    Args:
+        make_env: makes environments.
+        episodes: the number of games.
+        seed: of the games.
+
+    Raises:
+        RecipeError: not even one can be opened.
+    """
+    many = min(episodes, AT_ONCE)
+    try:
+        return make_env(num_envs=many, seed=seed, training=False)
+    except RecipeError:
+        if many == 1:
+            raise
+    return make_env(num_envs=1, seed=seed, training=False)
+
+
+@default_float32()
 def evaluate(
     actor: Actor,
     env: BatchedEnv,

@@ -18,8 +18,9 @@ from sqn_rl import resources, speed
 from sqn_rl.agent import AGENT_PARTS, Agent, load_weights
 from sqn_rl.catalogue import Catalogue
 from sqn_rl.checkpoint import newest_weights, saved_in
-from sqn_rl.errors import CheckpointError, NumericsError, RecipeError, SettingError, StorageError
-from sqn_rl.evaluation import AT_ONCE, Evaluation, evaluate
+from sqn_rl.envs.base import close, opened
+from sqn_rl.errors import CheckpointError, EnvError, NumericsError, RecipeError, SettingError, StorageError
+from sqn_rl.evaluation import Evaluation, evaluate, evaluation_env
 from sqn_rl.film import Play, film, kind_of
 from sqn_rl.graph import Graph
 from sqn_rl.numerics import bundle
@@ -112,9 +113,8 @@ class Experiment:
         if resume and (summary := summary_of(resume)).get("status") == "done":
             _tell(reporters, [f"{resume} is done already"])
             return summary | {"out": str(resume)}
-        needs = self.preflight(resume).needs
+        _tell(reporters, self.preflight(resume).notes)
         torch.set_num_threads(self.run.threads)
-        _tell(reporters, [f"memory        {needs}"] if needs else [])
         with interruptible(should_stop) as stop:
             summary = self._run(reporters, stop, resume, here)
         gc.collect()  # parts are in cycles of references: the replay would be there when the next run begins
@@ -132,7 +132,7 @@ class Experiment:
     ) -> dict[str, Any]:
         parts = self.recipe.build()
         keep, recipe, goes_on = self.run.checkpoint_keep, self.recipe.to_yaml(), resume is not None
-        with closing(parts["env"]) as env:
+        with opened(parts["env"]) as env:
             path = resume or self._directory(env.name, here)
             try:
                 directory = RunDirectory(here / path, recipe, keep=keep, goes_on=goes_on, shown=path)
@@ -170,9 +170,17 @@ class Experiment:
         def finish(status: str) -> dict[str, Any]:
             return directory.finish(status, counters, facts | {"compiled": agent.runs_compiled})
 
-        with ExitStack() as opened:
+        def evaluated() -> Evaluation:
+            if not run.evaluates_between:
+                close(env)  # there may be no more instances than these
+            try:
+                return self._play(parts, run.eval_episodes, True, run.seed, should_stop)
+            except RecipeError as error:
+                raise EnvError(env.name, f"cannot be opened for the evaluation: {error}") from error
+
+        with ExitStack() as stack:
             for each in everybody[1:]:
-                opened.callback(each.close)
+                stack.callback(each.close)
             _tell(everybody, directory.notes(found) if found else [])
             if not env.restorable:
                 _tell(everybody, [f"{env.name} cannot save its games: a run that is resumed begins new ones"])
@@ -182,7 +190,7 @@ class Experiment:
                         agent,
                         env,
                         Plan(**{name: getattr(run, name) for name in Plan.__dataclass_fields__}),
-                        evaluate=lambda: self._play(parts, run.eval_episodes, True, run.seed, should_stop),
+                        evaluate=evaluated,
                         reporters=everybody,
                         should_stop=should_stop,
                         counters=counters,
@@ -229,7 +237,7 @@ class Experiment:
         kind_of(path)  # before anything is built
         path = path.absolute()  # before an environment goes elsewhere
         (parts, env_steps), run = self.trained(checkpoints), self.run
-        with closing(parts["make_env"](num_envs=1, seed=EVALUATION_SEED + run.seed, training=False)) as env:
+        with opened(parts["make_env"](num_envs=1, seed=EVALUATION_SEED + run.seed, training=False)) as env:
             play = Play(
                 parts["actor"],
                 parts["loss"].q_net,
@@ -253,7 +261,7 @@ class Experiment:
         """
         torch.set_num_threads(self.run.threads)
         parts = self.recipe.build(last="loss")  # no replay
-        parts["env"].close()
+        close(parts["env"])
         path, env_steps, weights = newest_weights(checkpoints)
         with _of(path):
             load_weights(parts["loss"], weights)
@@ -269,10 +277,9 @@ class Experiment:
         seed: int,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> Evaluation:
-        games = {"num_envs": min(episodes, AT_ONCE), "seed": EVALUATION_SEED + seed, "training": False}
-        evaluation = partial(evaluate, episodes=episodes, greedy=greedy, seed=seed, should_stop=should_stop)
-        with closing(parts["make_env"](**games)) as env:
-            return evaluation(parts["actor"], env, max_steps=self.run.eval_max_steps)
+        play = partial(evaluate, parts["actor"], episodes=episodes, greedy=greedy, seed=seed)
+        with opened(evaluation_env(parts["make_env"], episodes, EVALUATION_SEED + seed)) as env:
+            return play(env, should_stop=should_stop, max_steps=self.run.eval_max_steps)
 
     def _require_same_recipe(self, path: Path) -> None:
         """Raise :class:`RecipeError` if the run in ``path`` is one of another recipe."""

@@ -21,6 +21,7 @@ from sqn_rl.actors.greedy import GreedyActor
 from sqn_rl.contracts import Actor, QNetwork
 from sqn_rl.disk import require_replaceable, save
 from sqn_rl.envs.base import BatchedEnv
+from sqn_rl.envs.checks import shown
 from sqn_rl.errors import SettingError, require
 from sqn_rl.evaluation import Evaluation, step_limit
 from sqn_rl.random_state import OF_MODULES, RandomState
@@ -128,8 +129,39 @@ def _screen(env: BatchedEnv, observation: Tensor) -> np.ndarray:
         frame = observation[0, -1] if env.frame_stack > 1 else observation[0]
         seen = frame.dim() == 2 and frame.dtype == torch.uint8
         require(seen, "video", env.name, "an environment that shows a screen; this one has none")
-        screen = frame.unsqueeze(-1).expand(-1, -1, 3).numpy()
-    return screen
+        screen = frame.numpy()
+    return _picture(screen, env.name)
+
+
+def _picture(screen: Any, name: str) -> np.ndarray:
+    """What an environment draws, as ``[H, W, 3]`` uint8.
+
+    A list of pictures stands for its last. Gray becomes coloured; an alpha channel is left out. Floats are in
+    0..1, as in Matplotlib, unless one is above 1: then in 0..255.
+
+    Args:
+        screen: what it drew.
+        name: the environment's.
+
+    Raises:
+        SettingError: it is no picture.
+    """
+    expected = "an environment that draws a picture, [H, W, 3] in 0..255 or 0..1; it drew "
+    frames = isinstance(screen, list | tuple) and screen and isinstance(screen[-1], np.ndarray)
+    try:
+        pixels = np.asarray(screen[-1] if frames else screen)
+    except ValueError:  # rows of different lengths
+        pixels = np.array(None)
+    pixels = pixels[..., None] if pixels.ndim == 2 else pixels
+    numbers = pixels.dtype.kind in "biuf"
+    fits = numbers and pixels.ndim == 3 and pixels.size > 0 and pixels.shape[-1] in (1, 3, 4)
+    require(fits, "video", name, expected + shown(pixels if numbers else screen))
+    low, high = pixels.min(), pixels.max()
+    require(low >= 0 and high <= 255, "video", name, f"{expected}numbers from {low} to {high}")  # NaN is none
+    if pixels.dtype.kind == "b" or (pixels.dtype.kind == "f" and high <= 1):
+        pixels = pixels * 255.0
+    colours = pixels[..., :3] if pixels.shape[-1] > 1 else pixels.repeat(3, -1)
+    return np.ascontiguousarray(colours.round() if colours.dtype.kind == "f" else colours, np.uint8)
 
 
 # --- a frame ----------------------------------------------------------------------------------------------

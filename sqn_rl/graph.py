@@ -49,6 +49,8 @@ class Graph:
     """By slot, or ``settings``, what differs from another recipe, in a few words each."""
     needs: Needs | None = None
     """What a run takes."""
+    notes: list[str] = field(default_factory=list)
+    """What a person should know before the run."""
 
     def add(self, slot: str, part: object, reads: Iterable[str], writes: Mapping[str, Tensor]) -> None:
         """Add a part that was seen to read these keys and write these tensors."""

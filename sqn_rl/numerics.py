@@ -1,6 +1,7 @@
 """What is not finite, and where it came from: to say why a run stopped, and to look at it again."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import reduce
 from operator import add
 from typing import Any
@@ -9,6 +10,17 @@ import torch
 from torch import Tensor
 
 from sqn_rl.data import Batch
+
+
+@contextmanager
+def default_float32() -> Iterator[None]:
+    """Make tensors float32, whatever default dtype the program has set; also a decorator."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def not_finite(loss: Any, batch: Batch) -> list[str]:

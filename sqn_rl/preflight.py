@@ -17,10 +17,12 @@ from sqn_rl.agent import AGENT_PARTS, Agent
 from sqn_rl.build import located
 from sqn_rl.data import Batch, Step
 from sqn_rl.distributions import Scalar
-from sqn_rl.errors import EnvError, RecipeError, SettingError, SqnError, WiringError, blame
-from sqn_rl.evaluation import AT_ONCE
+from sqn_rl.envs.base import close, opened
+from sqn_rl.errors import EnvError, NumericsError, RecipeError, SettingError, SqnError, WiringError, blame
+from sqn_rl.evaluation import AT_ONCE, evaluation_env
 from sqn_rl.graph import Graph
 from sqn_rl.memory import available_bytes
+from sqn_rl.numerics import default_float32
 from sqn_rl.random_state import RandomState
 from sqn_rl.recipe import Recipe
 from sqn_rl.resources import forget_peak, needs, size
@@ -32,7 +34,10 @@ COPIES = 5
 
 BATCH = ("observation", "action", "reward", "next_observation", "terminated", "discount")
 
+EVALUATE_AFTER = "set eval_every=0, which evaluates after training, or lower num_envs"
 
+
+@default_float32()
 def preflight(experiment: Recipe) -> Graph:
     """Build every part, and send one fake batch through actor, replay, loss, backward and the updates.
 
@@ -58,7 +63,9 @@ def preflight(experiment: Recipe) -> Graph:
         raise error.located("compile", experiment.origin) from error
     _require_room(experiment)
     with RandomState(run.seed, run.device):
-        return _Walk(experiment).graph()
+        walk = _Walk(experiment)
+        with opened(walk.parts["env"]):
+            return walk.graph()
 
 
 def _require_room(experiment: Recipe) -> None:
@@ -85,22 +92,49 @@ class _Walk:
         self.seen = Graph()
 
     def graph(self) -> Graph:
+        played = self._evaluation()
         observation, step = self._env()
         batch = self._replay(observation, step)
         self._q_net(batch.observation)
         self._actor(observation)
         agent = self._update(batch)
         self._logger()
-        self.parts["env"].close()
-        self.seen.needs = needs(self.run, agent, self._played())
+        self.seen.needs = needs(self.run, agent, played)
+        self.seen.notes.insert(0, f"memory        {self.seen.needs}")
         return self.seen
+
+    def _evaluation(self) -> int:
+        """Open as many environments as the run will have at once. Returns the bytes of their games."""
+        env, run, between = self.parts["env"], self.run, self.run.evaluates_between
+        if not between:
+            close(env)  # as the run does before its only evaluation
+        try:
+            games = evaluation_env(self.parts["make_env"], run.eval_episodes, run.seed)
+        except RecipeError as error:
+            if not between:
+                raise
+            beside = f"while the {run.num_envs} of the training are open ({error.message})"
+            message, subject = (
+                f"expected 0, as no other {env.name} opens {beside}",
+                f"eval_every = {run.eval_every}",
+            )
+            origin = self.experiment.origin("eval_every")
+            raise RecipeError(message, origin, EVALUATE_AFTER, subject) from error
+        with opened(env), opened(games):
+            pass
+        most = min(run.eval_episodes, AT_ONCE)
+        if games.num_envs < most:
+            self.seen.notes.append(f"evaluation    in 1 environment, as {most} of {env.name} do not open")
+        sizes = (int(env.played_bytes), int(games.played_bytes))
+        return sum(sizes) if between else max(sizes)
 
     def _env(self) -> tuple[Tensor, Step]:
         env, n = self.parts["env"], self.run.num_envs
-        one = self.parts["make_env"](num_envs=1, seed=self.run.seed, training=True)  # all would take too long
-        with self._fails("env", "reset"):
-            first = one.begin()
-        one.close()
+        with opened(self.parts["make_env"](num_envs=1, seed=self.run.seed, training=True)) as one:
+            try:
+                first = one.begin()  # all would take too long
+            except (EnvError, NumericsError) as error:
+                raise RecipeError(str(error), self.experiment.origin("env"), "", "env") from error
         self._expect("env", "observation", first, (1, *env.observation_shape), env.observation_dtype)
         observation = first.expand(n, *env.observation_shape)
         step = Step(
@@ -187,13 +221,6 @@ class _Walk:
             writes["log_policy"] = actor.log_policy(observation)
         self.seen.add("actor", actor, reads, writes)
 
-    def _played(self) -> int:
-        """Bytes of the games: those of the training, and those of an evaluation."""
-        num_envs = min(self.run.eval_episodes, AT_ONCE)
-        games = self.parts["make_env"](num_envs=num_envs, seed=self.run.seed, training=False)
-        games.close()
-        return int(self.parts["env"].played_bytes + games.played_bytes)
-
     def _update(self, batch: Batch) -> Agent:
         loss = self.parts["loss"]
         self._reads("loss", TRANSITION, "loss")
@@ -259,8 +286,6 @@ class _Walk:
         """Say of whatever is raised inside which part failed at what."""
         try:
             yield
-        except EnvError as error:
-            raise self._failure(slot, doing, error.__cause__ or error) from error
         except WiringError as error:
             raise located(error, self.experiment.origin) from error
         except SqnError:

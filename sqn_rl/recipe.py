@@ -69,12 +69,14 @@ class Recipe:
 
         The networks are built of one environment's facts on PyTorch's device ``meta``, which has no memory.
         """
+        from sqn_rl.envs.base import close
+
         run = replace(self.run, num_envs=1)
         try:
             parts = build(self.config, run, self.catalogue, self.origin, last="q_net", device="meta")
         except Exception:  # a part that needs numbers; or a mistake, which building for good reports
             return 0
-        parts["env"].close()
+        close(parts["env"])
         return sum(parameter.nbytes for parameter in parts["q_net"].parameters())
 
     def to_yaml(self) -> str:

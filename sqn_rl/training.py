@@ -16,6 +16,7 @@ from sqn_rl.data import Step, Terms
 from sqn_rl.envs.base import BatchedEnv
 from sqn_rl.errors import SqnError, require
 from sqn_rl.evaluation import Evaluation
+from sqn_rl.numerics import default_float32
 from sqn_rl.reporting import Counters, Reporter, tell
 from sqn_rl.run_state import RunState
 from sqn_rl.stopping import Interrupting, Stopped
@@ -71,6 +72,7 @@ def flushed_denormals() -> Iterator[None]:
         torch.set_flush_denormal(flushed)
 
 
+@default_float32()
 @flushed_denormals()
 def train(
     agent: Agent,

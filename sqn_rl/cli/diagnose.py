@@ -28,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     recipe = load_recipe(recipe_of(arguments.run), catalogue=catalogue_of(arguments))
 
     from sqn_rl.agent import load_weights
+    from sqn_rl.envs.base import close
     from sqn_rl.numerics import not_finite, unbundle
     from sqn_rl.run_directory import NUMERICS
     from sqn_rl.tensors import read_tensors
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except TypeError as error:
         raise CheckpointError(f"{path}: not what a run keeps of an update ({error})") from error
     parts = recipe.build(last="loss")
-    parts["env"].close()
+    close(parts["env"])
     loss = parts["loss"]
     load_weights(loss, weights)
     found = not_finite(loss, batch)

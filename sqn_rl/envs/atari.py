@@ -145,7 +145,7 @@ class AtariEnv(RestorableEnv):
             self._games = kind(**self._settings)
             anew = np.ones_like(anew)  # as its first reset must
         seeds = [self._take_seed(i) for i in anew.nonzero()[0].tolist()]
-        seed = np.array([-1 if seed is None else seed % 2**31 for seed in seeds])  # -1: go on drawing
+        seed = np.array([-1 if seed is None else seed for seed in seeds])  # -1: go on drawing
         observation, info = self._games.reset(seed=seed, options={"reset_mask": anew})
         self._frames[anew] = 0
         self._lives = info["lives"]

@@ -27,8 +27,9 @@ def _require_ale(found: str) -> None:
 try:
     import ale_py
     from ale_py import ALEInterface, LoggerMode, roms
-except ImportError:
-    _require_ale("none")
+except ImportError as error:
+    if error.name == "ale_py":
+        _require_ale("none")
     raise
 _require_ale(ale_py.__version__)
 

@@ -6,6 +6,7 @@ calls ``reset`` and ``step`` and says itself what to start anew. Use the one pai
 Legend: N environments; ``*S`` is the shape of one observation.
 """
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,9 +21,26 @@ from torchrl.data import Categorical, Composite, Unbounded
 from torchrl.envs import EnvBase
 
 from sqn_rl.data import Step
-from sqn_rl.envs.checks import require_finite, require_shapes
+from sqn_rl.envs.checks import require_columns, require_finite
 from sqn_rl.errors import EnvError, RestoreError, SqnError, blame, require
 from sqn_rl.scaling import Scaling
+
+
+def close(env: "BatchedEnv") -> None:
+    """Close ``env``, which may be closed already; a failure to do so is a warning."""
+    try:
+        env.close(raise_if_closed=False)
+    except (Exception, SystemExit) as error:
+        warnings.warn(f"{env.name}, when it was closed: {blame(error)}", stacklevel=2)
+
+
+@contextmanager
+def opened(env: "BatchedEnv") -> Iterator["BatchedEnv"]:
+    """:func:`close` ``env`` at the end."""
+    try:
+        yield env
+    finally:
+        close(env)
 
 
 @dataclass(slots=True)
@@ -145,14 +163,14 @@ class BatchedEnv(EnvBase):
         """What ``advance`` gives, for the actions that were sent.
 
         Raises:
-            EnvError: the environment raised, or a shape is not what it should be.
+            EnvError: the environment raised, or a shape or dtype is not what it should be.
             NumericsError: an observation or a reward is NaN or infinite.
         """
         with self._blamed():
             step = self.advance(self._now.sent)
-            require_shapes(step, self._now.observation)
-        for name in ("next_observation", "observation", "reward"):
-            require_finite(name, getattr(step, name).numpy(), self._where)
+            require_columns(step, self._now.observation)
+            for name in ("next_observation", "observation", "reward"):
+                require_finite(name, getattr(step, name).numpy(), self._where)
         return step
 
     def state_dict(self, *_: Any, **__: Any) -> dict[str, Any]:
@@ -207,13 +225,14 @@ class BatchedEnv(EnvBase):
             yield
         except SqnError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise EnvError(self._where(), blame(error)) from error
 
     def _draw_seed(self, i: int) -> None:
         """Have game ``i`` seeded at its next start, with the next of its own sequence."""
         sequence = np.random.SeedSequence(self._entropy, spawn_key=(i, self._drawn[i]))
-        self._seeds[i], self._drawn[i] = int(sequence.generate_state(1)[0]), self._drawn[i] + 1
+        self._seeds[i] = int(sequence.generate_state(1)[0]) % 2**31  # many environments take 31 bits
+        self._drawn[i] += 1
 
     def _start(self, rows: Sequence[int]) -> None:
         """Seed these games and start them anew; what the others show stays."""

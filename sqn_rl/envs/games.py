@@ -9,10 +9,13 @@ import torch
 from torch import Tensor
 
 from sqn_rl.data import Step
-from sqn_rl.envs.checks import require_finite
+from sqn_rl.envs.checks import array, flag, number, require_finite
 from sqn_rl.envs.played import Played
 from sqn_rl.envs.restorable import RestorableEnv
 from sqn_rl.errors import EnvError, blame
+
+NUMBERS = {float, int, np.float64, np.float32}
+"""The types of nearly all rewards: to look at any other costs a microsecond."""
 
 
 class GamesEnv(RestorableEnv):
@@ -28,19 +31,27 @@ class GamesEnv(RestorableEnv):
         self._dtype = self._now.observation.numpy().dtype
 
     @abstractmethod
-    def _restart_one(self, i: int, seed: int | None) -> np.ndarray:
-        """Start game ``i`` anew, seeding it unless ``seed`` is None; return its first observation, ``S``."""
+    def _restart_one(self, i: int, seed: int | None) -> Any:
+        """Start game ``i`` anew, seeding it unless ``seed`` is None; return its first observation."""
 
     @abstractmethod
     def _play_one(self, i: int, action: int) -> Played:
         """Play ``action`` in game ``i``; never restart it."""
+
+    def _row(self, observation: Any) -> np.ndarray:
+        """An observation of a game as an array, ``S``.
+
+        Raises:
+            AnswerError: it is none.
+        """
+        return array("observation", observation, self.observation_shape, self._dtype)
 
     def restart(self, rows: Sequence[int]) -> Tensor:
         """Start the games ``rows`` anew. Returns their first observations, ``[len(rows), *S]``."""
         observation = self._empty(len(rows))
         for place, i in enumerate(rows):
             try:
-                observation[place] = self._shaped(self._restart_one(i, self._take_seed(i)))
+                observation[place] = self._row(self._restart_one(i, self._take_seed(i)))
             except (Exception, SystemExit) as error:
                 raise EnvError(self._where(i), f"at its start: {blame(error)}") from error
         require_finite("observation", observation, lambda place: self._where(rows[place]))
@@ -56,8 +67,13 @@ class GamesEnv(RestorableEnv):
         over: list[int] = []
         for i, action in enumerate(self._now.sent):
             try:
-                seen, reward[i], score[i], terminal, late, end = self._play_one(i, action)
-                observation[i] = self._shaped(seen)
+                seen, paid, won, terminal, late, end = self._play_one(i, action)
+                observation[i] = self._row(seen)
+                reward[i] = paid if type(paid) in NUMBERS else number("reward", paid)
+                score[i] = won if type(won) in NUMBERS else number("score", won)
+                if not type(terminal) is type(late) is type(end) is bool:
+                    terminal, late = flag("terminated", terminal), flag("truncated", late)
+                    end = flag("ended", end)
             except (Exception, SystemExit) as error:
                 raise EnvError(self._where(i), blame(error)) from error
             late = late and not terminal  # a time limit does not give back a future
@@ -72,12 +88,6 @@ class GamesEnv(RestorableEnv):
             now[over] = self.restart(over)
         rest = map(torch.from_numpy, (reward, terminated, truncated, ended, score))
         return Step(now, successor, *rest)
-
-    def _shaped(self, observation: np.ndarray) -> np.ndarray:
-        if observation.shape != self.observation_shape:  # numpy would repeat what is too small
-            shapes = f"{list(observation.shape)}; expected {list(self.observation_shape)}"
-            raise ValueError(f"an observation is {shapes}")
-        return observation
 
     def _empty(self, rows: int) -> np.ndarray:
         return np.empty((rows, *self.observation_shape), self._dtype)

@@ -2,6 +2,9 @@
 
 import warnings
 from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from traceback import extract_tb
 from typing import Any
 
 import gymnasium
@@ -9,12 +12,11 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
+from sqn_rl.envs.checks import shown
 from sqn_rl.envs.games import GamesEnv, Played
-from sqn_rl.errors import SettingError, nearest, require
+from sqn_rl.envs.observations import OBSERVATIONS, flatten, flattens
+from sqn_rl.errors import AnswerError, SettingError, blame, nearest, require
 from sqn_rl.scaling import scaling_of
-
-OBSERVATIONS = "Box, Discrete, MultiDiscrete, MultiBinary, and Tuples and Dicts of these"
-
 
 NAMES = {
     "CartPole": ["left", "right"],
@@ -23,6 +25,12 @@ NAMES = {
     "LunarLander": ["none", "left engine", "main engine", "right engine"],
 }
 """What the actions of these mean; Gymnasium says it in its documentation only."""
+
+WRAPPERS = str(Path(gymnasium.__file__).with_name("wrappers"))
+"""Where the wrappers are that pass on what an environment returns."""
+
+EXTRAS = {"box2d": "envs", "pygame": "video"}
+"""Packages that environments need, and our extras that install them."""
 
 
 class GymEnv(GamesEnv):
@@ -53,25 +61,35 @@ class GymEnv(GamesEnv):
         require(
             ":" not in id, "id", id, "an id without `module:`; have the module imported by --trust instead"
         )
-        first = _make(id, kwargs)
-        space, actions = first.observation_space, first.action_space
-        require(isinstance(actions, spaces.Discrete), "id", id, f"Discrete actions; it has {actions}")
-        require(_flattens(space), "id", id, f"observations of {OBSERVATIONS}; it has {space}")
-        flat = spaces.flatten_space(space)
-        as_bytes = flat.dtype == np.uint8 and flat.high.max() > 1
-        super().__init__(
-            name=first.spec.id,
-            n_actions=int(actions.n),
-            observation_shape=flat.shape,
-            observation_dtype=torch.uint8 if as_bytes else torch.float32,
-            frame_skip=1,
-            num_envs=num_envs,
-            seed=seed,
-        )
-        self.max_steps = first.spec.max_episode_steps
-        self._games = [first, *(_make(id, kwargs) for _ in range(num_envs - 1))]
+        with ExitStack() as opened:
+            first = _make(id, kwargs)
+            opened.callback(first.close)
+            space, actions = first.observation_space, first.action_space
+            require(isinstance(actions, spaces.Discrete), "id", id, f"Discrete actions; it has {actions}")
+            require(flattens(space), "id", id, f"observations of {OBSERVATIONS}; it has {space}")
+            flat = spaces.flatten_space(space)
+            as_bytes = flat.dtype == np.uint8 and flat.high.max() > 1
+            super().__init__(
+                name=first.spec.id,
+                n_actions=int(actions.n),
+                observation_shape=flat.shape,
+                observation_dtype=torch.uint8 if as_bytes else torch.float32,
+                frame_skip=1,
+                num_envs=num_envs,
+                seed=seed,
+            )
+            self.max_steps = first.spec.max_episode_steps
+            self._games = [first]
+            while len(self._games) < num_envs:
+                try:
+                    self._games.append(_make(id, kwargs))
+                except SettingError as error:
+                    why = f"{id} cannot be opened once more: {blame(error.__cause__ or error)}"
+                    raise SettingError("num_envs", num_envs, f"at most {len(self._games)}; {why}") from error
+                opened.callback(self._games[-1].close)
+            opened.pop_all()
         self._kwargs, self._space, self._first_action = kwargs, space, int(actions.start)
-        self._is_box = isinstance(space, spaces.Box)
+        self._usual = (space.shape, space.dtype) if isinstance(space, spaces.Box) else None
         self.observation_scaling = scaling_of(flat.low, flat.high, self.observation_dtype)
 
     @property
@@ -82,38 +100,56 @@ class GymEnv(GamesEnv):
 
     def show(self) -> None:
         """Make game 0 again so that it draws itself, if it can."""
-        if "rgb_array" in self._games[0].metadata.get("render_modes", []):
-            self._games[0] = _make(self.name, {**self._kwargs, "render_mode": "rgb_array"})
+        if "rgb_array" in (self._games[0].metadata.get("render_modes") or []):
+            self._games.pop(0).close()  # first, as there may be one at a time
+            self._games.insert(0, _make(self.name, {**self._kwargs, "render_mode": "rgb_array"}))
 
-    def screen(self) -> np.ndarray | None:
-        """What game 0 draws, after :meth:`show`.
+    def screen(self) -> Any:
+        """What game 0 draws, after :meth:`show`; None where it cannot draw.
 
         Raises:
+            EnvError: it fails to.
             SettingError: what it draws with is not installed.
         """
         game = self._games[0]
-        try:
-            return np.asarray(game.render()) if game.render_mode == "rgb_array" else None
-        except gymnasium.error.DependencyNotInstalled as error:
-            mend = f"what it draws with: pip install 'sqn_rl[video]' ({error})"
-            raise SettingError("id", self.name, mend) from error
+        if game.render_mode != "rgb_array":
+            return None
+        with self._blamed():
+            try:
+                return game.render()
+            except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
+                raise SettingError("id", self.name, _missing("what it draws with", error)) from error
 
-    def _flatten(self, observation: Any) -> np.ndarray:
-        return observation.ravel() if self._is_box else spaces.flatten(self._space, observation)
+    def _row(self, observation: Any) -> np.ndarray:
+        if type(observation) is np.ndarray and (observation.shape, observation.dtype) == self._usual:
+            return observation.ravel()
+        return flatten(self._space, observation)
 
-    def _restart_one(self, i: int, seed: int | None) -> np.ndarray:
-        return self._flatten(self._games[i].reset(seed=seed)[0])
+    def _restart_one(self, i: int, seed: int | None) -> Any:
+        match self._games[i].reset(seed=seed):
+            case (observation, Mapping()):
+                return observation
+            case answer:
+                raise AnswerError(f"reset() returned {shown(answer)}; expected (observation, info)")
 
     def _play_one(self, i: int, action: int) -> Played:
-        observation, reward, terminated, truncated, _ = self._games[i].step(action + self._first_action)
-        ended = terminated or truncated
-        return Played(self._flatten(observation), reward, reward, terminated, truncated, ended)
+        try:
+            observation, reward, terminated, truncated, _ = self._games[i].step(action + self._first_action)
+        except (TypeError, ValueError) as error:
+            unpacks = extract_tb(error.__traceback__)[-1].filename.startswith((__file__, WRAPPERS))
+            if not (unpacks and "unpack" in str(error)):
+                raise
+            parts = "(observation, reward, terminated, truncated, info)"
+            raise AnswerError(f"step() must return {parts}: {error}") from error
+        return Played(observation, reward, reward, terminated, truncated, terminated or truncated)
 
     def close(self, *, raise_if_closed: bool = True) -> None:
         """Close every game, and whatever windows they opened."""
-        for game in self._games:
-            game.close()
-        super().close(raise_if_closed=raise_if_closed)
+        games, self._games = self._games, []
+        with ExitStack() as closing:
+            closing.callback(super().close, raise_if_closed=raise_if_closed)
+            for game in games:
+                closing.callback(game.close)
 
 
 def _make(id: str, kwargs: Mapping[str, Any]) -> gymnasium.Env:
@@ -123,18 +159,22 @@ def _make(id: str, kwargs: Mapping[str, Any]) -> gymnasium.Env:
             warnings.simplefilter("ignore", DeprecationWarning)  # old versions, and old libraries on import
             return gymnasium.make(id, disable_env_checker=True, **kwargs)
     except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
-        expected = f"what it needs to be installed: pip install 'sqn_rl[envs]' brings Box2D ({error})"
-        raise SettingError("id", id, expected) from error
-    except gymnasium.error.Error as error:
-        expected = f"an id that Gymnasium knows{nearest(id, gymnasium.registry)} ({error})"
-        raise SettingError("id", id, expected) from error
-    except (TypeError, ValueError, LookupError, AssertionError) as error:
-        raise SettingError("kwargs", dict(kwargs), f"what {id} takes ({error!r})") from error
+        raise SettingError("id", id, _missing("what it needs", error)) from error
+    except (Exception, SystemExit) as error:
+        if isinstance(error, gymnasium.error.Error) and id not in gymnasium.registry:
+            atari = "; env=atari plays Atari games, and --trust ale_py registers their ids"
+            other = f", or that a module registers: --trust MODULE{nearest(id, gymnasium.registry)}"
+            expected = f"an id that Gymnasium knows{atari if id.startswith('ALE/') else other} ({error})"
+            raise SettingError("id", id, expected) from error
+        if isinstance(error, TypeError) or (
+            kwargs and isinstance(error, ValueError | LookupError | AssertionError)
+        ):
+            raise SettingError("kwargs", dict(kwargs), f"what {id} takes ({error!r})") from error
+        raise SettingError("id", id, f"an environment that can be opened ({blame(error)})") from error
 
 
-def _flattens(space: spaces.Space) -> bool:
-    """Whether ``space`` is one of those that :data:`OBSERVATIONS` names."""
-    if isinstance(space, spaces.Tuple | spaces.Dict):
-        parts = space.spaces.values() if isinstance(space, spaces.Dict) else space.spaces
-        return all(map(_flattens, parts))
-    return isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary)
+def _missing(what: str, error: ImportError | gymnasium.error.Error) -> str:
+    """What to install where ``error`` says what is missing."""
+    extras = (extra for package, extra in EXTRAS.items() if package in str(error).lower())
+    command = ", ".join(f"pip install 'sqn_rl[{extra}]'" for extra in extras)
+    return f"{what} to be installed{command and ': '}{command} ({error})"

@@ -68,11 +68,11 @@ class RestorableEnv(BatchedEnv):
 
     def receive(self) -> Step:
         """What :meth:`advance` returns, for the actions that were sent; see the base class."""
-        try:
+        try:  # and not ``_blamed``, which takes 2 µs
             step = self._receive()
         except SqnError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise EnvError(self._where(), blame(error)) from error
         self._now.observation = step.observation
         self._steps.append(step)

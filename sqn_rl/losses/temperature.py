@@ -230,6 +230,8 @@ def _fraction(field: str, value: float) -> float:
 
 def _reachable(field: str, nats: float | None, n_actions: int) -> float:
     limit = math.log(n_actions)
+    if n_actions == 1 and nats is not None and nats >= 0:
+        return 0.0  # which the entropy is, whatever the policy
     expected = f"nats in [0, {limit:.3f}): log {n_actions} is the entropy of a random policy"
     if nats is None or not 0 <= nats < limit:
         raise SettingError(field, nats, expected)

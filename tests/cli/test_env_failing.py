@@ -44,7 +44,12 @@ def fail() -> Any:
 ANSWERS: dict[str, tuple[Callable[[], Any], int, str, str]] = {
     "raises": (fail, 1, "error", "RuntimeError: boom"),
     "exits": (lambda: exit(0), 1, "error", "SystemExit: 0"),
-    "another shape": (lambda: (np.zeros(2, np.float32), 1.0), 1, "error", "[2]; expected [3]"),
+    "another shape": (
+        lambda: (np.zeros(2, np.float32), 1.0),
+        1,
+        "error",
+        "[2] float32; expected [3] float32",
+    ),
     "nan": (lambda: (np.array([0, NAN, 0], np.float32), 1.0), 4, "numerics", "next_observation[1] = nan"),
     "a reward of nan": (lambda: (np.zeros(3, np.float32), NAN), 4, "numerics", "reward = nan"),
 }

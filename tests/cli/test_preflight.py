@@ -1,5 +1,6 @@
 """Every mistake is found before the first environment step, and said in a line or two."""
 
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -99,6 +100,7 @@ OVERRIDES = {
     ),
     "env.id=Pendulum-v1": ("", "expected Discrete actions; it has Box", ""),
     f"{TASK} env.kwargs.actions=0": ("", "expected Discrete actions; it has Box(-1.0, 1.0, (3,)", ""),
+    "env=gym env.id=Mine-v0": ("env.id=Mine-v0", "or that a module registers: --trust MODULE", ""),
     "env.kwargs.foo=1": ("", "env.kwargs = {{'foo': 1}}: expected what CartPole-v1 takes", "'foo'"),
     "out=/dev/null": ("", "expected a directory", ""),
 }
@@ -194,7 +196,21 @@ def test_a_module_that_is_not_there(command: Callable) -> None:
     assert done.err.startswith(
         "--trust no_such_parts: ModuleNotFoundError: No module named 'no_such_parts'\n"
     )
-    assert "in a folder given with --config-dir" in done.err
+    assert "PYTHONPATH=. is this folder" in done.err
+
+
+@pytest.mark.parametrize("name", ["parts.py", "a/b", "", ".parts", "my-parts"])
+def test_what_is_no_name_of_a_module(command: Callable, name: str) -> None:
+    done = command("run", "--trust", name)
+    expected = "expected the name of a module, such as my_envs.robots"
+    assert (done.code, done.err) == (2, f"--trust {name}: {expected}\n")
+
+
+def test_a_module_that_exits_does_not_end_the_program(command: Callable, folder: Path) -> None:
+    (folder / "exits.py").write_text("raise SystemExit(0)\n")
+    sys.path.append(str(folder))
+    done = command("run", "--trust", "exits")
+    assert (done.code, done.err) == (2, "--trust exits: SystemExit: 0\n")
 
 
 @pytest.mark.parametrize("env", ["cartpole", "atari_ram"])

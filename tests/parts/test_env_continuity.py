@@ -154,7 +154,7 @@ class Game:
     def __init__(self, case: Case, i: int) -> None:
         settings, self.seed_every = case.settings, case.seed_every
         keys = (np.random.SeedSequence(SEED, spawn_key=(i, k)) for k in count())
-        self.seeds = (int(key.generate_state(1)[0]) for key in keys)
+        self.seeds = (int(key.generate_state(1)[0]) % 2**31 for key in keys)
         if case.kind is GymEnv:
             self.game = gymnasium.make(settings["id"], disable_env_checker=True, **settings.get("kwargs", {}))
         elif case.kind is AtariEnv:

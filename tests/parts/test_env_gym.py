@@ -114,8 +114,14 @@ def test_other_observations_are_refused(space: spaces.Space) -> None:
         ({"id": "cartpole"}, "id", "did you mean 'CartPole-v1'"),
         ({"id": "CartPole-v9"}, "id", "did you mean 'CartPole-v1'"),
         ({"id": "LunarLander-v2"}, "id", "use `LunarLander-v3` instead"),
-        ({"id": "Zzz-v0"}, "id", r"an id that Gymnasium knows \("),
+        (
+            {"id": "Zzz-v0"},
+            "id",
+            r"knows, or that a module registers: --trust MODULE \(",
+        ),
         ({"id": "no_such_module:Env-v0"}, "id", "--trust"),
+        ({"id": "ALE/Pongg-v5"}, "id", "env=atari plays Atari games, and --trust ale_py registers their ids"),
+        ({"id": "still/Still-v0"}, "kwargs", "missing 3 required positional arguments"),
         ({"kwargs": {"wind": 1}}, "kwargs", "unexpected keyword argument 'wind'"),
         ({"id": "FrozenLake-v1", "kwargs": {"map_name": "5x5"}}, "kwargs", "what FrozenLake-v1 takes"),
         ({"num_envs": 0}, "num_envs", "a positive integer"),
@@ -134,6 +140,17 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "Box2D", None)
     with pytest.raises(SettingError, match=r"pip install 'sqn_rl\[envs\]'"):
         GymEnv(id="LunarLander-v3", num_envs=1, seed=0)
+
+
+def test_a_missing_package_is_not_answered_with_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in [name for name in sys.modules if name.startswith(("gymnasium.envs.mujoco", "mujoco"))]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "mujoco", None)
+    with pytest.raises(
+        SettingError, match=r"what it needs to be installed \(.*MuJoCo is not installed"
+    ) as error:
+        GymEnv(id="Ant-v5", num_envs=1, seed=0)
+    assert "Box2D" not in str(error.value)
 
 
 OWN = ["CartPole-v0", "CartPole-v1", "MountainCar-v0", "Acrobot-v1", "Blackjack-v1", "CliffWalking-v1"]
@@ -163,6 +180,17 @@ def test_seeds() -> None:
     assert not torch.equal(start, again)  # each episode has its own
     env.set_seed(0)
     assert torch.equal(env.begin(), start)
+
+
+def test_every_seed_fits_31_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: list[int] = []
+    monkeypatch.setattr(Still, "reset", lambda game, *, seed, options=None: (seeds.append(seed), (0, {}))[1])
+    env = still(spaces.Discrete(1), 0)
+    env.begin()
+    for _ in range(40):
+        env.advance(torch.tensor([0]))
+    assert len(set(seeds)) == 41
+    assert 2**30 < max(seeds) < 2**31
 
 
 def test_closing_closes_the_games(monkeypatch: pytest.MonkeyPatch) -> None:

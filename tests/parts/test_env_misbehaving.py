@@ -89,10 +89,10 @@ def paid(reward: float) -> Answer:
 
 SPOILS: dict[str, tuple[Answer, type[SqnError], str]] = {
     "raises": (fail, EnvError, rf"RuntimeError: boom \(.*{Path(__file__).name}:\d+\)$"),
-    "too short": (seen(0.0), EnvError, r"an observation is \[1\]; expected \[3\]"),
-    "too long": (seen(0, 0, 0, 0), EnvError, r"an observation is \[4\]; expected \[3\]"),
-    "none": (lambda: (None, 1.0), EnvError, "NoneType"),
-    "no number": (lambda: (np.zeros(3, np.float32), "much"), EnvError, "ValueError"),
+    "too short": (seen(0.0), EnvError, r"observation is \[1\] float32; expected \[3\] float32"),
+    "too long": (seen(0, 0, 0, 0), EnvError, r"observation is \[4\] float32; expected \[3\] float32"),
+    "none": (lambda: (None, 1.0), EnvError, r"observation is None; expected \[3\] float32"),
+    "no number": (lambda: (np.zeros(3, np.float32), "much"), EnvError, "reward is 'much'; expected a number"),
     "nan": (seen(0, NAN, 0), NumericsError, r"next_observation\[1\] = nan$"),
     "inf": (seen(0, 0, -INF), NumericsError, r"next_observation\[2\] = -inf$"),
     "a reward of nan": (paid(NAN), NumericsError, r"reward = nan$"),
@@ -127,7 +127,9 @@ def test_what_they_raise_together_is_named_too(spoil: Answer, message: str) -> N
 def test_a_column_of_another_shape_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     env, answer = Together(fail, at=-1), Together.advance
     monkeypatch.setattr(Together, "advance", lambda *way: answer(*way)._replace(reward=torch.zeros(3, 1)))
-    with pytest.raises(EnvError, match=r"together, step 1: .*reward is \[3, 1\]; expected \[3\]"):
+    with pytest.raises(
+        EnvError, match=r"together, step 1: .*reward is \[3, 1\] float32; expected \[3\] float32"
+    ):
         play(env)
 
 

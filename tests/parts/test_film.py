@@ -1,10 +1,12 @@
 """The film: the games of an evaluation, moment by moment, and what is drawn and written of them."""
 
+import re
 import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -191,6 +193,60 @@ def test_what_the_agent_sees_where_there_is_no_screen() -> None:
         first(torch.zeros(1, 4))
 
 
+def drawn(picture: Any) -> np.ndarray:
+    env = Unseen(torch.zeros(1, 4))
+    env.screen = lambda: picture
+    moments = iter(Play(STILL, network(), env, episodes=1, greedy=True, seed=0))
+    return next(moments).screen
+
+
+RGB = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+
+
+@pytest.mark.parametrize(
+    ("picture", "shown"),
+    [
+        (RGB, RGB),
+        (RGB.astype(np.int64), RGB),
+        (RGB.astype(np.float64), RGB),  # above 1, so in 0..255
+        (RGB / 255, RGB),
+        (np.zeros((2, 4, 3)), RGB * 0),
+        (RGB > 7, (RGB > 7) * np.uint8(255)),
+        ([RGB * 0, RGB], RGB),  # a list of frames: the last
+        ((RGB,), RGB),
+        (RGB.tolist(), RGB),
+        (RGB[..., 0], RGB[..., :1].repeat(3, -1)),
+        (RGB[..., :1], RGB[..., :1].repeat(3, -1)),
+        (np.concatenate([RGB, RGB[..., :1]], -1), RGB),  # with alpha
+    ],
+)
+def test_what_an_environment_draws_is_shown(picture: Any, shown: np.ndarray) -> None:
+    screen = drawn(picture)
+    assert screen.dtype == np.uint8
+    np.testing.assert_array_equal(screen, shown)
+    Frames("a title", ["a", "b"]).draw(Moment(screen, torch.zeros(2), None, 0, 1, 0, 0.0))
+
+
+@pytest.mark.parametrize(
+    ("picture", "said"),
+    [
+        ([], "[0] float64"),
+        ("a picture", "'a picture'"),
+        (RGB.transpose(2, 1, 0), "[3, 4, 2] uint8"),
+        (RGB[:0], "[0, 4, 3] uint8"),
+        (RGB + 0j, "[2, 4, 3] complex128"),
+        (RGB - 1.0, "numbers from -1.0 to 22.0"),
+        (RGB * 12.0, "numbers from 0.0 to 276.0"),
+        (RGB * np.nan, "numbers from nan to nan"),
+        ([[1, 2], [3]], "[[1, 2], [3]]"),
+    ],
+)
+def test_what_is_no_picture_is_refused(picture: Any, said: str) -> None:
+    expected = "expected an environment that draws a picture, [H, W, 3] in 0..255 or 0..1; it drew "
+    with pytest.raises(SettingError, match=f"^video = 'unseen': {re.escape(expected + said)}$"):
+        drawn(picture)
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -211,5 +267,5 @@ def test_what_draws_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pygame", None)
     actor = boltzmann(network())
     moments: Callable = iter(Play(actor, actor.q_net, cart(), episodes=1, greedy=True, seed=0)).__next__
-    with pytest.raises(SettingError, match=r"what it draws with: pip install 'sqn_rl\[video\]'"):
+    with pytest.raises(SettingError, match=r"draws with to be installed: pip install 'sqn_rl\[video\]'"):
         moments()

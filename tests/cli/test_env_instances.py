@@ -1,0 +1,207 @@
+"""Environments of which only some can be open at once: what a run opens, and that it closes all of it."""
+
+import json
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from sqn_rl import GymEnv, SettingError, compose
+
+Command = Callable[..., Any]
+
+TINY = ["steps=120", "warmup_steps=60", "batch_size=8", "update_ratio=0.1", "hidden=[4]", "eval_episodes=3"]
+RUN = ["run", "env=gym", "env.id=instances/Limited-v0", *TINY]
+
+
+class Limited(gymnasium.Env):
+    """Games of five steps, of which ``most`` can be open. At a step of them all, something happens."""
+
+    observation_space, action_space = spaces.Box(-1, 1, (3,)), spaces.Discrete(2)
+    metadata: ClassVar = {"render_modes": ["rgb_array"]}
+    open: ClassVar[list[gymnasium.Env]] = []
+    most, peak, steps, at = 1, 0, 0, -1
+    happens: ClassVar[Callable[[], Any]] = staticmethod(lambda: None)
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        if len(Limited.open) >= Limited.most:
+            raise OSError("the port is in use")
+        self.render_mode = render_mode
+        Limited.open.append(self)
+        Limited.peak = max(Limited.peak, len(Limited.open))
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
+        self.length = 0
+        return np.zeros(3, np.float32), {}
+
+    def step(self, action: int) -> tuple[Any, float, bool, bool, dict]:
+        Limited.steps, self.length = Limited.steps + 1, self.length + 1
+        if Limited.steps == Limited.at:
+            Limited.happens()
+        return np.zeros(3, np.float32), 1.0, False, self.length == 5, {}
+
+    def render(self) -> np.ndarray:
+        return np.zeros((4, 4, 3), np.uint8)
+
+    def close(self) -> None:
+        Limited.open.remove(self)  # raises if it is closed twice
+
+
+gymnasium.register("instances/Limited-v0", Limited)
+
+
+@pytest.fixture
+def limit(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """How many can be open, and what happens at which step; afterwards none may be open."""
+
+    def set_to(most: int, at: int = -1, happens: Callable[[], Any] = lambda: None) -> None:
+        settings = {"most": most, "at": at, "happens": staticmethod(happens), "peak": 0, "steps": 0}
+        for name, value in settings.items():
+            monkeypatch.setattr(Limited, name, value)
+
+    Limited.open.clear()
+    yield set_to
+    assert Limited.open == []
+
+
+@pytest.mark.parametrize(("most", "num_envs", "eval_every"), [(1, 1, 0), (2, 2, 120), (9, 2, 0)])
+def test_one_more_is_not_needed_to_train(
+    command: Command, limit: Callable, most: int, num_envs: int, eval_every: int
+) -> None:
+    limit(most)
+    done = command(*RUN, f"num_envs={num_envs}", f"eval_every={eval_every}")
+    assert (done.code, done.err) == (0, "")
+    assert ("in 1 environment, as 3 of instances/Limited-v0 do not open" in done.out) == (most < 3)
+    assert done.runs[0].rows("evaluations")[0]["returns"] == [5.0] * 3
+    assert max(num_envs, min(most, 3)) == Limited.peak
+
+    evaluated = command("evaluate", str(done.runs[0].path))
+    assert (evaluated.code, evaluated.out.splitlines()[-1]) == (0, "returns 5 5 5")
+    filmed = command("evaluate", str(done.runs[0].path), "--video", "game.gif")
+    assert (filmed.code, filmed.err) == (0, "")
+
+
+@pytest.mark.parametrize(("most", "num_envs", "peak"), [(2, 1, 2), (5, 2, 5)])
+def test_an_evaluation_between_needs_one_beside(
+    command: Command, limit: Callable, most: int, num_envs: int, peak: int
+) -> None:
+    limit(most)
+    done = command(*RUN, f"num_envs={num_envs}", "eval_every=60")
+    assert (done.code, len(done.runs[0].rows("evaluations"))) == (0, 2)
+    assert ("in 1 environment" in done.out) == (most < num_envs + 3)
+    assert peak == Limited.peak
+
+
+def test_none_beside_is_found_before_the_first_step(command: Command, limit: Callable) -> None:
+    limit(2)
+    done = command(*RUN, "num_envs=2", "eval_every=60")
+    assert (done.code, done.runs, Limited.steps) == (2, [], 0)
+    assert done.err.startswith(
+        "command line: eval_every=60: expected 0, as no other instances/Limited-v0 opens "
+        "while the 2 of the training are open ("
+    )
+    assert "OSError: the port is in use" in done.err
+    assert "set eval_every=0, which evaluates after training, or lower num_envs" in done.err
+
+
+def test_too_many_environments(command: Command, limit: Callable) -> None:
+    limit(2)
+    done = command(*RUN, "num_envs=4")
+    assert (done.code, done.runs) == (2, [])
+    assert done.err.startswith(
+        "command line: num_envs=4: expected at most 2; instances/Limited-v0 cannot be opened "
+        "once more: OSError: the port is in use ("
+    )
+    assert len(done.err.splitlines()) == 1
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def fail() -> None:
+    raise RuntimeError("boom")
+
+
+FAILING: dict[str, tuple[list[str], int, Callable[[], Any], int]] = {
+    "preflight fails": (["actor.policy=q7"], -1, fail, 2),
+    "a part fails to be built": (["loss.backup=no"], -1, fail, 2),
+    "the run directory is another's": (["out=/dev/null"], -1, fail, 2),
+    "training fails": ([], 31, fail, 1),
+    "training is stopped": ([], 31, lambda: signal.raise_signal(signal.SIGINT), 3),
+    "training is interrupted": ([], 31, interrupt, 1),
+    "an evaluation between fails": (["eval_every=60"], 61, fail, 1),
+    "an evaluation between is interrupted": (["eval_every=60"], 61, interrupt, 1),
+    "the last evaluation fails": ([], 121, fail, 1),
+    "the last evaluation is stopped": ([], 121, lambda: signal.raise_signal(signal.SIGTERM), 3),
+    "the last evaluation is interrupted": ([], 121, interrupt, 1),
+}
+
+
+@pytest.mark.parametrize("name", FAILING)
+def test_every_end_closes_what_was_opened(command: Command, limit: Callable, name: str) -> None:
+    overrides, at, happens, code = FAILING[name]
+    limit(9, at, happens)
+    done = command(*RUN, "num_envs=2", *overrides)
+    assert done.code == code
+    assert "Traceback" not in done.err
+    assert Limited.steps >= at
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("number", [1, 3])
+def test_a_constructor_that_fails_closes_those_before(
+    limit: Callable, monkeypatch: pytest.MonkeyPatch, error: type[BaseException], number: int
+) -> None:
+    limit(9)
+    make = Limited.__init__
+
+    def failing(self: Limited, **how: Any) -> None:
+        if len(Limited.open) == number - 1:
+            raise error("no more")
+        make(self, **how)
+
+    monkeypatch.setattr(Limited, "__init__", failing)
+    with pytest.raises(KeyboardInterrupt if error is KeyboardInterrupt else SettingError, match="no more"):
+        GymEnv(id="instances/Limited-v0", num_envs=4, seed=0)
+
+
+@pytest.mark.parametrize("settings", [{"num_envs": 0}, {"seed": -1}])
+def test_a_wrong_setting_closes_the_first(limit: Callable, settings: dict[str, int]) -> None:
+    limit(9)
+    with pytest.raises(SettingError):
+        GymEnv(**{"id": "instances/Limited-v0", "num_envs": 1, "seed": 0} | settings)
+
+
+def test_a_port_that_is_lost_while_training_is_no_bad_recipe(command: Command, limit: Callable) -> None:
+    limit(1, 31, lambda: setattr(Limited, "most", 0))
+    done = command(*RUN, "num_envs=1")
+    assert done.code == 1
+    assert "instances/Limited-v0: cannot be opened for the evaluation: " in done.err
+    (run,) = done.runs
+    assert (run.summary["status"], run.summary["env_steps"]) == ("error", 120)
+    Limited.most = 1
+    assert command("resume", str(run.path)).code == 0
+    assert json.loads((run.path / "summary.json").read_text())["evaluation"]["returns"] == [5.0] * 3
+
+
+def test_what_cannot_be_closed_is_a_warning(
+    limit: Callable, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit(9)
+    close = Limited.close
+
+    def closed(self: Limited) -> None:
+        close(self)
+        raise RuntimeError("stuck")
+
+    monkeypatch.setattr(Limited, "close", closed)
+    overrides = ["env=gym", "env.id=instances/Limited-v0", *TINY, "num_envs=2", "out=run"]
+    with pytest.warns(UserWarning, match="instances/Limited-v0, when it was closed: RuntimeError: stuck"):
+        summary = compose("sqn", *overrides).train()
+    assert summary["status"] == "done"
