@@ -50,7 +50,7 @@ OVERRIDES = {
         "users_parts.py:",
     ),
     "encoder=encoder": ("", "encoder: Encoder has no `out_features`, which the head needs to know", ""),
-    "head._target_=torch.nn.Linear": ("", "torch.nn.Linear needs `out_features`", "set head.out_features"),
+    "head._target_=torch.nn.Linear": ("", "torch.nn.Linear: not a part of sqn_rl", "if you trust `torch.nn`"),
     # names
     "recipe=sqn_duelling": ("", "there is no such recipe", "did you mean `sqn_dueling`?"),
     "q_net=twins": ("", "there is no such part", "did you mean `twin`?"),
