@@ -162,7 +162,9 @@ def test_parts_are_built_from_the_seed() -> None:
 def test_parts_are_wired_by_name() -> None:
     parts = compose_recipe("sqn", "num_envs=3", "gamma=0.5").build()
     assert parts["env"].num_envs == 3
-    assert parts["loss"].q_net is parts["actor"].q_net is parts["q_net"]
+    assert parts["loss"].q_net is parts["q_net"]
+    acting = zip(parts["actor"].q_net.parameters(), parts["q_net"].parameters(), strict=True)
+    assert all(view is weight for view, weight in acting)  # a view of it, in eval mode
     assert parts["loss"].gamma == parts["returns"].gamma == 0.5
     assert parts["replay"].returns is parts["returns"]
     more = parts["make_env"](num_envs=2, seed=1, training=False)
