@@ -18,7 +18,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from recipes.test_mistakes import MISTAKES, refusal
-from reliability.measured import cost, damage, disk, hostile, kills, sharing, signals
+from reliability.measured import cost, damage, disk, hostile, kills, loss, sharing, signals
 from reliability.score import RAW, Line, Section, measure, page, tests_line
 
 PAGE = RAW.parent / "reliability.md"
@@ -121,6 +121,7 @@ SECTIONS = [
         mistakes,
     ),
     sharing.SECTION,
+    loss.SECTION,
 ]
 
 
