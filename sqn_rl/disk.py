@@ -210,7 +210,8 @@ def save(path: Path, data: bytes) -> None:
 def require_replaceable(path: Path) -> None:
     """Raise :class:`OSError` if there is anything but a file at ``path``."""
     if os.path.lexists(path) and not stat.S_ISREG(mode := os.lstat(path).st_mode):
-        what = "a link; name the file itself" if stat.S_ISLNK(mode) else "not a file"
+        other = os.strerror(errno.EISDIR) if stat.S_ISDIR(mode) else "not a file"
+        what = "a link; name the file itself" if stat.S_ISLNK(mode) else other
         raise FileExistsError(errno.EEXIST, what, str(path))
 
 
