@@ -113,7 +113,7 @@ class RunDirectory(Reporter):
 
     def notes(self, found: Checkpoint) -> list[str]:
         """What there is to know about the checkpoint that a run goes on from."""
-        notes = [f"{why}; passed over" for why in found.passed_over]
+        notes = [f"{why.replace(str(self.path), str(self.shown))}; passed over" for why in found.passed_over]
         notes.append(f"going on from {self.shown}/checkpoints/{found.path.name}")
         then, now = found.made_with, self.made_with
         names = [name for name in then if then[name] != now.get(name)]

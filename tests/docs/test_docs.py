@@ -5,7 +5,9 @@ environment steps, ``GAMES`` evaluation games and one seed, so that the pages ca
 
 - ``python``: executed, all blocks of a page in one namespace. ``# → text`` says that ``text`` is printed.
 - ``bash``: our commands must end with code 0; ``export`` sets variables; what ``NOT_RUN`` lists is not run.
-- ``console``: the same after ``$``; what follows must be printed, and ``$ echo $?`` says how it ended.
+- ``console``: the same after ``$``; what follows is all that is printed, and ``$ echo $?`` says how it ended.
+- ``text``: lines that the commands of the page have printed.
+- In both, ``…`` stands for any lines, or for the rest of one; what follows a training may have other numbers.
 - A block with a file name behind its language (``yaml mine/recipes/x.yaml``) is written to that file.
 """
 
@@ -38,6 +40,7 @@ COMMANDS = {
     **{f"sqn-{name}": name for name in ("run", "resume", "list", "graph", "compare", "ablate", "diff")},
     "sqn-eval": "evaluate",
 }
+STOPPING = DOCS / "walkthroughs" / "stop_and_resume.md"
 NOT_RUN = (".", "eval", "make", "pip", "python", "sqn-watch")  # set-up, and what waits: tested elsewhere
 
 # torchrl 0.14.1 deprecates classes of its own while it is imported.
@@ -74,7 +77,7 @@ RUNNABLE = [
 @pytest.mark.parametrize("page", RUNNABLE, ids=named)
 def test_the_blocks_of_a_page_run(page, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
-    namespace = {"__name__": "page"}
+    namespace, printed = {"__name__": "page"}, ""
     for block in blocks(page):
         if block.file:
             Path(block.file).parent.mkdir(parents=True, exist_ok=True)
@@ -82,14 +85,41 @@ def test_the_blocks_of_a_page_run(page, tmp_path, monkeypatch, capsys) -> None:
         elif block.language == "python":
             code = "\n" * block.line + re.sub(r"\bsteps=[\d_]+", f"steps={STEPS}", block.text)
             exec(compile(code, str(page), "exec"), namespace)
-            printed = capsys.readouterr().out
-            assert [line for line in re.findall(r"# → (.*)", block.text) if line not in printed] == []
+            shown = capsys.readouterr().out
+            assert [line for line in re.findall(r"# → (.*)", block.text) if line not in shown] == []
         elif block.language == "bash":
             subprocess.run(["bash", "-n"], input=block.text, text=True, check=True)
             for line in block.text.splitlines():
                 assert run(line, monkeypatch) == 0, line
         elif block.language == "console":
             session(block.text, monkeypatch, capsys)
+        elif block.language == "text" and page != STOPPING:
+            assert re.search(f"^{pattern(block.text, numbers=False)}", printed, re.MULTILINE), block.text
+        printed += "".join(capsys.readouterr())
+
+
+def pattern(text: str, *, numbers: bool) -> str:
+    """What matches these whole lines, with their ``numbers`` or any."""
+    lines = []
+    for line in text.splitlines():
+        escaped = ".*".join(map(re.escape, line.split("…")))
+        if not numbers:
+            escaped = re.sub(r"\d(?:[\d,]|\\\.\d|e\\-\d)*", r"\\d[\\d,.e-]*", escaped)
+        lines.append(r"(?:.*\n)*?" if line == "…" else f"{escaped}\n")
+    return "".join(lines)
+
+
+def test_the_lines_about_a_damaged_checkpoint_are_those_of_sqn_resume(tmp_path, monkeypatch, capsys) -> None:
+    (shown,) = [block.text for block in blocks(STOPPING) if block.language == "text"]
+    monkeypatch.chdir(tmp_path)
+    assert run("sqn-run out=runs/a warmup_steps=40 checkpoint_every=600", monkeypatch) == 0
+    Path("runs/a/summary.json").unlink()
+    newest = max(Path("runs/a/checkpoints").glob("*/state.safetensors"))
+    state = newest.read_bytes()
+    newest.write_bytes(state[:-1] + bytes([state[-1] ^ 1]))
+    capsys.readouterr()
+    assert run("sqn-resume runs/a", monkeypatch) == 0
+    assert re.search(f"^{pattern(shown, numbers=False)}", capsys.readouterr().out, re.MULTILINE)
 
 
 def run(line: str, monkeypatch) -> int:
@@ -106,13 +136,14 @@ def run(line: str, monkeypatch) -> int:
     assert name in COMMANDS, f"{name}: neither a command of ours nor in NOT_RUN"
     if name in ("sqn-run", "sqn-ablate"):
         arguments = [argument for argument in arguments if not argument.startswith(("steps=", "seeds="))]
-        arguments += [f"steps={STEPS}", f"eval_episodes={GAMES}", *["seeds=1"] * (name == "sqn-ablate")]
+        arguments += [f"steps={STEPS}", f"eval_episodes={GAMES}", "log_every=100"]
+        arguments += ["seeds=1"] * (name == "sqn-ablate")
     return int(import_module(f"sqn_rl.cli.{COMMANDS[name]}").main(arguments))
 
 
 def session(text: str, monkeypatch, capsys) -> None:
-    """Run the lines after ``$`` and look for what is printed below each."""
-    code = 0
+    """Run the lines after ``$`` and compare what they print with what is below each."""
+    code, trained = 0, False
     for command, expected in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", text, re.MULTILINE):
         if command == "echo $?":
             assert code == int(expected)
@@ -121,9 +152,9 @@ def session(text: str, monkeypatch, capsys) -> None:
         assert code == 0, "an error that the page doesn't show with `echo $?`"
         capsys.readouterr()
         code = run(command, monkeypatch)
-        captured = capsys.readouterr()
-        for line in expected.splitlines():
-            assert line in captured.out + captured.err
+        trained = trained or (code == 0 and command.startswith("sqn-run"))
+        printed = "".join(capsys.readouterr())
+        assert re.fullmatch(pattern(expected, numbers=not trained), printed), f"{command}\n{printed}"
     assert code == 0, "an error that the page doesn't show with `echo $?`"
 
 
