@@ -159,7 +159,7 @@ def test_a_film_is_of_the_first_game_unless_more_are_asked_for(
     [
         ("game.avi", "video = 'game.avi': expected a file name that ends in .mp4 or .gif\n"),
         ("no/game.gif", "video = 'no/game.gif': expected a file in a folder that exists\n"),
-        ("folder.gif", "--video folder.gif: not a file\n"),
+        ("folder.gif", "--video folder.gif: Is a directory\n"),
     ],
 )
 def test_a_film_that_cannot_be_written(
