@@ -119,6 +119,7 @@ def passed(folder: Path, *arguments: str) -> tuple[int, list[str]]:
         and the names of the tests that did not pass.
     """
     report = folder / "report.xml"
+    report.unlink(missing_ok=True)  # that of other tests, which would be read if these cannot start
     options = ["-q", "-p", "no:cacheprovider", "-o", "junit_family=xunit1", f"--junitxml={report}"]
     subprocess.run(
         [sys.executable, "-m", "pytest", *options, *arguments], cwd=ROOT, stdout=subprocess.DEVNULL
