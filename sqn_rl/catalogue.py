@@ -74,6 +74,7 @@ class Catalogue:
                 path.relative_to(folder).with_suffix("").as_posix()
                 for folder in self._folders(group)
                 for path in folder.rglob("*.yaml")
+                if path.is_file()
             }
         )
 

@@ -134,7 +134,7 @@ def test_a_nan_with_a_bare_part_is_said_to_be_one(slot: str, folder: Path, capsy
 def test_what_must_be_a_module_and_is_none_is_refused(slot: str, folder: Path) -> None:
     path = folder / f"{MODULE}.py"
     path.write_text(path.read_text().replace(", True)", ", False)"))
-    with pytest.raises(RecipeError, match=rf"{slot}: Bare\w+ is no nn.Module"):
+    with pytest.raises(RecipeError, match=rf"{slot}=bare: Bare\w+ is no nn.Module"):
         compose("sqn", *TINY, f"{slot}=bare").preflight()
 
 

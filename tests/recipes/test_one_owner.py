@@ -33,7 +33,7 @@ def shared() -> list[tuple[str, str, str]]:
     catalogue, found, given = Catalogue(), [], {*RUN_SETTINGS}
     for slot in SLOTS:
         for part in catalogue.names(slot.name):
-            target = catalogue.resolve(catalogue.read(slot.name, part).values["_target_"], "")
+            target = catalogue.resolve(slot.name, catalogue.read(slot.name, part).values["_target_"])
             asked = {parameter.name for parameter in _parameters(target)} - {*slot.given}
             found += [(slot.name, part, name) for name in sorted(asked & given)]
         given |= {slot.gives} | ({*ENV_FACTS, "precision"} if slot.name == "env" else set())
@@ -52,7 +52,7 @@ def test_a_part_cannot_set_what_it_is_given(slot: str, part: str, name: str) -> 
     config: dict[str, Any] = deepcopy(recipe.config)
     config[slot][name] = "another"
     with pytest.raises(
-        RecipeError, match=f"{slot}.{name} = 'another': every part is given the same `{name}`"
+        RecipeError, match=f"{slot}.{name} = .another.: every part is given the same `{name}`"
     ):
         build(config, recipe.run, recipe.catalogue, recipe.origin)
 
