@@ -7,8 +7,8 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,8 +25,23 @@ A run can be killed anywhere and loses nothing, and nothing runs from data. Each
 what was found, and the command that measures it again. `python tests/reliability/scorecard.py all` measures
 everything and writes this page; the raw numbers are `reliability_*.json` in `docs/results/raw`.
 
-**{met} of {all} lines are met.**
+**{met} of {all} lines are met.** In all:
+
+| what | wanted | found | met |
+|---|---|---|---|
+{totals}
 """
+
+COUNTED = {
+    "kills": (("kills", "compiled"), 1_000),
+    "kills of compiled runs": (("compiled",), 300),
+    "hostile inputs": (("hostile",), 300),
+    "fuzz cases": (("fuzz",), 3_000),
+}
+"""Totals: the sections whose cases they sum, and how many there must be."""
+
+FAULTS = ("effects", "tracebacks", "hangs")
+"""What none of the cases may end in."""
 
 TABLE = """## {title}
 
@@ -54,6 +69,10 @@ class Line:
     met: bool
     raw: Any = None
     """What ``found`` sums up."""
+    cases: int = 0
+    """How many were tried, for the page's totals; 0 where they are no kills, hostile inputs or fuzz cases."""
+    faults: Mapping[str, int] = field(default_factory=dict)
+    """How many of the cases ended in each of :data:`FAULTS`."""
 
 
 @dataclass(frozen=True)
@@ -92,18 +111,34 @@ def page(sections: Sequence[Section]) -> str:
     measured = {
         section: json.loads(_raw(section).read_text()) for section in sections if _raw(section).exists()
     }
-    lines = [line for found in measured.values() for line in found["lines"]]
+    totals = [asdict(line) for line in sums({each.name: found["lines"] for each, found in measured.items()})]
+    lines = totals + [line for found in measured.values() for line in found["lines"]]
     met = sum(line["met"] for line in lines)
     tables = [_table(section, found) for section, found in measured.items()]
-    return "\n".join([HEAD.format(met=met, all=len(lines)), *tables])
+    return "\n".join([HEAD.format(met=met, all=len(lines), totals=_rows(totals)), *tables])
+
+
+def sums(sections: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Line]:
+    """How many cases of each kind there were, and in how many there was which fault."""
+    totals = []
+    for what, (names, least) in COUNTED.items():
+        cases = sum(line.get("cases", 0) for name in names for line in sections.get(name, ()))
+        totals.append(Line(what, f"at least {least:,}", f"{cases:,}", cases >= least))
+    for fault in FAULTS:
+        count = sum(line.get("faults", {}).get(fault, 0) for lines in sections.values() for line in lines)
+        totals.append(Line(fault, "0", f"{count:,}", not count))
+    return totals
+
+
+def _rows(lines: Sequence[Mapping[str, Any]]) -> str:
+    return "\n".join(ROW.format(**line, yes="yes" if line["met"] else "**no**") for line in lines)
 
 
 def _table(section: Section, found: dict[str, Any]) -> str:
-    lines = [ROW.format(**line, yes="yes" if line["met"] else "**no**") for line in found["lines"]]
     used = found["processor_seconds"]
     processor = "not kept" if used is None else f"{used:,} s"
     return TABLE.format(
-        processor=processor, title=section.title, how=section.how, rows="\n".join(lines), **found
+        processor=processor, title=section.title, how=section.how, rows=_rows(found["lines"]), **found
     )
 
 
@@ -134,12 +169,27 @@ def passed(folder: Path, *arguments: str) -> tuple[int, list[str]]:
     return count, failed
 
 
-def tests_line(folder: Path, what: str, least: int, *arguments: str) -> Line:
-    """The line that says how many cases of some tests passed."""
+def tests_line(
+    folder: Path,
+    what: str,
+    least: int,
+    *arguments: str,
+    fault: str = "",  # noqa: PT028  # which is no test
+) -> Line:
+    """The line that says how many cases of some tests passed.
+
+    Args:
+        folder: where to write.
+        what: was tested.
+        least: so many cases are wanted.
+        arguments: pytest's.
+        fault: which of :data:`FAULTS` a test that fails is counted as, if they are cases of a total.
+    """
     count, failed = passed(folder, *arguments)
     met = not failed and count >= least
     found = f"{count:,} cases, {len(failed)} failed"
-    return Line(what, f"at least {least:,} cases, none failed", found, met, failed)
+    counted = (count + len(failed), {fault: len(failed)}) if fault else (0, {})
+    return Line(what, f"at least {least:,} cases, none failed", found, met, failed, *counted)
 
 
 def _raw(section: Section) -> Path:

@@ -9,28 +9,41 @@ OTHERS = {
     "classes and functions below sqn_rl, torchrl, tensordict.nn, torch.nn, torch.optim: built if a part": (
         "tests/reliability/test_trust.py",
         10_000,
+        "",
     ),
     "YAML and JSON that is deep, large or odd, pipes and devices: refused within a minute": (
         "tests/recipes/test_reading.py",
         100,
+        "hangs",
     ),
-    "commands that print what acts on a terminal: escaped": ("tests/cli/test_terminal.py", 25),
+    "commands that print what acts on a terminal: escaped": ("tests/cli/test_terminal.py", 25, "effects"),
 }
 
 
 def measure(folder: Path) -> list[Line]:
     """A line for the sources, one for each kind of data."""
     parts = {
-        "sources that import or call what unpickles or runs what it reads: none": ("nothing_of_ours", 100),
-        "resuming a run unpickles nothing": ("unpickled", 1),
+        "sources that import or call what unpickles or runs what it reads: none": (
+            "nothing_of_ours",
+            100,
+            "",
+        ),
+        "resuming a run unpickles nothing": ("unpickled", 1, "effects"),
         "hostile checkpoints: refused, or read without an effect": (
             "manifest or links or pipe or another_format",
             280,
+            "effects",
         ),
-        "hostile recipes: refused without an effect": ("saved_recipe", 170),
+        "hostile recipes: refused without an effect": ("saved_recipe", 170, "effects"),
     }
-    lines = [tests_line(folder, what, least, FILE, "-k", name) for what, (name, least) in parts.items()]
-    return lines + [tests_line(folder, what, least, file) for what, (file, least) in OTHERS.items()]
+    lines = [
+        tests_line(folder, what, least, FILE, "-k", name, fault=fault)
+        for what, (name, least, fault) in parts.items()
+    ]
+    others = OTHERS.items()
+    return lines + [
+        tests_line(folder, what, least, file, fault=fault) for what, (file, least, fault) in others
+    ]
 
 
 SECTION = Section(
