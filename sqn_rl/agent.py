@@ -14,7 +14,7 @@ from sqn_rl.descent import Descent
 from sqn_rl.errors import CheckpointError, NumericsError, WiringError
 from sqn_rl.gradients import Gradients
 from sqn_rl.hidden import hidden_state, load_hidden_state
-from sqn_rl.numerics import not_finite, weights_not_finite
+from sqn_rl.numerics import learned_not_finite, not_finite
 
 AGENT_PARTS = ("actor", "loss", "target_update", "optimizer", "replay")
 """The slots whose parts it takes; the others are inside these."""
@@ -120,14 +120,14 @@ class Agent:
             raise NumericsError("\n  ".join([f"loss: {said}", *not_finite(self.loss, batch)[:1]]))
 
     def require_finite_weights(self) -> None:
-        """Refuse weights that an optimizer step has made NaN or infinite.
+        """Refuse weights, or moments of them, that an optimizer step has made NaN or infinite.
 
         Raises:
             NumericsError: there are some.
         """
-        if found := weights_not_finite(self.loss):
-            after = "after an optimizer step: lower optimizer.lr; the checkpoints before are kept"
-            raise NumericsError(f"{found[0]}\n  {after}")
+        if found := learned_not_finite(self.loss, self.optimizer):
+            after = "after an optimizer step: lower optimizer.lr, or its weight decay"
+            raise NumericsError(f"{found[0]}\n  {after}; the checkpoints before are kept")
 
     def compiles(self, *, acts: bool, learns: bool) -> bool:
         """Whether to act, or to learn, compiles now, which takes long."""

@@ -81,7 +81,9 @@ class Checkpoints:
         run: Mapping[str, Mark],
         made_with: Mapping[str, Any] = {},
     ) -> None:
-        """Write a checkpoint, then remove those that are too many; what was just saved is not saved again.
+        """Write a checkpoint, then remove those that are too many.
+
+        Where the last one is of the same step, only what is None in ``state`` and was not becomes None.
 
         Args:
             env_steps: its name.
@@ -93,8 +95,10 @@ class Checkpoints:
         Raises:
             OSError: the disk is full, or worse. The checkpoints there were are as before.
             StorageError: the run directory is not this run's any more, or there is a link in it.
+            CheckpointError: the last checkpoint is of the same step, and can no longer be read.
         """
         if env_steps == self._saved:
+            self._drop(env_steps, {name for name, value in state.items() if value is None})
             return
         try:
             chunks = self._write(env_steps, weights, state, run, made_with)
@@ -151,7 +155,7 @@ class Checkpoints:
         rows: list[Rows] = []
         tensors: dict[str, Tensor] = {}
         tree = pack(state, "", tensors, rows)
-        name = f"{env_steps:010d}"
+        name = _name(env_steps)
         with self._opened() as (folder, replay):
             chunks = [*self._write_rows(replay, rows[0])] if rows else []
             with folder.folder(name + disk.BESIDE) as beside:
@@ -170,6 +174,16 @@ class Checkpoints:
                 beside.sync()
             folder.publish(name)
         return chunks
+
+    def _drop(self, env_steps: int, lost: set[str]) -> None:
+        """Have a checkpoint say of what is ``lost`` that it is None; its tensors stay."""
+        path = self.folder / _name(env_steps)
+        content = _manifest(path)
+        had = {name for name, value in content["state"].items() if value is not None}
+        if lost & had:
+            content["state"] |= dict.fromkeys(lost)
+            with self._opened() as (folder, _), folder.folder(path.name) as checkpoint:
+                checkpoint.write_whole(MANIFEST, [_render(content)])
 
     def _write_rows(self, replay: Folder, rows: Rows) -> Iterator[Chunk]:
         """The chunks that have these rows; what no chunk has yet is written."""
@@ -243,6 +257,10 @@ def saved_in(folder: Path) -> list[Path]:
     except OSError as error:
         raise disk.unreadable(folder, error) from error
     return sorted(found, key=lambda path: int(path.name))
+
+
+def _name(env_steps: int) -> str:
+    return f"{env_steps:010d}"
 
 
 def _chunk_name(begin: int, end: int) -> str:

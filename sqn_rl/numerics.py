@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from sqn_rl.data import Batch
 
@@ -36,9 +37,25 @@ def not_finite(loss: Any, batch: Batch) -> list[str]:
     return _found(_quantities(loss, batch))
 
 
-def weights_not_finite(loss: Any) -> list[str]:
-    """What is NaN or infinite in a loss's weights, as :func:`not_finite` says it."""
-    return _found((f"weights: {name}", weight) for name, weight in loss.state_dict().items())
+def learned_not_finite(loss: Any, optimizer: Optimizer) -> list[str]:
+    """What is NaN or infinite in a loss's weights and their optimizer, as :func:`not_finite` says it."""
+    return _found(_learned(loss, optimizer))
+
+
+def _learned(loss: Any, optimizer: Optimizer) -> Iterator[tuple[str, Tensor]]:
+    yield from ((f"weights: {name}", weight) for name, weight in loss.state_dict().items())
+    names = {id(parameter): name for name, parameter in _parameters(loss)}
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor):
+                yield f"optimizer: {name} of {names.get(id(parameter), 'a parameter')}", value
+
+
+def _parameters(loss: Any) -> Iterator[tuple[str, Tensor]]:
+    """A loss's parameters and their names, or numbers where it has no names."""
+    if hasattr(loss, "named_parameters"):
+        return loss.named_parameters()
+    return ((str(number), each) for number, each in enumerate(loss.parameters()))
 
 
 def _found(quantities: Iterable[tuple[str, Tensor]]) -> list[str]:
@@ -60,9 +77,7 @@ def _quantities(loss: Any, batch: Batch) -> Iterator[tuple[str, Tensor]]:
         yield "loss: target", loss.target(batch, q_NBA)
     terms = getattr(loss, "terms", loss.compute)(batch)
     yield from ((f"loss: {name}", value) for name, value in terms.losses.items())
-    numbered = ((str(number), each) for number, each in enumerate(loss.parameters()))
-    named = loss.named_parameters() if hasattr(loss, "named_parameters") else numbered
-    learned = {name: each for name, each in named if each.requires_grad}
+    learned = {name: each for name, each in _parameters(loss) if each.requires_grad}
     total = reduce(add, terms.losses.values())
     gradients = torch.autograd.grad(total, list(learned.values()), allow_unused=True)
     for name, gradient in zip(learned, gradients, strict=True):

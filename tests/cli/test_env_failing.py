@@ -55,10 +55,12 @@ ANSWERS: dict[str, tuple[Callable[[], Any], int, str, str]] = {
 }
 
 
-@pytest.mark.parametrize("name", ANSWERS)
-@pytest.mark.parametrize("at", [101, 2])
+@pytest.mark.parametrize(
+    ("name", "at", "every"),
+    [("raises", 101, 99), *[(name, at, 0) for name in ANSWERS for at in (101, 2)]],
+)
 def test_what_was_learned_is_kept(
-    command: Command, monkeypatch: pytest.MonkeyPatch, name: str, at: int
+    command: Command, monkeypatch: pytest.MonkeyPatch, name: str, at: int, every: int
 ) -> None:
     """The 101st step is the second game's 34th, so 33 steps of three games are whole."""
     answer, code, status, message = ANSWERS[name]
@@ -66,7 +68,7 @@ def test_what_was_learned_is_kept(
     monkeypatch.setattr(Failing, "at", at)
     monkeypatch.setattr(Failing, "steps", 0)
     whole = (at - 1) // 3 * 3
-    done = command("run", "env=gym", "env.id=misbehaving/Failing-v0", *TINY)
+    done = command("run", "env=gym", "env.id=misbehaving/Failing-v0", *TINY, f"checkpoint_every={every}")
     assert done.code == code
     assert f"misbehaving/Failing-v0, game 1, step {whole // 3 + 1}: " in done.err
     assert message in done.err

@@ -269,17 +269,22 @@ def test_a_constructor_that_hangs_is_named_and_a_second_signal_ends_it(
     assert re.fullmatch(STOPS.format("raise_signals") + "interrupted\n", done.err)
 
 
+@pytest.mark.parametrize(
+    ("setting", "what"),
+    [("lr=1e39", "weights: "), ("optimizer.weight_decay=1e25", "optimizer: exp_avg_sq of ")],
+)
 @pytest.mark.parametrize("every", [20, 0])
-def test_weights_that_an_optimizer_step_made_infinite_are_not_kept(every: int, command: Command) -> None:
+def test_what_an_optimizer_step_made_infinite_is_not_kept(
+    every: int, setting: str, what: str, command: Command
+) -> None:
     """One update, the last thing that is done: no loss is computed from its weights."""
     short = ["steps=60", "warmup_steps=58", "num_envs=2", "update_ratio=0.5", "eval_episodes=1", "out=run"]
     kept = [f"checkpoint_every={every}", "checkpoint_keep=1"]
     assert command("run", *short, *kept, "lr=1e-3", "out=right").code == 0
-    done = command("run", *short, *kept, "lr=1e39")
+    done = command("run", *short, *kept, setting)
     assert done.code == 4
-    assert re.match(
-        r"weights: q_net\..*: \d+ of \d+ not finite\n  after an optimizer step: lower optimizer.lr", done.err
-    )
+    after = r"q_net\..*: \d+ of \d+ not finite\n  after an optimizer step: lower optimizer.lr"
+    assert re.match(what + after, done.err)
     run = next(run for run in done.runs if run.path.name == "run")
     assert (run.summary["status"], run.summary["evaluation"]) == ("numerics", None)
     assert [path.parent.name for path in run.weights] == (["0000000040"] if every else [])

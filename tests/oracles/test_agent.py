@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
+from sqn_rl import Adam
 from sqn_rl.agent import Agent
 from sqn_rl.data import Batch
 from sqn_rl.errors import NumericsError, WiringError
@@ -222,6 +224,27 @@ def test_what_is_not_finite_is_refused_before_the_step(
         torch.testing.assert_close(value, before[key], rtol=0, atol=0, equal_nan=True)
     assert not agent.optimizer.state
     assert not agent.replay.priorities
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.Adam, torch.optim.RMSprop, Adam])
+def test_every_tensor_that_a_step_changes_must_be_finite(make, optimizer: type[Optimizer]) -> None:
+    loss = make("sqn")
+    agent = agent_of(loss, optimizer=partial(optimizer, lr=LR))
+    agent.update(make_batch())
+    agent.require_finite_weights()
+    names = {parameter: name for name, parameter in loss.named_parameters()}
+    learned = {f"weights: {name}": tensor for name, tensor in loss.state_dict().items()}
+    for parameter, state in agent.optimizer.state.items():
+        learned |= {f"optimizer: {name} of {names[parameter]}": tensor for name, tensor in state.items()}
+    assert {"weights: temperature.alpha", "weights: temperature.parameter"} < learned.keys()
+    for name, tensor in learned.items():
+        for bad in (math.nan, math.inf):
+            before = tensor.detach().clone()
+            tensor.detach().flatten()[0] = bad
+            with pytest.raises(NumericsError, match=f"^{name}: 1 of {tensor.numel()} not finite\n"):
+                agent.require_finite_weights()
+            tensor.detach().copy_(before)
+    agent.require_finite_weights()
 
 
 def test_schedules_and_metrics_are_those_of_its_parts(make) -> None:

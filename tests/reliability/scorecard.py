@@ -96,6 +96,7 @@ def mistakes(folder: Path) -> list[Line]:
 
 SECTIONS = [
     kills.SECTION,
+    kills.COMPILED_SECTION,
     disk.SECTION,
     cost.SECTION,
     damage.SECTION,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from reliability.tiny import loaded, plain, saved, weights, write
+from reliability.tiny import loaded, plain, saved, state, weights, write
 from safetensors.torch import load_file
 
 from sqn_rl.checkpoint import Checkpoints, newest_weights
@@ -58,6 +58,15 @@ def test_where_nothing_was_saved_there_is_nothing(tmp_path: Path) -> None:
     assert loaded(tmp_path) == (0, [])
     with pytest.raises(CheckpointError, match="no weights here"):
         newest_weights(tmp_path / "checkpoints")
+
+
+def test_what_was_lost_since_a_checkpoint_of_the_same_step_is_not_in_it(tmp_path: Path) -> None:
+    checkpoints = saved(tmp_path, 10)
+    checkpoints.save(10, weights(11), state(11) | {"deep": None}, {})
+    found = Checkpoints(tmp_path / "checkpoints", 2).load()
+    assert found
+    assert plain(found.weights) == plain(weights(10))
+    assert plain(found.state) == plain(state(10) | {"deep": None})
 
 
 # --- what it costs -----------------------------------------------------------------------------------------

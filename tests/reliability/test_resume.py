@@ -21,12 +21,13 @@ FAMILIES = {
 def test_a_family_of_recipes(task: str, kills: int, family: str, tmp_path: Path) -> None:
     trial = killed_and_resumed(tmp_path, kills, 0, *FAMILIES[family], *TASKS[task], *TINY)
     assert trial.kills.total() == kills
-    assert trial.differ == []
+    assert (trial.differ, trial.faults) == ([], {})
 
 
 def test_games_from_pixels(tmp_path: Path) -> None:
     shorter = ("recipe=dqn", *TASKS["Pong from pixels"], *TINY, "steps=160", "eval_episodes=1")
-    assert killed_and_resumed(tmp_path, 4, 0, *shorter).differ == []
+    trial = killed_and_resumed(tmp_path, 4, 0, *shorter)
+    assert (trial.differ, trial.faults) == ([], {})
 
 
 def test_what_was_to_be_removed_is_removed_by_whoever_goes_on(tmp_path: Path) -> None:

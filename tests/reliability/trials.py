@@ -2,6 +2,7 @@
 
 import json
 import math
+import mmap
 import os
 import random
 import shutil
@@ -21,6 +22,7 @@ from unittest.mock import patch
 from safetensors.torch import load_file
 
 from sqn_rl import Experiment, compose
+from sqn_rl.compiling import Compiled
 from sqn_rl.recipe import load_recipe
 
 OPERATIONS = ("open", "write", "fsync", "ftruncate", "replace", "mkdir", "unlink", "rmdir")
@@ -29,6 +31,9 @@ OPERATIONS = ("open", "write", "fsync", "ftruncate", "replace", "mkdir", "unlink
 
 WAYS = ("disk", "turn", "time")
 """Of dying."""
+
+HANGS = 600.0
+"""Seconds after which a process hangs that others are done with in some."""
 
 TINY = (
     "num_envs=2",
@@ -141,31 +146,77 @@ class Trial(NamedTuple):
     """How many, by what they depended on."""
     differ: list[str]
     """What is not as in the run that was left alone."""
+    faults: Counter[str]
+    """Processes that ended in a traceback, or hung; the first ends the trial."""
+    compiled: Counter[str]
+    """Of the kills, how many were while something was being compiled, and how many after it was."""
 
 
-def killed_and_resumed(folder: Path, kills: int, seed: int, *settings: str) -> Trial:
+def killed_and_resumed(folder: Path, kills: int, seed: int, *settings: str, part: float = 1 / 3) -> Trial:
     """Kill a run so many times, and compare what it ends as with one that is left alone.
 
     The kills are SIGKILL, of a process: by turns in an operation on the disk, of which a write is half done,
     at a turn of the loop or of an evaluation, and at some time. A run that comes to its end before there were
     enough is followed by another. The run left alone is trained in this process, so that others need not
-    import anything.
+    import anything, nor compile what was compiled.
+
+    Args:
+        folder: where to work.
+        kills: how many.
+        seed: of when they are.
+        settings: of the run.
+        part: of the time of a whole run, within which processes are killed that are killed at some time.
     """
-    chance, killed, differ = random.Random(seed), Counter[str](), []
+    chance, killed, compiled, differ = random.Random(seed), Counter[str](), Counter[str](), []
     alone = folder / "alone"
     longest = _left_alone(alone, *settings)
+    if "compile=always" in settings:  # once more, as processes have it, which find it compiled
+        longest = _left_alone(folder / "again", *settings)
+        differ += differences(alone, folder / "again")
+    longest |= {"time": longest["time"] * 3 * part}
     while killed.total() < kills:
         run = Path(mkdtemp(dir=folder))
         while True:
             way = WAYS[killed.total() % len(WAYS)]
             when = chance.uniform(0, longest[way] / 3) if killed.total() < kills else math.inf
-            session = partial(_session, run, settings, **{way: when})
-            if in_a_process(session, when if way == "time" else math.inf):
+            seen = _Compiling()
+            session = partial(_session, run, settings, seen, **{way: when})
+            ended = in_a_process(session, when if way == "time" else math.inf)
+            if ended in FAULTY:
+                return Trial(killed, differ, Counter([FAULTY[ended]]), compiled)
+            if ended == "done":
                 break
             killed[way] += 1
+            compiled[seen.now()] += 1
         differ += differences(alone, run)
         shutil.rmtree(run)
-    return Trial(killed, differ)
+    return Trial(killed, differ, Counter(), compiled)
+
+
+class _Compiling:
+    """How often a process, which may be dead, has begun to compile something, and how often it was done."""
+
+    def __init__(self) -> None:
+        self._counts = mmap.mmap(-1, 2)
+
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        """Count, in here."""
+        compile_ = Compiled._compile
+
+        def counted(compiled: Any, arguments: Any) -> Any:
+            self._counts[0] += 1
+            found = compile_(compiled, arguments)
+            self._counts[1] += found is not None
+            return found
+
+        with patch.object(Compiled, "_compile", counted):
+            yield
+
+    def now(self) -> str:
+        """What it is, or was, at."""
+        begun, done = self._counts
+        return "before" if not begun else "after" if begun == done else "while"
 
 
 def begin(act: Callable[[], int | None]) -> int:
@@ -182,21 +233,25 @@ def begin(act: Callable[[], int | None]) -> int:
     return child
 
 
-def in_a_process(act: Callable[[], None], seconds: float = math.inf) -> bool:
+FAULTY = {"failed": "tracebacks", "hung": "hangs"}
+"""Ends of a process that are faults."""
+
+
+def in_a_process(act: Callable[[], None], seconds: float = math.inf) -> str:
     """Have a process of its own do something, and kill it after so many seconds.
 
     Returns:
-        Whether it was not killed, by us or itself.
+        ``done``, ``killed``, by us or itself, ``failed`` or ``hung``.
     """
-    child = begin(act)
-    end = time.monotonic() + seconds
+    child, hung = begin(act), False
+    began = time.monotonic()
     while not (ended := os.waitpid(child, os.WNOHANG))[0]:
-        if time.monotonic() >= end:
+        hung = time.monotonic() - began >= HANGS
+        if hung or time.monotonic() - began >= seconds:
             os.kill(child, signal.SIGKILL)
         time.sleep(0.002)
     code = os.waitstatus_to_exitcode(ended[1])
-    assert code in (0, -signal.SIGKILL)
-    return code == 0
+    return "hung" if hung else {0: "done", -signal.SIGKILL: "killed"}.get(code, "failed")
 
 
 def _left_alone(run: Path, *settings: str) -> dict[str, float]:
@@ -213,7 +268,12 @@ def _left_alone(run: Path, *settings: str) -> dict[str, float]:
 
 
 def _session(
-    run: Path, settings: Sequence[str], turn: float = math.inf, disk: float = math.inf, time: float = math.inf
+    run: Path,
+    settings: Sequence[str],
+    seen: _Compiling,
+    turn: float = math.inf,
+    disk: float = math.inf,
+    time: float = math.inf,
 ) -> None:
     """Train, and die at this turn, or in this operation on the disk."""
     turns = count()
@@ -230,5 +290,5 @@ def _session(
             os.kill(os.getpid(), signal.SIGKILL)
         return False
 
-    with disk_that(does, run):
+    with disk_that(does, run), seen.noted():
         train(run, *settings, die=die)

@@ -1,11 +1,15 @@
 """Exact resume, of every recipe."""
 
+import json
+import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from unittest.mock import patch
 
 from reliability.score import Line, Section
 from reliability.trials import TASKS, TINY, Trial, killed_and_resumed
+from torch._inductor import config
 
 from sqn_rl.catalogue import RECIPE, Catalogue
 
@@ -14,34 +18,69 @@ OF_A_GAME = ("paper/breakout", "paper/pong", "paper/qbert")
 """Recipes that are of a game of Atari's from RAM, and not of CartPole."""
 
 
+COMPILED = {
+    "dqn": 60,
+    "double_dqn": 60,
+    "sqn": 60,
+    "munchausen_dqn": 45,
+    "discrete_sac": 45,
+    "paper/update_periodic": 42,
+}
+"""Recipes whose graphs are compiled soon, or read soon where they were, and how often they are killed."""
+
+
 def measure(folder: Path) -> list[Line]:
     """A line for each task, of all recipes."""
     recipes = Catalogue().names(RECIPE)
     of_any = [name for name in recipes if name not in OF_A_GAME]
     return [
-        _line(folder, "CartPole", of_any, 9),
-        _line(folder, "Pong from RAM", recipes, 3),
-        _line(folder, "Pong from pixels", PIXELS, 3),
+        _line(folder, "CartPole", dict.fromkeys(of_any, 27)),
+        _line(folder, "Pong from RAM", dict.fromkeys(recipes, 6)),
+        _line(folder, "Pong from pixels", dict.fromkeys(PIXELS, 15)),
     ]
 
 
-def _line(folder: Path, task: str, recipes: Sequence[str], kills: int) -> Line:
+def measure_compiled(folder: Path) -> list[Line]:
+    """A line for kills of compiled runs, and one for what they were at."""
+    config.compile_threads = 1  # else others compile, who do not outlive a fork
+    with patch.dict(os.environ, TORCHINDUCTOR_CACHE_DIR=str(folder / "compiled")):
+        line = _line(folder, "CartPole", COMPILED, "compile=always", "warmup_steps=20", part=1)
+    at: Counter[str] = sum((Counter(each["compiled"]) for each in line.raw.values()), Counter())
+    least = line.cases // 2
+    wrong = [recipe for recipe, each in line.raw.items() if not each["runs compiled"]]
+    found = f"{at['after']}; {at['while']} while it was being compiled, {at['before']} before"
+    when = Line(
+        "kills when compiled code was there, of runs whose summary says `compiled`",
+        f"at least {least}, all recipes",
+        found,
+        at["after"] >= least and not wrong,
+        wrong,
+    )
+    return [line, when]
+
+
+def _line(folder: Path, task: str, recipes: Mapping[str, int], *settings: str, part: float = 1 / 3) -> Line:
     trials: dict[str, Trial] = {}
-    for seed, recipe in enumerate(recipes):
+    compiled: dict[str, bool] = {}
+    for seed, (recipe, kills) in enumerate(recipes.items()):
         run = folder / task / recipe
         run.mkdir(parents=True)
-        settings = (f"recipe={recipe}", *TASKS[task], *TINY, "steps=200")
-        trials[recipe] = killed_and_resumed(run, kills, seed, *settings)
+        asked = (f"recipe={recipe}", *TASKS[task], *TINY, "steps=200", *settings)
+        trials[recipe] = killed_and_resumed(run, kills, seed, *asked, part=part)
+        compiled[recipe] = json.loads((run / "alone" / "summary.json").read_text())["compiled"]
         print(task, recipe, trials[recipe], flush=True)
     total: Counter[str] = sum((trial.kills for trial in trials.values()), Counter())
-    differ = {recipe: trial.differ for recipe, trial in trials.items() if trial.differ}
+    faults: Counter[str] = sum((trial.faults for trial in trials.values()), Counter())
+    wrong = [recipe for recipe, trial in trials.items() if trial.differ or trial.faults]
     ways = ", ".join(f"{count} {WHEN[way]}" for way, count in total.items())
     return Line(
         f"{task}: {len(trials)} recipes killed {total.total()} times: {ways}",
         "every byte as without",
-        f"{len(trials) - len(differ)} of {len(trials)} recipes",
-        not differ,
-        {recipe: {"kills": dict(trial.kills), "differ": trial.differ} for recipe, trial in trials.items()},
+        f"{len(trials) - len(wrong)} of {len(trials)} recipes",
+        not wrong,
+        {recipe: {**trial._asdict(), "runs compiled": compiled[recipe]} for recipe, trial in trials.items()},
+        total.total(),
+        {"tracebacks": faults["tracebacks"], "hangs": faults["hangs"]},
     )
 
 
@@ -54,4 +93,12 @@ SECTION = Section(
 temperature, replay, priorities, generators, environments and logs are compared with those of a run left
 alone.""",
     measure,
+)
+
+COMPILED_SECTION = Section(
+    "compiled",
+    "1. Exact resume of compiled runs",
+    """As above, with `compile=always`: updates and acting are compiled anew in every process that goes
+on, from what the run left alone has left in PyTorch's cache on the disk.""",
+    measure_compiled,
 )
