@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sqn_rl.data import Step
+from sqn_rl.types import Step
 
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("repeatable")

@@ -11,15 +11,15 @@ from sphinx.application import Sphinx
 from sphinx.util.inspect import signature, stringify_signature
 
 import sqn_rl
-from sqn_rl.build import TARGET
-from sqn_rl.catalogue import RECIPE, TASK, Catalogue
-from sqn_rl.changes import changes_of
-from sqn_rl.config import SLOTS
-from sqn_rl.picture import to_svg
-from sqn_rl.preflight import preflight
-from sqn_rl.provenance import Document, flow
-from sqn_rl.recipe import Recipe, compose_recipe
-from sqn_rl.settled import of_recipe
+from sqn_rl.plots.picture import to_svg
+from sqn_rl.recipe.build import TARGET
+from sqn_rl.recipe.catalogue import RECIPE, TASK, Catalogue
+from sqn_rl.recipe.compose import Recipe, compose_recipe
+from sqn_rl.recipe.diff import changes_of
+from sqn_rl.recipe.preflight import preflight
+from sqn_rl.recipe.provenance import Document, flow
+from sqn_rl.recipe.resolved import of_recipe
+from sqn_rl.recipe.schema import SLOTS
 
 ROOT = Path(__file__).parents[2]
 TITLES = {

@@ -8,10 +8,10 @@ from enum import IntEnum
 from functools import wraps
 from typing import TextIO
 
-from sqn_rl.catalogue import Catalogue
 from sqn_rl.cli import streams
 from sqn_rl.errors import EnvError, NumericsError, SqnError, StorageError
-from sqn_rl.reading import printable
+from sqn_rl.recipe.catalogue import Catalogue
+from sqn_rl.recipe.reading import printable
 
 
 class Exit(IntEnum):

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqn_rl import machine
 from sqn_rl.cli import Exit, catalogue_of, command, options, print_lines
 from sqn_rl.cli.showing import make, show, write
-from sqn_rl.config import convert
 from sqn_rl.errors import require
-from sqn_rl.recipe import Recipe
+from sqn_rl.parts import machine
+from sqn_rl.recipe.compose import Recipe
+from sqn_rl.recipe.schema import convert
 
 if TYPE_CHECKING:
-    from sqn_rl.grid import Job
+    from sqn_rl.analysis.grid import Job
 
 DESCRIPTION = """Runs a recipe, and alone each alternative that a list of values names, with several seeds;
 then compares them. The same command goes on where an earlier one was stopped, and runs nothing twice.
@@ -49,9 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     here = os.getcwd()
     require(arguments.jobs is None or arguments.jobs >= 1, "jobs", arguments.jobs, WHOLE)
 
-    from sqn_rl.grid import jobs_of, variants_of
-    from sqn_rl.pool import run_jobs
-    from sqn_rl.preflight import preflight
+    from sqn_rl.analysis.grid import jobs_of, variants_of
+    from sqn_rl.analysis.pool import run_jobs
+    from sqn_rl.recipe.preflight import preflight
 
     variants = variants_of(overrides, catalogue)
     folder = make(out or _folder(variants[0].recipe), "out")
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _own(overrides: Sequence[str]) -> tuple[list[str], int, Path | None]:
     """What is for ``sqn-run``, and what ``seeds=`` and ``out=`` say."""
-    from sqn_rl.overrides import parse
+    from sqn_rl.recipe.overrides import parse
 
     own: dict[str, Any] = {"seeds": SEEDS, "out": None}
     expected = {"seeds": WHOLE, "out": "a folder"}
@@ -115,7 +115,7 @@ class _Progress:
         self.jobs, self.done, self.code = jobs, done, int(Exit.DONE)
 
     def ended(self, job: "Job", code: int) -> None:
-        from sqn_rl.run_directory import summary_of
+        from sqn_rl.runs.directory import summary_of
 
         self.done += 1
         summary = summary_of(job.out)
@@ -138,9 +138,9 @@ class _Progress:
 
 
 def _report(jobs: Sequence["Job"], folder: Path) -> None:
-    from sqn_rl.comparison import compare
-    from sqn_rl.grid import BASE
-    from sqn_rl.runs import read_runs
+    from sqn_rl.analysis.comparison import compare
+    from sqn_rl.analysis.finished import read_runs
+    from sqn_rl.analysis.grid import BASE
 
     runs, left_out = read_runs(job.out for job in jobs if (job.out / "recipe.yaml").is_file())
     base = {str(job.out) for job in jobs if job.variant.name == BASE}

@@ -33,8 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     arguments = parser.parse_args(argv)
 
-    from sqn_rl.comparison import compare
-    from sqn_rl.runs import find_runs, read_runs
+    from sqn_rl.analysis.comparison import compare
+    from sqn_rl.analysis.finished import find_runs, read_runs
 
     comparison = compare(*read_runs(find_runs(arguments.runs)))
     show(comparison)

@@ -4,12 +4,12 @@ import re
 from argparse import ArgumentParser
 from collections.abc import Iterator, Sequence
 
-from sqn_rl.catalogue import Catalogue
 from sqn_rl.cli import catalogue_of
-from sqn_rl.config import SLOTS
 from sqn_rl.errors import RecipeError
-from sqn_rl.provenance import Values, override
-from sqn_rl.recipe import compose_recipe
+from sqn_rl.recipe.catalogue import Catalogue
+from sqn_rl.recipe.compose import compose_recipe
+from sqn_rl.recipe.provenance import Values, override
+from sqn_rl.recipe.schema import SLOTS
 
 SCRIPT = """\
 _sqn_run() {

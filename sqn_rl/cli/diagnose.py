@@ -5,8 +5,8 @@ from pathlib import Path
 
 from sqn_rl.cli import Exit, catalogue_of, command, options, print_lines
 from sqn_rl.errors import CheckpointError
-from sqn_rl.recipe import load_recipe
-from sqn_rl.settled import recipe_of
+from sqn_rl.recipe.compose import load_recipe
+from sqn_rl.recipe.resolved import recipe_of
 
 DESCRIPTION = """Computes the update again that stopped a run with exit code 4, from the batch and the weights
 kept in its numerics.safetensors, and says of everything in it what is not finite, the first cause first."""
@@ -27,11 +27,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     recipe = load_recipe(recipe_of(arguments.run), catalogue=catalogue_of(arguments))
 
-    from sqn_rl.agent import load_weights
-    from sqn_rl.envs.base import close
-    from sqn_rl.numerics import not_finite, unbundle
-    from sqn_rl.run_directory import NUMERICS
-    from sqn_rl.tensors import read_tensors
+    from sqn_rl.parts.env.base import close
+    from sqn_rl.runs.directory import NUMERICS
+    from sqn_rl.runs.serialization import read_tensors
+    from sqn_rl.training.agent import load_weights
+    from sqn_rl.training.numerics import not_finite, unbundle
 
     path = arguments.run / NUMERICS
     if not path.is_file():

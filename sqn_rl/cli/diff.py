@@ -5,12 +5,12 @@ import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from sqn_rl.catalogue import RECIPE, Catalogue, did_you_mean
 from sqn_rl.cli import Exit, catalogue_of, command, options, print_lines
 from sqn_rl.errors import RecipeError
-from sqn_rl.provenance import override
-from sqn_rl.recipe import Recipe, compose_recipe
-from sqn_rl.settled import Difference, Settled, differences, of_recipe, of_run
+from sqn_rl.recipe.catalogue import RECIPE, Catalogue, did_you_mean
+from sqn_rl.recipe.compose import Recipe, compose_recipe
+from sqn_rl.recipe.provenance import override
+from sqn_rl.recipe.resolved import Difference, Settled, differences, of_recipe, of_run
 
 DESCRIPTION = """Shows which parts, numbers and wiring differ between two recipes or runs, and where each
 comes from. A run is only read: of its parts none is built, so its wiring is not compared.
@@ -84,7 +84,7 @@ def _signed(found: Iterable[Difference]) -> list[tuple[str, str]]:
 
 def _wiring(a: Recipe, b: Recipe) -> list[tuple[str, str]]:
     """What the parts of only one of the two read and write."""
-    from sqn_rl.preflight import preflight
+    from sqn_rl.recipe.preflight import preflight
 
     def flows(recipe: Recipe) -> list[str]:
         nodes = preflight(recipe).nodes

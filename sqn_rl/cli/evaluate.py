@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from sqn_rl.cli import Exit, catalogue_of, command, options, print_lines
 from sqn_rl.errors import RecipeError
-from sqn_rl.recipe import Recipe, load_recipe
-from sqn_rl.settled import recipe_of
+from sqn_rl.recipe.compose import Recipe, load_recipe
+from sqn_rl.recipe.resolved import recipe_of
 
 if TYPE_CHECKING:
-    from sqn_rl.evaluation import Evaluation
+    from sqn_rl.training.evaluation import Evaluation
 
 DESCRIPTION = """Plays full games with the last weights of a run, finished or stopped, by its recipe.yaml.
 
@@ -56,12 +56,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         not arguments.stochastic,
     )
 
-    from sqn_rl.evaluation import cut_note
+    from sqn_rl.training.evaluation import cut_note
 
     if arguments.video:
         evaluation, env_steps = _film(recipe, arguments.run, arguments.video, greedy)
     else:
-        from sqn_rl.experiment import Experiment
+        from sqn_rl.runs.experiment import Experiment
 
         evaluation, env_steps = Experiment(recipe).evaluate(
             arguments.run / "checkpoints",
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _film(recipe: Recipe, run: Path, path: Path, greedy: bool) -> tuple["Evaluation", int]:
     """Film the games; the first of them is the first of the evaluation's."""
-    from sqn_rl.experiment import Experiment
+    from sqn_rl.runs.experiment import Experiment
 
     try:
         evaluation, env_steps, frames = Experiment(recipe).film(run / "checkpoints", path, greedy=greedy)

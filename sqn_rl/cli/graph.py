@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from sqn_rl.changes import changes_of
 from sqn_rl.cli import Exit, catalogue_of, command, options, print_lines
 from sqn_rl.errors import RecipeError, require
-from sqn_rl.recipe import compose_recipe
-from sqn_rl.settled import of_recipe
+from sqn_rl.recipe.compose import compose_recipe
+from sqn_rl.recipe.diff import changes_of
+from sqn_rl.recipe.resolved import of_recipe
 
 DESCRIPTION = """Checks a recipe and shows its wiring: parts, keys, shapes, dtypes.
 
@@ -43,9 +43,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     recipe = compose_recipe("sqn", *arguments.overrides, catalogue=catalogue_of(arguments))
     output = arguments.output and arguments.output.absolute()  # an environment may change the folder
 
-    from sqn_rl import drawing, picture
     from sqn_rl.disk import save
-    from sqn_rl.preflight import preflight
+    from sqn_rl.plots import picture
+    from sqn_rl.plots import text as drawing
+    from sqn_rl.recipe.preflight import preflight
 
     graph = preflight(recipe)
     graph.changes = changes_of(of_recipe(recipe.run.recipe, recipe), recipe.catalogue)

@@ -4,12 +4,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from sqn_rl.build import TARGET
-from sqn_rl.catalogue import RECIPE, TASK, Catalogue, did_you_mean
 from sqn_rl.cli import Exit, catalogue_of, command, options, print_lines
 from sqn_rl.errors import RecipeError
-from sqn_rl.provenance import INTERPOLATION, Values
-from sqn_rl.recipe import compose_recipe
+from sqn_rl.recipe.build import TARGET
+from sqn_rl.recipe.catalogue import RECIPE, TASK, Catalogue, did_you_mean
+from sqn_rl.recipe.compose import compose_recipe
+from sqn_rl.recipe.provenance import INTERPOLATION, Values
 
 DESCRIPTION = """Lists the recipes and the parts of every slot, or of one.
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sqn_rl.cli import Exit, catalogue_of, command, options
-from sqn_rl.recipe import load_recipe
-from sqn_rl.settled import recipe_of
+from sqn_rl.recipe.compose import load_recipe
+from sqn_rl.recipe.resolved import recipe_of
 
 DESCRIPTION = """Goes on with a run from its newest whole checkpoint, as if nothing had happened.
 

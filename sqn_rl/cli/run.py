@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import fields
 from hashlib import sha256
 
-from sqn_rl.catalogue import RECIPE, Catalogue
 from sqn_rl.cli import Exit, catalogue_of, command, options, print_lines, report
 from sqn_rl.cli.completion import SCRIPT, complete
-from sqn_rl.config import SLOTS, Run
 from sqn_rl.errors import RecipeError
-from sqn_rl.overrides import expand
-from sqn_rl.provenance import override
-from sqn_rl.recipe import Recipe, compose_recipe
+from sqn_rl.recipe.catalogue import RECIPE, Catalogue
+from sqn_rl.recipe.compose import Recipe, compose_recipe
+from sqn_rl.recipe.overrides import expand
+from sqn_rl.recipe.provenance import override
+from sqn_rl.recipe.schema import SLOTS, Run
 
 DESCRIPTION = """Checks a recipe, trains it, evaluates it, and writes a run directory.
 

@@ -5,7 +5,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from sqn_rl.reading import printable
+from sqn_rl.recipe.reading import printable
 
 
 class Screen(Console):

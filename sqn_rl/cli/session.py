@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqn_rl.cli import Exit
-from sqn_rl.config import SLOTS
 from sqn_rl.errors import EnvError, blame
-from sqn_rl.provenance import override
-from sqn_rl.recipe import Recipe
-from sqn_rl.stopping import StopRequest, signals_to
+from sqn_rl.recipe.compose import Recipe
+from sqn_rl.recipe.provenance import override
+from sqn_rl.recipe.schema import SLOTS
+from sqn_rl.training.stopping import StopRequest, signals_to
 
 if TYPE_CHECKING:
     from sqn_rl.cli.screen import Screen
@@ -26,8 +26,8 @@ def train(recipe: Recipe, console: "Screen", resume: Path | None = None) -> int:
     Returns:
         The exit code.
     """
-    from sqn_rl.experiment import Experiment
-    from sqn_rl.progress import ProgressReporter
+    from sqn_rl.plots.progress import ProgressReporter
+    from sqn_rl.runs.experiment import Experiment
 
     announce(recipe, console)
     stop = StopRequest()

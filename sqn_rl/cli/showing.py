@@ -7,7 +7,7 @@ from sqn_rl.cli import print_lines
 from sqn_rl.errors import SettingError, StorageError
 
 if TYPE_CHECKING:
-    from sqn_rl.comparison import Comparison
+    from sqn_rl.analysis.comparison import Comparison
 
 FIGURE = "comparison.png"
 
@@ -16,7 +16,7 @@ def show(comparison: "Comparison") -> None:
     """Print the tables, and below them what to know before believing them."""
     from rich.table import Table
 
-    from sqn_rl import report
+    from sqn_rl.analysis import report
     from sqn_rl.cli.screen import Screen
 
     console = Screen()
@@ -59,8 +59,8 @@ def write(comparison: "Comparison", folder: Path) -> None:
     Raises:
         StorageError: they cannot be written.
     """
-    from sqn_rl import report
-    from sqn_rl.comparison_figure import draw_comparison
+    from sqn_rl.analysis import report
+    from sqn_rl.analysis.figure import draw_comparison
     from sqn_rl.disk import Folder
 
     files = {

@@ -9,18 +9,18 @@ from tempfile import TemporaryDirectory
 from threading import Lock
 from typing import Any
 
-from sqn_rl.catalogue import Catalogue
-from sqn_rl.changes import changes_of
-from sqn_rl.checkpoint import saved_in
-from sqn_rl.curve import EVALUATIONS, GAMES, MEAN, RETURN, Rows, columns_of, panels_of
 from sqn_rl.errors import CheckpointError
-from sqn_rl.experiment import Experiment
-from sqn_rl.overrides import origin
-from sqn_rl.picture import to_svg
-from sqn_rl.reading import JSON_BYTES, DataError, open_file, printable
-from sqn_rl.recipe import load_recipe
-from sqn_rl.run_directory import LOGS, RECIPE, status_of
-from sqn_rl.settled import of_run
+from sqn_rl.plots.curve import EVALUATIONS, GAMES, MEAN, RETURN, Rows, columns_of, panels_of
+from sqn_rl.plots.picture import to_svg
+from sqn_rl.recipe.catalogue import Catalogue
+from sqn_rl.recipe.compose import load_recipe
+from sqn_rl.recipe.diff import changes_of
+from sqn_rl.recipe.overrides import origin
+from sqn_rl.recipe.reading import JSON_BYTES, DataError, open_file, printable
+from sqn_rl.recipe.resolved import of_run
+from sqn_rl.runs.checkpoint import saved_in
+from sqn_rl.runs.directory import LOGS, RECIPE, status_of
+from sqn_rl.runs.experiment import Experiment
 
 FRAMES = 450
 """The longest film, in steps."""

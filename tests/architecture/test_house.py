@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 import sqn_rl
-from sqn_rl.build import TARGET
-from sqn_rl.catalogue import Catalogue
-from sqn_rl.config import SLOTS
+from sqn_rl.recipe.build import TARGET
+from sqn_rl.recipe.catalogue import Catalogue
+from sqn_rl.recipe.schema import SLOTS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CODE = sorted((REPOSITORY / "sqn_rl").rglob("*.py"))

@@ -63,7 +63,7 @@ def unit(path: Path) -> str:
 
 
 def imports(path: Path) -> Iterator[str]:
-    """Everything that a file imports, inside functions too: ``sqn_rl.nets.mlp``, ``torch``."""
+    """Everything that a file imports, inside functions too: ``sqn_rl.parts.encoder.mlp``, ``torch``."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from sqn_rl.machine import has_amx
+from sqn_rl.parts.machine import has_amx
 
 PACKAGES = ("torch", "torchrl", "gymnasium", "ale-py", "numpy", "stable-baselines3")
 

@@ -29,7 +29,7 @@ PAGE, RAW = RESULTS / "speed.md", RESULTS / "raw" / "speed.json"
 FIRST_STEP = """
 import os, sys, time
 from sqn_rl.cli.run import main
-from sqn_rl.envs.games import GamesEnv
+from sqn_rl.parts.env.games import GamesEnv
 
 def send(self, action):
     os.write(2, str(time.time()).encode())

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from sqn_rl.catalogue import Catalogue
-from sqn_rl.grid import Job, jobs_of, variants_of
-from sqn_rl.pool import run_jobs
-from sqn_rl.run_directory import RunDirectory, is_locked
-from sqn_rl.runs import find_runs
+from sqn_rl.analysis.finished import find_runs
+from sqn_rl.analysis.grid import Job, jobs_of, variants_of
+from sqn_rl.analysis.pool import run_jobs
+from sqn_rl.recipe.catalogue import Catalogue
+from sqn_rl.runs.directory import RunDirectory, is_locked
 
 Command = Callable[..., Any]
 

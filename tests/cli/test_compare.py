@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from matplotlib.image import imread
 
+from sqn_rl.analysis.comparison import compare
+from sqn_rl.analysis.finished import find_runs, read_runs
 from sqn_rl.cli.run import main as train
-from sqn_rl.comparison import compare
-from sqn_rl.recipe import compose_recipe
-from sqn_rl.runs import find_runs, read_runs
+from sqn_rl.recipe.compose import compose_recipe
 
 Command = Callable[..., Any]
 Write = Callable[..., Path]

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from sqn_rl.catalogue import RECIPE, Catalogue
 from sqn_rl.cli.run import main
-from sqn_rl.config import SLOTS, Run
+from sqn_rl.recipe.catalogue import RECIPE, Catalogue
+from sqn_rl.recipe.schema import SLOTS, Run
 
 
 def completed(line: str, capsys: pytest.CaptureFixture[str]) -> list[str]:

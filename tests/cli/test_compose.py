@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from sqn_rl.catalogue import Catalogue
-from sqn_rl.config import SLOTS
 from sqn_rl.errors import RecipeError
-from sqn_rl.overrides import expand
-from sqn_rl.recipe import compose_recipe, load_recipe
+from sqn_rl.recipe.catalogue import Catalogue
+from sqn_rl.recipe.compose import compose_recipe, load_recipe
+from sqn_rl.recipe.overrides import expand
+from sqn_rl.recipe.schema import SLOTS
 
 
 @pytest.fixture

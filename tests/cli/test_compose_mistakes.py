@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from messages import said_twice
 
-from sqn_rl.catalogue import Catalogue
 from sqn_rl.errors import RecipeError
-from sqn_rl.overrides import expand
-from sqn_rl.recipe import compose_recipe, load_recipe
+from sqn_rl.recipe.catalogue import Catalogue
+from sqn_rl.recipe.compose import compose_recipe, load_recipe
+from sqn_rl.recipe.overrides import expand
 
 OVERRIDES = {
     "recipe=sqnn": ("there is no such recipe", "did you mean `sqn`?"),

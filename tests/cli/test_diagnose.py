@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from sqn_rl.data import Batch
-from sqn_rl.numerics import bundle, not_finite
-from sqn_rl.recipe import load_recipe
-from sqn_rl.tensors import tensors_file
+from sqn_rl.recipe.compose import load_recipe
+from sqn_rl.runs.serialization import tensors_file
+from sqn_rl.training.numerics import bundle, not_finite
+from sqn_rl.types import Batch
 
 Spoil = Callable[[Any, Batch], Any]
 TINY = ["steps=200", "warmup_steps=100", "batch_size=8", "hidden=[16]", "eval_episodes=1", "out=run"]

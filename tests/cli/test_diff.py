@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sqn_rl.recipe import compose_recipe
+from sqn_rl.recipe.compose import compose_recipe
 
 Command = Callable[..., Any]
 

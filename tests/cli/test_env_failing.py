@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from sqn_rl.checkpoint import Checkpoints
-from sqn_rl.envs.ram_workers import RamWorkers
+from sqn_rl.parts.env.ram_workers import RamWorkers
+from sqn_rl.runs.checkpoint import Checkpoints
 
 Command = Callable[..., Any]
 

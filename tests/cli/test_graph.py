@@ -7,8 +7,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from sqn_rl.catalogue import RECIPE, Catalogue
-from sqn_rl.config import SLOTS
+from sqn_rl.recipe.catalogue import RECIPE, Catalogue
+from sqn_rl.recipe.schema import SLOTS
 
 SEEN = {slot.name for slot in SLOTS} - {"layers", "logger"}
 """The slots that data goes through."""

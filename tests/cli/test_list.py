@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sqn_rl.catalogue import Catalogue
 from sqn_rl.cli.list import main
+from sqn_rl.recipe.catalogue import Catalogue
 
 
 def test_everything_is_listed_with_its_description(capsys: pytest.CaptureFixture[str]) -> None:

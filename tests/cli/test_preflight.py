@@ -9,9 +9,9 @@ import pytest
 from messages import said_twice
 
 from sqn_rl import GamesEnv, compose
-from sqn_rl.catalogue import RECIPE, Catalogue
-from sqn_rl.graph import Graph
-from sqn_rl.preflight import preflight
+from sqn_rl.recipe.catalogue import RECIPE, Catalogue
+from sqn_rl.recipe.graph import Graph
+from sqn_rl.recipe.preflight import preflight
 
 CATALOGUE = Catalogue()
 ATARI = "env=atari_ram"
@@ -232,5 +232,5 @@ def test_what_is_trained_afterwards_is_untouched(folder: Path, monkeypatch: pyte
         return [row[0] + row[1].partition(",")[2] for row in rows] + rest
 
     with_preflight = train("with")
-    monkeypatch.setattr("sqn_rl.experiment.preflight", lambda _: Graph())
+    monkeypatch.setattr("sqn_rl.runs.experiment.preflight", lambda _: Graph())
     assert train("without") == with_preflight

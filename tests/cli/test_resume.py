@@ -19,8 +19,8 @@ import pytest
 from reliability.trials import Killed, differences, train
 
 from sqn_rl import compose, disk
-from sqn_rl.run_directory import RunDirectory
-from sqn_rl.stopping import StopRequest, signals_to
+from sqn_rl.runs.directory import RunDirectory
+from sqn_rl.training.stopping import StopRequest, signals_to
 
 Command = Callable[..., Any]
 
@@ -151,7 +151,7 @@ def test_a_signal_that_comes_again_at_once_is_one(command: Command, at: Callable
 
 def test_a_signal_that_comes_again_later_is_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     received = list[str]()
-    monkeypatch.setattr("sqn_rl.stopping.ONE", 0.0)
+    monkeypatch.setattr("sqn_rl.training.stopping.ONE", 0.0)
     with signals_to(lambda number, _: received.append(number.name) or True):
         for _ in "12":
             send("SIGTERM")()

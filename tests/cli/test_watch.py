@@ -19,10 +19,10 @@ from typing import Any
 
 import pytest
 
-from sqn_rl import curve
-from sqn_rl.catalogue import Catalogue
 from sqn_rl.cli.run import main as train
-from sqn_rl.reading import read_rows
+from sqn_rl.plots import curve
+from sqn_rl.recipe.catalogue import Catalogue
+from sqn_rl.recipe.reading import read_rows
 from sqn_rl.watch import run as watch
 from sqn_rl.watch import server as served
 

@@ -25,8 +25,8 @@ from typing import NamedTuple
 import pytest
 
 from sqn_rl import functional
-from sqn_rl.catalogue import RECIPE, Catalogue
-from sqn_rl.config import SLOTS
+from sqn_rl.recipe.catalogue import RECIPE, Catalogue
+from sqn_rl.recipe.schema import SLOTS
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -270,7 +270,7 @@ def cited(text: str) -> set[tuple[str, int]]:
 
 @pytest.mark.parametrize("slot", ["backup", "policy_source"])
 def test_the_tables_of_forms_are_complete(slot) -> None:
-    from sqn_rl.losses.sqn import POLICY_SOURCES
+    from sqn_rl.parts.loss.sqn import POLICY_SOURCES
 
     page = (DOCS / "algorithms" / "sqn.md").read_text()
     table = page.split(f"| `{slot}` |")[1].split("\n\n")[0]

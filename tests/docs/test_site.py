@@ -16,7 +16,7 @@ from urllib.parse import unquote, urldefrag
 import pytest
 
 import sqn_rl
-from sqn_rl.catalogue import Catalogue
+from sqn_rl.recipe.catalogue import Catalogue
 
 DOCS = Path(__file__).parents[2] / "docs"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

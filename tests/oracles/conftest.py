@@ -11,14 +11,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sqn_rl.distributions import Distribution, Scalar
-from sqn_rl.losses.discrete_sac import DiscreteSACLoss
-from sqn_rl.losses.double_dqn import DoubleDQNLoss
-from sqn_rl.losses.dqn import DQNLoss
-from sqn_rl.losses.munchausen import MunchausenLoss
-from sqn_rl.losses.sqn import SQNLoss
-from sqn_rl.losses.td import TDLoss
-from sqn_rl.losses.temperature import LearnedTemperature
+from sqn_rl.parts.distributions import Distribution, Scalar
+from sqn_rl.parts.loss.discrete_sac import DiscreteSACLoss
+from sqn_rl.parts.loss.double_dqn import DoubleDQNLoss
+from sqn_rl.parts.loss.dqn import DQNLoss
+from sqn_rl.parts.loss.munchausen import MunchausenLoss
+from sqn_rl.parts.loss.sqn import SQNLoss
+from sqn_rl.parts.loss.td import TDLoss
+from sqn_rl.parts.temperature.learned import LearnedTemperature
 
 
 @pytest.fixture(autouse=True, scope="module")

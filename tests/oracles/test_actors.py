@@ -14,16 +14,16 @@ import torch
 from scipy.stats import chisquare, norm
 from torch import Tensor, nn
 
-from sqn_rl.actors.base import NetworkActor
-from sqn_rl.actors.boltzmann import BoltzmannActor
-from sqn_rl.actors.epsilon_greedy import EpsilonGreedyActor
-from sqn_rl.actors.greedy import GreedyActor
-from sqn_rl.actors.policy import PolicyActor
-from sqn_rl.losses.temperature import FixedTemperature
-from sqn_rl.nets.dense import Dense
-from sqn_rl.nets.mlp import MLP
-from sqn_rl.nets.noisy_dense import NoisyDense
-from sqn_rl.noise import Noise
+from sqn_rl.parts.actor.base import NetworkActor
+from sqn_rl.parts.actor.boltzmann import BoltzmannActor
+from sqn_rl.parts.actor.epsilon_greedy import EpsilonGreedyActor
+from sqn_rl.parts.actor.greedy import GreedyActor
+from sqn_rl.parts.actor.policy import PolicyActor
+from sqn_rl.parts.encoder.mlp import MLP
+from sqn_rl.parts.layers.dense import Dense
+from sqn_rl.parts.layers.noisy import NoisyDense
+from sqn_rl.parts.noise import Noise
+from sqn_rl.parts.temperature.fixed import FixedTemperature
 
 ALPHA = 0.5
 Q = [[1.0, 0.0, 0.4], [0.0, 0.5, 0.8]]  # min: [0, 0, .4]

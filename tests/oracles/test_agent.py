@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from sqn_rl import Adam
-from sqn_rl.agent import Agent
-from sqn_rl.data import Batch
 from sqn_rl.errors import NumericsError, WiringError
-from sqn_rl.losses.td import TDLoss
-from sqn_rl.targets.polyak import Polyak
+from sqn_rl.parts.loss.td import TDLoss
+from sqn_rl.parts.target_update.polyak import Polyak
+from sqn_rl.training.agent import Agent
+from sqn_rl.types import Batch
 
 assert_close = partial(torch.testing.assert_close, rtol=1e-12, atol=1e-12)
 STATES, ACTIONS, B, LR, LR_ALPHA, TAU = 8, 3, 4, 0.5, 0.25, 0.1

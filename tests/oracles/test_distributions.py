@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from sqn_rl import functional as F
-from sqn_rl.data import Batch
-from sqn_rl.distributions import Categorical, Distribution, Quantile, Scalar
 from sqn_rl.errors import SettingError
+from sqn_rl.parts.distributions import Categorical, Distribution, Quantile, Scalar
+from sqn_rl.types import Batch
 
 assert_close = partial(torch.testing.assert_close, rtol=1e-12, atol=1e-12)
 BACKUPS = ["expected", "expected_min", "sampled", "expected_mean", "max"]

@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 
-from sqn_rl.data import Batch
+from sqn_rl.types import Batch
 
 assert_close = partial(torch.testing.assert_close, rtol=1e-12, atol=1e-12)
 LOSSES = ["dqn", "double_dqn"]

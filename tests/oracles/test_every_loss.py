@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from sqn_rl.data import Batch
-from sqn_rl.distributions import Categorical, Distribution, Quantile
-from sqn_rl.losses.td import TDLoss
+from sqn_rl.parts.distributions import Categorical, Distribution, Quantile
+from sqn_rl.parts.loss.td import TDLoss
+from sqn_rl.types import Batch
 
 assert_close = partial(torch.testing.assert_close, rtol=1e-12, atol=1e-12)
 B, STATES, ACTIONS, NETWORKS, K = 8, 16, 3, 2, 5

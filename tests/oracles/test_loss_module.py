@@ -10,10 +10,10 @@ from tensordict import TensorDict
 from torch import Tensor
 from torchrl.objectives import LossModule
 
-from sqn_rl.data import Batch
 from sqn_rl.errors import SettingError, WiringError
-from sqn_rl.losses.td import TDLoss
-from sqn_rl.losses.temperature import FixedTemperature
+from sqn_rl.parts.loss.td import TDLoss
+from sqn_rl.parts.temperature.fixed import FixedTemperature
+from sqn_rl.types import Batch
 
 assert_close = partial(torch.testing.assert_close, rtol=1e-12, atol=1e-12)
 B, STATES, ACTIONS, NETWORKS = 8, 16, 3, 2

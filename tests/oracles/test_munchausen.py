@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from sqn_rl import functional as F
-from sqn_rl.data import Batch
 from sqn_rl.errors import SettingError
+from sqn_rl.types import Batch
 
 assert_close = partial(torch.testing.assert_close, rtol=1e-12, atol=1e-12)
 LN2 = math.log(2)

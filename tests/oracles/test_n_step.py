@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sqn_rl import Batch, FixedTemperature, NStep, OneStep, SettingError, Step, WiringError
 from sqn_rl import functional as F
-from sqn_rl.replay.ring import Ring
+from sqn_rl.parts.replay.ring import Ring
 
 MakeGames = Callable[..., Any]
 GAMMA = 0.5

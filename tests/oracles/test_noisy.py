@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sqn_rl.nets.linear_head import LinearHead
-from sqn_rl.nets.mlp import MLP
-from sqn_rl.nets.noisy_dense import NoisyDense
-from sqn_rl.nets.q_net import QNet
-from sqn_rl.noise import Noise, sharing, signed_root
+from sqn_rl.parts.encoder.mlp import MLP
+from sqn_rl.parts.head.linear import LinearHead
+from sqn_rl.parts.layers.noisy import NoisyDense
+from sqn_rl.parts.noise import Noise, sharing, signed_root
+from sqn_rl.parts.q_net.q_net import QNet
 
 N, B, IN, OUT = 2, 5, 3, 4
 

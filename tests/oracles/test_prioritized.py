@@ -11,7 +11,7 @@ from scipy.stats import chi2
 from torchrl.data import LazyTensorStorage, PrioritizedSampler
 
 from sqn_rl import OneStep, PrioritizedReplay, Step
-from sqn_rl.replay.prioritized import importance_weights, priority_of, stratified
+from sqn_rl.parts.replay.prioritized import importance_weights, priority_of, stratified
 
 ERRORS = [3.0, 0.0, 0.5, 8.0, 1.0, 1.0, 0.1, 20.0, 2.0, 4.0]
 

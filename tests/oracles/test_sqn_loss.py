@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from sqn_rl.data import Batch
-from sqn_rl.losses.sqn import SQNLoss
-from sqn_rl.losses.temperature import FixedTemperature
+from sqn_rl.parts.loss.sqn import SQNLoss
+from sqn_rl.parts.temperature.fixed import FixedTemperature
+from sqn_rl.types import Batch
 
 LN2 = math.log(2)
 ALPHA, GAMMA = 0.75, 0.5  # those of the fixtures

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from rliable import library, metrics
 
-from sqn_rl.atari_scores import RANDOM_AND_HUMAN, human_normalised
-from sqn_rl.statistics import (
+from sqn_rl.analysis.scores import RANDOM_AND_HUMAN, human_normalised
+from sqn_rl.analysis.statistics import (
     area_under_curve,
     chance_of_separation,
     estimate,

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sqn_rl.replay.sum_tree import WIDEST_ROOT, WIDTH, SumTree
+from sqn_rl.parts.replay.sum_tree import WIDEST_ROOT, WIDTH, SumTree
 
 CAPACITIES = [1, WIDTH - 1, WIDTH, WIDTH + 1, 1000, WIDEST_ROOT * WIDTH, WIDEST_ROOT * WIDTH + 1]
 """With the root, two or three levels, full and not."""

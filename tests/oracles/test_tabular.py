@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from sqn_rl.data import Batch
-from sqn_rl.losses.td import TDLoss
-from sqn_rl.losses.temperature import FixedTemperature
-from sqn_rl.targets.periodic import Periodic
-from sqn_rl.targets.polyak import Polyak
+from sqn_rl.parts.loss.td import TDLoss
+from sqn_rl.parts.target_update.periodic import Periodic
+from sqn_rl.parts.target_update.polyak import Polyak
+from sqn_rl.parts.temperature.fixed import FixedTemperature
+from sqn_rl.types import Batch
 
 STATES, ACTIONS, GAMMA = 6, 3, 0.8
 TERMINAL = [4, 5]

@@ -2,8 +2,8 @@
 
 from torch import nn
 
-from sqn_rl.targets.periodic import Periodic
-from sqn_rl.targets.polyak import Polyak
+from sqn_rl.parts.target_update.periodic import Periodic
+from sqn_rl.parts.target_update.polyak import Polyak
 
 
 def fill(net: nn.Module, value: float) -> None:

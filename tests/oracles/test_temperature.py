@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from sqn_rl.losses.temperature import AnnealedTemperature, FixedTemperature, LearnedTemperature
+from sqn_rl.parts.temperature.annealed import AnnealedTemperature
+from sqn_rl.parts.temperature.fixed import FixedTemperature
+from sqn_rl.parts.temperature.learned import LearnedTemperature
 
 LIMITS = {"lr": 1e-2, "minimum": 1e-3, "maximum": 1e3, "optimise": "log_alpha", "n_actions": 3}
 

@@ -64,7 +64,9 @@ def test_it_holds_the_code_and_both_trees_and_nothing_else(wheel: Path) -> None:
 
 
 def test_python_finds_the_wheel_and_not_the_checkout(run: Callable[..., str], installed: Path) -> None:
-    code = "import sqn_rl, sqn_rl.catalogue as c; print(sqn_rl.__file__, *c.Catalogue().trees, sep='\\n')"
+    code = (
+        "import sqn_rl, sqn_rl.recipe.catalogue as c; print(sqn_rl.__file__, *c.Catalogue().trees, sep='\\n')"
+    )
     assert run(sys.executable, "-c", code).splitlines() == [
         str(installed / "sqn_rl" / "__init__.py"),
         str(installed / "sqn_rl" / "_catalogue"),

@@ -22,7 +22,7 @@ from sqn_rl import (
     UniformReplay,
     compose,
 )
-from sqn_rl.agent import AGENT_PARTS
+from sqn_rl.training.agent import AGENT_PARTS
 
 
 def _q_net(*, hidden: tuple[int, ...] = (5,), **settings: Any) -> QNet:

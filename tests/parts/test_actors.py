@@ -27,7 +27,7 @@ from sqn_rl import (
     SettingError,
     evaluate,
 )
-from sqn_rl.actors.base import NetworkActor
+from sqn_rl.parts.actor.base import NetworkActor
 
 GREEDY = [ExplorationType.DETERMINISTIC, ExplorationType.MODE, ExplorationType.MEAN]
 LAYERS = {"dense": Dense, "noisy": partial(NoisyDense, sigma=2.0)}

@@ -9,9 +9,9 @@ import pytest
 from gymnasium import spaces
 
 from sqn_rl import compose
-from sqn_rl.agent import load_weights
 from sqn_rl.errors import CheckpointError
-from sqn_rl.reading import read_rows
+from sqn_rl.recipe.reading import read_rows
+from sqn_rl.training.agent import load_weights
 
 
 class Levels(gymnasium.Env):

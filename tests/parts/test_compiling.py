@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from sqn_rl import compose
-from sqn_rl.actors.base import NetworkActor
-from sqn_rl.compiling import Compiled
+from sqn_rl.parts.actor.base import NetworkActor
+from sqn_rl.training.compiling import Compiled
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning"
@@ -88,7 +88,7 @@ def test_who_owns_the_code_compiles_again(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_what_comes_in_too_many_kinds_is_computed_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sqn_rl.compiling.VARIANTS", 1)
+    monkeypatch.setattr("sqn_rl.training.compiling.VARIANTS", 1)
     code = Compiled(Scaling().scale, "this")
     for x in (X, X[:3], X[:2]):
         torch.testing.assert_close(code(x), 2 * x + 1)

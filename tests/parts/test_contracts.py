@@ -1,4 +1,4 @@
-"""A part that answers its contract in ``sqn_rl/contracts.py``, and no more, fills its slot everywhere."""
+"""A part that answers its contract in ``sqn_rl/protocols.py``, and no more, fills its slot everywhere."""
 
 import sys
 from pathlib import Path
@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-from sqn_rl import NumericsError, RecipeError, compose, contracts, training
+from sqn_rl import NumericsError, RecipeError, compose
+from sqn_rl import protocols as contracts
 from sqn_rl.cli import diagnose, graph
 from sqn_rl.cli import evaluate as sqn_eval
 from sqn_rl.cli import resume as sqn_resume
+from sqn_rl.training import loop as training
 
 MODULE = "bare_parts"
 
@@ -25,7 +27,7 @@ SLOTS = {
 
 CLASSES = '''
 import sqn_rl
-from sqn_rl import contracts
+from sqn_rl import protocols as contracts
 from torch import nn
 
 

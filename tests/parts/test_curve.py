@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from sqn_rl.curve import BLUE, ORANGE, columns_of, draw_curve, panels_of
+from sqn_rl.plots.curve import BLUE, ORANGE, columns_of, draw_curve, panels_of
 
 COUNTERS = {"frames": 0, "updates": 0, "episodes": 0}
 SQN = {

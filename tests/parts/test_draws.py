@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from sqn_rl.agent import TOGETHER, Agent
-from sqn_rl.data import Batch
+from sqn_rl.training.agent import TOGETHER, Agent
+from sqn_rl.types import Batch
 
 TIMES, B = TOGETHER + 3, 5
 

@@ -21,8 +21,8 @@ from sqn_rl import (
     QuantileHead,
     WiringError,
 )
-from sqn_rl.distributions import Categorical
-from sqn_rl.noise import Noise
+from sqn_rl.parts.distributions import Categorical
+from sqn_rl.parts.noise import Noise
 
 B, A, N = 50, 3, 2
 IMAGE = (1, 36, 36)

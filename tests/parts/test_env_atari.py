@@ -8,12 +8,12 @@ import torch
 from ale_py import ALEInterface, roms
 from torch import Tensor
 
-from sqn_rl.data import Step
-from sqn_rl.envs.atari import AtariEnv
-from sqn_rl.envs.atari_games import _require_ale
 from sqn_rl.errors import SettingError
-from sqn_rl.evaluation import evaluate
-from sqn_rl.replay.ring import Ring
+from sqn_rl.parts.env.atari import AtariEnv
+from sqn_rl.parts.env.atari_games import _require_ale
+from sqn_rl.parts.replay.ring import Ring
+from sqn_rl.training.evaluation import evaluate
+from sqn_rl.types import Step
 
 UNPLAYABLE = {"combat", "joust", "maze_craze", "warlords"}  # ROMs without rules in ALE 0.12
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from ale_py import roms
 
-from sqn_rl.envs.atari_ram import AtariRamEnv
 from sqn_rl.errors import SettingError
+from sqn_rl.parts.env.atari_ram import AtariRamEnv
 
 UNPLAYABLE = {"combat", "joust", "maze_craze", "warlords"}  # ROMs without rules in ALE 0.12
 

@@ -134,7 +134,7 @@ def test_none_is_left_behind(how: str) -> None:
 
 SCRIPT = """
 import time
-from sqn_rl.envs.ram_workers import RamWorkers
+from sqn_rl.parts.env.ram_workers import RamWorkers
 game = {"game": "pong", "sticky_actions": 0, "frame_skip": 4, "max_frames": None}
 workers = RamWorkers({**game, "clip_reward": False, "life_loss": False}, num_envs=2, workers=2)
 print(*(process.pid for process in workers._processes), flush=True)

@@ -22,11 +22,11 @@ from gymnasium import spaces
 from tensordict import TensorDict
 from torchrl.envs.utils import check_env_specs
 
-from sqn_rl.data import Step
-from sqn_rl.envs.atari import AtariEnv
-from sqn_rl.envs.atari_ram import AtariRamEnv
-from sqn_rl.envs.base import BatchedEnv
-from sqn_rl.envs.gym import GymEnv
+from sqn_rl.parts.env.atari import AtariEnv
+from sqn_rl.parts.env.atari_ram import AtariRamEnv
+from sqn_rl.parts.env.base import BatchedEnv
+from sqn_rl.parts.env.gym import GymEnv
+from sqn_rl.types import Step
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # TorchRL's, about itself

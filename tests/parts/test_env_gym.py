@@ -9,8 +9,8 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from sqn_rl.envs.gym import GymEnv
 from sqn_rl.errors import SettingError
+from sqn_rl.parts.env.gym import GymEnv
 
 
 class Still(gymnasium.Env):

@@ -25,10 +25,10 @@ from sqn_rl import (
     Step,
     evaluate,
 )
-from sqn_rl.evaluation import MAX_STEPS, Evaluation, step_limit
-from sqn_rl.film import Play
-from sqn_rl.reporting import Counters
-from sqn_rl.run_state import Episodes
+from sqn_rl.plots.film import Play
+from sqn_rl.training.evaluation import MAX_STEPS, Evaluation, step_limit
+from sqn_rl.training.events import Counters
+from sqn_rl.training.state import Episodes
 
 
 class Games:

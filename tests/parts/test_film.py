@@ -29,8 +29,8 @@ from sqn_rl import (
     SettingError,
     evaluate,
 )
-from sqn_rl import film as filming
-from sqn_rl.film import BAR, CHOSEN, FAINT, PANEL, Frames, Kind, Moment, Play, film
+from sqn_rl.plots import film as filming
+from sqn_rl.plots.film import BAR, CHOSEN, FAINT, PANEL, Frames, Kind, Moment, Play, film
 
 ALPHA = 0.5
 

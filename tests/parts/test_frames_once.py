@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sqn_rl import OneStep, SettingError, Step
-from sqn_rl.replay.ring import Ring
+from sqn_rl.parts.replay.ring import Ring
 
 MakeGames = Callable[..., Any]
 
@@ -157,7 +157,7 @@ def test_overflow_leaves_the_frames_where_they_are(make_games: MakeGames) -> Non
 
 def test_what_does_not_fit_is_refused_and_what_is_said_to_fit_does(monkeypatch: pytest.MonkeyPatch) -> None:
     # 100 floats and a row's 23 bytes are 423: 236 places fit, of which 4 · 8 hold no transition
-    monkeypatch.setattr("sqn_rl.replay.ring.available_bytes", lambda: 100_000)
+    monkeypatch.setattr("sqn_rl.parts.replay.ring.available_bytes", lambda: 100_000)
     with pytest.raises(
         SettingError, match="capacity = 205: expected at most 204: a transition takes 423 bytes"
     ):

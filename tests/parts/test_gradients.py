@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from sqn_rl import Agent, SQNLoss
-from sqn_rl.data import Batch, Terms
-from sqn_rl.gradients import Gradients
-from sqn_rl.losses.td import TDLoss
+from sqn_rl.parts.loss.td import TDLoss
+from sqn_rl.training.gradients import Gradients
+from sqn_rl.types import Batch, Terms
 
 MakeAgent = Callable[..., Agent]
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sqn_rl import CategoricalHead, Dense, DuelingHead, LinearHead, QuantileHead, SettingError
-from sqn_rl.distributions import Categorical, Quantile
+from sqn_rl.parts.distributions import Categorical, Quantile
 
 B, F, A, K, N = 6, 4, 3, 5, 2
 GIVEN: dict[str, Any] = {"in_features": F, "n_actions": A, "layer": partial(Dense, members=N)}

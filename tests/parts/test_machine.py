@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import sqn_rl
-from sqn_rl import compose, machine
+from sqn_rl import compose
+from sqn_rl.parts import machine
 
 PACKAGE = Path(sqn_rl.__file__).parent
 ASKED = {"cpu_count", "sched_getaffinity", "process_cpu_count", "get_capabilities", "which"}
@@ -26,7 +27,7 @@ CHOICES = [
     ("processors", 1, RAM, {"workers": 1}),
     ("processors", 3, RAM, {"workers": 3}),
 ]
-"""Function of :mod:`sqn_rl.machine`, its answer, a run, and what that run must choose.
+"""Function of :mod:`sqn_rl.parts.machine`, its answer, a run, and what that run must choose.
 
 With a compiler: ``test_compiling.py`` and ``test_compiled_runs.py``, as compiling takes long.
 """
@@ -42,7 +43,7 @@ def test_every_choice_is_made_both_ways(
     tmp_path: Path,
 ) -> None:
     monkeypatch.setattr(machine, choice, lambda: answer)
-    monkeypatch.setattr("sqn_rl.speed.COMPILING_PAYS", 1 if choice == "has_cxx" else 1000)
+    monkeypatch.setattr("sqn_rl.recipe.auto.COMPILING_PAYS", 1 if choice == "has_cxx" else 1000)
     experiment = compose("sqn", *run, f"out={tmp_path / 'run'}")
     summary = experiment.train()
     assert summary["status"] == "done"

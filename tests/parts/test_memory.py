@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sqn_rl import memory
+from sqn_rl.parts import machine as memory
 
 GB = 10**9
 

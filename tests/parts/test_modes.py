@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 import sqn_rl
 from sqn_rl import Dense, FixedTemperature, GymEnv, Periodic, Polyak, evaluate
-from sqn_rl.actors.base import NetworkActor
-from sqn_rl.data import Batch
-from sqn_rl.film import Play
+from sqn_rl.parts.actor.base import NetworkActor
+from sqn_rl.plots.film import Play
+from sqn_rl.types import Batch
 
 X = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sqn_rl import Dense, NatureCNN, NoisyDense, SettingError
-from sqn_rl.noise import Noise, sharing
+from sqn_rl.parts.noise import Noise, sharing
 
 NOISY = partial(NoisyDense, sigma=0.5)
 

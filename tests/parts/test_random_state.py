@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import sqn_rl
 from sqn_rl import Agent, BoltzmannActor, GymEnv, Plan, Polyak, Reporter, compose, evaluate, train
-from sqn_rl.random_state import RandomState
+from sqn_rl.training.random_state import RandomState
 
 PACKAGE = Path(sqn_rl.__file__).parent
 TINY = ["steps=80", "warmup_steps=20", "hidden=[8]", "batch_size=4", "eval_episodes=1", "compile=never"]

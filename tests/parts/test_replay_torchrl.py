@@ -23,7 +23,7 @@ from sqn_rl import (
     QNet,
     UniformReplay,
 )
-from sqn_rl.replay.base import RingReplay
+from sqn_rl.parts.replay.base import RingReplay
 
 KINDS = {
     "uniform": (UniformReplay, {}),

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from sqn_rl.data import Piece
-from sqn_rl.replay.ring import Ring
-from sqn_rl.replay.ring_state import load_ring_state, ring_state
+from sqn_rl.parts.replay.ring import Ring
+from sqn_rl.parts.replay.ring_state import load_ring_state, ring_state
+from sqn_rl.types import Piece
 
 MakeGames = Callable[..., Any]
 
@@ -72,7 +72,7 @@ def test_much_is_read_in_pieces(make_games: MakeGames, monkeypatch: pytest.Monke
     games, ring, other = make_games(3, 0.3, stack=4), make_ring(3, 4), make_ring(3, 4)
     for _ in range(35):
         ring.append(*games.play())
-    monkeypatch.setattr("sqn_rl.replay.ring_state.PIECE_BYTES", 4 * 3 * (8 + 23))  # four rows
+    monkeypatch.setattr("sqn_rl.parts.replay.ring_state.PIECE_BYTES", 4 * 3 * (8 + 23))  # four rows
     state = ring_state(ring)
     assert [end - begin for begin, end, _ in state["rows"]] == [4, 4, 4, 4]
     load_ring_state(other, state)

@@ -13,7 +13,7 @@ import torch
 from gymnasium import spaces
 
 from sqn_rl import MLP, Dense, GymEnv
-from sqn_rl.scaling import in_words, scaling_of
+from sqn_rl.parts.scaling import in_words, scaling_of
 
 INF = np.inf
 BOUNDS: dict[tuple[float, float], tuple[list[float], list[float]]] = {  # numbers, and inputs

@@ -3,7 +3,7 @@
 import pytest
 
 from sqn_rl import SettingError, compose
-from sqn_rl.speed import bfloat16, compiling
+from sqn_rl.recipe.auto import bfloat16, compiling
 
 LONG = ["warmup_steps=1000", "update_ratio=0.5", "steps=41000"]  # 20,000 updates
 

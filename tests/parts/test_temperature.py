@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sqn_rl import AnnealedTemperature, FixedTemperature, SettingError
-from sqn_rl.losses.temperature import Temperature
+from sqn_rl.parts.temperature.base import Temperature
 
 H = torch.tensor([0.2, 0.6])  # mean 0.4
 

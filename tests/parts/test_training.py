@@ -14,8 +14,8 @@ from scipy.stats import chisquare
 from torch import Tensor
 
 from sqn_rl import Agent, GymEnv, NumericsError, Plan, Reporter, SettingError, Step, evaluate, train
-from sqn_rl.data import Terms
-from sqn_rl.stopping import Stopped, StopRequest, signals_to
+from sqn_rl.training.stopping import Stopped, StopRequest, signals_to
+from sqn_rl.types import Terms
 
 LENGTH = 7
 

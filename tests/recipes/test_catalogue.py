@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from sqn_rl.build import TARGET, check_fields
-from sqn_rl.catalogue import RECIPE, TASK, Catalogue, did_you_mean
-from sqn_rl.config import SLOTS
 from sqn_rl.errors import RecipeError
-from sqn_rl.recipe import compose_recipe
+from sqn_rl.recipe.build import TARGET, check_fields
+from sqn_rl.recipe.catalogue import RECIPE, TASK, Catalogue, did_you_mean
+from sqn_rl.recipe.compose import compose_recipe
+from sqn_rl.recipe.schema import SLOTS
 
 CATALOGUE = Catalogue()
 SLOT_NAMES = [slot.name for slot in SLOTS]
@@ -189,15 +189,15 @@ def test_an_optimizer_of_torch_needs_no_part_file() -> None:
         "hydra.utils.instantiate",
         "numpy.load",
         "sqn_rl",
-        "sqn_rl.catalogue",
-        "sqn_rl.catalogue.import_module",
-        "sqn_rl.catalogue.importlib.import_module",
-        "sqn_rl.catalogue.Catalogue",
+        "sqn_rl.recipe.catalogue",
+        "sqn_rl.recipe.catalogue.import_module",
+        "sqn_rl.recipe.catalogue.importlib.import_module",
+        "sqn_rl.recipe.catalogue.Catalogue",
         "sqn_rl.cli.run.main",
-        "sqn_rl.nets.mlp.math.prod",
+        "sqn_rl.parts.encoder.mlp.math.prod",
         "sqn_rl._catalogue.part",
         "sqn_rl.__class__",
-        "sqn_rl.losses.temperature.DualTemperature",
+        "sqn_rl.parts.temperature.base.DualTemperature",
         "sqn_rl.NoSuchPart",
         "torch.nn.NoSuchPart",
         "torch.nn.nosuchmodule.Part",

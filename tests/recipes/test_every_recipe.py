@@ -9,7 +9,7 @@ import pytest
 from safetensors.torch import load_file
 
 from sqn_rl import compose
-from sqn_rl.catalogue import RECIPE, Catalogue
+from sqn_rl.recipe.catalogue import RECIPE, Catalogue
 
 TASKS = {
     "cartpole": ["steps=300", "warmup_steps=100", "batch_size=16"],

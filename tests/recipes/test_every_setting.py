@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from sqn_rl import Agent, compose
-from sqn_rl.agent import AGENT_PARTS
-from sqn_rl.catalogue import Catalogue
-from sqn_rl.config import SLOTS
-from sqn_rl.training import Plan, train
+from sqn_rl.recipe.catalogue import Catalogue
+from sqn_rl.recipe.schema import SLOTS
+from sqn_rl.training.agent import AGENT_PARTS
+from sqn_rl.training.loop import Plan, train
 
 TINY = ["env=cartpole", "steps=40", "num_envs=2", "warmup_steps=12", "batch_size=8", "update_ratio=1"]
 TINY += ["encoder.hidden=[8]", "replay_capacity=24", "tau=0.2"]  # so that the ring is full before the end

@@ -14,9 +14,9 @@ import pytest
 from messages import said_twice
 
 from sqn_rl import compose
-from sqn_rl.catalogue import RECIPE, Catalogue
-from sqn_rl.config import SLOTS, Run
 from sqn_rl.errors import RecipeError
+from sqn_rl.recipe.catalogue import RECIPE, Catalogue
+from sqn_rl.recipe.schema import SLOTS, Run
 
 CATALOGUE = Catalogue()
 RNG = random.Random(5)

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from sqn_rl import compose
-from sqn_rl.build import ENV_FACTS, RUN_SETTINGS, _parameters, build
-from sqn_rl.catalogue import RECIPE, Catalogue
-from sqn_rl.config import SLOTS
 from sqn_rl.errors import RecipeError
-from sqn_rl.recipe import Recipe
+from sqn_rl.recipe.build import ENV_FACTS, RUN_SETTINGS, _parameters, build
+from sqn_rl.recipe.catalogue import RECIPE, Catalogue
+from sqn_rl.recipe.compose import Recipe
+from sqn_rl.recipe.schema import SLOTS
 
 COMPLETE = {  # what a part needs besides itself
     ("actor", "policy"): ["loss=discrete_sac"],

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from sqn_rl.agent import AGENT_PARTS, Agent
-from sqn_rl.catalogue import Catalogue
-from sqn_rl.recipe import compose_recipe
+from sqn_rl.recipe.catalogue import Catalogue
+from sqn_rl.recipe.compose import compose_recipe
+from sqn_rl.training.agent import AGENT_PARTS, Agent
 
 
 @pytest.mark.parametrize("alpha_lr", ["${lr}", "0.02"])

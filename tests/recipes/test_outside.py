@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from sqn_rl.cli import list as sqn_list
 from sqn_rl.cli import run as sqn_run
-from sqn_rl.recipe import compose_recipe
+from sqn_rl.recipe.compose import compose_recipe
 
 MODULE = "outside_parts"
 

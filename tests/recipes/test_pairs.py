@@ -20,9 +20,9 @@ import torch
 from safetensors.torch import load_file
 
 from sqn_rl import compose
-from sqn_rl.catalogue import Catalogue
-from sqn_rl.config import SLOTS
 from sqn_rl.errors import RecipeError
+from sqn_rl.recipe.catalogue import Catalogue
+from sqn_rl.recipe.schema import SLOTS
 
 Part = tuple[str, str]
 """Slot and name."""

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from sqn_rl import Experiment, compose
-from sqn_rl.agent import AGENT_PARTS, Agent
-from sqn_rl.catalogue import Catalogue
-from sqn_rl.recipe import Recipe
+from sqn_rl.recipe.catalogue import Catalogue
+from sqn_rl.recipe.compose import Recipe
+from sqn_rl.training.agent import AGENT_PARTS, Agent
 
 SMALL = ("num_envs=1", "batch_size=4", "replay_capacity=100", "hidden=[16]", "layers=dense")
 

@@ -9,16 +9,16 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from sqn_rl.catalogue import Catalogue
-from sqn_rl.changes import changes_of
+from sqn_rl.analysis.grid import jobs_of, variants_of
 from sqn_rl.cli import ablate
 from sqn_rl.cli.run import _jobs
 from sqn_rl.errors import RecipeError
-from sqn_rl.grid import jobs_of, variants_of
-from sqn_rl.overrides import expand, parse
-from sqn_rl.provenance import flow, override, read
-from sqn_rl.recipe import compose_recipe, load_recipe
-from sqn_rl.settled import of_recipe, of_run
+from sqn_rl.recipe.catalogue import Catalogue
+from sqn_rl.recipe.compose import compose_recipe, load_recipe
+from sqn_rl.recipe.diff import changes_of
+from sqn_rl.recipe.overrides import expand, parse
+from sqn_rl.recipe.provenance import flow, override, read
+from sqn_rl.recipe.resolved import of_recipe, of_run
 
 NUMBERS = ["1", "-1", "1e3", "1E5", "1.5", ".5", "1_000", "0x10", "0o7", "010", "1:30", "nan", "inf"]
 WORDS = ["true", "False", "yes", "on", "null", "None", "~", "2020-01-01", "2020-01-01 10:00:00", "<<"]

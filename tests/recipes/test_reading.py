@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 
-from sqn_rl.catalogue import Catalogue
+from sqn_rl.analysis.finished import find_runs, read_runs
 from sqn_rl.cli import diff
 from sqn_rl.errors import RecipeError, SqnError
-from sqn_rl.provenance import Layers, read
-from sqn_rl.reading import DEPTH, NODES, YAML_BYTES
-from sqn_rl.recipe import compose_recipe, load_recipe
-from sqn_rl.run_directory import status_of, summary_of
-from sqn_rl.runs import find_runs, read_runs
-from sqn_rl.settled import of_run
+from sqn_rl.recipe.catalogue import Catalogue
+from sqn_rl.recipe.compose import compose_recipe, load_recipe
+from sqn_rl.recipe.provenance import Layers, read
+from sqn_rl.recipe.reading import DEPTH, NODES, YAML_BYTES
+from sqn_rl.recipe.resolved import of_run
+from sqn_rl.runs.directory import status_of, summary_of
 from sqn_rl.watch.run import Log, WatchedRun
 
 NAMES = "abcdefghi"
@@ -282,7 +282,7 @@ def test_what_a_saved_recipe_does_not_say(name: str, run: Path) -> None:
 
 SECRET = """
 import os
-from sqn_rl.catalogue import Catalogue
+from sqn_rl.recipe.catalogue import Catalogue
 from sqn_rl.errors import RecipeError
 if os.getuid() == 0:
     os.setuid(65534)

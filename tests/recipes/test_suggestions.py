@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from sqn_rl.catalogue import Catalogue
 from sqn_rl.errors import RecipeError
-from sqn_rl.recipe import compose_recipe
+from sqn_rl.recipe.catalogue import Catalogue
+from sqn_rl.recipe.compose import compose_recipe
 
 SEEING = "components/env/atari.yaml:2"
 

@@ -11,7 +11,7 @@ from typing import Any
 from reliability.tiny import loaded, saved, write
 from reliability.trials import Killed, disk_that
 
-from sqn_rl.checkpoint import Checkpoints
+from sqn_rl.runs.checkpoint import Checkpoints
 
 Fault = Callable[..., Any]
 """Happens instead of an operation on the disk, which it gets with its arguments."""

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from sqn_rl import compose
-from sqn_rl.catalogue import RECIPE, Catalogue
+from sqn_rl.recipe.catalogue import RECIPE, Catalogue
 
 RUN = ["compile=never", "eval_episodes=2", "threads=1", "checkpoint_keep=1"]
 KINDS = {
@@ -29,7 +29,7 @@ KINDS = {
 
 EVERYTHING = [f"{recipe}:{env}" for env in KINDS for recipe in Catalogue().names(RECIPE)]
 COMPILED = [f"sqn_rainbow:{env}:compile=always" for env in KINDS]
-WORKER = "sqn_rl.envs.ram_worker"
+WORKER = "sqn_rl.parts.env.ram_worker"
 
 
 def overrides(case: str) -> tuple[str, list[str]]:

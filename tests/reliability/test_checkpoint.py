@@ -9,9 +9,9 @@ import torch
 from reliability.tiny import loaded, plain, saved, state, weights, write
 from safetensors.torch import load_file
 
-from sqn_rl.checkpoint import Checkpoints, newest_weights
 from sqn_rl.errors import CheckpointError
-from sqn_rl.tensors import DTYPES, read_tensors, tensors_file
+from sqn_rl.runs.checkpoint import Checkpoints, newest_weights
+from sqn_rl.runs.serialization import DTYPES, read_tensors, tensors_file
 
 
 def names(folder: Path) -> set[str]:

@@ -20,9 +20,9 @@ from reliability.tiny import loaded, plain, saved, weights
 from reliability.trials import TINY, Killed, train
 
 from sqn_rl import RecipeError
-from sqn_rl.checkpoint import FORMAT, MANIFEST, Checkpoints, newest_weights
 from sqn_rl.errors import CheckpointError
-from sqn_rl.recipe import compose_recipe, load_recipe
+from sqn_rl.recipe.compose import compose_recipe, load_recipe
+from sqn_rl.runs.checkpoint import FORMAT, MANIFEST, Checkpoints, newest_weights
 
 PACKAGE = Path(__file__).resolve().parents[2] / "sqn_rl"
 
@@ -299,7 +299,7 @@ TARGETS = [
     "torchrl",
     "..",
     "sqn_rl.cli.run.main",
-    "sqn_rl.checkpoint.Checkpoints",
+    "sqn_rl.runs.checkpoint.Checkpoints",
     "sqn_rl.disk.discard",
 ]
 

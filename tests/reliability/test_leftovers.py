@@ -9,15 +9,16 @@ import pytest
 import torch
 
 from sqn_rl import Agent, BatchedEnv, Polyak, QNet, RecipeError, Reporter, TDLoss, compose
-from sqn_rl.actors.base import NetworkActor
 from sqn_rl.cli import diagnose
 from sqn_rl.cli import evaluate as sqn_eval
-from sqn_rl.data import Batch
-from sqn_rl.numerics import bundle
-from sqn_rl.recipe import load_recipe
-from sqn_rl.replay.base import RingReplay
-from sqn_rl.replay.ring import Ring
-from sqn_rl.tensors import tensors_file
+from sqn_rl.parts.actor.base import NetworkActor
+from sqn_rl.parts.replay.base import RingReplay
+from sqn_rl.parts.replay.ring import Ring
+from sqn_rl.recipe import resources
+from sqn_rl.recipe.compose import load_recipe
+from sqn_rl.runs.serialization import tensors_file
+from sqn_rl.training.numerics import bundle
+from sqn_rl.types import Batch
 
 KINDS = (Agent, BatchedEnv, NetworkActor, Polyak, QNet, Ring, RingReplay, TDLoss, torch.optim.Optimizer)
 TINY = ["steps=60", "warmup_steps=20", "hidden=[8]", "batch_size=4", "eval_episodes=1", "num_envs=2"]
@@ -72,9 +73,9 @@ def test_what_is_left_of_a_failed_run_does_not_keep_the_next_from_fitting(
     """As if the memory were free only once that garbage is gone."""
     compose("sqn", *TINY).recipe.build()  # which is garbage now
     assert alive()["UniformReplay"]
-    monkeypatch.setattr("sqn_rl.resources.available_bytes", lambda: 0 if alive()["UniformReplay"] else 10**12)
+    monkeypatch.setattr(resources, "available_bytes", lambda: 0 if alive()["UniformReplay"] else 10**12)
     compose("sqn", *TINY).preflight()
-    monkeypatch.setattr("sqn_rl.resources.available_bytes", lambda: 0)
+    monkeypatch.setattr(resources, "available_bytes", lambda: 0)
     with pytest.raises(RecipeError, match="of memory"):
         compose("sqn", *TINY).preflight()
 

@@ -13,8 +13,8 @@ from reliability.trials import TINY, Killed, train
 from sqn_rl.cli import ablate, evaluate, graph
 from sqn_rl.disk import save
 from sqn_rl.errors import SqnError
-from sqn_rl.loggers import TensorBoardLogger
-from sqn_rl.run_directory import RunDirectory
+from sqn_rl.parts.logger.tensorboard import TensorBoardLogger
+from sqn_rl.runs.directory import RunDirectory
 
 SHORT = [*TINY, "steps=60", "warmup_steps=20", "checkpoint_every=20", "eval_every=0", "eval_episodes=1"]
 

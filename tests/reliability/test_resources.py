@@ -13,8 +13,8 @@ from typing import NamedTuple
 import pytest
 
 from sqn_rl import RecipeError, compose
-from sqn_rl.checkpoint import Checkpoints, saved_in
 from sqn_rl.cli.run import main
+from sqn_rl.runs.checkpoint import Checkpoints, saved_in
 
 SCRIPT = Path(__file__).with_name("resources.py")
 SHORT = ["steps=300", "warmup_steps=100", "num_envs=4", "eval_episodes=2", "compile=never"]
@@ -42,7 +42,7 @@ def test_what_is_said_is_what_is_taken() -> None:
 
 
 def test_what_does_not_fit_the_memory_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("sqn_rl.resources.available_bytes", lambda: 0)
+    monkeypatch.setattr("sqn_rl.recipe.resources.available_bytes", lambda: 0)
     with pytest.raises(
         RecipeError, match=r"the run takes up to .+ of memory, .+ more than now; 0\.0 MB are free"
     ) as error:

@@ -13,17 +13,17 @@ import torch
 from safetensors.torch import save_file
 
 from sqn_rl import Batch
-from sqn_rl.catalogue import Catalogue
+from sqn_rl.analysis.pool import SQN_RUN
 from sqn_rl.cli import compare, diagnose, diff, evaluate, resume
 from sqn_rl.errors import SqnError
-from sqn_rl.pool import SQN_RUN
-from sqn_rl.recipe import compose_recipe
+from sqn_rl.recipe.catalogue import Catalogue
+from sqn_rl.recipe.compose import compose_recipe
 from sqn_rl.watch.run import WatchedRun
 
 CLOSURE = """
 import importlib, inspect, json, pkgutil, sys, warnings
-from sqn_rl.catalogue import Catalogue
-from sqn_rl.config import SLOTS
+from sqn_rl.recipe.catalogue import Catalogue
+from sqn_rl.recipe.schema import SLOTS
 from sqn_rl.errors import RecipeError
 
 warnings.simplefilter("ignore")

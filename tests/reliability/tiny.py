@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sqn_rl.checkpoint import Checkpoints
-from sqn_rl.data import Rows
 from sqn_rl.disk import Mark
 from sqn_rl.errors import CheckpointError
-from sqn_rl.tensors import DTYPES
+from sqn_rl.runs.checkpoint import Checkpoints
+from sqn_rl.runs.serialization import DTYPES
+from sqn_rl.types import Rows
 
 LINE = b'{"env_steps": 1, "return": 2.0}\n'
 

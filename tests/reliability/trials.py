@@ -22,8 +22,8 @@ from unittest.mock import patch
 from safetensors.torch import load_file
 
 from sqn_rl import Experiment, compose
-from sqn_rl.compiling import Compiled
-from sqn_rl.recipe import load_recipe
+from sqn_rl.recipe.compose import load_recipe
+from sqn_rl.training.compiling import Compiled
 
 OPERATIONS = ("open", "write", "fsync", "ftruncate", "replace", "mkdir", "unlink", "rmdir")
 """All that is done to a disk in a run."""

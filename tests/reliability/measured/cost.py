@@ -6,10 +6,10 @@ from pathlib import Path
 import torch
 from reliability.score import Line, Section
 
-from sqn_rl.checkpoint import Checkpoints
-from sqn_rl.data import Step
-from sqn_rl.replay.ring import Ring
-from sqn_rl.replay.ring_state import ring_state
+from sqn_rl.parts.replay.ring import Ring
+from sqn_rl.parts.replay.ring_state import ring_state
+from sqn_rl.runs.checkpoint import Checkpoints
+from sqn_rl.types import Step
 
 N, FEW, MANY, NEW = 8, 20_000, 200_000, 10_000
 SHAPE = (4, 84, 84)

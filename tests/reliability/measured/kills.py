@@ -11,7 +11,7 @@ from reliability.score import Line, Section
 from reliability.trials import TASKS, TINY, Trial, killed_and_resumed
 from torch._inductor import config
 
-from sqn_rl.catalogue import RECIPE, Catalogue
+from sqn_rl.recipe.catalogue import RECIPE, Catalogue
 
 PIXELS = ("dqn", "sqn_rainbow")
 OF_A_GAME = ("paper/breakout", "paper/pong", "paper/qbert")

@@ -1,1 +1,0 @@
-"""Actors: how a Q-network becomes behaviour."""

@@ -1,0 +1,1 @@
+"""Analysis: finished runs, compared and swept."""

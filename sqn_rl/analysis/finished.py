@@ -1,0 +1,180 @@
+"""Finished runs, read back from their directories: what was trained, how it was measured, what it scored."""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from glob import glob
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sqn_rl.errors import SqnError
+from sqn_rl.recipe.overrides import origin
+from sqn_rl.recipe.reading import DataError, printable, read_json, read_rows
+from sqn_rl.recipe.resolved import Settled, Sourced, of_run
+
+RUNNING = {
+    *("seed", "out", "resume", "threads", "device", "compile", "log_every", "checkpoint_every"),
+    *("checkpoint_keep", "logger", "env.threads", "env.workers", "eval_max_steps"),
+}
+"""What says how a run is carried out, not what is learned."""
+
+PROTOCOL = {"steps", "eval_every", "eval_episodes", "env"}
+"""What says for how long, on what, and how a run is measured."""
+
+LEARNERS = {"env.clip_reward", "env.frame_stack"}
+"""The settings of an env that belong to the agent: what it is taught and what it sees."""
+
+ATARI = ("sqn_rl.AtariEnv", "sqn_rl.AtariRamEnv")
+COMMAND_LINE = origin("")
+
+
+class ComparisonError(SqnError):
+    """There are no runs to compare, or they cannot be compared with each other."""
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """One run that spent its budget."""
+
+    settled: Settled
+    environment: str
+    seed: int
+    steps: np.ndarray
+    """When it was evaluated, in environment steps. Shape ``[T]``."""
+    scores: np.ndarray
+    """The mean return of each evaluation. Shape ``[T]``."""
+    greedy: bool
+    """How the last evaluation was played."""
+    cut: int
+    """How many games of its evaluations were cut."""
+    longest: int
+    """The length of the longest of them: where the games were cut, if any were."""
+    software: str
+    """The version and revision that made it."""
+
+    @property
+    def ideas(self) -> dict[str, Sourced]:
+        """The parts and values that make it what it is, whatever the environment."""
+        return {key: each for key, each in self.settled.everything.items() if is_idea(key)}
+
+    @property
+    def variant(self) -> tuple[str, ...]:
+        """Its recipe, and what was said over it: ``("sqn", "head=dueling")``."""
+        said = (each.origin for each in self.ideas.values() if each.origin.startswith(COMMAND_LINE))
+        overrides = dict.fromkeys(each.removeprefix(COMMAND_LINE) for each in said)
+        return tuple(map(printable, (self.settled.values["recipe"].value, *overrides)))
+
+    @property
+    def protocol(self) -> dict[str, Sourced]:
+        """For how long it trained, on what exactly, and how it was evaluated."""
+        values = {key: each for key, each in self.settled.values.items() if is_protocol(key)}
+        return values | {"greedy": Sourced(self.greedy, "evaluations.jsonl")}
+
+    @property
+    def game(self) -> str | None:
+        """The Atari game that it plays, if it does."""
+        is_atari = self.settled.classes["env"] in ATARI
+        game = self.settled.values.get("env.game") if is_atari else None
+        return str(game.value) if game else None
+
+
+def is_idea(key: str) -> bool:
+    """Whether a part or value belongs to what is compared."""
+    return key in LEARNERS or not {key, key.partition(".")[0]} & (RUNNING | PROTOCOL | {"recipe"})
+
+
+def is_protocol(key: str) -> bool:
+    """Whether a value says for how long, on what, or how a run is measured."""
+    return key.partition(".")[0] in PROTOCOL and key not in LEARNERS | RUNNING
+
+
+def find_runs(places: Iterable[str]) -> list[Path]:
+    """The run directories that are meant.
+
+    Args:
+        places: run directories, folders with such in them, or globs.
+
+    Raises:
+        ComparisonError: one of the places has no run.
+    """
+    found: dict[Path, Path] = {}
+    for place in places:
+        folders = [place] if os.path.exists(place) else sorted(glob(place, recursive=True))
+        runs = [run for folder in folders for run in _below(Path(folder))]
+        if not runs:
+            what = (
+                "there is no run in it; a run has a recipe.yaml" if folders else "there is no such directory"
+            )
+            raise ComparisonError(f"{place}: {what}")
+        found |= {run.resolve(): run for run in runs if run.resolve() not in found}
+    return list(found.values())
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """The runs in a folder, or itself if it is one."""
+    for path, folders, files in os.walk(folder):
+        folders.sort()
+        if "recipe.yaml" in files:
+            folders.clear()
+            yield Path(path)
+
+
+def read_runs(directories: Iterable[Path]) -> tuple[list[FinishedRun], dict[str, str]]:
+    """Read those runs that are finished.
+
+    Returns:
+        The runs; and of those that are not finished, by directory, why.
+
+    Raises:
+        RecipeError: a directory has no ``recipe.yaml``, or it is not one of ours.
+        ComparisonError: a file of a finished run is damaged.
+    """
+    runs, left_out = [], {}
+    for directory in directories:
+        settled = of_run(directory)
+        path = directory / "summary.json"
+        try:
+            summary = read_json(path) if os.path.lexists(path) else {}
+            if summary.get("status") == "done":
+                runs.append(_finished(directory, settled, summary))
+            else:
+                left_out[str(directory)] = _what_happened(summary, settled)
+        except DataError as error:
+            raise ComparisonError(str(error)) from error
+        except (ValueError, LookupError, TypeError, ArithmeticError) as error:
+            what = f"its summary.json or evaluations.jsonl is damaged ({type(error).__name__}: {error})"
+            raise ComparisonError(f"{directory}: {what}") from error
+    return runs, left_out
+
+
+def _finished(directory: Path, settled: Settled, summary: Mapping[str, Any]) -> FinishedRun:
+    log = read_rows(directory / "evaluations.jsonl")
+    rows = [*{row["env_steps"]: row for row in log}.values()]  # older runs have some twice
+    if not rows:
+        raise ValueError("there is no evaluation")
+    revision = (summary["git_revision"] or "")[:7]
+    steps, scores = (np.array([row[name] for row in rows], dtype=float) for name in ("env_steps", "mean"))
+    if steps.ndim != 1 or not np.isfinite([steps, scores]).all():
+        raise ValueError("a step or a mean is no number")
+    return FinishedRun(
+        settled,
+        printable(summary["env"]),
+        int(summary["seed"]),
+        steps=steps,
+        scores=scores,
+        greedy=bool(rows[-1]["greedy"]),
+        cut=sum(int(row.get("cut", 0)) for row in rows),
+        longest=max(int(max(row["lengths"])) for row in rows),
+        software=printable(f"sqn_rl {summary['versions']['sqn_rl']} {revision}".rstrip()),
+    )
+
+
+def _what_happened(summary: Mapping[str, Any], settled: Settled) -> str:
+    if not summary:
+        return "still running, or killed: there is no summary.json"
+    how = {"stopped": "stopped", "numerics": "a number became NaN or infinite"}.get(
+        summary["status"], "failed"
+    )
+    return f"{how} after {summary['env_steps']:,} of {settled.values['steps'].value:,} steps"

@@ -1,0 +1,123 @@
+"""A grid of runs: a recipe, and each alternative to one of its parts alone, with several seeds."""
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from sqn_rl.analysis.finished import is_idea, is_protocol
+from sqn_rl.errors import RecipeError
+from sqn_rl.recipe.catalogue import Catalogue
+from sqn_rl.recipe.compose import Recipe, compose_recipe
+from sqn_rl.recipe.overrides import expand, origin
+from sqn_rl.recipe.provenance import override
+from sqn_rl.recipe.reading import read_json
+from sqn_rl.recipe.resolved import differences, of_recipe, of_run
+
+BASE = "base"
+EVALUATIONS = 10
+"""Per run, if the recipe says nothing of ``eval_every``: without a curve there is no area under it."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """The recipe, or the recipe with one thing changed."""
+
+    name: str
+    overrides: Sequence[str]
+    recipe: Recipe
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of the grid."""
+
+    variant: Variant
+    overrides: Sequence[str]
+    """What ``sqn-run`` is told."""
+    out: Path
+    recipe: Recipe
+
+    @property
+    def log(self) -> Path:
+        """Where what it prints goes."""
+        return self.out.with_suffix(".log")
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What the run says of itself; nothing if it has not ended."""
+        path = self.out / "summary.json"
+        return read_json(path) if os.path.lexists(path) else {}
+
+    def is_done(self) -> bool:
+        """Whether it has been run to its end.
+
+        Raises:
+            RecipeError: a run of another recipe is there.
+        """
+        if not os.path.lexists(self.out / "recipe.yaml"):
+            return False
+        there, here = (
+            {key: each for key, each in settled.everything.items() if _matters(key)}
+            for settled in (of_run(self.out), of_recipe("", self.recipe))
+        )
+        if different := differences(there, here):
+            message = f"{self.out}: another run is there already: {different[0]}"
+            raise RecipeError(message, "", "choose another folder: out=…")
+        return self.summary.get("status") == "done"
+
+
+def variants_of(overrides: Sequence[str], catalogue: Catalogue) -> list[Variant]:
+    """The recipe, and with each value of every list in ``overrides`` one that differs from it by that alone.
+
+    Args:
+        overrides: as on the command line; those with lists of values say what is varied.
+        catalogue: where the parts are.
+
+    Returns:
+        The recipe itself first; values that it has anyway make no variant.
+
+    Raises:
+        RecipeError: an override cannot be what its author meant, or nothing is varied.
+    """
+    values = {text: [value for (value,) in expand([text], catalogue)] for text in overrides}
+    common = [text for text in overrides if len(values[text]) == 1]
+    lists = [text for text in overrides if len(values[text]) > 1]
+    for text in [*lists, *(text for text in common if text.startswith("seed="))]:
+        if not is_idea(key := text.partition("=")[0].lstrip("+")):
+            mend = "vary parts and their settings; seeds=N says how many seeds, and sqn-run -m does the rest"
+            raise RecipeError("nothing that an ablation varies", origin(text), mend, key)
+    base = compose_recipe("sqn", *common, catalogue=catalogue)
+    if base.run.eval_every == 0 and base.origin("eval_every").startswith("default"):
+        common.append(f"eval_every={max(1, base.run.steps // EVALUATIONS)}")
+        base = compose_recipe("sqn", *common, catalogue=catalogue)
+    variants = [Variant(BASE, common, base)]
+    for value in (value for text in lists for value in values[text]):
+        recipe = compose_recipe("sqn", *common, value, catalogue=catalogue)
+        if recipe.config != base.config:
+            name = re.sub(r"[^][\w.=,+-]+", "_", value)
+            if name in (variant.name for variant in variants):
+                name = f"{name}-{sha256(value.encode(errors='surrogateescape')).hexdigest()[:8]}"
+            variants.append(Variant(name, [*common, value], recipe))
+    if len(variants) == 1:
+        raise RecipeError("nothing is varied", "", "name alternatives: head=linear,dueling")
+    return variants
+
+
+def jobs_of(variants: Sequence[Variant], seeds: int, folder: Path, catalogue: Catalogue) -> list[Job]:
+    """A job for each variant and seed, into ``folder/<variant>/s<seed>``; every variant first with seed 0."""
+    jobs = []
+    for seed in range(seeds):
+        for variant in variants:
+            out = folder / variant.name / f"s{seed}"
+            said = [*variant.overrides, f"seed={seed}", override("out", str(out)), "resume=auto"]
+            jobs.append(Job(variant, said, out, compose_recipe("sqn", *said, catalogue=catalogue)))
+    return jobs
+
+
+def _matters(key: str) -> bool:
+    """Whether two runs that differ by it are different runs."""
+    return is_idea(key) or is_protocol(key) or key == "seed"

@@ -1,1 +1,0 @@
-"""Losses, and the temperature that they learn."""

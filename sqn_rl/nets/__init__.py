@@ -1,1 +1,0 @@
-"""Networks: the layer, the encoder, the heads, and the Q-network that is made of them."""

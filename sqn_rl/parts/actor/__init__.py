@@ -1,0 +1,1 @@
+"""Actors: how an action is chosen."""

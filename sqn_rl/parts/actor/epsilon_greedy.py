@@ -1,0 +1,63 @@
+"""The ε-greedy actor: DQN's, mostly the best action, now and then any."""
+
+import torch
+from torch import Tensor
+
+from sqn_rl.errors import require
+from sqn_rl.parts.actor.base import Chance, ValueActor
+from sqn_rl.protocols import QNetwork
+
+
+class EpsilonGreedyActor(ValueActor):
+    """Acts by ``argmax_a Q(s, a)``, but with probability ε by an action drawn uniformly from all A.
+
+    ε falls linearly from ``start`` to ``end`` over a fraction of the budget (Mnih et al. 2015). Noisy layers
+    are redrawn for every action that is not greedy; greedy ones are those of the mean weights, without ε.
+    As a TensorDict module it reads the Q-network's observation key and writes ``action`` (``[*]`` int64),
+    with the present ε unless TorchRL's exploration type is deterministic, mode or mean.
+
+    Args:
+        q_net: a Q-network with ``values(observation) -> [N, B, A]``.
+        policy: whose values: ``q1`` or ``min`` (the minimum over the networks).
+        start: ε at the first environment step, in [0, 1].
+        end: ε from ``over`` of the budget on, in [0, 1].
+        over: the fraction of the budget over which ε falls, in (0, 1].
+        steps: the budget, in environment steps.
+        seed: of the actor's own generator.
+
+    Raises:
+        SettingError: a value is out of range, or ``policy`` is unknown.
+    """
+
+    epsilon: Tensor
+    """ε: a buffer, so that it travels with the weights."""
+
+    def __init__(
+        self, *, q_net: QNetwork, policy: str, start: float, end: float, over: float, steps: int, seed: int
+    ) -> None:
+        for field, value in {"start": start, "end": end}.items():
+            require(0 <= value <= 1, field, value, "a probability in [0, 1]")
+        require(0 < over <= 1, "over", over, "a fraction in (0, 1]")
+        super().__init__(q_net=q_net, policy=policy, seed=seed)
+        self._start, self._end, self._over = start, end, over * steps
+        self.register_buffer("epsilon", torch.tensor(float(start), device=self.device))
+
+    def anneal(self, env_steps: int) -> None:
+        """Set ε for this many environment steps taken."""
+        progress = min(1.0, env_steps / self._over)
+        self.epsilon.fill_(self._start + progress * (self._end - self._start))
+
+    def metrics(self) -> dict[str, float]:
+        """ε."""
+        return {"epsilon": self.epsilon.item()}
+
+    def chance(self, score_BA: Tensor, generator: torch.Generator) -> Chance:
+        """Any action, ``[B]``, and the number in [0, 1) that it takes ε to be above, ``[B]``."""
+        (states, actions), device = score_BA.shape, score_BA.device
+        any_B = torch.randint(actions, (states,), generator=generator, device=device)
+        return any_B, torch.rand(states, generator=generator, device=device)
+
+    def pick(self, score_BA: Tensor, chance: Chance) -> Tensor:
+        """The best action, or with probability ε any. ``[B, A]`` → ``[B]`` int64."""
+        any_B, needed_B = chance
+        return torch.where(needed_B < self.epsilon, any_B, score_BA.argmax(-1))

@@ -1,0 +1,69 @@
+"""IMPALA's deep residual convolutions."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from sqn_rl.errors import require
+from sqn_rl.parts.encoder.images import in_sequence, require_images, scaled, scaling
+from sqn_rl.parts.encoder.mlp import MLP
+
+CHANNELS = (16, 32, 32)
+
+
+class ImpalaCNN(nn.Module):
+    """Three times convolution, pool and two residual blocks; then a layer  (Espeholt et al. 2018, fig. 3).
+
+    That is the paper's large architecture without its recurrent layer. Bytes are scaled to [0, 1]. Written
+    for one network: :class:`sqn_rl.QNet` makes one for each.
+
+    Args:
+        width: what the 16, 32 and 32 channels are multiplied by.
+        hidden: width of each layer after the convolutions, the paper's ``[256]``; empty gives their output.
+        observation_shape: ``[C, H, W]``, an image of at least 8x8 with C channels or stacked frames.
+        layer: makes a layer from ``(in_features, out_features)``.
+
+    Raises:
+        SettingError: a width is not a positive whole number.
+        WiringError: the observation is no such image.
+    """
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        hidden: Sequence[int],
+        observation_shape: Sequence[int],
+        layer: Callable[[int, int], nn.Module],
+    ) -> None:
+        super().__init__()
+        require(isinstance(width, int) and width > 0, "width", width, "a whole number of at least 1")
+        require_images(self, observation_shape, least=8)
+        channels, *sides = observation_shape
+        steps: list[nn.Module] = []
+        for filters in (width * each for each in CHANNELS):
+            steps += [nn.Conv2d(channels, filters, 3, padding=1), nn.MaxPool2d(3, stride=2, padding=1)]
+            steps += [_Residual(filters), _Residual(filters)]
+            channels, sides = filters, [(side + 1) // 2 for side in sides]
+        self.convolutions = in_sequence([*steps, nn.ReLU()])
+        self.layers = MLP(hidden=hidden, observation_shape=[channels, *sides], layer=layer)
+        self.out_features = self.layers.out_features
+
+    prepare, scaling = staticmethod(scaled), staticmethod(scaling)
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """``[B, C, H, W]`` → what ``layer`` makes of ``[B, F]``; ``[B, F]`` itself without a hidden layer."""
+        return self.layers(self.convolutions(scaled(observation)))
+
+
+class _Residual(nn.Module):
+    """``x + conv(relu(conv(relu(x))))``."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.second(torch.relu(self.first(torch.relu(x))))

@@ -1,0 +1,51 @@
+"""DQN's convolutions (the Nature paper's)."""
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor, nn
+
+from sqn_rl.parts.encoder.images import in_sequence, require_images, scaled, scaling
+from sqn_rl.parts.encoder.mlp import MLP
+
+CONVOLUTIONS = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
+"""Filters, width of the filter, stride."""
+
+
+class NatureCNN(nn.Module):
+    """Three convolutions and a layer, each followed by a ReLU  (Mnih et al. 2015, "Model architecture").
+
+    Bytes are scaled to [0, 1]. Written for one network: :class:`sqn_rl.QNet` makes one for each.
+
+    Args:
+        hidden: width of each layer after the convolutions, the paper's ``[512]``; empty gives their output.
+        observation_shape: ``[C, H, W]``, an image of at least 36x36 with C channels or stacked frames.
+        layer: makes a layer from ``(in_features, out_features)``.
+
+    Raises:
+        SettingError: a width is not a positive whole number.
+        WiringError: the observation is no such image.
+    """
+
+    def __init__(
+        self,
+        *,
+        hidden: Sequence[int],
+        observation_shape: Sequence[int],
+        layer: Callable[[int, int], nn.Module],
+    ) -> None:
+        super().__init__()
+        require_images(self, observation_shape, least=36)
+        channels, *sides = observation_shape
+        steps: list[nn.Module] = []
+        for filters, width, stride in CONVOLUTIONS:
+            steps += [nn.Conv2d(channels, filters, width, stride), nn.ReLU(inplace=True)]
+            channels, sides = filters, [(side - width) // stride + 1 for side in sides]
+        self.convolutions = in_sequence(steps)
+        self.layers = MLP(hidden=hidden, observation_shape=[channels, *sides], layer=layer)
+        self.out_features = self.layers.out_features
+
+    prepare, scaling = staticmethod(scaled), staticmethod(scaling)
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """``[B, C, H, W]`` → what ``layer`` makes of ``[B, F]``; ``[B, F]`` itself without a hidden layer."""
+        return self.layers(self.convolutions(scaled(observation)))

@@ -1,0 +1,121 @@
+"""A process that plays Atari games from RAM, and a game as it plays it. It does without torch, to start soon.
+
+It is told by a byte on its standard input what to do, finds the rest in memory that it shares with whoever
+started it, and answers with a byte. It ends when there is nothing left to read: it never outlives the other.
+"""
+
+import json
+import mmap
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from sqn_rl.parts.env.atari_games import actions, console
+from sqn_rl.parts.env.played import Played
+
+PLAY, RESTART, DONE = b"p", b"r", b"."
+AWAKE = 0.001
+"""Seconds for which a process looks for its next command before it sleeps: to be woken can take as long."""
+
+
+def layout(num_envs: int) -> np.dtype:
+    """What is shared: what to do in each game, and the answers, which are named as in ``Step``."""
+    return np.dtype(
+        [
+            ("action", np.int32, num_envs),
+            ("anew", np.bool_, num_envs),  # restart it
+            ("seed", np.int64, num_envs),  # at its next start; -1: go on drawing
+            ("observation", np.uint8, (num_envs, 128)),
+            ("next_observation", np.uint8, (num_envs, 128)),
+            ("reward", np.float32, num_envs),
+            ("score", np.float64, num_envs),
+            ("terminated", np.bool_, num_envs),
+            ("truncated", np.bool_, num_envs),
+            ("ended", np.bool_, num_envs),
+        ],
+        align=True,
+    )
+
+
+class RamGame:
+    """One console playing one game; takes what :class:`~sqn_rl.parts.env.atari_ram.AtariRamEnv` takes."""
+
+    def __init__(self, *, frame_skip: int, clip_reward: bool, life_loss: bool, **settings: Any) -> None:
+        self._settings, self._actions = settings, actions(settings["game"])
+        self._frame_skip, self._clip_reward, self._life_loss = frame_skip, clip_reward, life_loss
+        self._lives = 0
+
+    def restart(self, seed: int | None) -> np.ndarray:
+        """Start anew, seeded unless ``seed`` is None; return the first observation."""
+        if seed is not None:
+            self.console = console(**self._settings, seed=seed)
+        self.console.reset_game()
+        self._lives = self.console.lives()
+        return self.console.getRAM()
+
+    def play(self, action: int) -> Played:
+        """Play one action; never restart."""
+        console, held = self.console, self._actions[action]
+        score = sum(console.act(held) for _ in range(self._frame_skip))
+        over, late = console.game_over(with_truncation=False), console.game_truncated()
+        lives, before = console.lives(), self._lives
+        self._lives = lives
+        return Played(
+            observation=console.getRAM(),
+            reward=(score > 0) - (score < 0) if self._clip_reward else score,
+            score=score,
+            terminated=over or (self._life_loss and lives < before),
+            truncated=late,
+            ended=over or late,
+        )
+
+
+def serve(games: Mapping[int, RamGame], shared: np.void, commands: int, answers: int) -> None:
+    """Play these games as the commands say, until there are no more."""
+    columns = {name: shared[name] for name in shared.dtype.names or ()}
+
+    def restart(i: int) -> None:
+        seed = int(columns["seed"][i])
+        columns["observation"][i] = games[i].restart(seed if seed >= 0 else None)
+
+    def play(i: int) -> None:
+        played = games[i].play(int(columns["action"][i]))
+        columns["observation"][i] = columns["next_observation"][i] = played.observation
+        for name in Played._fields[1:]:
+            columns[name][i] = getattr(played, name)
+        if played.ended:
+            restart(i)
+
+    poller = select.poll()
+    poller.register(commands, select.POLLIN)
+
+    def command_to_come() -> bytes:
+        until = time.monotonic() + AWAKE
+        while not poller.poll(0) and time.monotonic() < until:
+            os.sched_yield()  # whoever else is to run here comes first
+        return os.read(commands, 1)
+
+    while command := command_to_come():
+        for i in games:
+            if command == PLAY:
+                play(i)
+            elif columns["anew"][i]:
+                restart(i)
+        os.write(answers, DONE)
+
+
+def main() -> None:
+    """What the process does; its argument says which games, and where what is shared lies."""
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGHUP"):  # meant for whoever started it
+        signal.signal(getattr(signal, name), signal.SIG_IGN)
+    settings, descriptor, num_envs, first, end = json.loads(sys.argv[1])
+    shared = np.frombuffer(mmap.mmap(descriptor, 0), layout(num_envs), count=1)[0]
+    answers = os.dup(sys.stdout.fileno())
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # where ALE may print what it likes
+    serve({i: RamGame(**settings) for i in range(first, end)}, shared, sys.stdin.fileno(), answers)

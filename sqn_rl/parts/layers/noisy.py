@@ -1,0 +1,55 @@
+"""The noisy layer: an affine map whose parameters are drawn anew, with a spread that is learned."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from sqn_rl.errors import require
+from sqn_rl.parts.layers.dense import Dense
+
+
+class NoisyDense(nn.Module):
+    """``y = (μ_w + σ_w ⊙ ε_w)ᵀ x + μ_b + σ_b ⊙ ε_b`` for N networks, with factorised Gaussian noise.
+
+    ``ε_w = f(ε_in) f(ε_out)ᵀ`` and ``ε_b = f(ε_out)`` with ``f(x) = sgn(x) √|x|``, of each network its own
+    (Fortunato et al. 2018, eq. 9-11). Factors can leave the product, so no weight matrix is ever made:
+    ``y = μ(x) + f(ε_out) ⊙ σ(f(ε_in) ⊙ x)``, where μ and σ are affine maps.
+
+    The noise is set from outside, for a whole network by :class:`sqn_rl.parts.noise.Noise`, and stays until
+    the next; until the first, the layer is μ. It is a constant: μ and σ get gradient;
+    ``state_dict`` has none.
+
+    Args:
+        in_features: F, the size of an input.
+        out_features: G, the size of an output.
+        members: N, the number of networks. They share no parameter and no noise.
+        sigma: σ₀ ≥ 0; every σ begins as σ₀/√F. Every μ is drawn uniformly in ±1/√F, as by :class:`Dense`.
+
+    Raises:
+        SettingError: σ₀ is negative.
+    """
+
+    def __init__(self, in_features: int, out_features: int, *, members: int, sigma: float) -> None:
+        super().__init__()
+        require(0 <= sigma < math.inf, "sigma", sigma, "a number of at least 0")
+        self.mu = Dense(in_features, out_features, members=members)
+        self.sigma = Dense(in_features, out_features, members=members)
+        for parameter in self.sigma.parameters():
+            nn.init.constant_(parameter, sigma / math.sqrt(in_features))
+        self.noise_size = members * (in_features + out_features)
+        self._noise: list[Tensor] = []  # f(ε_in), f(ε_out): a list, as to assign a module's attribute is slow
+        self._shape, self._sizes = (members, 1, -1), (in_features, out_features)
+
+    def set_noise(self, noise: Tensor | None) -> None:
+        """Use this noise from now on: ``[noise_size]``, of each network f(ε_in) and f(ε_out); None: be μ."""
+        self._noise[:] = (
+            [] if noise is None else torch.split_with_sizes(noise.view(self._shape), self._sizes, -1)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, F]`` (one input for all networks) or ``[N, B, F]`` (or ``[1, B, F]``) → ``[N, B, G]``."""
+        if not self._noise:
+            return self.mu(x)
+        in_N1F, out_N1G = self._noise
+        return torch.addcmul(self.mu(x), self.sigma(x * in_N1F), out_N1G)

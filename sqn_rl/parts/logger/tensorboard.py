@@ -1,0 +1,92 @@
+"""Loggers: where the numbers of a run go besides its files."""
+
+import time
+from collections.abc import Mapping
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from sqn_rl.disk import Folder
+from sqn_rl.errors import SettingError
+from sqn_rl.recipe.reading import read_rows
+from sqn_rl.training.events import Reporter
+
+
+class FilesLogger(Reporter):
+    """Nothing besides the run's files, which are always written.
+
+    Args:
+        directory: the run directory.
+    """
+
+    def __init__(self, *, directory: Path) -> None:
+        self.directory = directory
+
+
+class TensorBoardLogger(Reporter):
+    """Scalars for TensorBoard under ``<run>/tensorboard``, by environment steps.
+
+    They are the rows of ``metrics.jsonl`` and ``evaluations.jsonl``: those that are there already are written
+    anew at first, so that a run that goes on has no point twice.
+
+    Args:
+        directory: the run directory.
+
+    Raises:
+        SettingError: tensorboard is not installed.
+        StorageError: ``<run>/tensorboard`` is a link.
+    """
+
+    def __init__(self, *, directory: Path) -> None:
+        try:
+            import tensorboard.summary  # noqa: F401
+        except ImportError as error:
+            raise SettingError(
+                "logger", "tensorboard", "the extra `logging`: pip install 'sqn_rl[logging]'"
+            ) from error
+        with Folder(directory) as run:
+            self._folder = run.folder("tensorboard")
+        for name in self._folder.names():
+            if name.startswith(EVENTS):
+                self._folder.remove(name)
+        self._file = f"{EVENTS}.{time.time():.0f}.sqn_rl"
+        self._folder.append(self._file, _record(file_version="brain.Event:2"))
+        for row in read_rows(directory / "metrics.jsonl"):
+            self.metrics(row)
+        for row in read_rows(directory / "evaluations.jsonl"):
+            self.evaluation(row)
+
+    def metrics(self, row: dict[str, Any]) -> None:
+        """Every number but the counters, under ``train/``."""
+        self._write("train", row)
+
+    def evaluation(self, row: dict[str, Any]) -> None:
+        """Mean, standard deviation and IQM, under ``evaluation/``."""
+        self._write("evaluation", row)
+
+    def close(self) -> None:
+        """Close the folder."""
+        self._folder.__exit__()
+
+    def _write(self, group: str, row: Mapping[str, Any]) -> None:
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        values = [
+            Summary.Value(tag=f"{group}/{name}", simple_value=value)
+            for name, value in row.items()
+            if isinstance(value, int | float) and not isinstance(value, bool) and name != "env_steps"
+        ]
+        self._folder.append(self._file, _record(step=row["env_steps"], summary=Summary(value=values)))
+
+
+EVENTS = "events.out.tfevents"
+"""How TensorBoard knows its files."""
+
+
+def _record(**content: Any) -> bytes:
+    """An event, as it stands in TensorBoard's files."""
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    RecordWriter(file := BytesIO()).write(Event(wall_time=time.time(), **content).SerializeToString())
+    return file.getvalue()

@@ -1,0 +1,1 @@
+"""Losses: from a batch of transitions to what is descended on."""

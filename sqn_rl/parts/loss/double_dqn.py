@@ -1,0 +1,25 @@
+"""Double deep Q-learning (van Hasselt et al. 2016)."""
+
+from functools import partial
+
+from torch import Tensor
+
+from sqn_rl import functional as F
+from sqn_rl.parts.distributions import Backup
+from sqn_rl.parts.loss.td import TDLoss
+
+
+class DoubleDQNLoss(TDLoss):
+    """v(s') = min_i Q̄_i(s', argmax_a Q_1(s', a)): Q_1 chooses, Q̄ judges  (van Hasselt et al. 2016, eq. 4).
+
+    A temperature, where there is one, only shapes how a Boltzmann actor explores.
+
+    See :class:`~sqn_rl.parts.loss.td.TDLoss` for its arguments, and for what it reads and writes.
+    """
+
+    backup_entropy = False
+
+    def backup(self, target_q_NBA: Tensor, next_observation: Tensor) -> tuple[Backup, Tensor | float]:
+        """The value of the action that Q_1 thinks best, and no bonus."""
+        action_B = self.q_net.first(next_observation).argmax(-1)
+        return partial(F.of_action, action_B=action_B), 0.0

@@ -1,0 +1,66 @@
+"""Munchausen reinforcement learning on top of the soft Q-network (Vieillard et al. 2020)."""
+
+from torch import Tensor
+
+from sqn_rl import functional as F
+from sqn_rl.errors import require
+from sqn_rl.parts.loss.sqn import SQNLoss
+from sqn_rl.protocols import QNetwork, Temperature
+from sqn_rl.types import Batch
+
+
+class MunchausenLoss(SQNLoss):
+    """SQN's loss on the reward ``r + m [α log π(a|s)]``, clipped to [l₀, 0]  (Vieillard et al. 2020).
+
+    π is the policy of ``policy_source`` at s; M-DQN's is ``target_q1``. With n-step returns the bonus is that
+    of the first step.
+
+    Args:
+        q_net: as of :class:`~sqn_rl.parts.loss.sqn.SQNLoss`, as are those that follow.
+        temperature: α.
+        gamma: γ.
+        backup: what the next state is worth.
+        policy_source: whose softmax is the policy, at s and in the backup.
+        backup_entropy: whether the entropy bonus is part of the target.
+        m: how much of the bonus, in [0, 1]; M-DQN has 0.9, and 0 is SQN.
+        lowest: l₀, reward units, below 0; M-DQN has −1.
+        seed: of the loss's own generator.
+
+    Raises:
+        SettingError: a value is out of range or unknown.
+        WiringError: there is no temperature.
+    """
+
+    def __init__(
+        self,
+        *,
+        q_net: QNetwork,
+        temperature: Temperature | None,
+        gamma: float,
+        backup: str,
+        policy_source: str,
+        backup_entropy: bool,
+        m: float,
+        lowest: float,
+        seed: int,
+    ) -> None:
+        super().__init__(
+            q_net=q_net,
+            temperature=temperature,
+            gamma=gamma,
+            backup=backup,
+            policy_source=policy_source,
+            backup_entropy=backup_entropy,
+            seed=seed,
+        )
+        require(0 <= m <= 1, "m", m, "a number in [0, 1]")
+        require(lowest < 0, "lowest", lowest, "a number below 0")
+        self.m, self.lowest = m, lowest
+
+    def reward(self, batch: Batch, q_NBA: Tensor) -> Tensor:
+        """The reward and the bonus for an action that the policy likes too, ``[B]``."""
+        if self._from_target:
+            q_NBA = self.source_values(self.target_q_net, batch.observation)
+        log_pi_BA = self.source_policy(q_NBA)
+        alpha = self.temperature.alpha
+        return batch.reward + F.munchausen_bonus(log_pi_BA, batch.action, alpha, self.m, self.lowest)

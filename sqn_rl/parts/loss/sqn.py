@@ -1,0 +1,80 @@
+"""The soft Q-network's loss (Algorithm 1, lines 10 to 16)."""
+
+from torch import Tensor
+
+from sqn_rl import functional as F
+from sqn_rl.errors import WiringError, require_one_of
+from sqn_rl.parts.distributions import Backup
+from sqn_rl.parts.loss.td import TDLoss
+from sqn_rl.protocols import QNetwork, Temperature
+
+POLICY_SOURCES = ("q1", "target_q1", "min", "target_min")
+
+
+class SQNLoss(TDLoss):
+    """v(s') is the soft value: a backup of Q̄ under π, and the bonus α H(π(·|s'))  (line 11).
+
+    Equations 10, 12 and 19, lines 11 to 16 of Algorithm 1. The entropy is the exact one. Departures from the
+    text as printed: the target network is used in the target (eq. 13 has lost its bar and γ), both losses
+    descend (lines 14 and 16 print ``+``), and ``expected`` is the default of ``backup``.
+
+    See :class:`~sqn_rl.parts.loss.td.TDLoss` for what it reads and writes as a TensorDict module.
+
+    Args:
+        q_net: the online networks; the target copies are made here.
+        temperature: α.
+        gamma: γ, the discount per environment step, in [0, 1].
+        backup: what the next state is worth, a name of :data:`sqn_rl.functional.BACKUPS`.
+        policy_source: whose softmax is the policy in the backup: ``q1`` (the paper's), ``target_q1``,
+            ``min``, ``target_min``.
+        backup_entropy: whether the entropy bonus is part of the target.
+        seed: of the loss's own generator.
+
+    Raises:
+        SettingError: a value is out of range or unknown.
+        WiringError: there is no temperature.
+    """
+
+    temperature: Temperature
+
+    def __init__(
+        self,
+        *,
+        q_net: QNetwork,
+        temperature: Temperature | None,
+        gamma: float,
+        backup: str,
+        policy_source: str,
+        backup_entropy: bool,
+        seed: int,
+    ) -> None:
+        require_temperature(temperature, type(self).__name__)
+        super().__init__(q_net=q_net, temperature=temperature, gamma=gamma, seed=seed)
+        self.use_backup(backup)
+        require_one_of(POLICY_SOURCES, "policy_source", policy_source)
+        self.policy_source, self.backup_entropy = policy_source, backup_entropy
+        self._from_target, self._from_min = policy_source.startswith("target_"), policy_source.endswith("min")
+
+    def backup(self, target_q_NBA: Tensor, next_observation: Tensor) -> tuple[Backup, Tensor | float]:
+        """The chosen backup under the policy at s', and its entropy bonus."""
+        q_NBA = target_q_NBA if self._from_target else self.source_values(self.q_net, next_observation)
+        log_pi_BA = self.source_policy(q_NBA)
+        bonus = self.temperature.alpha * F.entropy(log_pi_BA) if self.backup_entropy else 0.0
+        return self.backup_under(log_pi_BA), bonus
+
+    def source_values(self, q_net: QNetwork, observation: Tensor) -> Tensor:
+        """Q_i(s, ·) of the networks that ``policy_source`` asks: all or the first. → ``[N or 1, B, A]``."""
+        return q_net.values(observation) if self._from_min else q_net.first(observation).unsqueeze(0)
+
+    def source_policy(self, q_NBA: Tensor) -> Tensor:
+        """The log π of ``policy_source``, given its networks' values, ``[N, B, A]`` → ``[B, A]``."""
+        q_BA = q_NBA.amin(0) if self._from_min else q_NBA[0]
+        return F.log_policy(q_BA, self.temperature.alpha)
+
+
+def require_temperature(temperature: Temperature | None, who: str) -> None:
+    """Raise :class:`WiringError` unless there is a temperature."""
+    if temperature is None:
+        mend = "choose temperature=learned, fixed or annealed, or a loss that has none, such as dqn"
+        given = f"loss: {who} needs a temperature, and there is none"
+        raise WiringError("loss", f"{given}; {mend}", "temperature")

@@ -1,0 +1,218 @@
+"""Temporal-difference learning: what all losses share."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Self
+
+import torch
+from tensordict import NestedKey, TensorDict, TensorDictBase
+from tensordict.nn import dispatch
+from torch import Tensor, nn
+from torchrl.objectives import LossModule
+
+from sqn_rl import functional as F
+from sqn_rl.errors import not_a_module, require, require_one_of
+from sqn_rl.parts.distributions import Backup
+from sqn_rl.parts.noise import Noise
+from sqn_rl.parts.observations import observations_of
+from sqn_rl.protocols import QNetwork, Temperature
+from sqn_rl.types import Batch, Terms
+
+
+class TDLoss(LossModule):
+    """L_Q = Σ_i mean w ℓ(Q_i(s, a), y), y = r + γ^m (1 − d) (v(s') + bonus); abstract: a loss says v(s').
+
+    ℓ is the squared error, or of a distributional head its own loss, where y is a distribution. Where there
+    is a temperature, L_α = α · mean (H(π(·|s)) − H̄) is descended on too  (eq. 19).
+
+    As a TensorDict module it reads the Q-network's observation key here and under ``next``, ``action``,
+    ``reward`` and ``terminated`` under ``next``, and, where present, ``steps_to_next_obs`` (m of m-step
+    returns) and ``priority_weight`` (importance weights w). It writes ``td_error`` (``[*, N]``, every
+    network's |δ_i|) into its input, and returns the losses by name, ``q_mean``, and with a temperature
+    ``alpha`` and ``entropy``. :meth:`compute` is the same on plain tensors. After the optimizer's step,
+    ``temperature.refresh()`` makes α what was learned.
+
+    Args:
+        q_net: the online networks, in the mode that they have, which is train mode; the target copies are
+            made here, and are in eval mode.
+        temperature: α; None where nothing is soft.
+        gamma: γ, the discount per environment step, in [0, 1]; that of the replay's returns.
+        seed: of the loss's own generator, from which come noisy layers' noise and sampled next actions.
+
+    Raises:
+        SettingError: γ is out of range.
+    """
+
+    @dataclass
+    class _AcceptedKeys:
+        action: NestedKey = "action"
+        reward: NestedKey = "reward"
+        terminated: NestedKey = "terminated"
+        steps: NestedKey = "steps_to_next_obs"
+        weight: NestedKey = "priority_weight"
+        td_error: NestedKey = "td_error"
+
+    default_keys = _AcceptedKeys
+    backup_entropy = True
+    """Whether the target has an entropy bonus, which soft n-step returns must agree with."""
+
+    def __init__(self, *, q_net: QNetwork, temperature: Temperature | None, gamma: float, seed: int) -> None:
+        super().__init__()
+        require(0 <= gamma <= 1, "gamma", gamma, "a number in [0, 1]")
+        for slot, part in (("q_net", q_net), ("temperature", temperature)):
+            if not isinstance(part, nn.Module | None):
+                raise not_a_module(slot, part)
+        self.q_net, self.temperature, self.gamma = q_net, temperature, gamma
+        self._observations = observations_of(q_net)
+        self.target_q_net = deepcopy(q_net).requires_grad_(False).eval()
+        device = next(q_net.parameters()).device
+        self.generator = torch.Generator(device=device).manual_seed(seed)
+        self._noises = [Noise(network) for network in (self.q_net, self.target_q_net)]
+        self._named_backup: Callable[..., Tensor] = F.expected
+        self._exponential_BA: Tensor | None = None  # what `sampled` samples a' with
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of all but the target copies, which stay in eval mode."""
+        super().train(mode)
+        self.target_q_net.eval()
+        return self
+
+    # --- what a loss says -----------------------------------------------------------------------------------
+
+    @abstractmethod
+    def backup(self, target_q_NBA: Tensor, next_observation: Tensor) -> tuple[Backup, Tensor | float]:
+        """What the next state is worth.
+
+        Args:
+            target_q_NBA: Q̄_i(s', ·), ``[N, B, A]``.
+            next_observation: ``[B, *S]``.
+
+        Returns:
+            How v(s') is made of values like these, ``[N, B, A]`` → ``[B]``, and the bonus on top of it,
+            ``[B]`` or 0.
+        """
+
+    def reward(self, batch: Batch, q_NBA: Tensor) -> Tensor:
+        """What the step itself was worth, ``[B]``: the reward."""
+        return batch.reward
+
+    def log_policy(self, observation: Tensor, q_NBA: Tensor) -> Tensor | None:
+        """The log π(·|s), ``[B, A]``: of softmax(Q_1/α)  (eq. 20); None without a temperature."""
+        return None if self.temperature is None else F.log_policy(q_NBA[0], self.temperature.alpha)
+
+    def policy_losses(self, log_pi_BA: Tensor, q_NBA: Tensor) -> dict[str, Tensor]:
+        """What the policy's own networks descend on, by name: nothing, where the policy is Q's."""
+        return {}
+
+    # --- and what follows from it ---------------------------------------------------------------------------
+
+    def use_backup(self, name: str) -> None:
+        """Have :meth:`backup_under` use this one of :data:`sqn_rl.functional.BACKUPS`.
+
+        Raises:
+            SettingError: there is no such backup.
+        """
+        require_one_of(F.BACKUPS, "backup", name)
+        self._named_backup = F.BACKUPS[name]
+
+    def backup_under(self, log_pi_BA: Tensor) -> Backup:
+        """That backup under log π(·|s'), ``[B, A]``, with the noise that :meth:`redraw` sampled."""
+        if self._named_backup is not F.sampled:
+            return partial(self._named_backup, log_pi_BA=log_pi_BA)
+        noise_BA = self._exponential_BA
+        if noise_BA is None or noise_BA.shape != log_pi_BA.shape:  # as outside an update
+            noise_BA = F.exponentials(log_pi_BA, self.generator)
+        return partial(F.sampled, log_pi_BA=log_pi_BA, exponential_BA=noise_BA)
+
+    def compute(self, batch: Batch) -> Terms:
+        """The losses of one batch, with new noise."""
+        self.redraw(batch)
+        return self.terms(batch)
+
+    def redraw(self, batch: Batch) -> None:
+        """Sample all noise of one update: of the noisy layers, each network its own, and of the backup."""
+        for noise in self._noises:
+            noise.redraw(self.generator)
+        if self._named_backup is F.sampled:
+            if self._exponential_BA is None or len(self._exponential_BA) != len(batch.action):
+                self._exponential_BA = self.q_net.first(batch.observation).detach()  # for its shape and dtype
+            self._exponential_BA = F.exponentials(self._exponential_BA, self.generator)
+
+    def terms(self, batch: Batch) -> Terms:
+        """The losses of one batch, with the noise that :meth:`redraw` sampled."""
+        distribution = self.q_net.distribution
+        prediction = self.q_net.predict(batch.observation)
+        q_NBA = distribution.mean(prediction.detach())
+        target = self.target(batch, q_NBA)
+        loss_NB, td_error_NB = distribution.loss(prediction, batch.action, target)
+        losses = {"loss_q": F.td_loss(loss_NB, batch.weight)}
+        if (log_pi_BA := self.log_policy(batch.observation, q_NBA)) is not None:
+            losses |= self.policy_losses(log_pi_BA, q_NBA)
+            log_pi_BA = log_pi_BA.detach()
+        if self.temperature is not None and log_pi_BA is not None:
+            losses["loss_alpha"] = self.temperature.loss(F.entropy(log_pi_BA))
+        return Terms(losses, td_error_NB.detach(), q_NBA, log_pi_BA)
+
+    @torch.no_grad()
+    def target(self, batch: Batch, q_NBA: Tensor) -> Any:
+        """The target y of every transition  (line 12): ``[B]``, or what a distributional head makes of it.
+
+        Args:
+            batch: the transitions.
+            q_NBA: Q_i(s, ·), ``[N, B, A]``.
+        """
+        distribution = self.q_net.distribution
+        prediction = self.target_q_net.predict(batch.next_observation)
+        backup, bonus = self.backup(distribution.mean(prediction), batch.next_observation)
+        discount_B = batch.discount * ~batch.terminated
+        reward_B = self.reward(batch, q_NBA) + discount_B * bonus
+        return distribution.target(prediction, backup, reward_B, discount_B)
+
+    # --- TorchRL's side -------------------------------------------------------------------------------------
+
+    @property
+    def in_keys(self) -> list[NestedKey]:
+        """The keys that must be there."""
+        observation, keys = self.q_net.in_keys[0], self.tensor_keys
+        following = [("next", key) for key in (observation, keys.reward, keys.terminated)]
+        return [observation, keys.action, *following]
+
+    @property
+    def out_keys(self) -> list[str]:
+        """The keys of the returned TensorDict."""
+        soft = [] if self.temperature is None else ["loss_alpha", "alpha", "entropy"]
+        return ["loss_q", "q_mean", *soft]
+
+    @dispatch
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """The losses of a TensorDict of transitions, of any batch shape."""
+        terms = self.compute(self._read(tensordict))
+        td_error_BN = terms.td_error.abs().mT
+        tensordict.set(self.tensor_keys.td_error, td_error_BN.reshape(*tensordict.shape, -1))
+        results = {**terms.losses, "q_mean": terms.q.mean()}
+        if self.temperature is not None and terms.log_pi is not None:
+            results |= {
+                "alpha": self.temperature.alpha.clone(),
+                "entropy": F.entropy(terms.log_pi).mean(),
+            }
+        return TensorDict({key: results[key] for key in self.out_keys})
+
+    def _read(self, tensordict: TensorDictBase) -> Batch:
+        keys, observation, flat = self.tensor_keys, self.q_net.in_keys[0], self._observations.flat
+        following = tensordict.get("next")
+        terminated_B = following.get(keys.terminated).reshape(-1)
+        steps, weight = tensordict.get(keys.steps, None), tensordict.get(keys.weight, None)
+        discount_B = torch.full_like(terminated_B, self.gamma, dtype=torch.float32)
+        return Batch(
+            observation=flat(tensordict.get(observation)),
+            action=tensordict.get(keys.action).reshape(-1),
+            reward=following.get(keys.reward).reshape(-1),
+            next_observation=flat(following.get(observation)),
+            terminated=terminated_B,
+            discount=discount_B if steps is None else discount_B ** steps.reshape(-1),
+            place=torch.arange(len(terminated_B)),
+            weight=None if weight is None else weight.reshape(-1),
+        )

@@ -1,0 +1,70 @@
+"""What the machine at hand offers. Every choice that depends on it asks here, and nowhere else."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+CGROUPS, OWN, MACHINE = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup"), Path("/proc/meminfo")
+
+FILES = {  # by the controller in /proc/self/cgroup: where, limit, use, and what of that can be dropped
+    "": ("", "memory.max", "memory.current", "inactive_file "),  # version 2
+    "memory": ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file "),
+}
+
+
+def processors() -> int:
+    """How many processors this process may use, at least 1."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def has_amx() -> bool:
+    """Whether the processor multiplies matrices of bfloat16 in hardware (Intel's AMX-BF16)."""
+    import torch
+
+    return bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+
+
+def cxx() -> str:
+    """The C++ compiler that PyTorch's inductor calls on a CPU."""
+    return os.environ.get("CXX", "g++")
+
+
+def has_cxx() -> bool:
+    """Whether that compiler is installed."""
+    return shutil.which(cxx()) is not None
+
+
+def available_bytes() -> int | None:
+    """The least of what the machine and its control groups have left, in bytes; None where none tells."""
+    left = [_number(MACHINE, "MemAvailable:"), *_of_cgroups()]
+    return min((each for each in left if each is not None), default=None)
+
+
+def _of_cgroups() -> Iterator[int]:
+    """What is left to this process's control group, and to each that this lies in."""
+    try:
+        own = [line.split(":", 2) for line in OWN.read_text(encoding="utf-8").splitlines()]
+    except OSError:
+        return
+    for _, controllers, path in own:
+        for controller in {"", "memory"} & {*controllers.split(",")}:
+            folder, limit, use, cache = FILES[controller]
+            root = CGROUPS / folder
+            lowest = root / path.lstrip("/")
+            for group in (lowest, *lowest.parents):
+                most, used = _number(group / limit), _number(group / use)
+                if most is not None and used is not None:
+                    yield most - used + (_number(group / "memory.stat", cache) or 0)
+                if group == root:
+                    break
+
+
+def _number(path: Path, name: str = "") -> int | None:
+    """The first number in a file, or the one after a name, in bytes; None where there is none."""
+    try:
+        line = next(line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith(name))
+        number, *unit = line.removeprefix(name).split()
+        return int(number) * (1024 if unit == ["kB"] else 1)
+    except (OSError, ValueError, StopIteration):  # no such file, or the limit is `max`
+        return None

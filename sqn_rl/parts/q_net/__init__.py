@@ -1,0 +1,1 @@
+"""Q-networks: one or more networks of an encoder and a head each."""

@@ -1,0 +1,1 @@
+"""Replays: what was played is stored, and batches are drawn from it."""

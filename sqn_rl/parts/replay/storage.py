@@ -1,0 +1,240 @@
+"""A ring as the pieces of which TorchRL makes a replay buffer: storage, writer, sampler.
+
+Legend: N environments, T steps of each, B transitions; *place* is where a transition lies in the ring; ``*S``
+is the shape of an observation.
+"""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from math import prod
+from typing import Any, NamedTuple, NoReturn, Protocol
+
+import torch
+from tensordict import NestedKey, TensorDict, TensorDictBase
+from torch import Tensor
+from torchrl.data.replay_buffers import Sampler, Storage, Writer
+
+from sqn_rl.parts.replay.ring import Ring
+from sqn_rl.parts.replay.ring_state import load_ring_state, ring_state
+from sqn_rl.types import Batch, Step
+
+
+class Returns(Protocol):
+    """What makes a batch of the transitions at some places of a ring."""
+
+    @property
+    def independent(self) -> bool:
+        """Whether it has nothing to do with what is learned."""
+
+    def gather(self, ring: Ring, place: Tensor) -> Batch:
+        """The transitions at these places, ``[B]``."""
+
+    def steps(self, ring: Ring, place: Tensor) -> Tensor:
+        """How many steps each return sums up, m, ``[B]`` → ``[B]`` int64. Only TorchRL's side asks."""
+
+
+def refuse(self: object, *_: object, **__: object) -> NoReturn:
+    """What other replay buffers do, and a ring does not.
+
+    Raises:
+        NotImplementedError: always.
+    """
+    name = type(self).__name__
+    raise NotImplementedError(
+        f"{name}: a ring is written by store and extend, saved by state_dict, and never emptied"
+    )
+
+
+class RingSampler(Sampler):
+    """Draws places of a ring; abstract: ``draw`` says how. Its generator is the replay's."""
+
+    place_bytes = 0
+    """What it remembers of a place."""
+
+    independent = False
+    """Whether it draws without regard to what it is told."""
+
+    @abstractmethod
+    def draw(self, ring: Ring, batch_size: int) -> tuple[Tensor, Tensor | None]:
+        """The places, ``[B]``, and where they are weighted their importance weights, ``[B]`` float32.
+
+        Raises:
+            IndexError: nothing is stored.
+        """
+
+    def appended(self, ring: Ring) -> None:
+        """Be told that a row was appended."""
+
+    def update_priority(self, index: Tensor, priority: Tensor, *, storage: Storage | None = None) -> None:
+        """Be told TD errors."""
+
+    def sample(self, storage: Storage, batch_size: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """As TorchRL asks for places."""
+        place, weight = self.draw(storage.ring, batch_size)
+        return place, {} if weight is None else {"priority_weight": weight}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Its state, the generator's excepted."""
+        return {}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on from there."""
+
+    _empty = dumps = loads = refuse
+
+
+class RingStorage(Storage):
+    """A ring as TorchRL's storage, indexed by place; a slice counts from the oldest transition."""
+
+    def __init__(self, capacity: int, ring: Ring, returns: Returns) -> None:
+        # compilable: else it takes semaphores, to be shared between processes
+        super().__init__(max_size=capacity // ring.num_envs * ring.num_envs, compilable=True)
+        self.ring, self.returns, self.device = ring, returns, ring.action.device
+
+    def __len__(self) -> int:
+        """The number of transitions."""
+        return len(self.ring)
+
+    def get(self, index: Any) -> TensorDict:
+        """The transitions at these places, of any shape.
+
+        Raises:
+            IndexError: no transition is there.
+        """
+        ring, place = self.ring, self._place(index)
+        place_B = place.reshape(-1)
+        batch, steps_B = self.returns.gather(ring, place_B), self.returns.steps(ring, place_B)
+        truncated_B = ring.truncated[(place_B + (steps_B - 1) * ring.num_envs) % ring.places]
+        columns = {
+            "reward": batch.reward,
+            "terminated": batch.terminated,
+            "truncated": truncated_B,
+            "done": batch.terminated | truncated_B,
+        }
+        following = {key: column.unsqueeze(-1) for key, column in columns.items()}
+        transitions = TensorDict(
+            {
+                "observation": batch.observation,
+                "action": batch.action,
+                "steps_to_next_obs": steps_B.unsqueeze(-1),
+                "next": {"observation": batch.next_observation, **following},
+            },
+            batch_size=place_B.shape,
+            device=self.device,
+        )
+        return transitions.reshape(place.shape)
+
+    def _place(self, index: Any) -> Tensor:
+        ring = self.ring
+        if isinstance(index, slice):
+            return ring.place(torch.arange(len(ring), device=self.device)[index])
+        place = torch.as_tensor(index, device=self.device)
+        rank = (place.long() - ring.place(place.new_zeros((), dtype=torch.int64))) % ring.places
+        misses = (place < 0) | (place >= ring.places) | (rank >= len(ring))
+        if place.dtype == torch.bool or misses.any():
+            raise IndexError(f"{index}: expected places that hold a transition")
+        return place
+
+    def state_dict(self) -> dict[str, Any]:
+        """The ring's state: see :func:`~sqn_rl.parts.replay.ring_state.ring_state`."""
+        return ring_state(self.ring)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Make the ring what it was.
+
+        Raises:
+            ValueError: it was another kind of ring, or rows are missing.
+        """
+        load_ring_state(self.ring, state_dict)
+
+    set = _empty = dumps = loads = refuse
+
+
+class RingWriter(Writer):
+    """Appends rows to a ring, and tells its sampler."""
+
+    def __init__(self, ring: Ring, sampler: RingSampler) -> None:
+        super().__init__(compilable=True)
+        self.ring, self.sampler, self._write_count = ring, sampler, 0
+
+    def write(self, observation: Tensor, action: Tensor, step: Step) -> None:
+        """Append one row."""
+        self.ring.append(observation, action, step)
+        self.sampler.appended(self.ring)
+        self._write_count += self.ring.num_envs
+
+    def extend(self, data: TensorDictBase) -> Tensor:
+        """As :meth:`RingReplay.extend`."""
+        ring, read = self.ring, _Reader(data.to(self._storage.device), self._shape(data))
+        seen = (ring.observation_dtype, ring.observation_shape)
+        observation, following = read("observation", *seen), read(("next", "observation"), *seen)
+        action, reward = read("action", torch.int64), read(("next", "reward"), torch.float32)
+        terminated = read(("next", "terminated"), torch.bool)
+        if ("next", "truncated") in data.keys(include_nested=True):
+            truncated = read(("next", "truncated"), torch.bool)
+        else:
+            truncated = read(("next", "done"), torch.bool) & ~terminated
+        anew = self._anew(observation, following)
+        ended = torch.zeros_like(terminated)  # whatever did shows in ``anew``
+        steps = Step(following, following, reward, terminated, truncated, ended, reward)
+        places = []
+        for t in range(anew.shape[1]):
+            if anew[:, t].any() and len(ring):
+                ring.cut(anew[:, t].nonzero().squeeze(-1))
+            self.write(observation[:, t], action[:, t], Step(*(column[:, t] for column in steps)))
+            places.append(self._newest())
+        return torch.stack(places, -1).reshape(data.shape)
+
+    def add(self, data: TensorDictBase) -> Tensor:
+        """As :meth:`extend`, of one step."""
+        return self.extend(data)
+
+    def _shape(self, data: TensorDictBase) -> tuple[int, int]:
+        """N and T."""
+        n, shape = self.ring.num_envs, data.shape
+        if n == 1 and len(shape) < 2:
+            return 1, data.numel()
+        if len(shape) in (1, 2) and shape[0] == n:
+            return n, data.numel() // n
+        raise ValueError(
+            f"a TensorDict of shape {[*shape]}: expected [{n}] or [{n}, T], for {n} environments"
+        )
+
+    def _newest(self) -> Tensor:
+        return torch.arange(self.ring.newest.start, self.ring.newest.stop, device=self._storage.device)
+
+    def _anew(self, observation: Tensor, following: Tensor) -> Tensor:
+        """Where an observation is not what the last step led to, ``[N, T]``."""
+        ring = self.ring
+        first = ring.observe_next(self._newest()) if len(ring) else torch.zeros_like(observation[:, 0])
+        led_to = torch.cat([first.unsqueeze(1), following[:, :-1]], 1)
+        anew_NT = (observation != led_to).flatten(2).any(-1)
+        anew_NT[:, 0] |= not len(ring)
+        if ring.frame_stack > 1 and observation[anew_NT][:, :-1].any():
+            raise ValueError("observation: expected zeros for the frames from before an episode's first")
+        return anew_NT
+
+    def state_dict(self) -> dict[str, Any]:
+        """How much was written."""
+        return {"write_count": self._write_count}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        self._write_count = state_dict["write_count"]
+
+    _empty = dumps = loads = refuse
+
+
+class _Reader(NamedTuple):
+    """Reads columns of a TensorDict of ``[N, T]`` steps, whatever its own shape."""
+
+    data: TensorDictBase
+    size: tuple[int, int]
+
+    def __call__(self, key: NestedKey, dtype: torch.dtype, shape: tuple[int, ...] = ()) -> Tensor:
+        """A column, ``[N, T, *shape]``; it may have a last dimension of 1."""
+        column = self.data[key]
+        if column.dtype != dtype or column.numel() != prod(self.size) * prod(shape):
+            given, expected = f"{[*column.shape]} {column.dtype}", f"{[*self.data.shape, *shape]} {dtype}"
+            raise ValueError(f"{key}: {given}, expected {expected}")
+        return column.reshape(*self.size, *shape)

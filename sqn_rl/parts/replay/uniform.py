@@ -1,0 +1,66 @@
+"""Uniform replay: every stored transition is equally likely."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from sqn_rl.errors import require
+from sqn_rl.parts.replay.base import RingReplay
+from sqn_rl.parts.replay.ring import Ring
+from sqn_rl.parts.replay.storage import Returns, RingSampler
+
+
+class UniformReplay(RingReplay):
+    """The newest ``capacity`` transitions, drawn uniformly with replacement (line 9).
+
+    Args:
+        capacity: transitions, over all environments.
+        num_envs: N, the environments that step together.
+        observation_shape: S, of one observation.
+        observation_dtype: how observations are stored.
+        frame_stack: k; above 1 an observation is k frames, each of which is stored once.
+        returns: makes a batch of the places drawn.
+        seed: of the replay's own generator.
+        device: where the transitions lie.
+
+    Raises:
+        SettingError: the capacity is not a whole number with room for one step of every environment.
+    """
+
+    def __init__(
+        self,
+        *,
+        capacity: int,
+        num_envs: int,
+        observation_shape: Sequence[int],
+        observation_dtype: torch.dtype,
+        frame_stack: int,
+        returns: Returns,
+        seed: int,
+        device: torch.device | str,
+    ) -> None:
+        require(isinstance(capacity, int), "capacity", capacity, "a whole number of transitions")
+        ring = Ring(
+            capacity=capacity,
+            num_envs=num_envs,
+            observation_shape=observation_shape,
+            observation_dtype=observation_dtype,
+            frame_stack=frame_stack,
+            device=device,
+        )
+        generator = torch.Generator(device=device).manual_seed(seed)
+        super().__init__(
+            capacity=capacity, ring=ring, returns=returns, sampler=_Uniform(), generator=generator
+        )
+
+
+class _Uniform(RingSampler):
+    independent = True
+
+    def draw(self, ring: Ring, batch_size: int) -> tuple[Tensor, None]:
+        if not len(ring):
+            raise IndexError("nothing is stored yet: there is nothing to draw from")
+        generator = self._rng
+        rank = torch.randint(len(ring), (batch_size,), generator=generator, device=generator.device)
+        return ring.place(rank), None

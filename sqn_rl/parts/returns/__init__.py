@@ -1,0 +1,1 @@
+"""Returns: what a stored transition and those after it are worth."""

@@ -1,0 +1,115 @@
+"""n-step returns.
+
+Legend: B transitions, K = n steps ahead of each, A actions; m ≤ n steps count.
+"""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from sqn_rl import functional as F
+from sqn_rl.errors import WiringError, require
+from sqn_rl.parts.replay.ring import Ring
+from sqn_rl.protocols import Temperature
+from sqn_rl.types import Batch
+
+
+class Policy(Protocol):
+    """An actor that has a policy."""
+
+    def log_policy(self, observation: Tensor) -> Tensor:
+        """The log π(·|s), ``[B, *S]`` → ``[B, A]``."""
+
+
+class NStep:
+    """``Σ_{k<m} γ^k r_{t+k}``, and the observation after m steps  (Sutton & Barto 2018, eq. 7.1).
+
+    m is n, or fewer: up to the first step that terminated or was truncated, the last before a cut, or the
+    newest that is stored. Thus the newest n - 1 rows bootstrap from the newest observation, until more come.
+
+    The return is not corrected for the older policies that played it. Nor does it have the entropies of the
+    steps between, which the soft value includes; ``soft`` adds them, ``Σ_{0<k<m} γ^k α H(π(·|s_{t+k}))``, of
+    the policy and the α of now. It goes with a loss whose target has the last of them, not with one without.
+
+    Args:
+        gamma: γ, in [0, 1].
+        n: the most steps; with 1 they are those of :class:`~sqn_rl.OneStep`.
+        soft: add the entropy of the steps between.
+        actor: whose policy that is; only asked if soft.
+        temperature: whose α; only asked if soft.
+
+    Raises:
+        SettingError: γ or n is out of range.
+        WiringError: soft, without a temperature or with an actor that has no policy.
+    """
+
+    def __init__(
+        self,
+        *,
+        gamma: float,
+        n: int,
+        soft: bool,
+        actor: Policy | None = None,
+        temperature: Temperature | None = None,
+    ) -> None:
+        require(0 <= gamma <= 1, "gamma", gamma, "a number in [0, 1]")
+        require(type(n) is int and n >= 1, "n", n, "a whole number of steps, at least 1")
+        self.gamma, self.n, self.soft = gamma, n, soft
+        self._bonus = _EntropyBonus(actor, temperature) if soft else None
+        self.independent = not soft
+
+    def gather(self, ring: Ring, place: Tensor) -> Batch:
+        """The transitions at these places of the ring, ``[B]``."""
+        place_BK, steps_B = self._ahead(ring, place)
+        reward_BK = ring.reward.take(place_BK)
+        if self._bonus:
+            reward_BK += self._bonus(ring, place_BK, steps_B)
+        reward, discount = F.n_step_return(reward_BK, steps_B, self.gamma)
+        end = place_BK.gather(-1, steps_B.unsqueeze(-1) - 1).squeeze(-1)
+        return Batch(
+            observation=ring.observe(place),
+            action=ring.action.index_select(0, place),
+            reward=reward,
+            next_observation=ring.observe_next(end),
+            terminated=ring.terminated.index_select(0, end),
+            discount=discount,
+            place=place,
+        )
+
+    def steps(self, ring: Ring, place: Tensor) -> Tensor:
+        """The m of each, ``[B]`` → ``[B]`` int64."""
+        return self._ahead(ring, place)[1]
+
+    def _ahead(self, ring: Ring, place: Tensor) -> tuple[Tensor, Tensor]:
+        """The places of the next n rows, ``[B, K]``, and how many of them count, m."""
+        place_BK = ring.ahead(place, self.n)
+        last_BK = ring.terminated.take(place_BK) | ring.truncated.take(place_BK) | ring.is_last(place_BK)
+        return place_BK, F.steps_to_last(last_BK)
+
+
+class _EntropyBonus:
+    """What the soft value adds to the rewards of the steps between the first and the last."""
+
+    def __init__(self, actor: Policy | None, temperature: Temperature | None) -> None:
+        if temperature is None:
+            raise _unfit("a temperature, whose α weighs the entropies it adds; there is none")
+        if actor is None or not hasattr(actor, "log_policy"):
+            found = "there is none" if actor is None else f"{type(actor).__name__} has none"
+            raise _unfit(f"an actor with a policy, log_policy(observation); {found}")
+        self.actor, self.temperature = actor, temperature
+
+    @torch.no_grad()
+    def __call__(self, ring: Ring, place_BK: Tensor, steps_B: Tensor) -> Tensor:
+        """α H(π(·|s_{t+k})) where 0 < k < m, else 0, ``[B, K]``."""
+        k_K = torch.arange(place_BK.shape[1], device=place_BK.device)
+        between_BK = (k_K > 0) & (k_K < steps_B.unsqueeze(-1))
+        bonus_BK = ring.reward.new_zeros(place_BK.shape)
+        if between_BK.any():
+            entropy = F.entropy(self.actor.log_policy(ring.observe(place_BK[between_BK])))
+            bonus_BK[between_BK] = (self.temperature.alpha * entropy).to(bonus_BK.dtype)
+        return bonus_BK
+
+
+def _unfit(needs: str) -> WiringError:
+    return WiringError("returns.soft", f"returns.soft = true: expected {needs}")

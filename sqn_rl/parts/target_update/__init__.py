@@ -1,0 +1,1 @@
+"""Target updates: how target networks follow the online networks."""

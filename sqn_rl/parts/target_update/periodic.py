@@ -1,0 +1,46 @@
+"""Periodic copies to the target networks."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from sqn_rl.errors import require
+from sqn_rl.parts.noise import Buffers
+from sqn_rl.protocols import Loss
+
+
+class Periodic:
+    """``Q̄_i ← Q_i`` after every ``every`` updates, as in DQN (Mnih et al. 2015): parameters and buffers.
+
+    Args:
+        loss: the loss with ``q_net`` and ``target_q_net``. Nothing is copied when this is made.
+        every: the period, in updates.
+
+    Raises:
+        SettingError: the period is not a positive whole number.
+    """
+
+    def __init__(self, *, loss: Loss, every: int) -> None:
+        require(isinstance(every, int) and every > 0, "every", every, "a whole number of updates, at least 1")
+        self.every = every
+        self.updates = 0
+        self._target: list[Tensor] = [*loss.target_q_net.parameters()]
+        self._online: list[Tensor] = [*loss.q_net.parameters()]
+        self._buffers = Buffers(loss.target_q_net, loss.q_net)
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Count one update, and copy when it is due."""
+        self.updates += 1
+        if self.updates % self.every == 0:
+            torch._foreach_copy_(self._target, self._online)
+            self._buffers.copy()
+
+    def state_dict(self) -> dict[str, int]:
+        """How many updates were counted."""
+        return {"updates": self.updates}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Go on from there."""
+        self.updates = state["updates"]

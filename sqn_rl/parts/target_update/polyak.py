@@ -1,0 +1,37 @@
+"""Polyak averaging of the target networks."""
+
+import torch
+from torch import Tensor
+
+from sqn_rl.errors import require
+from sqn_rl.parts.noise import Buffers
+from sqn_rl.protocols import Loss
+
+
+class Polyak:
+    """``Q̄_i ← ρ Q̄_i + (1 − ρ) Q_i`` after every update, with ρ = 1 − τ  (line 18).
+
+    That is of parameters. Buffers, such as running statistics, are averages already: they are copied.
+
+    Args:
+        loss: the loss with ``q_net`` and ``target_q_net``. Nothing is copied when this is made.
+        tau: τ, in (0, 1].
+
+    Raises:
+        SettingError: τ is out of range.
+    """
+
+    tensors_only = True  # so that it may be compiled with the optimizer's step
+
+    def __init__(self, *, loss: Loss, tau: float) -> None:
+        require(0 < tau <= 1, "tau", tau, "a number in (0, 1]")
+        self.tau = tau
+        self._target: list[Tensor] = [*loss.target_q_net.parameters()]
+        self._online: list[Tensor] = [*loss.q_net.parameters()]
+        self._buffers = Buffers(loss.target_q_net, loss.q_net)
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Move the target networks once."""
+        torch._foreach_lerp_(self._target, self._online, self.tau)
+        self._buffers.copy()

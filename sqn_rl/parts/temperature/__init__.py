@@ -1,0 +1,1 @@
+"""Temperatures: α, fixed, annealed or learned."""

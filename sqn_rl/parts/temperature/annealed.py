@@ -1,0 +1,64 @@
+"""A temperature learned towards a target entropy that falls (fig. 2d)."""
+
+import torch
+from torch import Tensor
+
+from sqn_rl import functional as F
+from sqn_rl.parts.temperature.base import DualTemperature, fraction, reachable
+
+
+class AnnealedTemperature(DualTemperature):
+    """α learned towards a target entropy that falls linearly from ``start`` to ``end``, both in nats.
+
+    Args:
+        initial: α at the start, reward units.
+        start: H̄ at the first environment step, nats, below log A.
+        end: H̄ from ``over`` of the budget on, nats, below log A.
+        over: the fraction of the budget over which H̄ falls, in (0, 1].
+        lr: the learning rate of α's parameter.
+        minimum: α is clamped to at least this after each step.
+        maximum: and to at most this.
+        optimise: ``log_alpha`` or ``alpha``.
+        n_actions: A, the number of actions.
+        steps: the budget, in environment steps.
+
+    Raises:
+        SettingError: a value is out of range.
+    """
+
+    _aim: Tensor
+
+    def __init__(
+        self,
+        *,
+        initial: float,
+        start: float,
+        end: float,
+        over: float,
+        lr: float,
+        minimum: float,
+        maximum: float,
+        optimise: str,
+        n_actions: int,
+        steps: int,
+    ) -> None:
+        super().__init__(initial=initial, lr=lr, minimum=minimum, maximum=maximum, optimise=optimise)
+        self._start, self._end = reachable("start", start, n_actions), reachable("end", end, n_actions)
+        self._over = fraction("over", over) * steps
+        self.register_buffer("_aim", torch.zeros(()), persistent=False)  # H̄; a number would be compiled in
+        self.anneal(0)
+
+    def anneal(self, env_steps: int) -> None:
+        """Set H̄ for this many environment steps taken."""
+        progress = min(1.0, env_steps / self._over)
+        self._target = self._start + progress * (self._end - self._start)
+        self._aim.fill_(self._target)
+
+    def loss(self, entropy_B: Tensor) -> Tensor:
+        """α · mean (H − H̄), with the gradient of α's parameter."""
+        return F.temperature_loss(self._decode(self.parameter), entropy_B, self._aim)
+
+    @property
+    def target_entropy(self) -> float:
+        """H̄ at the present step, nats."""
+        return self._target

@@ -1,0 +1,30 @@
+"""A constant temperature (fig. 2d)."""
+
+import torch
+from torch import Tensor
+
+from sqn_rl.parts.temperature.base import Temperature, positive
+
+
+class FixedTemperature(Temperature):
+    """A constant α: the large and the small one of figure 2d.
+
+    Args:
+        alpha: in reward units, > 0.
+
+    Raises:
+        SettingError: α is not positive and finite.
+    """
+
+    def __init__(self, *, alpha: float) -> None:
+        super().__init__()
+        self.register_buffer("alpha", torch.tensor(positive("alpha", alpha)))
+
+    @property
+    def target_entropy(self) -> None:
+        """None: a fixed α aims at no entropy."""
+        return None
+
+    def loss(self, entropy_B: Tensor) -> Tensor:
+        """Zero: there is nothing to learn."""
+        return entropy_B.new_zeros(())

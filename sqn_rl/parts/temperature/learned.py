@@ -1,0 +1,59 @@
+"""A temperature learned towards a constant target entropy (eq. 18-19)."""
+
+import math
+
+from sqn_rl.errors import SettingError, require
+from sqn_rl.parts.temperature.base import DualTemperature, reachable
+
+
+class LearnedTemperature(DualTemperature):
+    """α learned by dual descent towards a constant target entropy  (eq. 18-19).
+
+    Args:
+        initial: α at the start, reward units.
+        target_entropy: H̄ in nats, below log A; or None.
+        target_entropy_fraction: H̄ as a fraction of log A instead; exactly one of the two is given.
+        lr: the learning rate of α's parameter.
+        minimum: α is clamped to at least this after each step.
+        maximum: and to at most this.
+        optimise: ``log_alpha`` or, as line 16 is printed, ``alpha``.
+        n_actions: A, the number of actions.
+
+    Raises:
+        SettingError: a value is out of range, or both or neither of the target entropies are given.
+    """
+
+    def __init__(
+        self,
+        *,
+        initial: float,
+        target_entropy: float | None,
+        target_entropy_fraction: float | None,
+        lr: float,
+        minimum: float,
+        maximum: float,
+        optimise: str,
+        n_actions: int,
+    ) -> None:
+        super().__init__(initial=initial, lr=lr, minimum=minimum, maximum=maximum, optimise=optimise)
+        if (target_entropy is None) == (target_entropy_fraction is None):
+            raise SettingError(
+                "target_entropy",
+                target_entropy,
+                "nats here, or target_entropy_fraction, and null for the other",
+            )
+        if target_entropy_fraction is not None:
+            require(
+                0 < target_entropy_fraction < 1,
+                "target_entropy_fraction",
+                target_entropy_fraction,
+                "a fraction of log A in (0, 1)",
+            )
+            self._target = target_entropy_fraction * math.log(n_actions)
+        else:
+            self._target = reachable("target_entropy", target_entropy, n_actions)
+
+    @property
+    def target_entropy(self) -> float:
+        """H̄, nats."""
+        return self._target

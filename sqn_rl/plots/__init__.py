@@ -1,0 +1,1 @@
+"""Plots: curves, films, the wiring, and progress on a terminal."""

@@ -1,0 +1,313 @@
+"""A film of the agent playing: the screen, and beside it Q(s, a) and π(a|s) of every action.
+
+Legend: A actions; a picture is ``[H, W, 3]`` uint8.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
+from importlib.util import find_spec
+from io import BytesIO
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sqn_rl.disk import require_replaceable, save
+from sqn_rl.errors import SettingError, require
+from sqn_rl.parts.actor.base import NetworkActor, ValueActor
+from sqn_rl.parts.actor.greedy import GreedyActor
+from sqn_rl.parts.env.base import BatchedEnv
+from sqn_rl.parts.env.checks import shown
+from sqn_rl.protocols import Actor, QNetwork
+from sqn_rl.training.evaluation import Evaluation, step_limit
+from sqn_rl.training.random_state import OF_MODULES, RandomState
+
+
+class Moment(NamedTuple):
+    """One decision, before it is carried out."""
+
+    screen: np.ndarray
+    """What a person sees, ``[H, W, 3]`` uint8."""
+    q: Tensor
+    """Q(s, ·) of the mean weights, ``[A]``, reward units."""
+    pi: Tensor | None
+    """π(·|s), ``[A]``, which sums to 1; None where the actor has no policy that we know of."""
+    action: int
+    """What was chosen."""
+    game: int
+    """Counted from 1."""
+    step: int
+    """Of this game, counted from 0."""
+    score: float
+    """The return so far."""
+
+
+class Play:
+    """Plays full games as :func:`sqn_rl.evaluate` does, and hands over every moment of them.
+
+    Args:
+        actor: who plays.
+        q_net: whose values are shown where the actor has none of its own.
+        env: one environment, made with ``training=False``; it is made visible, and reset.
+        episodes: the number of games.
+        greedy: take the best action instead of sampling.
+        seed: of the sampling generator.
+        max_steps: see there.
+    """
+
+    def __init__(
+        self,
+        actor: Actor,
+        q_net: QNetwork,
+        env: BatchedEnv,
+        *,
+        episodes: int,
+        greedy: bool,
+        seed: int,
+        max_steps: int = 0,
+    ) -> None:
+        self.env, self._actor, self._episodes, self._greedy, self._seed = env, actor, episodes, greedy, seed
+        self._max_steps = max_steps
+        other = GreedyActor(q_net=q_net, policy="q1", seed=0)
+        self._judge = actor if isinstance(actor, ValueActor) else other
+        self.evaluation, self._moments = Evaluation([], [], greedy), self._play()
+
+    def __iter__(self) -> Iterator[Moment]:
+        """What is left of the games; the returns are noted in ``evaluation``."""
+        return self._moments
+
+    def _play(self) -> Iterator[Moment]:
+        actor, env, result = self._actor, self.env, self.evaluation
+        generator = torch.Generator(device=actor.device).manual_seed(self._seed)
+        random_state = RandomState(OF_MODULES + self._seed, actor.device)
+        env.show()
+        limit = step_limit(env, self._max_steps)
+        with random_state:
+            observation, step, score = env.begin(), 0, 0.0
+        while len(result.returns) < self._episodes:
+            with random_state:
+                action = actor.act(observation, greedy=self._greedy, generator=generator)
+            q_A, pi_A, game = self._values(observation), _policy(actor, observation), len(result.returns) + 1
+            yield Moment(_screen(env, observation), q_A, pi_A, int(action), game, step, score)
+            with random_state:
+                answer = env.advance(action)
+            observation, step, score = answer.observation, step + 1, score + answer.score.item()
+            if answer.ended or step >= limit:
+                result.returns.append(score)
+                result.lengths.append(step)
+                result.cut.append(not answer.ended)
+                with random_state:
+                    observation = observation if answer.ended else env.begin()
+                step, score = 0, 0.0
+
+    @torch.no_grad()
+    def _values(self, observation: Tensor) -> Tensor:
+        return self._judge.mean_scores(observation)[0]
+
+
+@torch.no_grad()
+def _policy(actor: Actor, observation: Tensor) -> Tensor | None:
+    """π(·|s) of the mean weights, ``[A]``."""
+    if not isinstance(actor, NetworkActor):
+        return None
+    score_BA = actor.mean_scores(observation)
+    if (log_pi_BA := actor.policy_of(score_BA)) is not None:
+        return log_pi_BA[0].exp()
+    epsilon = float(getattr(actor, "epsilon", 0.0))  # mostly the best action, now and then any
+    best_A = torch.nn.functional.one_hot(score_BA[0].argmax(), score_BA.shape[-1])
+    return (1 - epsilon) * best_A + epsilon / score_BA.shape[-1]
+
+
+def _screen(env: BatchedEnv, observation: Tensor) -> np.ndarray:
+    """The screen, or, where there is none, the newest frame that the agent sees."""
+    screen = env.screen()
+    if screen is None:
+        frame = observation[0, -1] if env.frame_stack > 1 else observation[0]
+        seen = frame.dim() == 2 and frame.dtype == torch.uint8
+        require(seen, "video", env.name, "an environment that shows a screen; this one has none")
+        screen = frame.numpy()
+    return _picture(screen, env.name)
+
+
+def _picture(screen: Any, name: str) -> np.ndarray:
+    """What an environment draws, as ``[H, W, 3]`` uint8.
+
+    A list of pictures stands for its last. Gray becomes coloured; an alpha channel is left out. Floats are in
+    0..1, as in Matplotlib, unless one is above 1: then in 0..255.
+
+    Args:
+        screen: what it drew.
+        name: the environment's.
+
+    Raises:
+        SettingError: it is no picture.
+    """
+    expected = "an environment that draws a picture, [H, W, 3] in 0..255 or 0..1; it drew "
+    frames = isinstance(screen, list | tuple) and screen and isinstance(screen[-1], np.ndarray)
+    try:
+        pixels = np.asarray(screen[-1] if frames else screen)
+    except ValueError:  # rows of different lengths
+        pixels = np.array(None)
+    pixels = pixels[..., None] if pixels.ndim == 2 else pixels
+    numbers = pixels.dtype.kind in "biuf"
+    fits = numbers and pixels.ndim == 3 and pixels.size > 0 and pixels.shape[-1] in (1, 3, 4)
+    require(fits, "video", name, expected + shown(pixels if numbers else screen))
+    low, high = pixels.min(), pixels.max()
+    require(low >= 0 and high <= 255, "video", name, f"{expected}numbers from {low} to {high}")  # NaN is none
+    if pixels.dtype.kind == "b" or (pixels.dtype.kind == "f" and high <= 1):
+        pixels = pixels * 255.0
+    colours = pixels[..., :3] if pixels.shape[-1] > 1 else pixels.repeat(3, -1)
+    return np.ascontiguousarray(colours.round() if colours.dtype.kind == "f" else colours, np.uint8)
+
+
+# --- a frame ----------------------------------------------------------------------------------------------
+
+INK, FAINT, BAR, CHOSEN = "#1f2933", "#e4e7eb", "#0072B2", "#D55E00"
+ROW, TOP, EDGE = 22, 84, 14
+PANEL, Q, PI = 360, 130, 245
+HEIGHT = 420
+"""Screens are drawn about so many pixels high."""
+
+
+class Frames:
+    """Makes pictures of moments.
+
+    Args:
+        title: the first line.
+        names: of the actions.
+    """
+
+    def __init__(self, title: str, names: list[str]) -> None:
+        self._title, self._names = title, names
+
+    def draw(self, moment: Moment) -> Any:
+        """A frame, as an image of Pillow's; both sides are even, as MP4 needs them."""
+        from PIL import Image, ImageDraw
+
+        screen = _scaled(Image.fromarray(moment.screen))
+        height = max(screen.height, TOP + ROW * len(self._names) + EDGE)
+        frame = Image.new("RGB", (-(-(screen.width + PANEL) // 2) * 2, -(-height // 2) * 2), "white")
+        frame.paste(screen, (0, (height - screen.height) // 2))
+        pen, left = ImageDraw.Draw(frame), screen.width + EDGE
+        pen.line((screen.width, 0, screen.width, frame.height), FAINT)
+        pen.text((left, 12), self._title, INK, _font(15))
+        told = f"game {moment.game}   step {moment.step}   return {moment.score:g}"
+        pen.text((left, 36), told, INK, _font(13))
+        for x, heading in ((Q, "Q(s, a)"), (PI, "π(a|s)" if moment.pi is not None else "")):
+            pen.text((left + x, TOP - 20), heading, INK, _font(12))
+        self._rows(pen, left, moment)
+        return frame
+
+    def _rows(self, pen: Any, left: int, moment: Moment) -> None:
+        q_A = moment.q.tolist()
+        lowest, highest = min(q_A), max(q_A)
+        for number, (name, q) in enumerate(zip(self._names, q_A, strict=True)):
+            y, chosen = TOP + ROW * number, number == moment.action
+            colour = CHOSEN if chosen else BAR
+            pen.text((left, y), f"{'▶' if chosen else '   '} {name}", INK, _font(12))
+            _bar(pen, left + Q, y, (q - lowest) / (highest - lowest or 1), f"{q:.4g}", colour)
+            if moment.pi is not None:
+                pi = float(moment.pi[number])
+                _bar(pen, left + PI, y, pi, f"{pi:.2f}", colour)
+
+
+def _bar(pen: Any, x: int, y: int, share: float, text: str, colour: str) -> None:
+    pen.rectangle((x, y + 1, x + 50, y + ROW - 8), FAINT)
+    pen.rectangle((x, y + 1, x + round(50 * share), y + ROW - 8), colour)
+    pen.text((x + 55, y), text, INK, _font(12))
+
+
+def _scaled(screen: Any) -> Any:
+    """Small screens are enlarged pixel by pixel; large ones are made to fit."""
+    factor = max(1, HEIGHT // screen.height) if screen.height <= HEIGHT else HEIGHT / screen.height
+    size = (round(screen.width * factor), round(screen.height * factor))
+    return screen.resize(size, 0 if factor >= 1 else 1)  # nearest, or Lanczos
+
+
+@cache
+def _font(size: int) -> Any:
+    """The font that Matplotlib brings: it has Greek letters."""
+    from matplotlib import get_data_path
+    from PIL import ImageFont
+
+    return ImageFont.truetype(str(Path(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), size)
+
+
+# --- a file -----------------------------------------------------------------------------------------------
+
+
+class Kind(NamedTuple):
+    """A kind of video file."""
+
+    longest: int
+    """Frames that a film has at most. A GIF is made in memory, at up to 400 kB a frame."""
+    write: Callable[[BinaryIO, Iterable[Any], float], int]
+    """Writes frames, so many per second, and says how many they were."""
+
+
+def kind_of(path: Path) -> Kind:
+    """The kind of file that a path asks for.
+
+    Raises:
+        SettingError: it ends in neither ``.gif`` nor ``.mp4``, its folder is missing, or what writes it is.
+        OSError: there is a link, a folder or a device of that name.
+    """
+    kinds = {".gif": Kind(900, _write_gif), ".mp4": Kind(9000, _write_mp4)}
+    require(path.suffix in kinds, "video", str(path), "a file name that ends in .mp4 or .gif")
+    require(path.parent.is_dir(), "video", str(path), "a file in a folder that exists")
+    require_replaceable(path)
+    if path.suffix == ".mp4" and find_spec("av") is None:
+        mend = "the extra `video`, pip install 'sqn_rl[video]'; or a .gif, which needs nothing more"
+        raise SettingError("video", str(path), mend)
+    return kinds[path.suffix]
+
+
+def _write_gif(file: BinaryIO, frames: Iterable[Any], per_second: float) -> int:
+    first, *rest = (frame.quantize(64, method=2, dither=0) for frame in frames)  # an octree, the fastest
+    timing = {"duration": round(1000 / per_second), "loop": 0}
+    first.save(file, format="gif", save_all=True, append_images=rest, **timing)
+    return 1 + len(rest)
+
+
+def _write_mp4(file: BinaryIO, frames: Iterable[Any], per_second: float) -> int:
+    import av
+
+    count = 0
+    with av.open(file, "w", format="mp4") as video:
+        stream = video.add_stream("libx264", rate=round(per_second))
+        stream.pix_fmt = "yuv420p"  # which every player knows
+        for count, frame in enumerate(frames, 1):
+            if count == 1:
+                stream.width, stream.height = frame.size
+            video.mux(stream.encode(av.VideoFrame.from_image(frame)))
+        video.mux(stream.encode())
+    return count
+
+
+def film(path: Path, title: str, play: Play, longest: int | None = None) -> int:
+    """Film games up to the longest that a film may be, and play the rest of them unfilmed.
+
+    Args:
+        path: the file to write.
+        title: the first line of every picture.
+        play: the games.
+        longest: the most frames to film; then the rest is not played.
+
+    Returns:
+        How many frames the film has, one a step.
+
+    Raises:
+        SettingError: see :func:`kind_of`; or there is nothing to see.
+        OSError: the file cannot be written.
+    """
+    kind, env = kind_of(path), play.env
+    frames = map(Frames(title, env.action_names).draw, islice(play, longest or kind.longest))
+    count = kind.write(file := BytesIO(), frames, 30 if env.frame_skip == 1 else 60 / env.frame_skip)
+    save(path, file.getvalue())
+    if longest is None:
+        deque(play, maxlen=0)
+    return count

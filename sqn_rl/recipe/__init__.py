@@ -1,0 +1,1 @@
+"""Recipes: from YAML and overrides to built parts, with the origin of every value."""

@@ -1,0 +1,53 @@
+"""What ``compile=auto`` and ``precision=auto`` choose, and why."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from sqn_rl.errors import SettingError
+from sqn_rl.parts import machine
+from sqn_rl.recipe.schema import Run
+
+COMPILING_PAYS = 20_000
+"""Updates: compiling takes some 10 s, and saves half a millisecond or more of each."""
+
+
+class Choice(NamedTuple):
+    """What was chosen, and why."""
+
+    chosen: bool
+    why: str
+
+
+def compiling(run: Run) -> Choice:
+    """Whether to compile the update.
+
+    Raises:
+        SettingError: it was asked for, and there is no C++ compiler.
+    """
+    updates = int(max(0, run.steps - run.warmup_steps) * run.update_ratio)
+    there = run.device != "cpu" or machine.has_cxx()
+    if run.compile == "always" and not there:
+        expected = f"a C++ compiler, {machine.cxx()}, which is not there; or never"
+        raise SettingError("compile", run.compile, expected)
+    if run.compile != "auto":
+        return Choice(run.compile == "always", "as asked")
+    if not there:
+        return Choice(False, f"no C++ compiler, {machine.cxx()}")
+    return Choice(updates >= COMPILING_PAYS, f"{updates:,} updates; it pays from {COMPILING_PAYS:,} on")
+
+
+def bfloat16(run: Run, observation_shape: Sequence[int]) -> Choice:
+    """Whether encoders compute in bfloat16."""
+    if run.precision != "auto":
+        return Choice(run.precision == "bf16", "as asked")
+    if run.device != "cpu":
+        return Choice(False, f"bf16 was not measured on device={run.device}")
+    if len(observation_shape) < 3:
+        return Choice(False, "observations are no images")
+    amx = machine.has_amx()
+    return Choice(amx, f"the processor has {'AMX' if amx else 'no AMX, without which bf16 was slower'}")
+
+
+def precision_of(q_net: object) -> str:
+    """What the encoders of a Q-network compute in: ``fp32`` or ``bf16``."""
+    return getattr(q_net, "precision", "fp32")

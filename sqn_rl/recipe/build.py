@@ -1,0 +1,206 @@
+"""From a composed recipe to built parts: each gets its fields, and by name what the parts before it gave."""
+
+import inspect
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sqn_rl.errors import COMMAND_LINE, RecipeError, SettingError, SqnError, WiringError, blame
+from sqn_rl.recipe import auto as speed
+from sqn_rl.recipe.catalogue import Catalogue, did_you_mean
+from sqn_rl.recipe.provenance import Values, flow
+from sqn_rl.recipe.schema import SETTINGS, SLOTS, Run, Slot
+
+TARGET = "_target_"
+
+RUN_SETTINGS = ("steps", "seed", "num_envs", "batch_size", "gamma", "device")
+"""What every part may ask the run for."""
+
+ENV_FACTS = ("observation_shape", "observation_dtype", "observation_scaling", "n_actions", "frame_stack")
+"""And the environments, once they are built."""
+
+Origin = Callable[[str], str]
+"""Says where the value at a dotted key came from."""
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Makes a slot's part, and says of what the part refuses where that was set."""
+
+    slot: str
+    func: Callable[..., Any]
+    fields: Values
+    """The keywords that YAML gives."""
+    injected: Values
+    """The keywords that other parts and the run give."""
+    origin: Origin
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+        """Make it, from what only its user knows; a keyword that it does not take is left out.
+
+        Raises:
+            RecipeError: it refuses.
+        """
+        parameters = {parameter.name: parameter.kind for parameter in _parameters(self.func)}
+        if inspect.Parameter.VAR_KEYWORD not in parameters.values():
+            keywords = {name: value for name, value in keywords.items() if name in parameters}
+        try:
+            return self.func(*arguments, **self.fields, **self.injected, **keywords)
+        except SettingError as error:
+            key = f"{self.slot}.{error.field}" if error.field in self.fields else error.field
+            raise error.located(key, self.origin) from error
+        except WiringError as error:
+            raise located(error, self.origin) from error
+        except SqnError:
+            raise
+        except (TypeError, ValueError) as error:
+            raise RecipeError(str(error), self.origin(self._suspect(str(error))), "", self.slot) from error
+        except (Exception, SystemExit) as error:  # of a user's part anything
+            raise RecipeError(blame(error), self.origin(self.slot), "", self.slot) from error
+
+    def _suspect(self, message: str) -> str:
+        """The key of the one value that a message quotes; else the slot."""
+        words = message.split()
+        lists = {name: value if isinstance(value, list) else [value] for name, value in self.fields.items()}
+        quoted = [name for name, values in lists.items() if any(str(value) in words for value in values)]
+        return f"{self.slot}.{quoted[0]}" if len(quoted) == 1 else self.slot
+
+
+def located(error: WiringError, origin: Origin) -> RecipeError:
+    """The error of a recipe: at the part that was chosen on the command line, else at the one that needs."""
+    origins = [origin(slot) for slot in (error.consumer, error.producer) if slot]
+    chosen = (each for each in origins if each.startswith(COMMAND_LINE))
+    subject, _, message = str(error).partition(": ")
+    return RecipeError(message, next(chosen, origins[0]), "", subject)
+
+
+def build(
+    config: Values,
+    run: Run,
+    catalogue: Catalogue,
+    origin: Origin,
+    *,
+    last: str = SLOTS[-1].name,
+    device: str | None = None,
+) -> Values:
+    """Build every slot's part, in the order of :data:`SLOTS`.
+
+    Args:
+        config: fields by slot, resolved.
+        run: the run-level settings.
+        catalogue: imports the parts' classes.
+        origin: for messages.
+        last: the last slot to build: a part needs none that comes after its own.
+        device: where; by default the run's.
+
+    Returns:
+        By slot, the built part, or what makes it; ``env`` are the training environments, ``make_env`` makes
+        more.
+
+    Raises:
+        RecipeError: a part cannot be built; says which, why, and where that was set.
+    """
+    from sqn_rl.training.numerics import default_float32
+    from sqn_rl.training.random_state import RandomState
+
+    catalogue.import_trusted()
+    device = device or run.device
+    with default_float32(), RandomState(run.seed, device):  # modules of PyTorch draw weights from that
+        return _parts(config, run, catalogue, origin, last, device)
+
+
+def _parts(config: Values, run: Run, catalogue: Catalogue, origin: Origin, last: str, device: str) -> Values:
+    import torch
+
+    from sqn_rl.parts.env.base import close
+
+    parts: Values = {}
+    bag = {name: getattr(run, name) for name in RUN_SETTINGS} | {"device": device}
+    names = [slot.name for slot in SLOTS]
+    with ExitStack() as unless_built:
+        for slot in SLOTS[: names.index(last) + 1]:
+            bag["seed"] = stream_seed(run.seed, slot.name)
+            maker = maker_of(slot, config[slot.name], bag, catalogue, origin)
+            with torch.device(device):
+                parts[slot.name] = bag[slot.gives] = maker if slot.given else maker()
+            if slot.name == "env":
+                env = maker(num_envs=run.num_envs, seed=run.seed, training=True)
+                unless_built.callback(close, env)
+                parts |= {"env": env, "make_env": maker}
+                bag |= {name: getattr(env, name) for name in ENV_FACTS}
+                bag["precision"] = "bf16" if speed.bfloat16(run, env.observation_shape).chosen else "fp32"
+        unless_built.pop_all()
+    return parts
+
+
+def stream_seed(seed: int, slot: str) -> int:
+    """The seed of a slot's own generator: a run's generators must not draw the same numbers."""
+    return int(np.random.SeedSequence([seed, *slot.encode()]).generate_state(1)[0])
+
+
+def maker_of(slot: Slot, fields: Values, bag: Values, catalogue: Catalogue, origin: Origin) -> Maker:
+    """What makes a slot's part.
+
+    Args:
+        slot: which.
+        fields: its YAML, with ``_target_``.
+        bag: what it may ask for by name.
+        catalogue: imports its class.
+        origin: for messages.
+
+    Raises:
+        RecipeError: its class is not allowed, does not take a field, or needs what nobody gives; or a field
+            is set to something else than what the run or the slots before give by its name.
+    """
+    target = catalogue.resolve(slot.name, fields[TARGET], origin(f"{slot.name}.{TARGET}"))
+    own = {name: value for name, value in fields.items() if name != TARGET}
+    check_fields(slot.name, target, own, origin)
+    for name, value in own.items():
+        if name in bag and not _same(value, bag[name]):
+            key = f"{slot.name}.{name}"
+            mend = f"write {name}={flow(value)}" if name in SETTINGS else "leave it out"
+            message, subject = f"every part is given the same `{name}`", f"{key} = {value!r}"
+            raise RecipeError(message, origin(key), mend, subject)
+    wanted = {parameter.name: parameter for parameter in _parameters(target) if parameter.kind in KEYWORDS}
+    injected = {name: bag[name] for name in wanted if name in bag and name not in {*own, *slot.given}}
+    for name, parameter in wanted.items():
+        if parameter.default is parameter.empty and name not in {*own, *injected, *slot.given}:
+            message = f"{fields[TARGET]} needs `{name}`, which no part upstream produces"
+            mend = f"set {slot.name}.{name}, or ask for one of: {', '.join(sorted(bag))}"
+            raise RecipeError(message, origin(f"{slot.name}.{TARGET}"), mend, slot.name)
+    return Maker(slot.name, target, own, injected, origin)
+
+
+def _same(value: Any, given: Any) -> bool:
+    """Whether a field, as YAML has it, is what a part is given by its name."""
+    return bool(value == (list(given) if isinstance(given, tuple) else given))
+
+
+def check_fields(slot: str, target: Callable[..., Any], fields: Iterable[str], origin: Origin) -> None:
+    """Refuse a field that ``target`` does not take.
+
+    Raises:
+        RecipeError: names the field, where it was set, and the nearest one.
+    """
+    parameters = _parameters(target)
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return
+    given = next(each.given for each in SLOTS if each.name == slot)
+    settable = {parameter.name for parameter in parameters if parameter.kind in KEYWORDS} - {*given}
+    for name in fields:
+        if name not in settable:
+            key, mend = f"{slot}.{name}", did_you_mean(name, settable) or "it takes no fields"
+            raise RecipeError(f"{target.__name__} has no such setting", origin(key), mend, key)
+
+
+KEYWORDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+def _parameters(target: Callable[..., Any]) -> list[inspect.Parameter]:
+    """Of a class those of its ``__init__``, which the metaclass of TorchRL's environments hides."""
+    if inspect.isclass(target):
+        return list(inspect.signature(target.__init__).parameters.values())[1:]
+    return list(inspect.signature(target).parameters.values())

@@ -1,0 +1,230 @@
+"""What recipes and parts there are, and the one door through which YAML has anything imported."""
+
+import difflib
+import inspect
+import os
+import re
+import sys
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from sqn_rl.errors import RecipeError
+from sqn_rl.recipe.provenance import Document, read
+
+RECIPE, TASK = "recipe", "task"
+
+OPTIMIZERS = "torch.optim"
+"""The module whose optimizers need no trust, although only most of them have a part file of ours."""
+
+
+def did_you_mean(name: str, among: Collection[str]) -> str:
+    """How to mend a wrong name: the nearest valid one and those as near, or all of them."""
+    if near := difflib.get_close_matches(name, among, n=3):
+        likeness = [difflib.SequenceMatcher(None, other, name).ratio() for other in near]
+        likely = [
+            f"`{other}`" for other, alike in zip(near, likeness, strict=True) if alike > likeness[0] - 0.1
+        ]
+        return f"did you mean {' or '.join(likely)}?"
+    return f"there are: {', '.join(sorted(among))}" if among else ""
+
+
+class Catalogue:
+    """The trees of recipes and parts: ours, those of ``SQN_RL_PATH``, and those given here.
+
+    A tree is a folder with ``recipes/`` (a file a recipe; folders nest) and ``components/`` (a folder a slot,
+    a file a part), or one of the two. Where two trees have a file of one name, the user's wins. Modules that
+    the user trusts may lie in a tree too.
+
+    Args:
+        config_dirs: further trees, as ``--config-dir`` gives them.
+        trust: modules whose classes and functions may be built, as ``--trust`` gives them, and
+            ``SQN_RL_TRUST``. No file can say this.
+
+    Raises:
+        RecipeError: a tree does not exist, has neither folder, or may not be read.
+    """
+
+    def __init__(self, config_dirs: Sequence[str | Path] = (), trust: Sequence[str] = ()) -> None:
+        further = [*config_dirs, *_from_environment("SQN_RL_PATH")]
+        self.trees = [_tree(Path(folder)) for folder in further] + [_own_tree()]
+        self.trusted = (*trust, *_from_environment("SQN_RL_TRUST"))
+        self._documents: dict[tuple[str, str], Document] = {}
+
+    def groups(self) -> list[str]:
+        """The slots, ``task`` and ``recipe``: every folder of parts."""
+        slots = {
+            folder.name
+            for tree in self.trees
+            if (tree / "components").is_dir()
+            for folder in (tree / "components").iterdir()
+            if folder.is_dir()
+        }
+        return sorted(slots | {RECIPE})
+
+    def names(self, group: str) -> list[str]:
+        """The parts of a slot, or the recipes; nested ones as ``paper/pong``."""
+        return sorted(
+            {
+                path.relative_to(folder).with_suffix("").as_posix()
+                for folder in self._folders(group)
+                for path in folder.rglob("*.yaml")
+                if path.is_file()
+            }
+        )
+
+    def read(self, group: str, name: str) -> Document:
+        """The YAML file of a part or recipe.
+
+        Raises:
+            RecipeError: there is none, or it is not YAML.
+        """
+        if (group, name) not in self._documents:
+            paths = [path for folder in self._folders(group) if (path := folder / f"{name}.yaml").is_file()]
+            if not paths:
+                raise self.unknown(group, name)
+            ours = paths[0].is_relative_to(_own_tree())
+            shown = paths[0].relative_to(_own_tree()).as_posix() if ours else str(paths[0])
+            self._documents[group, name] = read(paths[0], shown)
+        return self._documents[group, name]
+
+    def unknown(self, group: str, name: str, origin: str = "") -> RecipeError:
+        """The error of there being no such part or recipe."""
+        message = f"there is no such {'recipe' if group == RECIPE else 'part'}"
+        return RecipeError(message, origin, did_you_mean(name, self.names(group)), f"{group}={name}")
+
+    def _folders(self, group: str) -> list[Path]:
+        relative = Path("recipes") if group == RECIPE else Path("components", group)
+        return [folder for tree in self.trees if (folder := tree / relative).is_dir()]
+
+    def resolve(self, slot: str, target: Any, origin: str = "") -> Callable[..., Any]:
+        """Import the public class or function that a part's ``_target_`` names.
+
+        Nothing in YAML is imported but through here, and without the user's trust nothing is but what a part
+        file of ours names for the same slot, and the optimizers of ``torch.optim``. Of a trusted module both
+        the dotted path and the module in which the object is defined must lie in what is trusted.
+
+        Args:
+            slot: what the part is to fill.
+            target: the dotted path.
+            origin: where it is written, for the message.
+
+        Raises:
+            RecipeError: it may not be imported, or does not exist.
+        """
+
+        def refusal(why: str, suggestion: str = "") -> RecipeError:
+            return RecipeError(f"_target_: {target}: {why}", origin, suggestion)
+
+        if not isinstance(target, str) or not re.fullmatch(r"[a-zA-Z]\w*(\.[a-zA-Z]\w*)+", target):
+            raise refusal("not the dotted path of a public class or function")
+        module, _, name = target.rpartition(".")
+        if target in _own_parts(slot) or (slot == "optimizer" and _is_optimizer(module, name)):
+            found: Callable[..., Any] = getattr(import_module(module), name)
+            return found
+        if not self._trusts(module):
+            ours = target.startswith("sqn_rl.")
+            raise refusal(
+                f"not a part of sqn_rl for the slot `{slot}`",
+                did_you_mean(target, _own_parts(slot)) if ours else _trust(module),
+            )
+        try:
+            found = getattr(self._import(module), name)
+        except AttributeError as error:
+            raise refusal(str(error)) from error
+        except (Exception, SystemExit) as error:  # of a user's module anything
+            raise refusal(f"{type(error).__name__}: {error}", self._where_modules_are(module)) from error
+        if not (inspect.isclass(found) or inspect.isfunction(found)) or "." in found.__qualname__:
+            raise refusal("not a class or function")
+        if not self._trusts(found.__module__):
+            raise refusal(f"defined in {found.__module__}, which is not trusted", _trust(found.__module__))
+        return found
+
+    def import_trusted(self) -> None:
+        """Import the modules that the user trusts, so that they can register Gymnasium environments.
+
+        Raises:
+            RecipeError: one cannot be imported.
+        """
+        for module in self.trusted:
+            if module.endswith(".py") or not all(part.isidentifier() for part in module.split(".")):
+                raise RecipeError(f"--trust {module}: expected the name of a module, such as my_envs.robots")
+            try:
+                self._import(module)
+            except (Exception, SystemExit) as error:
+                where = self._where_modules_are(module)
+                raise RecipeError(f"--trust {module}: {type(error).__name__}: {error}", "", where) from error
+
+    def _import(self, module: str) -> ModuleType:
+        """Import a module that the user trusts, which may lie in a tree of the user's."""
+        with self._trees_on_the_path():
+            return import_module(module)
+
+    @contextmanager
+    def _trees_on_the_path(self) -> Iterator[None]:
+        """No longer than for such an import: else whatever is looked for in vain would be found there."""
+        folders = [folder for tree in self.trees[:-1] if (folder := str(tree.resolve())) not in sys.path]
+        sys.path += folders
+        try:
+            yield
+        finally:
+            sys.path[:] = [folder for folder in sys.path if folder not in folders]
+
+    def _where_modules_are(self, module: str) -> str:
+        top = module.partition(".")[0]
+        with self._trees_on_the_path():
+            if top in sys.modules or find_spec(top):
+                return ""
+        return (
+            "it must be installed or on PYTHONPATH (PYTHONPATH=. is this folder), or lie in a --config-dir "
+            "beside its recipes/ or components/"
+        )
+
+    def _trusts(self, module: str) -> bool:
+        return any(module == trusted or module.startswith(f"{trusted}.") for trusted in self.trusted)
+
+
+@cache
+def _own_parts(slot: str) -> frozenset[str]:
+    """What our own part files name for a slot."""
+    texts = (file.read_text(encoding="utf-8") for file in (_own_tree() / "components" / slot).glob("*.yaml"))
+    return frozenset(target for text in texts for target in re.findall(r"^_target_: (\S+)$", text, re.M))
+
+
+def _is_optimizer(module: str, name: str) -> bool:
+    """Whether it is an optimizer of torch's."""
+    if module != OPTIMIZERS:
+        return False
+    from torch import optim
+
+    found = getattr(optim, name, None)
+    return inspect.isclass(found) and issubclass(found, optim.Optimizer) and found is not optim.Optimizer
+
+
+def _trust(module: str) -> str:
+    return f"if you trust `{module}`, say so with --trust {module} (or SQN_RL_TRUST)"
+
+
+def _from_environment(variable: str) -> list[str]:
+    return [item for item in os.environ.get(variable, "").split(os.pathsep) if item]
+
+
+def _own_tree() -> Path:
+    """In a wheel ``sqn_rl/_catalogue``; in a checkout the top-level folders beside ``sqn_rl``."""
+    package = Path(__file__).parents[1]
+    installed = package / "_catalogue"
+    return installed if installed.is_dir() else package.parent
+
+
+def _tree(folder: Path) -> Path:
+    there = [path for name in ("recipes", "components") if os.path.isdir(path := folder / name)]
+    if not there:
+        raise RecipeError(f"{folder}: no folder with recipes/ or components/ in it")
+    if not all(os.access(path, os.R_OK | os.X_OK) for path in there):
+        raise RecipeError(f"{folder}: not a folder that this user may read")
+    return folder

@@ -1,0 +1,105 @@
+"""The wiring as data: which part reads what, and who writes it, with shapes and dtypes as they really are."""
+
+import inspect
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from sqn_rl.errors import RecipeError
+from sqn_rl.recipe.catalogue import did_you_mean
+from sqn_rl.recipe.resources import Needs
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What flows under one key."""
+
+    key: str
+    shape: tuple[int, ...]
+    dtype: str
+
+    def __str__(self) -> str:
+        """``observation [8, 128] uint8``."""
+        return f"{self.key} {list(self.shape)} {self.dtype}"
+
+
+@dataclass(frozen=True)
+class Node:
+    """One part in its slot."""
+
+    slot: str
+    part: str
+    """The class's name."""
+    says: str
+    """What the class says of itself, in a sentence."""
+    reads: tuple[str, ...]
+    """Keys, each written by another node."""
+    writes: tuple[Entry, ...]
+
+
+@dataclass
+class Graph:
+    """The parts of an agent, in the order in which data first reaches them."""
+
+    nodes: list[Node] = field(default_factory=list)
+    changes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """By slot, or ``settings``, what differs from another recipe, in a few words each."""
+    needs: Needs | None = None
+    """What a run takes."""
+    notes: list[str] = field(default_factory=list)
+    """What a person should know before the run."""
+
+    def add(self, slot: str, part: object, reads: Iterable[str], writes: Mapping[str, Tensor]) -> None:
+        """Add a part that was seen to read these keys and write these tensors."""
+        entries = tuple(_entry(key, tensor) for key, tensor in writes.items())
+        self.nodes.append(Node(slot, type(part).__name__, _sentence(type(part)), tuple(reads), entries))
+
+    def writers(self) -> dict[str, Node]:
+        """Who writes each key."""
+        return {entry.key: node for node in self.nodes for entry in node.writes}
+
+    def edges(self) -> Iterator[tuple[Node, Node, Entry]]:
+        """Producer, consumer, and what flows."""
+        writers = self.writers()
+        for consumer in self.nodes:
+            for key in consumer.reads:
+                producer = writers[key]
+                yield producer, consumer, next(entry for entry in producer.writes if entry.key == key)
+
+    def arrows(self) -> Iterator[tuple[Node, Node, list[Entry]]]:
+        """The edges, those between the same two parts together."""
+        together: dict[tuple[str, str], tuple[Node, Node, list[Entry]]] = {}
+        for producer, consumer, entry in self.edges():
+            pair = (producer.slot, consumer.slot)
+            together.setdefault(pair, (producer, consumer, []))[2].append(entry)
+        yield from together.values()
+
+    def require(
+        self, slot: str, part: object, keys: Iterable[Any], produced: Iterable[str], origin: str
+    ) -> None:
+        """Refuse a key that nobody upstream produces; a nested one is written ``next.reward``.
+
+        Raises:
+            RecipeError: names the consumer, the key, and what is produced.
+        """
+        produced = list(produced)
+        for name in (key if isinstance(key, str) else ".".join(key) for key in keys):
+            if name not in produced:
+                message = f"{type(part).__name__} reads `{name}`, which no part upstream produces"
+                raise RecipeError(message, origin, did_you_mean(name, produced), slot)
+
+
+def _sentence(kind: type) -> str:
+    """The first sentence of a docstring, without markup and sources: ``Q = V + A − mean_a A``."""
+    paragraph = (inspect.getdoc(kind) or "").partition("\n\n")[0].replace("``", "")
+    unsourced = re.sub(
+        r"\s*\(((eq|line)s?\.? |[^()]*\b(19|20)\d\d\b)[^()]*\)", "", " ".join(paragraph.split())
+    )
+    return re.split(r"\.(?=\s|$)", unsourced)[0]
+
+
+def _entry(key: str, tensor: Tensor) -> Entry:
+    return Entry(key, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))

@@ -1,0 +1,327 @@
+"""Everything that can be known to be wrong is found here, before the first environment step.
+
+The parts are built once for this purpose and thrown away, so that what is trained afterwards is untouched.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sqn_rl import functional as F
+from sqn_rl.errors import EnvError, NumericsError, RecipeError, SettingError, SqnError, WiringError, blame
+from sqn_rl.parts.distributions import Scalar
+from sqn_rl.parts.env.base import close, opened
+from sqn_rl.parts.machine import available_bytes
+from sqn_rl.recipe.auto import compiling, precision_of
+from sqn_rl.recipe.build import located
+from sqn_rl.recipe.compose import Recipe
+from sqn_rl.recipe.graph import Graph
+from sqn_rl.recipe.resources import forget_peak, needs, size
+from sqn_rl.training.agent import AGENT_PARTS, Agent
+from sqn_rl.training.evaluation import AT_ONCE, evaluation_env
+from sqn_rl.training.numerics import default_float32
+from sqn_rl.training.random_state import RandomState
+from sqn_rl.types import Batch, Step
+
+TRANSITION = ("observation", "action", "next.observation", "next.reward", "next.terminated", "next.truncated")
+COPIES = 5
+"""Of the networks' parameters: their targets, gradients, and an optimizer's two moments besides."""
+
+BATCH = ("observation", "action", "reward", "next_observation", "terminated", "discount")
+
+EVALUATE_AFTER = "set eval_every=0, which evaluates after training, or lower num_envs"
+
+
+@default_float32()
+def preflight(experiment: Recipe) -> Graph:
+    """Build every part, and send one fake batch through actor, replay, loss, backward and the updates.
+
+    Args:
+        experiment: a composed recipe.
+
+    Returns:
+        The wiring, with the shapes and dtypes that were seen.
+
+    Raises:
+        RecipeError: something does not fit; says where, what was expected, and how to mend it.
+    """
+    run = experiment.run
+    forget_peak()
+    try:
+        torch.zeros((), device=run.device)
+    except Exception as error:  # every kind of device has its own
+        message, subject = "torch cannot use it here", f"device = {run.device!r}"
+        raise RecipeError(message, experiment.origin("device"), "set device=cpu", subject) from error
+    try:
+        compiling(run)
+    except SettingError as error:
+        raise error.located("compile", experiment.origin) from error
+    _require_room(experiment)
+    with RandomState(run.seed, run.device):
+        walk = _Walk(experiment)
+        with opened(walk.parts["env"]):
+            return walk.graph()
+
+
+def _require_room(experiment: Recipe) -> None:
+    """Refuse what is far too large before any of it is built."""
+    run, capacity = experiment.run, experiment.fields("replay").get("capacity")
+    if isinstance(capacity, int) and run.num_envs > capacity:
+        message, mend = f"expected at most the replay's capacity, {capacity:,}", "raise replay.capacity"
+        raise RecipeError(message, experiment.origin("num_envs"), mend, f"num_envs = {run.num_envs:,}")
+    free = available_bytes()
+    if free is None or run.device != "cpu":
+        return
+    least = COPIES * experiment.parameter_bytes()
+    if least > free:
+        message = (
+            f"the networks, their targets, gradients and moments take {size(least)}; {size(free)} are free"
+        )
+        raise RecipeError(message, experiment.origin("encoder.hidden"), "use smaller networks")
+
+
+class _Walk:
+    def __init__(self, experiment: Recipe) -> None:
+        self.experiment, self.run = experiment, experiment.run
+        self.parts = experiment.build()
+        self.seen = Graph()
+
+    def graph(self) -> Graph:
+        played = self._evaluation()
+        observation, step = self._env()
+        batch = self._replay(observation, step)
+        self._q_net(batch.observation)
+        self._actor(observation)
+        agent = self._update(batch)
+        self._logger()
+        self.seen.needs = needs(self.run, agent, played)
+        self.seen.notes.insert(0, f"memory        {self.seen.needs}")
+        return self.seen
+
+    def _evaluation(self) -> int:
+        """Open as many environments as the run will have at once. Returns the bytes of their games."""
+        env, run, between = self.parts["env"], self.run, self.run.evaluates_between
+        if not between:
+            close(env)  # as the run does before its only evaluation
+        try:
+            games = evaluation_env(self.parts["make_env"], run.eval_episodes, run.seed)
+        except RecipeError as error:
+            if not between:
+                raise
+            beside = f"while the {run.num_envs} of the training are open ({error.message})"
+            message, subject = (
+                f"expected 0, as no other {env.name} opens {beside}",
+                f"eval_every = {run.eval_every}",
+            )
+            origin = self.experiment.origin("eval_every")
+            raise RecipeError(message, origin, EVALUATE_AFTER, subject) from error
+        with opened(env), opened(games):
+            pass
+        most = min(run.eval_episodes, AT_ONCE)
+        if games.num_envs < most:
+            self.seen.notes.append(f"evaluation    in 1 environment, as {most} of {env.name} do not open")
+        sizes = (int(env.played_bytes), int(games.played_bytes))
+        return sum(sizes) if between else max(sizes)
+
+    def _env(self) -> tuple[Tensor, Step]:
+        env, n = self.parts["env"], self.run.num_envs
+        with opened(self.parts["make_env"](num_envs=1, seed=self.run.seed, training=True)) as one:
+            try:
+                first = one.begin()  # all would take too long
+            except (EnvError, NumericsError) as error:
+                raise RecipeError(str(error), self.experiment.origin("env"), "", "env") from error
+        self._expect("env", "observation", first, (1, *env.observation_shape), env.observation_dtype)
+        observation = first.expand(n, *env.observation_shape)
+        step = Step(
+            observation=observation,
+            next_observation=observation,
+            reward=torch.ones(n),
+            terminated=torch.zeros(n, dtype=torch.bool),
+            truncated=torch.zeros(n, dtype=torch.bool),
+            ended=torch.zeros(n, dtype=torch.bool),
+            score=torch.ones(n),
+        )
+        answers = (observation, step.next_observation, step.reward, step.terminated, step.truncated)
+        keys = (key for key in TRANSITION if key != "action")
+        self.seen.add("env", env, ["action"], dict(zip(keys, answers, strict=True)))
+        return observation, step
+
+    def _replay(self, observation: Tensor, step: Step) -> Batch:
+        replay, run = self.parts["replay"], self.run
+        if run.batch_size > getattr(replay, "capacity", run.batch_size):
+            raise RecipeError(
+                f"expected at most the replay's capacity, {replay.capacity}",
+                self.experiment.origin("batch_size"),
+                f"lower it, or raise replay.capacity ({self.experiment.origin('replay.capacity')})",
+                f"batch_size = {run.batch_size}",
+            )
+        with self._fails("replay", "sampling one fake step"):
+            replay.store(observation, torch.zeros(run.num_envs, dtype=torch.int64), step)
+            batch = replay.draw(run.batch_size)
+        shape = tuple(observation.shape[1:])
+        self._expect("replay", "observation", batch.observation, (run.batch_size, *shape), observation.dtype)
+        self.seen.add("replay", replay, TRANSITION, {"transitions": batch.place})
+        writes = {f"batch.{key}": getattr(batch, key) for key in BATCH}
+        self.seen.add("returns", self.parts["returns"], ["transitions"], writes)
+        return batch
+
+    def _q_net(self, observation: Tensor) -> None:
+        q_net, env = self.parts["q_net"], self.parts["env"]
+        self._reads("q_net", ["observation"], "q_net.in_keys")
+        upstream = ["observation", "batch.observation", "batch.next_observation"]
+        with _watch(q_net, ("encoder", "head")) as outputs:
+            try:
+                q_NBA = q_net.values(observation)
+            except Exception as error:
+                self._expect_features(outputs.get("encoder"))
+                failed = next((slot for slot, output in outputs.items() if output is None), "q_net")
+                given = f"observation {list(observation.shape)} {observation.dtype}"
+                raise self._failure(failed, f"Q(s, ·) on {given}", error) from error
+        members = len(q_NBA) if isinstance(q_NBA, Tensor) and q_NBA.dim() else 1
+        shape = (getattr(q_net, "members", members), len(observation), env.n_actions)
+        self._expect_features(outputs.get("encoder"))
+        scalar = isinstance(q_net.distribution, Scalar)
+        said = "q_values" if scalar else "prediction"
+        if (output := outputs.get("head")) is not None:
+            wanted = shape if scalar else (*shape, output.shape[-1])
+            self._expect("head", said, output, wanted, torch.float32)
+        for slot, key in (("encoder", "features"), ("head", said)):
+            if slot in outputs:
+                part, output = getattr(q_net, slot), outputs[slot]
+                self.seen.add(slot, getattr(part, "parts", [part])[0], upstream, {key: output})
+                upstream = [key]
+        self._expect("q_net", "Q(s, ·)", q_NBA, shape, torch.float32)
+        self.seen.add("q_net", q_net, upstream, {"action_value": q_NBA})
+
+    def _expect_features(self, features: Any) -> None:
+        if isinstance(features, Tensor):
+            q_net = self.parts["q_net"]
+            wanted = (*features.shape[:-1], q_net.encoder.out_features)
+            allowed = [torch.float32, *[torch.bfloat16] * (precision_of(q_net) == "bf16")]
+            dtype = features.dtype if features.dtype in allowed else torch.float32
+            self._expect("encoder", "features", features, wanted, dtype)
+
+    def _actor(self, observation: Tensor) -> None:
+        actor, temperature = self.parts["actor"], self.parts["temperature"]
+        if temperature is not None:
+            self.seen.add("temperature", temperature, ["entropy"], {"alpha": temperature.alpha})
+        self._reads("actor", ["observation"], "actor")
+        with self._fails("actor", "an action"):
+            action = actor.act(observation)
+        self._expect("actor", "action", action, (self.run.num_envs,), torch.int64)
+        reads, writes = ["observation"], {"action": action}
+        if hasattr(actor, "q_net"):
+            reads = ["action_value", "alpha"] if hasattr(actor, "temperature") else ["action_value"]
+        if hasattr(actor, "policy_net"):
+            writes["log_policy"] = actor.log_policy(observation)
+        self.seen.add("actor", actor, reads, writes)
+
+    def _update(self, batch: Batch) -> Agent:
+        loss = self.parts["loss"]
+        self._reads("loss", TRANSITION, "loss")
+        with self._fails("optimizer", "parameter groups"):
+            agent = Agent(**{name: self.parts[name] for name in AGENT_PARTS})
+        with self._fails("loss", "one update on a fake batch"):
+            terms = agent.update(batch)
+        for slot in ("q_net", "actor"):
+            self._require_gradient(slot)
+        reads = ["action_value", *(f"batch.{key}" for key in BATCH)]
+        reads += ["alpha"] if loss.temperature is not None else []
+        reads += ["log_policy"] if hasattr(loss, "policy_net") else []
+        writes = {**terms.losses, "td_error": terms.td_error}
+        if terms.log_pi is not None:
+            writes["entropy"] = F.entropy(terms.log_pi)
+        self.seen.add("loss", loss, reads, writes)
+        parameters = torch.cat([parameter.detach().flatten() for parameter in loss.q_net.parameters()])
+        self.seen.add("optimizer", agent.optimizer, terms.losses, {"parameters": parameters})
+        self.seen.add(
+            "target_update", self.parts["target_update"], ["parameters"], {"target_parameters": parameters}
+        )
+        return agent
+
+    def _require_gradient(self, slot: str) -> None:
+        part = self.parts[slot]
+        for name, parameter in part.named_parameters() if isinstance(part, nn.Module) else ():
+            if parameter.requires_grad and parameter.grad is None:
+                message = f"no gradient of {self._class_in('loss')} reaches its parameter {name}"
+                raise RecipeError(message, self.experiment.origin(slot), self._works_with(slot), slot)
+
+    def _works_with(self, slot: str) -> str:
+        """What the part in a slot says of the others, as a suggestion; nothing if it fits everything."""
+        if slot not in self.experiment.chosen:  # as in a saved recipe
+            return ""
+        part = self.experiment.part(slot)
+        limits = self.experiment.catalogue.read(slot, part).works_with.items()
+        names = ", ".join(f"{other}={' or '.join(parts)}" for other, parts in limits)
+        return f"{slot}={part} works with {names}" if names else ""
+
+    def _reads(self, slot: str, produced: Iterable[str], key: str) -> None:
+        with self._fails(slot, "naming its in_keys"):
+            keys = self.parts[slot].in_keys if hasattr(self.parts[slot], "in_keys") else ["observation"]
+        self.seen.require(slot, self.parts[slot], keys, produced, self.experiment.origin(key))
+
+    def _logger(self) -> None:
+        with self._fails("logger", "a run directory"), TemporaryDirectory() as directory:
+            self.parts["logger"](directory=Path(directory)).close()
+
+    def _expect(
+        self, slot: str, key: str, tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype
+    ) -> None:
+        if not isinstance(tensor, Tensor):
+            given = f"{key} as a {type(tensor).__name__}"
+            message = f"{self._class_in(slot)} gives {given}; expected a tensor"
+            raise RecipeError(message, self.experiment.origin(slot), "", slot)
+        if tuple(tensor.shape) != shape or tensor.dtype != dtype:
+            given = f"{key} as {list(tensor.shape)} {tensor.dtype}"
+            message = f"{self._class_in(slot)} gives {given}; expected {list(shape)} {dtype}"
+            raise RecipeError(message, self.experiment.origin(slot), "", slot)
+
+    @contextmanager
+    def _fails(self, slot: str, doing: str) -> Iterator[None]:
+        """Say of whatever is raised inside which part failed at what."""
+        try:
+            yield
+        except WiringError as error:
+            raise located(error, self.experiment.origin) from error
+        except SqnError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise self._failure(slot, doing, error) from error
+
+    def _failure(self, slot: str, doing: str, error: BaseException) -> RecipeError:
+        message = f"{self._class_in(slot)} fails at {doing}: {blame(error)}"
+        return RecipeError(message, self.experiment.origin(slot), "", slot)
+
+    def _class_in(self, slot: str) -> str:
+        part = self.parts[slot]
+        return getattr(part, "func", type(part)).__name__
+
+
+@contextmanager
+def _watch(module: nn.Module, names: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    """Collect what these submodules return while the block runs; None of one that was only begun."""
+    outputs: dict[str, Any] = {}
+
+    def begin(name: str) -> Any:
+        return lambda _module, _inputs: outputs.__setitem__(name, None)
+
+    def end(name: str) -> Any:
+        return lambda _module, _inputs, output: outputs.__setitem__(name, output)
+
+    handles = []
+    for name in names:
+        if isinstance(submodule := getattr(module, name, None), nn.Module):
+            handles += [
+                submodule.register_forward_pre_hook(begin(name)),
+                submodule.register_forward_hook(end(name)),
+            ]
+    try:
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,126 @@
+"""What a recipe or a run is made of, and how two of them differ: parts and values, each with its origin."""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sqn_rl.errors import RecipeError
+from sqn_rl.recipe.build import TARGET
+from sqn_rl.recipe.compose import Recipe
+from sqn_rl.recipe.provenance import Values, flow, read
+from sqn_rl.recipe.schema import SLOTS
+
+SLOT_NAMES = [slot.name for slot in SLOTS]
+
+
+class Sourced(NamedTuple):
+    """A value, or the name of a part, and where it came from."""
+
+    value: Any
+    origin: str
+
+
+@dataclass(frozen=True)
+class Settled:
+    """Everything that a recipe settles."""
+
+    name: str
+    """What the user calls it."""
+    parts: Mapping[str, Sourced]
+    """By slot, the name of the part."""
+    values: Mapping[str, Sourced]
+    """By dotted key: ``steps``, ``optimizer.lr``."""
+    classes: Mapping[str, str]
+    """By slot, the class of the part, as its YAML names it."""
+
+    @property
+    def everything(self) -> dict[str, Sourced]:
+        """Parts and values, by what one writes on the command line to have them."""
+        return {**self.parts, **self.values}
+
+
+class Difference(NamedTuple):
+    """A part or value that two recipes do not share; None on the side that has no such value."""
+
+    key: str
+    a: Sourced | None
+    b: Sourced | None
+
+    def __str__(self) -> str:
+        """``optimizer.lr 0.001 (components/task/classic_control.yaml:8) and none``."""
+        sides = (f"{flow(side.value)} ({side.origin})" if side else "none" for side in (self.a, self.b))
+        return f"{self.key} {' and '.join(sides)}"
+
+
+def differences(a: Mapping[str, Sourced], b: Mapping[str, Sourced]) -> list[Difference]:
+    """What differs between two sets of parts or values; the origin alone is no difference."""
+    pairs = (Difference(key, a.get(key), b.get(key)) for key in dict.fromkeys([*a, *b]))
+    return [each for each in pairs if not (each.a and each.b and each.a.value == each.b.value)]
+
+
+def of_recipe(name: str, recipe: Recipe) -> Settled:
+    """What a composed recipe is made of."""
+    parts = {slot: Sourced(recipe.part(slot), recipe.origin(slot)) for slot in SLOT_NAMES}
+    values = {key: Sourced(value, recipe.origin(key)) for key, value in _fields(recipe.config)}
+    return Settled(name, parts, values, _classes(recipe.config))
+
+
+def of_run(directory: Path) -> Settled:
+    """What a run was made of, as its ``recipe.yaml`` says.
+
+    Raises:
+        RecipeError: ``directory`` has no ``recipe.yaml``, or it is not one of ours.
+    """
+    path = recipe_of(directory)
+    document = read(path, str(path))
+    for slot in SLOT_NAMES:
+        fields = document.values.get(slot)
+        if not isinstance(fields, dict) or not isinstance(fields.get(TARGET), str):
+            raise RecipeError(f"says nothing of the part in the slot `{slot}`", str(path))
+    if not isinstance(document.values.get("recipe"), str):
+        raise RecipeError("says nothing of the recipe's name", str(path))
+
+    def origin(key: str) -> str:
+        line = document.lines.get(key)
+        return document.text[line - 1].rpartition("  # ")[2] if line else ""
+
+    def part(slot: str) -> str:
+        file = re.search(rf"components/{slot}/(.+)\.yaml:\d+$", origin(f"{slot}.{TARGET}"))
+        return file[1] if file else _classes(document.values)[slot].rpartition(".")[2]
+
+    parts = {slot: Sourced(part(slot), origin(slot)) for slot in SLOT_NAMES}
+    values = {key: Sourced(value, origin(key)) for key, value in _fields(document.values)}
+    return Settled(str(directory), parts, values, _classes(document.values))
+
+
+def recipe_of(directory: Path) -> Path:
+    """The ``recipe.yaml`` of a run.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    path = directory / "recipe.yaml"
+    if not os.path.lexists(path):
+        raise RecipeError(f"{directory}: not a run directory: there is no recipe.yaml in it")
+    return path
+
+
+def _classes(values: Values) -> dict[str, str]:
+    return {slot: values[slot][TARGET] for slot in SLOT_NAMES}
+
+
+def _fields(values: Values) -> Iterator[tuple[str, Any]]:
+    """Every value by its dotted key, without the classes of the parts."""
+    return ((key, value) for key, value in flat(values) if key.rpartition(".")[2] != TARGET)
+
+
+def flat(values: Values, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value by its dotted key."""
+    for name, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

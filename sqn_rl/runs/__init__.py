@@ -1,0 +1,1 @@
+"""Runs: what training leaves on the disk, and how it is resumed."""

@@ -1,0 +1,367 @@
+"""Checkpoints: all that a run has become, on disk, there whole or not at all, and read without trust.
+
+``checkpoints/<env_steps>/`` holds ``weights.safetensors``, ``state.safetensors`` and ``manifest.json``; the
+rows of a replay lie beside, in ``checkpoints/replay/<first>-<end>.safetensors``, each written once, for all
+checkpoints that need them. The manifest has the size and SHA-256 of every file and of itself, and all values
+that are no tensors. No name in it is ever made a path.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from sqn_rl import disk
+from sqn_rl.disk import Folder, Mark
+from sqn_rl.errors import CheckpointError, DamagedError, StorageError
+from sqn_rl.runs.serialization import pack, read_tensors, tensors_file, unpack
+from sqn_rl.types import Piece, Rows
+
+FORMAT, MANIFEST_BYTES = 2, 2**28
+"""Of what this reads and writes, and the most that a manifest may have."""
+
+WEIGHTS, STATE, MANIFEST, REPLAY = "weights.safetensors", "state.safetensors", "manifest.json", "replay"
+
+_NAME = re.compile(r"\d{10,}")
+_CHUNK = re.compile(r"\d{12,}-\d{12,}\.safetensors")
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A file of a replay's rows."""
+
+    begin: int
+    end: int
+    mark: Mark
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What was saved, verified."""
+
+    path: Path
+    env_steps: int
+    weights: dict[str, Tensor]
+    state: Any
+    """As it was given to :meth:`Checkpoints.save`."""
+    run: dict[str, Mark]
+    chunks: list[Chunk]
+    passed_over: list[str]
+    """What is damaged of newer ones."""
+    made_with: Mapping[str, Any]
+    """What was installed, and on which machine it was."""
+
+
+class Checkpoints:
+    """The checkpoints of one run, of which the newest are kept.
+
+    Args:
+        folder: ``<run>/checkpoints``.
+        keep: how many, at least 1.
+        run: the run directory, if it is open.
+    """
+
+    def __init__(self, folder: Path, keep: int, run: Folder | None = None) -> None:
+        self.folder, self.keep, self._run = folder, keep, run
+        self._chunks: list[Chunk] = []
+        self._saved: int | None = None
+
+    def save(
+        self,
+        env_steps: int,
+        weights: Mapping[str, Tensor],
+        state: Any,
+        run: Mapping[str, Mark],
+        made_with: Mapping[str, Any] = {},
+    ) -> None:
+        """Write a checkpoint, then remove those that are too many.
+
+        Where the last one is of the same step, only what is None in ``state`` and was not becomes None.
+
+        Args:
+            env_steps: its name.
+            weights: what there is to learn.
+            state: everything else: dicts and lists of tensors, of what JSON has, and one :class:`Rows`.
+            run: what the run's own files are now.
+            made_with: what is installed, and on which machine.
+
+        Raises:
+            OSError: the disk is full, or worse. The checkpoints there were are as before.
+            StorageError: the run directory is not this run's any more, or there is a link in it.
+            CheckpointError: the last checkpoint is of the same step, and can no longer be read.
+        """
+        if env_steps == self._saved:
+            self._drop(env_steps, {name for name, value in state.items() if value is None})
+            return
+        try:
+            chunks = self._write(env_steps, weights, state, run, made_with)
+        except OSError:
+            with suppress(OSError, StorageError):
+                self.make()  # which may make room
+            raise
+        self._chunks, self._saved = chunks, env_steps
+        self.prune(env_steps)
+
+    def load(self) -> Checkpoint | None:
+        """The newest that is whole; None where there never was one.
+
+        Raises:
+            CheckpointError: there are some, but none is whole; or one that may be whole cannot be read.
+        """
+        wrong: list[str] = []
+        for path in reversed(saved_in(self.folder)):
+            try:
+                found = _load(path, wrong)
+            except DamagedError as error:
+                wrong.append(str(error))
+            except CheckpointError as error:
+                mend = (
+                    f"it may be whole, so nothing was changed; to go on from an older one, move {path} away"
+                )
+                raise CheckpointError(f"{error}\n  {mend}") from error
+            else:
+                self._chunks, self._saved = found.chunks, found.env_steps
+                return found
+        if wrong:
+            raise CheckpointError("\n".join([f"{self.folder}: no checkpoint is whole:", *wrong]))
+        return None
+
+    def make(self) -> None:
+        """Have the folders, with nothing in them that is not complete."""
+        with self._opened():
+            pass
+
+    def were_never_saved(self) -> bool:
+        """Whether :meth:`make` was called, and no checkpoint was ever complete."""
+        if not (self.folder / REPLAY).is_dir():
+            return False
+        return all(path.name == REPLAY or disk.is_incomplete(path.name) for path in self.folder.iterdir())
+
+    def _write(
+        self,
+        env_steps: int,
+        weights: Mapping[str, Tensor],
+        state: Any,
+        run: Mapping[str, Mark],
+        made_with: Mapping[str, Any],
+    ) -> list[Chunk]:
+        rows: list[Rows] = []
+        tensors: dict[str, Tensor] = {}
+        tree = pack(state, "", tensors, rows)
+        name = _name(env_steps)
+        with self._opened() as (folder, replay):
+            chunks = [*self._write_rows(replay, rows[0])] if rows else []
+            with folder.folder(name + disk.BESIDE) as beside:
+                contents = {WEIGHTS: weights, STATE: tensors}
+                files = {file: beside.write(file, tensors_file(each)) for file, each in contents.items()}
+                content = {
+                    "format": FORMAT,
+                    "env_steps": env_steps,
+                    "files": {file: vars(mark) for file, mark in files.items()},
+                    "replay": [{"begin": each.begin, "end": each.end, **vars(each.mark)} for each in chunks],
+                    "run": {file: vars(mark) for file, mark in run.items()},
+                    "made_with": made_with,
+                    "state": tree,
+                }
+                beside.write(MANIFEST, [_render(content)])
+                beside.sync()
+            folder.publish(name)
+        return chunks
+
+    def _drop(self, env_steps: int, lost: set[str]) -> None:
+        """Have a checkpoint say of what is ``lost`` that it is None; its tensors stay."""
+        path = self.folder / _name(env_steps)
+        content = _manifest(path)
+        had = {name for name, value in content["state"].items() if value is not None}
+        if lost & had:
+            content["state"] |= dict.fromkeys(lost)
+            with self._opened() as (folder, _), folder.folder(path.name) as checkpoint:
+                checkpoint.write_whole(MANIFEST, [_render(content)])
+
+    def _write_rows(self, replay: Folder, rows: Rows) -> Iterator[Chunk]:
+        """The chunks that have these rows; what no chunk has yet is written."""
+        written = [chunk for chunk in self._chunks if chunk.end > rows.begin]
+        yield from written
+        for begin, end, columns in rows.since(written[-1].end if written else rows.begin):
+            yield Chunk(begin, end, replay.write_whole(_chunk_name(begin, end), tensors_file(columns)))
+
+    def prune(self, env_steps: int) -> None:
+        """Remove all but the newest few checkpoints of a run that is at ``env_steps``, and what they need.
+
+        Newer ones, which are damaged, are set aside with their rows, and nobody looks at them again.
+        """
+        with self._opened() as (folder, replay):
+            saved = saved_in(self.folder)
+            newer = [path for path in saved if int(path.name) > env_steps]
+            kept = [path for path in saved if path not in newer][-self.keep :]
+            for path in saved:
+                if path not in kept + newer:
+                    folder.discard(path.name)
+            with suppress(CheckpointError):  # else it is not known which rows are needed
+                self._remove_rows(folder, replay, kept, [path.name for path in newer if path.is_dir()])
+            for path in newer:
+                folder.set_aside(path.name)
+
+    def _remove_rows(self, folder: Folder, replay: Folder, kept: list[Path], newer: list[str]) -> None:
+        """Remove the rows that those kept do not need, or move them to the newest of the ``newer``."""
+        chunks = [chunk for path in kept for chunk in _chunks(_manifest(path), path)]
+        needed = {_chunk_name(chunk.begin, chunk.end) for chunk in chunks}
+        others = [name for name in replay.names() if _CHUNK.fullmatch(name) and name not in needed]
+        if newer and others:
+            with folder.folder(newer[-1]) as damaged, damaged.folder(REPLAY) as aside:
+                for name in others:
+                    aside.take(name, replay)
+        else:
+            for name in others:
+                replay.remove(name)
+
+    @contextmanager
+    def _opened(self) -> Iterator[tuple[Folder, Folder]]:
+        """Both folders, with nothing in them that is not complete."""
+        with ExitStack() as opened:
+            run = self._run or opened.enter_context(Folder(self.folder.parent))
+            folder = opened.enter_context(run.folder(self.folder.name))
+            replay = opened.enter_context(folder.folder(REPLAY))
+            for each in folder, replay:
+                each.sweep()
+            yield folder, replay
+
+
+def newest_weights(folder: Path) -> tuple[Path, int, dict[str, Tensor]]:
+    """The newest weights in ``folder``: their file, the environment steps they had seen, and they.
+
+    Raises:
+        CheckpointError: there are none, or they are damaged.
+    """
+    found = saved_in(folder)
+    if not found:
+        raise CheckpointError(f"{folder}: no weights here; expected 0000050000/ or the like")
+    content = _manifest(found[-1])
+    return found[-1] / WEIGHTS, content["env_steps"], _tensors(found[-1], WEIGHTS, content)
+
+
+def saved_in(folder: Path) -> list[Path]:
+    """The checkpoints there, oldest first."""
+    if not os.path.lexists(folder):
+        return []
+    disk.require_folder(folder)
+    try:
+        found = [path for path in folder.iterdir() if _NAME.fullmatch(path.name)]
+    except OSError as error:
+        raise disk.unreadable(folder, error) from error
+    return sorted(found, key=lambda path: int(path.name))
+
+
+def _name(env_steps: int) -> str:
+    return f"{env_steps:010d}"
+
+
+def _chunk_name(begin: int, end: int) -> str:
+    return f"{begin:012d}-{end:012d}.safetensors"
+
+
+def _render(content: Mapping[str, Any]) -> bytes:
+    """A manifest's bytes: the only ones that say this."""
+    text = json.dumps(content, indent=1)
+    return json.dumps({**content, "sha256": sha256(text.encode()).hexdigest()}, indent=1).encode()
+
+
+def _load(path: Path, passed_over: list[str]) -> Checkpoint:
+    content = _manifest(path)
+    run = {name: _mark(mark, path) for name, mark in content["run"].items()}
+    for name, mark in run.items():
+        if not re.fullmatch(r"\w+\.(yaml|jsonl)", name):
+            raise CheckpointError(f"{path / MANIFEST}: {name!r} is no file of a run")
+        disk.verify(path.parents[1] / name, mark, grows=name.endswith(".jsonl"))
+    chunks, folder = _chunks(content, path), path.parent / REPLAY
+    if chunks:
+        disk.require_folder(folder)
+    for chunk in chunks:
+        disk.verify(folder / _chunk_name(chunk.begin, chunk.end), chunk.mark)
+    weights, tensors = (_tensors(path, name, content) for name in (WEIGHTS, STATE))
+    try:
+        state = unpack(content["state"], tensors, _Pieces(folder, chunks))
+    except (LookupError, TypeError) as error:
+        raise CheckpointError(f"{path / MANIFEST}: names a tensor that is not there: {error}") from error
+    known = content["env_steps"], weights, state, run, chunks
+    return Checkpoint(path, *known, passed_over, content["made_with"])
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    """A checkpoint's manifest, whole and of our format. In every format it is signed alike."""
+    disk.require_folder(path)
+    path = path / MANIFEST
+    disk.require_file(path)
+    try:
+        if path.stat().st_size > MANIFEST_BYTES:  # which is sparse
+            raise ValueError(f"larger than {MANIFEST_BYTES:,} bytes")
+        text = path.read_bytes()
+        content = json.loads(text)
+        del content["sha256"]
+        whole, written = text == _render(content), content["format"]
+    except OSError as error:
+        raise disk.unreadable(path, error) from error
+    except (ValueError, RecursionError, LookupError, TypeError) as error:
+        raise DamagedError(f"{path}: damaged: {type(error).__name__}: {error}") from error
+    if not whole:
+        raise DamagedError(f"{path}: damaged: its contents have changed (SHA-256)")
+    if written != FORMAT:
+        raise CheckpointError(f"{path}: format {written}; this version of sqn_rl reads {FORMAT}")
+    content.setdefault("made_with", {})  # which others of this format have not
+    kinds = {"env_steps": int, "files": dict, "replay": list, "run": dict, "made_with": dict, "state": object}
+    for name, kind in kinds.items():
+        if not isinstance(content.get(name), kind):
+            raise CheckpointError(f"{path}: no {name} in it")
+    if content["env_steps"] != int(path.parent.name):
+        raise DamagedError(f"{path}: is that of {content['env_steps']} steps")
+    return content
+
+
+def _mark(value: Any, path: Path) -> Mark:
+    try:
+        size, digest = value["bytes"], value["sha256"]
+    except (TypeError, LookupError):
+        size = digest = None
+    if type(size) is not int or not isinstance(digest, str):
+        raise CheckpointError(f"{path / MANIFEST}: {value!r:.60} where a size and a SHA-256 should be")
+    return Mark(size, digest)
+
+
+def _chunks(content: Mapping[str, Any], path: Path) -> list[Chunk]:
+    chunks = []
+    for value in content["replay"]:
+        mark = _mark(value, path)
+        begin, end = value.get("begin"), value.get("end")
+        if type(begin) is not int or type(end) is not int or not 0 <= begin < end:
+            raise CheckpointError(f"{path / MANIFEST}: {value!r:.60} where rows of a replay should be")
+        chunks.append(Chunk(begin, end, mark))
+    return chunks
+
+
+def _tensors(path: Path, name: str, content: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors in one of a checkpoint's files, verified."""
+    disk.verify(path / name, _mark(content["files"].get(name), path))
+    return dict(read_tensors(path / name))
+
+
+@dataclass(frozen=True)
+class _Pieces:
+    """Saved rows, read when they are asked for."""
+
+    folder: Path
+    chunks: list[Chunk]
+
+    def __iter__(self) -> Iterator[Piece]:
+        for chunk in self.chunks:
+            yield (
+                chunk.begin,
+                chunk.end,
+                dict(read_tensors(self.folder / _chunk_name(chunk.begin, chunk.end))),
+            )

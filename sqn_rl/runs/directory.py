@@ -1,0 +1,311 @@
+"""The run directory: everything that a run leaves behind."""
+
+import errno
+import fcntl
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sqn_rl import disk
+from sqn_rl.disk import Folder, Mark
+from sqn_rl.errors import CheckpointError, SettingError, StorageError
+from sqn_rl.parts.machine import has_amx
+from sqn_rl.plots.curve import draw_curve
+from sqn_rl.recipe.reading import DataError, read_json, read_rows
+from sqn_rl.runs.checkpoint import Checkpoint, Checkpoints
+from sqn_rl.runs.serialization import tensors_file
+from sqn_rl.training.events import Counters, Reporter
+
+PACKAGES = ("sqn_rl", "torch", "torchrl", "tensordict", "gymnasium", "ale-py", "numpy")
+
+LOGS = ("metrics", "episodes", "evaluations")
+
+RECIPE, SUMMARY, LOCK, NUMERICS = "recipe.yaml", "summary.json", ".lock", "numerics.safetensors"
+
+
+class RunDirectory(Reporter):
+    """Writes ``recipe.yaml``, the logs, the checkpoints, the curve and the summary of one run.
+
+    What is written is written in the directory that was opened, and only while ``.lock`` in ``path`` is the
+    file that is locked: a run that lost its directory stops, and leaves alone what has its place now.
+
+    Args:
+        path: the directory; made, with its parents. Until :meth:`close` it is nobody else's.
+        recipe: the resolved recipe, as YAML text; enough to run again.
+        keep: how many checkpoints to keep.
+        goes_on: whether it is the run's that is in ``path`` already, if there is one.
+        shown: ``path`` as it was given, for messages.
+
+    Raises:
+        SettingError: there is a run in ``path`` already, or another process is at it.
+        StorageError: in any method that writes: the directory, or its lock, was moved or removed.
+    """
+
+    def __init__(
+        self, path: Path, recipe: str, *, keep: int = 1, goes_on: bool = False, shown: Path | None = None
+    ) -> None:
+        self.path, self.shown, self._lock = path.absolute(), shown or path, -1
+        self._evaluation: dict[str, Any] | None = None
+        self.made_with = _made_with()
+        """What the manifests of checkpoints say of software and machine."""
+        with ExitStack() as opened:
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                self._folder = opened.enter_context(Folder(self.path, check=self.require_ours))
+                self._lock = _lock(self._folder, self.shown)
+                opened.callback(os.close, self._lock)
+                self._logs = {name: _Log(self._folder, f"{name}.jsonl") for name in LOGS}
+                self._begun = (self.path / RECIPE).exists()
+                there = self._begun or any(log.path.exists() for log in self._logs.values())
+                if there and not (goes_on and self._begun):
+                    raise SettingError("out", str(self.shown), "a directory without a run in it")
+                if not there:
+                    self._folder.write_whole(RECIPE, [recipe.encode()])
+                self._recipe = disk.mark_of(self.path / RECIPE)
+            except OSError as error:
+                expected = f"a directory that can be written to ({error.strerror})"
+                raise SettingError("out", str(self.shown), expected) from error
+            self._opened = opened.pop_all()
+        self.checkpoints = Checkpoints(self.path / "checkpoints", keep, self._folder)
+
+    def require_ours(self) -> None:
+        """Raise :class:`StorageError` if the directory is this run's no more."""
+        if self._lock >= 0 and not _is_at(self.path / LOCK, self._lock):
+            what = "the directory, or its .lock, was moved or removed while the run was at work"
+            raise StorageError(f"{self.shown}: {what}; nothing more is written there")
+
+    def restore(self) -> Checkpoint | None:
+        """Be where the newest whole checkpoint was taken: rows of logs that are from later are cut off.
+
+        Returns:
+            The checkpoint; None where there never was one, and the run begins anew.
+
+        Raises:
+            CheckpointError: there are some, but none is whole; or what there must be is missing.
+        """
+        found = self.checkpoints.load() if self._begun else None
+        rows = [log.path.name for log in self._logs.values() if log.path.exists() and log.path.stat().st_size]
+        if not found and rows and not self.checkpoints.were_never_saved():
+            missing = f"no checkpoint is there, but {rows[0]} has rows; nothing was changed"
+            mend = "bring checkpoints/ back (is a disk not mounted?), or begin anew in another directory"
+            raise CheckpointError(f"{self.checkpoints.folder}: {missing}\n  {mend}")
+        self.checkpoints.make()  # before there are rows
+        for name, log in self._logs.items():
+            mark = found.run.get(f"{name}.jsonl") if found else None
+            log.cut(mark.bytes if mark else 0)
+        self._folder.remove(SUMMARY)
+        if found:
+            self.checkpoints.prune(found.env_steps)  # whoever was killed may have been about to
+            found.state["agent"]["weights"] = found.weights
+        return found
+
+    def notes(self, found: Checkpoint) -> list[str]:
+        """What there is to know about the checkpoint that a run goes on from."""
+        notes = [f"{why.replace(str(self.path), str(self.shown))}; passed over" for why in found.passed_over]
+        notes.append(f"going on from {self.shown}/checkpoints/{found.path.name}")
+        then, now = found.made_with, self.made_with
+        names = [name for name in then if then[name] != now.get(name)]
+        if names:
+            others = "; ".join(f"{name} {then[name]}, now {now.get(name)}" for name in names)
+            what = "what follows may be rounded or played differently than without a stop"
+            notes.append(f"the checkpoint was made with {others}: {what}")
+        return notes
+
+    @property
+    def evaluated_at(self) -> int | None:
+        """After how many environment steps the last evaluation was."""
+        return self._evaluation["env_steps"] if self._evaluation else None
+
+    def metrics(self, row: dict[str, Any]) -> None:
+        """Append to ``metrics.jsonl``."""
+        self._logs["metrics"].append(row)
+
+    def episode(self, row: dict[str, Any]) -> None:
+        """Append to ``episodes.jsonl``."""
+        self._logs["episodes"].append(row)
+
+    def evaluation(self, row: dict[str, Any]) -> None:
+        """Append to ``evaluations.jsonl``."""
+        self._logs["evaluations"].append(row)
+        self._evaluation = row
+
+    def checkpoint(self, counters: Counters, take_state: Callable[[], dict[str, Any]]) -> None:
+        """Write a checkpoint."""
+        run = {RECIPE: self._recipe} | {log.path.name: log.mark() for log in self._logs.values() if log.size}
+        self._folder.sync()
+        state = take_state()
+        weights = state["agent"].pop("weights")
+        self.checkpoints.save(counters.env_steps, weights, state, run, self.made_with)
+
+    def keep(self, found: Mapping[str, Tensor]) -> None:
+        """Write ``numerics.safetensors``: what was not finite, for ``sqn-diagnose``."""
+        self._folder.write_whole(NUMERICS, tensors_file(found))
+
+    def close(self) -> None:
+        """Let others have it."""
+        self._opened.close()
+
+    def finish(self, status: str, counters: Counters, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """Write ``summary.json``, draw ``curve.png``, and return the summary.
+
+        Args:
+            status: ``done``, ``stopped``, or what went wrong.
+            counters: what was done.
+            facts: recipe, environment, seed and whatever else identifies the run.
+        """
+        summary = {
+            "status": status,
+            **facts,
+            **counters.row(),
+            "steps_per_s": round(counters.env_steps / counters.wall_s, 1) if counters.wall_s else None,
+            "evaluation": self._evaluation if status == "done" else None,
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "versions": _versions(),
+            "git_revision": _git_revision(),
+            "hardware": {
+                "processor": _processor(),
+                "threads": torch.get_num_threads(),
+                "platform": platform.platform(),
+            },
+            "command": sys.argv,
+        }
+        title = f"{facts.get('recipe')} on {facts.get('env')}, seed {facts.get('seed')}"
+        curve = draw_curve(title, *([*read_rows(log.path)] for log in self._logs.values()))
+        self._folder.write_whole("curve.png", [curve])
+        self._folder.write_whole(SUMMARY, [json.dumps(summary, indent=2).encode(), b"\n"])
+        return summary
+
+
+class _Log:
+    """A file of rows that only grows, and knows its hash."""
+
+    def __init__(self, folder: Folder, name: str) -> None:
+        self.path, self._folder, self.size, self._digest = folder.path / name, folder, 0, sha256()
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        line = json.dumps(row).encode() + b"\n"
+        self._folder.append(self.path.name, line)
+        self._digest.update(line)
+        self.size += len(line)
+
+    def mark(self) -> Mark:
+        """What it is now, and stays, as it is on the disk."""
+        self._folder.sync(self.path.name)
+        return Mark(self.size, self._digest.hexdigest())
+
+    def cut(self, size: int) -> None:
+        """Remove what comes after so many bytes."""
+        if os.path.lexists(self.path):
+            self._folder.truncate(self.path.name, size)
+            self.size, self._digest = size, disk.digest_of(self.path, size)
+
+
+def summary_of(path: Path) -> dict[str, Any]:
+    """The ``summary.json`` of the run in ``path``; empty where it has not ended, or is not one."""
+    try:
+        summary = read_json(path / SUMMARY)
+    except DataError:
+        return {}
+    return summary if {"status", *vars(Counters()), "steps_per_s"} <= summary.keys() else {}
+
+
+def status_of(path: Path) -> str:
+    """``running``; how the run in ``path`` ended, as its summary says; or ``killed``, if it could not say."""
+    if summary := summary_of(path):
+        return str(summary["status"])
+    return "running" if is_locked(path) else "killed"
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process is at the run in ``path``."""
+    try:
+        file = os.open(path / LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(file)
+    return False
+
+
+def _lock(folder: Folder, shown: Path) -> int:
+    """Keep others out for as long as the file stays open; the system opens it when this process dies."""
+    while True:
+        file = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666, dir_fd=folder.descriptor)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(file)
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                raise
+            expected = "a directory that no other run is writing to"
+            raise SettingError("out", str(shown), expected) from error
+        shared = os.fstat(file).st_nlink > 1
+        if not shared and _is_at(folder.path / LOCK, file):
+            return file
+        if shared:  # with a copy of the directory that is made of hard links
+            folder.remove(LOCK)
+        os.close(file)
+
+
+def _is_at(path: Path, file: int) -> bool:
+    """Whether an open file is the one at ``path``."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        return os.path.samestat(os.lstat(path), os.fstat(file))
+    return False
+
+
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}
+
+
+def _made_with() -> dict[str, Any]:
+    """All that decides how numbers are rounded and games are played, besides the recipe."""
+    return {
+        **_versions(),
+        "processor": _processor(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "amx": has_amx(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _git_revision() -> str | None:
+    """The revision of the checkout that this package runs from, with ``+changes`` if it has any."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        tracked = subprocess.run([*git, "ls-files", "--error-unmatch", __file__], capture_output=True)
+        if tracked.returncode:
+            return None
+        revision = subprocess.run(
+            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+        ).stdout
+        changes = subprocess.run(
+            [*git, "status", "--porcelain", "-uno"], capture_output=True, text=True
+        ).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return revision.strip() + ("+changes" if changes else "")
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")

@@ -1,0 +1,352 @@
+"""An experiment: a composed recipe that can be checked, trained and evaluated."""
+
+import errno
+import gc
+import os
+import shlex
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
+from functools import partial
+from itertools import chain, count
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from sqn_rl.errors import CheckpointError, EnvError, NumericsError, RecipeError, SettingError, StorageError
+from sqn_rl.parts.env.base import close, opened
+from sqn_rl.plots.film import Play, film, kind_of
+from sqn_rl.recipe import auto as speed
+from sqn_rl.recipe import resources
+from sqn_rl.recipe.catalogue import Catalogue
+from sqn_rl.recipe.compose import Recipe, compose_recipe, load_recipe
+from sqn_rl.recipe.graph import Graph
+from sqn_rl.recipe.preflight import preflight
+from sqn_rl.recipe.resolved import flat
+from sqn_rl.runs.checkpoint import newest_weights, saved_in
+from sqn_rl.runs.directory import RECIPE, RunDirectory, summary_of
+from sqn_rl.training.agent import AGENT_PARTS, Agent, load_weights
+from sqn_rl.training.evaluation import Evaluation, evaluate, evaluation_env
+from sqn_rl.training.events import Counters, Reporter
+from sqn_rl.training.loop import Plan, flushed_denormals, train
+from sqn_rl.training.numerics import bundle
+from sqn_rl.training.stopping import StopRequest, interruptible
+
+EVALUATION_SEED = 1_000_000
+"""Added to a run's seed for the games of its evaluations, which are none of its training games."""
+
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG)
+"""What a disk says that can take no more."""
+
+
+class Filmed(NamedTuple):
+    """A film that was made."""
+
+    evaluation: Evaluation
+    """Of the games that were played to their end."""
+    env_steps: int
+    """That the weights had seen."""
+    frames: int
+    """In the film, one for a step."""
+
+
+class Experiment:
+    """A recipe with every value settled.
+
+    Args:
+        recipe: from :func:`~sqn_rl.recipe.compose.compose_recipe` or
+            :func:`~sqn_rl.recipe.compose.load_recipe`.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe, self.run = recipe, recipe.run
+
+    def preflight(self, folder: Path | None = None) -> Graph:
+        """Check the wiring, and return it, with what a run needs.
+
+        Args:
+            folder: of the run; by default as the recipe says.
+
+        Raises:
+            RecipeError: something does not fit: parts each other, or the run the memory or the disk.
+        """
+        folder = (folder or Path(self.run.out or "runs")).absolute()  # before an environment goes elsewhere
+        graph = preflight(self.recipe)
+        lack = graph.needs and resources.shortage(graph.needs, folder)
+        if lack or self.run.device != "cpu":
+            gc.collect()  # what preflight has built, and a run before this one if it ended by an error
+            lack = graph.needs and resources.shortage(graph.needs, folder)
+        if lack:
+            raise RecipeError(lack.message, self.recipe.origin(lack.setting), lack.mend)
+        return graph
+
+    @flushed_denormals()  # before preflight starts torch's threads, which inherit it
+    def train(
+        self,
+        *,
+        reporters: Sequence[Reporter] = (),
+        should_stop: Callable[[], bool] = lambda: False,
+        resume: Path | None = None,
+    ) -> dict[str, Any]:
+        """Preflight, train, evaluate, and write the run directory.
+
+        Args:
+            reporters: are told what happens, besides the run directory and the recipe's logger.
+            should_stop: asked once a loop; a stop writes a checkpoint.
+            resume: a run directory in which to go on, or begin if nothing is there; also where the recipe
+                says ``resume=auto`` and ``out``.
+
+        Returns:
+            The summary, as in ``summary.json``, and ``out``, the run directory. Of a run that is done already
+            nothing but that.
+
+        Raises:
+            RecipeError: something in the recipe does not fit; nothing was written.
+            CheckpointError: no checkpoint of the run is whole, or one that may be cannot be read.
+            StorageError: the run could not be written down, or its directory is another's now.
+            NumericsError: a loss or a weight became NaN or infinite; the summary says so too.
+            KeyboardInterrupt: Ctrl-C, after a clean stop with a checkpoint; says how to go on.
+        """
+        here = Path.cwd()  # an environment may go elsewhere
+        if resume is None and self.run.resume == "auto":
+            resume = Path(str(self.run.out))
+            self._require_same_recipe(resume)
+        if resume and (summary := summary_of(resume)).get("status") == "done":
+            _tell(reporters, [f"{resume} is done already"])
+            return summary | {"out": str(resume)}
+        _tell(reporters, self.preflight(resume).notes)
+        torch.set_num_threads(self.run.threads)
+        with interruptible(should_stop) as stop:
+            summary = self._run(reporters, stop, resume, here)
+        gc.collect()  # parts are in cycles of references: the replay would be there when the next run begins
+        if stop is not should_stop and isinstance(stop, StopRequest) and stop.by:
+            goes_on = f"; `sqn-resume {summary['out']}` goes on" if summary["status"] == "stopped" else ""
+            raise KeyboardInterrupt(f"{summary['status']} after {summary['env_steps']:,} steps{goes_on}")
+        return summary
+
+    def _run(
+        self,
+        reporters: Sequence[Reporter],
+        should_stop: Callable[[], bool],
+        resume: Path | None,
+        here: Path,
+    ) -> dict[str, Any]:
+        parts = self.recipe.build()
+        keep, recipe, goes_on = self.run.checkpoint_keep, self.recipe.to_yaml(), resume is not None
+        with opened(parts["env"]) as env:
+            path = resume or self._directory(env.name, here)
+            try:
+                directory = RunDirectory(here / path, recipe, keep=keep, goes_on=goes_on, shown=path)
+            except SettingError as error:
+                raise error.located("out", self.recipe.origin) from error
+            with closing(directory), _written(directory):
+                return self._train(parts, directory, reporters, should_stop)
+
+    def _train(
+        self,
+        parts: dict[str, Any],
+        directory: RunDirectory,
+        reporters: Sequence[Reporter],
+        should_stop: Callable[[], bool],
+    ) -> dict[str, Any]:
+        found = directory.restore()  # before a logger reads the rows that are left
+        env, compiled = parts["env"], speed.compiling(self.run)
+        precision = speed.precision_of(parts["q_net"])
+        agent = Agent(**{name: parts[name] for name in AGENT_PARTS}, compiled=compiled.chosen)
+        everybody = [directory, parts["logger"](directory=directory.path), *reporters]
+        facts = {
+            "recipe": self.run.recipe,
+            "env": env.name,
+            "seed": self.run.seed,
+            "out": str(directory.shown),
+            "precision": precision,
+        }
+        directory.made_with |= {"compiled": compiled.chosen, "precision": precision}
+        halves = speed.bfloat16(self.run, env.observation_shape)
+        chosen = [f"observation   {reads}"] if (reads := getattr(parts["q_net"], "reads", "")) else []
+        chosen += [f"compile       {'yes' if compiled.chosen else 'no'}, {compiled.why}"]
+        _tell(everybody, [*chosen, f"precision     {precision}, {halves.why}"])
+        counters, run = Counters(), self.run
+
+        def finish(status: str) -> dict[str, Any]:
+            return directory.finish(status, counters, facts | {"compiled": agent.runs_compiled})
+
+        def evaluated() -> Evaluation:
+            if not run.evaluates_between:
+                close(env)  # there may be no more instances than these
+            try:
+                return self._play(parts, run.eval_episodes, True, run.seed, should_stop)
+            except RecipeError as error:
+                raise EnvError(env.name, f"cannot be opened for the evaluation: {error}") from error
+
+        with ExitStack() as stack:
+            for each in everybody[1:]:
+                stack.callback(each.close)
+            _tell(everybody, directory.notes(found) if found else [])
+            if not env.restorable:
+                _tell(everybody, [f"{env.name} cannot save its games: a run that is resumed begins new ones"])
+            try:
+                with _of(found.path if found else directory.path):
+                    train(
+                        agent,
+                        env,
+                        Plan(**{name: getattr(run, name) for name in Plan.__dataclass_fields__}),
+                        evaluate=evaluated,
+                        reporters=everybody,
+                        should_stop=should_stop,
+                        counters=counters,
+                        state=found.state if found else None,
+                    )
+            except Exception as error:
+                with suppress(OSError, StorageError):  # as the disk may be full
+                    if isinstance(error, NumericsError) and error.batch is not None:
+                        directory.keep(bundle(agent.loss, error.batch))
+                    finish("numerics" if isinstance(error, NumericsError) else "error")
+                raise
+        done = directory.evaluated_at == counters.env_steps >= run.steps
+        return finish("done" if done else "stopped")
+
+    def evaluate(
+        self, checkpoints: Path, *, episodes: int, greedy: bool, seed: int
+    ) -> tuple[Evaluation, int]:
+        """Play games with the newest weights in ``checkpoints``.
+
+        Returns:
+            The evaluation, and the environment steps that the weights had seen.
+
+        Raises:
+            CheckpointError: there are no weights, or they are of another agent.
+        """
+        parts, env_steps = self.trained(checkpoints)
+        return self._play(parts, episodes, greedy, seed), env_steps
+
+    def film(self, checkpoints: Path, path: Path, *, greedy: bool, longest: int | None = None) -> Filmed:
+        """Film games of the run's evaluations, the first of them first, with the newest weights.
+
+        Args:
+            checkpoints: where the weights are.
+            path: the file to write, a ``.gif`` or an ``.mp4``.
+            greedy: take the best action instead of sampling.
+            longest: the most frames to film; then nothing is played but these.
+
+        Raises:
+            CheckpointError: there are no weights, or they are of another agent.
+            SettingError: there is nothing to see, or no film that can be written.
+            OSError: the file cannot be written.
+        """
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # Gymnasium's pictures are drawn in memory
+        kind_of(path)  # before anything is built
+        path = path.absolute()  # before an environment goes elsewhere
+        (parts, env_steps), run = self.trained(checkpoints), self.run
+        with opened(parts["make_env"](num_envs=1, seed=EVALUATION_SEED + run.seed, training=False)) as env:
+            play = Play(
+                parts["actor"],
+                parts["loss"].q_net,
+                env,
+                episodes=run.eval_episodes,
+                greedy=greedy,
+                seed=run.seed,
+                max_steps=run.eval_max_steps,
+            )
+            frames = film(path, f"{run.recipe} on {env.name}, {env_steps:,} steps", play, longest)
+        return Filmed(play.evaluation, env_steps, frames)
+
+    def trained(self, checkpoints: Path) -> tuple[dict[str, Any], int]:
+        """The parts that act, built, with the newest weights in ``checkpoints``.
+
+        Returns:
+            By slot, the parts, up to the loss; and the environment steps that the weights had seen.
+
+        Raises:
+            CheckpointError: there are no weights, or they are of another agent.
+        """
+        torch.set_num_threads(self.run.threads)
+        parts = self.recipe.build(last="loss")  # no replay
+        close(parts["env"])
+        path, env_steps, weights = newest_weights(checkpoints)
+        with _of(path):
+            load_weights(parts["loss"], weights)
+        if hasattr(parts["actor"], "anneal"):
+            parts["actor"].anneal(env_steps)
+        return parts, env_steps
+
+    def _play(
+        self,
+        parts: dict[str, Any],
+        episodes: int,
+        greedy: bool,
+        seed: int,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> Evaluation:
+        play = partial(evaluate, parts["actor"], episodes=episodes, greedy=greedy, seed=seed)
+        with opened(evaluation_env(parts["make_env"], episodes, EVALUATION_SEED + seed)) as env:
+            return play(env, should_stop=should_stop, max_steps=self.run.eval_max_steps)
+
+    def _require_same_recipe(self, path: Path) -> None:
+        """Raise :class:`RecipeError` if the run in ``path`` is one of another recipe."""
+        if not (path / RECIPE).exists():
+            return
+        there = load_recipe(path / RECIPE, catalogue=self.recipe.catalogue)
+        others = dict(flat(there.config))
+        for key, value in flat(self.recipe.config):
+            if key not in ("out", "resume") and (other := others.get(key)) != value:
+                message = f"the run in {path} has {other!r} ({there.origin(key)})"
+                resuming = shlex.join(["sqn-resume", str(path)])
+                mend = f"go on with that by `{resuming}`, or write to another directory: out=…"
+                raise RecipeError(message, self.recipe.origin(key), mend, f"{key} = {value!r}")
+
+    def _directory(self, env_name: str, here: Path) -> Path:
+        if self.run.out:
+            return Path(self.run.out)
+        name = env_name.replace("/", "-")
+        run = Path("runs", self.run.recipe, name, f"{time.strftime('%Y%m%d-%H%M%S')}-s{self.run.seed}")
+        others = (run.with_name(f"{run.name}-{number}") for number in count(2))
+        return next(path for path in chain([run], others) if not (here / path).exists())
+
+
+def _tell(reporters: Sequence[Reporter], notes: Sequence[str]) -> None:
+    for reporter in reporters:
+        for note in notes:
+            reporter.note(note)
+
+
+@contextmanager
+def _of(path: Path) -> Iterator[None]:
+    """Say of which checkpoint or file an error speaks."""
+    try:
+        yield
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+@contextmanager
+def _written(directory: RunDirectory) -> Iterator[None]:
+    """Say what to do when the disk is full."""
+    try:
+        yield
+    except OSError as error:
+        directory.require_ours()  # else that is why
+        if error.errno not in DISK_ERRORS:
+            raise
+        saved = saved_in(directory.checkpoints.folder)
+        there = "the checkpoints there are whole" if saved else "there is no checkpoint yet"
+        mend = f"{there}; go on with `{shlex.join(['sqn-resume', str(directory.shown)])}`"
+        raise StorageError(f"{directory.shown}: cannot be written: {error.strerror}; {mend}") from error
+
+
+def compose(recipe: str = "sqn", *overrides: str, catalogue: Catalogue | None = None) -> Experiment:
+    """Compose an experiment from a recipe's name and overrides.
+
+    ``compose("sqn", "env=acrobot", "steps=20000").train()`` does what
+    ``sqn-run recipe=sqn env=acrobot steps=20000`` does.
+
+    Args:
+        recipe: its name.
+        overrides: as on the command line.
+        catalogue: where recipes and parts are; by default ours and those of ``SQN_RL_PATH``.
+
+    Raises:
+        RecipeError: something in it cannot be what its author meant; says where, what, and how to mend it.
+    """
+    return Experiment(compose_recipe(recipe, *overrides, catalogue=catalogue))

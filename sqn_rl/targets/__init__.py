@@ -1,1 +1,0 @@
-"""Target updaters: how the target copies follow the online networks."""

@@ -1,0 +1,1 @@
+"""Training: Algorithm 1, and what it needs to update, evaluate, stop and resume."""

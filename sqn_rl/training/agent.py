@@ -1,0 +1,246 @@
+"""The agent: the built parts, wired, and one update of them."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from sqn_rl.errors import CheckpointError, NumericsError, WiringError
+from sqn_rl.protocols import Actor, Loss, Replay, TargetUpdate
+from sqn_rl.training.descent import Descent
+from sqn_rl.training.gradients import Gradients
+from sqn_rl.training.hidden import hidden_state, load_hidden_state
+from sqn_rl.training.numerics import learned_not_finite, not_finite
+from sqn_rl.types import Batch, Terms
+
+AGENT_PARTS = ("actor", "loss", "target_update", "optimizer", "replay")
+"""The slots whose parts it takes; the others are inside these."""
+
+
+TOGETHER = 8
+"""Batches that are drawn at once, at most."""
+
+WITH_HIDDEN_STATE = ("loss", "actor")
+"""Those that draw random numbers besides the replay, which saves its own generator."""
+
+
+class Agent:
+    """The learner's parts. None of them knows the agent; it knows what they answer.
+
+    Args:
+        actor: chooses actions.
+        loss: holds the networks, their target copies and the temperature.
+        target_update: moves the target networks.
+        optimizer: makes the optimizer from parameter groups.
+        replay: stores and draws transitions.
+        compiled: compile the update, and acting if the actor can: see
+            :class:`~sqn_rl.training.compiling.Compiled`.
+
+    Raises:
+        WiringError: the parts disagree about γ, about the temperature, or about which entropies count.
+    """
+
+    def __init__(
+        self,
+        *,
+        actor: Actor,
+        loss: Loss,
+        target_update: TargetUpdate,
+        optimizer: Callable[..., Optimizer],
+        replay: Replay,
+        compiled: bool = False,
+    ) -> None:
+        _require_agreement(actor, loss, getattr(replay, "returns", None))
+        self.actor, self.loss, self.target_update, self.replay = actor, loss, target_update, replay
+        self.temperature = loss.temperature
+        alphas = [] if self.temperature is None else list(self.temperature.parameters())
+        others = {id(alpha) for alpha in alphas}
+        learned = [each for each in loss.parameters() if each.requires_grad and id(each) not in others]
+        self.optimizer = optimizer([{"params": learned}])
+        self._add_temperature(alphas)
+        self._learned = learned + alphas
+        self._gradients = Gradients(loss, self._learned, compiled=compiled)
+        self._descend = Descent(
+            self._learned, self.optimizer, self.temperature, target_update, compiled=compiled
+        )
+        if compiled and hasattr(actor, "compile_choice"):
+            actor.compile_choice()
+        self._parts: list[Any] = [self.temperature, actor, replay]
+        self._annealed = [part for part in self._parts if hasattr(part, "anneal")]
+
+    def _add_temperature(self, alphas: list[nn.Parameter]) -> None:
+        """Optimise α too: with the networks where it may be, as its own group costs a tenth of a step."""
+        if not alphas or self.temperature is None:
+            return
+        (networks,), lr = self.optimizer.param_groups, self.temperature.lr
+        if networks["lr"] == lr and not networks.get("weight_decay"):
+            networks["params"].extend(alphas)
+        else:
+            self.optimizer.add_param_group({"params": alphas, "lr": lr, "weight_decay": 0.0})
+
+    def anneal(self, env_steps: int) -> None:
+        """Move every schedule to this many environment steps."""
+        for part in self._annealed:
+            part.anneal(env_steps)
+
+    def draw(self, batch_size: int, times: int) -> Iterator[Batch]:
+        """Draw the batches of so many updates (line 9): each when it is asked for.
+
+        Where nothing that is learned has a part in it, some are drawn at once, which is quicker.
+        """
+        together = TOGETHER if getattr(self.replay, "independent", False) else 1
+        for first in range(0, times, together):
+            number = min(together, times - first)
+            batch = self.replay.draw(number * batch_size)
+            yield from [batch] if number == 1 else batch.split(batch_size)
+
+    def update(self, batch: Batch) -> Terms:
+        """One update from one batch (lines 10 to 18); returns the loss's terms.
+
+        Raises:
+            NumericsError: a loss, gradient or priority is NaN or infinite. The networks are as they were
+                before, and ``batch`` of the error is the batch.
+        """
+        terms, gradients, norm = self._gradients(batch)
+        try:
+            self._require_finite(terms, norm, batch)
+            self.replay.update_priority(batch.place, terms.td_error)
+        except NumericsError as error:
+            error.batch = batch
+            raise
+        self._descend(gradients)
+        return terms
+
+    def _require_finite(self, terms: Terms, norm: Tensor, batch: Batch) -> None:
+        values = {name: loss.item() for name, loss in terms.losses.items()} | {"gradient norm": norm.item()}
+        if not math.isfinite(sum(values.values())):
+            said = ", ".join(f"{name} = {value}" for name, value in values.items())
+            raise NumericsError("\n  ".join([f"loss: {said}", *not_finite(self.loss, batch)[:1]]))
+
+    def require_finite_weights(self) -> None:
+        """Refuse weights, or moments of them, that an optimizer step has made NaN or infinite.
+
+        Raises:
+            NumericsError: there are some.
+        """
+        if found := learned_not_finite(self.loss, self.optimizer):
+            after = "after an optimizer step: lower optimizer.lr, or its weight decay"
+            raise NumericsError(f"{found[0]}\n  {after}; the checkpoints before are kept")
+
+    def compiles(self, *, acts: bool, learns: bool) -> bool:
+        """Whether to act, or to learn, compiles now, which takes long."""
+        learning = self._gradients.compiles or self._descend.compiles
+        return (acts and getattr(self.actor, "compiles", False)) or (learns and learning)
+
+    @property
+    def runs_compiled(self) -> bool:
+        """Whether the updates until now ran compiled code."""
+        return self._gradients.compiled
+
+    def metrics(self) -> dict[str, float]:
+        """What its parts say of themselves, by name."""
+        told = (part.metrics() for part in self._parts if hasattr(part, "metrics"))
+        return {name: value for metrics in told for name, value in metrics.items()}
+
+    def advice(self) -> list[str]:
+        """What a person should change, as far as its parts know."""
+        said = (part.advice() for part in self._parts if hasattr(part, "advice"))
+        return [text for text in said if text]
+
+    # --- all that changes -----------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next update depends on; tensors as they are, and a ring's rows not read yet."""
+        moments = self.optimizer.state_dict()["state"]
+        return {
+            "weights": self.loss.state_dict(),
+            "optimizer": {str(index): state for index, state in moments.items()},
+            "replay": getattr(self.replay, "state_unread", getattr(self.replay, "state_dict", dict))(),
+            "actor": self._besides_weights(self.actor),
+            "target_update": self._besides_weights(self.target_update),
+            "hidden": {name: hidden_state(getattr(self, name)) for name in WITH_HIDDEN_STATE},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from there.
+
+        Raises:
+            CheckpointError: it is that of another agent.
+        """
+        load_weights(self.loss, state["weights"])
+        groups = self.optimizer.state_dict()["param_groups"]
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        moments = {
+            int(index): {name: _laid_out_as(parameters[int(index)], value) for name, value in each.items()}
+            for index, each in state["optimizer"].items()
+        }
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        for name in ("replay", "actor", "target_update"):
+            part: Any = getattr(self, name)
+            if name == "replay" and not hasattr(part, "load_state_dict"):
+                lacks = f"{type(part).__name__} has no state_dict and load_state_dict"
+                raise CheckpointError(f"replay: {lacks}: what it stored is in no checkpoint")
+            if own := state[name]:
+                part.load_state_dict(own if name == "replay" else part.state_dict() | own)
+        for name in WITH_HIDDEN_STATE:
+            load_hidden_state(getattr(self, name), state["hidden"][name])
+
+    def _besides_weights(self, part: Any) -> dict[str, Any]:
+        """The part's ``state_dict``, if it has one, without what is the loss's too."""
+        weights = {tensor.data_ptr() for tensor in self.loss.state_dict().values()}
+        state = part.state_dict() if hasattr(part, "state_dict") else {}
+        return {
+            name: value
+            for name, value in state.items()
+            if not (isinstance(value, Tensor) and value.data_ptr() in weights)
+        }
+
+
+def _require_agreement(actor: Any, loss: Any, returns: Any) -> None:
+    """Refuse parts that would each train with a value of their own for what has one."""
+    gamma, other = getattr(loss, "gamma", None), getattr(returns, "gamma", None)
+    if None not in (gamma, other) and gamma != other:
+        raise WiringError("loss", f"loss: gamma = {gamma}: expected {other}, as the returns have", "returns")
+    alpha = getattr(actor, "temperature", None)
+    if alpha is not None and loss.temperature is not None and alpha is not loss.temperature:
+        raise WiringError("actor", "actor: its temperature is not the loss's; give both the same", "loss")
+    if getattr(returns, "soft", False) and not getattr(loss, "backup_entropy", True):
+        needs = "expected a loss that counts the entropy of the last step too; set it to false"
+        message = f"returns.soft = true: {needs}: {type(loss).__name__} leaves that entropy out"
+        producer = "loss.backup_entropy" if "backup_entropy" in vars(loss) else "loss"  # a setting, or none
+        raise WiringError("returns.soft", message, producer)
+
+
+def _laid_out_as(parameter: Tensor, value: Any) -> Any:
+    """A moment in its parameter's order in memory, such as channels last: fused optimizers rely on it."""
+    if not isinstance(value, Tensor) or value.shape != parameter.shape:
+        return value
+    return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
+
+
+def load_weights(loss: Loss, weights: Mapping[str, Tensor]) -> None:
+    """Load weights into ``loss``'s modules, in place.
+
+    Raises:
+        CheckpointError: their names or shapes are not those of this agent. Nothing is changed.
+    """
+    own = loss.state_dict()
+    differ = sorted(
+        name for name in own.keys() | weights.keys() if _shape(own, name) != _shape(weights, name)
+    )
+    if differ:
+        name = differ[0]
+        raise CheckpointError(
+            f"made by another agent: {len(differ)} tensors differ, such as {name}: "
+            f"{_shape(weights, name)} in the file, {_shape(own, name)} in the recipe"
+        )
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(weights[name])
+
+
+def _shape(tensors: Mapping[str, Tensor], name: str) -> tuple[int, ...] | None:
+    return tuple(tensors[name].shape) if name in tensors else None

@@ -1,0 +1,92 @@
+"""What follows an update's gradients: as PyTorch runs it, or compiled in one piece."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from sqn_rl.parts.optimizer.adam import Adam, Moments
+from sqn_rl.protocols import TargetUpdate, Temperature
+from sqn_rl.training.compiling import Compiled
+
+Found = Sequence[Tensor | None]
+"""Gradients, of each parameter; None where none reaches it."""
+
+
+class Descent:
+    """A step of the optimizer, then of α and of the target networks (lines 14 to 18).
+
+    Compiled, a step of :class:`~sqn_rl.parts.optimizer.adam.Adam` is one loop over the numbers of each
+    parameter, together with the steps of the others where they say ``tensors_only``; then no
+    ``.grad`` is populated. A step in which a parameter has no gradient, and every step after it, is the
+    optimizer's own.
+
+    Args:
+        parameters: what is learned.
+        optimizer: of these, in this order.
+        temperature: α, where there is one.
+        target_update: moves the target networks.
+        compiled: whether to compile.
+    """
+
+    def __init__(
+        self,
+        parameters: Sequence[Tensor],
+        optimizer: Optimizer,
+        temperature: Temperature | None,
+        target_update: TargetUpdate,
+        *,
+        compiled: bool,
+    ) -> None:
+        self._parameters, self._optimizer = parameters, optimizer
+        alone = all(parameter.device.type == "cpu" for parameter in parameters)
+        self._adam = optimizer if compiled and alone and isinstance(optimizer, Adam) else None
+        follow: list[Callable[[], None]] = [] if temperature is None else [temperature.refresh]
+        follow.append(target_update.step)
+        self._joined = [step for step in follow if self._adam and _tensors_only(step)]
+        self._after = [step for step in follow if step not in self._joined]
+        self._moments: list[Moments] = []
+        self._compiled = Compiled(self._move, "the optimizer's step", otherwise=self._step)
+
+    @property
+    def compiles(self) -> bool:
+        """Whether the next call compiles."""
+        return self._compiled.pending and self._movable()
+
+    def __call__(self, gradients: Found) -> None:
+        """One step, given the gradient of each parameter; None where none reaches it, which stays then."""
+        present = [gradient for gradient in gradients if gradient is not None]
+        if len(present) == len(gradients) and self._movable():
+            self._compiled(present, [moments.rates() for moments in self._moments])
+        else:
+            self._step(gradients)
+        for step in self._after:
+            step()
+
+    def _movable(self) -> bool:
+        if self._adam is None or self._adam.hooked:
+            return False
+        self._moments = self._adam.moments()
+        return all(moments.movable for moments in self._moments)
+
+    def _step(self, gradients: Found, rates: object = None) -> None:
+        for parameter, gradient in zip(self._parameters, gradients, strict=True):
+            parameter.grad = gradient
+        self._optimizer.step()
+        for step in self._joined:
+            step()
+
+    def _move(self, gradients: Sequence[Tensor], rates: Sequence[Tensor]) -> None:
+        first = 0
+        with torch.no_grad():
+            for moments, rate in zip(self._moments, rates, strict=True):
+                end = first + len(moments.steps)
+                moments.move(gradients[first:end], rate)
+                first = end
+            for step in self._joined:
+                step()
+
+
+def _tensors_only(step: Callable[[], None]) -> bool:
+    return getattr(getattr(step, "__self__", None), "tensors_only", False)

@@ -1,0 +1,148 @@
+"""Evaluation: full games, true rewards, no learning."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from sqn_rl.errors import RecipeError
+from sqn_rl.parts.env.base import BatchedEnv
+from sqn_rl.protocols import Actor
+from sqn_rl.training.numerics import default_float32
+from sqn_rl.training.random_state import OF_MODULES, RandomState
+from sqn_rl.training.stopping import Stopped
+
+AT_ONCE = 10
+"""Games of an evaluation that are played side by side, at most."""
+
+MAX_STEPS = 27_000
+"""After so many steps an episode is cut where the environment has no time limit: the length of Atari's."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The returns of some full games."""
+
+    returns: list[float]
+    """Undiscounted, unclipped; one per game."""
+    lengths: list[int]
+    """In environment steps."""
+    greedy: bool
+    """Whether the best action was always taken, or the policy was sampled."""
+    cut: list[bool] = field(default_factory=list)
+    """Whether the episode was cut; its return is that of the steps until then."""
+
+    @property
+    def mean(self) -> float:
+        """Mean return."""
+        return float(np.mean(self.returns))
+
+    @property
+    def std(self) -> float:
+        """Standard deviation of the returns over games, not over seeds."""
+        return float(np.std(self.returns))
+
+    @property
+    def iqm(self) -> float:
+        """Interquartile mean: the mean of the middle half (Agarwal et al. 2021)."""
+        from scipy.stats import trim_mean
+
+        return float(trim_mean(self.returns, 0.25))
+
+    def row(self) -> dict[str, Any]:
+        """Everything, for a log."""
+        summary = {"mean": self.mean, "std": self.std, "iqm": self.iqm, "episodes": len(self.returns)}
+        return summary | asdict(self) | {"cut": sum(self.cut)}
+
+
+def cut_note(cut: int, lengths: Sequence[int]) -> str:
+    """What to say of an evaluation of which so many episodes were cut; nothing, if none was."""
+    return f", {cut} of them cut after {max(lengths):,} steps (eval_max_steps)" if cut else ""
+
+
+def step_limit(env: BatchedEnv, max_steps: int) -> int:
+    """After how many steps an evaluation cuts an episode: what is asked for, or what ``env`` does itself."""
+    return max_steps or env.max_steps or MAX_STEPS
+
+
+def evaluation_env(make_env: Callable[..., BatchedEnv], episodes: int, seed: int) -> BatchedEnv:
+    """The environments of an evaluation: one a game, up to :data:`AT_ONCE`; one for all if no more open.
+
+    Args:
+        make_env: makes environments.
+        episodes: the number of games.
+        seed: of the games.
+
+    Raises:
+        RecipeError: not even one can be opened.
+    """
+    many = min(episodes, AT_ONCE)
+    try:
+        return make_env(num_envs=many, seed=seed, training=False)
+    except RecipeError:
+        if many == 1:
+            raise
+    return make_env(num_envs=1, seed=seed, training=False)
+
+
+@default_float32()
+def evaluate(
+    actor: Actor,
+    env: BatchedEnv,
+    *,
+    episodes: int,
+    greedy: bool,
+    seed: int,
+    max_steps: int = 0,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Evaluation:
+    """Play ``episodes`` full games and report their returns.
+
+    Each of the N environments plays its share from start to end, so that short games are not favoured.
+    Nothing of the actor's state changes: when it samples, it draws from a generator seeded here; and so is
+    what parts draw from torch's global generators, which are left as they were.
+
+    Args:
+        actor: ``act(observation, greedy=, generator=)``.
+        env: made with ``training=False``; it is reset first.
+        episodes: the number of games.
+        greedy: take the best action instead of sampling.
+        seed: of the sampling generator.
+        max_steps: cut an episode that is longer; 0: after the environment's own time limit, or
+            :data:`MAX_STEPS` where it has none.
+        should_stop: asked at every step.
+
+    Raises:
+        Stopped: ``should_stop`` said so.
+    """
+    generator = torch.Generator(device=actor.device).manual_seed(seed)
+    left = [episodes // env.num_envs + (i < episodes % env.num_envs) for i in range(env.num_envs)]
+    score = torch.zeros(env.num_envs, dtype=torch.float64)
+    length = torch.zeros(env.num_envs, dtype=torch.int64)
+    result, limit = Evaluation([], [], greedy), step_limit(env, max_steps)
+    random_state = RandomState(OF_MODULES + seed, actor.device)
+    with random_state:
+        observation = env.begin()
+    while any(left):
+        if should_stop():
+            raise Stopped
+        with random_state:
+            env.send(actor.act(observation, greedy=greedy, generator=generator))
+            step = env.receive()
+        observation = step.observation
+        score += step.score
+        length += 1
+        late = (length >= limit) & ~step.ended
+        for i in (step.ended | late).nonzero().flatten().tolist():
+            if left[i]:
+                left[i] -= 1
+                result.returns.append(score[i].item())
+                result.lengths.append(int(length[i]))
+                result.cut.append(bool(late[i]))
+            score[i], length[i] = 0, 0
+        if late.any() and any(left):
+            with random_state:
+                observation = env.begin(late.nonzero().flatten().tolist())
+    return result

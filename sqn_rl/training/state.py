@@ -1,0 +1,120 @@
+"""All that changes while a run goes on: to begin with, to write down, and to go on from."""
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sqn_rl.errors import CheckpointError, RestoreError, SqnError, blame
+from sqn_rl.parts.env.base import BatchedEnv
+from sqn_rl.training.agent import Agent
+from sqn_rl.training.events import Counters, Reporter, tell
+from sqn_rl.training.random_state import OF_MODULES, RandomState
+from sqn_rl.types import Step, Terms
+
+
+@dataclass
+class Episodes:
+    """Sums up full games while they are played."""
+
+    score: np.ndarray
+    """The return so far, ``[N]`` float64: in float32, 100,000 rewards of 0.1 would be 9998.56."""
+    length: np.ndarray
+    recent: deque[float] = field(default_factory=lambda: deque(maxlen=20))
+
+    def record(self, step: Step, counters: Counters, reporters: Sequence[Reporter]) -> None:
+        """Count one step of every game, and tell of those that ended."""
+        self.score += step.score.numpy()
+        self.length += 1
+        ended = step.ended.numpy()
+        if not ended.any():
+            return
+        for score, length in zip(self.score[ended].tolist(), self.length[ended].tolist(), strict=True):
+            counters.episodes += 1
+            self.recent.append(score)
+            tell(reporters, "episode", {"env_steps": counters.env_steps, "return": score, "length": length})
+        self.score[ended] = 0
+        self.length[ended] = 0
+
+    def row(self) -> dict[str, float | None]:
+        """The mean of the last 20 games, for a log."""
+        return {"return_mean": sum(self.recent) / len(self.recent) if self.recent else None}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What :meth:`load_state_dict` goes on from."""
+        score, length = torch.tensor(self.score), torch.tensor(self.length)
+        return {"score": score, "length": length, "recent": [*self.recent]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        self.score, self.length = state["score"].double().numpy(), state["length"].numpy()
+        self.recent.extend(state["recent"])
+
+
+class RunState:
+    """All that changes while a run goes on."""
+
+    def __init__(self, agent: Agent, env: BatchedEnv, seed: int, counters: Counters) -> None:
+        n = env.num_envs
+        self.agent, self.env, self.counters = agent, env, counters
+        self.generator = torch.Generator().manual_seed(seed)
+        self.random_state = RandomState(OF_MODULES + seed, agent.actor.device)
+        self.episodes = Episodes(np.zeros(n), np.zeros(n, np.int64))
+        self.terms: Terms | None = None
+        self.evaluated_at: int | None = None
+        """After how many environment steps the last evaluation was."""
+        self.games_lost = False
+
+    def begin(self) -> Tensor:
+        """Begin new games; gives their observations."""
+        self.agent.replay.cut()
+        return self.env.begin()
+
+    def go_on(self, state: Mapping[str, Any], seed: int, note: Callable[[str], None]) -> Tensor:
+        """Go on from a state; gives the present observations, or, where games cannot, those of new ones.
+
+        It is called inside ``random_state``.
+
+        Raises:
+            CheckpointError: it is the state of something else.
+        """
+        try:
+            vars(self.counters).update(state["counters"])
+            self.agent.load_state_dict(state["agent"])
+            self.generator.set_state(state["warm_up"])
+            self.evaluated_at = state.get("evaluated_at")  # earlier versions did not write it
+            self.terms = state["terms"] and Terms(**state["terms"])
+            self.episodes.load_state_dict(state["episodes"])
+            if state["env"]:
+                observation = self.env.load_state_dict(state["env"])
+            self.random_state.load_state_dict(state["torch"])
+            if state["env"]:
+                return observation
+        except RestoreError as error:
+            note(str(error))
+        except SqnError:
+            raise
+        except Exception as error:
+            raise CheckpointError(f"not the state of this recipe: {blame(error)}") from error
+        note(f"{self.env.name}: the games that were being played are lost, and new ones begin")
+        self.episodes.score[:] = 0
+        self.episodes.length[:] = 0
+        self.env.set_seed(seed + self.counters.env_steps)  # not the games that were played at first
+        return self.begin()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What :meth:`go_on` goes on from."""
+        return {
+            "counters": {**vars(self.counters)},
+            "agent": self.agent.state_dict(),
+            "warm_up": self.generator.get_state(),
+            "torch": self.random_state.state_dict(),
+            "evaluated_at": self.evaluated_at,
+            "terms": self.terms and self.terms._asdict(),
+            "episodes": self.episodes.state_dict(),
+            "env": self.env.state_dict() if self.env.restorable and not self.games_lost else None,
+        }
