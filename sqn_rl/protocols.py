@@ -16,14 +16,26 @@ for numbers or numbers for bytes. An encoder may ask for ``observation_scaling``
 Legend: B states or transitions, N environments or networks, A actions; ``*S`` the shape of an observation.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Any, Protocol, Self
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from sqn_rl.parts.distributions import Distribution
-from sqn_rl.types import Batch, Step, Terms
+from sqn_rl.types import Backup, Batch, Counters, Step, Terms
+
+
+class Distribution(Protocol):
+    """What a head's predictions stand for: :class:`~sqn_rl.parts.distributions.Distribution` is the base."""
+
+    def mean(self, prediction: Tensor) -> Tensor:
+        """The action values, ``[N, B, A]``, reward units."""
+
+    def target(self, prediction: Tensor, backup: Backup, reward_B: Tensor, discount_B: Tensor) -> Any:
+        """What :meth:`loss` compares with."""
+
+    def loss(self, prediction: Tensor, action_B: Tensor, target: Any) -> tuple[Tensor, Tensor]:
+        """The loss, with gradient, and δ of the actions taken: ``[N, B]`` each."""
 
 
 class QNetwork(Protocol):
@@ -126,6 +138,28 @@ class Loss(Protocol):
         """All that is learned, and its target copies: what a checkpoint keeps."""
 
 
+@runtime_checkable
+class CompilableLoss(Protocol):
+    """A loss that samples its noise before it computes: random numbers cannot be compiled."""
+
+    def redraw(self, batch: Batch) -> None:
+        """Sample all noise that the losses of this batch need."""
+
+    def terms(self, batch: Batch) -> Terms:
+        """The losses of one batch, with that noise."""
+
+
+@runtime_checkable
+class CompilableActor(Protocol):
+    """An actor that draws random numbers before it chooses by them: random numbers cannot be compiled."""
+
+    def choose(self, observation: Tensor, chance: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        """Actions, ``[B]`` int64, and the scores that they are chosen by, ``[B, A]``."""
+
+    def use_compiled(self, choose: Callable[[Tensor, tuple[Tensor, ...]], tuple[Tensor, Tensor]]) -> None:
+        """Choose by this, a compiled :meth:`choose`."""
+
+
 class TargetUpdate(Protocol):
     """``target_update``."""
 
@@ -147,3 +181,25 @@ class Replay(Protocol):
 
     def update_priority(self, index: Tensor, priority: Tensor) -> None:
         """Be told the TD errors δ_i of the transitions drawn: their places ``[B]``, and ``[N, B]``."""
+
+
+class Reporter:
+    """Receives the events of a run. Every method does nothing here."""
+
+    def note(self, text: str) -> None:
+        """What was chosen or has happened that a person should know, as a line."""
+
+    def metrics(self, row: dict[str, Any]) -> None:
+        """Counters, losses, α, entropies, values and recent returns, every ``log_every`` steps."""
+
+    def episode(self, row: dict[str, Any]) -> None:
+        """A full game has ended."""
+
+    def evaluation(self, row: dict[str, Any]) -> None:
+        """An evaluation has ended."""
+
+    def checkpoint(self, counters: Counters, take_state: Callable[[], dict[str, Any]]) -> None:
+        """It is time to write down all that the run has become: what ``take_state()`` gives."""
+
+    def close(self) -> None:
+        """The run has ended, well or not."""

@@ -1,4 +1,4 @@
-"""What passes between the rooms: an environment step, a batch, what a loss makes of it, a state's rows.
+"""What passes between the folders: an environment step, a batch, a loss's terms, counters, a state's rows.
 
 Legend: N environments, in :class:`Terms` networks; B sampled transitions, A actions; ``*S`` is the shape of
 one observation.
@@ -7,9 +7,12 @@ one observation.
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import repeat
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
+
+Backup = Callable[[Tensor], Tensor]
+"""From the values of the next state, ``[N, B, A]``, to what it is worth, ``[B]``."""
 
 
 class Step(NamedTuple):
@@ -71,8 +74,31 @@ class Terms(NamedTuple):
     """log π(·|s) of the policy, ``[B, A]``; None where there is no temperature, and so no such policy."""
 
 
+@dataclass
+class Counters:
+    """What the loop has done so far."""
+
+    env_steps: int = 0
+    """Agent decisions, over all environments."""
+    frames: int = 0
+    """Environment steps × frame skip."""
+    updates: int = 0
+    """Optimizer steps."""
+    episodes: int = 0
+    """Full games ended."""
+    wall_s: float = 0.0
+    """Seconds in the loop, without evaluations and checkpoints."""
+
+    def row(self) -> dict[str, Any]:
+        """For a log."""
+        return {**vars(self), "wall_s": round(self.wall_s, 3)}
+
+
 Piece = tuple[int, int, Mapping[str, Tensor]]
 """Consecutive rows: the number of the first, one past that of the last, and what they hold."""
+
+PIECE_BYTES = 2**26
+"""The most that one piece takes."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from sphinx.application import Sphinx
 from sphinx.util.inspect import signature, stringify_signature
 
 import sqn_rl
-from sqn_rl.plots.picture import to_svg
+from sqn_rl.plots.wiring import to_svg
 from sqn_rl.recipe.build import TARGET
 from sqn_rl.recipe.catalogue import RECIPE, TASK, Catalogue
 from sqn_rl.recipe.compose import Recipe, compose_recipe
@@ -22,24 +22,26 @@ from sqn_rl.recipe.resolved import of_recipe
 from sqn_rl.recipe.schema import SLOTS
 
 ROOT = Path(__file__).parents[2]
-TITLES = {
-    "nets": "Networks",
-    "actors": "Actors",
-    "losses": "Losses and temperatures",
-    "replay": "Replay and returns",
-    "targets": "Target updates",
-    "envs": "Environments",
-    "": "Agents, training, runs",
+PAGES = {
+    "networks": ("Networks", {"q_net", "encoder", "head", "layers"}),
+    "actors": ("Actors", {"actor"}),
+    "losses": ("Losses and temperatures", {"loss", "temperature"}),
+    "replay": ("Replay and returns", {"replay", "returns"}),
+    "optimization": ("Optimizers and target updates", {"optimizer", "target_update"}),
+    "environments": ("Environments", {"env"}),
+    "running": ("Agents, training, runs", set()),
 }
-"""By folder of ``sqn_rl``, the page on which its public names are; the last one has those of no folder."""
+"""The pages of the public names: title, and the slots whose classes they show; the last has all others."""
 
 
 def public_names() -> dict[str, list[str]]:
-    """By key of :data:`TITLES`, the public names."""
-    pages: dict[str, list[str]] = {folder: [] for folder in TITLES}
+    """By key of :data:`PAGES`, the public names."""
+    pages: dict[str, list[str]] = {page: [] for page in PAGES}
+    by_slot = {slot: page for page, (_, slots) in PAGES.items() for slot in slots}
     for node in ast.parse(Path(sqn_rl.__file__).with_suffix(".pyi").read_text()).body:
-        folder = node.module.partition(".")[0]
-        pages[folder if folder in TITLES else ""] += [alias.name for alias in node.names]
+        folder, _, rest = node.module.partition(".")
+        slot = rest.partition(".")[0] if folder == "parts" else ""
+        pages[by_slot.get(slot, "running")] += [alias.name for alias in node.names]
     return pages
 
 
@@ -160,8 +162,8 @@ def generate(app: Sphinx) -> None:
     folder, catalogue = app.srcdir / "reference" / "generated", Catalogue()
     slots, names = [*(slot.name for slot in SLOTS), TASK], catalogue.names(RECIPE)
     written = [
-        _write(folder / "api" / f"{title or 'running'}.rst", _names(TITLES[title], found))
-        for title, found in public_names().items()
+        _write(folder / "api" / f"{page}.rst", _names(PAGES[page][0], found))
+        for page, found in public_names().items()
     ]
     written += [_write(folder / "slots" / f"{slot}.rst", _slot(slot, catalogue)) for slot in slots]
     changed, base = _newest("sqn_rl", "components", "recipes"), compose_recipe(catalogue=catalogue)

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sqn_rl.cli import Exit, command
-from sqn_rl.cli.showing import make, show, write
 
 DESCRIPTION = """Compares finished runs, grouped by recipe, overrides and environment: scores with 95 %
 intervals, and the probability that one is better than another. Refuses runs that were not measured alike.
@@ -35,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from sqn_rl.analysis.comparison import compare
     from sqn_rl.analysis.finished import find_runs, read_runs
+    from sqn_rl.cli.screen import make, show, write
 
     comparison = compare(*read_runs(find_runs(arguments.runs)))
     show(comparison)

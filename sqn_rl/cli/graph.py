@@ -44,17 +44,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     output = arguments.output and arguments.output.absolute()  # an environment may change the folder
 
     from sqn_rl.disk import save
-    from sqn_rl.plots import picture
-    from sqn_rl.plots import text as drawing
+    from sqn_rl.plots import wiring
     from sqn_rl.recipe.preflight import preflight
 
     graph = preflight(recipe)
     graph.changes = changes_of(of_recipe(recipe.run.recipe, recipe), recipe.catalogue)
     title = f"{recipe.run.recipe} on {recipe.part('env')}"
     text = {
-        "text": lambda: drawing.to_text(graph),
-        "mermaid": lambda: drawing.to_mermaid(graph),
-        "svg": lambda: picture.to_svg(graph, title),
+        "text": lambda: wiring.to_text(graph),
+        "mermaid": lambda: wiring.to_mermaid(graph),
+        "svg": lambda: wiring.to_svg(graph, title),
     }[shown_as]()
     if output is None:
         print_lines(*text.rstrip("\n").split("\n"))

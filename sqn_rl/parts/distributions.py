@@ -8,7 +8,6 @@ Legend: N networks, B transitions, A actions, K atoms or quantiles of an action.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,9 +15,7 @@ from torch import Tensor, nn
 
 from sqn_rl import functional as F
 from sqn_rl.errors import require
-
-Backup = Callable[[Tensor], Tensor]
-"""From the values of the next state, ``[N, B, A]``, to what it is worth, ``[B]``."""
+from sqn_rl.types import Backup
 
 
 class Distribution(nn.Module, ABC):

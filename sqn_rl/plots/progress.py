@@ -7,8 +7,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from sqn_rl.protocols import Reporter
 from sqn_rl.training.evaluation import cut_note
-from sqn_rl.training.events import Reporter
 
 SHOWN = {"alpha": "α {:.3g}", "entropy": "entropy {:.3f}", "epsilon": "ε {:.3f}"}
 """The metrics shown, where a recipe has them."""

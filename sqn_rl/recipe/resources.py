@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from sqn_rl.parts.machine import available_bytes
-from sqn_rl.parts.replay.ring_state import PIECE_BYTES
 from sqn_rl.recipe.auto import compiling
 from sqn_rl.recipe.schema import Run
 from sqn_rl.training.agent import Agent
+from sqn_rl.types import PIECE_BYTES
 
 MB = 10**6
 

@@ -23,10 +23,11 @@ from sqn_rl.disk import Folder, Mark
 from sqn_rl.errors import CheckpointError, SettingError, StorageError
 from sqn_rl.parts.machine import has_amx
 from sqn_rl.plots.curve import draw_curve
+from sqn_rl.protocols import Reporter
 from sqn_rl.recipe.reading import DataError, read_json, read_rows
 from sqn_rl.runs.checkpoint import Checkpoint, Checkpoints
 from sqn_rl.runs.serialization import tensors_file
-from sqn_rl.training.events import Counters, Reporter
+from sqn_rl.types import Counters
 
 PACKAGES = ("sqn_rl", "torch", "torchrl", "tensordict", "gymnasium", "ale-py", "numpy")
 

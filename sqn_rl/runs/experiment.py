@@ -17,6 +17,7 @@ import torch
 from sqn_rl.errors import CheckpointError, EnvError, NumericsError, RecipeError, SettingError, StorageError
 from sqn_rl.parts.env.base import close, opened
 from sqn_rl.plots.film import Play, film, kind_of
+from sqn_rl.protocols import Reporter
 from sqn_rl.recipe import auto as speed
 from sqn_rl.recipe import resources
 from sqn_rl.recipe.catalogue import Catalogue
@@ -28,10 +29,11 @@ from sqn_rl.runs.checkpoint import newest_weights, saved_in
 from sqn_rl.runs.directory import RECIPE, RunDirectory, summary_of
 from sqn_rl.training.agent import AGENT_PARTS, Agent, load_weights
 from sqn_rl.training.evaluation import Evaluation, evaluate, evaluation_env
-from sqn_rl.training.events import Counters, Reporter
+from sqn_rl.training.events import Reporters
 from sqn_rl.training.loop import Plan, flushed_denormals, train
 from sqn_rl.training.numerics import bundle
 from sqn_rl.training.stopping import StopRequest, interruptible
+from sqn_rl.types import Counters
 
 EVALUATION_SEED = 1_000_000
 """Added to a run's seed for the games of its evaluations, which are none of its training games."""
@@ -113,9 +115,9 @@ class Experiment:
             resume = Path(str(self.run.out))
             self._require_same_recipe(resume)
         if resume and (summary := summary_of(resume)).get("status") == "done":
-            _tell(reporters, [f"{resume} is done already"])
+            Reporters(reporters).note(f"{resume} is done already")
             return summary | {"out": str(resume)}
-        _tell(reporters, self.preflight(resume).notes)
+        Reporters(reporters).note(*self.preflight(resume).notes)
         torch.set_num_threads(self.run.threads)
         with interruptible(should_stop) as stop:
             summary = self._run(reporters, stop, resume, here)
@@ -154,7 +156,8 @@ class Experiment:
         env, compiled = parts["env"], speed.compiling(self.run)
         precision = speed.precision_of(parts["q_net"])
         agent = Agent(**{name: parts[name] for name in AGENT_PARTS}, compiled=compiled.chosen)
-        everybody = [directory, parts["logger"](directory=directory.path), *reporters]
+        others = [parts["logger"](directory=directory.path), *reporters]
+        everyone = Reporters([directory, *others])
         facts = {
             "recipe": self.run.recipe,
             "env": env.name,
@@ -166,7 +169,7 @@ class Experiment:
         halves = speed.bfloat16(self.run, env.observation_shape)
         chosen = [f"observation   {reads}"] if (reads := getattr(parts["q_net"], "reads", "")) else []
         chosen += [f"compile       {'yes' if compiled.chosen else 'no'}, {compiled.why}"]
-        _tell(everybody, [*chosen, f"precision     {precision}, {halves.why}"])
+        everyone.note(*chosen, f"precision     {precision}, {halves.why}")
         counters, run = Counters(), self.run
 
         def finish(status: str) -> dict[str, Any]:
@@ -181,11 +184,11 @@ class Experiment:
                 raise EnvError(env.name, f"cannot be opened for the evaluation: {error}") from error
 
         with ExitStack() as stack:
-            for each in everybody[1:]:
+            for each in others:
                 stack.callback(each.close)
-            _tell(everybody, directory.notes(found) if found else [])
+            everyone.note(*(directory.notes(found) if found else []))
             if not env.restorable:
-                _tell(everybody, [f"{env.name} cannot save its games: a run that is resumed begins new ones"])
+                everyone.note(f"{env.name} cannot save its games: a run that is resumed begins new ones")
             try:
                 with _of(found.path if found else directory.path):
                     train(
@@ -193,7 +196,7 @@ class Experiment:
                         env,
                         Plan(**{name: getattr(run, name) for name in Plan.__dataclass_fields__}),
                         evaluate=evaluated,
-                        reporters=everybody,
+                        reporters=[everyone],
                         should_stop=should_stop,
                         counters=counters,
                         state=found.state if found else None,
@@ -303,12 +306,6 @@ class Experiment:
         run = Path("runs", self.run.recipe, name, f"{time.strftime('%Y%m%d-%H%M%S')}-s{self.run.seed}")
         others = (run.with_name(f"{run.name}-{number}") for number in count(2))
         return next(path for path in chain([run], others) if not (here / path).exists())
-
-
-def _tell(reporters: Sequence[Reporter], notes: Sequence[str]) -> None:
-    for reporter in reporters:
-        for note in notes:
-            reporter.note(note)
 
 
 @contextmanager

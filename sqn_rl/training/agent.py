@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from sqn_rl.errors import CheckpointError, NumericsError, WiringError
-from sqn_rl.protocols import Actor, Loss, Replay, TargetUpdate
+from sqn_rl.protocols import Actor, CompilableActor, Loss, Replay, TargetUpdate
+from sqn_rl.training.compiling import Compiled
 from sqn_rl.training.descent import Descent
 from sqn_rl.training.gradients import Gradients
 from sqn_rl.training.hidden import hidden_state, load_hidden_state
@@ -66,8 +67,10 @@ class Agent:
         self._descend = Descent(
             self._learned, self.optimizer, self.temperature, target_update, compiled=compiled
         )
-        if compiled and hasattr(actor, "compile_choice"):
-            actor.compile_choice()
+        self._choose: Compiled[tuple[Tensor, Tensor]] | None = None
+        if compiled and isinstance(actor, CompilableActor):
+            self._choose = Compiled(actor.choose, "acting")
+            actor.use_compiled(self._choose)
         self._parts: list[Any] = [self.temperature, actor, replay]
         self._annealed = [part for part in self._parts if hasattr(part, "anneal")]
 
@@ -133,7 +136,8 @@ class Agent:
     def compiles(self, *, acts: bool, learns: bool) -> bool:
         """Whether to act, or to learn, compiles now, which takes long."""
         learning = self._gradients.compiles or self._descend.compiles
-        return (acts and getattr(self.actor, "compiles", False)) or (learns and learning)
+        acting = self._choose is not None and self._choose.pending
+        return (acts and acting) or (learns and learning)
 
     @property
     def runs_compiled(self) -> bool:

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Sequence
 from functools import reduce
 from operator import add
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from sqn_rl.protocols import Loss
+from sqn_rl.protocols import CompilableLoss, Loss
 from sqn_rl.training.compiling import Compiled, warn_not_compiled
 from sqn_rl.types import Batch, Terms
 
@@ -22,17 +22,6 @@ class Result(NamedTuple):
     """Of each parameter; None where none reaches it."""
     norm: Tensor
     """Of all gradients together, scalar."""
-
-
-@runtime_checkable
-class Compilable(Protocol):
-    """A loss that samples its noise before it computes: random numbers cannot be compiled."""
-
-    def redraw(self, batch: Batch) -> None:
-        """Sample all noise that the losses of this batch need."""
-
-    def terms(self, batch: Batch) -> Terms:
-        """The losses of one batch, with that noise."""
 
 
 class Gradients:
@@ -51,7 +40,7 @@ class Gradients:
         self._parameters, self._sample_noise = parameters, _nothing
         self._compute: Callable[[Batch], Terms] = loss.compute
         self._run: Callable[[Batch], Result] = self._differentiate
-        if compiled and isinstance(loss, Compilable):
+        if compiled and isinstance(loss, CompilableLoss):
             self._sample_noise, self._compute = loss.redraw, loss.terms
             self._run = Compiled(self._differentiate, "the update")
         elif compiled:

@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -13,13 +12,14 @@ import torch
 from sqn_rl import functional as F
 from sqn_rl.errors import SqnError, require
 from sqn_rl.parts.env.base import BatchedEnv
+from sqn_rl.protocols import Reporter
 from sqn_rl.training.agent import Agent
 from sqn_rl.training.evaluation import Evaluation
-from sqn_rl.training.events import Counters, Reporter, tell
+from sqn_rl.training.events import Reporters
 from sqn_rl.training.numerics import default_float32
 from sqn_rl.training.state import RunState
 from sqn_rl.training.stopping import Interrupting, Stopped
-from sqn_rl.types import Step, Terms
+from sqn_rl.types import Counters, Step, Terms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +111,8 @@ def train(
     """
     run = RunState(agent, env, plan.seed, counters or Counters())
     counters = run.counters
-    note = partial(tell, reporters, "note")
+    everyone = Reporters(reporters)
+    note = everyone.note
     interrupting = should_stop.interrupting if isinstance(should_stop, Interrupting) else nullcontext
     waiting = should_stop.waiting if isinstance(should_stop, Interrupting) else nullcontext
     try:
@@ -123,7 +124,7 @@ def train(
 
     def keep() -> None:
         agent.require_finite_weights()
-        tell(reporters, "checkpoint", counters, run.state_dict)
+        everyone.checkpoint(counters, run.state_dict)
 
     def evaluated(before: int) -> bool:
         """Evaluate, if it is time to; False: it was stopped."""
@@ -137,7 +138,7 @@ def train(
             except SqnError:
                 keep()
                 raise
-            tell(reporters, "evaluation", {"env_steps": now} | row)
+            everyone.evaluation({"env_steps": now} | row)
             run.evaluated_at = now
         return True
 
@@ -155,7 +156,7 @@ def train(
     def log(before: int) -> None:
         """Tell the metrics, if it is time to, and new advice."""
         if run.terms and (_crosses(before, now, plan.log_every) or now >= plan.steps):
-            tell(reporters, "metrics", counters.row() | measure(agent, run.terms) | run.episodes.row())
+            everyone.metrics(counters.row() | measure(agent, run.terms) | run.episodes.row())
             for text in set(agent.advice()) - advised:
                 note(text)
                 advised.add(text)
@@ -188,7 +189,7 @@ def train(
             break
         observation = step.observation
         counters.env_steps, counters.frames = now, counters.frames + env.num_envs * env.frame_skip
-        run.episodes.record(step, counters, reporters)
+        run.episodes.record(step, counters, everyone)
         counters.wall_s = clock.seconds()
         log(before)
         with clock.paused():

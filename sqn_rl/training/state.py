@@ -1,7 +1,7 @@
 """All that changes while a run goes on: to begin with, to write down, and to go on from."""
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,10 +11,10 @@ from torch import Tensor
 
 from sqn_rl.errors import CheckpointError, RestoreError, SqnError, blame
 from sqn_rl.parts.env.base import BatchedEnv
+from sqn_rl.protocols import Reporter
 from sqn_rl.training.agent import Agent
-from sqn_rl.training.events import Counters, Reporter, tell
 from sqn_rl.training.random_state import OF_MODULES, RandomState
-from sqn_rl.types import Step, Terms
+from sqn_rl.types import Counters, Step, Terms
 
 
 @dataclass
@@ -26,7 +26,7 @@ class Episodes:
     length: np.ndarray
     recent: deque[float] = field(default_factory=lambda: deque(maxlen=20))
 
-    def record(self, step: Step, counters: Counters, reporters: Sequence[Reporter]) -> None:
+    def record(self, step: Step, counters: Counters, reporter: Reporter) -> None:
         """Count one step of every game, and tell of those that ended."""
         self.score += step.score.numpy()
         self.length += 1
@@ -36,7 +36,7 @@ class Episodes:
         for score, length in zip(self.score[ended].tolist(), self.length[ended].tolist(), strict=True):
             counters.episodes += 1
             self.recent.append(score)
-            tell(reporters, "episode", {"env_steps": counters.env_steps, "return": score, "length": length})
+            reporter.episode({"env_steps": counters.env_steps, "return": score, "length": length})
         self.score[ended] = 0
         self.length[ended] = 0
 

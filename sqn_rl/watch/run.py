@@ -11,7 +11,7 @@ from typing import Any
 
 from sqn_rl.errors import CheckpointError
 from sqn_rl.plots.curve import EVALUATIONS, GAMES, MEAN, RETURN, Rows, columns_of, panels_of
-from sqn_rl.plots.picture import to_svg
+from sqn_rl.plots.wiring import to_svg
 from sqn_rl.recipe.catalogue import Catalogue
 from sqn_rl.recipe.compose import load_recipe
 from sqn_rl.recipe.diff import changes_of

@@ -27,8 +27,8 @@ from sqn_rl import (
 )
 from sqn_rl.plots.film import Play
 from sqn_rl.training.evaluation import MAX_STEPS, Evaluation, step_limit
-from sqn_rl.training.events import Counters
 from sqn_rl.training.state import Episodes
+from sqn_rl.types import Counters
 
 
 class Games:

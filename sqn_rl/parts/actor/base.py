@@ -15,7 +15,6 @@ from sqn_rl.errors import not_a_module, require_one_of
 from sqn_rl.parts.noise import Noise, sharing
 from sqn_rl.parts.observations import Observations, observations_of
 from sqn_rl.protocols import QNetwork
-from sqn_rl.training.compiling import Compiled
 
 GREEDY = (ExplorationType.DETERMINISTIC, ExplorationType.MODE, ExplorationType.MEAN)
 
@@ -26,6 +25,9 @@ POLICIES: dict[str, Callable[[QNetwork, Tensor], Tensor]] = {
 
 Chance = tuple[Tensor, ...]
 """All that is random about a choice, drawn before it: random numbers of a generator cannot be compiled."""
+
+Choice = tuple[Tensor, Tensor]
+"""Actions, ``[B]`` int64, and the scores that they were chosen by, ``[B, A]``."""
 
 
 class NetworkActor(TensorDictModuleBase, ABC):
@@ -57,7 +59,7 @@ class NetworkActor(TensorDictModuleBase, ABC):
         self._noise, self._acting = Noise(network), (network,)  # in a tuple, no submodule: not in state_dict
         device = next(network.parameters()).device
         self.generator = torch.Generator(device=device).manual_seed(seed)
-        self._compiled: Compiled[tuple[Tensor, Tensor]] | None = None
+        self._compiled: Callable[[Tensor, Chance], Choice] | None = None
         self._like: Tensor | None = None  # scores of the states that were there before
 
     def train(self, mode: bool = True) -> Self:
@@ -91,14 +93,14 @@ class NetworkActor(TensorDictModuleBase, ABC):
         """Where it computes."""
         return self.generator.device
 
-    def compile_choice(self) -> None:
-        """From now on compile the choice of the actions that are drawn with the actor's own generator."""
-        self._compiled = Compiled(self._picked, "acting")
+    def choose(self, observation: Tensor, chance: Chance) -> Choice:
+        """The actions, and the scores that they are chosen by, with the noise that the network has."""
+        score_BA = self.scores(observation)
+        return self.pick(score_BA, chance), score_BA
 
-    @property
-    def compiles(self) -> bool:
-        """Whether the next of these actions compiles."""
-        return self._compiled is not None and self._compiled.pending
+    def use_compiled(self, choose: Callable[[Tensor, Chance], Choice]) -> None:
+        """Choose by ``choose``, a compiled :meth:`choose`, wherever the actor's own generator is used."""
+        self._compiled = choose
 
     def mean_scores(self, observation: Tensor) -> Tensor:
         """The scores of the mean weights. ``[B, *S]`` → ``[B, A]``."""
@@ -140,7 +142,7 @@ class NetworkActor(TensorDictModuleBase, ABC):
             tensordict.set(key, value_B.reshape(lead))
         return tensordict
 
-    def _choose(self, observation: Tensor, greedy: bool, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _choose(self, observation: Tensor, greedy: bool, generator: torch.Generator) -> Choice:
         """The actions, and the scores that they were chosen by."""
         if greedy:
             score_BA = self.mean_scores(observation)
@@ -153,10 +155,6 @@ class NetworkActor(TensorDictModuleBase, ABC):
         if self._like is None or len(self._like) != len(observation):
             self._like = self.scores(observation)
         return self._compiled(observation, self.chance(self._like, generator))
-
-    def _picked(self, observation: Tensor, chance: Chance) -> tuple[Tensor, Tensor]:
-        score_BA = self.scores(observation)
-        return self.pick(score_BA, chance), score_BA
 
 
 class ValueActor(NetworkActor):

@@ -1,26 +1,15 @@
-"""Loggers: where the numbers of a run go besides its files."""
+"""TensorBoard."""
 
+import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from sqn_rl.disk import Folder
 from sqn_rl.errors import SettingError
-from sqn_rl.recipe.reading import read_rows
-from sqn_rl.training.events import Reporter
-
-
-class FilesLogger(Reporter):
-    """Nothing besides the run's files, which are always written.
-
-    Args:
-        directory: the run directory.
-    """
-
-    def __init__(self, *, directory: Path) -> None:
-        self.directory = directory
+from sqn_rl.protocols import Reporter
 
 
 class TensorBoardLogger(Reporter):
@@ -51,9 +40,9 @@ class TensorBoardLogger(Reporter):
                 self._folder.remove(name)
         self._file = f"{EVENTS}.{time.time():.0f}.sqn_rl"
         self._folder.append(self._file, _record(file_version="brain.Event:2"))
-        for row in read_rows(directory / "metrics.jsonl"):
+        for row in _rows(directory / "metrics.jsonl"):
             self.metrics(row)
-        for row in read_rows(directory / "evaluations.jsonl"):
+        for row in _rows(directory / "evaluations.jsonl"):
             self.evaluation(row)
 
     def metrics(self, row: dict[str, Any]) -> None:
@@ -81,6 +70,13 @@ class TensorBoardLogger(Reporter):
 
 EVENTS = "events.out.tfevents"
 """How TensorBoard knows its files."""
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a log, which the run has checked already; none where there is no log."""
+    if path.exists():
+        with path.open(encoding="utf-8") as lines:
+            yield from map(json.loads, lines)
 
 
 def _record(**content: Any) -> bytes:

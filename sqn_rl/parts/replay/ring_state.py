@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sqn_rl.parts.replay.ring import ROW_BYTES, Ring
-from sqn_rl.types import Rows
+from sqn_rl.types import PIECE_BYTES, Rows
 
 KIND = ("num_envs", "places", "observation_shape", "observation_dtype")
 """What a ring must have in common with the one whose state it loads."""
@@ -26,9 +26,6 @@ COLUMNS = {
     "truncated": "truncated",
 }
 """What a row is, and the ring's name for it."""
-
-PIECE_BYTES = 2**26
-"""Of the rows that are read at once."""
 
 
 def ring_state(ring: Ring) -> dict[str, Any]:

@@ -1,0 +1,16 @@
+"""No logger besides the run's own files."""
+
+from pathlib import Path
+
+from sqn_rl.protocols import Reporter
+
+
+class FilesLogger(Reporter):
+    """Nothing besides the run's files, which are always written.
+
+    Args:
+        directory: the run directory.
+    """
+
+    def __init__(self, *, directory: Path) -> None:
+        self.directory = directory
