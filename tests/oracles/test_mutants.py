@@ -111,12 +111,12 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
     ("functional.py", "test_every_loss.py"): [
         ("NaN is an index", ".clamp(0, last - 1)", ".clamp(max=last - 1)"),
     ],
-    ("distributions.py", "test_distributions.py"): [
+    ("parts/distributions.py", "test_distributions.py"): [
         ("absolute error", "return td_error_NB.square()", "return td_error_NB.abs()"),
         ("squared priority", "square(), td_error_NB", "square(), td_error_NB.square()"),
         ("target without its reward", "td_target(reward_B,", "td_target(0 * reward_B,"),
     ],
-    ("distributions.py", "test_categorical.py"): [
+    ("parts/distributions.py", "test_categorical.py"): [
         ("mean of logits", "prediction.softmax(-1) @ self", "prediction @ self"),
         ("mixture of logits", "unsqueeze(-1) * prediction.softmax(-1))", "unsqueeze(-1) * prediction)"),
         ("mixture of the first network", "softmax(-1)).sum((0, 2))", "softmax(-1))[0].sum(1)"),
@@ -126,7 +126,7 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("δ's sign", "detach()) - target @ self.support", "detach()) + target @ self.support"),
         ("even support without an end", "v_max, atoms)", "v_max, atoms + 1)[:-1]"),
     ],
-    ("distributions.py", "test_quantile.py"): [
+    ("parts/distributions.py", "test_quantile.py"): [
         ("mean is the lowest", "return prediction.mean(-1)", "return prediction.amin(-1)"),
         ("average of unweighted quantiles", "* prediction).sum", "+ prediction).sum"),
         ("average of the first network", "prediction).sum((0, 2))", "prediction)[0].sum(1)"),
@@ -137,7 +137,7 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("κ is 0", "target, self.kappa)", "target, 0.0)"),
         ("action 0 is taken", "device=action_B.device), action_B]", "device=action_B.device), 0 * action_B]"),
     ],
-    ("losses/td.py", "test_sqn_loss.py"): [
+    ("parts/loss/td.py", "test_sqn_loss.py"): [
         ("bonus subtracted", "+ discount_B * bonus", "- discount_B * bonus"),
         ("bonus left out", " + discount_B * bonus", ""),
         ("bonus not discounted", "+ discount_B * bonus", "+ bonus"),
@@ -151,11 +151,11 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("weights never reach the loss", "F.td_loss(loss_NB, batch.weight)", "F.td_loss(loss_NB)"),
         ("α from the second twin's entropy", "F.log_policy(q_NBA[0], self", "F.log_policy(q_NBA[1], self"),
     ],
-    ("losses/td.py", "test_every_loss.py"): [
+    ("parts/loss/td.py", "test_every_loss.py"): [
         ("reported δ has a gradient", "td_error_NB.detach(), q_NBA", "td_error_NB, q_NBA"),
         ("reported Q has a gradient", "mean(prediction.detach())", "mean(prediction)"),
     ],
-    ("losses/td.py", "test_loss_module.py"): [
+    ("parts/loss/td.py", "test_loss_module.py"): [
         ("target is the online network", "deepcopy(q_net).requires_grad_(False)", "q_net"),
         ("target is trained", "deepcopy(q_net).requires_grad_(False)", "deepcopy(q_net)"),
         ("number of steps ignored", "discount_B ** steps.reshape(-1)", "discount_B"),
@@ -170,7 +170,7 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("α not reported", "self.temperature.alpha.clone()", "self.temperature.alpha.log()"),
         ("any γ", 'require(0 <= gamma <= 1, "gamma"', 'require(gamma < 9, "gamma"'),
     ],
-    ("losses/sqn.py", "test_sqn_loss.py"): [
+    ("parts/loss/sqn.py", "test_sqn_loss.py"): [
         ("bonus is a penalty", "bonus = self.temperature.alpha * F", "bonus = -self.temperature.alpha * F"),
         ("bonus without α", "bonus = self.temperature.alpha * F.entropy", "bonus = F.entropy"),
         ("bonus never left out", " if self.backup_entropy else 0.0", ""),
@@ -183,17 +183,17 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("only the first for the min", "q_net.values(observation) if", "q_net.first(observation)[None] if"),
         ("policy without α", "log_policy(q_BA, self.temperature.alpha)", "log_policy(q_BA, 1.0)"),
     ],
-    ("losses/dqn.py", "test_dqn_losses.py"): [
+    ("parts/loss/dqn.py", "test_dqn_losses.py"): [
         ("the worst action", "return F.maximum, 0.0", "return lambda q_NBA: -F.maximum(-q_NBA), 0.0"),
         ("a bonus", "return F.maximum, 0.0", "return F.maximum, 1.0"),
     ],
-    ("losses/double_dqn.py", "test_dqn_losses.py"): [
+    ("parts/loss/double_dqn.py", "test_dqn_losses.py"): [
         ("the target chooses", "self.q_net.first(next_observation)", "target_q_NBA[0]"),
         ("the second twin chooses", "first(next_observation)", "values(next_observation)[-1]"),
         ("the worst action", ".argmax(-1)", ".argmin(-1)"),
         ("a bonus", "action_B=action_B), 0.0", "action_B=action_B), 1.0"),
     ],
-    ("losses/munchausen.py", "test_munchausen.py"): [
+    ("parts/loss/munchausen.py", "test_munchausen.py"): [
         ("bonus is a penalty", "return batch.reward + F", "return batch.reward - F"),
         ("reward left out", "return batch.reward + F", "return F"),
         ("policy of s', not of s", "q_net, batch.observation", "q_net, batch.next_observation"),
@@ -203,7 +203,7 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("l₀ above 0", 'require(lowest < 0, "lowest"', 'require(True, "lowest"'),
         ("m above 1", 'require(0 <= m <= 1, "m"', 'require(True, "m"'),
     ],
-    ("losses/discrete_sac.py", "test_discrete_sac.py"): [
+    ("parts/loss/discrete_sac.py", "test_discrete_sac.py"): [
         ("policy at the max of the twins", "q_NBA.amin(0), self", "q_NBA.amax(0), self"),
         ("policy at the first twin", "q_NBA.amin(0), self", "q_NBA[0], self"),
         ("bonus is a penalty", "), self.temperature.alpha * F", "), -self.temperature.alpha * F"),
@@ -211,11 +211,11 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("policy of Q_1", "return self._logits(observation)", "return (q_NBA[0] / self.temperature.alpha)"),
         ("any actor", "if not isinstance(policy_net := ", "if isinstance(policy_net := "),
     ],
-    ("losses/discrete_sac.py", "test_loss_module.py"): [
+    ("parts/loss/discrete_sac.py", "test_loss_module.py"): [
         ("no noise in the policy", "self._noises.append(Noise(policy_net))", "pass"),
         ("L_π not in the out keys", 'return ["loss_policy", *super().out_keys]', "return super().out_keys"),
     ],
-    ("agent.py", "test_agent.py"): [
+    ("training/agent.py", "test_agent.py"): [
         ("the step before the check", "if not math.isfinite(sum(values.values())):", "if False:"),
         ("NaN passes", "not math.isfinite(sum(values.values()))", "math.isinf(sum(values.values()))"),
         ("gradients are not looked at", ' | {"gradient norm": norm.item()}', ""),
@@ -228,39 +228,43 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("soft returns with a hard loss", "and not getattr(loss, \"backup_entropy\", True)", "and False"),
         ("replay not annealed", "[self.temperature, actor, replay]", "[self.temperature, actor]"),
     ],
-    ("gradients.py", "test_agent.py"): [
+    ("training/gradients.py", "test_agent.py"): [
         ("only the first loss", "reduce(add, terms.losses.values())", 'terms.losses["loss_q"]'),
     ],
-    ("descent.py", "test_agent.py"): [
+    ("training/descent.py", "test_agent.py"): [
         ("α not refreshed", "else [temperature.refresh]", "else []"),
         ("targets stay", "follow.append(target_update.step)", "pass"),
     ],
-    ("training.py", "../parts/test_training.py"): [
+    ("training/loop.py", "../parts/test_training.py"): [
         ("an update within the warm-up", "if acts and before else 0", "if before else 0"),
     ],
-    ("losses/temperature.py", "test_temperature.py"): [
+    ("parts/temperature/base.py", "test_temperature.py"): [
         ("α not clamped", "self.parameter.clamp_(self._minimum, self._maximum)", "pass"),
         ("α not refreshed", "torch.exp(self.parameter, out=self.alpha)", "pass"),
         ("α itself not refreshed", "self.alpha.copy_(self.parameter)", "pass"),
+    ],
+    ("parts/temperature/learned.py", "test_temperature.py"): [
         ("H̄ in actions, not nats", "* math.log(n_actions)", "* n_actions"),
+    ],
+    ("parts/temperature/annealed.py", "test_temperature.py"): [
         ("annealing upwards", "self._start + progress *", "self._start - progress *"),
     ],
-    ("targets/polyak.py", "test_target_update.py"): [
+    ("parts/target_update/polyak.py", "test_target_update.py"): [
         ("τ for ρ", "self._online, self.tau)", "self._online, 1 - self.tau)"),
         ("the online network follows", "(self._target, self._online,", "(self._online, self._target,"),
     ],
-    ("targets/periodic.py", "test_target_update.py"): [
+    ("parts/target_update/periodic.py", "test_target_update.py"): [
         ("copied backwards", "_copy_(self._target, self._online)", "_copy_(self._online, self._target)"),
         ("copied one update late", "self.updates % self.every == 0", "self.updates % self.every == 1"),
     ],
-    ("noise.py", "test_noisy.py"): [
+    ("parts/noise.py", "test_noisy.py"): [
         ("f without its sign", ".sqrt_().copysign_(x)", ".sqrt_()"),
         ("f without its root", "x.abs().sqrt_()", "x.abs()"),
         ("noise of the global generator", "self._total, generator=generator,", "self._total,"),
         ("a view has the network's noise", "        layer.set_noise(None)", "        pass"),
         ("a view has its own parameters", "deepcopy(module, memo)", "deepcopy(module)"),
     ],
-    ("nets/noisy_dense.py", "test_noisy.py"): [
+    ("parts/layers/noisy.py", "test_noisy.py"): [
         ("noise's sign", "in_N1F), out_N1G)", "in_N1F), -out_N1G)"),
         ("no noise of the inputs", "self.sigma(x * in_N1F)", "self.sigma(x)"),
         ("no noise of the outputs", "in_N1F), out_N1G)", "in_N1F), out_N1G ** 0)"),
@@ -270,31 +274,31 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("σ₀ times the root", "sigma / math.sqrt(in_features)", "sigma * math.sqrt(in_features)"),
         ("σ drawn as μ is", "nn.init.constant_(parameter,", "nn.init.uniform_(parameter,"),
     ],
-    ("nets/dueling_head.py", "../parts/test_heads.py"): [
+    ("parts/head/dueling.py", "../parts/test_heads.py"): [
         ("centred over the outputs", "self.outputs)).mT for x", "self.outputs)) for x"),
     ],
-    ("nets/q_net.py", "../parts/test_heads.py"): [
+    ("parts/q_net/q_net.py", "../parts/test_heads.py"): [
         ("values are logits", "return self.distribution.mean(self.p", "return (self.p"),
         ("the last network acts", "observation))[0]", "observation))[-1]"),
     ],
-    ("nets/each.py", "../parts/test_each.py"): [
+    ("parts/q_net/each.py", "../parts/test_each.py"): [
         ("one part for all networks", "else [make(layer=partial(layer, members=1)) for", "else [part for"),
         ("features of one network", "zip(self.parts, inputs,", "zip(self.parts, [inputs[0]] * len(inputs),"),
     ],
-    ("nets/images.py", "../parts/test_cnn.py"): [
+    ("parts/encoder/images.py", "../parts/test_cnn.py"): [
         ("bytes as they are", ".div_(255)", ""),
     ],
-    ("nets/nature_cnn.py", "../parts/test_cnn.py"): [
+    ("parts/encoder/nature_cnn.py", "../parts/test_cnn.py"): [
         ("linear convolutions", "nn.ReLU(inplace=True)", "nn.Identity()"),
     ],
-    ("nets/impala_cnn.py", "../parts/test_cnn.py"): [
+    ("parts/encoder/impala_cnn.py", "../parts/test_cnn.py"): [
         ("residual subtracted", "return x + self.second", "return x - self.second"),
         ("nothing skipped", "return x + self.second", "return self.second"),
         ("linear before the block", "self.first(torch.relu(x))", "self.first(x)"),
         ("linear within the block", "self.second(torch.relu(self.first", "self.second((self.first"),
         ("linear after the blocks", "[*steps, nn.ReLU()]", "steps"),
     ],
-    ("actors/base.py", "test_actors.py"): [
+    ("parts/actor/base.py", "test_actors.py"): [
         ("acts by the maximum of twins", "values(observation).amin(0)", "values(observation).amax(0)"),
         ("acts by the second twin", "q_net.first(observation)", "q_net.values(observation)[1]"),
         ("greedy is the worst", "score_BA.argmax(-1), score_BA", "score_BA.argmin(-1), score_BA"),
@@ -304,12 +308,12 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("noise of the actor's generator", "_noise.redraw(generator)", "_noise.redraw(self.generator)"),
         ("a lent generator is ignored", "generator or self.generator", "self.generator"),
     ],
-    ("actors/boltzmann.py", "test_actors.py"): [
+    ("parts/actor/boltzmann.py", "test_actors.py"): [
         ("acts by Q times α", "chance[0], self.temp", "chance[0], 1 / self.temp"),
         ("policy for others: the worst", "F.log_policy(score_BA,", "F.log_policy(-score_BA,"),
         ("policy for others: noisy", "self.policy_of(self.mean_scores(obs", "self.policy_of(self.scores(obs"),
     ],
-    ("actors/epsilon_greedy.py", "test_actors.py"): [
+    ("parts/actor/epsilon_greedy.py", "test_actors.py"): [
         ("ε rises", "self._start + progress", "self._start - progress"),
         ("ε falls over the whole budget", "over * steps", "steps"),
         ("ε falls for ever", "min(1.0, env_steps / self._over)", "env_steps / self._over"),
@@ -318,22 +322,22 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("explores by the worst", "self.epsilon, any_B,", "self.epsilon, score_BA.argmin(-1),"),
         ("all explore at once", "torch.rand(states,", "torch.rand(1,"),
     ],
-    ("actors/greedy.py", "test_actors.py"): [
+    ("parts/actor/greedy.py", "test_actors.py"): [
         ("the worst action", "score_BA.argmax(-1)", "score_BA.argmin(-1)"),
     ],
-    ("actors/policy.py", "test_actors.py"): [
+    ("parts/actor/policy.py", "test_actors.py"): [
         ("acts by minus the logits", "F.gumbel_max(score_BA,", "F.gumbel_max(-score_BA,"),
         ("log π of minus the logits", "score_BA.log_softmax(-1)", "(-score_BA).log_softmax(-1)"),
         ("learns with acting's noise", "self._logits(self.policy_net, ", "self._logits(self._acting[0], "),
         ("no gradient", "(self.policy_net, observation)", "(self.policy_net, observation).detach()"),
         ("policy for others: noisy", "self.policy_of(self.mean_scores(obs", "self.policy_of(self.scores(obs"),
     ],
-    ("observations.py", "../parts/test_observations.py"): [
+    ("parts/observations.py", "../parts/test_observations.py"): [
         ("numbers taken for bytes", "torch.uint8 not in (dtype, self.dtype)", "True"),
         ("other shapes are reshaped", ":] != self.shape:\n            raise", ":] != ():\n            raise"),
         ("one action of a batch", "return observation, single", "return observation, False"),
     ],
-    ("scaling.py", "../parts/test_scaling.py"): [
+    ("parts/scaling.py", "../parts/test_scaling.py"): [
         ("middles rounded down", "np.ceil((low + high)", "np.floor((low + high)"),
         ("formal bounds count", "(high <= BYTE[1]) & ", ""),
         ("codes are scaled", " & (np.maximum(-low, high) > SMALL)", ""),
@@ -348,7 +352,7 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("rewards lack the last", "steps_B.device) < steps_B.uns", "steps_B.device) + 1 < steps_B.uns"),
         ("γ^(m-1)", "power_K[steps_B]", "power_K[steps_B - 1]"),
     ],
-    ("replay/returns.py", "test_n_step.py"): [
+    ("parts/returns/n_step.py", "test_n_step.py"): [
         ("goes on after a terminal or a lost life", "ring.terminated.take(place_BK) | ", ""),
         ("goes on after a truncated step", "ring.truncated.take(place_BK) | ", ""),
         ("goes on after cuts and the newest", " | ring.is_last(place_BK)", ""),
@@ -360,7 +364,7 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("entropies without α", "self.temperature.alpha * entropy", "entropy"),
         ("entropies with gradient", "    @torch.no_grad()\n", ""),
     ],
-    ("replay/ring.py", "test_n_step.py"): [
+    ("parts/replay/ring.py", "test_n_step.py"): [
         ("steps back in time", "(place.unsqueeze(-1) + rows)", "(place.unsqueeze(-1) - rows)"),
         ("another game's next step", "0, steps * self.num_envs, self.num_envs", "0, steps"),
         ("follows from the newest", "newest | (self.following.take", "(self.following.take"),
@@ -380,7 +384,7 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("the oldest stacks are overwritten", "self._window + frame_stack", "self._window + 1"),
         ("finals dropped a row early", "written - 1 - self._window", "written - self._window"),
     ],
-    ("replay/sum_tree.py", "test_sum_tree.py"): [
+    ("parts/replay/sum_tree.py", "test_sum_tree.py"): [
         ("parents are maxima", "level.take(index, 0).sum(-1)", "level.take(index, 0).max(-1)"),
         ("of a repeated index the first", "[index] = value\n", "[index[::-1]] = np.flip(value)\n"),
         ("found one too early", 'side="right"', 'side="left"'),
@@ -397,7 +401,7 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("old sums are kept by a slice", ".sum(-1)\n        self._known = False", ".sum(-1)"),
         ("an index below 0 is written", "lowest < 0 or ", ""),
     ],
-    ("replay/prioritized.py", "test_prioritized.py"): [
+    ("parts/replay/prioritized.py", "test_prioritized.py"): [
         ("errors keep their sign", "np.abs(td_error_NB)", "td_error_NB"),
         ("ε subtracted", ") + epsilon", ") - epsilon"),
         ("twins summed", "error_NB.sum(0) / len(error_NB)", "error_NB.sum(0)"),
@@ -416,7 +420,7 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("β falls", "self._beta + (1 - self._beta)", "self._beta - (1 - self._beta)"),
         ("β beyond 1", "min(1.0, env_steps / self._steps)", "env_steps / self._steps"),
     ],
-    ("replay/prioritized.py", "../parts/test_replay_prioritized.py"): [
+    ("parts/replay/prioritized.py", "../parts/test_replay_prioritized.py"): [
         ("retired and drawn", "self.tree.fill(ring.retired, 0.0)", "pass"),
         ("retired and resurrected", "(self.tree.value[place] > 0) & ", ""),
         ("a late answer counts", " & (self.asked[place] != OVERTAKEN)", ""),
@@ -431,7 +435,7 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("the global generator", "generator=self._rng", "generator=None"),
         ("every seed alike", "manual_seed(seed)", "manual_seed(0)"),
     ],
-    ("replay/storage.py", "../parts/test_replay_torchrl.py"): [
+    ("parts/replay/storage.py", "../parts/test_replay_torchrl.py"): [
         ("a gap is bridged", "(observation != led_to)", "(observation != observation)"),
         ("a gap cuts all environments", "ring.cut(anew[:, t].nonzero().squeeze(-1))", "ring.cut()"),
         ("only a gap in all is seen", ".flatten(2).any(-1)", ".flatten(2).all(-1)"),

@@ -217,4 +217,4 @@ def test_nothing_of_ours_draws_from_a_global_generator_but_initial_weights() -> 
         for path in PACKAGE.rglob("*.py")
         if (draws := [*draws_without_a_generator(ast.parse(path.read_text()))])
     }
-    assert found == {"nets/dense.py": ["uniform_", "uniform_"]}
+    assert found == {"parts/layers/dense.py": ["uniform_", "uniform_"]}

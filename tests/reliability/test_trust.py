@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+import sqn_rl
 from sqn_rl import Batch
 from sqn_rl.analysis.pool import SQN_RUN
 from sqn_rl.cli import compare, diagnose, diff, evaluate, resume
@@ -143,7 +144,7 @@ def test_a_job_of_a_sweep_runs_nothing_from_the_working_directory(tree: Path) ->
 
 
 def test_every_process_of_python_is_started_on_a_safe_path() -> None:
-    package = Path(compose_recipe.__code__.co_filename).parent
+    package = Path(sqn_rl.__file__).parent
     started = [
         (path.name, line)
         for path in package.rglob("*.py")
