@@ -89,6 +89,7 @@ def compare(
     notes = [f"left out: {directory}: {why}" for directory, why in (left_out or {}).items()]
     if not runs:
         raise ComparisonError("\n".join(["there is no finished run to compare", *notes]))
+    notes += [change for run in runs for change in run.changes]
     labels = Labels(runs)
     first = labels(baseline) if baseline else None
     groups, repeated = group(runs, labels, first)

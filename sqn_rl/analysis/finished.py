@@ -1,11 +1,11 @@
 """Finished runs, read back from their directories: what was trained, how it was measured, what it scored."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from sqn_rl.errors import SqnError
 from sqn_rl.recipe.overrides import origin
 from sqn_rl.recipe.reading import DataError, printable, read_json, read_rows
 from sqn_rl.recipe.resolved import Settled, Sourced, of_run
+from sqn_rl.runs.manifest import noted_changes
 
 RUNNING = {
     *("seed", "out", "resume", "threads", "device", "compile", "log_every", "checkpoint_every"),
@@ -30,8 +31,19 @@ ATARI = ("sqn_rl.AtariEnv", "sqn_rl.AtariRamEnv")
 COMMAND_LINE = origin("")
 
 
+EVALUATIONS = "evaluations.jsonl"
+
+
 class ComparisonError(SqnError):
     """There are no runs to compare, or they cannot be compared with each other."""
+
+
+class _Evaluation(NamedTuple):
+    """What is kept of a row of ``evaluations.jsonl``."""
+
+    mean: float
+    cut: int
+    longest: int
 
 
 @dataclass(frozen=True)
@@ -53,6 +65,8 @@ class FinishedRun:
     """The length of the longest of them: where the games were cut, if any were."""
     software: str
     """The version and revision that made it."""
+    changes: Sequence[str] = ()
+    """What of its files was changed since it wrote them."""
 
     @property
     def ideas(self) -> dict[str, Sourced]:
@@ -144,30 +158,38 @@ def read_runs(directories: Iterable[Path]) -> tuple[list[FinishedRun], dict[str,
         except DataError as error:
             raise ComparisonError(str(error)) from error
         except (ValueError, LookupError, TypeError, ArithmeticError) as error:
-            what = f"its summary.json or evaluations.jsonl is damaged ({type(error).__name__}: {error})"
+            what = f"its summary.json or {EVALUATIONS} is damaged ({type(error).__name__}: {error})"
             raise ComparisonError(f"{directory}: {what}") from error
     return runs, left_out
 
 
 def _finished(directory: Path, settled: Settled, summary: Mapping[str, Any]) -> FinishedRun:
-    log = read_rows(directory / "evaluations.jsonl")
-    rows = [*{row["env_steps"]: row for row in log}.values()]  # older runs have some twice
-    if not rows:
+    evaluations, last = dict[int, _Evaluation](), dict[str, Any]()
+    for last in read_rows(directory / EVALUATIONS):
+        longest = int(max(last["lengths"]))
+        evaluation = _Evaluation(float(last["mean"]), int(last.get("cut", 0)), longest)
+        evaluations[last["env_steps"]] = evaluation  # older runs have some twice
+    if not evaluations:
         raise ValueError("there is no evaluation")
     revision = (summary["git_revision"] or "")[:7]
-    steps, scores = (np.array([row[name] for row in rows], dtype=float) for name in ("env_steps", "mean"))
+    steps = np.array([*evaluations], dtype=float)
+    scores = np.array([each.mean for each in evaluations.values()])
     if steps.ndim != 1 or not np.isfinite([steps, scores]).all():
         raise ValueError("a step or a mean is no number")
+    found = noted_changes(directory, {"recipe.yaml", EVALUATIONS})
+    if summary.get("evaluation", last) != last:
+        found.append(f"{directory}: its summary.json has another last evaluation than its {EVALUATIONS}")
     return FinishedRun(
         settled,
         printable(summary["env"]),
         int(summary["seed"]),
         steps=steps,
         scores=scores,
-        greedy=bool(rows[-1]["greedy"]),
-        cut=sum(int(row.get("cut", 0)) for row in rows),
-        longest=max(int(max(row["lengths"])) for row in rows),
+        greedy=bool(last["greedy"]),
+        cut=sum(each.cut for each in evaluations.values()),
+        longest=max(each.longest for each in evaluations.values()),
         software=printable(f"sqn_rl {summary['versions']['sqn_rl']} {revision}".rstrip()),
+        changes=found,
     )
 
 

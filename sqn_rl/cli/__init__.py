@@ -3,7 +3,7 @@
 import sys
 import traceback
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
 from functools import wraps
 from typing import TextIO
@@ -93,6 +93,12 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
 def print_lines(*lines: str, file: TextIO | None = None) -> None:
     """Print lines, at once; all that a command prints passes here or through its ``Screen``."""
     print(*map(printable, lines), sep="\n", file=file, flush=True)
+
+
+def print_notes(notes: Iterable[str]) -> None:
+    """Print what there is to know besides the result, apart from it."""
+    for note in notes:
+        print_lines(f"note: {note}", file=sys.stderr)
 
 
 def report(error: Exception) -> Exit:

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from sqn_rl.cli import Exit, catalogue_of, command, options, print_lines
+from sqn_rl.cli import Exit, catalogue_of, command, options, print_lines, print_notes
 from sqn_rl.errors import CheckpointError
 from sqn_rl.recipe.compose import load_recipe
 from sqn_rl.recipe.resolved import recipe_of
+from sqn_rl.runs.manifest import noted_changes
 
 DESCRIPTION = """Computes the update again that stopped a run with exit code 4, from the batch and the weights
 kept in its numerics.safetensors, and says of everything in it what is not finite, the first cause first."""
@@ -25,7 +26,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = options("sqn-diagnose", DESCRIPTION)
     parser.add_argument("run", type=Path, help="the run directory")
     arguments = parser.parse_args(argv)
-    recipe = load_recipe(recipe_of(arguments.run), catalogue=catalogue_of(arguments))
+    path = recipe_of(arguments.run)
+    recipe = load_recipe(path, catalogue=catalogue_of(arguments))
+    print_notes(noted_changes(arguments.run, {path.name}))
 
     from sqn_rl.parts.env.base import close
     from sqn_rl.runs.directory import NUMERICS

@@ -5,12 +5,13 @@ import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from sqn_rl.cli import Exit, catalogue_of, command, options, print_lines
+from sqn_rl.cli import Exit, catalogue_of, command, options, print_lines, print_notes
 from sqn_rl.errors import RecipeError
 from sqn_rl.recipe.catalogue import RECIPE, Catalogue, did_you_mean
 from sqn_rl.recipe.compose import Recipe, compose_recipe
 from sqn_rl.recipe.provenance import override
 from sqn_rl.recipe.resolved import Difference, Settled, differences, of_recipe, of_run
+from sqn_rl.runs.manifest import noted_changes
 
 DESCRIPTION = """Shows which parts, numbers and wiring differ between two recipes or runs, and where each
 comes from. A run is only read: of its parts none is built, so its wiring is not compared.
@@ -60,7 +61,9 @@ def _read(text: str, catalogue: Catalogue) -> tuple[Settled, Recipe | None]:
     """What one argument names, with the origin of everything; and a recipe as something that can be built."""
     names = catalogue.names(RECIPE)
     if os.path.isdir(text) and text not in names:
-        return of_run(Path(text)), None
+        settled = of_run(Path(text))
+        print_notes(noted_changes(Path(text), {"recipe.yaml"}))
+        return settled, None
     try:
         first, *further = shlex.split(text) or [""]
     except ValueError as error:

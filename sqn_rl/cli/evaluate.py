@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqn_rl.cli import Exit, catalogue_of, command, options, print_lines
+from sqn_rl.cli import Exit, catalogue_of, command, options, print_lines, print_notes
 from sqn_rl.errors import RecipeError
 from sqn_rl.recipe.compose import Recipe, load_recipe
 from sqn_rl.recipe.resolved import recipe_of
+from sqn_rl.runs.manifest import changes
 
 if TYPE_CHECKING:
     from sqn_rl.training.evaluation import Evaluation
@@ -55,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         load_recipe(path, *overrides, catalogue=catalogue_of(arguments)),
         not arguments.stochastic,
     )
+
+    print_notes(changes(arguments.run, {path.name}))
 
     from sqn_rl.training.evaluation import cut_note
 

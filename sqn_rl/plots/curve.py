@@ -6,6 +6,8 @@ from io import BytesIO
 from itertools import pairwise
 from typing import Any
 
+from sqn_rl.plots.logs import number_of
+
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#999999"  # Okabe-Ito: distinct to colour-blind eyes
 
 Rows = Sequence[Mapping[str, Any]]
@@ -47,14 +49,25 @@ COUNTERS = {"env_steps", "frames", "updates", "episodes", "wall_s", "return_mean
 def columns_of(metrics: Rows) -> dict[str, Series]:
     """The columns of ``metrics.jsonl``, and ``steps_per_s``: between a row and the one before."""
     names = dict.fromkeys(name for row in metrics for name in row)
-    columns: dict[str, Series] = {name: [row.get(name) for row in metrics] for name in names}
+    columns = {name: column_of(metrics, name) for name in names}
     return columns | {"steps_per_s": [None, *map(_speed, pairwise(metrics))][: len(metrics)]}
+
+
+def column_of(rows: Rows, name: str) -> Series:
+    """One column, with None where it is missing."""
+    return [row.get(name) for row in rows]
 
 
 def _speed(rows: tuple[Mapping[str, Any], Mapping[str, Any]]) -> float | None:
     before, now = rows
-    seconds = now["wall_s"] - before["wall_s"]
-    return (now["env_steps"] - before["env_steps"]) / seconds if seconds > 0 else None
+    if before.get("wall_s") is None or now.get("wall_s") is None:
+        return None
+    return rate(now["env_steps"] - before["env_steps"], now["wall_s"] - before["wall_s"])
+
+
+def rate(steps: float, seconds: float) -> float | None:
+    """Steps a second, if that is a number."""
+    return number_of(steps / seconds) if seconds > 0 else None
 
 
 def panels_of(columns: Mapping[str, Series]) -> Iterator[Panel]:
@@ -70,7 +83,7 @@ def draw_curve(title: str, metrics: Rows, episodes: Rows, evaluations: Rows) -> 
 
     Args:
         title: what is shown.
-        metrics: rows of ``metrics.jsonl``.
+        metrics: rows of ``metrics.jsonl``, as :class:`~sqn_rl.plots.logs.Log` reads them.
         episodes: rows of ``episodes.jsonl``.
         evaluations: rows of ``evaluations.jsonl``.
 
@@ -115,13 +128,14 @@ def _numbers(column: Series) -> list[float]:
 
 
 def _draw_returns(axes: Any, columns: Mapping[str, Series], episodes: Rows, evaluations: Rows) -> None:
-    games = [[row[name] for row in episodes] for name in ("env_steps", "return")]
-    axes.plot(*games, ".", color=GREY, markersize=3, alpha=0.6, label=GAMES)
+    games = _numbers(column_of(episodes, "return"))
+    axes.plot(column_of(episodes, "env_steps"), games, ".", color=GREY, markersize=3, alpha=0.6, label=GAMES)
     if "return_mean" in columns:
         mean = _numbers(columns["return_mean"])
         axes.plot(columns["env_steps"], mean, color=BLUE, label=MEAN)
     if evaluations:
-        steps, means, stds = ([row[name] for row in evaluations] for name in ("env_steps", "mean", "std"))
+        steps = column_of(evaluations, "env_steps")
+        means, stds = (_numbers(column_of(evaluations, name)) for name in ("mean", "std"))
         axes.errorbar(steps, means, yerr=stds, fmt="o", color=ORANGE, capsize=3, label=EVALUATIONS)
         place = {"xytext": (8, 0), "textcoords": "offset points", "va": "center"}
         axes.annotate(f"{means[-1]:.1f}", (steps[-1], means[-1]), color=ORANGE, **place)
@@ -140,7 +154,7 @@ def _draw_panel(axes: Any, panel: Panel, columns: Mapping[str, Series]) -> None:
     for (name, label), style in zip(panel.lines.items(), styles, strict=False):
         if name in columns:
             axes.plot(columns["env_steps"], _numbers(columns[name]), label=label, **style)
-    axes.set_title(panel.title, fontsize=11)
+    axes.set_title(panel.title, fontsize=11, parse_math=False)
     if panel.scale == "log":
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=6))

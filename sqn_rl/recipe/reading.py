@@ -4,6 +4,7 @@ import json
 import os
 import stat
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
@@ -53,10 +54,10 @@ def open_file(path: Path) -> BinaryIO:
         DataError: it cannot be read, or is no file.
     """
     try:
-        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")  # which refuses a folder
-        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            return file
-        file.close()
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        if stat.S_ISREG(os.fstat(file).st_mode):
+            return os.fdopen(file, "rb")
+        os.close(file)
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         raise DataError(path, f"cannot be read: {why}") from error
@@ -94,8 +95,22 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     if not os.path.lexists(path):
         return
     with open_file(path) as file:
-        for number, line in enumerate(iter(lambda: file.readline(JSON_BYTES), b""), 1):
+        for number in count(1):
+            if not (line := read_line(file, path, number)):
+                return
             yield _object(line, path, number)
+
+
+def read_line(file: BinaryIO, path: Path, number: int) -> bytes:
+    """The next line of an open log, of which this is the number; empty at the end.
+
+    Raises:
+        DataError: it is longer than a row can be; the rest of it is not read.
+    """
+    line = file.readline(JSON_BYTES + 1)
+    if len(line) > JSON_BYTES:
+        raise DataError(path, f"a line of more than {JSON_BYTES:,} bytes", number)
+    return line
 
 
 def _object(text: bytes, path: Path, line: int = 0) -> dict[str, Any]:

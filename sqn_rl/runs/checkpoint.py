@@ -6,13 +6,10 @@ checkpoints that need them. The manifest has the size and SHA-256 of every file 
 that are no tensors. No name in it is ever made a path.
 """
 
-import json
-import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +18,13 @@ from torch import Tensor
 from sqn_rl import disk
 from sqn_rl.disk import Folder, Mark
 from sqn_rl.errors import CheckpointError, DamagedError, StorageError
+from sqn_rl.runs import manifest
+from sqn_rl.runs.manifest import FORMAT, MANIFEST
 from sqn_rl.runs.serialization import pack, read_tensors, tensors_file, unpack
 from sqn_rl.types import Piece, Rows
 
-FORMAT, MANIFEST_BYTES = 2, 2**28
-"""Of what this reads and writes, and the most that a manifest may have."""
+WEIGHTS, STATE, REPLAY = "weights.safetensors", "state.safetensors", "replay"
 
-WEIGHTS, STATE, MANIFEST, REPLAY = "weights.safetensors", "state.safetensors", "manifest.json", "replay"
-
-_NAME = re.compile(r"\d{10,}")
 _CHUNK = re.compile(r"\d{12,}-\d{12,}\.safetensors")
 
 
@@ -116,7 +111,7 @@ class Checkpoints:
             CheckpointError: there are some, but none is whole; or one that may be whole cannot be read.
         """
         wrong: list[str] = []
-        for path in reversed(saved_in(self.folder)):
+        for path in reversed(manifest.saved_in(self.folder)):
             try:
                 found = _load(path, wrong)
             except DamagedError as error:
@@ -170,7 +165,7 @@ class Checkpoints:
                     "made_with": made_with,
                     "state": tree,
                 }
-                beside.write(MANIFEST, [_render(content)])
+                beside.write(MANIFEST, [manifest.render(content)])
                 beside.sync()
             folder.publish(name)
         return chunks
@@ -178,12 +173,12 @@ class Checkpoints:
     def _drop(self, env_steps: int, lost: set[str]) -> None:
         """Have a checkpoint say of what is ``lost`` that it is None; its tensors stay."""
         path = self.folder / _name(env_steps)
-        content = _manifest(path)
+        content = manifest.read(path)
         had = {name for name, value in content["state"].items() if value is not None}
         if lost & had:
             content["state"] |= dict.fromkeys(lost)
             with self._opened() as (folder, _), folder.folder(path.name) as checkpoint:
-                checkpoint.write_whole(MANIFEST, [_render(content)])
+                checkpoint.write_whole(MANIFEST, [manifest.render(content)])
 
     def _write_rows(self, replay: Folder, rows: Rows) -> Iterator[Chunk]:
         """The chunks that have these rows; what no chunk has yet is written."""
@@ -198,7 +193,7 @@ class Checkpoints:
         Newer ones, which are damaged, are set aside with their rows, and nobody looks at them again.
         """
         with self._opened() as (folder, replay):
-            saved = saved_in(self.folder)
+            saved = manifest.saved_in(self.folder)
             newer = [path for path in saved if int(path.name) > env_steps]
             kept = [path for path in saved if path not in newer][-self.keep :]
             for path in saved:
@@ -211,7 +206,7 @@ class Checkpoints:
 
     def _remove_rows(self, folder: Folder, replay: Folder, kept: list[Path], newer: list[str]) -> None:
         """Remove the rows that those kept do not need, or move them to the newest of the ``newer``."""
-        chunks = [chunk for path in kept for chunk in _chunks(_manifest(path), path)]
+        chunks = [chunk for path in kept for chunk in _chunks(manifest.read(path), path)]
         needed = {_chunk_name(chunk.begin, chunk.end) for chunk in chunks}
         others = [name for name in replay.names() if _CHUNK.fullmatch(name) and name not in needed]
         if newer and others:
@@ -240,23 +235,11 @@ def newest_weights(folder: Path) -> tuple[Path, int, dict[str, Tensor]]:
     Raises:
         CheckpointError: there are none, or they are damaged.
     """
-    found = saved_in(folder)
+    found = manifest.saved_in(folder)
     if not found:
         raise CheckpointError(f"{folder}: no weights here; expected 0000050000/ or the like")
-    content = _manifest(found[-1])
+    content = manifest.read(found[-1])
     return found[-1] / WEIGHTS, content["env_steps"], _tensors(found[-1], WEIGHTS, content)
-
-
-def saved_in(folder: Path) -> list[Path]:
-    """The checkpoints there, oldest first."""
-    if not os.path.lexists(folder):
-        return []
-    disk.require_folder(folder)
-    try:
-        found = [path for path in folder.iterdir() if _NAME.fullmatch(path.name)]
-    except OSError as error:
-        raise disk.unreadable(folder, error) from error
-    return sorted(found, key=lambda path: int(path.name))
 
 
 def _name(env_steps: int) -> str:
@@ -267,19 +250,11 @@ def _chunk_name(begin: int, end: int) -> str:
     return f"{begin:012d}-{end:012d}.safetensors"
 
 
-def _render(content: Mapping[str, Any]) -> bytes:
-    """A manifest's bytes: the only ones that say this."""
-    text = json.dumps(content, indent=1)
-    return json.dumps({**content, "sha256": sha256(text.encode()).hexdigest()}, indent=1).encode()
-
-
 def _load(path: Path, passed_over: list[str]) -> Checkpoint:
-    content = _manifest(path)
-    run = {name: _mark(mark, path) for name, mark in content["run"].items()}
+    content = manifest.read(path)
+    run = manifest.marks_of_run(content, path)
     for name, mark in run.items():
-        if not re.fullmatch(r"\w+\.(yaml|jsonl)", name):
-            raise CheckpointError(f"{path / MANIFEST}: {name!r} is no file of a run")
-        disk.verify(path.parents[1] / name, mark, grows=name.endswith(".jsonl"))
+        manifest.verify(path.parents[1] / name, mark)
     chunks, folder = _chunks(content, path), path.parent / REPLAY
     if chunks:
         disk.require_folder(folder)
@@ -294,50 +269,10 @@ def _load(path: Path, passed_over: list[str]) -> Checkpoint:
     return Checkpoint(path, *known, passed_over, content["made_with"])
 
 
-def _manifest(path: Path) -> dict[str, Any]:
-    """A checkpoint's manifest, whole and of our format. In every format it is signed alike."""
-    disk.require_folder(path)
-    path = path / MANIFEST
-    disk.require_file(path)
-    try:
-        if path.stat().st_size > MANIFEST_BYTES:  # which is sparse
-            raise ValueError(f"larger than {MANIFEST_BYTES:,} bytes")
-        text = path.read_bytes()
-        content = json.loads(text)
-        del content["sha256"]
-        whole, written = text == _render(content), content["format"]
-    except OSError as error:
-        raise disk.unreadable(path, error) from error
-    except (ValueError, RecursionError, LookupError, TypeError) as error:
-        raise DamagedError(f"{path}: damaged: {type(error).__name__}: {error}") from error
-    if not whole:
-        raise DamagedError(f"{path}: damaged: its contents have changed (SHA-256)")
-    if written != FORMAT:
-        raise CheckpointError(f"{path}: format {written}; this version of sqn_rl reads {FORMAT}")
-    content.setdefault("made_with", {})  # which others of this format have not
-    kinds = {"env_steps": int, "files": dict, "replay": list, "run": dict, "made_with": dict, "state": object}
-    for name, kind in kinds.items():
-        if not isinstance(content.get(name), kind):
-            raise CheckpointError(f"{path}: no {name} in it")
-    if content["env_steps"] != int(path.parent.name):
-        raise DamagedError(f"{path}: is that of {content['env_steps']} steps")
-    return content
-
-
-def _mark(value: Any, path: Path) -> Mark:
-    try:
-        size, digest = value["bytes"], value["sha256"]
-    except (TypeError, LookupError):
-        size = digest = None
-    if type(size) is not int or not isinstance(digest, str):
-        raise CheckpointError(f"{path / MANIFEST}: {value!r:.60} where a size and a SHA-256 should be")
-    return Mark(size, digest)
-
-
 def _chunks(content: Mapping[str, Any], path: Path) -> list[Chunk]:
     chunks = []
     for value in content["replay"]:
-        mark = _mark(value, path)
+        mark = manifest.mark(value, path)
         begin, end = value.get("begin"), value.get("end")
         if type(begin) is not int or type(end) is not int or not 0 <= begin < end:
             raise CheckpointError(f"{path / MANIFEST}: {value!r:.60} where rows of a replay should be")
@@ -347,7 +282,7 @@ def _chunks(content: Mapping[str, Any], path: Path) -> list[Chunk]:
 
 def _tensors(path: Path, name: str, content: Mapping[str, Any]) -> dict[str, Tensor]:
     """The tensors in one of a checkpoint's files, verified."""
-    disk.verify(path / name, _mark(content["files"].get(name), path))
+    disk.verify(path / name, manifest.mark(content["files"].get(name), path))
     return dict(read_tensors(path / name))
 
 

@@ -23,8 +23,9 @@ from sqn_rl.disk import Folder, Mark
 from sqn_rl.errors import CheckpointError, SettingError, StorageError
 from sqn_rl.parts.machine import has_amx
 from sqn_rl.plots.curve import draw_curve
+from sqn_rl.plots.logs import Log, number_of
 from sqn_rl.protocols import Reporter
-from sqn_rl.recipe.reading import DataError, read_json, read_rows
+from sqn_rl.recipe.reading import DataError, read_json
 from sqn_rl.runs.checkpoint import Checkpoint, Checkpoints
 from sqn_rl.runs.serialization import tensors_file
 from sqn_rl.types import Counters
@@ -32,6 +33,9 @@ from sqn_rl.types import Counters
 PACKAGES = ("sqn_rl", "torch", "torchrl", "tensordict", "gymnasium", "ale-py", "numpy")
 
 LOGS = ("metrics", "episodes", "evaluations")
+
+STATUSES = ("done", "stopped", "numerics", "error")
+"""How a run ends, by its summary."""
 
 RECIPE, SUMMARY, LOCK, NUMERICS = "recipe.yaml", "summary.json", ".lock", "numerics.safetensors"
 
@@ -183,7 +187,7 @@ class RunDirectory(Reporter):
             "command": sys.argv,
         }
         title = f"{facts.get('recipe')} on {facts.get('env')}, seed {facts.get('seed')}"
-        curve = draw_curve(title, *([*read_rows(log.path)] for log in self._logs.values()))
+        curve = draw_curve(title, *(Log(log.path).read() for log in self._logs.values()))
         self._folder.write_whole("curve.png", [curve])
         self._folder.write_whole(SUMMARY, [json.dumps(summary, indent=2).encode(), b"\n"])
         return summary
@@ -219,7 +223,9 @@ def summary_of(path: Path) -> dict[str, Any]:
         summary = read_json(path / SUMMARY)
     except DataError:
         return {}
-    return summary if {"status", *vars(Counters()), "steps_per_s"} <= summary.keys() else {}
+    numbers = [summary.get(name) for name in vars(Counters())] + [summary.get("steps_per_s") or 0]
+    known = summary.get("status") in STATUSES and None not in map(number_of, numbers)
+    return summary if known and "steps_per_s" in summary else {}
 
 
 def status_of(path: Path) -> str:

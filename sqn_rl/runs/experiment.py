@@ -25,7 +25,8 @@ from sqn_rl.recipe.compose import Recipe, compose_recipe, load_recipe
 from sqn_rl.recipe.graph import Graph
 from sqn_rl.recipe.preflight import preflight
 from sqn_rl.recipe.resolved import flat
-from sqn_rl.runs.checkpoint import newest_weights, saved_in
+from sqn_rl.runs import manifest
+from sqn_rl.runs.checkpoint import newest_weights
 from sqn_rl.runs.directory import RECIPE, RunDirectory, summary_of
 from sqn_rl.training.agent import AGENT_PARTS, Agent, load_weights
 from sqn_rl.training.evaluation import Evaluation, evaluate, evaluation_env
@@ -326,7 +327,7 @@ def _written(directory: RunDirectory) -> Iterator[None]:
         directory.require_ours()  # else that is why
         if error.errno not in DISK_ERRORS:
             raise
-        saved = saved_in(directory.checkpoints.folder)
+        saved = manifest.saved_in(directory.checkpoints.folder)
         there = "the checkpoints there are whole" if saved else "there is no checkpoint yet"
         mend = f"{there}; go on with `{shlex.join(['sqn-resume', str(directory.shown)])}`"
         raise StorageError(f"{directory.shown}: cannot be written: {error.strerror}; {mend}") from error

@@ -168,7 +168,8 @@ function header(state) {
   by_id("evaluation").textContent = !last ? "not evaluated yet" :
     `evaluation at ${whole(last.env_steps)} steps: ${last.mean.toFixed(1)} ± ${last.std.toFixed(1)} ` +
     `(mean ± std of ${last.episodes} ${last.greedy ? "greedy" : "sampled"} games` +
-    `${last.cut ? `, ${last.cut} of them cut after ${whole(Math.max(...last.lengths))} steps` : ""})`;
+    `${last.cut ? `, ${last.cut} of them cut after ${whole(last.longest)} steps` : ""})`;
+  by_id("notes").textContent = state.notes.length ? `note: ${state.notes.join("; ")}` : "";
   by_id("overrides").textContent = state.overrides.length ? `command line: ${state.overrides.join(" ")}` : "";
 }
 

@@ -1,26 +1,24 @@
 """What there is to see of a run, read from its directory; nothing is ever written there."""
 
-import json
-import os
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Lock
 from typing import Any
 
 from sqn_rl.errors import CheckpointError
-from sqn_rl.plots.curve import EVALUATIONS, GAMES, MEAN, RETURN, Rows, columns_of, panels_of
+from sqn_rl.plots.curve import EVALUATIONS, GAMES, MEAN, RETURN, Rows, column_of, columns_of, panels_of, rate
+from sqn_rl.plots.logs import Log, number_of
 from sqn_rl.plots.wiring import to_svg
 from sqn_rl.recipe.catalogue import Catalogue
 from sqn_rl.recipe.compose import load_recipe
 from sqn_rl.recipe.diff import changes_of
 from sqn_rl.recipe.overrides import origin
-from sqn_rl.recipe.reading import JSON_BYTES, DataError, open_file, printable
+from sqn_rl.recipe.reading import printable
 from sqn_rl.recipe.resolved import of_run
-from sqn_rl.runs.checkpoint import saved_in
 from sqn_rl.runs.directory import LOGS, RECIPE, status_of
 from sqn_rl.runs.experiment import Experiment
+from sqn_rl.runs.manifest import noted_changes, saved_in
 
 FRAMES = 450
 """The longest film, in steps."""
@@ -29,52 +27,6 @@ ROOM = 10_000
 """Of the replay here, which nobody learns from: the run itself may need the memory."""
 
 COMMAND_LINE, TITLED = origin(""), ("recipe", "seed", "steps", "out")
-
-
-class Log:
-    """The rows of a file that grows; each is read once, and so many are kept that a curve has its shape.
-
-    Args:
-        path: the file, which need not be there yet.
-        most: how many rows to keep. When twice as many are there, every other one is dropped.
-    """
-
-    def __init__(self, path: Path, most: int = 1000) -> None:
-        self.path, self._most = path, most
-        self._begin()
-
-    def _begin(self) -> None:
-        self._offset, self._count, self._every = 0, 0, 1
-        self._kept: list[dict[str, Any]] = []
-        self._newest: dict[str, Any] | None = None
-
-    def read(self) -> Rows:
-        """The rows kept, oldest first, and the newest."""
-        with suppress(DataError), open_file(self.path) as file:
-            if os.fstat(file.fileno()).st_size < self._offset:  # a run that goes on has cut it
-                self._begin()
-            file.seek(self._offset)
-            while (line := file.readline(JSON_BYTES)).endswith(b"\n"):  # else it is being written
-                self._offset += len(line)
-                self._add(line)
-        newest = self._newest
-        return self._kept + ([newest] if newest and newest is not self._kept[-1] else [])
-
-    def _add(self, line: bytes) -> None:
-        try:
-            row = json.loads(line, parse_constant=lambda name: None)  # a browser knows no NaN
-            step = row["env_steps"]
-        except (ValueError, LookupError, TypeError, RecursionError):
-            return
-        if not isinstance(step, int):
-            return
-        while self._kept and self._kept[-1]["env_steps"] > step:  # cut and grown since we looked
-            self._kept.pop()
-        if self._count % self._every == 0 or not self._kept:
-            self._kept.append(row)
-        self._count, self._newest = self._count + 1, row
-        if len(self._kept) >= 2 * self._most:
-            self._kept, self._every = self._kept[::2], 2 * self._every
 
 
 class WatchedRun:
@@ -97,6 +49,7 @@ class WatchedRun:
         self._experiment = Experiment(load_recipe(path / RECIPE, *small, catalogue=catalogue))
         self._logs = {name: Log(path / f"{name}.jsonl") for name in LOGS}
         self._graph, self._filmed = "", (-1, b"")
+        self._changes = noted_changes(path, {RECIPE, *(f"{name}.jsonl" for name in LOGS)})
 
     @property
     def title(self) -> str:
@@ -110,18 +63,25 @@ class WatchedRun:
         """Everything that changes while it runs: status, counters, and the curves."""
         with self._reading:
             rows = {name: log.read() for name, log in self._logs.items()}
+            newest = self._logs["evaluations"].newest
+            notes = [*self._changes, *(note for log in self._logs.values() for note in log.notes)]
         last = {name: rows[name][-1] if rows[name] else {} for name in LOGS}
         counters = last["metrics"]
+        try:
+            checkpoint = self._newest()
+        except CheckpointError as error:
+            checkpoint, notes = None, [*notes, str(error)]
         return {
             "title": self.title,
             "path": str(self.path),
             "status": status_of(self.path),
             "steps": max(row.get("env_steps", 0) for row in last.values()),
             "budget": self._experiment.run.steps,
-            "speed": counters["env_steps"] / counters["wall_s"] if counters.get("wall_s") else None,
+            "speed": rate(counters.get("env_steps", 0), counters.get("wall_s") or 0),
             "overrides": self._overrides(),
-            "evaluation": last["evaluations"] or None,
-            "checkpoint": self._newest(),
+            "evaluation": _evaluation(newest),
+            "checkpoint": checkpoint,
+            "notes": [*map(printable, notes)],
             "charts": [*_charts(**rows)],
         }
 
@@ -174,7 +134,7 @@ def _charts(metrics: Rows, episodes: Rows, evaluations: Rows) -> Iterator[dict[s
             "label": EVALUATIONS,
             "mark": "bars",
             **_points(evaluations, "mean"),
-            "spread": [row["std"] for row in evaluations],
+            "spread": column_of(evaluations, "std"),
         },
     ]
     yield {"title": RETURN, "scale": "linear", "series": [each for each in returns if each["x"]]}
@@ -189,4 +149,15 @@ def _charts(metrics: Rows, episodes: Rows, evaluations: Rows) -> Iterator[dict[s
 
 
 def _points(rows: Rows, name: str) -> Mapping[str, list[Any]]:
-    return {"x": [row["env_steps"] for row in rows], "y": [row[name] for row in rows]}
+    return {"x": column_of(rows, "env_steps"), "y": column_of(rows, name)}
+
+
+def _evaluation(row: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The newest evaluation, for the page's line about it; None if there is none, or it is none of ours."""
+    shown = {name: number_of(row.get(name)) for name in ("env_steps", "mean", "std", "episodes")}
+    if None in shown.values():
+        return None
+    lengths = row["lengths"] if isinstance(row.get("lengths"), list) else []
+    longest = max((each for each in map(number_of, lengths) if each is not None), default=0)
+    cut = number_of(row.get("cut")) or 0
+    return shown | {"greedy": row.get("greedy") is True, "cut": cut, "longest": longest}

@@ -41,10 +41,10 @@ def write(trained: Path, folder: Path) -> Write:
         env = recipe.fields("env")
         facts = {"env": env.get("id") or f"{env['game']}-ram", "seed": recipe.run.seed, **summary}
         real = json.loads((trained / "summary.json").read_text())
-        (run / "summary.json").write_text(json.dumps(real | facts))
         rows = [json.loads(line) for line in (trained / "evaluations.jsonl").read_text().splitlines()]
         rows = [row | {"mean": score} for row, score in zip(rows, scores, strict=False)]
         (run / "evaluations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (run / "summary.json").write_text(json.dumps(real | facts | {"evaluation": rows[-1]}))
         return Path(name)
 
     return written

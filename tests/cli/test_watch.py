@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from http.client import HTTPConnection, HTTPResponse
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +91,10 @@ def test_it_shows_what_curve_png_shows(trained: Path) -> None:
         [row[name] for row in rows["evaluations"]] for name in ("env_steps", "mean", "std")
     ]
     assert (shown["title"], shown["steps"], shown["budget"]) == ("sqn on CartPole-v1, seed 0", 600, 600)
-    assert shown["evaluation"] == rows["evaluations"][-1]
+    newest = rows["evaluations"][-1]
+    assert newest | shown["evaluation"] == newest | {"longest": max(newest["lengths"])}
+    assert {"env_steps", "mean", "std", "episodes", "greedy", "cut"} <= shown["evaluation"].keys()
+    assert shown["notes"] == []
     assert shown["overrides"][0] == "head=dueling"
 
 
@@ -165,35 +167,6 @@ def test_rows_are_shown_as_they_are_written(run: Path) -> None:
             with (run / "metrics.jsonl").open("a") as file:
                 file.write(half)
             assert alpha() == [*before, *added]
-
-
-def test_a_run_that_goes_on_from_a_checkpoint_is_shown_as_it_is_then(tmp_path: Path) -> None:
-    log = watch.Log(tmp_path / "rows.jsonl")
-    assert log.read() == []
-    for step in (1, 2, 3):
-        add(tmp_path, "rows", env_steps=step, was="first")
-    assert [row["env_steps"] for row in log.read()] == [1, 2, 3]
-    log.path.write_text('{"env_steps": 1, "was": "cut"}\n')
-    assert log.read() == [{"env_steps": 1, "was": "cut"}]
-    for step in (2, 3):
-        add(tmp_path, "rows", env_steps=step, was="cut")
-    log.read()
-    longer = [{"env_steps": step, "was": "cut, and grown beyond"} for step in (2, 3, 4, 5)]
-    log.path.write_text("".join(json.dumps(row) + "\n" for row in [{"env_steps": 1}, *longer]))
-    assert [row["env_steps"] for row in log.read()] == sorted({row["env_steps"] for row in log.read()})
-
-
-def test_a_long_log_is_thinned_evenly_and_read_once(tmp_path: Path) -> None:
-    log = watch.Log(tmp_path / "rows.jsonl", most=100)
-    log.path.write_text("".join(f'{{"env_steps": {step}}}\n' for step in range(12_345)))
-    steps = [row["env_steps"] for row in log.read()]
-    assert 100 <= len(steps) <= 200
-    assert steps[-1] == 12_344
-    assert {after - before for before, after in pairwise(steps[:-1])} == {64}
-    log.path.write_bytes(b" " * log.path.stat().st_size)
-    assert [row["env_steps"] for row in log.read()] == steps
-    add(tmp_path, "rows", env_steps=12_345)
-    assert [row["env_steps"] for row in log.read()] == [*steps[:-1], 12_345]
 
 
 def test_the_graph_is_that_of_the_run(trained: Path) -> None:

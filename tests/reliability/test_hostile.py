@@ -22,7 +22,8 @@ from reliability.trials import TINY, Killed, train
 from sqn_rl import RecipeError
 from sqn_rl.errors import CheckpointError
 from sqn_rl.recipe.compose import compose_recipe, load_recipe
-from sqn_rl.runs.checkpoint import FORMAT, MANIFEST, Checkpoints, newest_weights
+from sqn_rl.runs.checkpoint import Checkpoints, newest_weights
+from sqn_rl.runs.manifest import FORMAT, MANIFEST
 
 PACKAGE = Path(__file__).resolve().parents[2] / "sqn_rl"
 

@@ -14,7 +14,8 @@ import pytest
 
 from sqn_rl import RecipeError, compose
 from sqn_rl.cli.run import main
-from sqn_rl.runs.checkpoint import Checkpoints, saved_in
+from sqn_rl.runs.checkpoint import Checkpoints
+from sqn_rl.runs.manifest import saved_in
 
 SCRIPT = Path(__file__).with_name("resources.py")
 SHORT = ["steps=300", "warmup_steps=100", "num_envs=4", "eval_episodes=2", "compile=never"]

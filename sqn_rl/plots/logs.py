@@ -1,0 +1,129 @@
+"""Logs of a run as they are drawn: of any number of rows as many as a curve needs, in bounded memory."""
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from sqn_rl.recipe.reading import DataError, open_file, printable, read_line
+
+Row = Mapping[str, Any]
+"""``env_steps``, and by column a number, or None where there is none that can be drawn."""
+
+ROWS = 1000
+"""A log is thinned to so many rows whenever it has twice as many."""
+
+COLUMNS, LETTERS = 100, 100
+"""The most columns of a log that are drawn, and the longest name of one."""
+
+LARGEST, LAST_STEP = 1e100, 2**53
+"""Beyond these nothing is drawn: a browser, which has 64 bits for every number, could not."""
+
+NO_CURVES = {"returns", "lengths", "greedy"}
+"""What an evaluation says besides numbers."""
+
+
+class Log:
+    """The rows of a file that grows: each is read once, and every k-th is kept, the first and the newest too.
+
+    A row that is no row is passed over, and what is no number in one is None: the file may be anybody's.
+    Of rows that are not kept nothing but ``env_steps`` is looked at.
+
+    Args:
+        path: the file, which need not be there yet.
+        rows: how many to keep. When twice as many are there, every other one is dropped.
+    """
+
+    def __init__(self, path: Path, rows: int = ROWS) -> None:
+        self.path, self._rows = path, rows
+        self._begin()
+
+    def _begin(self) -> None:
+        self._offset, self._lines, self._count, self._every = 0, 0, 0, 1
+        self._kept: list[Row] = []
+        self._newest: Row | None = None
+        self._names: set[str] = set()
+        self._unreadable, self._bad, self._first_bad = "", 0, ""
+        self.newest: Mapping[str, Any] = {}
+        """The newest row, as it is in the file."""
+
+    def read(self) -> Sequence[Row]:
+        """The rows kept, oldest first, and the newest."""
+        self._unreadable = ""
+        if os.path.lexists(self.path):
+            try:
+                with open_file(self.path) as file:
+                    self._read(file)
+            except DataError as error:
+                self._unreadable = str(error)
+            except OSError as error:
+                self._unreadable = f"{self.path}: cannot be read: {error.strerror}"
+        if self.newest and not self._newest:  # of those not kept only this is drawn
+            self._newest = self._drawn(self.newest)
+        newest = self._newest
+        return self._kept + ([newest] if newest and newest is not self._kept[-1] else [])
+
+    @property
+    def notes(self) -> Iterator[str]:
+        """What could not be read: of bad rows the first, and how many there are."""
+        if self._bad:
+            others = f", and {self._bad - 1:,} more bad rows" if self._bad > 1 else ""
+            yield f"{self.path.name}:{self._first_bad}{others}"
+        if self._unreadable:
+            yield self._unreadable
+
+    def _read(self, file: BinaryIO) -> None:
+        if os.fstat(file.fileno()).st_size < self._offset:  # a run that was resumed has cut it
+            self._begin()
+        file.seek(self._offset)
+        while (line := read_line(file, self.path, self._lines + 1)).endswith(b"\n"):  # else being written
+            self._offset, self._lines = self._offset + len(line), self._lines + 1
+            self._add(line)
+
+    def _add(self, line: bytes) -> None:
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            return self._note("not JSON")
+        step = row.get("env_steps") if isinstance(row, dict) else None
+        if type(step) is not int or not 0 <= step <= LAST_STEP:
+            return self._note("no row with a whole number of env_steps")
+        while self._kept and self._kept[-1]["env_steps"] > step:  # cut and grown since we looked
+            self._kept.pop()
+        drawn = self._drawn(row) if self._count % self._every == 0 or not self._kept else None
+        if drawn:
+            self._kept.append(drawn)
+        self._count, self._newest, self.newest = self._count + 1, drawn, row
+        if len(self._kept) >= 2 * self._rows:
+            self._kept, self._every = self._kept[::2], 2 * self._every
+        return None
+
+    def _note(self, wrong: str) -> None:
+        self._bad += 1
+        self._first_bad = self._first_bad or f"{self._lines}: {wrong}"
+
+    def _drawn(self, row: Mapping[str, Any]) -> Row:
+        """Of a row what can be drawn."""
+        drawn, wrong = {}, ""
+        for name, value in row.items():
+            if name in NO_CURVES:
+                continue
+            if name not in self._names and (len(self._names) >= COLUMNS or len(name) > LETTERS):
+                wrong = wrong or "too many columns, or one with too long a name"
+                continue
+            self._names.add(name)
+            drawn[printable(name)] = number = number_of(value)
+            is_gap = value is None or (isinstance(value, float) and not math.isfinite(value))
+            if number is None and not is_gap:
+                wrong = wrong or f"{printable(name)} is no number that can be drawn"
+        if wrong:
+            self._note(wrong)
+        return drawn
+
+
+def number_of(value: Any) -> int | float | None:
+    """A value, if it is a number that can be drawn."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value if is_number and abs(value) <= LARGEST else None

@@ -1,0 +1,154 @@
+"""Manifests of checkpoints: what the files of a run are to be, by size and SHA-256.
+
+Nothing here needs torch.
+"""
+
+import json
+import os
+import re
+from collections.abc import Collection, Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from sqn_rl import disk
+from sqn_rl.disk import Mark
+from sqn_rl.errors import CheckpointError, DamagedError
+
+FORMAT, MANIFEST_BYTES = 2, 2**28
+"""The format that is read and written, and the largest manifest."""
+
+CHECKED_BYTES = 2**32
+"""The largest file of a run that :func:`changes` reads."""
+
+MANIFEST, CHECKPOINTS = "manifest.json", "checkpoints"
+
+_NAME = re.compile(r"\d{10,}")
+
+
+def saved_in(folder: Path) -> list[Path]:
+    """The checkpoints there, oldest first."""
+    if not os.path.lexists(folder):
+        return []
+    disk.require_folder(folder)
+    try:
+        found = [path for path in folder.iterdir() if _NAME.fullmatch(path.name)]
+    except OSError as error:
+        raise disk.unreadable(folder, error) from error
+    return sorted(found, key=lambda path: int(path.name))
+
+
+def changes(run: Path, names: Collection[str]) -> list[str]:
+    """Which files of a run are not as its newest manifest says; none where there is no checkpoint.
+
+    A log may have grown since.
+
+    Args:
+        run: the run directory.
+        names: the files to check, of those that the manifest has: ``recipe.yaml``, ``evaluations.jsonl``.
+
+    Raises:
+        CheckpointError: the manifest is damaged, or cannot be read.
+    """
+    found = []
+    newest = saved_in(run / CHECKPOINTS)[-1:]
+    marks = {name: each for path in newest for name, each in marks_of_run(read(path), path).items()}
+    for name in sorted(marks.keys() & names):
+        try:
+            if marks[name].bytes > CHECKED_BYTES:
+                raise CheckpointError(
+                    f"{run / name}: more than {CHECKED_BYTES:,} bytes, which are not checked"
+                )
+            verify(run / name, marks[name])
+        except DamagedError:
+            found.append(f"{run / name}: changed since the run wrote it")
+        except CheckpointError as error:
+            found.append(str(error))
+    return found
+
+
+def noted_changes(run: Path, names: Collection[str]) -> list[str]:
+    """As :func:`changes`, or why that cannot be known."""
+    try:
+        return changes(run, names)
+    except CheckpointError as error:
+        return [f"{error}; whether the run's files were changed is not known"]
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A checkpoint's manifest, whole and of our format. In every format it is signed alike.
+
+    Raises:
+        DamagedError: it is missing or damaged.
+        CheckpointError: it cannot be read, or is not of our format.
+    """
+    disk.require_folder(path)
+    path = path / MANIFEST
+    disk.require_file(path)
+    try:
+        if path.stat().st_size > MANIFEST_BYTES:  # which is sparse
+            raise ValueError(f"larger than {MANIFEST_BYTES:,} bytes")
+        text = path.read_bytes()
+        content = json.loads(text)
+        del content["sha256"]
+        whole, written = text == render(content), content["format"]
+    except OSError as error:
+        raise disk.unreadable(path, error) from error
+    except (ValueError, RecursionError, LookupError, TypeError) as error:
+        raise DamagedError(f"{path}: damaged: {type(error).__name__}: {error}") from error
+    if not whole:
+        raise DamagedError(f"{path}: damaged: its contents have changed (SHA-256)")
+    if written != FORMAT:
+        raise CheckpointError(f"{path}: format {written}; this version of sqn_rl reads {FORMAT}")
+    content.setdefault("made_with", {})  # which others of this format have not
+    kinds = {"env_steps": int, "files": dict, "replay": list, "run": dict, "made_with": dict, "state": object}
+    for name, kind in kinds.items():
+        if not isinstance(content.get(name), kind):
+            raise CheckpointError(f"{path}: no {name} in it")
+    if content["env_steps"] != int(path.parent.name):
+        raise DamagedError(f"{path}: is that of {content['env_steps']} steps")
+    return content
+
+
+def render(content: Mapping[str, Any]) -> bytes:
+    """A manifest's bytes: the only ones that say this."""
+    text = json.dumps(content, indent=1)
+    return json.dumps({**content, "sha256": sha256(text.encode()).hexdigest()}, indent=1).encode()
+
+
+def mark(value: Any, path: Path) -> Mark:
+    """The mark that a value in the manifest of the checkpoint in ``path`` stands for.
+
+    Raises:
+        CheckpointError: it stands for none.
+    """
+    try:
+        size, digest = value["bytes"], value["sha256"]
+    except (TypeError, LookupError):
+        size = digest = None
+    if type(size) is not int or not isinstance(digest, str):
+        raise CheckpointError(f"{path / MANIFEST}: {value!r:.60} where a size and a SHA-256 should be")
+    return Mark(size, digest)
+
+
+def marks_of_run(content: Mapping[str, Any], path: Path) -> dict[str, Mark]:
+    """What the manifest of the checkpoint in ``path`` says of the run's own files, by name.
+
+    Raises:
+        CheckpointError: a name is none of a run's file.
+    """
+    marks = {name: mark(value, path) for name, value in content["run"].items()}
+    for name in marks:
+        if not re.fullmatch(r"\w+\.(yaml|jsonl)", name):
+            raise CheckpointError(f"{path / MANIFEST}: {name!r} is no file of a run")
+    return marks
+
+
+def verify(path: Path, mark: Mark) -> None:
+    """Check that a run's own file is what it was, or, if it is a log, begins with that.
+
+    Raises:
+        DamagedError: it is missing or damaged.
+        CheckpointError: it cannot be read.
+    """
+    disk.verify(path, mark, grows=path.suffix == ".jsonl")
