@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sqn_rl.cli.run import main as train
-from sqn_rl.manifest import CHECKED_BYTES, MANIFEST, changes, render
+from sqn_rl.runs.manifest import CHECKED_BYTES, MANIFEST, changes, render
 
 Command = Callable
 
