@@ -174,7 +174,8 @@ def test_parts_are_wired_by_name() -> None:
 
 
 def test_composing_imports_no_torch_and_works_from_anywhere(tmp_path: Path) -> None:
-    code = "import sys; from sqn_rl.recipe import compose; compose.compose_recipe('sqn'); print('torch' in sys.modules)"
+    composed = "from sqn_rl.recipe.compose import compose_recipe; compose_recipe('sqn')"
+    code = f"import sys; {composed}; print('torch' in sys.modules)"
     environment = {name: value for name, value in os.environ.items() if name != "SQN_RL_PATH"}
     done = subprocess.run(
         [sys.executable, "-c", code],
