@@ -32,8 +32,11 @@ OPERATIONS = ("open", "write", "fsync", "ftruncate", "replace", "mkdir", "unlink
 WAYS = ("disk", "turn", "time")
 """Of dying."""
 
-HANGS = 600.0
-"""Seconds after which a process hangs that others are done with in some."""
+ANEW = 0.1
+"""The part of all processes that compile anew what must be compiled."""
+
+HANGS = 3_600.0
+"""Seconds after which a process hangs that is done in some, or in minutes on a machine that is busy."""
 
 TINY = (
     "num_envs=2",
@@ -152,34 +155,28 @@ class Trial(NamedTuple):
     """Of the kills, how many were while something was being compiled, and how many after it was."""
 
 
-def killed_and_resumed(folder: Path, kills: int, seed: int, *settings: str, part: float = 1 / 3) -> Trial:
+def killed_and_resumed(folder: Path, kills: int, seed: int, *settings: str) -> Trial:
     """Kill a run so many times, and compare what it ends as with one that is left alone.
 
     The kills are SIGKILL, of a process: by turns in an operation on the disk, of which a write is half done,
     at a turn of the loop or of an evaluation, and at some time. A run that comes to its end before there were
     enough is followed by another. The run left alone is trained in this process, so that others need not
-    import anything, nor compile what was compiled.
-
-    Args:
-        folder: where to work.
-        kills: how many.
-        seed: of when they are.
-        settings: of the run.
-        part: of the time of a whole run, within which processes are killed that are killed at some time.
+    import anything, and most need not compile anything.
     """
     chance, killed, compiled, differ = random.Random(seed), Counter[str](), Counter[str](), []
-    alone = folder / "alone"
-    longest = _left_alone(alone, *settings)
-    if "compile=always" in settings:  # once more, as processes have it, which find it compiled
-        longest = _left_alone(folder / "again", *settings)
-        differ += differences(alone, folder / "again")
-    longest |= {"time": longest["time"] * 3 * part}
+    alone, again, compiling = folder / "alone", folder / "again", _Compiling()
+    with compiling.noted():
+        longest = _left_alone(alone, *settings)
+    if compiling.made:  # once more, as most processes have it
+        with _Compiling(compiling.made).noted():
+            longest = _left_alone(again, *settings)
+        differ += differences(alone, again)
     while killed.total() < kills:
         run = Path(mkdtemp(dir=folder))
         while True:
             way = WAYS[killed.total() % len(WAYS)]
             when = chance.uniform(0, longest[way] / 3) if killed.total() < kills else math.inf
-            seen = _Compiling()
+            seen = _Compiling([] if chance.random() < ANEW else compiling.made)
             session = partial(_session, run, settings, seen, **{way: when})
             ended = in_a_process(session, when if way == "time" else math.inf)
             if ended in FAULTY:
@@ -194,10 +191,17 @@ def killed_and_resumed(folder: Path, kills: int, seed: int, *settings: str, part
 
 
 class _Compiling:
-    """How often a process, which may be dead, has begun to compile something, and how often it was done."""
+    """How often a process, which may be dead, has begun to compile something, and how often it had it.
 
-    def __init__(self) -> None:
-        self._counts = mmap.mmap(-1, 2)
+    Args:
+        warm: what was compiled by a process from which it was forked; whatever fits is taken, as its guards
+            say. To compile takes 3 to 10 s, the rest of a process 1 s.
+    """
+
+    def __init__(self, warm: Sequence[Any] = ()) -> None:
+        self._warm, self._counts = warm, mmap.mmap(-1, 2)
+        self.made: list[Any] = []
+        """What was compiled in here."""
 
     @contextmanager
     def noted(self) -> Iterator[None]:
@@ -206,9 +210,18 @@ class _Compiling:
 
         def counted(compiled: Any, arguments: Any) -> Any:
             self._counts[0] += 1
-            found = compile_(compiled, arguments)
-            self._counts[1] += found is not None
-            return found
+            names = ("self", *compiled._arguments)
+            given = dict(zip(names, (compiled._owner, *arguments), strict=True))
+            method = compiled._method.__func__
+            made = next((made for of, made in self._warm if of is method and made[0](given)), None)
+            if made:
+                compiled.pending = False
+                compiled._made.append(made)
+            elif not compile_(compiled, arguments):
+                return None
+            self.made.append((method, compiled._made[-1]))
+            self._counts[1] += 1
+            return compiled._made[-1][1]
 
         with patch.object(Compiled, "_compile", counted):
             yield

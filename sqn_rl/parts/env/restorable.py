@@ -24,6 +24,12 @@ from sqn_rl.types import Step
 AT_ONCE, AT_ONCE_BYTES = 64, 2**20
 """Steps whose answers are summed up at once, or bytes of their observations: one step costs as much."""
 
+Answer = tuple[bytes, bytes, bytes]
+"""What all games answered in one step: observations, of several frames the newest; rewards; ends.
+
+The score is the reward or what it was clipped from, and an end that is not terminal shows as a new seed.
+"""
+
 
 class RestorableEnv(BatchedEnv):
     """N games that do the same whenever they are seeded and played alike; abstract.
@@ -50,6 +56,10 @@ class RestorableEnv(BatchedEnv):
     def _receive(self) -> Step:
         """What :meth:`advance` returns, for the actions that were sent."""
 
+    def _arrays(self, step: Step) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """A step's observations, rewards and ends; a family that has them need not ask tensors."""
+        return step.observation.numpy(), step.reward.numpy(), step.terminated.numpy()
+
     def advance(self, action_N: Tensor) -> Step:
         """Play one action in every game, and start anew those that ended; see the base class."""
         self.send(action_N)
@@ -75,8 +85,11 @@ class RestorableEnv(BatchedEnv):
         except (Exception, SystemExit) as error:
             raise EnvError(self._where(), blame(error)) from error
         self._now.observation = step.observation
-        self._steps.append(step)
-        if len(self._steps) == self._at_once:
+        seen, reward, terminated = self._arrays(step)
+        if self.frame_stack > 1:
+            seen = seen[:, -1]
+        self._answered.append((seen.tobytes(), reward.tobytes(), terminated.tobytes()))
+        if len(self._answered) == self._at_once:
             self._sum_up()
         return step
 
@@ -86,7 +99,7 @@ class RestorableEnv(BatchedEnv):
         self._pasts, self._befores = ([array("i") for _ in range(n)] for _ in "12")
         self._sums, self._sums_before = [0] * n, [0] * n
         self._anew: list[list[int]] = [[] for _ in range(n)]  # after which of the steps below it was seeded
-        self._steps: list[Step] = []  # not in the sums yet
+        self._answered: list[Answer] = []  # not in the sums yet
         self._at_once = max(1, min(AT_ONCE, AT_ONCE_BYTES // size))
 
     def _start(self, rows: Sequence[int]) -> None:
@@ -102,20 +115,20 @@ class RestorableEnv(BatchedEnv):
             if not self.seed_every:
                 self._befores[i] = self._pasts[i]
             self._pasts[i] = array("i")
-            self._anew[i].append(len(self._steps) + 1)  # after the step that is being made
+            self._anew[i].append(len(self._answered) + 1)  # after the step that is being made
         return seed
 
     def _sum_up(self) -> None:
         """Bring the checksums up to date."""
-        if not self._steps:
+        if not self._answered:
             return
-        answers = _packed(self._steps, self.frame_stack)
+        answers = _by_game(self._answered, self.num_envs)
         for i, anew in enumerate(self._anew):
             for begin, end in pairwise([0, *anew]):
                 self._sums_before[i], self._sums[i] = crc32(answers[i, begin:end].data, self._sums[i]), 0
             self._sums[i] = crc32(answers[i, anew[-1] if anew else 0 :].data, self._sums[i])
             anew.clear()
-        self._steps.clear()
+        self._answered.clear()
 
     def state_dict(self, *_: Any, **__: Any) -> dict[str, Any]:
         """Where every game is, between two steps.
@@ -210,13 +223,8 @@ class RestorableEnv(BatchedEnv):
         return [actions[start:end] for start, end in pairwise(accumulate(lengths, initial=0))]
 
 
-def _packed(steps: Sequence[Step], frame_stack: int) -> np.ndarray:
-    """What each game answered in these steps, its newest frame of several: bytes, ``[N, T, *]``.
-
-    The score is the reward or what it was clipped from, and an end that is not terminal shows as a new seed.
-    """
-    seen = [step.observation[:, -1] if frame_stack > 1 else step.observation for step in steps]
-    columns = seen, [step.reward for step in steps], [step.terminated for step in steps]
-    stacked = (torch.stack(column, dim=1) for column in columns)
-    rows = [column.reshape(*column.shape[:2], -1).numpy().view(np.uint8) for column in stacked]
-    return np.concatenate(rows, axis=2)
+def _by_game(answered: Sequence[Answer], games: int) -> np.ndarray:
+    """What each of so many games answered in these steps: bytes, ``[N, T, *]``."""
+    columns = (np.frombuffer(b"".join(column), np.uint8) for column in zip(*answered, strict=True))
+    rows = [column.reshape(len(answered), games, -1) for column in columns]
+    return np.ascontiguousarray(np.concatenate(rows, axis=2).swapaxes(0, 1))
