@@ -21,6 +21,7 @@ FAMILIES = {
 def test_a_family_of_recipes(task: str, kills: int, family: str, tmp_path: Path) -> None:
     trial = killed_and_resumed(tmp_path, kills, 0, *FAMILIES[family], *TASKS[task], *TINY)
     assert trial.kills.total() == kills
+    assert trial.compiled == {"before": kills}
     assert (trial.differ, trial.faults) == ([], {})
 
 

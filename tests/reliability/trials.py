@@ -228,7 +228,7 @@ class _Compiling:
 
     def now(self) -> str:
         """What it is, or was, at."""
-        begun, done = self._counts
+        begun, done = self._counts[0], self._counts[1]  # to go through it gives bytes
         return "before" if not begun else "after" if begun == done else "while"
 
 

@@ -29,7 +29,7 @@ COMPILED = {
 """Recipes that are compiled in some seconds, and how often they are killed."""
 
 
-ALWAYS = ("compile=always", "warmup_steps=20", "checkpoint_keep=1")
+ALWAYS = ("compile=always", "warmup_steps=10", "checkpoint_keep=1")
 """Of compiled runs. What else they keep is from before something was compiled, which kills decide."""
 
 
