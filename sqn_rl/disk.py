@@ -218,7 +218,7 @@ def require_replaceable(path: Path) -> None:
 def _explained(error: OSError, path: Path, what: str) -> Exception:
     """What to raise instead: what is at ``path`` is not ``what`` it should be."""
     if error.errno not in NOT_OURS:
-        return error
+        return OSError(error.errno, error.strerror, str(path))  # and not its name in the folder alone
     link = " but a link" if path.is_symlink() else ""
     return StorageError(f"{path}: not {what}{link}; nothing is written there")
 

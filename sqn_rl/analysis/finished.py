@@ -11,7 +11,7 @@ import numpy as np
 
 from sqn_rl.errors import SqnError
 from sqn_rl.recipe.overrides import origin
-from sqn_rl.recipe.reading import DataError, printable, read_json, read_rows
+from sqn_rl.recipe.reading import DataError, is_there, printable, read_json, read_rows
 from sqn_rl.recipe.resolved import Settled, Sourced, of_run
 from sqn_rl.runs.manifest import noted_changes
 
@@ -111,11 +111,12 @@ def find_runs(places: Iterable[str]) -> list[Path]:
         places: run directories, folders with such in them, or globs.
 
     Raises:
-        ComparisonError: one of the places has no run.
+        ComparisonError: one of the places has no run, or a folder in it may not be read.
+        DataError: what is above one of them may not be read.
     """
     found: dict[Path, Path] = {}
     for place in places:
-        folders = [place] if os.path.exists(place) else sorted(glob(place, recursive=True))
+        folders = [place] if is_there(Path(place)) else sorted(glob(place, recursive=True))
         runs = [run for folder in folders for run in _below(Path(folder))]
         if not runs:
             what = (
@@ -128,7 +129,12 @@ def find_runs(places: Iterable[str]) -> list[Path]:
 
 def _below(folder: Path) -> Iterator[Path]:
     """The runs in a folder, or itself if it is one."""
-    for path, folders, files in os.walk(folder):
+
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, NotADirectoryError):
+            raise ComparisonError(f"{error.filename}: cannot be read: {error.strerror}") from error
+
+    for path, folders, files in os.walk(folder, onerror=refuse):
         folders.sort()
         if "recipe.yaml" in files:
             folders.clear()
@@ -150,7 +156,7 @@ def read_runs(directories: Iterable[Path]) -> tuple[list[FinishedRun], dict[str,
         settled = of_run(directory)
         path = directory / "summary.json"
         try:
-            summary = read_json(path) if os.path.lexists(path) else {}
+            summary = read_json(path) if is_there(path) else {}
             if summary.get("status") == "done":
                 runs.append(_finished(directory, settled, summary))
             else:

@@ -1,6 +1,5 @@
 """A grid of runs: a recipe, and each alternative to one of its parts alone, with several seeds."""
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from sqn_rl.recipe.catalogue import Catalogue
 from sqn_rl.recipe.compose import Recipe, compose_recipe
 from sqn_rl.recipe.overrides import expand, origin
 from sqn_rl.recipe.provenance import override
-from sqn_rl.recipe.reading import read_json
+from sqn_rl.recipe.reading import is_there, read_json
 from sqn_rl.recipe.resolved import differences, of_recipe, of_run
 
 BASE = "base"
@@ -50,7 +49,7 @@ class Job:
     def summary(self) -> dict[str, Any]:
         """What the run says of itself; nothing if it has not ended."""
         path = self.out / "summary.json"
-        return read_json(path) if os.path.lexists(path) else {}
+        return read_json(path) if is_there(path) else {}
 
     def is_done(self) -> bool:
         """Whether it has been run to its end.
@@ -58,7 +57,7 @@ class Job:
         Raises:
             RecipeError: a run of another recipe is there.
         """
-        if not os.path.lexists(self.out / "recipe.yaml"):
+        if not is_there(self.out / "recipe.yaml"):
             return False
         there, here = (
             {key: each for key, each in settled.everything.items() if _matters(key)}

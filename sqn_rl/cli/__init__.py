@@ -6,12 +6,15 @@ from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
 from functools import wraps
-from typing import TextIO
+from typing import NoReturn, TextIO
 
 from sqn_rl.cli import streams
 from sqn_rl.errors import EnvError, NumericsError, SqnError, StorageError
 from sqn_rl.recipe.catalogue import Catalogue
 from sqn_rl.recipe.reading import printable
+
+LONGEST = 1000
+"""Characters of a line of a message: a longer one is cut in the middle."""
 
 
 class Exit(IntEnum):
@@ -26,9 +29,20 @@ class Exit(IntEnum):
     """As a shell says it of a program that a broken pipe ended."""
 
 
-def options(command: str, description: str) -> ArgumentParser:
+class Parser(ArgumentParser):
+    """Reads the arguments of a command."""
+
+    def __init__(self, command: str, description: str) -> None:
+        super().__init__(command, description=description, formatter_class=RawDescriptionHelpFormatter)
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong with them, whatever is in them."""
+        super().error(printable(_shortened(message)))
+
+
+def options(command: str, description: str) -> Parser:
     """A parser with the options that all commands have."""
-    parser = ArgumentParser(command, description=description, formatter_class=RawDescriptionHelpFormatter)
+    parser = Parser(command, description)
     parser.add_argument(
         "--config-dir",
         action="append",
@@ -83,7 +97,7 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
             if lost and isinstance(error, BrokenPipeError):
                 return Exit.UNREAD
             if not lost and error.errno not in streams.FULL:
-                raise
+                return report(error)
             print_lines(f"the output cannot be written: {error.strerror}", file=sys.stderr)
             return Exit.FAILED
 
@@ -103,10 +117,17 @@ def print_notes(notes: Iterable[str]) -> None:
 
 def report(error: Exception) -> Exit:
     """Say what is wrong, with a traceback if it is nothing that we raise on purpose; gives the exit code."""
+    if isinstance(error, OSError) and error.filename is not None:  # which is for the user to mend
+        error = StorageError(f"{error.filename}: {error.strerror}")
     if not isinstance(error, SqnError):
         print_lines(*"".join(traceback.format_exception(error)).rstrip().split("\n"), file=sys.stderr)
         return Exit.FAILED
-    print_lines(*str(error).split("\n"), file=sys.stderr)
+    print_lines(*map(_shortened, str(error).split("\n")), file=sys.stderr)
     if isinstance(error, StorageError | EnvError):
         return Exit.FAILED
     return Exit.NUMERICS if isinstance(error, NumericsError) else Exit.BAD_RECIPE
+
+
+def _shortened(line: str) -> str:
+    half = LONGEST // 2
+    return line if len(line) <= LONGEST else f"{line[:half]} … {line[-half:]}"

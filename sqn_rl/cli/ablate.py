@@ -10,6 +10,7 @@ from sqn_rl.cli import Exit, catalogue_of, command, options, print_lines
 from sqn_rl.errors import require
 from sqn_rl.parts import machine
 from sqn_rl.recipe.compose import Recipe
+from sqn_rl.recipe.reading import is_there
 from sqn_rl.recipe.schema import convert
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ def _report(jobs: Sequence["Job"], folder: Path) -> None:
     from sqn_rl.analysis.grid import BASE
     from sqn_rl.cli.screen import show, write
 
-    runs, left_out = read_runs(job.out for job in jobs if (job.out / "recipe.yaml").is_file())
+    runs, left_out = read_runs(job.out for job in jobs if is_there(job.out / "recipe.yaml"))
     base = {str(job.out) for job in jobs if job.variant.name == BASE}
     comparison = compare(runs, left_out, next((run for run in runs if run.settled.name in base), None))
     show(comparison)

@@ -1,10 +1,9 @@
 """``sqn-compare``: which variant is better, and whether the runs can tell."""
 
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
 
-from sqn_rl.cli import Exit, command
+from sqn_rl.cli import Exit, Parser, command
 
 DESCRIPTION = """Compares finished runs, grouped by recipe, overrides and environment: scores with 95 %
 intervals, and the probability that one is better than another. Refuses runs that were not measured alike.
@@ -23,9 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    parser = ArgumentParser(
-        "sqn-compare", description=DESCRIPTION, formatter_class=RawDescriptionHelpFormatter
-    )
+    parser = Parser("sqn-compare", DESCRIPTION)
     parser.add_argument("runs", nargs="+", help="run directories, folders with such in them, or globs")
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="where to write comparison.md, .csv and .png"

@@ -1,10 +1,11 @@
 """``sqn-diagnose``: what was not finite in the update that stopped a run."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from sqn_rl.cli import Exit, catalogue_of, command, options, print_lines, print_notes
-from sqn_rl.errors import CheckpointError
+from sqn_rl.errors import CheckpointError, SqnError, blame
 from sqn_rl.recipe.compose import load_recipe
 from sqn_rl.recipe.resolved import recipe_of
 from sqn_rl.runs.manifest import noted_changes
@@ -37,17 +38,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     from sqn_rl.training.numerics import not_finite, unbundle
 
     path = arguments.run / NUMERICS
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise CheckpointError(f"{path}: there is none: no update of this run was stopped")
-    try:
-        batch, weights = unbundle(dict(read_tensors(path)))
-    except TypeError as error:
-        raise CheckpointError(f"{path}: not what a run keeps of an update ({error})") from error
+    tensors = dict(read_tensors(path))
     parts = recipe.build(last="loss")
     close(parts["env"])
     loss = parts["loss"]
-    load_weights(loss, weights)
-    found = not_finite(loss, batch)
+    try:
+        batch, weights = unbundle(tensors)
+        load_weights(loss, weights)
+        found = not_finite(loss, batch)
+    except Exception as error:  # of a batch that does not fit, which may be anything
+        why = str(error) if isinstance(error, SqnError) else blame(error)
+        raise CheckpointError(f"{path}: not what a run keeps of an update of this recipe: {why}") from error
     print_lines(*(found or ["everything is finite"]))
     return Exit.NUMERICS if found else Exit.DONE
 

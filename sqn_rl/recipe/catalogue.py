@@ -1,6 +1,7 @@
 """What recipes and parts there are, and the one door through which YAML has anything imported."""
 
 import difflib
+import errno
 import inspect
 import os
 import re
@@ -225,6 +226,12 @@ def _tree(folder: Path) -> Path:
     there = [path for name in ("recipes", "components") if os.path.isdir(path := folder / name)]
     if not there:
         raise RecipeError(f"{folder}: no folder with recipes/ or components/ in it")
-    if not all(os.access(path, os.R_OK | os.X_OK) for path in there):
-        raise RecipeError(f"{folder}: not a folder that this user may read")
+
+    def refuse(error: OSError) -> None:
+        raise RecipeError(f"{error.filename}: not a folder that this user may read")
+
+    for path in there:
+        for inner, _, _ in os.walk(path, onerror=refuse):
+            if not os.access(inner, os.X_OK):
+                refuse(PermissionError(errno.EACCES, os.strerror(errno.EACCES), inner))
     return folder

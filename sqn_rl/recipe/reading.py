@@ -47,6 +47,25 @@ class DataError(SqnError, ValueError):
         self.message, self.line = message, line
 
 
+def is_there(path: Path) -> bool:
+    """Whether there is anything at a path, be it a link to nothing.
+
+    Raises:
+        DataError: that cannot be known, as a folder above it may not be read.
+    """
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
+    return True
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    return DataError(path, f"cannot be read: {getattr(error, 'strerror', None) or error}")
+
+
 def open_file(path: Path) -> BinaryIO:
     """Open a file to read it; a pipe or a device is not waited for.
 
@@ -59,8 +78,7 @@ def open_file(path: Path) -> BinaryIO:
             return os.fdopen(file, "rb")
         os.close(file)
     except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise DataError(path, f"cannot be read: {why}") from error
+        raise _unreadable(path, error) from error
     raise DataError(path, "cannot be read: not a file")
 
 
@@ -92,7 +110,7 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     Raises:
         DataError: the file cannot be read, or a line has none.
     """
-    if not os.path.lexists(path):
+    if not is_there(path):
         return
     with open_file(path) as file:
         for number in count(1):

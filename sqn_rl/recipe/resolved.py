@@ -1,6 +1,5 @@
 """What a recipe or a run is made of, and how two of them differ: parts and values, each with its origin."""
 
-import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from sqn_rl.errors import RecipeError
 from sqn_rl.recipe.build import TARGET
 from sqn_rl.recipe.compose import Recipe
 from sqn_rl.recipe.provenance import Values, flow, read
+from sqn_rl.recipe.reading import is_there
 from sqn_rl.recipe.schema import SLOTS
 
 SLOT_NAMES = [slot.name for slot in SLOTS]
@@ -101,9 +101,10 @@ def recipe_of(directory: Path) -> Path:
 
     Raises:
         RecipeError: there is none.
+        DataError: the directory may not be read.
     """
     path = directory / "recipe.yaml"
-    if not os.path.lexists(path):
+    if not is_there(path):
         raise RecipeError(f"{directory}: not a run directory: there is no recipe.yaml in it")
     return path
 

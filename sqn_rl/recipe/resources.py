@@ -1,5 +1,6 @@
 """What a run takes when it takes most: memory, and room on the disk. Known before it begins."""
 
+import os
 import resource
 import shutil
 import sys
@@ -87,9 +88,9 @@ def shortage(need: Needs, folder: Path) -> Shortage | None:
         mend = "lower replay.capacity, batch_size, num_envs or the networks"
         return Shortage("replay.capacity", f"{message}; {size(free)} are free", mend)
     there = folder
-    while not there.exists():
+    while not os.path.exists(there):  # or where we may not look
         there = there.parent
-    own = sum(path.stat().st_size for path in (folder / "checkpoints").rglob("*") if path.is_file())
+    own = sum(os.path.getsize(path) for path in (folder / "checkpoints").rglob("*") if os.path.isfile(path))
     room = shutil.disk_usage(there).free + own
     if need.disk > room:
         message = f"checkpoints take up to {size(need.disk)}; {size(room)} are free in {there.absolute()}"

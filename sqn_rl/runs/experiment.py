@@ -24,6 +24,7 @@ from sqn_rl.recipe.catalogue import Catalogue
 from sqn_rl.recipe.compose import Recipe, compose_recipe, load_recipe
 from sqn_rl.recipe.graph import Graph
 from sqn_rl.recipe.preflight import preflight
+from sqn_rl.recipe.reading import is_there
 from sqn_rl.recipe.resolved import flat
 from sqn_rl.runs import manifest
 from sqn_rl.runs.checkpoint import newest_weights
@@ -39,8 +40,8 @@ from sqn_rl.types import Counters
 EVALUATION_SEED = 1_000_000
 """Added to a run's seed for the games of its evaluations, which are none of its training games."""
 
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG)
-"""What a disk says that can take no more."""
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG, errno.EACCES, errno.EPERM)
+"""What a disk says that can take no more, or nothing from us."""
 
 
 class Filmed(NamedTuple):
@@ -289,7 +290,7 @@ class Experiment:
 
     def _require_same_recipe(self, path: Path) -> None:
         """Raise :class:`RecipeError` if the run in ``path`` is one of another recipe."""
-        if not (path / RECIPE).exists():
+        if not is_there(path / RECIPE):
             return
         there = load_recipe(path / RECIPE, catalogue=self.recipe.catalogue)
         others = dict(flat(there.config))
@@ -320,7 +321,7 @@ def _of(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _written(directory: RunDirectory) -> Iterator[None]:
-    """Say what to do when the disk is full."""
+    """Say what to do when the disk is full, or may not be written to."""
     try:
         yield
     except OSError as error:
@@ -330,7 +331,8 @@ def _written(directory: RunDirectory) -> Iterator[None]:
         saved = manifest.saved_in(directory.checkpoints.folder)
         there = "the checkpoints there are whole" if saved else "there is no checkpoint yet"
         mend = f"{there}; go on with `{shlex.join(['sqn-resume', str(directory.shown)])}`"
-        raise StorageError(f"{directory.shown}: cannot be written: {error.strerror}; {mend}") from error
+        path = str(error.filename or directory.path).replace(str(directory.path), str(directory.shown), 1)
+        raise StorageError(f"{path}: cannot be written: {error.strerror}; {mend}") from error
 
 
 def compose(recipe: str = "sqn", *overrides: str, catalogue: Catalogue | None = None) -> Experiment:

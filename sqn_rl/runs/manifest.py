@@ -4,7 +4,6 @@ Nothing here needs torch.
 """
 
 import json
-import os
 import re
 from collections.abc import Collection, Mapping
 from hashlib import sha256
@@ -14,6 +13,7 @@ from typing import Any
 from sqn_rl import disk
 from sqn_rl.disk import Mark
 from sqn_rl.errors import CheckpointError, DamagedError
+from sqn_rl.recipe.reading import DataError, is_there
 
 FORMAT, MANIFEST_BYTES = 2, 2**28
 """The format that is read and written, and the largest manifest."""
@@ -28,8 +28,11 @@ _NAME = re.compile(r"\d{10,}")
 
 def saved_in(folder: Path) -> list[Path]:
     """The checkpoints there, oldest first."""
-    if not os.path.lexists(folder):
-        return []
+    try:
+        if not is_there(folder):
+            return []
+    except DataError as error:
+        raise CheckpointError(str(error)) from error
     disk.require_folder(folder)
     try:
         found = [path for path in folder.iterdir() if _NAME.fullmatch(path.name)]

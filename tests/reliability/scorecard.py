@@ -18,7 +18,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from recipes.test_mistakes import MISTAKES, refusal
-from reliability.measured import cost, damage, disk, hostile, kills, loss, sharing, signals
+from reliability.measured import cost, damage, disk, fuzz, hostile, kills, loss, sharing, signals
 from reliability.score import RAW, Line, Section, measure, page, tests_line
 
 PAGE = RAW.parent / "reliability.md"
@@ -123,6 +123,7 @@ SECTIONS = [
     ),
     sharing.SECTION,
     loss.SECTION,
+    fuzz.SECTION,
 ]
 
 
