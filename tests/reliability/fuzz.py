@@ -47,8 +47,8 @@ from sqn_rl.recipe.compose import compose_recipe, load_recipe
 PROCESSOR_SECONDS, SECONDS = 20, 240
 """The most that a case may take; the second is for what waits, also for others' processes."""
 
-CODES = {0, 1, 2, 3, 4}
-"""That are documented."""
+CODES = {0, 1, 2, 4}
+"""That are documented, of what is neither stopped by a signal nor not read."""
 
 MOST = 4000
 """Characters of a message."""
@@ -289,6 +289,7 @@ class World:
         sys.stdin = open(os.devnull)  # noqa: SIM115
         sys.stdout = os.fdopen(1, "w", closefd=False)
         sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # also if we are in the background
         warnings.resetwarnings()
         sys.argv = [f"sqn-{module}", *arguments]
         resource.setrlimit(resource.RLIMIT_CPU, (PROCESSOR_SECONDS, PROCESSOR_SECONDS))
