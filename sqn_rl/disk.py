@@ -74,7 +74,7 @@ class Folder:
     def folder(self, name: str) -> "Folder":
         """Open a folder in it, which is made unless it is there."""
         self._check()
-        with suppress(FileExistsError):
+        with suppress(FileExistsError), self._naming(name):
             os.mkdir(name, dir_fd=self.descriptor)
         return Folder(self.path / name, within=self)
 
@@ -122,13 +122,11 @@ class Folder:
     def remove(self, name: str) -> None:
         """Remove what has this name, if anything has: a file, a link, a whole folder."""
         self._check()
-        try:
+        with suppress(FileNotFoundError), self._naming(name):
             if self._is_folder(name):
                 shutil.rmtree(name, dir_fd=self.descriptor)
             else:
                 os.unlink(name, dir_fd=self.descriptor)
-        except FileNotFoundError:
-            pass
 
     def discard(self, name: str) -> None:
         """Remove a folder, whose name is gone before anything in it is."""
@@ -143,7 +141,8 @@ class Folder:
     def take(self, name: str, other: "Folder") -> None:
         """Move a file here from another folder."""
         self._check()
-        os.replace(name, name, src_dir_fd=other.descriptor, dst_dir_fd=self.descriptor)
+        with self._naming(name):
+            os.replace(name, name, src_dir_fd=other.descriptor, dst_dir_fd=self.descriptor)
 
     def sweep(self) -> None:
         """Remove what is not complete: what somebody who was killed there has left."""
@@ -182,7 +181,16 @@ class Folder:
 
     def _rename(self, name: str, other: str) -> None:
         self._check()
-        os.replace(name, other, src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor)
+        with self._naming(name):
+            os.replace(name, other, src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor)
+
+    @contextmanager
+    def _naming(self, name: str) -> Iterator[None]:
+        """Have an error name the file by its path, and not by its name in the folder alone."""
+        try:
+            yield
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path / name)) from error
 
     def _is_folder(self, name: str) -> bool:
         try:
@@ -218,7 +226,7 @@ def require_replaceable(path: Path) -> None:
 def _explained(error: OSError, path: Path, what: str) -> Exception:
     """What to raise instead: what is at ``path`` is not ``what`` it should be."""
     if error.errno not in NOT_OURS:
-        return OSError(error.errno, error.strerror, str(path))  # and not its name in the folder alone
+        return OSError(error.errno, error.strerror, str(path))
     link = " but a link" if path.is_symlink() else ""
     return StorageError(f"{path}: not {what}{link}; nothing is written there")
 

@@ -90,7 +90,9 @@ def shortage(need: Needs, folder: Path) -> Shortage | None:
     there = folder
     while not os.path.exists(there):  # or where we may not look
         there = there.parent
-    own = sum(os.path.getsize(path) for path in (folder / "checkpoints").rglob("*") if os.path.isfile(path))
+    saved = folder / "checkpoints"
+    files = filter(os.path.isfile, saved.rglob("*") if os.path.isdir(saved) else ())
+    own = sum(map(os.path.getsize, files))
     room = shutil.disk_usage(there).free + own
     if need.disk > room:
         message = f"checkpoints take up to {size(need.disk)}; {size(room)} are free in {there.absolute()}"
