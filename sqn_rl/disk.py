@@ -25,6 +25,9 @@ BLOCK = 2**20
 NOT_OURS = (errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENXIO)
 """What the system says of a link, a folder or a pipe where a file should be, or the other way round."""
 
+REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG, errno.EACCES, errno.EPERM)
+"""What the system says of a disk that can take no more, or nothing from us."""
+
 
 @dataclass(frozen=True)
 class Mark:

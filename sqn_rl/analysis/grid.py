@@ -102,7 +102,9 @@ def variants_of(overrides: Sequence[str], catalogue: Catalogue) -> list[Variant]
                 name = f"{name}-{sha256(value.encode(errors='surrogateescape')).hexdigest()[:8]}"
             variants.append(Variant(name, [*common, value], recipe))
     if len(variants) == 1:
-        raise RecipeError("nothing is varied", "", "name alternatives: head=linear,dueling")
+        raise RecipeError(
+            "nothing is varied", origin(" ".join(overrides)), "name alternatives: head=linear,dueling"
+        )
     return variants
 
 

@@ -1,6 +1,5 @@
 """An experiment: a composed recipe that can be checked, trained and evaluated."""
 
-import errno
 import gc
 import os
 import shlex
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from sqn_rl import disk
 from sqn_rl.errors import CheckpointError, EnvError, NumericsError, RecipeError, SettingError, StorageError
 from sqn_rl.parts.env.base import close, opened
 from sqn_rl.plots.film import Play, film, kind_of
@@ -24,7 +24,6 @@ from sqn_rl.recipe.catalogue import Catalogue
 from sqn_rl.recipe.compose import Recipe, compose_recipe, load_recipe
 from sqn_rl.recipe.graph import Graph
 from sqn_rl.recipe.preflight import preflight
-from sqn_rl.recipe.reading import is_there
 from sqn_rl.recipe.resolved import flat
 from sqn_rl.runs import manifest
 from sqn_rl.runs.checkpoint import newest_weights
@@ -39,9 +38,6 @@ from sqn_rl.types import Counters
 
 EVALUATION_SEED = 1_000_000
 """Added to a run's seed for the games of its evaluations, which are none of its training games."""
-
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG, errno.EACCES, errno.EPERM)
-"""What a disk says that can take no more, or nothing from us."""
 
 
 class Filmed(NamedTuple):
@@ -290,7 +286,7 @@ class Experiment:
 
     def _require_same_recipe(self, path: Path) -> None:
         """Raise :class:`RecipeError` if the run in ``path`` is one of another recipe."""
-        if not is_there(path / RECIPE):
+        if not os.path.lexists(path / RECIPE):
             return
         there = load_recipe(path / RECIPE, catalogue=self.recipe.catalogue)
         others = dict(flat(there.config))
@@ -326,7 +322,7 @@ def _written(directory: RunDirectory) -> Iterator[None]:
         yield
     except OSError as error:
         directory.require_ours()  # else that is why
-        if error.errno not in DISK_ERRORS:
+        if error.errno not in disk.REFUSALS:
             raise
         saved = manifest.saved_in(directory.checkpoints.folder)
         there = "the checkpoints there are whole" if saved else "there is no checkpoint yet"

@@ -37,12 +37,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sqn_rl import Batch, Experiment, compose
-from sqn_rl.recipe.catalogue import Catalogue
-from sqn_rl.recipe.schema import SLOTS
 from sqn_rl.analysis.grid import jobs_of, variants_of
-from sqn_rl.training.numerics import bundle
-from sqn_rl.recipe.reading import printable
+from sqn_rl.recipe.catalogue import Catalogue
 from sqn_rl.recipe.compose import compose_recipe, load_recipe
+from sqn_rl.recipe.reading import printable
+from sqn_rl.recipe.schema import SLOTS
+from sqn_rl.training.numerics import bundle
 
 PROCESSOR_SECONDS, SECONDS = 20, 240
 """The most that a case may take; the second is for what waits, also for others' processes."""
