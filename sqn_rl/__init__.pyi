@@ -51,7 +51,7 @@ from .runs.experiment import compose as compose
 from .training.agent import Agent as Agent
 from .training.evaluation import Evaluation as Evaluation
 from .training.evaluation import evaluate as evaluate
-from .training.loop import Plan as Plan
 from .training.loop import train as train
+from .training.plan import Plan as Plan
 from .types import Batch as Batch
 from .types import Step as Step

@@ -55,7 +55,9 @@ def train(recipe: Recipe, console: "Screen", resume: Path | None = None) -> int:
 
 def announce(recipe: Recipe, console: "Screen") -> None:
     """Print every value that the run is about to use."""
-    run = {name: value for name, value in vars(recipe.run).items() if value is not None}
+    run = {"recipe": recipe.run.recipe} | {
+        k: value for k, value in vars(recipe.run).items() if value is not None
+    }
     rows = [("run", "", run)]
     rows += [(slot.name, recipe.part(slot.name), recipe.fields(slot.name)) for slot in SLOTS]
     for slot, part, values in rows:

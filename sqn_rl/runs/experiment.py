@@ -31,8 +31,8 @@ from sqn_rl.runs.directory import RECIPE, RunDirectory, summary_of
 from sqn_rl.training.agent import AGENT_PARTS, Agent, load_weights
 from sqn_rl.training.evaluation import Evaluation, evaluate, evaluation_env
 from sqn_rl.training.events import Reporters
-from sqn_rl.training.loop import Plan, flushed_denormals, train
-from sqn_rl.training.numerics import bundle
+from sqn_rl.training.loop import train
+from sqn_rl.training.numerics import bundle, flushed_denormals
 from sqn_rl.training.stopping import StopRequest, interruptible
 from sqn_rl.types import Counters
 
@@ -192,7 +192,7 @@ class Experiment:
                     train(
                         agent,
                         env,
-                        Plan(**{name: getattr(run, name) for name in Plan.__dataclass_fields__}),
+                        run,
                         evaluate=evaluated,
                         reporters=[everyone],
                         should_stop=should_stop,

@@ -1,75 +1,25 @@
 """The training loop, which reads like Algorithm 1."""
 
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sqn_rl import functional as F
-from sqn_rl.errors import SqnError, require
+from sqn_rl.errors import SqnError
 from sqn_rl.parts.env.base import BatchedEnv
 from sqn_rl.protocols import Reporter
 from sqn_rl.training.agent import Agent
 from sqn_rl.training.evaluation import Evaluation
 from sqn_rl.training.events import Reporters
-from sqn_rl.training.numerics import default_float32
+from sqn_rl.training.numerics import default_float32, flushed_denormals
+from sqn_rl.training.plan import Plan, Schedule
 from sqn_rl.training.state import RunState
 from sqn_rl.training.stopping import Interrupting, Stopped
 from sqn_rl.types import Counters, Step, Terms
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """How long, and how often what happens; everything counted in environment steps.
-
-    Raises:
-        SettingError: a value is out of range.
-    """
-
-    steps: int
-    """The budget: agent decisions over all environments."""
-    warmup_steps: int
-    """Uniformly random actions and no update until here."""
-    update_ratio: float
-    """Updates per environment step after the warm-up, kept exact whatever the number of environments."""
-    batch_size: int
-    """Transitions per update."""
-    seed: int
-    """Of the warm-up's random actions, and of what parts draw from torch's global generators."""
-    log_every: int = 1000
-    """Metrics are written at each multiple."""
-    eval_every: int = 0
-    """Evaluate at each multiple, and at the end; 0: only at the end."""
-    checkpoint_every: int = 0
-    """Write a checkpoint at each multiple, and at the end; 0: only at the end."""
-
-    def __post_init__(self) -> None:
-        require(self.steps > 0, "steps", self.steps, "at least 1 environment step")
-        require(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "0 or more environment steps")
-        require(
-            self.update_ratio > 0, "update_ratio", self.update_ratio, "a positive number of updates per step"
-        )
-        require(self.batch_size > 0, "batch_size", self.batch_size, "at least 1 transition")
-
-    def updates_due(self, env_steps: int) -> int:
-        """How many updates there are to have been after this many environment steps: 29 of 100 with 0.29."""
-        due = max(0, env_steps - self.warmup_steps) * self.update_ratio
-        return int(round(due, 6))  # 100 · 0.29 is 28.99…96
-
-
-@contextmanager
-def flushed_denormals() -> Iterator[None]:
-    """Count numbers below 1e-38 as zero: Adam's moments of dead units decay there, where processors crawl."""
-    flushed = sys.float_info.min / 2 == 0  # as this thread has it, which torch does not say
-    torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        torch.set_flush_denormal(flushed)
 
 
 @default_float32()
@@ -109,97 +59,145 @@ def train(
         NumericsError: a loss is NaN or infinite; or an observation, a reward or, when it is time for a
             checkpoint, a weight, of which the same is true.
     """
-    run = RunState(agent, env, plan.seed, counters or Counters())
-    counters = run.counters
-    everyone = Reporters(reporters)
-    note = everyone.note
-    interrupting = should_stop.interrupting if isinstance(should_stop, Interrupting) else nullcontext
-    waiting = should_stop.waiting if isinstance(should_stop, Interrupting) else nullcontext
+    run = _Run(agent, env, plan, evaluate, Reporters(reporters), should_stop, counters or Counters())
     try:
-        with waiting(env.name), run.random_state:
-            observation = run.begin() if state is None else run.go_on(state, plan.seed, note)
+        observation = run.begin(state)
+        while not run.ends():
+            agent.anneal(run.due.before)
+            with run.random_state:
+                with run.interruptible_if_compiling():
+                    action = run.act(observation)  # line 4
+                    env.send(action)  # line 5: the environments step while the learner learns
+                    for batch in agent.draw(plan.batch_size, run.updates_due):  # lines 8 to 19
+                        run.count(agent.update(batch))
+                step = run.receive()
+                agent.replay.store(observation, action, step)  # line 6
+            observation = step.observation
+            run.finish(step)
     except Stopped:
-        return counters
-    now = counters.env_steps
+        pass
+    return run.counters
 
-    def keep() -> None:
-        agent.require_finite_weights()
-        everyone.checkpoint(counters, run.state_dict)
 
-    def evaluated(before: int) -> bool:
-        """Evaluate, if it is time to; False: it was stopped."""
-        due = _crosses(before, now, plan.eval_every) or now >= plan.steps
-        if evaluate and due and run.evaluated_at != now:
-            try:
-                with waiting("an evaluation"):
-                    row = evaluate().row()
-            except Stopped:
-                return False
-            except SqnError:
-                keep()
-                raise
-            everyone.evaluation({"env_steps": now} | row)
-            run.evaluated_at = now
-        return True
+class _Run(RunState):
+    """A run of :func:`train`: its state, and what happens besides Algorithm 1."""
 
-    def received() -> Step:
-        """What the games answer; if they fail or are not waited for, what was learned is kept."""
+    def __init__(
+        self,
+        agent: Agent,
+        env: BatchedEnv,
+        plan: Plan,
+        evaluate: Callable[[], Evaluation] | None,
+        reporters: Reporters,
+        should_stop: Callable[[], bool],
+        counters: Counters,
+    ) -> None:
+        super().__init__(agent, env, plan.seed, counters)
+        self._plan, self._evaluate, self._reporters = plan, evaluate, reporters
+        self._should_stop, self._stopped, self._advised = should_stop, False, set[str]()
+        self._interrupting: Callable[[], AbstractContextManager[None]] = nullcontext
+        self._waiting: Callable[[str], AbstractContextManager[None]] = lambda _: nullcontext()
+        if isinstance(should_stop, Interrupting):
+            self._interrupting, self._waiting = should_stop.interrupting, should_stop.waiting
+
+    def begin(self, state: Mapping[str, Any] | None) -> Tensor:
+        """Begin anew, or resume from a state; gives the present observations."""
+        with self._waiting(self.env.name), self.random_state:
+            if state is None:
+                observation = self.begin_episodes()
+            else:
+                observation = self.resume(state, self._plan.seed, self._reporters.note)
+        self.due = Schedule(self._plan, self.env.num_envs, self.counters.env_steps)
+        if state is not None:
+            self._evaluate_if_due()
+        self._clock = _Clock(self.counters.wall_s)
+        return observation
+
+    def ends(self) -> bool:
+        """Whether the budget is spent or a stop was asked for; else the next turn begins."""
+        ends = self.due.over or self._stopped
+        if not ends:
+            self.due.advance()
+        return ends
+
+    @property
+    def updates_due(self) -> int:
+        """How many updates this turn has to make."""
+        return self.due.updates - self.counters.updates
+
+    @contextmanager
+    def interruptible_if_compiling(self) -> Iterator[None]:
+        """In here, what compiles, which takes long, may be stopped at any moment: after a checkpoint."""
+        if not self.agent.compiles(acts=self.due.policy_acts, learns=self.updates_due > 0):
+            yield
+            return
+        with self._clock.paused():
+            self._checkpoint()
+        with self._interrupting():
+            yield
+
+    def act(self, observation: Tensor) -> Tensor:
+        """The policy's actions, or in the warm-up uniformly random ones."""
+        if self.due.policy_acts:
+            return self.agent.actor.act(observation)
+        return torch.randint(self.env.n_actions, (self.env.num_envs,), generator=self.generator)
+
+    def count(self, terms: Terms) -> None:
+        """Count an update, and keep its terms for the metrics."""
+        self.terms = terms
+        self.counters.updates += 1
+
+    def receive(self) -> Step:
+        """What the environments answer; if they fail or are not waited for, what was learned is kept."""
         try:
-            with waiting(env.name):
-                return env.receive()
+            with self._waiting(self.env.name):
+                return self.env.receive()
         except (SqnError, Stopped):
-            run.games_lost = True
-            keep()
-            note(f"{counters.env_steps:,} steps are kept, but not the games: `sqn-resume` begins new ones")
+            self.episodes_lost = True
+            self._checkpoint()
+            kept = f"{self.counters.env_steps:,} steps are kept"
+            self._reporters.note(f"{kept}, but not the episodes: `sqn-resume` begins new ones")
             raise
 
-    def log(before: int) -> None:
-        """Tell the metrics, if it is time to, and new advice."""
-        if run.terms and (_crosses(before, now, plan.log_every) or now >= plan.steps):
-            everyone.metrics(counters.row() | measure(agent, run.terms) | run.episodes.row())
-            for text in set(agent.advice()) - advised:
-                note(text)
-                advised.add(text)
+    def finish(self, step: Step) -> None:
+        """Count the steps of a turn, and do what is due: metrics, checkpoint, evaluation."""
+        counters = self.counters
+        counters.env_steps = self.due.now
+        counters.frames += self.env.num_envs * self.env.frame_skip
+        self.episodes.record(step, counters, self._reporters)
+        counters.wall_s = self._clock.seconds()
+        if self.terms and self.due.metrics:
+            self._log(self.terms)
+        with self._clock.paused():
+            self._stopped = self._should_stop()
+            if self._stopped or self.due.checkpoint:
+                self._checkpoint()
+            if not self._stopped:
+                self._evaluate_if_due()
 
-    stopped = state is not None and not evaluated(now - env.num_envs)
-    clock, advised = _Clock(counters.wall_s), set[str]()
-    while now < plan.steps and not stopped:
-        agent.anneal(now)
-        before, now = now, now + env.num_envs
-        acts = before >= plan.warmup_steps
-        due = plan.updates_due(now) if acts and before else 0  # at first nothing is stored
-        compiles = agent.compiles(acts=acts, learns=due > counters.updates)
-        if compiles:
-            with clock.paused():
-                keep()  # as compiling may be stopped at any moment
+    def _log(self, terms: Terms) -> None:
+        """Report metrics, and advice that is new."""
+        self._reporters.metrics(self.counters.row() | measure(self.agent, terms) | self.episodes.row())
+        for text in set(self.agent.advice()) - self._advised:
+            self._reporters.note(text)
+            self._advised.add(text)
+
+    def _checkpoint(self) -> None:
+        self.agent.require_finite_weights()
+        self._reporters.checkpoint(self.counters, self.state_dict)
+
+    def _evaluate_if_due(self) -> None:
+        """Evaluate, if it is due; if that fails or is stopped, what was learned is kept."""
+        if not (self._evaluate and self.due.evaluation) or self.evaluated_at == self.due.now:
+            return
         try:
-            with run.random_state:
-                with interrupting() if compiles else nullcontext():
-                    if acts:
-                        action = agent.actor.act(observation)  # line 4
-                    else:
-                        action = torch.randint(env.n_actions, (env.num_envs,), generator=run.generator)
-                    env.send(action)  # line 5, which goes on while the learner learns
-                    for batch in agent.draw(plan.batch_size, due - counters.updates):  # lines 8 to 19
-                        run.terms = agent.update(batch)
-                        counters.updates += 1
-                step = received()
-                agent.replay.store(observation, action, step)  # line 6
-        except Stopped:
-            break
-        observation = step.observation
-        counters.env_steps, counters.frames = now, counters.frames + env.num_envs * env.frame_skip
-        run.episodes.record(step, counters, everyone)
-        counters.wall_s = clock.seconds()
-        log(before)
-        with clock.paused():
-            stopped = should_stop()
-            if stopped or _crosses(before, now, plan.checkpoint_every) or now >= plan.steps:
-                keep()
-            if not stopped and not evaluated(before):
-                keep()
-                stopped = True
-    return counters
+            with self._waiting("an evaluation"):
+                row = self._evaluate().row()
+        except (SqnError, Stopped):
+            self._checkpoint()
+            raise
+        self._reporters.evaluation({"env_steps": self.due.now} | row)
+        self.evaluated_at = self.due.now
 
 
 def measure(agent: Agent, terms: Terms) -> dict[str, Any]:
@@ -210,11 +208,6 @@ def measure(agent: Agent, terms: Terms) -> dict[str, Any]:
         row["entropy"] = F.entropy(terms.log_pi).mean().item()
         row["off_greedy"] = F.off_greedy_mass(terms.log_pi).mean().item()
     return row | agent.metrics()
-
-
-def _crosses(before: int, now: int, every: int) -> bool:
-    """Whether a multiple of ``every`` lies in (before, now]."""
-    return every > 0 and now // every > before // every
 
 
 class _Clock:

@@ -1,5 +1,6 @@
 """What is not finite, and where it came from: to say why a run stopped, and to look at it again."""
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import reduce
@@ -22,6 +23,17 @@ def default_float32() -> Iterator[None]:
         yield
     finally:
         torch.set_default_dtype(before)
+
+
+@contextmanager
+def flushed_denormals() -> Iterator[None]:
+    """Count numbers below 1e-38 as zero; also a decorator: Adam's moments decay there, which is slow."""
+    flushed = sys.float_info.min / 2 == 0  # as this thread has it, which torch does not say
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(flushed)
 
 
 def not_finite(loss: Any, batch: Batch) -> list[str]:

@@ -67,14 +67,14 @@ class RunState:
         self.terms: Terms | None = None
         self.evaluated_at: int | None = None
         """After how many environment steps the last evaluation was."""
-        self.games_lost = False
+        self.episodes_lost = False
 
-    def begin(self) -> Tensor:
-        """Begin new games; gives their observations."""
+    def begin_episodes(self) -> Tensor:
+        """Begin new episodes; gives their observations."""
         self.agent.replay.cut()
         return self.env.begin()
 
-    def go_on(self, state: Mapping[str, Any], seed: int, note: Callable[[str], None]) -> Tensor:
+    def resume(self, state: Mapping[str, Any], seed: int, note: Callable[[str], None]) -> Tensor:
         """Go on from a state; gives the present observations, or, where games cannot, those of new ones.
 
         It is called inside ``random_state``.
@@ -104,10 +104,10 @@ class RunState:
         self.episodes.score[:] = 0
         self.episodes.length[:] = 0
         self.env.set_seed(seed + self.counters.env_steps)  # not the games that were played at first
-        return self.begin()
+        return self.begin_episodes()
 
     def state_dict(self) -> dict[str, Any]:
-        """What :meth:`go_on` goes on from."""
+        """What :meth:`resume` resumes from."""
         return {
             "counters": {**vars(self.counters)},
             "agent": self.agent.state_dict(),
@@ -116,5 +116,5 @@ class RunState:
             "evaluated_at": self.evaluated_at,
             "terms": self.terms and self.terms._asdict(),
             "episodes": self.episodes.state_dict(),
-            "env": self.env.state_dict() if self.env.restorable and not self.games_lost else None,
+            "env": self.env.state_dict() if self.env.restorable and not self.episodes_lost else None,
         }

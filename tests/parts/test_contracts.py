@@ -12,7 +12,7 @@ from sqn_rl import protocols as contracts
 from sqn_rl.cli import diagnose, graph
 from sqn_rl.cli import evaluate as sqn_eval
 from sqn_rl.cli import resume as sqn_resume
-from sqn_rl.training import loop as training
+from sqn_rl.training import numerics
 
 MODULE = "bare_parts"
 
@@ -147,8 +147,8 @@ def test_denormals_are_flushed_afterwards_if_they_were_before(before: bool) -> N
 
     torch.set_flush_denormal(before)
     try:
-        with training.flushed_denormals():
-            with training.flushed_denormals():
+        with numerics.flushed_denormals():
+            with numerics.flushed_denormals():
                 pass
             assert flushed()
         assert flushed() == before

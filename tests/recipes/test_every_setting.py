@@ -10,7 +10,7 @@ from sqn_rl import Agent, compose
 from sqn_rl.recipe.catalogue import Catalogue
 from sqn_rl.recipe.schema import SLOTS
 from sqn_rl.training.agent import AGENT_PARTS
-from sqn_rl.training.loop import Plan, train
+from sqn_rl.training.loop import train
 
 TINY = ["env=cartpole", "steps=40", "num_envs=2", "warmup_steps=12", "batch_size=8", "update_ratio=1"]
 TINY += ["encoder.hidden=[8]", "replay_capacity=24", "tau=0.2"]  # so that the ring is full before the end
@@ -72,9 +72,7 @@ def learned(*overrides: str) -> tuple[tuple[float, ...], Any]:
     recipe = compose("sqn", *TINY, *overrides).recipe
     parts = recipe.build()
     agent = Agent(**{name: parts[name] for name in AGENT_PARTS})
-    train(
-        agent, parts["env"], Plan(**{name: getattr(recipe.run, name) for name in Plan.__dataclass_fields__})
-    )
+    train(agent, parts["env"], recipe.run)
     weights = torch.cat([each.flatten() for each in agent.loss.state_dict().values()])
     return tuple(weights.tolist()), recipe.config
 

@@ -1,0 +1,132 @@
+"""The plan of a run: settings with their ranges, and what is due at which environment step."""
+
+import math
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any
+
+from sqn_rl.errors import SettingError
+
+WRONG = object()
+"""In place of a value that is of the wrong type."""
+
+
+def convert(value: Any, kind: Any) -> Any:
+    """``value`` as a ``kind`` where that loses nothing, as 1e5 is a whole number; else :data:`WRONG`."""
+    if isinstance(value, bool) and kind is not bool:
+        return WRONG
+    if kind is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if kind is float and isinstance(value, int):
+        return float(value) if value.bit_length() < 1024 else WRONG
+    return value if isinstance(value, kind) else WRONG
+
+
+def setting(check: Callable[[Any], Any], expected: str, default: Any = MISSING) -> Any:
+    """A field of :class:`Settings`: what its values must pass, and what an error says that was expected."""
+    return field(default=default, metadata={"check": check, "expected": expected})
+
+
+def whole(least: int, what: str, default: Any = MISSING) -> Any:
+    """A field of :class:`Settings` for whole numbers of something, from ``least`` on."""
+    return setting(lambda value: value >= least, f"a whole number of {what}, at least {least}", default)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Values of which each has the type and range that its field says.
+
+    Raises:
+        SettingError: one has not.
+    """
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            given = getattr(self, each.name)
+            value = convert(given, each.type)
+            if value is WRONG or not each.metadata["check"](value):
+                raise SettingError(each.name, given, each.metadata["expected"])
+            object.__setattr__(self, each.name, value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan(Settings):
+    """For how long a run trains, and how often what happens; everything counted in environment steps.
+
+    Raises:
+        SettingError: a value has the wrong type or is out of range.
+    """
+
+    steps: int = whole(1, "environment steps")
+    """The budget: agent decisions, over all environments."""
+    seed: int = setting(lambda value: 0 <= value < 2**31, "a whole number in [0, 2^31)", 0)
+    """Global random seed."""
+    update_ratio: float = setting(lambda value: 0 < value < math.inf, "a positive number of updates")
+    """Updates per environment step after the warm-up, exact for any number of environments."""
+    batch_size: int = whole(1, "transitions")
+    """Transitions per update."""
+    warmup_steps: int = whole(0, "environment steps")
+    """Uniformly random actions and no updates until here."""
+    eval_every: int = whole(0, "environment steps", 0)
+    """Evaluate at each multiple, and at the end; 0: only at the end."""
+    checkpoint_every: int = whole(0, "environment steps", 10_000)
+    """Write a checkpoint at each multiple, and at the end; 0: only at the end."""
+    log_every: int = whole(1, "environment steps", 1000)
+    """Write metrics at each multiple."""
+
+    def updates_due(self, env_steps: int) -> int:
+        """How many updates must have been made after this many environment steps: 29 of 100 with 0.29."""
+        due = max(0, env_steps - self.warmup_steps) * self.update_ratio
+        return int(round(due, 6))  # 100 · 0.29 is 28.99…96
+
+
+class Schedule:
+    """What is due in the environment steps in (before, now].
+
+    Args:
+        plan: of the run.
+        num_envs: N; every turn of the loop takes so many steps.
+        env_steps: how many were taken until now.
+    """
+
+    def __init__(self, plan: Plan, num_envs: int, env_steps: int) -> None:
+        self._plan, self._num_envs = plan, num_envs
+        self.before, self.now = env_steps - num_envs, env_steps
+
+    def advance(self) -> None:
+        """Go on to the next turn of the loop."""
+        self.before, self.now = self.now, self.now + self._num_envs
+
+    @property
+    def over(self) -> bool:
+        """Whether the budget is spent."""
+        return self.now >= self._plan.steps
+
+    @property
+    def policy_acts(self) -> bool:
+        """Whether the warm-up is over, and the policy acts."""
+        return self.before >= self._plan.warmup_steps
+
+    @property
+    def updates(self) -> int:
+        """How many updates must have been made; at first nothing is stored, and none can be."""
+        return self._plan.updates_due(self.now) if self.policy_acts and self.before else 0
+
+    @property
+    def metrics(self) -> bool:
+        """Whether metrics are due."""
+        return self._reaches(self._plan.log_every)
+
+    @property
+    def checkpoint(self) -> bool:
+        """Whether a checkpoint is due."""
+        return self._reaches(self._plan.checkpoint_every)
+
+    @property
+    def evaluation(self) -> bool:
+        """Whether an evaluation is due."""
+        return self._reaches(self._plan.eval_every)
+
+    def _reaches(self, every: int) -> bool:
+        """Whether a multiple of ``every``, or the end, lies in (before, now]."""
+        return self.over or (every > 0 and self.now // every > self.before // every)
