@@ -33,7 +33,7 @@ def train(recipe: Recipe, console: "Screen", resume: Path | None = None) -> int:
     stop = StopRequest()
     with (
         signals_to(stop.receive),
-        ProgressReporter(recipe.run.steps, console, lambda: stop.ask("a broken pipe")) as progress,
+        ProgressReporter(recipe.run.steps, console, lambda: stop.request("a broken pipe")) as progress,
     ):
         try:
             summary = Experiment(recipe).train(reporters=[progress], should_stop=stop, resume=resume)

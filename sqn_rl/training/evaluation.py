@@ -1,4 +1,4 @@
-"""Evaluation: full games, true rewards, no learning."""
+"""Evaluation: full episodes, true rewards, no learning."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -15,24 +15,24 @@ from sqn_rl.training.random_state import OF_MODULES, RandomState
 from sqn_rl.training.stopping import Stopped
 
 AT_ONCE = 10
-"""Games of an evaluation that are played side by side, at most."""
+"""The most environments of an evaluation."""
 
 MAX_STEPS = 27_000
-"""After so many steps an episode is cut where the environment has no time limit: the length of Atari's."""
+"""The episode limit, in steps, of environments without a time limit: that of Atari."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The returns of some full games."""
+    """The returns of several full episodes."""
 
     returns: list[float]
-    """Undiscounted, unclipped; one per game."""
+    """Undiscounted, unclipped; one per episode."""
     lengths: list[int]
-    """In environment steps."""
+    """Episode lengths, in environment steps."""
     greedy: bool
-    """Whether the best action was always taken, or the policy was sampled."""
+    """Whether actions were greedy, or sampled from the policy."""
     cut: list[bool] = field(default_factory=list)
-    """Whether the episode was cut; its return is that of the steps until then."""
+    """Whether each episode was cut; its return is the sum until then."""
 
     @property
     def mean(self) -> float:
@@ -41,7 +41,7 @@ class Evaluation:
 
     @property
     def std(self) -> float:
-        """Standard deviation of the returns over games, not over seeds."""
+        """Standard deviation of the returns over episodes, not over seeds."""
         return float(np.std(self.returns))
 
     @property
@@ -58,22 +58,22 @@ class Evaluation:
 
 
 def cut_note(cut: int, lengths: Sequence[int]) -> str:
-    """What to say of an evaluation of which so many episodes were cut; nothing, if none was."""
+    """A note on how many episodes of an evaluation were cut; empty if none was."""
     return f", {cut} of them cut after {max(lengths):,} steps (eval_max_steps)" if cut else ""
 
 
 def step_limit(env: BatchedEnv, max_steps: int) -> int:
-    """After how many steps an evaluation cuts an episode: what is asked for, or what ``env`` does itself."""
+    """The episode limit of an evaluation: ``max_steps``, or without it the environment's own."""
     return max_steps or env.max_steps or MAX_STEPS
 
 
 def evaluation_env(make_env: Callable[..., BatchedEnv], episodes: int, seed: int) -> BatchedEnv:
-    """The environments of an evaluation: one a game, up to :data:`AT_ONCE`; one for all if no more open.
+    """Make the environments of an evaluation: one per episode, at most :data:`AT_ONCE`, or just one.
 
     Args:
         make_env: makes environments.
-        episodes: the number of games.
-        seed: of the games.
+        episodes: the number of episodes.
+        seed: of the environments.
 
     Raises:
         RecipeError: not even one can be opened.
@@ -98,24 +98,24 @@ def evaluate(
     max_steps: int = 0,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Evaluation:
-    """Play ``episodes`` full games and report their returns.
+    """Play ``episodes`` full episodes and report their returns.
 
-    Each of the N environments plays its share from start to end, so that short games are not favoured.
-    Nothing of the actor's state changes: when it samples, it draws from a generator seeded here; and so is
-    what parts draw from torch's global generators, which are left as they were.
+    Each of the N environments plays its share from start to end, so that short episodes are not favoured.
+    The actor's state does not change: it samples from a generator that is seeded here. torch's global
+    generators are seeded here too, and restored afterwards.
 
     Args:
         actor: ``act(observation, greedy=, generator=)``.
         env: made with ``training=False``; it is reset first.
-        episodes: the number of games.
+        episodes: the number of episodes.
         greedy: take the best action instead of sampling.
-        seed: of the sampling generator.
+        seed: of both generators.
         max_steps: cut an episode that is longer; 0: after the environment's own time limit, or
             :data:`MAX_STEPS` where it has none.
-        should_stop: asked at every step.
+        should_stop: called at every step; True stops the evaluation.
 
     Raises:
-        Stopped: ``should_stop`` said so.
+        Stopped: ``should_stop`` returned True.
     """
     generator = torch.Generator(device=actor.device).manual_seed(seed)
     left = [episodes // env.num_envs + (i < episodes % env.num_envs) for i in range(env.num_envs)]

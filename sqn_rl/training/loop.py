@@ -35,7 +35,7 @@ def train(
     counters: Counters | None = None,
     state: Mapping[str, Any] | None = None,
 ) -> Counters:
-    """Algorithm 1: act, update while the games are played, store; until the budget is spent or a stop.
+    """Algorithm 1: act, update while the environments step, store; until the budget is spent or a stop.
 
     What is due at a step happens in this order: metrics, checkpoint, evaluation.
 
@@ -43,21 +43,20 @@ def train(
         agent: the parts.
         env: N environments.
         plan: how long, and how often what.
-        evaluate: plays the evaluation games; None: no evaluation.
-        reporters: are told what happens.
-        should_stop: asked once a loop; a stop is clean, after whole updates, and writes a checkpoint. If it
-            is :class:`~sqn_rl.training.stopping.Interrupting`, compiling is not waited for either; nor, when
-            asked a second time, environments that do not answer.
-        counters: where to count, for whoever wants to know how far it came if it raises.
-        state: go on from here; what a reporter's ``checkpoint`` was given.
+        evaluate: runs an evaluation; None: no evaluations.
+        reporters: receive the events of the run.
+        should_stop: called once a loop; True stops cleanly, after whole updates, with a checkpoint. If it is
+            :class:`~sqn_rl.training.stopping.Interrupting`, a stop also interrupts compiling, and a second
+            one environments that do not answer.
+        counters: updated in place, so that they are known even if this raises.
+        state: resume from this; a reporter's ``checkpoint`` receives such states.
 
     Returns:
         The counters.
 
     Raises:
-        EnvError: a game raised, died, or answered nonsense. There is a checkpoint of the last whole step.
-        NumericsError: a loss is NaN or infinite; or an observation, a reward or, when it is time for a
-            checkpoint, a weight, of which the same is true.
+        EnvError: an environment raised, died, or gave an invalid answer. The last whole step is saved.
+        NumericsError: a loss, an observation, a reward or, at a checkpoint, a weight is NaN or infinite.
     """
     run = _Run(agent, env, plan, evaluate, Reporters(reporters), should_stop, counters or Counters())
     try:
@@ -80,7 +79,7 @@ def train(
 
 
 class _Run(RunState):
-    """A run of :func:`train`: its state, and what happens besides Algorithm 1."""
+    """A run of :func:`train`: its state, and what it does besides Algorithm 1."""
 
     def __init__(
         self,
@@ -101,7 +100,7 @@ class _Run(RunState):
             self._interrupting, self._waiting = should_stop.interrupting, should_stop.waiting
 
     def begin(self, state: Mapping[str, Any] | None) -> Tensor:
-        """Begin anew, or resume from a state; gives the present observations."""
+        """Begin new episodes, or resume from a state; return the current observations."""
         with self._waiting(self.env.name), self.random_state:
             if state is None:
                 observation = self.begin_episodes()
@@ -114,7 +113,7 @@ class _Run(RunState):
         return observation
 
     def ends(self) -> bool:
-        """Whether the budget is spent or a stop was asked for; else the next turn begins."""
+        """Whether the budget is spent or a stop was requested; else the next turn begins."""
         ends = self.due.over or self._stopped
         if not ends:
             self.due.advance()
@@ -122,12 +121,12 @@ class _Run(RunState):
 
     @property
     def updates_due(self) -> int:
-        """How many updates this turn has to make."""
+        """The number of updates in this turn."""
         return self.due.updates - self.counters.updates
 
     @contextmanager
     def interruptible_if_compiling(self) -> Iterator[None]:
-        """In here, what compiles, which takes long, may be stopped at any moment: after a checkpoint."""
+        """A context in which compiling, which takes long, may be interrupted; it begins with a checkpoint."""
         if not self.agent.compiles(acts=self.due.policy_acts, learns=self.updates_due > 0):
             yield
             return
@@ -148,7 +147,7 @@ class _Run(RunState):
         self.counters.updates += 1
 
     def receive(self) -> Step:
-        """What the environments answer; if they fail or are not waited for, what was learned is kept."""
+        """The answer of the environments; if they fail or are interrupted, a checkpoint is saved first."""
         try:
             with self._waiting(self.env.name):
                 return self.env.receive()
@@ -160,7 +159,7 @@ class _Run(RunState):
             raise
 
     def finish(self, step: Step) -> None:
-        """Count the steps of a turn, and do what is due: metrics, checkpoint, evaluation."""
+        """Count the steps of a turn, and do what is due: metrics, then a checkpoint, then an evaluation."""
         counters = self.counters
         counters.env_steps = self.due.now
         counters.frames += self.env.num_envs * self.env.frame_skip
@@ -187,7 +186,7 @@ class _Run(RunState):
         self._reporters.checkpoint(self.counters, self.state_dict)
 
     def _evaluate_if_due(self) -> None:
-        """Evaluate, if it is due; if that fails or is stopped, what was learned is kept."""
+        """Evaluate, if it is due; if that fails or is stopped, a checkpoint is saved first."""
         if not (self._evaluate and self.due.evaluation) or self.evaluated_at == self.due.now:
             return
         try:
@@ -201,7 +200,7 @@ class _Run(RunState):
 
 
 def measure(agent: Agent, terms: Terms) -> dict[str, Any]:
-    """What the last update says about the learner; reward units, nats, and off-greedy mass as a fraction."""
+    """Metrics of the last update: reward units, nats, and the off-greedy mass as a fraction."""
     row = {name: loss.item() for name, loss in terms.losses.items()}
     row |= {"td_error": terms.td_error.abs().mean().item(), "q_mean": terms.q.mean().item()}
     if terms.log_pi is not None:
@@ -211,7 +210,7 @@ def measure(agent: Agent, terms: Terms) -> dict[str, Any]:
 
 
 class _Clock:
-    """Counts the seconds in which it is not paused, from where it was."""
+    """Counts the seconds in which it is not paused, from a start value."""
 
     def __init__(self, seconds: float) -> None:
         self._started = time.perf_counter() - seconds

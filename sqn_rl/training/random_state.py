@@ -1,4 +1,4 @@
-"""Torch's global generators: modules of PyTorch draw from nothing else, and a run must not share them."""
+"""Torch's global generators, from which modules of PyTorch draw: a run has its own state of them."""
 
 from collections.abc import Sequence
 from threading import RLock
@@ -8,22 +8,22 @@ import torch
 from torch import Tensor
 
 OF_MODULES = 2**31
-"""Added to the seed of a generator of ours, for what modules draw beside it: not the same numbers."""
+"""Added to a seed for the global generators, so that they do not repeat the run's own generator."""
 
 _TURN = RLock()
-"""Held by the thread whose state torch's global generators have."""
+"""Held by the thread that uses torch's global generators."""
 
 
 class RandomState:
     """A state of torch's global generators that belongs to one run.
 
-    Inside ``with state:`` what is drawn from the global generators goes on from this state, and afterwards
-    they are as they were. One thread is inside at a time, so runs in threads of one process take turns; a
-    thread that draws from them outside of any ``RandomState`` meanwhile is not kept out.
+    Inside ``with state:`` the global generators continue from this state; afterwards they are restored. One
+    thread is inside at a time, so runs in threads of one process take turns; a thread that uses the global
+    generators outside of any ``RandomState`` is not kept out.
 
     Args:
-        seed: as of :func:`torch.manual_seed`.
-        device: of the run: its generator counts besides that of the CPU.
+        seed: as for :func:`torch.manual_seed`.
+        device: of the run; its global generator is included besides that of the CPU.
     """
 
     def __init__(self, seed: int, device: torch.device | str) -> None:
@@ -31,7 +31,7 @@ class RandomState:
         devices = devices[:1] if devices[1].type in ("cpu", "meta") else devices
         self._generators = [_generator(each) for each in devices]
         self._states = [torch.Generator(each).manual_seed(seed).get_state() for each in devices]
-        self._others: list[Tensor] | None = None  # what they were outside, while inside
+        self._others: list[Tensor] | None = None  # the program's states, while inside
 
     def __enter__(self) -> None:
         _TURN.acquire()
@@ -43,14 +43,14 @@ class RandomState:
         _TURN.release()
 
     def state_dict(self) -> list[Tensor]:
-        """The states of the generators, as they are now."""
+        """The current states of the generators."""
         return self._states if self._others is None else [each.get_state() for each in self._generators]
 
     def load_state_dict(self, states: Sequence[Tensor] | Tensor) -> None:
-        """Go on from there, inside; from a single tensor for the CPU's generator only.
+        """Load states, inside the context; a single tensor is the state of the CPU's generator.
 
         Raises:
-            RuntimeError: it is no state of a generator.
+            RuntimeError: a tensor is not a generator's state.
         """
         states = [states] if isinstance(states, Tensor) else states
         for generator, state in zip(self._generators, states, strict=False):

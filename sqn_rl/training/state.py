@@ -1,4 +1,4 @@
-"""All that changes while a run goes on: to begin with, to write down, and to go on from."""
+"""The state of a run: everything that changes while it trains, as checkpoints save it."""
 
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -19,7 +19,7 @@ from sqn_rl.types import Counters, Step, Terms
 
 @dataclass
 class Episodes:
-    """Sums up full games while they are played."""
+    """Returns and lengths of the episodes in progress, and of the last 20."""
 
     score: np.ndarray
     """The return so far, ``[N]`` float64: in float32, 100,000 rewards of 0.1 would be 9998.56."""
@@ -27,7 +27,7 @@ class Episodes:
     recent: deque[float] = field(default_factory=lambda: deque(maxlen=20))
 
     def record(self, step: Step, counters: Counters, reporter: Reporter) -> None:
-        """Count one step of every game, and tell of those that ended."""
+        """Count one step of every environment, and report the episodes that ended."""
         self.score += step.score.numpy()
         self.length += 1
         ended = step.ended.numpy()
@@ -41,22 +41,22 @@ class Episodes:
         self.length[ended] = 0
 
     def row(self) -> dict[str, float | None]:
-        """The mean of the last 20 games, for a log."""
+        """The mean return of the last 20 episodes, for a log."""
         return {"return_mean": sum(self.recent) / len(self.recent) if self.recent else None}
 
     def state_dict(self) -> dict[str, Any]:
-        """What :meth:`load_state_dict` goes on from."""
+        """The state that :meth:`load_state_dict` takes."""
         score, length = torch.tensor(self.score), torch.tensor(self.length)
         return {"score": score, "length": length, "recent": [*self.recent]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from there."""
+        """Load a state."""
         self.score, self.length = state["score"].double().numpy(), state["length"].numpy()
         self.recent.extend(state["recent"])
 
 
 class RunState:
-    """All that changes while a run goes on."""
+    """Everything that changes while a run trains."""
 
     def __init__(self, agent: Agent, env: BatchedEnv, seed: int, counters: Counters) -> None:
         n = env.num_envs
@@ -66,18 +66,18 @@ class RunState:
         self.episodes = Episodes(np.zeros(n), np.zeros(n, np.int64))
         self.terms: Terms | None = None
         self.evaluated_at: int | None = None
-        """After how many environment steps the last evaluation was."""
+        """Environment steps at the last evaluation."""
         self.episodes_lost = False
 
     def begin_episodes(self) -> Tensor:
-        """Begin new episodes; gives their observations."""
+        """Begin new episodes and return their first observations."""
         self.agent.replay.cut()
         return self.env.begin()
 
     def resume(self, state: Mapping[str, Any], seed: int, note: Callable[[str], None]) -> Tensor:
-        """Go on from a state; gives the present observations, or, where games cannot, those of new ones.
+        """Load a state and return the current observations; of new episodes where those cannot be restored.
 
-        It is called inside ``random_state``.
+        Call it inside ``random_state``.
 
         Raises:
             CheckpointError: it is the state of something else.
@@ -100,14 +100,14 @@ class RunState:
             raise
         except Exception as error:
             raise CheckpointError(f"not the state of this recipe: {blame(error)}") from error
-        note(f"{self.env.name}: the games that were being played are lost, and new ones begin")
+        note(f"{self.env.name}: the episodes in progress are lost, and new ones begin")
         self.episodes.score[:] = 0
         self.episodes.length[:] = 0
-        self.env.set_seed(seed + self.counters.env_steps)  # not the games that were played at first
+        self.env.set_seed(seed + self.counters.env_steps)  # else the first episodes would be repeated
         return self.begin_episodes()
 
     def state_dict(self) -> dict[str, Any]:
-        """What :meth:`resume` resumes from."""
+        """The state that :meth:`resume` takes."""
         return {
             "counters": {**vars(self.counters)},
             "agent": self.agent.state_dict(),

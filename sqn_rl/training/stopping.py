@@ -1,4 +1,4 @@
-"""How a run is asked to stop."""
+"""Requests to stop a run: signals, Ctrl-C, and a caller's function."""
 
 import math
 import os
@@ -14,62 +14,64 @@ from typing import Protocol, runtime_checkable
 from sqn_rl.errors import whereabouts
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
-"""Those that ask for a clean stop."""
+"""Signals that request a clean stop."""
 
 ONE = 2.0
-"""Seconds in which a signal that comes again is the same: sent to a group, it is passed on besides."""
+"""Seconds in which a repeated signal counts once: one sent to a process group may arrive twice."""
 
 
 class Stopped(BaseException):
-    """It was asked to stop. No ``Exception``: nothing has gone wrong, and nobody on its way may think so."""
+    """A stop was requested. Not an ``Exception``, which handlers of failures would catch."""
 
 
 @runtime_checkable
 class Interrupting(Protocol):
-    """A ``should_stop`` that need not be asked."""
+    """A ``should_stop`` that can also interrupt."""
 
     def interrupting(self) -> AbstractContextManager[None]:
-        """In here, :class:`Stopped` is raised as soon as a stop is asked for, wherever the program is."""
+        """A context in which a request to stop raises :class:`Stopped` at once."""
 
     def waiting(self, what: str) -> AbstractContextManager[None]:
-        """In here, :class:`Stopped` is raised as soon as a stop is asked for a second time."""
+        """A context in which a second request to stop raises :class:`Stopped` at once."""
 
 
 class StopRequest:
-    """A ``should_stop``: whether somebody, such as a signal, asked for it.
+    """A ``should_stop`` that remembers a request, such as a signal.
 
     Args:
-        also: another ``should_stop``, which is asked, too.
+        also: another ``should_stop``, which is called too.
     """
 
     def __init__(self, also: Callable[[], bool] = lambda: False) -> None:
         self.by: str | None = None
-        """Who asked."""
+        """What requested the stop; None before."""
         self._also, self._interrupts, self._waits_for, self._signalled = also, False, "", False
 
     def __call__(self) -> bool:
-        """Whether somebody asked."""
+        """Whether a stop was requested."""
         return self.by is not None or self._also()
 
-    def ask(self, by: str) -> None:
-        """Ask for a stop.
+    def request(self, by: str) -> None:
+        """Request a stop.
+
+        Args:
+            by: what requests it, for messages.
 
         Raises:
-            Stopped: at once, where what is being done can be interrupted, or where it is waited for and this
-                is the second time.
+            Stopped: inside :meth:`interrupting`; inside :meth:`waiting` at the second request.
         """
         again, self.by = self.by is not None, by
         if self._interrupts or (again and self._waits_for):
             raise Stopped
 
     def receive(self, number: signal.Signals, frame: FrameType | None) -> bool:
-        """Have a signal ask, and the first say on stderr what is waited for; see :func:`signals_to`.
+        """Request a stop by a signal; the first one prints what the run is waiting for.
 
         Returns:
-            False for a second signal where nothing is waited for, which is to do what it did before.
+            False for a second signal outside of :meth:`waiting`: its previous handler takes over.
 
         Raises:
-            Stopped: see :meth:`ask`.
+            Stopped: see :meth:`request`.
         """
         if self._signalled and not self._waits_for:
             return False
@@ -82,12 +84,12 @@ class StopRequest:
             with suppress(OSError, RuntimeError):  # stderr is gone, or was just being written to
                 print(text, file=sys.stderr, flush=True)
         self._signalled = True
-        self.ask(number.name)
+        self.request(number.name)
         return True
 
     @contextmanager
     def interrupting(self) -> Iterator[None]:
-        """In here, :class:`Stopped` is raised as soon as a stop is asked for, wherever the program is."""
+        """A context in which a request to stop raises :class:`Stopped` at once."""
         self._interrupts = True
         try:
             if self.by:
@@ -98,7 +100,7 @@ class StopRequest:
 
     @contextmanager
     def waiting(self, what: str) -> Iterator[None]:
-        """In here, :class:`Stopped` is raised as soon as a stop is asked for a second time."""
+        """A context in which a second request to stop raises :class:`Stopped` at once."""
         self._waits_for = what
         try:
             yield
@@ -110,9 +112,9 @@ class StopRequest:
 def signals_to(
     receive: Callable[[signal.Signals, FrameType | None], bool], signals: Sequence[signal.Signals] = SIGNALS
 ) -> Iterator[None]:
-    """Have ``receive`` given signals; from one on of which it returns False, they do what they did before.
+    """A context in which ``receive`` handles signals; once it returns False, the previous handlers do again.
 
-    A SIGHUP that is ignored stays so, for ``nohup``. One that comes again within :data:`ONE` is the same.
+    An ignored SIGHUP stays ignored, as ``nohup`` wants. A signal repeated within :data:`ONE` counts once.
     """
     received: dict[int, float] = {}
 
@@ -142,10 +144,10 @@ def signals_to(
 
 @contextmanager
 def interruptible(should_stop: Callable[[], bool]) -> Iterator[Callable[[], bool]]:
-    """In here, Ctrl-C asks for a stop, too, where else it would raise KeyboardInterrupt, in Python itself.
+    """A context in which Ctrl-C requests a clean stop instead of raising KeyboardInterrupt.
 
-    Gives what to ask instead of ``should_stop``: a :class:`StopRequest` of its own, or, where somebody else
-    takes care of Ctrl-C, the same.
+    Yields the ``should_stop`` to use: a :class:`StopRequest`, or ``should_stop`` itself if it handles Ctrl-C
+    already, if this is not the main thread, or if the program has a handler of its own.
     """
     python = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     main = threading.current_thread() is threading.main_thread()
@@ -158,7 +160,7 @@ def interruptible(should_stop: Callable[[], bool]) -> Iterator[Callable[[], bool
 
 
 def _leave_terminal() -> None:
-    """Write to nowhere where the terminal has gone, as it mostly has: to write there is an error."""
+    """Send the streams of a closed terminal to ``/dev/null``, as writing to them is an error."""
     for stream in (1, 2):
         try:
             os.write(stream, b"")

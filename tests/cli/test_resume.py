@@ -513,7 +513,7 @@ def test_games_that_cannot_be_brought_back_begin_anew_and_that_is_said(
     done = command("resume", *trust, "run")
     assert done.code == 0
     assert "did not come to where it was" in done.out
-    assert "the games that were being played are lost, and new ones begin" in done.out
+    assert "the episodes in progress are lost, and new ones begin" in done.out
     lengths = [json.loads(line)["length"] for line in Path("run/episodes.jsonl").read_text().splitlines()]
     assert set(lengths) == {25}
 

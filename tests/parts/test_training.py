@@ -275,9 +275,9 @@ def test_compiling_is_stopped_at_once_and_nothing_else_is(
     """After six steps it acts, after eight it learns, and after ten it would have been asked."""
     stop, diary = StopRequest(), Diary()
     if compiling == "nothing":
-        diary.metrics = lambda row: stop.ask("somebody")  # type: ignore[method-assign]  # after ten steps
+        diary.metrics = lambda row: stop.request("somebody")  # type: ignore[method-assign]  # after ten steps
     done = dict.fromkeys(("acts", "learns"), lambda: None)
-    learner = Learner(**done | {compiling: lambda: stop.ask("somebody")})
+    learner = Learner(**done | {compiling: lambda: stop.request("somebody")})
     plan = make_plan(warmup_steps=6, update_ratio=0.25)
     counters = train(learner, Games(2), plan, reporters=[diary], should_stop=stop)
     assert counters.env_steps == learner.stored == steps
@@ -288,10 +288,10 @@ def test_compiling_is_stopped_at_once_and_nothing_else_is(
 
 def test_who_asked_before_something_was_begun_interrupts_it() -> None:
     stop = StopRequest()
-    stop.ask("somebody")
+    stop.request("somebody")
     with pytest.raises(Stopped), stop.interrupting():
         raise AssertionError("begun")
-    stop.ask("somebody again")
+    stop.request("somebody again")
 
 
 class Hanging(Games):
@@ -303,7 +303,7 @@ class Hanging(Games):
 
     def hang(self, when: str) -> None:
         for time in range(self.times if when == self.when else 0):
-            self.stop.ask(str(time))
+            self.stop.request(str(time))
 
     def begin(self) -> Tensor:
         self.hang("begins")
@@ -331,8 +331,8 @@ def test_an_evaluation_is_not_waited_for_when_a_stop_is_asked_for_again() -> Non
     stop, diary = StopRequest(), Diary()
 
     def games() -> SimpleNamespace:
-        stop.ask("somebody")
-        stop.ask("somebody")
+        stop.request("somebody")
+        stop.request("somebody")
         raise AssertionError("waited for")
 
     train(Learner(), Games(2), make_plan(eval_every=20), evaluate=games, reporters=[diary], should_stop=stop)
@@ -341,7 +341,7 @@ def test_an_evaluation_is_not_waited_for_when_a_stop_is_asked_for_again() -> Non
 
 def test_a_signal_after_another_reason_to_stop_is_a_first_signal() -> None:
     stop = StopRequest()
-    stop.ask("a broken pipe")  # as a terminal that is closed looks like just before its SIGHUP
+    stop.request("a broken pipe")  # as a terminal that is closed looks like just before its SIGHUP
     assert stop.receive(signal.SIGHUP, None)
     assert not stop.receive(signal.SIGHUP, None)
 
