@@ -11,7 +11,7 @@ from sqn_rl.errors import require
 from sqn_rl.parts import machine
 from sqn_rl.recipe.compose import Recipe
 from sqn_rl.recipe.reading import is_there
-from sqn_rl.training.loop.plan import convert
+from sqn_rl.training.plan import convert
 
 if TYPE_CHECKING:
     from sqn_rl.analysis.grid import Job
