@@ -97,10 +97,22 @@ def draw_curve(title: str, metrics: Rows, episodes: Rows, evaluations: Rows) -> 
     panels = list(panels_of(columns))
     wide = min((4, 3), key=lambda wide: -len(panels) % wide)  # the one that leaves fewer gaps
     rows = -(-len(panels) // wide)
-    figure = Figure(figsize=(13, 4.6 + 2.5 * rows), layout="constrained")
+    height = 4.6 + 2.5 * rows
+    figure = Figure(figsize=(13, height))
     FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=14, parse_math=False)
-    grid = figure.add_gridspec(1 + rows, wide, height_ratios=(1.8, *[1] * rows))
+    figure.suptitle(title, fontsize=14, parse_math=False, y=1 - 0.12 / height, va="top")
+    # fixed margins, in inches: a layout that fits them to the labels takes as long as all the drawing
+    grid = figure.add_gridspec(
+        1 + rows,
+        wide,
+        height_ratios=(1.8, *[1] * rows),
+        left=0.9 / 13,
+        right=1 - 0.15 / 13,
+        bottom=0.55 / height,
+        top=1 - 0.5 / height,
+        wspace=0.24,
+        hspace=0.46,
+    )
     last = max((row["env_steps"] for rows in (metrics, episodes, evaluations) for row in rows), default=1)
     _draw_returns(_axes(figure, grid[0, :], last, 10), columns, episodes, evaluations)
     for number, panel in enumerate(panels):
