@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 import pytest
 from reliability.fuzz import World, cases, faults, permissions_count
 
-COUNT, SEED = 75, 2
+COUNT, SEED = 40, 2
 
 
 @pytest.fixture(scope="module")
