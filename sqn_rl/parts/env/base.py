@@ -53,8 +53,6 @@ class Now:
     """The actions that are played."""
     steps: int = 0
     """How many steps there have been, for error messages."""
-    arrays: Any = None
-    """The last step's observations, rewards and ends, where they were made as arrays."""
 
 
 class BatchedEnv(EnvBase):

@@ -86,12 +86,8 @@ class GamesEnv(RestorableEnv):
         if over:
             now = successor.clone()
             now[over] = self.restart(over)
-        self._now.arrays = now.numpy() if over else observation, reward, terminated
         rest = map(torch.from_numpy, (reward, terminated, truncated, ended, score))
         return Step(now, successor, *rest)
-
-    def _arrays(self, step: Step) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        return self._now.arrays
 
     def _empty(self, rows: int) -> np.ndarray:
         return np.empty((rows, *self.observation_shape), self._dtype)

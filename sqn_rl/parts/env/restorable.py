@@ -56,10 +56,6 @@ class RestorableEnv(BatchedEnv):
     def _receive(self) -> Step:
         """What :meth:`advance` returns, for the actions that were sent."""
 
-    def _arrays(self, step: Step) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """A step's observations, rewards and ends; a family that has them need not ask tensors."""
-        return step.observation.numpy(), step.reward.numpy(), step.terminated.numpy()
-
     def advance(self, action_N: Tensor) -> Step:
         """Play one action in every game, and start anew those that ended; see the base class."""
         self.send(action_N)
@@ -85,10 +81,9 @@ class RestorableEnv(BatchedEnv):
         except (Exception, SystemExit) as error:
             raise EnvError(self._where(), blame(error)) from error
         self._now.observation = step.observation
-        seen, reward, terminated = self._arrays(step)
-        if self.frame_stack > 1:
-            seen = seen[:, -1]
-        self._answered.append((seen.tobytes(), reward.tobytes(), terminated.tobytes()))
+        seen = step.observation[:, -1] if self.frame_stack > 1 else step.observation
+        reward, terminated = step.reward.numpy(), step.terminated.numpy()
+        self._answered.append((seen.numpy().tobytes(), reward.tobytes(), terminated.tobytes()))
         if len(self._answered) == self._at_once:
             self._sum_up()
         return step
