@@ -1,6 +1,6 @@
-"""Files that are there as they should be, or seen not to be: written beside their names, marked by a hash.
+"""Durable files: written atomically beside their final names, and verified by size and SHA-256.
 
-Whatever a command writes, it writes by :class:`Folder`, through no link.
+Every command writes through :class:`Folder`, which follows no link.
 """
 
 import errno
@@ -17,39 +17,39 @@ from typing import Any
 
 from sqn_rl.errors import CheckpointError, DamagedError, StorageError
 
-BESIDE, GONE, ASIDE = ".partial", ".gone", ".damaged"
-"""End the names of what is not complete yet, of what is not complete any more, and of what is set aside."""
+PARTIAL, REMOVED, DAMAGED = ".partial", ".gone", ".damaged"
+"""Suffixes of names: being written, being removed, and set aside as damaged."""
 
 BLOCK = 2**20
 
-NOT_OURS = (errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENXIO)
-"""What the system says of a link, a folder or a pipe where a file should be, or the other way round."""
+WRONG_KIND = (errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENXIO)
+"""System errors for a link, a folder or a pipe in place of a file, or a file in place of a folder."""
 
 REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG, errno.EACCES, errno.EPERM)
-"""What the system says of a disk that can take no more, or nothing from us."""
+"""System errors for a full, failing or read-only disk, or one that we may not write to."""
 
 
 @dataclass(frozen=True)
 class Mark:
-    """What a file must be, or its beginning."""
+    """Expected size and SHA-256 of a file, or of its first bytes."""
 
     bytes: int
     sha256: str
 
 
 class Folder:
-    """A folder that is held open: what is written by it lies in that folder, whoever has its path by now.
+    """A folder held open by its descriptor: writes reach that folder even if its path is renamed.
 
-    No link in it is followed. A context manager, which closes it.
+    No link in it is followed. As a context manager it closes itself.
 
     Args:
-        path: where it is; itself it may be a link, unless it is ``within`` another.
-        within: the folder that has it.
-        check: called before each change; raises if this folder is not to be changed any more.
+        path: the folder; it may be a link, unless it is ``within`` another.
+        within: the parent folder.
+        check: called before each change; raises if this folder must not be changed any more.
 
     Raises:
         OSError: it cannot be opened.
-        StorageError: in any method, a name is that of a link, or of another kind of file than it should be.
+        StorageError: in any method, a name is a link, or the wrong kind of file.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Folder:
         try:
             self.descriptor: int = os.open(path.name if within else path, flags, **inner)
         except OSError as error:
-            raise _explained(error, path, "a folder") from error
+            raise _storage_error(error, path, "a folder") from error
 
     def __enter__(self) -> "Folder":
         return self
@@ -71,18 +71,18 @@ class Folder:
         os.close(self.descriptor)
 
     def names(self) -> list[str]:
-        """Of everything in it, sorted."""
+        """The names of all entries, sorted."""
         return sorted(os.listdir(self.descriptor))
 
     def folder(self, name: str) -> "Folder":
-        """Open a folder in it, which is made unless it is there."""
+        """Open a folder in it, and create it if it does not exist."""
         self._check()
         with suppress(FileExistsError), self._naming(name):
             os.mkdir(name, dir_fd=self.descriptor)
         return Folder(self.path / name, within=self)
 
     def write(self, name: str, parts: Iterable[bytes | memoryview]) -> Mark:
-        """Write a new file, until it is on the disk; whatever had its name is gone."""
+        """Write a new file and flush it to the disk; an existing entry of that name is removed first."""
         self.remove(name)
         digest, size = hashlib.sha256(), 0
         with self.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as file:
@@ -93,37 +93,37 @@ class Folder:
             os.fsync(file)
         return Mark(size, digest.hexdigest())
 
-    def write_whole(self, name: str, parts: Iterable[bytes | memoryview]) -> Mark:
-        """Write a file that is there complete, or else as it was before."""
-        mark = self.write(name + BESIDE, parts)
+    def write_atomic(self, name: str, parts: Iterable[bytes | memoryview]) -> Mark:
+        """Write a file atomically: after a crash it is either complete or as it was before."""
+        mark = self.write(name + PARTIAL, parts)
         self.publish(name)
         return mark
 
     def publish(self, name: str) -> None:
-        """Have the complete file or folder beside ``name`` appear under it, and survive a power cut."""
+        """Rename the complete ``name.partial`` to ``name``, durably even in a power cut."""
         if self._is_folder(name):
             self.discard(name)
-        self._rename(name + BESIDE, name)
+        self._rename(name + PARTIAL, name)
         self.sync()
 
     def append(self, name: str, data: bytes) -> None:
-        """Write at the end of a file; other names that it has keep what they had."""
+        """Append to a file; its other hard links keep their contents."""
         with self.open_own(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND) as file:
             _write(file, data)
 
     def truncate(self, name: str, size: int) -> None:
-        """Cut off what comes after so many bytes, on the disk too; other names keep what they had."""
+        """Truncate a file to ``size`` bytes and flush it; its other hard links keep their contents."""
         with self.open_own(name, os.O_WRONLY) as file:
             os.ftruncate(file, size)
             os.fsync(file)
 
     def sync(self, name: str = ".") -> None:
-        """Wait until a file's contents, or the folder's names, are on the disk."""
+        """Flush a file's contents, or the folder's names, to the disk."""
         with self.open(name, os.O_RDONLY) as file:
             os.fsync(file)
 
     def remove(self, name: str) -> None:
-        """Remove what has this name, if anything has: a file, a link, a whole folder."""
+        """Remove the entry of this name, if it exists: a file, a link, or a folder with its contents."""
         self._check()
         with suppress(FileNotFoundError), self._naming(name):
             if self._is_folder(name):
@@ -132,13 +132,13 @@ class Folder:
                 os.unlink(name, dir_fd=self.descriptor)
 
     def discard(self, name: str) -> None:
-        """Remove a folder, whose name is gone before anything in it is."""
-        self._rename(name, name + GONE)
-        self.remove(name + GONE)
+        """Remove a folder: first its name, then its contents, so that no half-removed folder has the name."""
+        self._rename(name, name + REMOVED)
+        self.remove(name + REMOVED)
 
     def set_aside(self, name: str) -> None:
-        """Give what has this name another one, under which nobody looks for it."""
-        others = (f"{name}{ASIDE}{f'-{number}' if number > 1 else ''}" for number in count(1))
+        """Rename an entry to ``name.damaged``, or ``name.damaged-2`` and so on, which no command reads."""
+        others = (f"{name}{DAMAGED}{f'-{number}' if number > 1 else ''}" for number in count(1))
         self._rename(name, next(other for other in others if other not in self.names()))
 
     def take(self, name: str, other: "Folder") -> None:
@@ -148,20 +148,20 @@ class Folder:
             os.replace(name, name, src_dir_fd=other.descriptor, dst_dir_fd=self.descriptor)
 
     def sweep(self) -> None:
-        """Remove what is not complete: what somebody who was killed there has left."""
+        """Remove incomplete entries, as a killed process leaves them."""
         for name in self.names():
             if is_incomplete(name):
                 self.remove(name)
 
     @contextmanager
     def open(self, name: str, flags: int) -> Iterator[int]:
-        """Open a file, but follow no link and wait for no pipe."""
+        """Open a file without following links and without waiting for a pipe."""
         self._check()
         flags |= os.O_NOFOLLOW | os.O_NONBLOCK
         try:
             file = os.open(name, flags, 0o666, dir_fd=self.descriptor)
         except OSError as error:
-            raise _explained(error, self.path / name, "a file") from error
+            raise _storage_error(error, self.path / name, "a file") from error
         try:
             yield file
         finally:
@@ -169,16 +169,16 @@ class Folder:
 
     @contextmanager
     def open_own(self, name: str, flags: int) -> Iterator[int]:
-        """Open a file that has one name: a copy takes the place of one that has more, as `cp -al` makes."""
+        """Open a file without other hard links; one that has some (`cp -al`) is replaced by a copy first."""
         with self.open(name, flags) as file:
-            found = os.fstat(file)
-            if not stat.S_ISREG(found.st_mode):
+            status = os.fstat(file)
+            if not stat.S_ISREG(status.st_mode):
                 raise StorageError(f"{self.path / name}: not a file")
-            if found.st_nlink == 1:
+            if status.st_nlink == 1:
                 yield file
                 return
         with self.open(name, os.O_RDONLY) as file:
-            self.write_whole(name, iter(lambda: os.read(file, BLOCK), b""))
+            self.write_atomic(name, iter(lambda: os.read(file, BLOCK), b""))
         with self.open(name, flags) as file:
             yield file
 
@@ -189,7 +189,7 @@ class Folder:
 
     @contextmanager
     def _naming(self, name: str) -> Iterator[None]:
-        """Have an error name the file by its path, and not by its name in the folder alone."""
+        """Make errors inside name the file by its whole path, not by its name in the folder."""
         try:
             yield
         except OSError as error:
@@ -203,32 +203,32 @@ class Folder:
 
 
 def is_incomplete(name: str) -> bool:
-    """Whether it is the name of what is not complete, of which nothing is believed."""
-    return name.endswith((BESIDE, GONE))
+    """Whether a name marks an incomplete entry, which is never read."""
+    return name.endswith((PARTIAL, REMOVED))
 
 
 def save(path: Path, data: bytes) -> None:
-    """Write a file that a person has named, whole or not at all.
+    """Write a file at a path that the user chose, atomically.
 
     Raises:
-        OSError: it cannot be written, or there is a link, a folder or a device of that name.
+        OSError: it cannot be written, or the path is a link, a folder or a device.
     """
     require_replaceable(path)
     with Folder(path.parent) as folder:
-        folder.write_whole(path.name, [data])
+        folder.write_atomic(path.name, [data])
 
 
 def require_replaceable(path: Path) -> None:
-    """Raise :class:`OSError` if there is anything but a file at ``path``."""
+    """Raise :class:`OSError` if ``path`` exists and is not a file."""
     if os.path.lexists(path) and not stat.S_ISREG(mode := os.lstat(path).st_mode):
         other = os.strerror(errno.EISDIR) if stat.S_ISDIR(mode) else "not a file"
         what = "a link; name the file itself" if stat.S_ISLNK(mode) else other
         raise FileExistsError(errno.EEXIST, what, str(path))
 
 
-def _explained(error: OSError, path: Path, what: str) -> Exception:
-    """What to raise instead: what is at ``path`` is not ``what`` it should be."""
-    if error.errno not in NOT_OURS:
+def _storage_error(error: OSError, path: Path, what: str) -> Exception:
+    """The error to raise instead where ``path`` is not ``what`` it should be."""
+    if error.errno not in WRONG_KIND:
         return OSError(error.errno, error.strerror, str(path))
     link = " but a link" if path.is_symlink() else ""
     return StorageError(f"{path}: not {what}{link}; nothing is written there")
@@ -240,12 +240,12 @@ def _write(file: int, data: bytes | memoryview) -> None:
 
 
 def require_file(path: Path) -> None:
-    """Raise :class:`DamagedError` unless ``path`` is a file: no folder, no pipe, no link elsewhere."""
+    """Raise :class:`DamagedError` unless ``path`` is a regular file: no folder, no pipe, no link."""
     _require(path, stat.S_ISREG, "a file")
 
 
 def require_folder(path: Path) -> None:
-    """Raise :class:`DamagedError` unless ``path`` is a folder, and no link to one."""
+    """Raise :class:`DamagedError` unless ``path`` is a folder, and not a link to one."""
     _require(path, stat.S_ISDIR, "a folder")
 
 
@@ -253,19 +253,19 @@ def _require(path: Path, is_right: Any, what: str) -> None:
     try:
         mode = os.lstat(path).st_mode
     except OSError as error:
-        raise unreadable(path, error) from error
+        raise read_error(path, error) from error
     if not is_right(mode):
         raise DamagedError(f"{path}: not {what}{' but a link' if stat.S_ISLNK(mode) else ''}")
 
 
-def unreadable(path: Path, error: OSError) -> CheckpointError:
-    """What to raise: :class:`DamagedError` where it is sure that there is no such file."""
+def read_error(path: Path, error: OSError) -> CheckpointError:
+    """The error for a failed read: :class:`DamagedError` if the file certainly does not exist."""
     kind = DamagedError if error.errno in (errno.ENOENT, errno.ENOTDIR) else CheckpointError
     return kind(f"{path}: cannot be read ({error.strerror})")
 
 
 def verify(path: Path, mark: Mark, *, grows: bool = False) -> None:
-    """Check that a file is what it was, or, if it ``grows``, begins with that.
+    """Check that a file has the expected contents, or, if it ``grows``, begins with them.
 
     Raises:
         DamagedError: it is missing or damaged.
@@ -280,14 +280,14 @@ def verify(path: Path, mark: Mark, *, grows: bool = False) -> None:
 
 
 def mark_of(path: Path) -> Mark:
-    """What a file is."""
+    """The present size and SHA-256 of a file."""
     require_file(path)
     size = path.stat().st_size
     return Mark(size, digest_of(path, size).hexdigest())
 
 
 def digest_of(path: Path, size: int) -> Any:
-    """The SHA-256 of a file's first bytes, to be gone on with."""
+    """The SHA-256 of a file's first ``size`` bytes, as a hash object that can be updated further."""
     digest = hashlib.sha256()
     try:
         with open(path, "rb") as file:
@@ -295,5 +295,5 @@ def digest_of(path: Path, size: int) -> Any:
                 digest.update(block)
                 size -= len(block)
     except OSError as error:
-        raise unreadable(path, error) from error
+        raise read_error(path, error) from error
     return digest

@@ -1,4 +1,4 @@
-"""What can go wrong, as few kinds of error as there are kinds of mending."""
+"""The package's errors: one class for each kind of fix."""
 
 import difflib
 import re
@@ -21,7 +21,7 @@ class SettingError(SqnError, ValueError):
     Args:
         field: the argument's name, as the part's class and its YAML spell it.
         value: what it was set to.
-        expected: what would have been accepted, as a noun phrase: "a number in (0, 1]".
+        expected: what is accepted, as a noun phrase: "a number in (0, 1]".
     """
 
     def __init__(self, field: str, value: object, expected: str) -> None:
@@ -29,7 +29,7 @@ class SettingError(SqnError, ValueError):
         self.field, self.value, self.expected = field, value, expected
 
     def located(self, key: str, origin: Callable[[str], str]) -> "RecipeError":
-        """The error of a recipe, in which the setting is at ``key``, and ``origin`` says where it was set."""
+        """The error of a recipe with the setting at ``key``; ``origin`` gives the place where it was set."""
         return RecipeError(f"expected {self.expected}", origin(key), "", f"{key} = {self.value!r}")
 
 
@@ -37,9 +37,9 @@ class WiringError(SqnError, ValueError):
     """Two parts do not fit each other.
 
     Args:
-        consumer: the slot that needs something, or its field that asks for it: ``returns.soft``.
+        consumer: the slot that needs something, or its field that requests it: ``returns.soft``.
         message: what it needs, and what is produced instead.
-        producer: the slot that should produce it; to blame where only that was chosen on the command line.
+        producer: the slot that should produce it; reported if it alone was chosen on the command line.
     """
 
     def __init__(self, consumer: str, message: str, producer: str = "") -> None:
@@ -48,18 +48,18 @@ class WiringError(SqnError, ValueError):
 
 
 def not_a_module(slot: str, part: object) -> WiringError:
-    """What to raise where a part must be a torch module."""
-    given = f"{slot}: {type(part).__name__} is no nn.Module"
-    return WiringError(slot, f"{given}; expected one, as its parameters would be neither learned nor saved")
+    """The error for a part that must be a torch module and is not."""
+    problem = f"{slot}: {type(part).__name__} is no nn.Module"
+    return WiringError(slot, f"{problem}; expected one, as its parameters would be neither learned nor saved")
 
 
 class ObservationError(SqnError, ValueError):
-    """A network is given observations for which it was not built.
+    """A network received observations for which it was not built.
 
     Args:
         expected: dtype and shape: "uint8 [B, 128]".
-        given: dtype and shape of what was given instead, or what else it is.
-        fix: what to do about it.
+        given: dtype and shape that were received, or the type of another object.
+        fix: how to fix it.
     """
 
     def __init__(self, expected: str, given: str, fix: str) -> None:
@@ -68,11 +68,11 @@ class ObservationError(SqnError, ValueError):
 
 
 class EnvError(SqnError):
-    """An environment raised, died, or answered what it cannot mean.
+    """An environment raised, its process died, or it returned an invalid value.
 
     Args:
-        where: which environment and game, at which step.
-        message: what it did.
+        where: the environment's name and number, and the step.
+        message: what went wrong.
     """
 
     def __init__(self, where: str, message: str) -> None:
@@ -81,34 +81,34 @@ class EnvError(SqnError):
 
 
 class AnswerError(ValueError):
-    """What an environment answered is not what was expected of it; an :class:`EnvError` comes of it."""
+    """An environment returned a value of the wrong type, shape or range; becomes an :class:`EnvError`."""
 
 
 class RestoreError(SqnError):
-    """An environment cannot be brought back to where it was; its games can be started anew."""
+    """An environment's state cannot be restored; new episodes can be started."""
 
 
 class NumericsError(SqnError, ArithmeticError):
     """A number that must be finite is NaN or infinite."""
 
     batch: Any = None
-    """That of the update in which it was found, if it was one."""
+    """The batch of the update in which it appeared; None if it was not an update."""
 
 
 class CheckpointError(SqnError):
-    """A checkpoint, or what it needs of its run, is missing, damaged, or of another agent."""
+    """A checkpoint, or a file of its run, is missing, damaged, or of another agent."""
 
 
 class DamagedError(CheckpointError):
-    """A file is surely not what was written: it is gone, or its size or its contents have changed."""
+    """A file is proven damaged: it is missing, or its size or its contents have changed."""
 
 
 class StorageError(SqnError):
-    """Something cannot be written: the disk is full, or does not answer; or the place is somebody else's."""
+    """A file cannot be written: the disk is full or does not respond, or another process owns the folder."""
 
 
 def blame(error: BaseException) -> str:
-    """What was raised, and the line of the user's own code that raised it, if any did."""
+    """An error's type and message, with the line of the user's own code that raised it, if any."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [f" ({frame.filename}:{frame.lineno})" for frame in frames if not _is_installed(frame.filename)]
     kind = [] if isinstance(error, AnswerError) else [f"{type(error).__name__}:"]
@@ -116,27 +116,27 @@ def blame(error: BaseException) -> str:
 
 
 def whereabouts(frame: FrameType | None) -> str:
-    """The user's own function that is being executed, or else what an environment here called; or nothing."""
+    """The user's function that is running, else the function that an environment here called; else empty."""
     stack = traceback.extract_stack(frame)
     ours = [place for place, each in enumerate(stack) if each.filename.startswith(_PACKAGE)]
     called = stack[ours[-1] + 1 :] if ours else []
     own = [each for each in called if not _is_installed(each.filename)]
-    env = called if called and Path(stack[ours[-1]].filename).parent.name == "envs" else []
+    env = called if called and Path(stack[ours[-1]].filename).parent.name == "env" else []
     return next((f"{each.name} ({each.filename}:{each.lineno})" for each in [*own[-1:], *env]), "")
 
 
 def _is_installed(filename: str) -> bool:
-    """Whether it is a file of ours, of a dependency, or of Python."""
+    """Whether a file belongs to this package, to a dependency, or to Python."""
     return any(part in filename for part in ("site-packages", "<", _PACKAGE))
 
 
 def require_one_of(names: Collection[str], field: str, value: object) -> None:
-    """Raise :class:`SettingError` for ``field`` unless ``value`` is one of ``names``; says the nearest."""
+    """Raise :class:`SettingError` for ``field`` unless ``value`` is in ``names``; it suggests the nearest."""
     require(value in names, field, value, f"one of {', '.join(names)}{nearest(value, names)}")
 
 
 def nearest(name: object, names: Iterable[str]) -> str:
-    """The nearest of ``names``, whatever its case, as the end of an error message; empty if none is near."""
+    """A suggestion to end an error message with: the nearest of ``names``, ignoring case; empty if none."""
     by_lower = {known.lower(): known for known in names}
     near = difflib.get_close_matches(str(name).lower(), by_lower, 1)
     return f"; did you mean {by_lower[near[0]]!r}?" if near else ""
@@ -149,27 +149,27 @@ def require(condition: bool, field: str, value: object, expected: str) -> None:
 
 
 COMMAND_LINE = "command line: "
-"""Begins the origin of what an override set."""
+"""Prefix of the origin of a setting that an override set."""
 
 
 def _key(text: str) -> str:
-    """The name with which an override begins, or what an error is about."""
+    """The key at the beginning of an override or of an error's subject."""
     return re.split("[ =]", text.lstrip("+~"))[0]
 
 
 class RecipeError(SqnError):
-    """A recipe, a part's YAML or an override cannot be what its author meant.
+    """A recipe, a part's YAML or an override is invalid.
 
     Args:
         message: what is wrong.
         origin: where: ``recipes/x.yaml:12`` or ``command line: stpes=3``.
-        suggestion: how to mend it.
-        subject: what the message is about, ``gamma = 1.5`` or ``head``; left out where the origin says it.
+        suggestion: how to fix it.
+        subject: what the message is about, ``gamma = 1.5`` or ``head``; omitted where the origin has it.
     """
 
     def __init__(self, message: str, origin: str = "", suggestion: str = "", subject: str = "") -> None:
         if subject and _key(subject) != _key(origin.removeprefix(COMMAND_LINE)):
             message = f"{subject}: {message}"
-        where, mend = f"{origin}: " if origin else "", f"\n  {suggestion}" if suggestion else ""
-        super().__init__(f"{where}{message}{mend}")
+        where, hint = f"{origin}: " if origin else "", f"\n  {suggestion}" if suggestion else ""
+        super().__init__(f"{where}{message}{hint}")
         self.message, self.origin, self.suggestion = message, origin, suggestion

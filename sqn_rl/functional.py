@@ -3,8 +3,8 @@
 Equation and line numbers are those of "Soft Q-Network" (arXiv 1912.10891v1) and its Algorithm 1.
 
 Legend: B batch, A actions, N networks (1, or 2 for twins). ``α`` is the temperature, in reward units, > 0.
-Entropies are in nats. Values are in reward units. Time is in the names: ``_t`` is what the action at
-``t - 1`` led to.
+Entropies are in nats. Values are in reward units. Time is in the names: ``_t`` marks the result of the action
+at ``t - 1``.
 """
 
 from collections.abc import Callable
@@ -15,9 +15,9 @@ from torch.nn.functional import smooth_l1_loss
 
 
 def logits(q_BA: Tensor, alpha: Tensor | float) -> Tensor:
-    """(Q(s, a) − max_a Q) / α, of which π is the softmax. ``[..., A]``, kept.
+    """The logits (Q(s, a) − max_a Q) / α of the policy π. ``[..., A]`` → ``[..., A]``.
 
-    The largest is 0, whatever the offset of Q: the digits of Q / α itself would be those of its offset.
+    The maximum is subtracted first: otherwise a large offset of Q would cost the precision of Q / α.
     """
     return (q_BA - q_BA.amax(-1, keepdim=True).detach()) / alpha
 
@@ -41,22 +41,22 @@ def entropy(log_pi_BA: Tensor) -> Tensor:
 
 
 def off_greedy_mass(log_pi_BA: Tensor) -> Tensor:
-    """1 − max_a π(a|s): how often the policy does not take its best action. ``[..., A]`` → ``[...]``."""
+    """1 − max_a π(a|s): the probability of not taking the best action. ``[..., A]`` → ``[...]``."""
     return 1 - log_pi_BA.amax(-1).exp()
 
 
 def draw(logit_BA: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """An action a ~ softmax(logits) of each row, by the Gumbel-max trick. ``[B, A]`` → ``[B]`` int64."""
+    """Sample a ~ softmax(logits) for each row, by the Gumbel-max trick. ``[B, A]`` → ``[B]`` int64."""
     return gumbel_max(logit_BA, exponentials(logit_BA, generator))
 
 
 def exponentials(like: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Numbers e ~ Exp(1), in the shape and dtype of ``like``."""
+    """Sample e ~ Exp(1), in the shape and dtype of ``like``."""
     return torch.empty_like(like).exponential_(generator=generator)
 
 
 def gumbel_max(q_BA: Tensor, exponential_BA: Tensor, alpha: Tensor | float = 1.0) -> Tensor:
-    """The argmax_a Q/α − log e, which is ~ softmax(Q/α) if e ~ Exp(1). ``[B, A]`` twice → ``[B]`` int64."""
+    """argmax_a (Q/α − log e): a sample of softmax(Q/α) if e ~ Exp(1). ``[B, A]`` twice → ``[B]`` int64."""
     return (logits(q_BA, alpha) - exponential_BA.log()).argmax(-1)
 
 
@@ -65,7 +65,7 @@ def soft_value(q_BA: Tensor, alpha: Tensor | float) -> Tensor:
     return q_BA.amax(-1).detach() + alpha * torch.logsumexp(logits(q_BA, alpha), dim=-1)
 
 
-# --- what the next state is worth, without its entropy bonus (line 11) -------------------------------------
+# --- backups: the value of the next state, without its entropy bonus (line 11) -----------------------------
 
 
 def expected(target_q_NBA: Tensor, log_pi_BA: Tensor) -> Tensor:
@@ -89,13 +89,13 @@ def sampled(target_q_NBA: Tensor, log_pi_BA: Tensor, exponential_BA: Tensor) -> 
     Args:
         target_q_NBA: Q̄_i(s', ·).
         log_pi_BA: log π(·|s').
-        exponential_BA: e ~ Exp(1), ``[B, A]``, that :func:`gumbel_max` samples a' with.
+        exponential_BA: e ~ Exp(1), ``[B, A]``: the noise with which :func:`gumbel_max` samples a'.
     """
     return of_action(target_q_NBA, gumbel_max(log_pi_BA, exponential_BA))
 
 
 def of_action(target_q_NBA: Tensor, action_B: Tensor) -> Tensor:
-    """min_i Q̄_i(a) of one action; double Q-learning takes ``argmax_a Q_1`` (van Hasselt et al. 2016, eq. 4).
+    """min_i Q̄_i(a) of a given action; in double Q-learning ``argmax_a Q_1`` (van Hasselt et al. 2016, eq. 4).
 
     ``[N, B, A]``, ``[B]`` → ``[B]``.
     """
@@ -146,8 +146,8 @@ def td_loss(loss_NB: Tensor, weight_B: Tensor | None = None) -> Tensor:
     """Σ_i mean_B w ℓ_i, where ℓ is δ²  (eq. 10, line 14; a descent step, though the paper prints a ``+``).
 
     Args:
-        loss_NB: of every network and transition, ``[N, B]``: δ², or what a distributional head has instead.
-        weight_B: importance weights of prioritized replay, ``[B]``; none counts each as 1.
+        loss_NB: the loss of every network and transition, ``[N, B]``: δ², or a distributional head's loss.
+        weight_B: importance weights of prioritized replay, ``[B]``; None: all are 1.
 
     Returns:
         scalar.
@@ -158,7 +158,7 @@ def td_loss(loss_NB: Tensor, weight_B: Tensor | None = None) -> Tensor:
 def temperature_loss(alpha: Tensor, entropy_B: Tensor, target_entropy: Tensor | float) -> Tensor:
     """α · mean_B (H(π(·|s)) − H̄)  (eq. 19, lines 15-16 as a descent step). → scalar.
 
-    Descending on it raises α where the policy is less random than H̄ asks, and lowers it where it is more; as
+    Descending on it raises α where the policy's entropy is below H̄, and lowers it where it is above; as
     printed, line 16 would do the reverse.
 
     Args:
@@ -170,7 +170,7 @@ def temperature_loss(alpha: Tensor, entropy_B: Tensor, target_entropy: Tensor | 
 
 
 def policy_loss(log_pi_BA: Tensor, q_BA: Tensor, alpha: Tensor | float) -> Tensor:
-    """mean_B Σ_a π (α log π − Q), what the policy network of SAC descends on (arXiv 1910.07207, eq. 12).
+    """mean_B Σ_a π (α log π − Q), the loss of SAC's policy network (arXiv 1910.07207, eq. 12).
 
     Args:
         log_pi_BA: log π_φ(·|s), ``[B, A]``, with gradient.
@@ -181,7 +181,7 @@ def policy_loss(log_pi_BA: Tensor, q_BA: Tensor, alpha: Tensor | float) -> Tenso
         scalar.
     """
     q_BA = q_BA.detach()
-    best_B1 = q_BA.amax(-1, keepdim=True)  # taken out of the sum: next to it α log π would be rounded
+    best_B1 = q_BA.amax(-1, keepdim=True)  # taken out of the sum: added to a large Q, α log π loses digits
     return ((log_pi_BA.exp() * (alpha * log_pi_BA - (q_BA - best_B1))).sum(-1, keepdim=True) - best_B1).mean()
 
 
@@ -208,14 +208,14 @@ def munchausen_bonus(
 
 
 def mixture_weights(backup: Callable[[Tensor], Tensor], target_q_NBA: Tensor) -> Tensor:
-    """How much of each network's each action is in ``v(s') = Σ_{i,a} w_i(a) Q̄_i(a)``; they sum to 1.
+    """The weights w_i(a) of a backup ``v(s') = Σ_{i,a} w_i(a) Q̄_i(a)``; they sum to 1.
 
-    Every backup picks or averages values, so that it is linear in them wherever it does not switch: its
-    gradient is the weights, and with them the return of the next state is a mixture of distributions.
+    Every backup selects or averages values, so it is piecewise linear: its gradient is the weights. With
+    these weights the return distribution of the next state is a mixture.
 
     Args:
         backup: ``[N, B, A]`` → ``[B]``.
-        target_q_NBA: the values where it is evaluated.
+        target_q_NBA: the values at which the backup is evaluated.
 
     Returns:
         ``[N, B, A]``.
@@ -227,20 +227,22 @@ def mixture_weights(backup: Callable[[Tensor], Tensor], target_q_NBA: Tensor) ->
 
 
 def project(probability_BK: Tensor, atom_BK: Tensor, support_K: Tensor) -> Tensor:
-    """Move the mass of atoms to the two nearest of an even support; the mean stays  (Bellemare 2017, eq. 7).
+    """Project atoms onto an evenly spaced support; the mean is kept  (Bellemare 2017, eq. 7).
+
+    The probability of an atom is shared between the two nearest atoms of the support.
 
     Args:
-        probability_BK: of each atom, ``[B, K]``.
-        atom_BK: where they are, ``[B, K]``, reward units; beyond the support's ends they count as the ends.
+        probability_BK: the probability of each atom, ``[B, K]``.
+        atom_BK: the atoms, ``[B, K]``, reward units; clamped to the support's range.
         support_K: ascending, evenly spaced, ``[K]``.
 
     Returns:
-        the probabilities of the support, ``[B, K]``.
+        The probabilities of the support, ``[B, K]``.
     """
     last = len(support_K) - 1
     position_BK = (atom_BK - support_K[0]) * (last / (support_K[-1] - support_K[0]))
     position_BK = position_BK.clamp(0, last)  # in steps of the support
-    below_BK = position_BK.long().clamp(0, last - 1)  # of NaN 0: its shares are NaN
+    below_BK = position_BK.long().clamp(0, last - 1)  # NaN becomes index 0, and its shares are NaN
     upper_BK = probability_BK * (position_BK - below_BK)
     projected_BK = probability_BK.new_zeros(len(probability_BK), len(support_K))
     projected_BK.scatter_add_(-1, below_BK, probability_BK - upper_BK)
@@ -256,12 +258,12 @@ def quantile_loss(quantile_NBK: Tensor, target_BM: Tensor, kappa: float) -> Tens
     """Σ_k E_m |τ_k − 1{u < 0}| L_κ(u)/κ, u = target_m − θ_k  (arXiv 1806.06923, eq. 3).
 
     L_κ is Huber's loss (arXiv 1710.10044, eq. 9). QR-DQN does not divide by κ (there eq. 10), its successor
-    does: errors beyond κ then count as in plain quantile regression, whatever κ is.
+    does: errors above κ then have the same weight as in plain quantile regression, for every κ.
 
     Args:
         quantile_NBK: θ, the quantiles at the midpoints τ_k = (k + ½)/K, ``[N, B, K]``, reward units.
         target_BM: equally likely samples of the target distribution, ``[B, M]``.
-        kappa: κ, below which an error counts squared; 0 for plain quantile regression.
+        kappa: κ, below which the loss is quadratic; 0 for plain quantile regression.
 
     Returns:
         ``[N, B]``.
@@ -288,10 +290,10 @@ def dueling(value_B1: Tensor, advantage_BA: Tensor) -> Tensor:
 
 
 def steps_to_last(last_BK: Tensor) -> Tensor:
-    """m, how many of K steps count: up to the first that is the last of what follows, else all.
+    """m, the number of steps up to and including the first last one; K if there is none.
 
     Args:
-        last_BK: whether nothing follows the k-th step, ``[B, K]`` bool.
+        last_BK: whether the k-th step is the last of its trajectory, ``[B, K]`` bool.
 
     Returns:
         ``[B]`` int64, in [1, K].
@@ -300,10 +302,10 @@ def steps_to_last(last_BK: Tensor) -> Tensor:
 
 
 def n_step_return(reward_BK: Tensor, steps_B: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
-    """Σ_{k<m} γ^k r_{t+k}, and the discount γ^m of what comes after  (Sutton & Barto 2018, eq. 7.1).
+    """Σ_{k<m} γ^k r_{t+k}, and the bootstrap's discount γ^m  (Sutton & Barto 2018, eq. 7.1).
 
     Args:
-        reward_BK: r_{t+k}, ``[B, K]``; what comes after m steps is not looked at.
+        reward_BK: r_{t+k}, ``[B, K]``; rewards after m steps are ignored.
         steps_B: m, ``[B]`` int64, in [1, K].
         gamma: γ, in [0, 1].
 

@@ -1,4 +1,4 @@
-"""What passes between the folders: an environment step, a batch, a loss's terms, counters, a state's rows.
+"""Types passed between environment, replay, loss and loop: a step, a batch, a loss's terms, counters, rows.
 
 Legend: N environments, in :class:`Terms` networks; B sampled transitions, A actions; ``*S`` is the shape of
 one observation.
@@ -12,31 +12,31 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 Backup = Callable[[Tensor], Tensor]
-"""From the values of the next state, ``[N, B, A]``, to what it is worth, ``[B]``."""
+"""Maps action values of the next state, ``[N, B, A]``, to its state value, ``[B]``."""
 
 
 class Step(NamedTuple):
-    """What N environments answer to N actions."""
+    """The result of one step of N environments."""
 
     observation: Tensor
-    """``[N, *S]``: where the next action is taken; of a new episode where ``ended``."""
+    """``[N, *S]``: the observation for the next action; where ``ended``, the first of a new episode."""
     next_observation: Tensor
-    """``[N, *S]``: the true successor of the action, never a reset observation."""
+    """``[N, *S]``: the true next observation of the transition, never a reset observation."""
     reward: Tensor
-    """``[N]`` float32: what the agent learns from (clipped, if the environment says so)."""
+    """``[N]`` float32: the reward to learn from (clipped, if the environment is set to clip)."""
     terminated: Tensor
-    """``[N]`` bool: the successor has no future; its value is not bootstrapped."""
+    """``[N]`` bool: the next state is terminal; its value is not bootstrapped."""
     truncated: Tensor
-    """``[N]`` bool: cut short by a time limit; the successor's value is bootstrapped."""
+    """``[N]`` bool: cut short by a time limit; the next state's value is bootstrapped."""
     ended: Tensor
-    """``[N]`` bool: the game is over and was reset. Differs from ``terminated | truncated`` only where a
-    lost life counts as terminated for learning while the game goes on."""
+    """``[N]`` bool: the episode ended and the environment was reset. Differs from ``terminated | truncated``
+    only where a lost life counts as terminated for learning while the episode continues."""
     score: Tensor
-    """``[N]`` float64: the reward as the game gave it, from which full-game returns are summed."""
+    """``[N]`` float64: the unclipped reward, from which episode returns are summed."""
 
 
 class Batch(NamedTuple):
-    """B transitions from the replay, with what the return estimator made of them."""
+    """B transitions from the replay, with the returns computed for them."""
 
     observation: Tensor
     """``[B, *S]``."""
@@ -49,76 +49,76 @@ class Batch(NamedTuple):
     terminated: Tensor
     """``[B]`` bool: that observation is terminal."""
     discount: Tensor
-    """``[B]`` float32: ``γ^m``, before any masking by ``terminated``."""
+    """``[B]`` float32: ``γ^m``, not yet masked by ``terminated``."""
     place: Tensor
-    """``[B]`` int64: the transitions' places in the replay."""
+    """``[B]`` int64: the transitions' indices in the replay."""
     weight: Tensor | None = None
-    """``[B]`` float32: importance weights of prioritized replay; None where each counts as 1."""
+    """``[B]`` float32: importance weights of prioritized replay; None: all are 1."""
 
     def split(self, size: int) -> "Iterator[Batch]":
-        """Batches of so many transitions each, in order, without copying."""
+        """Split into batches of ``size`` transitions, in order, without copying."""
         columns = (repeat(None) if column is None else column.split(size) for column in self)
         return map(Batch, *columns)
 
 
 class Terms(NamedTuple):
-    """What a loss makes of a batch: what to descend on, and what it was made of, for logs and priorities."""
+    """The losses of a batch, and the values that logs and priorities need."""
 
     losses: Mapping[str, Tensor]
     """Scalars with gradient, by the name that logs show; the update descends on their sum."""
     td_error: Tensor
-    """δ_i of every network, ``[N, B]``; with a distributional head of the means."""
+    """δ_i of every network, ``[N, B]``; with a distributional head, the error of the means."""
     q: Tensor
     """``Q_i(s, ·)``, ``[N, B, A]``, reward units."""
     log_pi: Tensor | None
-    """log π(·|s) of the policy, ``[B, A]``; None where there is no temperature, and so no such policy."""
+    """log π(·|s) of the policy, ``[B, A]``; None without a temperature."""
 
 
 @dataclass
 class Counters:
-    """What the loop has done so far."""
+    """Counters of the training loop."""
 
     env_steps: int = 0
-    """Agent decisions, over all environments."""
+    """Actions taken, over all environments."""
     frames: int = 0
     """Environment steps × frame skip."""
     updates: int = 0
     """Optimizer steps."""
     episodes: int = 0
-    """Full games ended."""
+    """Episodes ended."""
     wall_s: float = 0.0
     """Seconds in the loop, without evaluations and checkpoints."""
 
     def row(self) -> dict[str, Any]:
-        """For a log."""
+        """The counters as a row of a log."""
         return {**vars(self), "wall_s": round(self.wall_s, 3)}
 
 
 Piece = tuple[int, int, Mapping[str, Tensor]]
-"""Consecutive rows: the number of the first, one past that of the last, and what they hold."""
+"""Consecutive rows: the number of the first, one past that of the last, and their columns."""
 
 PIECE_BYTES = 2**26
-"""The most that one piece takes."""
+"""Maximum size of one piece, in bytes."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """In a state a long table that grows at its end: who writes it down need not repeat what was there.
+    """A long table in a state dict that grows at its end, so that a checkpoint writes only the new rows.
 
-    Iterated over, it gives all its pieces, oldest first.
+    Iterating gives all its pieces, oldest first. Rows are numbered from the first ever appended.
     """
 
     begin: int
-    """The number of the first row that still counts; they are counted from the first ever."""
+    """The number of the oldest row that is still needed."""
     end: int
-    """One past that of the newest."""
+    """One past the number of the newest row."""
     step: int
-    """How many are read at once."""
+    """Rows of one piece."""
     read: Callable[[int, int], Mapping[str, Tensor]]
-    """What the rows from one number to another hold."""
+    """Reads the columns of the rows ``[begin, end)``."""
 
     def since(self, row: int) -> Iterator[Piece]:
-        """The pieces from this row on."""
+        """The pieces from ``row`` on."""
         for begin in range(max(self.begin, row), self.end, self.step):
             end = min(begin + self.step, self.end)
             yield begin, end, self.read(begin, end)

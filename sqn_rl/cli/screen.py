@@ -91,7 +91,7 @@ def write(comparison: "Comparison", folder: Path) -> None:
     try:
         with Folder(folder) as opened:
             for name, data in files.items():
-                opened.write_whole(name, [data])
+                opened.write_atomic(name, [data])
     except OSError as error:
         raise StorageError(f"{folder}: cannot be written: {error.strerror}") from error
     print_lines("")

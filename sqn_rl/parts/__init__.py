@@ -1,1 +1,1 @@
-"""What an agent is made of: a folder for each slot, named as in ``components/``."""
+"""The parts of an agent: a folder for each slot, named as in ``components/``."""

@@ -1,8 +1,8 @@
-"""How a head's output stands for the return of an action: as its mean, or as a distribution.
+"""How a head's output represents the return of an action: as its mean, or as a distribution.
 
 The soft policy is the softmax of the means. The target is the distribution of
-``r + γ^m (1 − d) (Z + bonus)``, where Z is what the loss's backup makes of the next state's returns, with the
-weights of :func:`~sqn_rl.functional.mixture_weights`, and the bonus its entropy bonus.
+``r + γ^m (1 − d) (Z + bonus)``. Z is the loss's backup of the next state's returns, a mixture with the
+weights of :func:`~sqn_rl.functional.mixture_weights`, and the bonus is its entropy bonus.
 
 Legend: N networks, B transitions, A actions, K atoms or quantiles of an action.
 """
@@ -19,7 +19,7 @@ from sqn_rl.types import Backup
 
 
 class Distribution(nn.Module, ABC):
-    """What a head's predictions, ``[N, B, A]`` or ``[N, B, A, K]``, stand for."""
+    """The meaning of a head's predictions, ``[N, B, A]`` or ``[N, B, A, K]``; abstract."""
 
     @abstractmethod
     def mean(self, prediction: Tensor) -> Tensor:
@@ -27,16 +27,16 @@ class Distribution(nn.Module, ABC):
 
     @abstractmethod
     def target(self, prediction: Tensor, backup: Backup, reward_B: Tensor, discount_B: Tensor) -> Any:
-        """The target: of the reward plus the discounted return of the next state.
+        """The target: reward plus discounted return of the next state.
 
         Args:
-            prediction: the target networks' at s'.
-            backup: what the next state is worth.
+            prediction: the target networks' predictions at s'.
+            backup: maps action values of the next state to its value.
             reward_B: ``[B]``, bonuses included.
             discount_B: γ^m (1 − d), ``[B]``.
 
         Returns:
-            What :meth:`loss` wants.
+            The ``target`` argument of :meth:`loss`.
         """
 
     @abstractmethod
@@ -45,7 +45,7 @@ class Distribution(nn.Module, ABC):
 
 
 class Scalar(Distribution):
-    """The mean itself, learned by squared errors  (eq. 10)."""
+    """The mean itself, learned with the squared error  (eq. 10)."""
 
     def mean(self, prediction: Tensor) -> Tensor:
         """The prediction."""
@@ -62,12 +62,12 @@ class Scalar(Distribution):
 
 
 class Categorical(Distribution):
-    """Probabilities, given as logits, of evenly spaced returns: C51 (Bellemare et al. 2017).
+    """Logits of the probabilities of K evenly spaced returns: C51 (Bellemare et al. 2017).
 
     Args:
         v_min: the lowest return, reward units.
         v_max: the highest.
-        atoms: K, how many.
+        atoms: K, the number of returns.
 
     Raises:
         SettingError: ``v_min`` is not below ``v_max``, or there are fewer than two atoms.
@@ -95,7 +95,7 @@ class Categorical(Distribution):
 
     def loss(self, prediction: Tensor, action_B: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """The cross entropy, and the difference of the means."""
-        logit_NBK = _taken(prediction, action_B)
+        logit_NBK = _of_action(prediction, action_B)
         td_error_NB = self.mean(logit_NBK.detach()) - target @ self.support
         return F.cross_entropy(logit_NBK, target), td_error_NB
 
@@ -104,8 +104,8 @@ class Quantile(Distribution):
     """Returns at K even quantiles: QR (Dabney et al. 2018), by :func:`~sqn_rl.functional.quantile_loss`.
 
     Args:
-        quantiles: K, how many.
-        kappa: κ, reward units: below it errors count squared; 0 for plain quantile regression.
+        quantiles: K, the number of quantiles.
+        kappa: κ, reward units, below which the loss is quadratic; 0 for plain quantile regression.
 
     Raises:
         SettingError: there is no quantile, or κ is negative.
@@ -123,18 +123,18 @@ class Quantile(Distribution):
         return prediction.mean(-1)
 
     def target(self, prediction: Tensor, backup: Backup, reward_B: Tensor, discount_B: Tensor) -> Tensor:
-        """The quantiles, ``[B, K]``: the weighted average of those of all networks and actions."""
+        """The quantiles, ``[B, K]``: the weighted average over all networks and actions."""
         weight_NBA = F.mixture_weights(backup, self.mean(prediction))
         average_BK = (weight_NBA.unsqueeze(-1) * prediction).sum((0, 2))
         return reward_B.unsqueeze(-1) + discount_B.unsqueeze(-1) * average_BK
 
     def loss(self, prediction: Tensor, action_B: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """The quantile Huber loss, and the difference of the means."""
-        quantile_NBK = _taken(prediction, action_B)
+        quantile_NBK = _of_action(prediction, action_B)
         td_error_NB = quantile_NBK.detach().mean(-1) - target.mean(-1)
         return F.quantile_loss(quantile_NBK, target, self.kappa), td_error_NB
 
 
-def _taken(prediction_NBAK: Tensor, action_B: Tensor) -> Tensor:
-    """What was predicted for the actions taken, ``[N, B, K]``."""
+def _of_action(prediction_NBAK: Tensor, action_B: Tensor) -> Tensor:
+    """The predictions for the actions taken, ``[N, B, K]``."""
     return prediction_NBAK[:, torch.arange(len(action_B), device=action_B.device), action_B]

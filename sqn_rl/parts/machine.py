@@ -1,4 +1,4 @@
-"""What the machine at hand offers. Every choice that depends on it asks here, and nowhere else."""
+"""Resources of this machine. Everything that depends on them uses this module."""
 
 import os
 import shutil
@@ -7,14 +7,14 @@ from pathlib import Path
 
 CGROUPS, OWN, MACHINE = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup"), Path("/proc/meminfo")
 
-FILES = {  # by the controller in /proc/self/cgroup: where, limit, use, and what of that can be dropped
+FILES = {  # by controller in /proc/self/cgroup: folder, file of the limit, of the use, reclaimable cache
     "": ("", "memory.max", "memory.current", "inactive_file "),  # version 2
     "memory": ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file "),
 }
 
 
 def processors() -> int:
-    """How many processors this process may use, at least 1."""
+    """The number of processors that this process may use, at least 1."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -31,18 +31,18 @@ def cxx() -> str:
 
 
 def has_cxx() -> bool:
-    """Whether that compiler is installed."""
+    """Whether the compiler :func:`cxx` is installed."""
     return shutil.which(cxx()) is not None
 
 
 def available_bytes() -> int | None:
-    """The least of what the machine and its control groups have left, in bytes; None where none tells."""
-    left = [_number(MACHINE, "MemAvailable:"), *_of_cgroups()]
+    """Free memory in bytes: the least that the machine and its control groups report; None if unknown."""
+    left = [_number(MACHINE, "MemAvailable:"), *_cgroup_bytes()]
     return min((each for each in left if each is not None), default=None)
 
 
-def _of_cgroups() -> Iterator[int]:
-    """What is left to this process's control group, and to each that this lies in."""
+def _cgroup_bytes() -> Iterator[int]:
+    """Free memory of this process's control group, and of each of its parents."""
     try:
         own = [line.split(":", 2) for line in OWN.read_text(encoding="utf-8").splitlines()]
     except OSError:
@@ -61,7 +61,7 @@ def _of_cgroups() -> Iterator[int]:
 
 
 def _number(path: Path, name: str = "") -> int | None:
-    """The first number in a file, or the one after a name, in bytes; None where there is none."""
+    """The first number in a file, or the number after ``name``, in bytes; None if there is none."""
     try:
         line = next(line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith(name))
         number, *unit = line.removeprefix(name).split()

@@ -1,4 +1,4 @@
-"""The noise of noisy layers: drawn for a whole module at once, and no part of what is learned."""
+"""The noise of noisy layers, sampled for a whole module at once; it is not learned."""
 
 from collections.abc import Iterator
 from copy import deepcopy
@@ -10,32 +10,32 @@ from torch import Tensor, nn
 
 @runtime_checkable
 class NoisyLayer(Protocol):
-    """A layer that perturbs its output; the module's others are left alone."""
+    """A layer with noise; :class:`Noise` ignores all other layers."""
 
     noise_size: int
-    """How many numbers one noise is."""
+    """The length of the layer's noise vector."""
 
     def set_noise(self, noise: Tensor | None) -> None:
-        """Use this noise from now on: f(ε), ``[noise_size]``; None: the mean weights."""
+        """Use this noise until the next call: f(ε), ``[noise_size]``; None: use the mean weights."""
 
 
 class Network(Protocol):
-    """What noise is drawn for: a module."""
+    """A module with noisy layers."""
 
     def modules(self) -> Iterator[nn.Module]:
-        """As of every module."""
+        """Like ``nn.Module.modules``."""
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """As of every module."""
+        """Like ``nn.Module.parameters``."""
 
 
 class Noise:
     """The noise of all noisy layers in a module.
 
-    Two modules that share a noisy layer share its noise; :func:`sharing` makes one that does not.
+    Two modules that share a noisy layer share its noise; an :func:`acting_view` has its own.
 
     Args:
-        module: where they are looked for. Until the first :meth:`redraw` it has what noise it had.
+        module: the module with the noisy layers, whose noise stays as it is until the first :meth:`sample`.
     """
 
     def __init__(self, module: Network) -> None:
@@ -43,14 +43,14 @@ class Noise:
         self._sizes = [layer.noise_size for layer in self.layers]
         self._total = sum(self._sizes)
         self._like = next(module.parameters(), torch.empty(0))
-        self.drawn: Tensor | None = None
-        """The last noise of all of them, ``[Σ noise_size]``; None before the first."""
+        self.values: Tensor | None = None
+        """The current noise of all layers, ``[Σ noise_size]``; None before the first sample."""
 
-    def redraw(self, generator: torch.Generator | None = None) -> None:
-        """Give every noisy layer a new noise: f(ε) with ε standard normal. Without one, nothing is drawn.
+    def sample(self, generator: torch.Generator | None = None) -> None:
+        """Sample new noise for every noisy layer: f(ε), ε ~ N(0, 1). Without noisy layers it does nothing.
 
         Args:
-            generator: where the module's parameters are; None: torch's own.
+            generator: on the device of the module's parameters; None: torch's global generator.
         """
         if not self.layers:
             return
@@ -58,29 +58,29 @@ class Noise:
         epsilon = torch.randn(self._total, generator=generator, dtype=like.dtype, device=like.device)
         self.set(signed_root(epsilon))
 
-    def set(self, drawn: Tensor) -> None:
-        """Give the layers this noise, ``[Σ noise_size]``."""
-        self.drawn = drawn
-        for layer, part in zip(self.layers, torch.split_with_sizes(drawn, self._sizes), strict=True):
+    def set(self, values: Tensor) -> None:
+        """Set the noise of all layers, ``[Σ noise_size]``."""
+        self.values = values
+        for layer, part in zip(self.layers, torch.split_with_sizes(values, self._sizes), strict=True):
             layer.set_noise(part)
 
 
 def signed_root(x: Tensor) -> Tensor:
-    """f(x) = sgn(x) √|x|  (Fortunato et al. 2018, eq. 10-11). Any shape, kept."""
+    """f(x) = sgn(x) √|x|, elementwise  (Fortunato et al. 2018, eq. 10-11)."""
     return x.abs().sqrt_().copysign_(x)
 
 
 class Buffers:
-    """The persistent buffers of two like modules, such as running statistics; not those of noisy layers.
+    """Copies persistent buffers, such as running statistics, between modules; not those of noisy layers.
 
     Args:
-        target: where they are written.
-        online: where they are read.
+        target: the module whose buffers are written.
+        online: the module whose buffers are read; of the same architecture.
     """
 
     def __init__(self, target: Network, online: Network) -> None:
         pairs = zip(target.modules(), online.modules(), strict=True)
-        self._held: list[tuple[Any, Any, str]] = [  # as a module may assign another tensor
+        self._pairs: list[tuple[Any, Any, str]] = [  # by name, as a module may replace a buffer's tensor
             (own._buffers, other._buffers, name)
             for own, other in pairs
             for name, buffer in other._buffers.items()
@@ -90,20 +90,21 @@ class Buffers:
 
     @torch.no_grad()
     def copy(self) -> None:
-        """Copy them, in place."""
-        if self._held:
-            target = [own[name] for own, _, name in self._held]
-            torch._foreach_copy_(target, [other[name] for _, other, name in self._held])
+        """Copy the buffers, in place."""
+        if self._pairs:
+            target = [own[name] for own, _, name in self._pairs]
+            torch._foreach_copy_(target, [other[name] for _, other, name in self._pairs])
 
 
 Module = TypeVar("Module", bound=nn.Module)
 
 
-def sharing(module: Module) -> Module:
-    """A view of a module to act with: the same parameters and buffers, in eval mode, with a noise of its own.
+def acting_view(module: Module) -> Module:
+    """A view of a module for acting: the same parameters and buffers, in eval mode, with its own noise.
 
-    It follows every change of the module's parameters and buffers, in place, by another tensor, or by another
-    device; of a noisy layer's buffers only changes in place of the persistent ones, as others may be noise.
+    It follows every change of the module's parameters and buffers: in place, to another tensor, or to another
+    device. Of a noisy layer's buffers it follows only in-place changes of the persistent ones, as the others
+    may hold noise.
     """
     memo: dict[int, Any] = {id(tensor): tensor for tensor in module.state_dict(keep_vars=True).values()}
     for each in module.modules():

@@ -1,4 +1,4 @@
-"""The observations that a network was built for, checked wherever somebody gives it some."""
+"""Shape and dtype checks of a network's observations."""
 
 import math
 from typing import Any
@@ -10,75 +10,75 @@ from torch import Tensor
 from sqn_rl.errors import ObservationError
 
 
-class Observations:
-    """The shape S and the dtype of the observations that a network was built for; others are refused.
+class ObservationSpec:
+    """The shape S and dtype of the observations that a network was built for; others are refused.
 
-    Bytes (uint8) and other numbers are not taken for each other, as encoders scale bytes. Numbers of any
-    other real dtype are: encoders compute with floats.
+    Bytes (uint8) and other dtypes are not interchangeable, as encoders scale bytes. All other real dtypes
+    are: encoders convert them to floats.
 
     Args:
         shape: S, of one observation.
-        dtype: how the environment gives them; None: not known, and any real one is taken.
+        dtype: the environment's dtype; None: unknown, and any real dtype is accepted.
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: torch.dtype | None) -> None:
         self.shape, self.dtype = tuple(shape), dtype
 
     def require(self, observation: Tensor) -> None:
-        """Refuse what is not ``[B, *S]``, or of another kind of number.
+        """Refuse an observation that is not ``[B, *S]``, or of another dtype.
 
         Raises:
-            ObservationError: says what was expected, what was given, and how to fix it.
+            ObservationError: with the expected and the given dtype and shape, and how to fix it.
         """
         fits = isinstance(observation, Tensor) and observation.shape[1:] == self.shape
-        if not (fits and self._takes(observation.dtype)):
-            raise self._refusal(observation, "B, ")
+        if not (fits and self._accepts(observation.dtype)):
+            raise self._error(observation, "B, ")
 
     def flat(self, observation: Tensor) -> Tensor:
-        """``[*, *S]`` → ``[B, *S]``.
+        """Flatten the batch dimensions. ``[*, *S]`` → ``[B, *S]``.
 
         Raises:
-            ObservationError: as of :meth:`require`.
+            ObservationError: see :meth:`require`.
         """
         if observation.shape[observation.dim() - len(self.shape) :] != self.shape:
-            raise self._refusal(observation, "*, ")
+            raise self._error(observation, "*, ")
         flat = observation.reshape(-1, *self.shape)
         self.require(flat)
         return flat
 
     def batch(self, observation: Any) -> tuple[Tensor, bool]:
-        """A batch ``[B, *S]``, and whether it was made of one observation, ``S``.
+        """A batch ``[B, *S]``, and whether it was made from a single observation, ``S``.
 
         Args:
-            observation: a tensor, or what NumPy makes an array of.
+            observation: a tensor, an array, or a list that NumPy can convert.
 
         Raises:
-            ObservationError: as of :meth:`require`.
+            ObservationError: see :meth:`require`.
         """
         if not isinstance(observation, Tensor):
             try:
                 observation = torch.from_numpy(np.array(observation, order="C"))
             except (TypeError, ValueError) as error:
-                raise self._refusal(observation, "B, ") from error
+                raise self._error(observation, "B, ") from error
         if single := observation.shape == self.shape:
             observation = observation.unsqueeze(0)
         self.require(observation)
         return observation, single
 
-    def _takes(self, dtype: torch.dtype) -> bool:
+    def _accepts(self, dtype: torch.dtype) -> bool:
         if dtype is self.dtype:
             return True
         return not dtype.is_complex and (self.dtype is None or torch.uint8 not in (dtype, self.dtype))
 
-    def _refusal(self, observation: Any, lead: str) -> ObservationError:
+    def _error(self, observation: Any, lead: str) -> ObservationError:
         dtype = "" if self.dtype is None else f"{_name(self.dtype)} "
         expected = f"{dtype}[{lead}{', '.join(map(str, self.shape))}]"
         given = type(observation).__name__
         if isinstance(observation, Tensor | np.ndarray):
             given = f"{_name(observation.dtype)} {list(observation.shape)}"
-        return ObservationError(expected, given, self._fix(observation))
+        return ObservationError(expected, given, self._hint(observation))
 
-    def _fix(self, observation: Any) -> str:
+    def _hint(self, observation: Any) -> str:
         if not isinstance(observation, Tensor):
             return "make it a tensor: torch.as_tensor(array); gymnasium.spaces.flatten makes arrays of Dicts"
         shape, size = observation.shape, math.prod(self.shape)
@@ -97,9 +97,9 @@ class Observations:
         return "observation.float(); or build the network with observation_dtype=torch.uint8"
 
 
-def observations_of(q_net: Any) -> Observations:
+def observation_spec_of(q_net: Any) -> ObservationSpec:
     """The observations that a Q-network was built for."""
-    return Observations(q_net.observation_shape, getattr(q_net, "observation_dtype", None))
+    return ObservationSpec(q_net.observation_shape, getattr(q_net, "observation_dtype", None))
 
 
 def _name(dtype: object) -> str:

@@ -21,7 +21,7 @@ from sqn_rl.errors import SettingError, require
 from sqn_rl.parts.actor.base import NetworkActor, ValueActor
 from sqn_rl.parts.actor.greedy import GreedyActor
 from sqn_rl.parts.env.base import BatchedEnv
-from sqn_rl.parts.env.checks import shown
+from sqn_rl.parts.env.checks import describe
 from sqn_rl.protocols import Actor, QNetwork
 from sqn_rl.training.evaluation import Evaluation, step_limit
 from sqn_rl.training.random_state import OF_MODULES, RandomState
@@ -115,7 +115,7 @@ def _policy(actor: Actor, observation: Tensor) -> Tensor | None:
     if not isinstance(actor, NetworkActor):
         return None
     score_BA = actor.mean_scores(observation)
-    if (log_pi_BA := actor.policy_of(score_BA)) is not None:
+    if (log_pi_BA := actor.log_probs(score_BA)) is not None:
         return log_pi_BA[0].exp()
     epsilon = float(getattr(actor, "epsilon", 0.0))  # mostly the best action, now and then any
     best_A = torch.nn.functional.one_hot(score_BA[0].argmax(), score_BA.shape[-1])
@@ -155,7 +155,7 @@ def _picture(screen: Any, name: str) -> np.ndarray:
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
     numbers = pixels.dtype.kind in "biuf"
     fits = numbers and pixels.ndim == 3 and pixels.size > 0 and pixels.shape[-1] in (1, 3, 4)
-    require(fits, "video", name, expected + shown(pixels if numbers else screen))
+    require(fits, "video", name, expected + describe(pixels if numbers else screen))
     low, high = pixels.min(), pixels.max()
     require(low >= 0 and high <= 255, "video", name, f"{expected}numbers from {low} to {high}")  # NaN is none
     if pixels.dtype.kind == "b" or (pixels.dtype.kind == "f" and high <= 1):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from sqn_rl import functional as F
 from sqn_rl.errors import EnvError, NumericsError, RecipeError, SettingError, SqnError, WiringError, blame
 from sqn_rl.parts.distributions import Scalar
-from sqn_rl.parts.env.base import close, opened
+from sqn_rl.parts.env.base import close, closing_env
 from sqn_rl.parts.machine import available_bytes
 from sqn_rl.recipe.auto import compiling, precision_of
 from sqn_rl.recipe.build import located
@@ -64,7 +64,7 @@ def preflight(experiment: Recipe) -> Graph:
     _require_room(experiment)
     with RandomState(run.seed, run.device):
         walk = _Walk(experiment)
-        with opened(walk.parts["env"]):
+        with closing_env(walk.parts["env"]):
             return walk.graph()
 
 
@@ -120,7 +120,7 @@ class _Walk:
             )
             origin = self.experiment.origin("eval_every")
             raise RecipeError(message, origin, EVALUATE_AFTER, subject) from error
-        with opened(env), opened(games):
+        with closing_env(env), closing_env(games):
             pass
         most = min(run.eval_episodes, AT_ONCE)
         if games.num_envs < most:
@@ -130,7 +130,7 @@ class _Walk:
 
     def _env(self) -> tuple[Tensor, Step]:
         env, n = self.parts["env"], self.run.num_envs
-        with opened(self.parts["make_env"](num_envs=1, seed=self.run.seed, training=True)) as one:
+        with closing_env(self.parts["make_env"](num_envs=1, seed=self.run.seed, training=True)) as one:
             try:
                 first = one.begin()  # all would take too long
             except (EnvError, NumericsError) as error:

@@ -153,7 +153,7 @@ class Checkpoints:
         name = _name(env_steps)
         with self._opened() as (folder, replay):
             chunks = [*self._write_rows(replay, rows[0])] if rows else []
-            with folder.folder(name + disk.BESIDE) as beside:
+            with folder.folder(name + disk.PARTIAL) as beside:
                 contents = {WEIGHTS: weights, STATE: tensors}
                 files = {file: beside.write(file, tensors_file(each)) for file, each in contents.items()}
                 content = {
@@ -178,14 +178,14 @@ class Checkpoints:
         if lost & had:
             content["state"] |= dict.fromkeys(lost)
             with self._opened() as (folder, _), folder.folder(path.name) as checkpoint:
-                checkpoint.write_whole(MANIFEST, [manifest.render(content)])
+                checkpoint.write_atomic(MANIFEST, [manifest.render(content)])
 
     def _write_rows(self, replay: Folder, rows: Rows) -> Iterator[Chunk]:
         """The chunks that have these rows; what no chunk has yet is written."""
         written = [chunk for chunk in self._chunks if chunk.end > rows.begin]
         yield from written
         for begin, end, columns in rows.since(written[-1].end if written else rows.begin):
-            yield Chunk(begin, end, replay.write_whole(_chunk_name(begin, end), tensors_file(columns)))
+            yield Chunk(begin, end, replay.write_atomic(_chunk_name(begin, end), tensors_file(columns)))
 
     def prune(self, env_steps: int) -> None:
         """Remove all but the newest few checkpoints of a run that is at ``env_steps``, and what they need.

@@ -77,7 +77,7 @@ class RunDirectory(Reporter):
                 if there and not (goes_on and self._begun):
                     raise SettingError("out", str(self.shown), "a directory without a run in it")
                 if not there:
-                    self._folder.write_whole(RECIPE, [recipe.encode()])
+                    self._folder.write_atomic(RECIPE, [recipe.encode()])
                 self._recipe = disk.mark_of(self.path / RECIPE)
             except OSError as error:
                 expected = f"a directory that can be written to ({error.strerror})"
@@ -156,7 +156,7 @@ class RunDirectory(Reporter):
 
     def keep(self, found: Mapping[str, Tensor]) -> None:
         """Write ``numerics.safetensors``: what was not finite, for ``sqn-diagnose``."""
-        self._folder.write_whole(NUMERICS, tensors_file(found))
+        self._folder.write_atomic(NUMERICS, tensors_file(found))
 
     def close(self) -> None:
         """Let others have it."""
@@ -188,8 +188,8 @@ class RunDirectory(Reporter):
         }
         title = f"{facts.get('recipe')} on {facts.get('env')}, seed {facts.get('seed')}"
         curve = draw_curve(title, *(Log(log.path).read() for log in self._logs.values()))
-        self._folder.write_whole("curve.png", [curve])
-        self._folder.write_whole(SUMMARY, [json.dumps(summary, indent=2).encode(), b"\n"])
+        self._folder.write_atomic("curve.png", [curve])
+        self._folder.write_atomic(SUMMARY, [json.dumps(summary, indent=2).encode(), b"\n"])
         return summary
 
 

@@ -15,7 +15,7 @@ import torch
 
 from sqn_rl import disk
 from sqn_rl.errors import CheckpointError, EnvError, NumericsError, RecipeError, SettingError, StorageError
-from sqn_rl.parts.env.base import close, opened
+from sqn_rl.parts.env.base import close, closing_env
 from sqn_rl.plots.film import Play, film, kind_of
 from sqn_rl.protocols import Reporter
 from sqn_rl.recipe import auto as speed
@@ -134,7 +134,7 @@ class Experiment:
     ) -> dict[str, Any]:
         parts = self.recipe.build()
         keep, recipe, goes_on = self.run.checkpoint_keep, self.recipe.to_yaml(), resume is not None
-        with opened(parts["env"]) as env:
+        with closing_env(parts["env"]) as env:
             path = resume or self._directory(env.name, here)
             try:
                 directory = RunDirectory(here / path, recipe, keep=keep, goes_on=goes_on, shown=path)
@@ -240,7 +240,9 @@ class Experiment:
         kind_of(path)  # before anything is built
         path = path.absolute()  # before an environment goes elsewhere
         (parts, env_steps), run = self.trained(checkpoints), self.run
-        with opened(parts["make_env"](num_envs=1, seed=EVALUATION_SEED + run.seed, training=False)) as env:
+        with closing_env(
+            parts["make_env"](num_envs=1, seed=EVALUATION_SEED + run.seed, training=False)
+        ) as env:
             play = Play(
                 parts["actor"],
                 parts["loss"].q_net,
@@ -281,7 +283,7 @@ class Experiment:
         should_stop: Callable[[], bool] = lambda: False,
     ) -> Evaluation:
         play = partial(evaluate, parts["actor"], episodes=episodes, greedy=greedy, seed=seed)
-        with opened(evaluation_env(parts["make_env"], episodes, EVALUATION_SEED + seed)) as env:
+        with closing_env(evaluation_env(parts["make_env"], episodes, EVALUATION_SEED + seed)) as env:
             return play(env, should_stop=should_stop, max_steps=self.run.eval_max_steps)
 
     def _require_same_recipe(self, path: Path) -> None:

@@ -37,7 +37,7 @@ def saved_in(folder: Path) -> list[Path]:
     try:
         found = [path for path in folder.iterdir() if _NAME.fullmatch(path.name)]
     except OSError as error:
-        raise disk.unreadable(folder, error) from error
+        raise disk.read_error(folder, error) from error
     return sorted(found, key=lambda path: int(path.name))
 
 
@@ -96,7 +96,7 @@ def read(path: Path) -> dict[str, Any]:
         del content["sha256"]
         whole, written = text == render(content), content["format"]
     except OSError as error:
-        raise disk.unreadable(path, error) from error
+        raise disk.read_error(path, error) from error
     except (ValueError, RecursionError, LookupError, TypeError) as error:
         raise DamagedError(f"{path}: damaged: {type(error).__name__}: {error}") from error
     if not whole:

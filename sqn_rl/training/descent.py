@@ -52,23 +52,23 @@ class Descent:
     @property
     def compiles(self) -> bool:
         """Whether the next call compiles."""
-        return self._compiled.pending and self._movable()
+        return self._compiled.pending and self._can_move()
 
     def __call__(self, gradients: Found) -> None:
         """One step, given the gradient of each parameter; None where none reaches it, which stays then."""
         present = [gradient for gradient in gradients if gradient is not None]
-        if len(present) == len(gradients) and self._movable():
+        if len(present) == len(gradients) and self._can_move():
             self._compiled(present, [moments.rates() for moments in self._moments])
         else:
             self._step(gradients)
         for step in self._after:
             step()
 
-    def _movable(self) -> bool:
-        if self._adam is None or self._adam.hooked:
+    def _can_move(self) -> bool:
+        if self._adam is None or self._adam.has_hooks:
             return False
         self._moments = self._adam.moments()
-        return all(moments.movable for moments in self._moments)
+        return all(moments.same_counts for moments in self._moments)
 
     def _step(self, gradients: Found, rates: object = None) -> None:
         for parameter, gradient in zip(self._parameters, gradients, strict=True):

@@ -16,7 +16,7 @@ from sqn_rl.parts.noise import Noise
 def hidden_state(part: object) -> dict[str, Any]:
     """By the path of the attribute, the state of every generator and every :class:`Noise` in a part."""
     return {
-        path: each.get_state() if isinstance(each, torch.Generator) else each.drawn
+        path: each.get_state() if isinstance(each, torch.Generator) else each.values
         for path, each in _hidden(part)
     }
 

@@ -99,7 +99,7 @@ def test_it_is_refused_in_a_line(command: Command, odd: Callable, name: str) -> 
     done = command("run", *odd(**oddity), *TINY)
     assert (done.code, len(done.runs)) == (code, 0 if code == 2 else 1)
     assert len(done.err.splitlines()) == 1
-    where = "odd/Odd-v0, game 0, step 2: " if code == 1 else "odd/Odd-v0, game 0, step "
+    where = "odd/Odd-v0, environment 0, step 2: " if code == 1 else "odd/Odd-v0, environment 0, step "
     assert where in done.err
     assert message in done.err
 

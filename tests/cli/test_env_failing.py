@@ -70,7 +70,7 @@ def test_what_was_learned_is_kept(
     whole = (at - 1) // 3 * 3
     done = command("run", "env=gym", "env.id=misbehaving/Failing-v0", *TINY, f"checkpoint_every={every}")
     assert done.code == code
-    assert f"misbehaving/Failing-v0, game 1, step {whole // 3 + 1}: " in done.err
+    assert f"misbehaving/Failing-v0, environment 1, step {whole // 3 + 1}: " in done.err
     assert message in done.err
     assert "Traceback" not in done.err
     (run,) = done.runs
@@ -95,7 +95,7 @@ def test_an_evaluation_that_fails_is_played_again(command: Command, monkeypatch:
     monkeypatch.setattr(Failing, "steps", 0)
     done = command("run", "env=gym", "env.id=misbehaving/Failing-v0", *TINY)
     assert done.code == 1
-    assert "misbehaving/Failing-v0, game 0, step 3: RuntimeError: boom" in done.err
+    assert "misbehaving/Failing-v0, environment 0, step 3: RuntimeError: boom" in done.err
     (run,) = done.runs
     assert [path.parent.name for path in run.weights] == ["0000000300"]
     assert command("resume", str(run.path)).code == 0

@@ -311,7 +311,7 @@ def test_what_may_come_back_stops_a_resume_and_nothing_is_changed(
 
     def fail(path: Path, size: int) -> Any:
         if path.match("0000000160/state.safetensors"):
-            raise disk.unreadable(path, OSError(errno.EIO, os.strerror(errno.EIO)))
+            raise disk.read_error(path, OSError(errno.EIO, os.strerror(errno.EIO)))
         return digest_of(path, size)
 
     with monkeypatch.context() as patch:
@@ -512,7 +512,7 @@ def test_games_that_cannot_be_brought_back_begin_anew_and_that_is_said(
     assert command("run", *trust, *TINY, *task, "out=run").code == 3
     done = command("resume", *trust, "run")
     assert done.code == 0
-    assert "did not come to where it was" in done.out
+    assert "did not reach the saved state" in done.out
     assert "the episodes in progress are lost, and new ones begin" in done.out
     lengths = [json.loads(line)["length"] for line in Path("run/episodes.jsonl").read_text().splitlines()]
     assert set(lengths) == {25}

@@ -296,13 +296,15 @@ def test_a_signal_stops_a_sweep(command: Command, trusting: list[str]) -> None:
     assert (done.code, len(done.runs)) == (3, 1)
 
 
-FELL_OVER = r"users/Task-v0, game 0, step 60: RuntimeError: the robot fell over \(.*users_parts.py:\d+\)\n"
+FELL_OVER = (
+    r"users/Task-v0, environment 0, step 60: RuntimeError: the robot fell over \(.*users_parts.py:\d+\)\n"
+)
 
 
 def test_numbers_that_are_none(command: Command, trusting: list[str]) -> None:
     done = command("run", *trusting, *TASK, "env.kwargs={happens: NaN_rewards}")
     assert done.code == 4
-    assert re.fullmatch(r"users/Task-v0, game 0, step \d+: reward = nan\n", done.err)
+    assert re.fullmatch(r"users/Task-v0, environment 0, step \d+: reward = nan\n", done.err)
     summary = done.runs[0].summary
     assert (summary["status"], summary["env_steps"]) == ("numerics", 59)
 

@@ -142,10 +142,14 @@ def test_the_frequencies_are_those_of_softmax_at_any_offset(
     score_BA = torch.tensor([q], dtype=torch.float32).expand(draws, -1)
     probability = np.exp((np.array(q) - max(q)) / alpha)
     probability /= probability.sum()
-    counts = actor.pick(score_BA, actor.chance(score_BA, actor.generator)).bincount(minlength=3).numpy()
+    counts = (
+        actor.select_action(score_BA, actor.sample_noise(score_BA, actor.generator))
+        .bincount(minlength=3)
+        .numpy()
+    )
     deviation = np.sqrt(draws * probability * (1 - probability))
     assert (np.abs(counts - draws * probability) <= 4 * deviation).all()
-    np.testing.assert_allclose(actor.policy_of(score_BA[:1]).exp().numpy()[0], probability, atol=1e-6)
+    np.testing.assert_allclose(actor.log_probs(score_BA[:1]).exp().numpy()[0], probability, atol=1e-6)
 
 
 NOISY_FREQUENCIES = {
@@ -176,7 +180,7 @@ def test_every_act_has_a_new_noise_which_the_network_does_not_see(
 ) -> None:
     q_net = NoisyTable()
     actor = make(q_net)
-    Noise(q_net).redraw(torch.Generator().manual_seed(1))
+    Noise(q_net).sample(torch.Generator().manual_seed(1))
     ours, seen = q_net.values(ONE), []
     for _ in range(3):
         actor.act(ONE)
@@ -214,7 +218,7 @@ def test_the_policy_that_others_ask_for_is_that_of_the_mean_weights(kind: str, n
         actor = noisy_policy_actor() if noisy else policy_actor()
         expected = actor.policy_net(ONE).log_softmax(-1)[0, 0].detach()  # without any noise yet
     actor.act(ONE)
-    Noise(actor).redraw(torch.Generator().manual_seed(1))
+    Noise(actor).sample(torch.Generator().manual_seed(1))
     log_pi_BA = actor.log_policy(torch.zeros(5, 1))
     torch.testing.assert_close(log_pi_BA, expected.expand(5, 3))
     assert not log_pi_BA.requires_grad
@@ -265,7 +269,7 @@ def test_the_policy_network_gives_the_frequencies(make: Callable[[], PolicyActor
 
 def test_acting_has_other_noise_than_learning() -> None:
     actor = noisy_policy_actor()
-    Noise(actor.policy_net).redraw(torch.Generator().manual_seed(1))
+    Noise(actor.policy_net).sample(torch.Generator().manual_seed(1))
     observation = torch.ones(3, 1)
     learning, policy = actor.logits(observation), actor.log_policy(observation)
     acting = []
@@ -287,7 +291,7 @@ def test_the_gradient_of_the_policy_loss_is_that_of_its_logits_and_reaches_nothi
     """L_π = Σ_a π (α log π − Q): dL/dlogit_a = π_a (α log π_a − Q_a − L_π), since Σ_a π_a = 1."""
     torch.manual_seed(0)
     actor, q_net = make(), Table()
-    Noise(actor.policy_net).redraw(torch.Generator().manual_seed(0))
+    Noise(actor.policy_net).sample(torch.Generator().manual_seed(0))
     log_pi_BA = actor.logits(torch.ones(1, 1)).log_softmax(-1)
     q_BA = q_net.values(ONE).amin(0)
     loss = (log_pi_BA.exp() * (ALPHA * log_pi_BA - q_BA.detach())).sum()

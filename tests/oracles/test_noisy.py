@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sqn_rl.parts.encoder.mlp import MLP
 from sqn_rl.parts.head.linear import LinearHead
 from sqn_rl.parts.layers.noisy import NoisyDense
-from sqn_rl.parts.noise import Noise, sharing, signed_root
+from sqn_rl.parts.noise import Noise, acting_view, signed_root
 from sqn_rl.parts.q_net.q_net import QNet
 
 N, B, IN, OUT = 2, 5, 3, 4
@@ -71,7 +71,7 @@ def test_noise_is_f_of_a_standard_normal_drawn_once_for_all_layers() -> None:
     layers = nn.ModuleList(NoisyDense(100, 400, members=N, sigma=0.5) for _ in range(20))
     for layer in layers:
         layer.set_noise = seen.append
-    Noise(layers).redraw(torch.Generator().manual_seed(1))
+    Noise(layers).sample(torch.Generator().manual_seed(1))
     noise = torch.cat(seen)
     drawn = torch.randn(len(noise), generator=torch.Generator().manual_seed(1)).numpy()
     np.testing.assert_allclose(noise.numpy(), np.sign(drawn) * np.sqrt(np.abs(drawn)), rtol=1e-12)
@@ -119,7 +119,7 @@ def test_until_the_first_noise_and_after_none_it_is_its_mean_weights() -> None:
     mean_NBA = (features_NBF @ net.head.q.mu.weight + net.head.q.mu.bias).detach()
     torch.testing.assert_close(values(net), mean_NBA)
     noise = Noise(net)
-    noise.redraw()
+    noise.sample()
     assert (values(net) - mean_NBA).abs().min() > 0
     for layer in noise.layers:
         layer.set_noise(None)
@@ -132,7 +132,7 @@ def test_networks_of_equal_parameters_differ_by_their_noises_alone() -> None:
         parameter.data[1] = parameter.data[0]
     x = torch.randn(B, IN)
     assert torch.equal(layer(x)[0], layer(x)[1])
-    Noise(layer).redraw()
+    Noise(layer).sample()
     assert (layer(x)[0] - layer(x)[1]).abs().min() > 0
 
 
@@ -140,16 +140,16 @@ def test_networks_of_equal_parameters_differ_by_their_noises_alone() -> None:
 def test_a_sharing_view_shares_the_parameters_and_not_the_noise(shared_encoder: bool) -> None:
     net = make_net(shared_encoder)
     mean_NBA, noise = values(net), Noise(net)
-    noise.redraw()
-    noisy_NBA, view = values(net), sharing(net)
+    noise.sample()
+    noisy_NBA, view = values(net), acting_view(net)
     assert [*map(id, view.parameters())] == [*map(id, net.parameters())]
     torch.testing.assert_close(values(view), mean_NBA)  # it has had no noise yet
-    noise.redraw()
+    noise.sample()
     torch.testing.assert_close(values(view), mean_NBA)
     assert (values(net) - noisy_NBA).abs().min() > 0
 
     before_NBA = values(net)
-    Noise(view).redraw()
+    Noise(view).sample()
     assert (values(view) - mean_NBA).abs().min() > 0
     assert torch.equal(values(net), before_NBA)
     with torch.no_grad():
@@ -160,10 +160,10 @@ def test_a_sharing_view_shares_the_parameters_and_not_the_noise(shared_encoder: 
 
 def test_a_copy_begins_with_the_noise_and_redraws_its_own() -> None:
     net = make_net()
-    Noise(net).redraw()
+    Noise(net).sample()
     copy, before_NBA = deepcopy(net), values(net)
     assert torch.equal(values(copy), before_NBA)
-    Noise(copy).redraw()
+    Noise(copy).sample()
     assert torch.equal(values(net), before_NBA)
     assert (values(copy) - before_NBA).abs().min() > 0
 
@@ -173,7 +173,7 @@ def test_the_generator_decides_the_noise_and_the_state_has_none() -> None:
     noise, names = Noise(net), set(net.state_dict())
     drawn = []
     for seed in (0, 0, 1):
-        noise.redraw(torch.Generator().manual_seed(seed))
+        noise.sample(torch.Generator().manual_seed(seed))
         drawn.append(values(net))
     assert torch.equal(drawn[0], drawn[1])
     assert (drawn[0] - drawn[2]).abs().min() > 0

@@ -30,7 +30,7 @@ def make_replay(errors: list[float] = ERRORS, **settings: Any) -> PrioritizedRep
 def store(replay: PrioritizedReplay, action: int) -> int:
     zero, no = torch.zeros(1), torch.tensor([False])
     replay.store(zero, torch.tensor([action]), Step(zero, zero, zero, no, no, no, zero))
-    return replay.ring.newest.start
+    return replay.ring.newest_row.start
 
 
 def probabilities(errors: list[float], omega: float, epsilon: float) -> np.ndarray:

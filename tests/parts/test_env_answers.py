@@ -112,7 +112,7 @@ def test_an_observation_that_is_refused(name: str) -> None:
     space, answer, message = REFUSED[name]
     space.seed(0)
     message = message if message.startswith("observation") else f"observation is {message}"
-    where = re.escape(f"answers/Answering-v0, game 0, step 4: {message}")
+    where = re.escape(f"answers/Answering-v0, environment 0, step 4: {message}")
     with pytest.raises(EnvError, match=f"^{where}") as error:
         answered(answer, 1.0, False, False, {}, space=space)
     assert "\n" not in str(error.value)
@@ -163,14 +163,14 @@ NONSENSE = {
 @pytest.mark.parametrize("name", NONSENSE)
 def test_a_step_that_is_refused(name: str, id: str) -> None:
     then, message = NONSENSE[name]
-    where = re.escape(f"answers/{id}-v0, game 0, step 4: {message}")
+    where = re.escape(f"answers/{id}-v0, environment 0, step 4: {message}")
     with pytest.raises(EnvError, match=f"^{where}"):
         answered(*then, id=id)
 
 
 @pytest.mark.parametrize("answer", [(RAMP, NAN, False, False, {}), (RAMP * NAN, 1.0, False, False, {})])
 def test_nan_is_a_number_that_is_refused(answer: tuple[Any, ...]) -> None:
-    with pytest.raises(NumericsError, match=r"^answers/Answering-v0, game 0, step 4: .* = nan$"):
+    with pytest.raises(NumericsError, match=r"^answers/Answering-v0, environment 0, step 4: .* = nan$"):
         answered(*answer)
 
 
@@ -180,7 +180,7 @@ def test_nan_is_a_number_that_is_refused(answer: tuple[Any, ...]) -> None:
 )
 def test_a_reset_without_info_is_refused(monkeypatch: pytest.MonkeyPatch, answer: Any, said: str) -> None:
     monkeypatch.setattr(Answering, "reset", lambda self, **_: answer)
-    where = "answers/Answering-v0, game 0, step 0: at its start: reset() returned "
+    where = "answers/Answering-v0, environment 0, step 0: at its reset: reset() returned "
     with pytest.raises(EnvError, match=rf"^{re.escape(where + said)}.*; expected \(observation, info\)$"):
         answered()
 

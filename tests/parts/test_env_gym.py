@@ -75,7 +75,7 @@ def test_actions_count_from_where_the_environment_does() -> None:
     assert env.n_actions == 3
     for action in range(3):
         env.advance(torch.tensor([action]))
-    assert env._games[0].unwrapped.played == [-1, 0, 1]
+    assert env._envs[0].unwrapped.played == [-1, 0, 1]
 
 
 def test_a_time_limit_gives_no_future_back() -> None:
@@ -147,7 +147,7 @@ def test_a_missing_package_is_not_answered_with_another(monkeypatch: pytest.Monk
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "mujoco", None)
     with pytest.raises(
-        SettingError, match=r"what it needs to be installed \(.*MuJoCo is not installed"
+        SettingError, match=r"its dependencies to be installed \(.*MuJoCo is not installed"
     ) as error:
         GymEnv(id="Ant-v5", num_envs=1, seed=0)
     assert "Box2D" not in str(error.value)

@@ -103,7 +103,9 @@ SPOILS: dict[str, tuple[Answer, type[SqnError], str]] = {
 @pytest.mark.parametrize("name", SPOILS)
 def test_a_game_is_named_with_its_step_and_what_it_did(name: str) -> None:
     spoil, kind, message = SPOILS[name]
-    with pytest.raises(kind, match=f"^misbehaving/Spoilt-v0, game 1, step {STEP}: .*{message}") as error:
+    with pytest.raises(
+        kind, match=f"^misbehaving/Spoilt-v0, environment 1, step {STEP}: .*{message}"
+    ) as error:
         play(apart(spoil))
     assert report(error.value) == (4 if kind is NumericsError else 1)
 
@@ -111,7 +113,7 @@ def test_a_game_is_named_with_its_step_and_what_it_did(name: str) -> None:
 @pytest.mark.parametrize("name", ["nan", "inf", "a reward of nan", "a reward of inf"])
 def test_so_are_numbers_of_games_that_are_stepped_together(name: str) -> None:
     spoil, kind, message = SPOILS[name]
-    with pytest.raises(kind, match=f"^together, game 1, step {STEP}: {message}"):
+    with pytest.raises(kind, match=f"^together, environment 1, step {STEP}: {message}"):
         play(Together(spoil))
 
 
@@ -138,7 +140,7 @@ def test_a_column_of_another_shape_is_refused(monkeypatch: pytest.MonkeyPatch) -
 def test_a_start_can_fail_too(name: str, at: int, step: int) -> None:
     spoil, kind, message = SPOILS[name]
     message = message.removeprefix("next_")
-    with pytest.raises(kind, match=f"^misbehaving/Spoilt-v0, game 1, step {step}: .*{message}"):
+    with pytest.raises(kind, match=f"^misbehaving/Spoilt-v0, environment 1, step {step}: .*{message}"):
         play(apart(spoil, at))
 
 
@@ -151,7 +153,7 @@ def test_training_and_evaluation_end_with_it(make_agent: Callable[..., Agent]) -
     plan = Plan(steps=90, warmup_steps=9, update_ratio=0.2, batch_size=4, seed=0)
     env = apart(SPOILS["nan"][0])
     agent = make_agent(env)
-    with pytest.raises(NumericsError, match="game 1, step 5"):
+    with pytest.raises(NumericsError, match="environment 1, step 5"):
         train(agent, env, plan)
-    with pytest.raises(EnvError, match="game 1, step 5"):
+    with pytest.raises(EnvError, match="environment 1, step 5"):
         evaluate(agent.actor, apart(fail), episodes=3, greedy=True, seed=0)

@@ -65,7 +65,7 @@ def test_somebodys_own_is_played_but_not_brought_back() -> None:
     assert not env.restorable
     with pytest.raises(RestoreError, match="counting: Counting cannot save"):
         env.state_dict()
-    with pytest.raises(RestoreError, match="counting: Counting cannot bring"):
+    with pytest.raises(RestoreError, match="counting: Counting cannot restore"):
         env.load_state_dict({})
 
 
@@ -73,7 +73,7 @@ def test_a_game_that_does_not_do_the_same_again_is_noticed_and_starts_anew() -> 
     env, other = (GymEnv(id="restoring/Moody-v0", num_envs=2, seed=0) for _ in "12")
     env.begin()
     play(env, 3)
-    with pytest.raises(RestoreError, match=r"Moody.*game 0, 1 did not come"):
+    with pytest.raises(RestoreError, match=r"Moody.*environments 0, 1 did not reach"):
         other.load_state_dict(env.state_dict())
     assert other.begin().shape == play(other, 12).shape == (2, 2)
 
@@ -108,7 +108,7 @@ def test_a_game_that_depends_on_how_many_came_before_is_noticed(grows: str, step
     env, other, same = (GymEnv(**settings) for _ in "123")
     env.begin()
     play(env, steps)
-    with pytest.raises(RestoreError, match=r"Curriculum.*game 0, 1 did not come"):
+    with pytest.raises(RestoreError, match=r"Curriculum.*environments 0, 1 did not reach"):
         other.load_state_dict(env.state_dict())
     assert other.begin().shape == play(other, 12).shape == (2, 1)
     same.begin()

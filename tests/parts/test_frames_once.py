@@ -174,7 +174,7 @@ def test_newest_and_retired_follow_the_window(make_games: MakeGames, stack: int)
     inside: set[int] = set()
     for _ in range(40):
         ring.append(*games.play())
-        newest, retired = (set(range(row.start, row.stop)) for row in (ring.newest, ring.retired))
+        newest, retired = (set(range(row.start, row.stop)) for row in (ring.newest_row, ring.retired_row))
         assert len(newest) == 2
         assert not newest & inside
         assert len(retired) == (2 if len(inside) == 10 else 0)

@@ -114,7 +114,7 @@ def test_the_mode_of_an_actor_is_not_that_of_what_acts_and_what_learns_by_values
 
 def test_what_acts_follows_what_learns(actor: NetworkActor, q_net: Any) -> None:
     """What changes in place, buffers that other tensors replace, and another dtype, which replaces all."""
-    learning, acting = network(actor, q_net), actor._acting[0]
+    learning, acting = network(actor, q_net), actor._view[0]
     for _ in range(2):
         learn(learning, q_net, X.to(next(learning.parameters()).dtype))
         for which in ("named_parameters", "named_buffers"):

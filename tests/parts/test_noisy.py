@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sqn_rl import Dense, NatureCNN, NoisyDense, SettingError
-from sqn_rl.parts.noise import Noise, sharing
+from sqn_rl.parts.noise import Noise, acting_view
 
 NOISY = partial(NoisyDense, sigma=0.5)
 
@@ -17,8 +17,8 @@ def test_without_noisy_layers_nothing_is_drawn(make_q_net) -> None:
     generator = torch.Generator().manual_seed(0)
     noise = Noise(make_q_net())
     before, outside = generator.get_state(), torch.get_rng_state()
-    noise.redraw(generator)
-    noise.redraw()
+    noise.sample(generator)
+    noise.sample()
     assert noise.layers == []
     assert torch.equal(generator.get_state(), before)
     assert torch.equal(torch.get_rng_state(), outside)
@@ -36,8 +36,8 @@ def test_a_network_of_plain_parts_is_noisy_where_its_layers_are(make_q_net, memb
     q_net = make_q_net(encoder=encoder, layer=NOISY, members=members, **images)
     assert len(Noise(q_net).layers) == members + 1
     image = torch.randint(0, 256, (3, *shape), dtype=torch.uint8)
-    mean_NBA, view = q_net.values(image), sharing(q_net)
-    Noise(q_net).redraw()
+    mean_NBA, view = q_net.values(image), acting_view(q_net)
+    Noise(q_net).sample()
     assert (q_net.values(image) != mean_NBA).all()
     assert torch.equal(view.values(image), mean_NBA)
 
@@ -52,15 +52,15 @@ def test_whoever_takes_noise_gets_it() -> None:
 
     own, module = Own(1, 1), nn.Sequential(nn.Linear(1, 1), NOISY(2, 2, members=1))
     module.append(own)
-    Noise(module).redraw()
+    Noise(module).sample()
     assert own.noise is not None
     assert own.noise.shape == (3,)
-    assert sharing(module)[2].noise is None
+    assert acting_view(module)[2].noise is None
 
 
 def test_noise_is_drawn_in_the_precision_of_the_network() -> None:
     layer = NOISY(4, 3, members=2).double()
-    Noise(layer).redraw()
+    Noise(layer).sample()
     assert layer(torch.randn(5, 4, dtype=torch.float64)).dtype == torch.float64
 
 
@@ -68,17 +68,17 @@ def test_a_noise_may_be_redrawn_between_forward_and_backward() -> None:
     """As where the next action is chosen with another noise."""
     layer, x = NOISY(4, 3, members=2), torch.randn(5, 4)
     noise = Noise(layer)
-    noise.redraw(torch.Generator().manual_seed(0))
+    noise.sample(torch.Generator().manual_seed(0))
     expected = torch.autograd.grad(layer(x).square().sum(), [*layer.parameters()])
     loss = layer(x).square().sum()
-    noise.redraw()
+    noise.sample()
     for given, wanted in zip(torch.autograd.grad(loss, [*layer.parameters()]), expected, strict=True):
         torch.testing.assert_close(given, wanted)
 
 
 def test_a_view_follows_what_is_loaded_and_learned(make_q_net) -> None:
     q_net, other, x = make_q_net(layer=NOISY), make_q_net(layer=NOISY), torch.randn(5, 4)
-    view = sharing(q_net)
+    view = acting_view(q_net)
     q_net.load_state_dict(other.state_dict())
     assert torch.equal(view.values(x), other.values(x))
     optimizer = torch.optim.SGD(q_net.parameters(), lr=0.1)
@@ -90,7 +90,7 @@ def test_a_view_follows_what_is_loaded_and_learned(make_q_net) -> None:
 
 def test_a_view_shares_running_statistics_too() -> None:
     norm = nn.BatchNorm1d(2)
-    view = sharing(norm)
+    view = acting_view(norm)
     norm(torch.randn(8, 2) + 3)
     assert torch.equal(view.running_mean, norm.running_mean)
     assert view.running_mean.abs().min() > 0

@@ -24,9 +24,9 @@ def readable(ring: Ring) -> list[Any]:
     """Everything that can be read of a ring, oldest first, and how it goes on."""
     place = ring.place(torch.arange(len(ring)))
     columns = [column[place] for column in (ring.action, ring.reward, ring.terminated, ring.truncated)]
-    columns += [ring.observe(place), ring.observe_next(place), ring.following[place], ring.is_last(place)]
-    counts = [ring.written, len(ring), ring.newest, ring.retired, ring._free, ring._aside_end]
-    return [*(column.tolist() for column in columns), *counts, ring._age.tolist()]
+    columns += [ring.observe(place), ring.observe_next(place), ring.successor[place], ring.is_last(place)]
+    counts = [ring.row_count, len(ring), ring.newest_row, ring.retired_row, ring._free_spill, ring._spill_end]
+    return [*(column.tolist() for column in columns), *counts, ring._episode_age.tolist()]
 
 
 @pytest.mark.parametrize("seed", range(2))

@@ -13,7 +13,7 @@ import torch
 from gymnasium import spaces
 
 from sqn_rl import MLP, Dense, GymEnv
-from sqn_rl.parts.scaling import in_words, scaling_of
+from sqn_rl.parts.scaling import describe_scaling, scaling_of
 
 INF = np.inf
 BOUNDS: dict[tuple[float, float], tuple[list[float], list[float]]] = {  # numbers, and inputs
@@ -135,4 +135,4 @@ def test_the_inputs_of_known_tasks_are_what_they_were(id: str) -> None:
     ],
 )
 def test_the_scaling_is_put_in_words(low: list, high: list, dtype: torch.dtype, words: str) -> None:
-    assert in_words(scaling_of(np.array(low), np.array(high), dtype), dtype) == words
+    assert describe_scaling(scaling_of(np.array(low), np.array(high), dtype), dtype) == words

@@ -1,1 +1,1 @@
-"""Actors: how an action is chosen."""
+"""Actors: they select actions."""

@@ -1,4 +1,4 @@
-"""What all actors share: a network that scores actions, noise that is theirs alone, and TorchRL's side."""
+"""The base of all actors: a network that scores actions, its own noise, and TorchRL's interface."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -12,8 +12,8 @@ from torchrl.envs.utils import ExplorationType, exploration_type
 
 from sqn_rl import functional as F
 from sqn_rl.errors import not_a_module, require_one_of
-from sqn_rl.parts.noise import Noise, sharing
-from sqn_rl.parts.observations import Observations, observations_of
+from sqn_rl.parts.noise import Noise, acting_view
+from sqn_rl.parts.observations import ObservationSpec, observation_spec_of
 from sqn_rl.protocols import QNetwork
 
 GREEDY = (ExplorationType.DETERMINISTIC, ExplorationType.MODE, ExplorationType.MEAN)
@@ -23,87 +23,87 @@ POLICIES: dict[str, Callable[[QNetwork, Tensor], Tensor]] = {
     "min": lambda q_net, observation: q_net.values(observation).amin(0),
 }
 
-Chance = tuple[Tensor, ...]
-"""All that is random about a choice, drawn before it: random numbers of a generator cannot be compiled."""
+ActionNoise = tuple[Tensor, ...]
+"""Noise of an action, sampled before it is selected, as random generators cannot be compiled."""
 
-Choice = tuple[Tensor, Tensor]
-"""Actions, ``[B]`` int64, and the scores that they were chosen by, ``[B, A]``."""
+Selection = tuple[Tensor, Tensor]
+"""Actions, ``[B]`` int64, and the scores from which they were selected, ``[B, A]``."""
 
 
 class NetworkActor(TensorDictModuleBase, ABC):
-    """Acts by a network that scores actions; abstract: an actor says how it draws an action from the scores.
+    """Acts by a network that scores actions; abstract: a subclass selects an action from the scores.
 
-    Noisy layers get a new noise for every action that is not greedy; greedy actions, and the policy as others
-    ask for it, are those of the mean weights. So nothing is left behind but the state of the generator.
-    The network is in eval mode, whatever the mode of the actor: layers such as dropout and batch norm are as
-    when a trained network is used, greedy or not.
+    Noisy layers get new noise for every action that is not greedy. Greedy actions, and ``log_policy``, use
+    the mean weights. So acting changes only the state of the generator. The network is always in eval mode,
+    in every mode of the actor, so that dropout and batch norm act as in a trained network, greedy or not.
 
     As a TensorDict module it reads the observation and writes ``action`` (``[*]`` int64) and, where it has a
     policy, ``log_prob`` (``[*]``, log π of that action) and ``entropy`` (``[*]``, nats). It is greedy only
-    where TorchRL's exploration type is deterministic, mode or mean.
+    if TorchRL's exploration type is deterministic, mode or mean.
 
     Args:
-        network: scores actions; its noise and its mode are this actor's alone: a view made by
-            :func:`~sqn_rl.parts.noise.sharing`.
+        network: scores actions; a view made by :func:`~sqn_rl.parts.noise.acting_view`, so that its noise and
+            mode are the actor's own.
         in_keys: the observation's key.
-        observations: the shape and dtype of those that the network was built for.
-        seed: of the actor's own generator.
+        observation_spec: the shape and dtype of the observations for which the network was built.
+        seed: seed of the actor's own generator.
     """
 
     def __init__(
-        self, *, network: nn.Module, in_keys: Sequence[str], observations: Observations, seed: int
+        self, *, network: nn.Module, in_keys: Sequence[str], observation_spec: ObservationSpec, seed: int
     ) -> None:
         super().__init__()
         self.in_keys, self.out_keys = list(in_keys), ["action"]
-        self.observations = observations
-        self._noise, self._acting = Noise(network), (network,)  # in a tuple, no submodule: not in state_dict
+        self.observation_spec = observation_spec
+        self._noise = Noise(network)
+        self._view = (network,)  # in a tuple it is no submodule, and not in the state dict
         device = next(network.parameters()).device
         self.generator = torch.Generator(device=device).manual_seed(seed)
-        self._compiled: Callable[[Tensor, Chance], Choice] | None = None
-        self._like: Tensor | None = None  # scores of the states that were there before
+        self._compiled_choose: Callable[[Tensor, ActionNoise], Selection] | None = None
+        self._like: Tensor | None = None  # earlier scores, for their shape and dtype
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode of all but the network that acts, which stays in eval mode."""
+        """Set the mode of all modules but the acting network, which stays in eval mode."""
         super().train(mode)
-        self._acting[0].eval()
+        self._view[0].eval()
         return self
 
-    # --- what an actor says ---------------------------------------------------------------------------------
+    # --- methods of a subclass ------------------------------------------------------------------------------
 
     @abstractmethod
     def scores(self, observation: Tensor) -> Tensor:
-        """The network's score of every action, with the noise that it has. ``[B, *S]`` → ``[B, A]``."""
+        """The network's score of every action, with its current noise. ``[B, *S]`` → ``[B, A]``."""
 
     @abstractmethod
-    def chance(self, score_BA: Tensor, generator: torch.Generator) -> Chance:
-        """Draw what is random about actions in B states, of whose scores only shape and dtype are known."""
+    def sample_noise(self, score_BA: Tensor, generator: torch.Generator) -> ActionNoise:
+        """Sample the noise for actions in B states; only shape and dtype of the scores may be used."""
 
     @abstractmethod
-    def pick(self, score_BA: Tensor, chance: Chance) -> Tensor:
-        """The action for each state, given its chance. ``[B, A]`` → ``[B]`` int64."""
+    def select_action(self, score_BA: Tensor, noise: ActionNoise) -> Tensor:
+        """The action for each state, given scores and noise. ``[B, A]`` → ``[B]`` int64."""
 
-    def policy_of(self, score_BA: Tensor) -> Tensor | None:
-        """The log π(·|s), ``[B, A]``; None where the actor has no such policy."""
+    def log_probs(self, score_BA: Tensor) -> Tensor | None:
+        """The log π(·|s) from scores, ``[B, A]``; None if the actor has no policy distribution."""
         return None
 
-    # --- and what follows from it ---------------------------------------------------------------------------
+    # --- methods of all actors ------------------------------------------------------------------------------
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """The device of the network and the generator."""
         return self.generator.device
 
-    def choose(self, observation: Tensor, chance: Chance) -> Choice:
-        """The actions, and the scores that they are chosen by, with the noise that the network has."""
+    def choose(self, observation: Tensor, noise: ActionNoise) -> Selection:
+        """Select actions with the network's current noise, and return them with their scores."""
         score_BA = self.scores(observation)
-        return self.pick(score_BA, chance), score_BA
+        return self.select_action(score_BA, noise), score_BA
 
-    def use_compiled(self, choose: Callable[[Tensor, Chance], Choice]) -> None:
-        """Choose by ``choose``, a compiled :meth:`choose`, wherever the actor's own generator is used."""
-        self._compiled = choose
+    def use_compiled(self, choose: Callable[[Tensor, ActionNoise], Selection]) -> None:
+        """Use a compiled :meth:`choose` whenever the actor's own generator is used."""
+        self._compiled_choose = choose
 
     def mean_scores(self, observation: Tensor) -> Tensor:
-        """The scores of the mean weights. ``[B, *S]`` → ``[B, A]``."""
+        """The scores with the mean weights. ``[B, *S]`` → ``[B, A]``."""
         for layer in self._noise.layers:
             layer.set_noise(None)
         return self.scores(observation.to(self.device))
@@ -115,15 +115,15 @@ class NetworkActor(TensorDictModuleBase, ABC):
         """Choose an action for each observation. ``[B, *S]`` → ``[B]`` int64.
 
         Args:
-            observation: ``[B, *S]``, or one observation, ``S``, for which there is one action, ``[]``; a
-                tensor or a NumPy array.
-            greedy: take the best action of the mean weights.
-            generator: draw from this one instead of the actor's own.
+            observation: a tensor or NumPy array, ``[B, *S]``; or a single observation, ``S``, for which the
+                action is ``[]``.
+            greedy: take the best action under the mean weights.
+            generator: sample from this generator instead of the actor's own.
 
         Raises:
             ObservationError: the network was not built for such observations.
         """
-        observations, single = self.observations.batch(observation)
+        observations, single = self.observation_spec.batch(observation)
         action_B, _ = self._choose(observations, greedy, generator or self.generator)
         return action_B[0] if single else action_B
 
@@ -132,29 +132,29 @@ class NetworkActor(TensorDictModuleBase, ABC):
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Write the action and, where there is a policy, its log-probability and the entropy."""
         observation = tensordict.get(self.in_keys[0])
-        lead = observation.shape[: observation.dim() - len(self.observations.shape)]
-        flat = self.observations.flat(observation)
+        lead = observation.shape[: observation.dim() - len(self.observation_spec.shape)]
+        flat = self.observation_spec.flat(observation)
         action_B, score_BA = self._choose(flat, exploration_type() in GREEDY, self.generator)
         values = [action_B]
-        if (log_pi_BA := self.policy_of(score_BA)) is not None:
+        if (log_pi_BA := self.log_probs(score_BA)) is not None:
             values += [log_pi_BA.gather(-1, action_B.unsqueeze(-1)).squeeze(-1), F.entropy(log_pi_BA)]
         for key, value_B in zip(self.out_keys, values, strict=True):
             tensordict.set(key, value_B.reshape(lead))
         return tensordict
 
-    def _choose(self, observation: Tensor, greedy: bool, generator: torch.Generator) -> Choice:
-        """The actions, and the scores that they were chosen by."""
+    def _choose(self, observation: Tensor, greedy: bool, generator: torch.Generator) -> Selection:
+        """Actions and their scores; greedy, or with noise from ``generator``."""
         if greedy:
             score_BA = self.mean_scores(observation)
             return score_BA.argmax(-1), score_BA
-        self._noise.redraw(generator)
+        self._noise.sample(generator)
         observation = observation.to(self.device)
-        if self._compiled is None or generator is not self.generator:
+        if self._compiled_choose is None or generator is not self.generator:
             score_BA = self.scores(observation)
-            return self.pick(score_BA, self.chance(score_BA, generator)), score_BA
+            return self.select_action(score_BA, self.sample_noise(score_BA, generator)), score_BA
         if self._like is None or len(self._like) != len(observation):
             self._like = self.scores(observation)
-        return self._compiled(observation, self.chance(self._like, generator))
+        return self._compiled_choose(observation, self.sample_noise(self._like, generator))
 
 
 class ValueActor(NetworkActor):
@@ -162,9 +162,9 @@ class ValueActor(NetworkActor):
 
     Args:
         q_net: a Q-network with ``values(observation) -> [N, B, A]``; the actor's ``q_net`` is a view of it:
-            the same parameters and buffers, in eval mode, with noise of its own.
-        policy: whose values: ``q1`` or ``min`` (the minimum over the networks).
-        seed: of the actor's own generator.
+            the same parameters and buffers, in eval mode, with its own noise.
+        policy: the values to act by: ``q1`` or ``min`` (the minimum over the networks).
+        seed: seed of the actor's own generator.
 
     Raises:
         SettingError: unknown ``policy``.
@@ -174,8 +174,8 @@ class ValueActor(NetworkActor):
         require_one_of(POLICIES, "policy", policy)
         if not isinstance(q_net, nn.Module):
             raise not_a_module("q_net", q_net)
-        view, observations = sharing(q_net), observations_of(q_net)
-        super().__init__(network=view, in_keys=q_net.in_keys, observations=observations, seed=seed)
+        view, observation_spec = acting_view(q_net), observation_spec_of(q_net)
+        super().__init__(network=view, in_keys=q_net.in_keys, observation_spec=observation_spec, seed=seed)
         self.q_net, self.policy = view, policy
 
     def scores(self, observation: Tensor) -> Tensor:

@@ -1,36 +1,36 @@
-"""The ε-greedy actor: DQN's, mostly the best action, now and then any."""
+"""The ε-greedy actor of DQN: the best action, or with probability ε a random one."""
 
 import torch
 from torch import Tensor
 
 from sqn_rl.errors import require
-from sqn_rl.parts.actor.base import Chance, ValueActor
+from sqn_rl.parts.actor.base import ActionNoise, ValueActor
 from sqn_rl.protocols import QNetwork
 
 
 class EpsilonGreedyActor(ValueActor):
-    """Acts by ``argmax_a Q(s, a)``, but with probability ε by an action drawn uniformly from all A.
+    """Acts by ``argmax_a Q(s, a)``, but with probability ε by an action sampled uniformly from all A.
 
     ε falls linearly from ``start`` to ``end`` over a fraction of the budget (Mnih et al. 2015). Noisy layers
-    are redrawn for every action that is not greedy; greedy ones are those of the mean weights, without ε.
+    get new noise for every action that is not greedy; greedy actions use the mean weights, and no ε.
     As a TensorDict module it reads the Q-network's observation key and writes ``action`` (``[*]`` int64),
-    with the present ε unless TorchRL's exploration type is deterministic, mode or mean.
+    with the current ε unless TorchRL's exploration type is deterministic, mode or mean.
 
     Args:
         q_net: a Q-network with ``values(observation) -> [N, B, A]``.
-        policy: whose values: ``q1`` or ``min`` (the minimum over the networks).
+        policy: the values to act by: ``q1`` or ``min`` (the minimum over the networks).
         start: ε at the first environment step, in [0, 1].
         end: ε from ``over`` of the budget on, in [0, 1].
         over: the fraction of the budget over which ε falls, in (0, 1].
         steps: the budget, in environment steps.
-        seed: of the actor's own generator.
+        seed: seed of the actor's own generator.
 
     Raises:
         SettingError: a value is out of range, or ``policy`` is unknown.
     """
 
     epsilon: Tensor
-    """ε: a buffer, so that it travels with the weights."""
+    """ε: a buffer, so that it is saved with the weights."""
 
     def __init__(
         self, *, q_net: QNetwork, policy: str, start: float, end: float, over: float, steps: int, seed: int
@@ -43,21 +43,21 @@ class EpsilonGreedyActor(ValueActor):
         self.register_buffer("epsilon", torch.tensor(float(start), device=self.device))
 
     def anneal(self, env_steps: int) -> None:
-        """Set ε for this many environment steps taken."""
+        """Set ε for this number of environment steps."""
         progress = min(1.0, env_steps / self._over)
         self.epsilon.fill_(self._start + progress * (self._end - self._start))
 
     def metrics(self) -> dict[str, float]:
-        """ε."""
+        """ε, for logs."""
         return {"epsilon": self.epsilon.item()}
 
-    def chance(self, score_BA: Tensor, generator: torch.Generator) -> Chance:
-        """Any action, ``[B]``, and the number in [0, 1) that it takes ε to be above, ``[B]``."""
+    def sample_noise(self, score_BA: Tensor, generator: torch.Generator) -> ActionNoise:
+        """A random action, ``[B]``, and u ~ U[0, 1), ``[B]``: the random action is taken where u < ε."""
         (states, actions), device = score_BA.shape, score_BA.device
-        any_B = torch.randint(actions, (states,), generator=generator, device=device)
-        return any_B, torch.rand(states, generator=generator, device=device)
+        random_B = torch.randint(actions, (states,), generator=generator, device=device)
+        return random_B, torch.rand(states, generator=generator, device=device)
 
-    def pick(self, score_BA: Tensor, chance: Chance) -> Tensor:
-        """The best action, or with probability ε any. ``[B, A]`` → ``[B]`` int64."""
-        any_B, needed_B = chance
-        return torch.where(needed_B < self.epsilon, any_B, score_BA.argmax(-1))
+    def select_action(self, score_BA: Tensor, noise: ActionNoise) -> Tensor:
+        """The best action, or with probability ε the random one. ``[B, A]`` → ``[B]`` int64."""
+        random_B, uniform_B = noise
+        return torch.where(uniform_B < self.epsilon, random_B, score_BA.argmax(-1))

@@ -1,4 +1,4 @@
-"""What the encoders of images have in common."""
+"""Shared by the image encoders: checks, scaling and memory format."""
 
 from collections.abc import Sequence
 
@@ -17,19 +17,19 @@ def require_images(encoder: object, observation_shape: Sequence[int], least: int
 
 
 def in_sequence(steps: Sequence[nn.Module]) -> nn.Sequential:
-    """One after the other, with filters laid out for speed: of an update on a CPU it takes off 1/5 to 1/3."""
+    """An ``nn.Sequential`` in channels-last format, which makes an update on a CPU 1/5 to 1/3 faster."""
     in_order = nn.Sequential(*steps)
     return in_order.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in its stubs
 
 
 def scaling(dtype: torch.dtype) -> str:
-    """What :func:`scaled` does with images of this dtype, for the screen."""
+    """How :func:`scaled` scales images of this dtype, in words, for the console."""
     return "scaled as x/255" if dtype == torch.uint8 else "taken as it is"
 
 
 def scaled(image: Tensor) -> Tensor:
-    """Bytes as numbers in [0, 1], laid out channels last; others as they are. ``[B, C, H, W]``, kept."""
+    """Scale bytes to [0, 1], channels last; other dtypes are only cast. ``[B, C, H, W]``, same shape."""
     if image.dtype != torch.uint8:
         return image.to(torch.get_default_dtype())
-    last = torch.stack(image.unbind(1), -1)  # of bytes, and in this way: a third of the time of .contiguous
+    last = torch.stack(image.unbind(1), -1)  # on bytes this takes a third of the time of .contiguous
     return last.to(torch.get_default_dtype()).div_(255).permute(0, 3, 1, 2)

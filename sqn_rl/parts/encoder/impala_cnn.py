@@ -13,20 +13,20 @@ CHANNELS = (16, 32, 32)
 
 
 class ImpalaCNN(nn.Module):
-    """Three times convolution, pool and two residual blocks; then a layer  (Espeholt et al. 2018, fig. 3).
+    """Three blocks of a convolution, a pool and two residual blocks; then a layer  (Espeholt et al. 2018).
 
-    That is the paper's large architecture without its recurrent layer. Bytes are scaled to [0, 1]. Written
-    for one network: :class:`sqn_rl.QNet` makes one for each.
+    This is the large architecture of figure 3 without its recurrent layer. Bytes are scaled to [0, 1]. It
+    encodes for one network: :class:`sqn_rl.QNet` makes one per network.
 
     Args:
-        width: what the 16, 32 and 32 channels are multiplied by.
-        hidden: width of each layer after the convolutions, the paper's ``[256]``; empty gives their output.
+        width: factor of the 16, 32 and 32 channels.
+        hidden: width of each layer after the convolutions, the paper's ``[256]``; empty for no such layer.
         observation_shape: ``[C, H, W]``, an image of at least 8x8 with C channels or stacked frames.
         layer: makes a layer from ``(in_features, out_features)``.
 
     Raises:
         SettingError: a width is not a positive whole number.
-        WiringError: the observation is no such image.
+        WiringError: the observation is not such an image.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class ImpalaCNN(nn.Module):
     prepare, scaling = staticmethod(scaled), staticmethod(scaling)
 
     def forward(self, observation: Tensor) -> Tensor:
-        """``[B, C, H, W]`` → what ``layer`` makes of ``[B, F]``; ``[B, F]`` itself without a hidden layer."""
+        """``[B, C, H, W]`` → the layers' output for ``[B, F]``; ``[B, F]`` itself without a hidden layer."""
         return self.layers(self.convolutions(scaled(observation)))
 
 

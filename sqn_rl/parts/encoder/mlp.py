@@ -9,20 +9,20 @@ import torch
 from torch import Tensor, nn
 
 from sqn_rl.errors import require
-from sqn_rl.parts.scaling import Scaling, in_words
+from sqn_rl.parts.scaling import Scaling, describe_scaling
 
 
 class MLP(nn.Module):
     """Fully connected layers, each followed by a ReLU. The observation is flattened.
 
     Numbers are scaled by ``observation_scaling``. Without it bytes (Atari RAM) are scaled to [−1, 1) as
-    ``(x − 128) / 128``, as in the authors' code, and other numbers are taken as they are.
+    ``(x − 128) / 128``, as in the authors' code, and other numbers are not scaled.
 
     Args:
-        hidden: width of each layer, e.g. ``[400, 300]``; empty gives the flat observation itself.
+        hidden: width of each layer, e.g. ``[400, 300]``; empty for the flat observation itself.
         observation_shape: shape of one observation, ``S``.
         layer: makes a layer for all members from ``(in_features, out_features)``.
-        observation_scaling: what the environment says, see :func:`sqn_rl.parts.scaling.scaling_of`. It is
+        observation_scaling: the environment's scaling, see :func:`sqn_rl.parts.scaling.scaling_of`. It is
             saved with the weights.
 
     Raises:
@@ -56,8 +56,8 @@ class MLP(nn.Module):
         self.register_buffer("observation_scale", scale)
 
     def scaling(self, dtype: torch.dtype) -> str:
-        """What becomes of observations of this dtype, for the screen."""
-        return in_words(self.observation_scaling, dtype)
+        """How observations of this dtype are scaled, in words, for the console."""
+        return describe_scaling(self.observation_scaling, dtype)
 
     def forward(self, observation: Tensor) -> Tensor:
         """``[B, *S]`` → ``[N, B, out_features]``; ``[B, out_features]`` without a hidden layer."""

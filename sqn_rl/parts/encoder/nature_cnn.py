@@ -1,4 +1,4 @@
-"""DQN's convolutions (the Nature paper's)."""
+"""The convolutional encoder of DQN (the Nature paper's)."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,22 +8,22 @@ from sqn_rl.parts.encoder.images import in_sequence, require_images, scaled, sca
 from sqn_rl.parts.encoder.mlp import MLP
 
 CONVOLUTIONS = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
-"""Filters, width of the filter, stride."""
+"""Number of filters, filter width, stride."""
 
 
 class NatureCNN(nn.Module):
     """Three convolutions and a layer, each followed by a ReLU  (Mnih et al. 2015, "Model architecture").
 
-    Bytes are scaled to [0, 1]. Written for one network: :class:`sqn_rl.QNet` makes one for each.
+    Bytes are scaled to [0, 1]. It encodes for one network: :class:`sqn_rl.QNet` makes one per network.
 
     Args:
-        hidden: width of each layer after the convolutions, the paper's ``[512]``; empty gives their output.
+        hidden: width of each layer after the convolutions, the paper's ``[512]``; empty for no such layer.
         observation_shape: ``[C, H, W]``, an image of at least 36x36 with C channels or stacked frames.
         layer: makes a layer from ``(in_features, out_features)``.
 
     Raises:
         SettingError: a width is not a positive whole number.
-        WiringError: the observation is no such image.
+        WiringError: the observation is not such an image.
     """
 
     def __init__(
@@ -47,5 +47,5 @@ class NatureCNN(nn.Module):
     prepare, scaling = staticmethod(scaled), staticmethod(scaling)
 
     def forward(self, observation: Tensor) -> Tensor:
-        """``[B, C, H, W]`` → what ``layer`` makes of ``[B, F]``; ``[B, F]`` itself without a hidden layer."""
+        """``[B, C, H, W]`` → the layers' output for ``[B, F]``; ``[B, F]`` itself without a hidden layer."""
         return self.layers(self.convolutions(scaled(observation)))

@@ -1,1 +1,1 @@
-"""Environments: N at once, with answers that are checked and episodes that can be restored."""
+"""Environments: batches of N, with checked results and restorable episodes."""

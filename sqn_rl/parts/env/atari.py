@@ -1,4 +1,4 @@
-"""Atari games seen through their screen."""
+"""Atari games from pixels."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -14,25 +14,25 @@ from sqn_rl.parts.env.restorable import RestorableEnv
 from sqn_rl.types import Step
 
 SIDE = 84
-"""Of the screen, in pixels, after Mnih et al. 2015."""
+"""Height and width of an observation in pixels, after Mnih et al. 2015."""
 
 CONSOLE_BYTES = 1_500_000
-"""Of memory that a console takes here."""
+"""Memory of one console in this environment."""
 
-NEVER = 2**30
-"""Frames after which ale-py itself would cut a game short: 200 days of play."""
+NO_LIMIT = 2**30
+"""A frame limit for ale-py that is never reached: 200 days of play."""
 
 
 class AtariEnv(RestorableEnv):
     """N consoles playing one Atari game; an observation is the last screens, ``[frame_stack, 84, 84]``.
 
-    Stepped by ale-py's vector environment, in C++ and on several threads. A screen is the brighter of a
-    step's last two frames, gray, and scaled to 84 × 84 pixels, uint8 and unscaled, so that a replay keeps one
-    byte each. The oldest of a stack comes first; those from before the game began are zeros. Actions are
-    those that the game distinguishes, ALE's minimal set.
+    ale-py's vector environment steps them, in C++ and on several threads. A screen is the pixelwise maximum
+    of a step's last two frames, grayscale, resized to 84 × 84. Pixels are uint8 and not scaled to floats, so
+    that a replay stores one byte each. The oldest screen of a stack comes first; screens from before the
+    episode are zeros. The action set is ALE's minimal one for the game.
 
-    The games are cut short here and not by ale-py, whose last screen of a game is an old one: of no account
-    where the game is over, but not where its value is bootstrapped.
+    Episodes are truncated here and not by ale-py, which returns an outdated last screen. That is harmless at
+    a terminal state, but not at a truncated one, whose value is bootstrapped.
 
     Args:
         game: ale-py's snake_case name: "ms_pacman".
@@ -40,16 +40,16 @@ class AtariEnv(RestorableEnv):
             0.25 in Machado et al. 2018.
         frame_skip: frames per environment step, during which the action is held and rewards are summed.
         frame_stack: screens in an observation.
-        noop_max: a game begins with fewer frames than this without an action, a random number; 0: with none.
-        fire_reset: a game begins with FIRE for one frame, where there is such an action.
-        clip_reward: learn from the reward's sign. ``score`` is always the game's own.
-        life_loss: a lost life is *terminated* for learning, while the game goes on (``ended`` stays False).
-        max_frames: frames after which a game is *truncated*, counted in whole steps; None for no limit.
-        threads: that step the games, which changes nothing but the speed; 0: one for each game, up to the
-            number of processors.
+        noop_max: an episode begins with a random number of no-op frames below this; 0: none.
+        fire_reset: an episode begins with FIRE for one frame, if the game has that action.
+        clip_reward: learn from the reward's sign. ``score`` is always unclipped.
+        life_loss: a lost life is *terminated* for learning; the episode continues (``ended`` stays False).
+        max_frames: frames after which an episode is *truncated*, rounded up to whole steps; None: no limit.
+        threads: number of threads, which affects only the speed; 0: one per environment, up to the number of
+            processors.
         num_envs: N, the number of environments.
         seed: see :class:`~sqn_rl.parts.env.base.BatchedEnv`.
-        training: False plays for the score: without ``clip_reward`` and ``life_loss``.
+        training: False for evaluation: without ``clip_reward`` and ``life_loss``.
 
     Raises:
         SettingError: there is no such game, or a number is out of its range.
@@ -97,7 +97,7 @@ class AtariEnv(RestorableEnv):
             "repeat_action_probability": sticky_actions,
             "noop_max": noop_max,
             "use_fire_reset": fire_reset,
-            "max_num_frames_per_episode": NEVER,
+            "max_num_frames_per_episode": NO_LIMIT,
             "img_height": SIDE,
             "img_width": SIDE,
             "grayscale": True,
@@ -108,9 +108,9 @@ class AtariEnv(RestorableEnv):
             "life_loss_info": False,
             "autoreset_mode": "SameStep",
         }
-        self._shown = False
-        self._games: Any = None  # made when first played: 0.3 s a game, which preflight need not wait for
-        self._max_frames = max_frames or NEVER
+        self._in_colour = False
+        self._games: Any = None  # created at the first reset: 0.3 s each, which preflight does not wait for
+        self._max_frames = max_frames or NO_LIMIT
         self.max_steps = max_frames and -(-max_frames // frame_skip)
         self.played_bytes = num_envs * CONSOLE_BYTES
         self._frames = np.zeros(num_envs, np.int64)
@@ -119,47 +119,47 @@ class AtariEnv(RestorableEnv):
 
     @property
     def action_names(self) -> list[str]:
-        """As ALE calls them."""
+        """ALE's names of the actions."""
         return [action.name for action in actions(self.name)]
 
     def show(self) -> None:
-        """Play every game a second time, in colour and at full size."""
-        self._shown = True
+        """Run a second copy of every environment, in colour and at full size, for :meth:`screen`."""
+        self._in_colour = True
 
     def screen(self) -> np.ndarray | None:
         """The screen in colour, ``[210, 160, 3]`` uint8, after :meth:`show`."""
-        return self._games.screens[0, -1] if self._shown else None
+        return self._games.screens[0, -1] if self._in_colour else None
 
     def restart(self, rows: Sequence[int]) -> Tensor:
-        """Start the games ``rows`` anew. Returns their first observations, ``[len(rows), *S]``."""
-        anew = np.zeros(self.num_envs, np.bool_)
-        anew[rows] = True
-        return torch.from_numpy(self._restart(anew))[rows]
+        """Reset the environments ``rows``. Returns their first observations, ``[len(rows), *S]``."""
+        mask = np.zeros(self.num_envs, np.bool_)
+        mask[rows] = True
+        return torch.from_numpy(self._restart(mask))[rows]
 
-    def _restart(self, anew: np.ndarray) -> np.ndarray:
-        """Start some games anew, ``[N]`` bool. Returns what all of them show now, ``[N, *S]``."""
+    def _restart(self, mask: np.ndarray) -> np.ndarray:
+        """Reset the environments of a mask, ``[N]`` bool. Returns the observations of all, ``[N, *S]``."""
         if self._games is None:
             from ale_py.vector_env import AtariVectorEnv
 
-            kind = partial(_InColour, AtariVectorEnv) if self._shown else AtariVectorEnv
+            kind = partial(_ColourEnv, AtariVectorEnv) if self._in_colour else AtariVectorEnv
             self._games = kind(**self._settings)
-            anew = np.ones_like(anew)  # as its first reset must
-        seeds = [self._take_seed(i) for i in anew.nonzero()[0].tolist()]
-        seed = np.array([-1 if seed is None else seed for seed in seeds])  # -1: go on drawing
-        observation, info = self._games.reset(seed=seed, options={"reset_mask": anew})
-        self._frames[anew] = 0
+            mask = np.ones_like(mask)  # its first reset must include all
+        seeds = [self._take_seed(i) for i in mask.nonzero()[0].tolist()]
+        seed = np.array([-1 if seed is None else seed for seed in seeds])  # -1: keep the random state
+        observation, info = self._games.reset(seed=seed, options={"reset_mask": mask})
+        self._frames[mask] = 0
         self._lives = info["lives"]
         return observation
 
     def _send(self, actions: list[int]) -> None:
         action = np.array(actions)
-        if not ((action >= 0) & (action < self.n_actions)).all():  # ale-py would wait for ever
+        if not ((action >= 0) & (action < self.n_actions)).all():  # with which ale-py would hang
             raise IndexError(f"actions {actions}: expected each in [0, {self.n_actions})")
         self._games.send(action)
 
     def _receive(self) -> Step:
         observation, score, over, _, info = self._games.recv()
-        lost_life = self._life_loss & (info["lives"] < self._lives)  # of a game that is over, the next one's
+        lost_life = self._life_loss & (info["lives"] < self._lives)  # where over: lives of the next episode
         self._lives = info["lives"]
         self._frames += self.frame_skip
         late = ~over & (self._frames >= self._max_frames)
@@ -169,9 +169,9 @@ class AtariEnv(RestorableEnv):
         if over.any():
             successor = observation.copy()
             successor[over] = info["final_obs"][over]  # its other rows are uninitialised memory
-        anew = late | (over & [seed is not None for seed in self._seeds])
-        if anew.any():
-            observation = self._restart(anew)
+        reset = late | (over & [seed is not None for seed in self._seeds])
+        if reset.any():
+            observation = self._restart(reset)
         terminated = over | lost_life
         now = torch.from_numpy(observation)
         return Step(
@@ -179,33 +179,33 @@ class AtariEnv(RestorableEnv):
             next_observation=now if successor is observation else torch.from_numpy(successor),
             reward=torch.from_numpy((np.sign(score) if self._clip_reward else score).astype(np.float32)),
             terminated=torch.from_numpy(terminated),
-            truncated=torch.from_numpy(late & ~terminated),  # a time limit does not give back a future
+            truncated=torch.from_numpy(late & ~terminated),  # a terminal state stays terminal at a time limit
             ended=torch.from_numpy(over | late),
             score=torch.from_numpy(score.astype(np.float64)),
         )
 
     def close(self, *, raise_if_closed: bool = True) -> None:
-        """Close the games, and end their threads."""
+        """Close the consoles, and end their threads."""
         self._games = None
         super().close(raise_if_closed=raise_if_closed)
 
 
-class _InColour:
-    """A vector environment, and beside it one that plays the same games, for their looks."""
+class _ColourEnv:
+    """A vector environment with a copy in colour that takes the same actions, for rendering."""
 
     def __init__(self, kind: Callable[..., Any], **settings: Any) -> None:
         self._games = kind(**settings)
-        looks = {"img_height": 210, "img_width": 160, "stack_num": 1, "grayscale": False}
-        self._seen = kind(**settings | looks)
+        in_colour = {"img_height": 210, "img_width": 160, "stack_num": 1, "grayscale": False}
+        self._colour_games = kind(**settings | in_colour)
 
-    def reset(self, **how: Any) -> Any:
-        self.screens = self._seen.reset(**how)[0]
-        return self._games.reset(**how)
+    def reset(self, **options: Any) -> Any:
+        self.screens = self._colour_games.reset(**options)[0]
+        return self._games.reset(**options)
 
     def send(self, action: np.ndarray) -> None:
-        self._seen.send(action)
+        self._colour_games.send(action)
         self._games.send(action)
 
     def recv(self) -> Any:
-        self.screens = self._seen.recv()[0]
+        self.screens = self._colour_games.recv()[0]
         return self._games.recv()

@@ -1,4 +1,4 @@
-"""What both views of an Atari game share: which games and settings there are, and the console."""
+"""Shared by the Atari environments from pixels and from RAM: checks of settings, and the console."""
 
 import re
 from functools import cache
@@ -9,19 +9,19 @@ import numpy as np
 from sqn_rl.errors import nearest, require
 
 NEEDED = "0.12.1"
-"""The first ale-py whose vector environment starts single games anew."""
+"""The first version of ale-py whose vector environment can reset single environments."""
 
 SEED_EVERY = 10_000
-"""Steps that a game is played between two seeds, at least: to seed takes as long as some 400 of them."""
+"""Minimum steps between two seedings of an environment: seeding takes as long as about 400 steps."""
 
 
-def _require_ale(found: str) -> None:
+def _require_ale(installed: str) -> None:
     def parts(version: str) -> list[int]:
         return [int(number) for number in re.findall(r"\d+", version)[:3]]
 
-    if parts(found) < parts(NEEDED):
-        mend = f"pip install 'ale-py>={NEEDED}'"
-        raise ImportError(f"Atari games need ale-py {NEEDED} or newer, and here is {found}: {mend}")
+    if parts(installed) < parts(NEEDED):
+        hint = f"pip install 'ale-py>={NEEDED}'"
+        raise ImportError(f"Atari games need ale-py {NEEDED} or newer, and here is {installed}: {hint}")
 
 
 try:
@@ -35,7 +35,7 @@ _require_ale(ale_py.__version__)
 
 
 def require_game(*, game: str, sticky_actions: float, frame_skip: int, max_frames: int | None) -> None:
-    """Refuse what ALE cannot play: loading it would end the process.
+    """Refuse games and settings that ALE does not support: loading such a game would end the process.
 
     Raises:
         SettingError: there is no such game, or a number is out of its range.
@@ -51,17 +51,17 @@ def require_game(*, game: str, sticky_actions: float, frame_skip: int, max_frame
 
 
 def whole(number: object, least: int) -> bool:
-    """Whether it is an integer of at least so much."""
+    """Whether ``number`` is an integer of at least ``least``."""
     return isinstance(number, int) and number >= least
 
 
 def console(game: str, *, seed: int, sticky_actions: float, max_frames: int | None) -> ALEInterface:
-    """A console with the game's ROM in it: 0.2 s, most of it ALE's start of the machine."""
-    ALEInterface.setLoggerMode(LoggerMode.Error)  # else each prints a banner
+    """Create a console with the game's ROM; takes 0.2 s, mostly for booting ALE's machine."""
+    ALEInterface.setLoggerMode(LoggerMode.Error)  # otherwise each prints a banner
     console = ALEInterface()
     console.setFloat("repeat_action_probability", sticky_actions)
     console.setInt("max_num_frames_per_episode", max_frames or 0)
-    _, word = np.random.SeedSequence(seed).generate_state(2)  # the word that AtariEnv takes
+    _, word = np.random.SeedSequence(seed).generate_state(2)  # the same word as ale-py's AtariEnv uses
     console.setInt("random_seed", int(word.astype(np.int32)))
     console.loadROM(roms.get_rom_path(game))
     return console
@@ -69,5 +69,5 @@ def console(game: str, *, seed: int, sticky_actions: float, max_frames: int | No
 
 @cache
 def actions(game: str) -> list[Any]:
-    """The actions that the game distinguishes, ALE's minimal set."""
+    """ALE's minimal action set of the game."""
     return console(game, seed=0, sticky_actions=0.0, max_frames=None).getMinimalActionSet()

@@ -1,4 +1,4 @@
-"""Atari games seen through the 128 bytes of the console's memory."""
+"""Atari games from the console's 128 bytes of RAM."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,28 +17,28 @@ from sqn_rl.parts.env.ram_workers import RamWorkers
 from sqn_rl.types import Step
 
 WORKER_BYTES = 48_000_000
-"""Of memory that a process takes that plays some games."""
+"""Memory of one worker process."""
 
 
 class AtariRamEnv(GamesEnv):
     """N consoles playing one Atari game; an observation is the console's RAM, 128 bytes (uint8).
 
-    They play as ale-py's ``AtariEnv(obs_type="ram")`` does, seed for seed. The bytes come unscaled, so that
-    a replay keeps one byte each; the MLP encoder scales uint8 input as the authors do, ``(x − 128)/128``.
-    Actions are those that the game distinguishes, ALE's minimal set.
+    With the same seed, episodes are identical to those of ale-py's ``AtariEnv(obs_type="ram")``. The bytes
+    are not scaled, so that a replay stores one byte each; the MLP encoder scales uint8 input as the authors
+    do, ``(x − 128)/128``. The action set is ALE's minimal one for the game.
 
     Args:
         game: ale-py's snake_case name: "ms_pacman".
         sticky_actions: probability that the console repeats the last action instead, each frame, in [0, 1).
         frame_skip: frames per environment step, during which the action is held and rewards are summed.
-        clip_reward: learn from the reward's sign. ``score`` is always the game's own.
-        life_loss: a lost life is *terminated* for learning, while the game goes on (``ended`` stays False).
-        max_frames: frames after which a game is *truncated*; None for no limit.
-        workers: processes that share the games out among them, which changes nothing but the speed; 0: they
-            are played here; None: as many as there are processors for more than one game, or else 0.
+        clip_reward: learn from the reward's sign. ``score`` is always unclipped.
+        life_loss: a lost life is *terminated* for learning; the episode continues (``ended`` stays False).
+        max_frames: frames after which an episode is *truncated*; None: no limit.
+        workers: number of worker processes, which affects only the speed; 0: step in this process; None: one
+            per processor if there are several environments, else 0.
         num_envs: N, the number of environments.
         seed: see :class:`~sqn_rl.parts.env.base.BatchedEnv`.
-        training: False plays for the score: without ``clip_reward`` and ``life_loss``.
+        training: False for evaluation: without ``clip_reward`` and ``life_loss``.
 
     Raises:
         SettingError: there is no such game, or a number is out of its range.
@@ -86,24 +86,24 @@ class AtariRamEnv(GamesEnv):
         usual = machine.processors() if num_envs > 1 else 0
         self._n_workers = min(num_envs, usual if workers is None else workers)
         self.played_bytes = self._n_workers * WORKER_BYTES
-        self._workers: RamWorkers | None = None  # these two are made
-        self._games: list[RamGame] = []  # when first played: preflight need not wait for them
+        self._workers: RamWorkers | None = None  # workers or games are created at the first reset,
+        self._games: list[RamGame] = []  # for which preflight does not wait
 
     @property
     def action_names(self) -> list[str]:
-        """As ALE calls them."""
+        """ALE's names of the actions."""
         return [action.name for action in actions(self._settings["game"])]
 
     def show(self) -> None:
-        """Play here, where the screen can be seen."""
+        """Step in this process, so that :meth:`screen` can read the console's screen."""
         self._n_workers = 0
 
     def screen(self) -> np.ndarray | None:
-        """The console's screen, ``[210, 160, 3]`` uint8; None if it is in another process."""
+        """The first console's screen, ``[210, 160, 3]`` uint8; None if it is in another process."""
         return self._games[0].console.getScreenRGB() if self._games else None
 
     def restart(self, rows: Sequence[int]) -> Tensor:
-        """Start the games ``rows`` anew. Returns their first observations, ``[len(rows), *S]``."""
+        """Reset the environments ``rows``. Returns their first observations, ``[len(rows), *S]``."""
         if not self._n_workers:
             return super().restart(rows)
         if self._workers is None:
@@ -137,13 +137,15 @@ class AtariRamEnv(GamesEnv):
             next_observation=torch.from_numpy(answers["next_observation"].copy()) if over else now,
             reward=torch.from_numpy(answers["reward"].copy()),
             terminated=torch.from_numpy(answers["terminated"].copy()),
-            truncated=torch.from_numpy(answers["truncated"] & ~answers["terminated"]),  # no future given back
+            truncated=torch.from_numpy(
+                answers["truncated"] & ~answers["terminated"]
+            ),  # terminal stays terminal
             ended=torch.from_numpy(answers["ended"].copy()),
             score=torch.from_numpy(answers["score"].copy()),
         )
 
     def close(self, *, raise_if_closed: bool = True) -> None:
-        """End the processes."""
+        """End the worker processes."""
         if self._workers is not None:
             self._workers.close()
         super().close(raise_if_closed=raise_if_closed)

@@ -1,7 +1,7 @@
-"""What every environment here is: N games played side by side, for our loop and for TorchRL's.
+"""The base of all environments: a batch of N, for our loop and for TorchRL's.
 
-Our loop calls ``begin`` once and then ``advance``, which starts anew by itself the games that ended. TorchRL
-calls ``reset`` and ``step`` and says itself what to start anew. Use the one pair or the other.
+Our loop calls ``begin`` once and then ``advance``, which resets ended episodes itself. TorchRL calls
+``reset`` and ``step``, and decides itself what to reset. Use one pair or the other.
 
 Legend: N environments; ``*S`` is the shape of one observation.
 """
@@ -27,7 +27,7 @@ from sqn_rl.types import Step
 
 
 def close(env: "BatchedEnv") -> None:
-    """Close ``env``, which may be closed already; a failure to do so is a warning."""
+    """Close ``env``, which may be closed already; an error while closing becomes a warning."""
     try:
         env.close(raise_if_closed=False)
     except (Exception, SystemExit) as error:
@@ -35,8 +35,8 @@ def close(env: "BatchedEnv") -> None:
 
 
 @contextmanager
-def opened(env: "BatchedEnv") -> Iterator["BatchedEnv"]:
-    """:func:`close` ``env`` at the end."""
+def closing_env(env: "BatchedEnv") -> Iterator["BatchedEnv"]:
+    """A context manager that closes ``env`` at the end, by :func:`close`."""
     try:
         yield env
     finally:
@@ -44,56 +44,56 @@ def opened(env: "BatchedEnv") -> Iterator["BatchedEnv"]:
 
 
 @dataclass(slots=True)
-class Now:
-    """What changes at every step; to set an attribute of a TorchRL environment would take 2 µs."""
+class Current:
+    """The state that changes at every step. It is one object, as setting a TorchRL attribute takes 2 µs."""
 
     observation: Tensor
-    """What the games show, ``[N, *S]``."""
-    sent: Any = None
-    """The actions that are played."""
+    """The current observations, ``[N, *S]``."""
+    actions: Any = None
+    """The actions sent last."""
     steps: int = 0
-    """How many steps there have been, for error messages."""
+    """The number of steps so far, for error messages."""
 
 
 class BatchedEnv(EnvBase):
-    """N games of one kind, stepped together; abstract: a family of games says how they are played.
+    """N environments of one kind, stepped together; abstract.
 
-    Whoever steps N games in one go implements ``restart`` and ``advance``; where each game is an object of
-    its own, :class:`~sqn_rl.parts.env.games.GamesEnv` does. What can be brought back to where it was is a
-    :class:`~sqn_rl.parts.env.restorable.RestorableEnv`.
+    A subclass that steps N environments at once implements ``restart`` and ``advance``. If each environment
+    is an object of its own, derive from :class:`~sqn_rl.parts.env.games.GamesEnv` instead. Environments whose
+    state can be restored derive from :class:`~sqn_rl.parts.env.restorable.RestorableEnv`.
 
     As a TorchRL environment its batch size is ``[N]``. It reads ``action`` (``[N]`` int64) and writes
-    ``observation`` (``[N, *S]``), ``reward`` (``[N, 1]``, what to learn from), ``done``, ``terminated`` and
-    ``truncated`` (``[N, 1]``). Where it resets what was only a lost life, the game goes on.
+    ``observation`` (``[N, *S]``), ``reward`` (``[N, 1]``, to learn from), ``done``, ``terminated`` and
+    ``truncated`` (``[N, 1]``). A reset after a lost life continues the episode.
 
     Args:
-        name: what run directories and titles call it.
+        name: the name for run directories and titles.
         n_actions: the size of the action set.
         observation_shape: ``S``.
         observation_dtype: float32, or uint8 for bytes.
         frame_skip: emulator frames per environment step.
-        frame_stack: where above 1, an observation is that many frames, ``[frame_stack, *F]``, oldest first:
-            one of each of the last steps, and zeros from before the game began.
+        frame_stack: above 1, an observation is the frames of that many last steps, ``[frame_stack, *F]``,
+            oldest first, with zeros for frames from before the episode.
         num_envs: N, the number of environments.
-        seed: of the sequences from which the games draw theirs.
+        seed: seeds the sequences from which the environments take their seeds.
 
     Raises:
         SettingError: ``num_envs`` is not positive or ``seed`` is negative.
     """
 
     restorable = False
-    """Whether ``state_dict`` and ``load_state_dict`` continue every game where it was."""
+    """Whether ``state_dict`` and ``load_state_dict`` save and restore every environment's state."""
 
     max_steps: int | None = None
-    """The time limit of a game, in environment steps; None where it has none, or none that is known."""
+    """The time limit of an episode, in environment steps; None if there is none, or it is not known."""
 
     played_bytes = 0
-    """Memory that its games take only once they are played, in all processes."""
+    """Memory that is allocated only at the first reset, in all processes."""
 
     observation_scaling: Scaling | None = None
-    """How :class:`sqn_rl.MLP` makes inputs of observations; None: bytes as ``(x − 128)/128``, others as x."""
+    """How :class:`sqn_rl.MLP` scales observations; None: bytes as ``(x − 128)/128``, others not at all."""
 
-    _has_frame_skip = True  # the games skip frames themselves; else TorchRL would add a skip of its own
+    _has_frame_skip = True  # environments skip frames themselves; otherwise TorchRL would add its own skip
 
     def __init__(
         self,
@@ -113,7 +113,7 @@ class BatchedEnv(EnvBase):
         self.name, self.num_envs, self.n_actions = name, num_envs, n_actions
         self.frame_skip, self.frame_stack = frame_skip, frame_stack
         self.observation_shape, self.observation_dtype = observation_shape, observation_dtype
-        self._now = Now(torch.zeros(num_envs, *observation_shape, dtype=observation_dtype))
+        self._current = Current(torch.zeros(num_envs, *observation_shape, dtype=observation_dtype))
         self._set_seed(seed)
 
         flag = Categorical(2, shape=(num_envs, 1), dtype=torch.bool)
@@ -124,16 +124,17 @@ class BatchedEnv(EnvBase):
         self.done_spec = Composite(done=flag, terminated=flag, truncated=flag, shape=(num_envs,))
 
     def begin(self, rows: Sequence[int] | None = None) -> Tensor:
-        """Start every game anew, or only ``rows``. Returns what all of them show, ``[N, *S]``."""
-        with self._blamed():
+        """Reset all environments, or only ``rows``. Returns the observations of all, ``[N, *S]``."""
+        with self._as_env_error():
             self._start(range(self.num_envs) if rows is None else rows)
-        return self._now.observation
+        return self._current.observation
 
     @abstractmethod
     def restart(self, rows: Sequence[int]) -> Tensor:
-        """Start the games ``rows`` anew, wherever they are, and leave the others alone.
+        """Reset the environments ``rows``, even in mid-episode, and leave the others alone.
 
-        A game takes its seed from ``_seeds``, and leaves None there; where None is, it goes on drawing.
+        Environment ``i`` is seeded with ``_seeds[i]``, which then becomes None; if it is None already, the
+        environment keeps its random state.
 
         Returns:
             Their first observations, ``[len(rows), *S]``.
@@ -141,86 +142,86 @@ class BatchedEnv(EnvBase):
 
     @abstractmethod
     def advance(self, action_N: Tensor) -> Step:
-        """Play one action in every game, and start anew those that ended.
+        """Take one step in every environment, and reset those whose episode ended.
 
-        What is returned is never written to again. If no game ended, ``observation`` and ``next_observation``
-        are one tensor.
+        Returned tensors are never written to again. If no episode ended, ``observation`` and
+        ``next_observation`` are the same tensor.
 
         Args:
             action_N: ``[N]`` int64.
         """
 
     def send(self, action_N: Tensor) -> None:
-        """Have one action played in every game; :meth:`receive` gives the answer, and comes next.
+        """Begin one step in every environment; :meth:`receive` must be called next and returns its result.
 
-        Where the games are played elsewhere, the caller may do something else meanwhile. Here nothing is
-        played before it is asked for.
+        Environments in other threads or processes step while the caller does something else. This base class
+        takes the step in :meth:`receive`.
         """
-        self._now.sent = action_N
-        self._now.steps += 1
+        self._current.actions = action_N
+        self._current.steps += 1
 
     def receive(self) -> Step:
-        """What ``advance`` gives, for the actions that were sent.
+        """The result of the step begun by :meth:`send`, as of :meth:`advance`.
 
         Raises:
-            EnvError: the environment raised, or a shape or dtype is not what it should be.
+            EnvError: the environment raised, or returned a wrong shape or dtype.
             NumericsError: an observation or a reward is NaN or infinite.
         """
-        with self._blamed():
-            step = self.advance(self._now.sent)
-            require_columns(step, self._now.observation)
+        with self._as_env_error():
+            step = self.advance(self._current.actions)
+            require_columns(step, self._current.observation)
             for name in ("next_observation", "observation", "reward"):
                 require_finite(name, getattr(step, name).numpy(), self._where)
         return step
 
     def state_dict(self, *_: Any, **__: Any) -> dict[str, Any]:
-        """Where every game is, between two steps: tensors, numbers and lists.
+        """The state of every environment between two steps: tensors, numbers and lists.
 
         Raises:
-            RestoreError: it cannot be said.
+            RestoreError: it cannot be saved.
         """
-        raise RestoreError(f"{self.name}: {type(self).__name__} cannot save where its games are")
+        raise RestoreError(f"{self.name}: {type(self).__name__} cannot save the state of its environments")
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *_: Any, **__: Any) -> Tensor:
-        """Bring every game to where it was when ``state_dict`` was made, by an environment made like this.
+        """Restore the state of every environment from the ``state_dict`` of one made with the same settings.
 
         Returns:
             The observations there, ``[N, *S]``.
 
         Raises:
-            RestoreError: it does not get there. ``begin`` starts new games, as ever.
+            RestoreError: the state cannot be restored. ``begin`` still starts new episodes.
         """
-        raise RestoreError(f"{self.name}: {type(self).__name__} cannot bring its games back")
+        raise RestoreError(f"{self.name}: {type(self).__name__} cannot restore the state of its environments")
 
-    # --- what a person sees -------------------------------------------------------------------------------
+    # --- rendering ----------------------------------------------------------------------------------------
 
     @property
     def action_names(self) -> list[str]:
-        """What the actions are called: their numbers, where nobody says more."""
+        """The names of the actions; by default their numbers."""
         return [str(action) for action in range(self.n_actions)]
 
     def show(self) -> None:
-        """Be ready for :meth:`screen`, which may make steps slower; to be called before the games begin."""
+        """Enable :meth:`screen`, which may make steps slower; to be called before the first reset."""
 
     def screen(self) -> np.ndarray | None:
-        """Game 0 as a person sees it now, ``[H, W, 3]`` uint8; None where there is nothing to see."""
+        """Environment 0 rendered now, ``[H, W, 3]`` uint8; None if it cannot be rendered."""
         return None
 
-    # --- seeds, and whom to blame --------------------------------------------------------------------------
+    # --- seeds and errors ----------------------------------------------------------------------------------
 
     def _set_seed(self, seed: int | None) -> None:
         self._entropy = np.random.SeedSequence(seed).entropy
-        self._drawn = [0] * self.num_envs
+        self._seed_counts = [0] * self.num_envs
         self._seeds: list[int | None] = [None] * self.num_envs
-        self._begun = self._goes_on = torch.zeros(self.num_envs, dtype=torch.bool)
+        self._is_new_episode = self._lost_life = torch.zeros(self.num_envs, dtype=torch.bool)
 
     def _where(self, i: int | None = None) -> str:
-        """Which environment and game this is, and which step, for an error message."""
-        return f"{self.name}, {'' if i is None else f'game {i}, '}step {self._now.steps}"
+        """The environment's name and number, and the step, for an error message."""
+        return f"{self.name}, {'' if i is None else f'environment {i}, '}step {self._current.steps}"
 
     @contextmanager
-    def _blamed(self) -> Iterator[None]:
-        """Say of whatever is raised inside that it was the environment."""
+    def _as_env_error(self) -> Iterator[None]:
+        """Turn any other error raised inside into an :class:`EnvError`."""
         try:
             yield
         except SqnError:
@@ -229,40 +230,40 @@ class BatchedEnv(EnvBase):
             raise EnvError(self._where(), blame(error)) from error
 
     def _draw_seed(self, i: int) -> None:
-        """Have game ``i`` seeded at its next start, with the next of its own sequence."""
-        sequence = np.random.SeedSequence(self._entropy, spawn_key=(i, self._drawn[i]))
+        """Draw the seed of environment ``i``'s next reset from its own sequence."""
+        sequence = np.random.SeedSequence(self._entropy, spawn_key=(i, self._seed_counts[i]))
         self._seeds[i] = int(sequence.generate_state(1)[0]) % 2**31  # many environments take 31 bits
-        self._drawn[i] += 1
+        self._seed_counts[i] += 1
 
     def _start(self, rows: Sequence[int]) -> None:
-        """Seed these games and start them anew; what the others show stays."""
+        """Seed and reset these environments; the others keep their observation."""
         for i in rows:
             if self._seeds[i] is None:
                 self._draw_seed(i)
-        observation = self._now.observation.clone()
+        observation = self._current.observation.clone()
         observation[list(rows)] = self.restart(rows)
-        self._now.observation = observation
+        self._current.observation = observation
 
-    # --- TorchRL's side: what ``advance`` has started anew is kept until a reset asks for it ---------------
+    # --- TorchRL's side: ``advance`` resets ended episodes, ``_reset`` returns their first observations ----
 
     def _step(self, tensordict: TensorDictBase) -> TensorDict:
         step = self.advance(tensordict["action"])
-        self._now.observation = step.observation
-        self._begun, self._goes_on = step.ended, step.terminated & ~step.ended
+        self._current.observation = step.observation
+        self._is_new_episode, self._lost_life = step.ended, step.terminated & ~step.ended
         return self._tensordict(step.next_observation, step.terminated, step.truncated, reward=step.reward)
 
     def _reset(self, tensordict: TensorDictBase | None = None, **_: Any) -> TensorDict:
         which = None if tensordict is None else tensordict.get("_reset", None)
         if which is None:
-            which_N, anew_N = torch.ones_like(self._begun), ~self._begun
+            which_N, reset_N = torch.ones_like(self._is_new_episode), ~self._is_new_episode
         else:
             which_N = which.reshape(-1)
-            anew_N = which_N & ~self._begun & ~self._goes_on
-        if rows := anew_N.nonzero().flatten().tolist():
+            reset_N = which_N & ~self._is_new_episode & ~self._lost_life
+        if rows := reset_N.nonzero().flatten().tolist():
             self._start(rows)
-        self._begun, self._goes_on = self._begun & ~which_N, self._goes_on & ~which_N
-        no = torch.zeros_like(self._begun)
-        return self._tensordict(self._now.observation, no, no)
+        self._is_new_episode, self._lost_life = self._is_new_episode & ~which_N, self._lost_life & ~which_N
+        no = torch.zeros_like(self._is_new_episode)
+        return self._tensordict(self._current.observation, no, no)
 
     def _tensordict(
         self, observation: Tensor, terminated: Tensor, truncated: Tensor, **more: Tensor

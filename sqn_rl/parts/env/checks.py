@@ -1,4 +1,4 @@
-"""What an environment must answer: the shapes and kinds that it promised, and numbers."""
+"""Checks of what an environment returns: types, shapes, and finite numbers."""
 
 import math
 from collections.abc import Callable
@@ -16,8 +16,8 @@ _short = Repr()
 _short.maxother = _short.maxstring = 60
 
 
-def shown(answer: Any) -> str:
-    """A value in an error message, in a line: an array's shape and dtype, or a short ``repr``."""
+def describe(answer: Any) -> str:
+    """A value for an error message, in one line: an array's shape and dtype, or a short ``repr``."""
     if isinstance(answer, np.ndarray | np.generic | Tensor):
         size = f"{list(answer.shape)} {str(answer.dtype).removeprefix('torch.')}"
         return size if answer.ndim else str(answer.item())
@@ -25,16 +25,16 @@ def shown(answer: Any) -> str:
 
 
 def array(name: str, answer: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """An array of this shape that loses nothing as a ``dtype`` but digits of a float; a list counts as one.
+    """Return ``answer`` as an array of this shape whose conversion to ``dtype`` loses at most float digits.
 
     Raises:
-        AnswerError: it is none; names it, what it is, and what was expected.
+        AnswerError: it is not such an array or list; the message has name, type, and the expected type.
     """
     if type(answer) is np.ndarray and answer.shape == shape and answer.dtype == dtype:
         return answer
     numbers, expected = _array(answer), f"expected {list(shape)} {dtype}"
     if numbers.dtype.kind not in "biufc":
-        raise AnswerError(f"{name} is {shown(answer)}; {expected}")
+        raise AnswerError(f"{name} is {describe(answer)}; {expected}")
     if numbers.shape != shape or numbers.dtype.kind not in ("biuf" if dtype.kind == "f" else "biu"):
         raise AnswerError(f"{name} is {list(numbers.shape)} {numbers.dtype}; {expected}")
     if dtype.kind != "f" and (lost := numbers != numbers.astype(dtype)).any():
@@ -43,19 +43,19 @@ def array(name: str, answer: Any, shape: tuple[int, ...], dtype: np.dtype) -> np
 
 
 def number(name: str, answer: Any) -> float:
-    """A real number; an array of one counts as one.
+    """Return ``answer`` as a real number; an array with one element is accepted.
 
     Raises:
-        AnswerError: it is none.
+        AnswerError: it is not a real number.
     """
     numbers = _array(answer)
     if numbers.size != 1 or numbers.dtype.kind not in "biuf":
-        raise AnswerError(f"{name} is {shown(answer)}; expected a number")
+        raise AnswerError(f"{name} is {describe(answer)}; expected a number")
     return numbers.item()
 
 
 def flag(name: str, answer: Any) -> bool:
-    """True or False; 1 and 0 count as these, and an array of one.
+    """Return ``answer`` as a bool; 0, 1, and an array with one element are accepted.
 
     Raises:
         AnswerError: it is anything else.
@@ -64,7 +64,7 @@ def flag(name: str, answer: Any) -> bool:
         return bool(answer)
     numbers = _array(answer)
     if numbers.size != 1 or numbers.dtype.kind not in "biuf" or numbers.item() not in (0, 1):
-        raise AnswerError(f"{name} is {shown(answer)}; expected True or False")
+        raise AnswerError(f"{name} is {describe(answer)}; expected True or False")
     return bool(numbers.item())
 
 
@@ -76,10 +76,10 @@ def _array(answer: Any) -> np.ndarray:
 
 
 def require_columns(step: Step, observation: Tensor) -> None:
-    """Refuse answers of another shape or kind than this observation, ``[N, *S]``, and a value for each game.
+    """Check that observations are like ``observation``, ``[N, *S]``, and all other columns are ``[N]``.
 
     Raises:
-        AnswerError: there is one.
+        AnswerError: a column has another shape or dtype.
     """
     numbers = {"reward": torch.float32, "score": torch.float64}
     for name, column in step._asdict().items():
@@ -92,23 +92,23 @@ def require_columns(step: Step, observation: Tensor) -> None:
             continue
         if not fits or not dtype.is_floating_point or column.dtype.is_complex:
             expected = f"{list(shape)} {str(dtype).removeprefix('torch.')}"
-            raise AnswerError(f"{name} is {shown(column)}; expected {expected}")
+            raise AnswerError(f"{name} is {describe(column)}; expected {expected}")
 
 
 def require_finite(name: str, column: np.ndarray, where: Callable[[int], str]) -> None:
-    """Refuse NaN and infinity in what every game answered, ``[N, *]``; nothing else costs a microsecond.
+    """Refuse NaN and infinity in a column of all environments, ``[N, *]``; takes a microsecond.
 
     Args:
-        name: what it is.
-        column: bytes are always right.
-        where: says which game a row is.
+        name: the column's name, for the message.
+        column: the numbers; bytes are always finite.
+        where: gives the environment of a row, for the message.
 
     Raises:
-        NumericsError: there is one.
+        NumericsError: a number is NaN or infinite.
     """
     if column.dtype.kind != "f" or math.isfinite(np.vdot(column, column)):
         return
     bad = np.argwhere(~np.isfinite(column)).tolist()
-    if bad:  # else only the product was too large
+    if bad:  # otherwise only the dot product overflowed
         row, *place = bad[0]
         raise NumericsError(f"{where(row)}: {name}{place or ''} = {column[(row, *place)]}")

@@ -1,4 +1,4 @@
-"""Environments of N separate games, played one after the other."""
+"""Batches of N separate environment objects, stepped one after the other."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -15,68 +15,68 @@ from sqn_rl.parts.env.restorable import RestorableEnv
 from sqn_rl.types import Step
 
 NUMBERS = {float, int, np.float64, np.float32}
-"""The types of nearly all rewards: to look at any other costs a microsecond."""
+"""The types of nearly all rewards; checking any other type takes a microsecond."""
 
 
 class GamesEnv(RestorableEnv):
-    """N games, each an object of its own; abstract: a family says how one of them is started and played.
+    """N environments, each an object of its own; abstract: a subclass resets and steps one of them.
 
-    What a game does may depend on its seed and the actions since only; if it does not, it cannot be restored.
+    An environment must be deterministic given its seed and actions; otherwise it cannot be restored.
 
-    Takes what :class:`~sqn_rl.parts.env.base.BatchedEnv` takes.
+    Arguments are those of :class:`~sqn_rl.parts.env.base.BatchedEnv`.
     """
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self._dtype = self._now.observation.numpy().dtype
+        self._dtype = self._current.observation.numpy().dtype
 
     @abstractmethod
     def _restart_one(self, i: int, seed: int | None) -> Any:
-        """Start game ``i`` anew, seeding it unless ``seed`` is None; return its first observation."""
+        """Reset environment ``i``, with ``seed`` unless that is None; return its first observation."""
 
     @abstractmethod
     def _play_one(self, i: int, action: int) -> Played:
-        """Play ``action`` in game ``i``; never restart it."""
+        """Take ``action`` in environment ``i``, without resetting it."""
 
     def _row(self, observation: Any) -> np.ndarray:
-        """An observation of a game as an array, ``S``.
+        """An observation as an array, ``S``.
 
         Raises:
-            AnswerError: it is none.
+            AnswerError: its type or shape is wrong.
         """
         return array("observation", observation, self.observation_shape, self._dtype)
 
     def restart(self, rows: Sequence[int]) -> Tensor:
-        """Start the games ``rows`` anew. Returns their first observations, ``[len(rows), *S]``."""
+        """Reset the environments ``rows``. Returns their first observations, ``[len(rows), *S]``."""
         observation = self._empty(len(rows))
         for place, i in enumerate(rows):
             try:
                 observation[place] = self._row(self._restart_one(i, self._take_seed(i)))
             except (Exception, SystemExit) as error:
-                raise EnvError(self._where(i), f"at its start: {blame(error)}") from error
+                raise EnvError(self._where(i), f"at its reset: {blame(error)}") from error
         require_finite("observation", observation, lambda place: self._where(rows[place]))
         return torch.from_numpy(observation)
 
     def _send(self, actions: list[int]) -> None:
-        self._now.sent = actions
+        self._current.actions = actions
 
     def _receive(self) -> Step:
         n = self.num_envs
         observation, reward, score = self._empty(n), np.empty(n, np.float32), np.empty(n)
         terminated, truncated, ended = np.empty(n, np.bool_), np.empty(n, np.bool_), np.empty(n, np.bool_)
         over: list[int] = []
-        for i, action in enumerate(self._now.sent):
+        for i, action in enumerate(self._current.actions):
             try:
-                seen, paid, won, terminal, late, end = self._play_one(i, action)
-                observation[i] = self._row(seen)
-                reward[i] = paid if type(paid) in NUMBERS else number("reward", paid)
-                score[i] = won if type(won) in NUMBERS else number("score", won)
+                row, gain, points, terminal, late, end = self._play_one(i, action)
+                observation[i] = self._row(row)
+                reward[i] = gain if type(gain) in NUMBERS else number("reward", gain)
+                score[i] = points if type(points) in NUMBERS else number("score", points)
                 if not type(terminal) is type(late) is type(end) is bool:
                     terminal, late = flag("terminated", terminal), flag("truncated", late)
                     end = flag("ended", end)
             except (Exception, SystemExit) as error:
                 raise EnvError(self._where(i), blame(error)) from error
-            late = late and not terminal  # a time limit does not give back a future
+            late = late and not terminal  # a terminal state stays terminal at a time limit
             terminated[i], truncated[i], ended[i] = terminal, late, end
             if end:
                 over.append(i)

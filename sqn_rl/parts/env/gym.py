@@ -13,7 +13,7 @@ import torch
 from gymnasium import spaces
 
 from sqn_rl.errors import AnswerError, SettingError, blame, nearest, require
-from sqn_rl.parts.env.checks import shown
+from sqn_rl.parts.env.checks import describe
 from sqn_rl.parts.env.games import GamesEnv, Played
 from sqn_rl.parts.env.observations import OBSERVATIONS, flatten, flattens
 from sqn_rl.parts.scaling import scaling_of
@@ -24,10 +24,10 @@ NAMES = {
     "MountainCar": ["left", "none", "right"],
     "LunarLander": ["none", "left engine", "main engine", "right engine"],
 }
-"""What the actions of these mean; Gymnasium says it in its documentation only."""
+"""Action names, which Gymnasium gives in its documentation only."""
 
 WRAPPERS = str(Path(gymnasium.__file__).with_name("wrappers"))
-"""Where the wrappers are that pass on what an environment returns."""
+"""The folder of Gymnasium's wrappers, which unpack what an environment returns."""
 
 EXTRAS = {"box2d": "envs", "pygame": "video"}
 """Packages that environments need, and our extras that install them."""
@@ -36,23 +36,23 @@ EXTRAS = {"box2d": "envs", "pygame": "video"}
 class GymEnv(GamesEnv):
     """N Gymnasium environments of one id, stepped one after the other.
 
-    Plain environments, not Gymnasium's vector ones: those follow every game with a step whose action is
-    ignored, or hand out the true final observation in ``info``.
+    Gymnasium's vector environments are not used: they insert a step with an ignored action after every
+    episode, or return the true final observation in ``info``.
 
-    Observations are flattened to one dimension, as Gymnasium does it: a Discrete becomes one-hot, a Tuple or
-    Dict the concatenation of its parts. Bytes (uint8 that counts beyond 1) stay uint8; all else is float32.
-    None is scaled here: ``observation_scaling`` says how a network should, by the bounds of the space.
+    Observations are flattened to one dimension as by Gymnasium: a Discrete becomes one-hot, a Tuple or Dict
+    the concatenation of its parts. Bytes (uint8 with values above 1) stay uint8; all else becomes float32.
+    They are not scaled here: ``observation_scaling`` tells a network how to, from the bounds of the space.
 
     Args:
         id: Gymnasium's name, with its version: "CartPole-v1".
-        kwargs: passed to ``gymnasium.make``: what the environment takes, or ``max_episode_steps``.
+        kwargs: passed to ``gymnasium.make``: the environment's own arguments, or ``max_episode_steps``.
         num_envs: N, the number of environments.
         seed: see :class:`~sqn_rl.parts.env.base.BatchedEnv`.
-        training: makes no difference here: rewards and episodes are as Gymnasium gives them.
+        training: has no effect: rewards and episodes are Gymnasium's.
 
     Raises:
-        SettingError: there is no such id, what it needs is not installed, ``kwargs`` do not fit, its actions
-            are not Discrete, or its observations are none of the above.
+        SettingError: there is no such id, a package that it needs is not installed, ``kwargs`` do not fit,
+            its actions are not Discrete, or its observations are none of the above.
     """
 
     def __init__(
@@ -79,62 +79,62 @@ class GymEnv(GamesEnv):
                 seed=seed,
             )
             self.max_steps = first.spec.max_episode_steps
-            self._games = [first]
-            while len(self._games) < num_envs:
+            self._envs = [first]
+            while len(self._envs) < num_envs:
                 try:
-                    self._games.append(_make(id, kwargs))
+                    self._envs.append(_make(id, kwargs))
                 except SettingError as error:
                     why = f"{id} cannot be opened once more: {blame(error.__cause__ or error)}"
-                    raise SettingError("num_envs", num_envs, f"at most {len(self._games)}; {why}") from error
-                opened.callback(self._games[-1].close)
+                    raise SettingError("num_envs", num_envs, f"at most {len(self._envs)}; {why}") from error
+                opened.callback(self._envs[-1].close)
             opened.pop_all()
         self._kwargs, self._space, self._first_action = kwargs, space, int(actions.start)
-        self._usual = (space.shape, space.dtype) if isinstance(space, spaces.Box) else None
+        self._box_kind = (space.shape, space.dtype) if isinstance(space, spaces.Box) else None
         self.observation_scaling = scaling_of(flat.low, flat.high, self.observation_dtype)
 
     @property
     def action_names(self) -> list[str]:
-        """As the environment calls them, if it has ``get_action_meanings``; or as :data:`NAMES` does."""
-        meanings = getattr(self._games[0].unwrapped, "get_action_meanings", None)
+        """The environment's ``get_action_meanings()`` if it has them; else the names in :data:`NAMES`."""
+        meanings = getattr(self._envs[0].unwrapped, "get_action_meanings", None)
         return meanings() if meanings else NAMES.get(self.name.partition("-")[0], super().action_names)
 
     def show(self) -> None:
-        """Make game 0 again so that it draws itself, if it can."""
-        if "rgb_array" in (self._games[0].metadata.get("render_modes") or []):
-            self._games.pop(0).close()  # first, as there may be one at a time
-            self._games.insert(0, _make(self.name, {**self._kwargs, "render_mode": "rgb_array"}))
+        """Make environment 0 again with rendering, if it can render."""
+        if "rgb_array" in (self._envs[0].metadata.get("render_modes") or []):
+            self._envs.pop(0).close()  # closed first, as some environments can be open only once
+            self._envs.insert(0, _make(self.name, {**self._kwargs, "render_mode": "rgb_array"}))
 
     def screen(self) -> Any:
-        """What game 0 draws, after :meth:`show`; None where it cannot draw.
+        """Environment 0 rendered, after :meth:`show`; None if it cannot render.
 
         Raises:
-            EnvError: it fails to.
-            SettingError: what it draws with is not installed.
+            EnvError: rendering fails.
+            SettingError: the package that it renders with is not installed.
         """
-        game = self._games[0]
-        if game.render_mode != "rgb_array":
+        env = self._envs[0]
+        if env.render_mode != "rgb_array":
             return None
-        with self._blamed():
+        with self._as_env_error():
             try:
-                return game.render()
+                return env.render()
             except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
-                raise SettingError("id", self.name, _missing("what it draws with", error)) from error
+                raise SettingError("id", self.name, _missing("its renderer", error)) from error
 
     def _row(self, observation: Any) -> np.ndarray:
-        if type(observation) is np.ndarray and (observation.shape, observation.dtype) == self._usual:
+        if type(observation) is np.ndarray and (observation.shape, observation.dtype) == self._box_kind:
             return observation.ravel()
         return flatten(self._space, observation)
 
     def _restart_one(self, i: int, seed: int | None) -> Any:
-        match self._games[i].reset(seed=seed):
+        match self._envs[i].reset(seed=seed):
             case (observation, Mapping()):
                 return observation
             case answer:
-                raise AnswerError(f"reset() returned {shown(answer)}; expected (observation, info)")
+                raise AnswerError(f"reset() returned {describe(answer)}; expected (observation, info)")
 
     def _play_one(self, i: int, action: int) -> Played:
         try:
-            observation, reward, terminated, truncated, _ = self._games[i].step(action + self._first_action)
+            observation, reward, terminated, truncated, _ = self._envs[i].step(action + self._first_action)
         except (TypeError, ValueError) as error:
             unpacks = extract_tb(error.__traceback__)[-1].filename.startswith((__file__, WRAPPERS))
             if not (unpacks and "unpack" in str(error)):
@@ -144,22 +144,22 @@ class GymEnv(GamesEnv):
         return Played(observation, reward, reward, terminated, truncated, terminated or truncated)
 
     def close(self, *, raise_if_closed: bool = True) -> None:
-        """Close every game, and whatever windows they opened."""
-        games, self._games = self._games, []
+        """Close all environments and their windows."""
+        envs, self._envs = self._envs, []
         with ExitStack() as closing:
             closing.callback(super().close, raise_if_closed=raise_if_closed)
-            for game in games:
-                closing.callback(game.close)
+            for env in envs:
+                closing.callback(env.close)
 
 
 def _make(id: str, kwargs: Mapping[str, Any]) -> gymnasium.Env:
-    """One environment, or the :class:`SettingError` that says how to mend name, kwargs or installation."""
+    """Make an environment, or raise a :class:`SettingError` with a hint for id, kwargs or installation."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # old versions, and old libraries on import
             return gymnasium.make(id, disable_env_checker=True, **kwargs)
     except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
-        raise SettingError("id", id, _missing("what it needs", error)) from error
+        raise SettingError("id", id, _missing("its dependencies", error)) from error
     except (Exception, SystemExit) as error:
         if isinstance(error, gymnasium.error.Error) and id not in gymnasium.registry:
             atari = "; env=atari plays Atari games, and --trust ale_py registers their ids"
@@ -174,7 +174,7 @@ def _make(id: str, kwargs: Mapping[str, Any]) -> gymnasium.Env:
 
 
 def _missing(what: str, error: ImportError | gymnasium.error.Error) -> str:
-    """What to install where ``error`` says what is missing."""
+    """An error message's "expected": the extra to install for the package that ``error`` names."""
     extras = (extra for package, extra in EXTRAS.items() if package in str(error).lower())
     command = ", ".join(f"pip install 'sqn_rl[{extra}]'" for extra in extras)
     return f"{what} to be installed{command and ': '}{command} ({error})"

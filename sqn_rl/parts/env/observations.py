@@ -1,4 +1,4 @@
-"""Gymnasium's observations, checked against their space and flattened to one dimension."""
+"""Flattening of Gymnasium observations, with a check against their space."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 from gymnasium import spaces
 
 from sqn_rl.errors import AnswerError
-from sqn_rl.parts.env.checks import array, shown
+from sqn_rl.parts.env.checks import array, describe
 
 OBSERVATIONS = "Box, Discrete, MultiDiscrete, MultiBinary, and Tuples and Dicts of these"
 
@@ -24,17 +24,17 @@ def flattens(space: Any) -> bool:
 
 
 def flatten(space: spaces.Space, answer: Any) -> np.ndarray:
-    """The numbers of an observation, in one dimension, in the order of ``gymnasium.spaces.flatten``.
+    """Flatten an observation to one dimension, in the order of ``gymnasium.spaces.flatten``.
 
-    A list counts as an array, and a number of another size as the space's. The bounds of a Box are not looked
-    at: environments give rough ones.
+    Lists are accepted as arrays, and other number sizes than the space's. The bounds of a Box are not
+    checked: in many environments they are rough.
 
     Raises:
-        AnswerError: it is of another shape or kind, or a choice that the space does not have.
+        AnswerError: its shape or type is wrong, or it is a choice that the space does not have.
     """
     if isinstance(space, spaces.Box):
         return array("observation", answer, space.shape, space.dtype).ravel()
-    if isinstance(space, spaces.Discrete):  # as Gymnasium does it, in a third of the time
+    if isinstance(space, spaces.Discrete):  # same as Gymnasium's, in a third of the time
         one_hot = np.zeros(int(space.n), np.int8)
         one_hot[_choice(space, answer, "observation")] = 1
         return one_hot
@@ -51,17 +51,17 @@ def _require_fits(space: spaces.Space, answer: Any, name: str) -> None:
     else:
         numbers = array(name, answer, space.shape, space.dtype)
         if not isinstance(space, spaces.Box) and not space.contains(numbers):
-            raise AnswerError(f"{name} is {shown(answer)}; expected one of {space}")
+            raise AnswerError(f"{name} is {describe(answer)}; expected one of {space}")
 
 
 def _choice(space: spaces.Discrete, answer: Any, name: str) -> int:
-    """Which of the choices it is, counted from 0."""
+    """The index of a Discrete observation, counted from 0."""
     number = np.asarray(answer)
     if number.dtype.kind in "biu" and number.size == 1:
         choice = int(number.item()) - int(space.start)
         if 0 <= choice < space.n:
             return choice
-    raise AnswerError(f"{name} is {shown(answer)}; expected one of {space}")
+    raise AnswerError(f"{name} is {describe(answer)}; expected one of {space}")
 
 
 def _parts(space: spaces.Tuple | spaces.Dict) -> Iterable[tuple[Any, spaces.Space]]:
@@ -74,4 +74,4 @@ def _item(answer: Any, key: Any, space: spaces.Tuple | spaces.Dict, name: str) -
             return answer[key]
     except (TypeError, LookupError):
         pass
-    raise AnswerError(f"{name} is {shown(answer)}; expected one of {space}")
+    raise AnswerError(f"{name} is {describe(answer)}; expected one of {space}")

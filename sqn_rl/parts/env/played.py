@@ -1,4 +1,4 @@
-"""What one game answers; without torch, for the processes that only play."""
+"""The result of one step of one environment; without torch, for worker processes."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 class Played(NamedTuple):
-    """What one game answers to one action; the names mean what they mean in :class:`~sqn_rl.types.Step`."""
+    """The result of one step of one environment; fields as in :class:`~sqn_rl.types.Step`."""
 
     observation: np.ndarray
     reward: float

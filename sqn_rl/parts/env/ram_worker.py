@@ -1,7 +1,7 @@
-"""A process that plays Atari games from RAM, and a game as it plays it. It does without torch, to start soon.
+"""A worker process that plays Atari games from RAM. It does not import torch, in order to start fast.
 
-It is told by a byte on its standard input what to do, finds the rest in memory that it shares with whoever
-started it, and answers with a byte. It ends when there is nothing left to read: it never outlives the other.
+It reads one-byte commands from standard input, exchanges data with its parent in shared memory, and replies
+with one byte. It exits at the end of its input, so it never outlives its parent.
 """
 
 import json
@@ -20,17 +20,17 @@ from sqn_rl.parts.env.atari_games import actions, console
 from sqn_rl.parts.env.played import Played
 
 PLAY, RESTART, DONE = b"p", b"r", b"."
-AWAKE = 0.001
-"""Seconds for which a process looks for its next command before it sleeps: to be woken can take as long."""
+POLL_SECONDS = 0.001
+"""Seconds for which a worker polls for its next command before it sleeps: waking up can take as long."""
 
 
 def layout(num_envs: int) -> np.dtype:
-    """What is shared: what to do in each game, and the answers, which are named as in ``Step``."""
+    """Layout of the shared memory: the inputs of each game, and the results, with the fields of ``Step``."""
     return np.dtype(
         [
             ("action", np.int32, num_envs),
-            ("anew", np.bool_, num_envs),  # restart it
-            ("seed", np.int64, num_envs),  # at its next start; -1: go on drawing
+            ("restart", np.bool_, num_envs),  # whether to reset it
+            ("seed", np.int64, num_envs),  # of its next reset; -1: keep the random state
             ("observation", np.uint8, (num_envs, 128)),
             ("next_observation", np.uint8, (num_envs, 128)),
             ("reward", np.float32, num_envs),
@@ -44,7 +44,7 @@ def layout(num_envs: int) -> np.dtype:
 
 
 class RamGame:
-    """One console playing one game; takes what :class:`~sqn_rl.parts.env.atari_ram.AtariRamEnv` takes."""
+    """One console playing one game; arguments as of :class:`~sqn_rl.parts.env.atari_ram.AtariRamEnv`."""
 
     def __init__(self, *, frame_skip: int, clip_reward: bool, life_loss: bool, **settings: Any) -> None:
         self._settings, self._actions = settings, actions(settings["game"])
@@ -52,7 +52,7 @@ class RamGame:
         self._lives = 0
 
     def restart(self, seed: int | None) -> np.ndarray:
-        """Start anew, seeded unless ``seed`` is None; return the first observation."""
+        """Reset, with ``seed`` unless that is None; return the first observation."""
         if seed is not None:
             self.console = console(**self._settings, seed=seed)
         self.console.reset_game()
@@ -60,9 +60,9 @@ class RamGame:
         return self.console.getRAM()
 
     def play(self, action: int) -> Played:
-        """Play one action; never restart."""
-        console, held = self.console, self._actions[action]
-        score = sum(console.act(held) for _ in range(self._frame_skip))
+        """Take one action, without resetting."""
+        console, ale_action = self.console, self._actions[action]
+        score = sum(console.act(ale_action) for _ in range(self._frame_skip))
         over, late = console.game_over(with_truncation=False), console.game_truncated()
         lives, before = console.lives(), self._lives
         self._lives = lives
@@ -77,7 +77,7 @@ class RamGame:
 
 
 def serve(games: Mapping[int, RamGame], shared: np.void, commands: int, answers: int) -> None:
-    """Play these games as the commands say, until there are no more."""
+    """Execute commands on these games until the end of the input."""
     columns = {name: shared[name] for name in shared.dtype.names or ()}
 
     def restart(i: int) -> None:
@@ -95,27 +95,27 @@ def serve(games: Mapping[int, RamGame], shared: np.void, commands: int, answers:
     poller = select.poll()
     poller.register(commands, select.POLLIN)
 
-    def command_to_come() -> bytes:
-        until = time.monotonic() + AWAKE
+    def next_command() -> bytes:
+        until = time.monotonic() + POLL_SECONDS
         while not poller.poll(0) and time.monotonic() < until:
-            os.sched_yield()  # whoever else is to run here comes first
+            os.sched_yield()  # let other processes run first
         return os.read(commands, 1)
 
-    while command := command_to_come():
+    while command := next_command():
         for i in games:
             if command == PLAY:
                 play(i)
-            elif columns["anew"][i]:
+            elif columns["restart"][i]:
                 restart(i)
         os.write(answers, DONE)
 
 
 def main() -> None:
-    """What the process does; its argument says which games, and where what is shared lies."""
-    for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGHUP"):  # meant for whoever started it
+    """The worker's main function; its argument has the settings, the shared memory, and its games."""
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGHUP"):  # the parent handles these
         signal.signal(getattr(signal, name), signal.SIG_IGN)
     settings, descriptor, num_envs, first, end = json.loads(sys.argv[1])
     shared = np.frombuffer(mmap.mmap(descriptor, 0), layout(num_envs), count=1)[0]
     answers = os.dup(sys.stdout.fileno())
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # where ALE may print what it likes
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # ALE prints there, not into the replies
     serve({i: RamGame(**settings) for i in range(first, end)}, shared, sys.stdin.fileno(), answers)

@@ -1,4 +1,4 @@
-"""Atari games from RAM in processes of their own, seen from the process that has them played."""
+"""The parent's side of the worker processes that play Atari games from RAM."""
 
 import json
 import mmap
@@ -17,28 +17,26 @@ import numpy as np
 from sqn_rl.parts.env.ram_worker import DONE, PLAY, RESTART, layout
 
 RUN = "import sys; sys.path[:] = {path!r}; from sqn_rl.parts.env.ram_worker import main; main()"
-"""What a process runs, and nothing else: ``multiprocessing`` would run the caller's script again."""
+"""The code of a worker process; not ``multiprocessing``, which would run the caller's script again."""
 
 
 class RamWorkers:
-    """N games, shared out among some processes.
+    """N games, divided among worker processes.
 
     Args:
-        settings: of :class:`~sqn_rl.parts.env.ram_worker.RamGame`.
+        settings: arguments of :class:`~sqn_rl.parts.env.ram_worker.RamGame`.
         num_envs: N, the number of environments.
-        workers: how many processes.
+        workers: the number of processes.
 
     Raises:
-        ChildProcessError: in any method: one of them has ended, of itself or by somebody's hand.
+        ChildProcessError: in any method: a worker has exited or was killed.
     """
 
     def __init__(self, settings: Mapping[str, Any], *, num_envs: int, workers: int) -> None:
         self._bounds = [number * num_envs // workers for number in range(workers + 1)]
         kind = layout(num_envs)
         with _memory_file() as file:
-            os.posix_fallocate(
-                file.fileno(), 0, kind.itemsize
-            )  # a lack of room is an error now, not SIGBUS later
+            os.posix_fallocate(file.fileno(), 0, kind.itemsize)  # a full disk raises now, not SIGBUS later
             shared = np.frombuffer(mmap.mmap(file.fileno(), 0), kind, count=1)[0]
             self._shared = {name: shared[name] for name in kind.names or ()}
             self._processes = [
@@ -48,29 +46,29 @@ class RamWorkers:
         self.close = weakref.finalize(self, _end, self._processes)
 
     def restart(self, rows: Sequence[int], seeds: Sequence[int | None]) -> np.ndarray:
-        """Start these games anew with these seeds; None: go on drawing. Returns what they show."""
-        self._shared["anew"][:] = False
-        self._shared["anew"][rows] = True
-        self._shared["seed"][rows] = _written(seeds)
+        """Reset these games with these seeds; None: keep the random state. Returns their observations."""
+        self._shared["restart"][:] = False
+        self._shared["restart"][rows] = True
+        self._shared["seed"][rows] = _encode_seeds(seeds)
         bounds = enumerate(pairwise(self._bounds))
-        workers = [number for number, (first, end) in bounds if self._shared["anew"][first:end].any()]
-        self._tell(workers, RESTART)
+        workers = [number for number, (first, end) in bounds if self._shared["restart"][first:end].any()]
+        self._command(workers, RESTART)
         self._wait(workers)
         return self._shared["observation"][rows]
 
     def send(self, actions: Sequence[int], seeds: Sequence[int | None]) -> None:
-        """Begin to play; what ends is started anew with its seed."""
-        self._shared["action"][:], self._shared["seed"][:] = actions, _written(seeds)
-        self._tell(range(len(self._processes)), PLAY)
+        """Begin one step of all games; a game that ends is reset with its seed."""
+        self._shared["action"][:], self._shared["seed"][:] = actions, _encode_seeds(seeds)
+        self._command(range(len(self._processes)), PLAY)
 
     def receive(self) -> Mapping[str, np.ndarray]:
-        """The answers, by their names in ``Step``; overwritten at the next call."""
+        """The results of the step, by their names in ``Step``; overwritten at the next call."""
         self._wait(range(len(self._processes)))
         return self._shared
 
-    def _tell(self, workers: Iterable[int], what: bytes) -> None:
+    def _command(self, workers: Iterable[int], what: bytes) -> None:
         for number in workers:
-            with suppress(BrokenPipeError):  # it has ended, which waiting for it tells
+            with suppress(BrokenPipeError):  # the worker has exited, which ``_wait`` reports
                 self._processes[number].stdin.write(what)
 
     def _wait(self, workers: Iterable[int]) -> None:
@@ -80,12 +78,12 @@ class RamWorkers:
                 raise ChildProcessError(f"the process of games {first} to {end - 1} ended with code {code}")
 
 
-def _written(seeds: Sequence[int | None]) -> list[int]:
+def _encode_seeds(seeds: Sequence[int | None]) -> list[int]:
     return [-1 if seed is None else seed for seed in seeds]
 
 
 def _memory_file() -> IO[bytes]:
-    """A file that other processes can share: in memory where the system can, else in the temporary folder."""
+    """A file to share with other processes: in memory if the system supports it, else a temporary file."""
     if hasattr(os, "memfd_create"):
         return os.fdopen(os.memfd_create("sqn_rl"), "r+b")
     return tempfile.TemporaryFile()
@@ -98,18 +96,18 @@ def _start(arguments: list[Any], descriptor: int) -> Any:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         pass_fds=[descriptor],
-        start_new_session=True,  # out of reach of what a terminal sends to all of a group
+        start_new_session=True,  # not in the terminal's process group, which gets its signals
     )
 
 
 def _end(processes: Sequence[Any]) -> None:
-    """Have them end: those that play finish their step first."""
+    """End the workers; a worker finishes its current step first."""
     for process in processes:
         process.stdin.close()
     for process in processes:
         try:
             process.wait(10)
-        except subprocess.TimeoutExpired:  # stopped by somebody
+        except subprocess.TimeoutExpired:  # it was stopped by a signal
             process.kill()
             process.wait()
         process.stdout.close()

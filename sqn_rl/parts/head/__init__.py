@@ -1,1 +1,1 @@
-"""Heads: from features to what is predicted of each action."""
+"""Heads: from features to predictions for each action."""

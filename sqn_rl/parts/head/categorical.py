@@ -15,8 +15,8 @@ class CategoricalHead(nn.Module):
     Args:
         v_min: the lowest return, reward units.
         v_max: the highest.
-        atoms: K ≥ 2; the paper's is 51.
-        dueling: logits as the sum of a value's and an advantage's, as in Rainbow (Hessel et al. 2018).
+        atoms: K ≥ 2; 51 in the paper.
+        dueling: the logits are a value stream plus an advantage stream, as in Rainbow (Hessel et al. 2018).
         in_features: width of the features φ(s).
         n_actions: A, the number of actions.
         layer: makes a layer for all members from ``(in_features, out_features)``.

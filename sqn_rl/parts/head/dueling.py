@@ -1,4 +1,4 @@
-"""The dueling head: a state value and advantages, joined so that both are identifiable."""
+"""The dueling head: a state value and advantages, combined so that both are identifiable."""
 
 from collections.abc import Callable
 
@@ -14,8 +14,8 @@ class DuelingHead(nn.Module):
         in_features: width of the features φ(s).
         n_actions: A, the number of actions.
         layer: makes a layer for all members from ``(in_features, out_features)``.
-        outputs: K, for a head that has K numbers for an action: each has its own V and A, as in Rainbow
-            (Hessel et al. 2018); None: one, Q itself.
+        outputs: K outputs per action, each with its own V and A, as in Rainbow (Hessel et al. 2018); None:
+            one output, Q itself.
     """
 
     def __init__(

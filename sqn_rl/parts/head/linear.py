@@ -12,7 +12,7 @@ class LinearHead(nn.Module):
         in_features: width of the features φ(s).
         n_actions: A, the number of actions.
         layer: makes a layer for all members from ``(in_features, out_features)``.
-        outputs: K, for a head that has K numbers for an action; None: one, Q itself.
+        outputs: K outputs per action; None: one output, Q itself.
     """
 
     def __init__(

@@ -13,8 +13,8 @@ class QuantileHead(nn.Module):
     """The return at the K quantiles ``(k + ½) / K``  (Dabney et al. 2018, section 3). It needs no range.
 
     Args:
-        quantiles: K ≥ 1; the paper's is 200.
-        kappa: κ ≥ 0, where the loss turns from squared to absolute, reward units; the paper's are 1 and 0.
+        quantiles: K ≥ 1; 200 in the paper.
+        kappa: κ ≥ 0, where the loss changes from quadratic to linear, reward units; 1 and 0 in the paper.
         dueling: each quantile as ``V + A − mean_a A``.
         in_features: width of the features φ(s).
         n_actions: A, the number of actions.

@@ -1,1 +1,1 @@
-"""Layers: what encoders and heads are built of."""
+"""Layers: the building blocks of encoders and heads."""

@@ -1,4 +1,4 @@
-"""The layer that every network is made of: an affine map for several networks at once."""
+"""The dense layer: an affine map for several networks at once."""
 
 import math
 
@@ -9,13 +9,13 @@ from torch import Tensor, nn
 class Dense(nn.Module):
     """``y_n = x_n W_n + b_n`` for N networks in one batched matrix product.
 
-    Each network draws its own parameters, uniformly in ±1/√in_features, which is :class:`torch.nn.Linear`'s
-    scheme.
+    Each network's parameters are initialised independently, uniformly in ±1/√in_features, as in
+    :class:`torch.nn.Linear`.
 
     Args:
         in_features: F, the size of an input.
         out_features: G, the size of an output.
-        members: N, the number of networks. They share no parameter.
+        members: N, the number of networks. They share no parameters.
     """
 
     def __init__(self, in_features: int, out_features: int, *, members: int) -> None:
@@ -31,5 +31,8 @@ class Dense(nn.Module):
             x = x.expand(self.members, -1, -1)
         if self.members > 1:
             return torch.bmm(x, self.weight) + self.bias
-        weight, bias = self.weight.squeeze(0), self.bias.flatten()  # a batch of one is three times as slow
+        weight, bias = (
+            self.weight.squeeze(0),
+            self.bias.flatten(),
+        )  # bmm of one matrix takes three times as long
         return torch.addmm(bias, x.squeeze(0), weight).unsqueeze(0)

@@ -1,1 +1,1 @@
-"""Loggers: where the numbers of a run are written besides its own files."""
+"""Loggers: they write a run's metrics, in addition to the run's own files."""

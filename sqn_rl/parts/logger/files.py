@@ -1,4 +1,4 @@
-"""No logger besides the run's own files."""
+"""The default logger: only the run's own files."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from sqn_rl.protocols import Reporter
 
 
 class FilesLogger(Reporter):
-    """Nothing besides the run's files, which are always written.
+    """Writes nothing more than the run's own files, which are always written.
 
     Args:
         directory: the run directory.

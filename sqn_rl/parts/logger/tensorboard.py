@@ -1,4 +1,4 @@
-"""TensorBoard."""
+"""The TensorBoard logger."""
 
 import json
 import time
@@ -13,10 +13,10 @@ from sqn_rl.protocols import Reporter
 
 
 class TensorBoardLogger(Reporter):
-    """Scalars for TensorBoard under ``<run>/tensorboard``, by environment steps.
+    """Writes scalars for TensorBoard to ``<run>/tensorboard``, by environment steps.
 
-    They are the rows of ``metrics.jsonl`` and ``evaluations.jsonl``: those that are there already are written
-    anew at first, so that a run that goes on has no point twice.
+    They are the rows of ``metrics.jsonl`` and ``evaluations.jsonl``. Existing event files are replaced, and
+    existing rows written again, so that a resumed run has no duplicate points.
 
     Args:
         directory: the run directory.
@@ -69,18 +69,18 @@ class TensorBoardLogger(Reporter):
 
 
 EVENTS = "events.out.tfevents"
-"""How TensorBoard knows its files."""
+"""Prefix by which TensorBoard recognises its files."""
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a log, which the run has checked already; none where there is no log."""
+    """The rows of a log, which the run has checked already; none if the log does not exist."""
     if path.exists():
         with path.open(encoding="utf-8") as lines:
             yield from map(json.loads, lines)
 
 
 def _record(**content: Any) -> bytes:
-    """An event, as it stands in TensorBoard's files."""
+    """An event in the format of TensorBoard's files."""
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.summary.writer.record_writer import RecordWriter
 

@@ -1,1 +1,1 @@
-"""Losses: from a batch of transitions to what is descended on."""
+"""Losses: scalars to minimise, computed from a batch of transitions."""

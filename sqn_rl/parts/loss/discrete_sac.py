@@ -19,15 +19,15 @@ class DiscreteSACLoss(TDLoss):
 
     arXiv 1910.07207, equations 10 to 12.
 
-    See :class:`~sqn_rl.parts.loss.td.TDLoss` for what it reads and writes as a TensorDict module.
+    See :class:`~sqn_rl.parts.loss.td.TDLoss` for its keys as a TensorDict module.
 
     Args:
         q_net: the online networks; the target copies are made here.
-        actor: acts by a network ``policy_net``, whose ``logits(observation)`` have its gradient.
+        actor: an actor with a network ``policy_net``, and ``logits(observation)`` with gradient.
         temperature: α.
         gamma: γ, the discount per environment step, in [0, 1].
-        backup: what the next state is worth; ``expected_min`` is discrete SAC's.
-        seed: of the loss's own generator.
+        backup: how the next state is valued; ``expected_min`` is discrete SAC's.
+        seed: seed of the loss's own generator.
 
     Raises:
         SettingError: a value is out of range or unknown.
@@ -50,8 +50,8 @@ class DiscreteSACLoss(TDLoss):
         super().__init__(q_net=q_net, temperature=temperature, gamma=gamma, seed=seed)
         self.use_backup(backup)
         if not isinstance(policy_net := getattr(actor, "policy_net", None), nn.Module):
-            given = f"loss: DiscreteSACLoss trains a policy network, and {type(actor).__name__} has none"
-            raise WiringError("loss", f"{given}; choose actor=policy", "actor")
+            problem = f"loss: DiscreteSACLoss trains a policy network, and {type(actor).__name__} has none"
+            raise WiringError("loss", f"{problem}; choose actor=policy", "actor")
         self.policy_net = policy_net
         self._logits = cast(Callable[[Tensor], Tensor], actor.logits)  # as it has policy_net
         self._noises.append(Noise(policy_net))
@@ -71,5 +71,5 @@ class DiscreteSACLoss(TDLoss):
         return self._logits(observation).log_softmax(-1)
 
     def policy_losses(self, log_pi_BA: Tensor, q_NBA: Tensor) -> dict[str, Tensor]:
-        """L_π."""
+        """L_π, the policy network's loss."""
         return {"loss_policy": F.policy_loss(log_pi_BA, q_NBA.amin(0), self.temperature.alpha)}

@@ -10,16 +10,16 @@ from sqn_rl.parts.loss.td import TDLoss
 
 
 class DoubleDQNLoss(TDLoss):
-    """v(s') = min_i Q̄_i(s', argmax_a Q_1(s', a)): Q_1 chooses, Q̄ judges  (van Hasselt et al. 2016, eq. 4).
+    """v(s') = min_i Q̄_i(s', argmax_a Q_1(s', a)): Q_1 selects, Q̄ evaluates  (van Hasselt 2016, eq. 4).
 
-    A temperature, where there is one, only shapes how a Boltzmann actor explores.
+    A temperature, if there is one, affects only the exploration of a Boltzmann actor.
 
-    See :class:`~sqn_rl.parts.loss.td.TDLoss` for its arguments, and for what it reads and writes.
+    See :class:`~sqn_rl.parts.loss.td.TDLoss` for its arguments and keys.
     """
 
     backup_entropy = False
 
     def backup(self, target_q_NBA: Tensor, next_observation: Tensor) -> tuple[Backup, Tensor | float]:
-        """The value of the action that Q_1 thinks best, and no bonus."""
+        """The value of Q_1's best action, and no bonus."""
         action_B = self.q_net.first(next_observation).argmax(-1)
         return partial(F.of_action, action_B=action_B), 0.0

@@ -1,4 +1,4 @@
-"""Deep Q-learning (Mnih et al. 2015), which the soft Q-network is compared with."""
+"""Deep Q-learning (Mnih et al. 2015), the baseline of the soft Q-network."""
 
 from torch import Tensor
 
@@ -8,11 +8,11 @@ from sqn_rl.parts.loss.td import TDLoss
 
 
 class DQNLoss(TDLoss):
-    """v(s') = min_i max_a Q̄_i(s', a): with one network that of DQN (Mnih et al. 2015), with twins the lesser.
+    """v(s') = min_i max_a Q̄_i(s', a): DQN for one network (Mnih et al. 2015); the minimum for twins.
 
-    A temperature, where there is one, only shapes how a Boltzmann actor explores.
+    A temperature, if there is one, affects only the exploration of a Boltzmann actor.
 
-    See :class:`~sqn_rl.parts.loss.td.TDLoss` for its arguments, and for what it reads and writes.
+    See :class:`~sqn_rl.parts.loss.td.TDLoss` for its arguments and keys.
     """
 
     backup_entropy = False

@@ -12,19 +12,19 @@ from sqn_rl.types import Batch
 class MunchausenLoss(SQNLoss):
     """SQN's loss on the reward ``r + m [α log π(a|s)]``, clipped to [l₀, 0]  (Vieillard et al. 2020).
 
-    π is the policy of ``policy_source`` at s; M-DQN's is ``target_q1``. With n-step returns the bonus is that
-    of the first step.
+    π is the policy of ``policy_source`` at s; M-DQN uses ``target_q1``. With n-step returns only the first
+    step gets the bonus.
 
     Args:
-        q_net: as of :class:`~sqn_rl.parts.loss.sqn.SQNLoss`, as are those that follow.
+        q_net: see :class:`~sqn_rl.parts.loss.sqn.SQNLoss`, also for the arguments up to ``backup_entropy``.
         temperature: α.
         gamma: γ.
-        backup: what the next state is worth.
-        policy_source: whose softmax is the policy, at s and in the backup.
+        backup: how the next state is valued.
+        policy_source: the values whose softmax is the policy, at s and in the backup.
         backup_entropy: whether the entropy bonus is part of the target.
-        m: how much of the bonus, in [0, 1]; M-DQN has 0.9, and 0 is SQN.
-        lowest: l₀, reward units, below 0; M-DQN has −1.
-        seed: of the loss's own generator.
+        m: the scale of the bonus, in [0, 1]; 0.9 in M-DQN; 0 is SQN.
+        lowest: l₀, reward units, below 0; −1 in M-DQN.
+        seed: seed of the loss's own generator.
 
     Raises:
         SettingError: a value is out of range or unknown.
@@ -58,7 +58,7 @@ class MunchausenLoss(SQNLoss):
         self.m, self.lowest = m, lowest
 
     def reward(self, batch: Batch, q_NBA: Tensor) -> Tensor:
-        """The reward and the bonus for an action that the policy likes too, ``[B]``."""
+        """The reward plus the Munchausen bonus, ``[B]``."""
         if self._from_target:
             q_NBA = self.source_values(self.target_q_net, batch.observation)
         log_pi_BA = self.source_policy(q_NBA)

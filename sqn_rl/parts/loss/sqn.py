@@ -14,21 +14,21 @@ POLICY_SOURCES = ("q1", "target_q1", "min", "target_min")
 class SQNLoss(TDLoss):
     """v(s') is the soft value: a backup of Q̄ under π, and the bonus α H(π(·|s'))  (line 11).
 
-    Equations 10, 12 and 19, lines 11 to 16 of Algorithm 1. The entropy is the exact one. Departures from the
-    text as printed: the target network is used in the target (eq. 13 has lost its bar and γ), both losses
-    descend (lines 14 and 16 print ``+``), and ``expected`` is the default of ``backup``.
+    Equations 10, 12 and 19, lines 11 to 16 of Algorithm 1. The entropy is computed exactly. Deviations from
+    the text as printed: the target uses the target network (eq. 13 lacks its bar and γ), both losses are
+    minimised (lines 14 and 16 print ``+``), and the default ``backup`` is ``expected``.
 
-    See :class:`~sqn_rl.parts.loss.td.TDLoss` for what it reads and writes as a TensorDict module.
+    See :class:`~sqn_rl.parts.loss.td.TDLoss` for its keys as a TensorDict module.
 
     Args:
         q_net: the online networks; the target copies are made here.
         temperature: α.
         gamma: γ, the discount per environment step, in [0, 1].
-        backup: what the next state is worth, a name of :data:`sqn_rl.functional.BACKUPS`.
-        policy_source: whose softmax is the policy in the backup: ``q1`` (the paper's), ``target_q1``,
-            ``min``, ``target_min``.
+        backup: how the next state is valued, a name in :data:`sqn_rl.functional.BACKUPS`.
+        policy_source: the values whose softmax is the policy in the backup: ``q1`` (the paper's),
+            ``target_q1``, ``min``, ``target_min``.
         backup_entropy: whether the entropy bonus is part of the target.
-        seed: of the loss's own generator.
+        seed: seed of the loss's own generator.
 
     Raises:
         SettingError: a value is out of range or unknown.
@@ -63,11 +63,11 @@ class SQNLoss(TDLoss):
         return self.backup_under(log_pi_BA), bonus
 
     def source_values(self, q_net: QNetwork, observation: Tensor) -> Tensor:
-        """Q_i(s, ·) of the networks that ``policy_source`` asks: all or the first. → ``[N or 1, B, A]``."""
+        """Q_i(s, ·) of the networks that ``policy_source`` uses: all or the first. → ``[N or 1, B, A]``."""
         return q_net.values(observation) if self._from_min else q_net.first(observation).unsqueeze(0)
 
     def source_policy(self, q_NBA: Tensor) -> Tensor:
-        """The log π of ``policy_source``, given its networks' values, ``[N, B, A]`` → ``[B, A]``."""
+        """The log π of ``policy_source`` from its networks' values, ``[N, B, A]`` → ``[B, A]``."""
         q_BA = q_NBA.amin(0) if self._from_min else q_NBA[0]
         return F.log_policy(q_BA, self.temperature.alpha)
 
@@ -75,6 +75,6 @@ class SQNLoss(TDLoss):
 def require_temperature(temperature: Temperature | None, who: str) -> None:
     """Raise :class:`WiringError` unless there is a temperature."""
     if temperature is None:
-        mend = "choose temperature=learned, fixed or annealed, or a loss that has none, such as dqn"
-        given = f"loss: {who} needs a temperature, and there is none"
-        raise WiringError("loss", f"{given}; {mend}", "temperature")
+        hint = "choose temperature=learned, fixed or annealed, or a loss that has none, such as dqn"
+        problem = f"loss: {who} needs a temperature, and there is none"
+        raise WiringError("loss", f"{problem}; {hint}", "temperature")

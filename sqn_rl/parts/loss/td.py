@@ -1,4 +1,4 @@
-"""Temporal-difference learning: what all losses share."""
+"""Temporal-difference learning: the base of all losses."""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -17,30 +17,29 @@ from sqn_rl import functional as F
 from sqn_rl.errors import not_a_module, require, require_one_of
 from sqn_rl.parts.distributions import Backup
 from sqn_rl.parts.noise import Noise
-from sqn_rl.parts.observations import observations_of
+from sqn_rl.parts.observations import observation_spec_of
 from sqn_rl.protocols import QNetwork, Temperature
 from sqn_rl.types import Batch, Terms
 
 
 class TDLoss(LossModule):
-    """L_Q = Σ_i mean w ℓ(Q_i(s, a), y), y = r + γ^m (1 − d) (v(s') + bonus); abstract: a loss says v(s').
+    """L_Q = Σ_i mean w ℓ(Q_i(s, a), y), y = r + γ^m (1 − d) (v(s') + bonus); a subclass defines v(s').
 
-    ℓ is the squared error, or of a distributional head its own loss, where y is a distribution. Where there
-    is a temperature, L_α = α · mean (H(π(·|s)) − H̄) is descended on too  (eq. 19).
+    ℓ is the squared error; a distributional head has its own ℓ, and y is a distribution. With a temperature
+    the loss also includes L_α = α · mean (H(π(·|s)) − H̄)  (eq. 19).
 
-    As a TensorDict module it reads the Q-network's observation key here and under ``next``, ``action``,
-    ``reward`` and ``terminated`` under ``next``, and, where present, ``steps_to_next_obs`` (m of m-step
-    returns) and ``priority_weight`` (importance weights w). It writes ``td_error`` (``[*, N]``, every
-    network's |δ_i|) into its input, and returns the losses by name, ``q_mean``, and with a temperature
-    ``alpha`` and ``entropy``. :meth:`compute` is the same on plain tensors. After the optimizer's step,
-    ``temperature.refresh()`` makes α what was learned.
+    As a TensorDict module it reads ``action`` and the Q-network's observation key; under ``next`` that key,
+    ``reward`` and ``terminated``; and, if present, ``steps_to_next_obs`` (m of m-step returns) and
+    ``priority_weight`` (importance weights w). It writes ``td_error`` (``[*, N]``, every network's |δ_i|)
+    into its input, and returns the losses by name, ``q_mean``, and with a temperature ``alpha`` and
+    ``entropy``. :meth:`compute` is the same on plain tensors. After the optimizer's step,
+    ``temperature.refresh()`` updates α.
 
     Args:
-        q_net: the online networks, in the mode that they have, which is train mode; the target copies are
-            made here, and are in eval mode.
-        temperature: α; None where nothing is soft.
-        gamma: γ, the discount per environment step, in [0, 1]; that of the replay's returns.
-        seed: of the loss's own generator, from which come noisy layers' noise and sampled next actions.
+        q_net: the online networks, usually in train mode; the target copies are made here, in eval mode.
+        temperature: α; None for a loss that is not soft.
+        gamma: γ, the discount per environment step, in [0, 1]; the same as in the replay's returns.
+        seed: seed of the loss's own generator, for noisy layers and sampled next actions.
 
     Raises:
         SettingError: γ is out of range.
@@ -57,7 +56,7 @@ class TDLoss(LossModule):
 
     default_keys = _AcceptedKeys
     backup_entropy = True
-    """Whether the target has an entropy bonus, which soft n-step returns must agree with."""
+    """Whether the target has an entropy bonus, as soft n-step returns require."""
 
     def __init__(self, *, q_net: QNetwork, temperature: Temperature | None, gamma: float, seed: int) -> None:
         super().__init__()
@@ -66,21 +65,21 @@ class TDLoss(LossModule):
             if not isinstance(part, nn.Module | None):
                 raise not_a_module(slot, part)
         self.q_net, self.temperature, self.gamma = q_net, temperature, gamma
-        self._observations = observations_of(q_net)
+        self._observation_spec = observation_spec_of(q_net)
         self.target_q_net = deepcopy(q_net).requires_grad_(False).eval()
         device = next(q_net.parameters()).device
         self.generator = torch.Generator(device=device).manual_seed(seed)
         self._noises = [Noise(network) for network in (self.q_net, self.target_q_net)]
         self._named_backup: Callable[..., Tensor] = F.expected
-        self._exponential_BA: Tensor | None = None  # what `sampled` samples a' with
+        self._exponential_BA: Tensor | None = None  # noise with which `sampled` samples a'
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode of all but the target copies, which stay in eval mode."""
+        """Set the mode of all modules but the target copies, which stay in eval mode."""
         super().train(mode)
         self.target_q_net.eval()
         return self
 
-    # --- what a loss says -----------------------------------------------------------------------------------
+    # --- methods of a subclass ------------------------------------------------------------------------------
 
     @abstractmethod
     def backup(self, target_q_NBA: Tensor, next_observation: Tensor) -> tuple[Backup, Tensor | float]:
@@ -91,26 +90,26 @@ class TDLoss(LossModule):
             next_observation: ``[B, *S]``.
 
         Returns:
-            How v(s') is made of values like these, ``[N, B, A]`` → ``[B]``, and the bonus on top of it,
+            The function from action values to v(s'), ``[N, B, A]`` → ``[B]``, and the bonus to add to v(s'),
             ``[B]`` or 0.
         """
 
     def reward(self, batch: Batch, q_NBA: Tensor) -> Tensor:
-        """What the step itself was worth, ``[B]``: the reward."""
+        """The reward in the target, ``[B]``; a subclass may add a bonus."""
         return batch.reward
 
     def log_policy(self, observation: Tensor, q_NBA: Tensor) -> Tensor | None:
-        """The log π(·|s), ``[B, A]``: of softmax(Q_1/α)  (eq. 20); None without a temperature."""
+        """The log π(·|s), ``[B, A]``, with π = softmax(Q_1/α)  (eq. 20); None without a temperature."""
         return None if self.temperature is None else F.log_policy(q_NBA[0], self.temperature.alpha)
 
     def policy_losses(self, log_pi_BA: Tensor, q_NBA: Tensor) -> dict[str, Tensor]:
-        """What the policy's own networks descend on, by name: nothing, where the policy is Q's."""
+        """Losses of a policy network, by name; none if the policy is Q's softmax."""
         return {}
 
-    # --- and what follows from it ---------------------------------------------------------------------------
+    # --- methods of all losses ------------------------------------------------------------------------------
 
     def use_backup(self, name: str) -> None:
-        """Have :meth:`backup_under` use this one of :data:`sqn_rl.functional.BACKUPS`.
+        """Set the backup of :meth:`backup_under`, a name in :data:`sqn_rl.functional.BACKUPS`.
 
         Raises:
             SettingError: there is no such backup.
@@ -119,11 +118,11 @@ class TDLoss(LossModule):
         self._named_backup = F.BACKUPS[name]
 
     def backup_under(self, log_pi_BA: Tensor) -> Backup:
-        """That backup under log π(·|s'), ``[B, A]``, with the noise that :meth:`redraw` sampled."""
+        """The chosen backup under log π(·|s'), ``[B, A]``, with the noise from :meth:`redraw`."""
         if self._named_backup is not F.sampled:
             return partial(self._named_backup, log_pi_BA=log_pi_BA)
         noise_BA = self._exponential_BA
-        if noise_BA is None or noise_BA.shape != log_pi_BA.shape:  # as outside an update
+        if noise_BA is None or noise_BA.shape != log_pi_BA.shape:  # not sampled yet, outside an update
             noise_BA = F.exponentials(log_pi_BA, self.generator)
         return partial(F.sampled, log_pi_BA=log_pi_BA, exponential_BA=noise_BA)
 
@@ -133,16 +132,16 @@ class TDLoss(LossModule):
         return self.terms(batch)
 
     def redraw(self, batch: Batch) -> None:
-        """Sample all noise of one update: of the noisy layers, each network its own, and of the backup."""
+        """Sample all noise of one update: the noisy layers' of each network, and the backup's."""
         for noise in self._noises:
-            noise.redraw(self.generator)
+            noise.sample(self.generator)
         if self._named_backup is F.sampled:
             if self._exponential_BA is None or len(self._exponential_BA) != len(batch.action):
                 self._exponential_BA = self.q_net.first(batch.observation).detach()  # for its shape and dtype
             self._exponential_BA = F.exponentials(self._exponential_BA, self.generator)
 
     def terms(self, batch: Batch) -> Terms:
-        """The losses of one batch, with the noise that :meth:`redraw` sampled."""
+        """The losses of one batch, with the noise from :meth:`redraw`."""
         distribution = self.q_net.distribution
         prediction = self.q_net.predict(batch.observation)
         q_NBA = distribution.mean(prediction.detach())
@@ -158,7 +157,7 @@ class TDLoss(LossModule):
 
     @torch.no_grad()
     def target(self, batch: Batch, q_NBA: Tensor) -> Any:
-        """The target y of every transition  (line 12): ``[B]``, or what a distributional head makes of it.
+        """The target y of every transition  (line 12): ``[B]``, or a distributional head's target.
 
         Args:
             batch: the transitions.
@@ -175,7 +174,7 @@ class TDLoss(LossModule):
 
     @property
     def in_keys(self) -> list[NestedKey]:
-        """The keys that must be there."""
+        """The required keys."""
         observation, keys = self.q_net.in_keys[0], self.tensor_keys
         following = [("next", key) for key in (observation, keys.reward, keys.terminated)]
         return [observation, keys.action, *following]
@@ -201,7 +200,7 @@ class TDLoss(LossModule):
         return TensorDict({key: results[key] for key in self.out_keys})
 
     def _read(self, tensordict: TensorDictBase) -> Batch:
-        keys, observation, flat = self.tensor_keys, self.q_net.in_keys[0], self._observations.flat
+        keys, observation, flat = self.tensor_keys, self.q_net.in_keys[0], self._observation_spec.flat
         following = tensordict.get("next")
         terminated_B = following.get(keys.terminated).reshape(-1)
         steps, weight = tensordict.get(keys.steps, None), tensordict.get(keys.weight, None)

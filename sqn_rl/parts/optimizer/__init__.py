@@ -1,1 +1,1 @@
-"""Optimizers: what moves the parameters."""
+"""Optimizers: they update the parameters."""

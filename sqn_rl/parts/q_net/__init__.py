@@ -1,1 +1,1 @@
-"""Q-networks: one or more networks of an encoder and a head each."""
+"""Q-networks: one or more networks, each with an encoder and a head."""

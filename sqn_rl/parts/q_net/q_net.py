@@ -1,4 +1,4 @@
-"""The soft Q-network: encoder, then head, for one network or for twins."""
+"""The soft Q-network: an encoder and a head, for one network or for twins."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from sqn_rl.errors import WiringError, require, require_one_of
 from sqn_rl.parts.distributions import Distribution, Scalar
-from sqn_rl.parts.observations import observations_of
-from sqn_rl.parts.q_net.each import Each, for_all
+from sqn_rl.parts.observations import observation_spec_of
+from sqn_rl.parts.q_net.per_network import PerNetwork, per_network
 
 _SCALAR = Scalar()
 
@@ -20,31 +20,31 @@ class QNet(TensorDictModuleBase):
     """N soft Q-networks ``Q_1 … Q_N`` over one observation, as one TensorDict module.
 
     As a TensorDict module it reads ``observation`` (``[*, *S]``) and writes ``action_value`` (``[*, A]``),
-    which is ``Q_1``: the network that defines the policy (eq. 20). :meth:`values` gives all N.
+    which is ``Q_1``: the network that defines the policy (eq. 20). :meth:`values` returns all N.
 
-    Encoder and head are each one module for all networks if ``layer`` made all its parameters. If not, it is
-    a module for one network, as plain PyTorch gives, and one is made for each. Either way no two networks
-    share a parameter, except those of a shared encoder.
+    Encoder and head are each a single module for all networks if ``layer`` made all its parameters.
+    Otherwise, as with plain PyTorch modules, one is made per network. In both cases the networks share no
+    parameters, except those of a shared encoder.
 
     Args:
         encoder: makes the encoder from ``observation_shape`` and ``layer``; it must have ``out_features``.
             ``[B, *S]`` → ``[N, B, F]``, or for one network ``[B, F]``.
         head: makes the head from ``in_features``, ``n_actions`` and ``layer``: ``[N, B, F]`` → ``[N, B, A]``,
-            or for one network ``[B, F]`` → ``[B, A]``. One with a ``distribution`` gives K numbers for each
+            or for one network ``[B, F]`` → ``[B, A]``. A head with a ``distribution`` outputs K numbers per
             action, ``[N, B, A, K]``.
         layer: makes a layer from ``(in_features, out_features, members=)``.
         observation_shape: S, of one observation.
         n_actions: A, the number of actions.
         members: N; 2 for the paper's twins.
-        shared_encoder: one encoder under all heads, instead of one each.
+        shared_encoder: whether all heads share one encoder.
         in_keys: the observation's key.
-        observation_dtype: how they are given, and no other way: bytes (``torch.uint8``), or other numbers.
+        observation_dtype: the observations' dtype: ``torch.uint8`` for bytes; any other refuses bytes only.
         precision: ``fp32``, or ``bf16``: the encoder computes in bfloat16; weights and head stay fp32.
 
     Raises:
         SettingError: ``members`` is not positive, ``in_keys`` not one key, or ``precision`` unknown.
         WiringError: the encoder has no ``out_features``, or a maker gives every network the same module.
-        ObservationError: it is called with observations for which it was not built.
+        ObservationError: it is called with observations of the wrong shape or dtype.
     """
 
     def __init__(
@@ -70,45 +70,47 @@ class QNet(TensorDictModuleBase):
         self.in_keys, self.out_keys = list(in_keys), ["action_value"]
         self.observation_shape, self.n_actions, self.members = tuple(observation_shape), n_actions, members
         self.observation_dtype = observation_dtype
-        self._observations = observations_of(self)
+        self._observation_spec = observation_spec_of(self)
         encoder = partial(encoder, observation_shape=self.observation_shape)
-        self.encoder = for_all(encoder, layer, 1 if shared_encoder else members, features=False)
+        self.encoder = per_network(encoder, layer, 1 if shared_encoder else members, features=False)
         if not isinstance(in_features := getattr(self.encoder, "out_features", None), int):
-            needs = f"{type(self._one_encoder).__name__} has no `out_features`, which the head needs to know"
+            needs = (
+                f"{type(self._first_encoder).__name__} has no `out_features`, which the head needs to know"
+            )
             raise WiringError("encoder", f"encoder: {needs}")
         head = partial(head, in_features=in_features, n_actions=n_actions)
-        self.head = for_all(head, layer, members, features=True)
+        self.head = per_network(head, layer, members, features=True)
 
     @property
     def distribution(self) -> Distribution:
-        """What :meth:`predict` stands for."""
+        """The meaning of :meth:`predict`'s output."""
         return getattr(self.head, "distribution", _SCALAR)
 
     @property
     def reads(self) -> str:
-        """What it reads, and how it is scaled: ``uint8 [128], scaled as (x − 128)/128``."""
-        dtype, scaling = self.observation_dtype, getattr(self._one_encoder, "scaling", None)
+        """The observations it reads, and their scaling: ``uint8 [128], scaled as (x − 128)/128``."""
+        dtype, scaling = self.observation_dtype, getattr(self._first_encoder, "scaling", None)
         what = f"{str(dtype).removeprefix('torch.')} {list(self.observation_shape)}"
         return f"{what}, {scaling(dtype)}" if scaling else what
 
     @property
-    def _one_encoder(self) -> nn.Module:
-        return self.encoder.parts[0] if isinstance(self.encoder, Each) else self.encoder
+    def _first_encoder(self) -> nn.Module:
+        return self.encoder.parts[0] if isinstance(self.encoder, PerNetwork) else self.encoder
 
     def predict(self, observation: Tensor) -> Tensor:
-        """What the head says of every network: ``[B, *S]`` → ``[N, B, A]``, or ``[N, B, A, K]``."""
-        return self._head_over(self.encoder, observation)
+        """The head's output for every network: ``[B, *S]`` → ``[N, B, A]``, or ``[N, B, A, K]``."""
+        return self._predict_from(self.encoder, observation)
 
     def first(self, observation: Tensor) -> Tensor:
         """``Q_1(s, ·)``, which is ``values(observation)[0]``. ``[B, *S]`` → ``[B, A]``, reward units.
 
-        Where every network has a module of its own as its encoder, the others' are not computed.
+        If there is one encoder per network, only the first is computed.
         """
-        encoder = self.encoder.first if isinstance(self.encoder, Each) else self.encoder
-        return self.distribution.mean(self._head_over(encoder, observation))[0]
+        encoder = self.encoder.first if isinstance(self.encoder, PerNetwork) else self.encoder
+        return self.distribution.mean(self._predict_from(encoder, observation))[0]
 
-    def _head_over(self, encoder: Callable[[Tensor], Tensor], observation: Tensor) -> Tensor:
-        self._observations.require(observation)
+    def _predict_from(self, encoder: Callable[[Tensor], Tensor], observation: Tensor) -> Tensor:
+        self._observation_spec.require(observation)
         if self.precision == "fp32":
             return self.head(encoder(observation))
         with torch.autocast(observation.device.type, torch.bfloat16):
@@ -124,5 +126,5 @@ class QNet(TensorDictModuleBase):
         """Write ``action_value`` = ``Q_1(s, ·)``, ``[*, A]``."""
         observation = tensordict.get(self.in_keys[0])
         lead = observation.shape[: observation.dim() - len(self.observation_shape)]
-        q_BA = self.first(self._observations.flat(observation))
+        q_BA = self.first(self._observation_spec.flat(observation))
         return tensordict.set(self.out_keys[0], q_BA.reshape(*lead, self.n_actions))

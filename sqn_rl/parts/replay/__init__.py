@@ -1,1 +1,1 @@
-"""Replays: what was played is stored, and batches are drawn from it."""
+"""Replays: transitions are stored, and batches are sampled from them."""

@@ -1,7 +1,7 @@
-"""What all replays are: a ring, a sampler over it, and from outside a TorchRL replay buffer.
+"""The base of all replays: a ring buffer and a sampler, with the interface of a TorchRL replay buffer.
 
-Legend: N environments, T steps of each, B transitions; *place* is where a transition lies in the ring; ``*S``
-is the shape of an observation.
+Legend: N environments, T steps of each, B transitions; *place* is a transition's index in the ring; ``*S`` is
+the shape of an observation.
 """
 
 from typing import Any
@@ -17,17 +17,17 @@ from sqn_rl.types import Batch, Step
 
 
 class RingReplay(TensorDictReplayBuffer):
-    """A replay over a ring; abstract: a kind of replay says by its sampler how places are drawn.
+    """A replay over a ring; abstract: the sampler of a subclass decides how transitions are sampled.
 
     Our loop calls ``store`` and ``draw``, on plain tensors. The rest is a TorchRL replay buffer: ``extend``
-    takes what a collector gives, ``sample`` gives what a loss takes. Both sides may be mixed.
+    takes a collector's output, ``sample`` returns a loss's input. Both interfaces may be mixed.
 
     Args:
         capacity: transitions, over all environments.
-        ring: where they lie.
-        returns: makes a batch of the places drawn.
-        sampler: draws the places.
-        generator: what it draws with.
+        ring: stores the transitions.
+        returns: computes a batch from the sampled places.
+        sampler: samples places.
+        generator: the sampler's random generator.
     """
 
     def __init__(
@@ -44,22 +44,22 @@ class RingReplay(TensorDictReplayBuffer):
             sampler=sampler,
             writer=RingWriter(ring, sampler),
             generator=generator,
-            collate_fn=_as_it_is,
+            collate_fn=_identity,
         )
         self.capacity, self.ring, self.returns = capacity, ring, returns
         self.transition_bytes = ring.frame_bytes + sampler.place_bytes, ring.frame_bytes + ROW_BYTES
-        """What a transition takes: in memory beyond what the empty replay has, and in a checkpoint."""
+        """Bytes of a transition: in memory, beyond those of the empty replay, and in a checkpoint."""
 
     def cut(self) -> None:
-        """Experience starts anew: what comes next does not follow from what came last."""
+        """Mark a discontinuity: the next step stored does not continue the last one."""
         self.ring.cut()
 
     def store(self, observation: Tensor, action: Tensor, step: Step) -> None:
-        """Store one step of every environment: ``[N, *S]``, ``[N]``, and their answer (line 6)."""
+        """Store one step of every environment: ``[N, *S]``, ``[N]``, and its result (line 6)."""
         self._writer.write(observation, action, step)
 
     def draw(self, batch_size: int) -> Batch:
-        """Draw ``batch_size`` transitions (line 9); fewer may be stored, but not none.
+        """Sample ``batch_size`` transitions (line 9); fewer may be stored, but at least one must be.
 
         Raises:
             IndexError: nothing is stored.
@@ -70,33 +70,33 @@ class RingReplay(TensorDictReplayBuffer):
 
     @property
     def independent(self) -> bool:
-        """Whether what is drawn does not depend on what was learned since the last was drawn."""
+        """Whether batches do not depend on updates since the last batch, so that several can be drawn."""
         return self._sampler.independent and self.returns.independent
 
     def update_priority(self, index: Tensor, priority: Tensor) -> None:
-        """Be told the TD errors δ at these places, ``[B]``: of every network, ``[*, B]``, or just ``[B]``."""
+        """Set priorities at places ``[B]`` from TD errors δ: of every network, ``[*, B]``, or ``[B]``."""
         self._sampler.update_priority(index, priority)
 
     def state_unread(self) -> dict[str, Any]:
-        """As :meth:`state_dict`, but the rows of the ring are :class:`~sqn_rl.types.Rows`, not read yet."""
+        """Like :meth:`state_dict`, but the ring's rows are :class:`~sqn_rl.types.Rows`, which read lazily."""
         return super().state_dict()
 
     # --- TorchRL's side ------------------------------------------------------------------------------------
 
     def extend(self, tensordicts: TensorDictBase, *, update_priority: bool | None = None) -> Tensor:
-        """Store steps of all environments, ``[N, T]``, or one of each, ``[N]``; of a single one also ``[T]``.
+        """Store T steps of N environments, ``[N, T]``, or one of each, ``[N]``; for N = 1 also ``[T]``.
 
         Keys read: ``observation`` and ``action``; under ``next`` ``observation``, ``reward``, ``terminated``
-        and ``truncated``, or else ``done``. Others are not kept. Where an observation is not what its
-        environment's last step led to, that was reset, or stepped elsewhere: no return reaches across.
-        Priorities are taken from ``td_error``, if it is there and ``update_priority`` is not False.
+        and ``truncated``, or else ``done``. Other keys are ignored. Where an observation is not the last next
+        observation of its environment, that was reset, or stepped elsewhere: no return crosses that point.
+        Priorities are set from ``td_error``, if present, unless ``update_priority`` is False.
 
         Returns:
             The places, in the same shape.
 
         Raises:
             KeyError: a key is missing.
-            ValueError: a shape or dtype is not that of the ring, or a stack of frames begins in mid-episode.
+            ValueError: a shape or dtype differs from the ring's, or a frame stack begins in mid-episode.
         """
         index = super().extend(tensordicts, update_priority=False)
         td_error = tensordicts.get(self.priority_key, None)
@@ -109,9 +109,9 @@ class RingReplay(TensorDictReplayBuffer):
         return self.extend(data)
 
     def update_tensordict_priority(self, data: TensorDictBase) -> None:
-        """As :meth:`update_priority`, of a sample into which a loss has written ``td_error``.
+        """Like :meth:`update_priority`, for a sample into which a loss has written ``td_error``.
 
-        ``[*]``, or with the error of every network in the last dimension, ``[*, N]``.
+        Its shape is ``[*]``, or ``[*, N]`` with every network's error in the last dimension.
         """
         self._update_priority_from(data["index"], data[self.priority_key])
 
@@ -119,7 +119,7 @@ class RingReplay(TensorDictReplayBuffer):
         self.update_priority(index.reshape(-1), td_error.reshape(index.numel(), -1).T)
 
     def state_dict(self) -> dict[str, Any]:
-        """All of it, as tensors and plain values; a copy of the ring."""
+        """The whole state, as tensors and plain values; the ring's rows are copied."""
         state = self.state_unread()
         state["_storage"]["rows"] = [*state["_storage"]["rows"]]
         return state
@@ -127,5 +127,5 @@ class RingReplay(TensorDictReplayBuffer):
     __setitem__ = set_ = set_at_ = update_ = write_all = empty = query = dumps = loads = refuse
 
 
-def _as_it_is(batch: TensorDict) -> TensorDict:
+def _identity(batch: TensorDict) -> TensorDict:
     return batch

@@ -1,6 +1,8 @@
-"""Prioritized replay: what surprised is drawn more often  (Schaul et al. 2016, arXiv 1511.05952).
+"""Prioritized replay: transitions with a large TD error are sampled more often  (Schaul et al. 2016).
 
-Legend: B transitions drawn, N networks; δ is a TD error and p a priority, both in reward units.
+The paper is arXiv 1511.05952.
+
+Legend: B sampled transitions, N networks; δ is a TD error and p a priority, both in reward units.
 """
 
 import math
@@ -18,27 +20,27 @@ from sqn_rl.parts.replay.ring import Ring
 from sqn_rl.parts.replay.storage import Returns, RingSampler
 from sqn_rl.parts.replay.sum_tree import Floats, Indices, SumTree
 
-JOINS: dict[str, Callable[[Floats], Floats]] = {
+REDUCTIONS: dict[str, Callable[[Floats], Floats]] = {
     "mean": lambda error_NB: error_NB.sum(0) / len(error_NB),
     "max": lambda error_NB: error_NB.max(0),
 }
-"""How the networks' absolute errors are made one."""
+"""How the networks' absolute TD errors are reduced to one."""
 
-DRAWN, OVERTAKEN = 1, 2
-"""A place's transition was drawn; it was, and another has taken its place, which the answer is not for."""
+PENDING, STALE = 1, 2
+"""Pending: a sampled place waits for its TD error. Stale: its transition was overwritten meanwhile."""
 
 
-def priority_of(td_error_NB: Floats, epsilon: float, join: str) -> Floats:
-    """The priority p = |δ| + ε, |δ| joined over the networks  (section 3.3). ``[N, B]`` → ``[B]``."""
-    return JOINS[join](np.abs(td_error_NB)) + epsilon
+def priority_of(td_error_NB: Floats, epsilon: float, reduction: str) -> Floats:
+    """The priority p = |δ| + ε, |δ| reduced over the networks  (section 3.3). ``[N, B]`` → ``[B]``."""
+    return REDUCTIONS[reduction](np.abs(td_error_NB)) + epsilon
 
 
 def importance_weights(value_B: Floats, beta: float) -> Floats:
     """w_i = (N P(i))^−β / max_j w_j, P(i) = p_i^ω / Σ_k p_k^ω  (section 3.4); N and the sum cancel.
 
     Args:
-        value_B: p^ω of what was drawn.
-        beta: β, in [0, 1]; 1 corrects fully for drawing unevenly.
+        value_B: p^ω of the sampled transitions.
+        beta: β, in [0, 1]; 1 corrects fully for non-uniform sampling.
 
     Returns:
         ``[B]``, in (0, 1].
@@ -47,31 +49,31 @@ def importance_weights(value_B: Floats, beta: float) -> Floats:
 
 
 def stratified(uniform_B: Floats, total: float) -> Floats:
-    """One mass in each of B equal segments of [0, total)  (section 3.3). ``[B]`` in [0, 1) → ``[B]``."""
+    """One point in each of B equal segments of [0, total)  (section 3.3). ``[B]`` in [0, 1) → ``[B]``."""
     return (np.arange(len(uniform_B)) + uniform_B) * (total / len(uniform_B))
 
 
 class PrioritizedReplay(RingReplay):
-    """The newest ``capacity`` transitions, drawn in proportion to p^ω, with weights that correct for it.
+    """The newest ``capacity`` transitions, sampled in proportion to p^ω, with importance weights.
 
-    Proportional prioritization, p = |δ| + ε; how to join the |δ| of twins the source does not say. A new
-    transition has the highest p ever seen, at first 1. One transition is drawn from each of B equal shares of
-    the sum, so that a batch is in the order of its places.
+    Proportional prioritization, p = |δ| + ε; the paper has one network, so how the |δ| of twins are reduced
+    is ours. A new transition gets the highest p so far, at first 1. Sampling is stratified: one transition
+    from each of B equal segments of the sum, so a batch is ordered by place.
 
     Args:
         capacity: transitions, over all environments.
-        omega: ω, how much priorities count, at least 0 (the source's α); 0 is uniform.
+        omega: ω, the exponent of priorities, at least 0 (the paper's α); 0 is uniform sampling.
         beta: β at the beginning, in [0, 1]; it rises linearly to 1 over the budget.
-        epsilon: ε, what p is without any error, reward units, > 0.
-        td_error: how the twins' absolute errors are joined: ``mean`` or ``max``.
+        epsilon: ε, the priority of a transition without error, reward units, > 0.
+        td_error: how the twins' absolute errors are reduced: ``mean`` or ``max``.
         steps: the budget, environment steps.
         num_envs: N, the environments that step together.
         observation_shape: S, of one observation.
         observation_dtype: how observations are stored.
         frame_stack: k; above 1 an observation is k frames, each of which is stored once.
-        returns: makes a batch of the places drawn.
-        seed: of the replay's own generator.
-        device: where the transitions lie; priorities are on the CPU.
+        returns: computes a batch from the sampled places.
+        seed: seed of the replay's own generator.
+        device: device of the transitions; priorities are on the CPU.
 
     Raises:
         SettingError: a value is out of range or unknown, or the capacity is not a whole number with room for
@@ -100,7 +102,7 @@ class PrioritizedReplay(RingReplay):
         require(0 < epsilon < np.inf, "epsilon", epsilon, "a positive number")
         require(0 <= omega < np.inf, "omega", omega, "a number, at least 0")
         require(epsilon**omega > 0, "omega", omega, f"an exponent for which {epsilon}^omega is above 0")
-        require_one_of(JOINS, "td_error", td_error)
+        require_one_of(REDUCTIONS, "td_error", td_error)
         ring = Ring(
             capacity=capacity,
             num_envs=num_envs,
@@ -119,85 +121,85 @@ class PrioritizedReplay(RingReplay):
         )
 
     def anneal(self, env_steps: int) -> None:
-        """Move β to where it is after this many environment steps."""
+        """Set β for this number of environment steps."""
         self._sampler.beta = self._beta + (1 - self._beta) * min(1.0, env_steps / self._steps)
 
     def metrics(self) -> dict[str, float]:
-        """β."""
+        """β, for logs."""
         return {"beta": self._sampler.beta}
 
 
 class _Proportional(RingSampler):
-    """Keeps p^ω of every place, 0 where no transition is to be drawn."""
+    """Samples places in proportion to p^ω, stored for every place; 0 where there is no transition."""
 
     place_bytes = 8 + 1
 
-    def __init__(self, places: int, omega: float, beta: float, epsilon: float, join: str) -> None:
-        self.omega, self.beta, self.epsilon, self.join = omega, beta, epsilon, join
-        self.tree, self.highest = SumTree(places), 1.0
-        self._largest = math.exp(700 / max(1.0, omega))  # p and p^ω are then far from infinity
-        self.asked = np.zeros(places, np.uint8)
-        """Whether a place was drawn and the answer is to come: 0, :data:`DRAWN` or :data:`OVERTAKEN`."""
-        self._last = b""
-        """The places of the last draw, until there is an answer, or ``asked`` has them."""
+    def __init__(self, places: int, omega: float, beta: float, epsilon: float, reduction: str) -> None:
+        self.omega, self.beta, self.epsilon, self.reduction = omega, beta, epsilon, reduction
+        self.tree, self.max_priority = SumTree(places), 1.0
+        self._priority_limit = math.exp(700 / max(1.0, omega))  # below it p and p^ω do not overflow
+        self.pending = np.zeros(places, np.uint8)
+        """The state of each place: 0, :data:`PENDING` or :data:`STALE`."""
+        self._last_draw = b""
+        """The places of the last draw, until their TD errors arrive or they are marked in ``pending``."""
 
-    def appended(self, ring: Ring) -> None:
-        if ring.retired.stop:
-            self._write_down()
-            self.tree.fill(ring.retired, 0.0)
-            retired = self.asked[ring.retired]
-            retired[retired == DRAWN] = OVERTAKEN
-        self.tree.fill(ring.newest, self.highest**self.omega)
+    def on_append(self, ring: Ring) -> None:
+        if ring.retired_row.stop:
+            self._mark_pending()
+            self.tree.fill(ring.retired_row, 0.0)
+            retired = self.pending[ring.retired_row]
+            retired[retired == PENDING] = STALE
+        self.tree.fill(ring.newest_row, self.max_priority**self.omega)
 
     def draw(self, ring: Ring, batch_size: int) -> tuple[Tensor, Tensor]:
         if not len(ring):
             raise IndexError("nothing is stored yet: there is nothing to draw from")
         uniform_B = torch.rand(batch_size, dtype=torch.float64, generator=self._rng).numpy()
         place = self.tree.find(stratified(uniform_B, self.tree.total))
-        self._write_down()
-        self._last = place.tobytes()
+        self._mark_pending()
+        self._last_draw = place.tobytes()
         weight = importance_weights(self.tree.value[place], self.beta).astype(np.float32)
         device = ring.action.device
         return torch.from_numpy(place).to(device), torch.from_numpy(weight).to(device)
 
     def update_priority(self, index: Tensor, priority: Tensor, *, storage: Storage | None = None) -> None:
         place = _array(index).reshape(-1)
-        p = priority_of(_per_place(priority, place), self.epsilon, self.join)
+        p = priority_of(_per_place(priority, place), self.epsilon, self.reduction)
         highest = np.maximum.reduce(p, initial=0.0)
-        if not highest <= self._largest:
+        if not highest <= self._priority_limit:
             raise NumericsError("replay: a TD error is NaN or infinite, or its priority is too large")
-        if place.tobytes() == self._last:  # all are as they were drawn
-            self._last = b""
+        if place.tobytes() == self._last_draw:  # all transitions are still there
+            self._last_draw = b""
         else:
-            self._write_down()
-            here = (self.tree.value[place] > 0) & (self.asked[place] != OVERTAKEN)
-            self.asked[place] = 0
-            place, p = place[here], p[here]
+            self._mark_pending()
+            valid = (self.tree.value[place] > 0) & (self.pending[place] != STALE)
+            self.pending[place] = 0
+            place, p = place[valid], p[valid]
             highest = p.max(initial=0.0)
-        self.highest = max(self.highest, float(highest))
+        self.max_priority = max(self.max_priority, float(highest))
         self.tree.update(place, p**self.omega)
 
-    def _write_down(self) -> None:
-        """Have ``asked`` know of the last draw."""
-        if self._last:
-            self.asked[np.frombuffer(self._last, np.int64)] = DRAWN
-            self._last = b""
+    def _mark_pending(self) -> None:
+        """Mark the places of the last draw in ``pending``."""
+        if self._last_draw:
+            self.pending[np.frombuffer(self._last_draw, np.int64)] = PENDING
+            self._last_draw = b""
 
     def state_dict(self) -> dict[str, Any]:
-        self._write_down()
-        arrays = {"value": self.tree.value, "asked": self.asked}
+        self._mark_pending()
+        arrays = {"value": self.tree.value, "asked": self.pending}
         tensors = {name: torch.tensor(array) for name, array in arrays.items()}
-        return {**tensors, "highest": self.highest, "beta": self.beta}
+        return {**tensors, "highest": self.max_priority, "beta": self.beta}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         self.tree.update(np.arange(self.tree.capacity), state_dict["value"].numpy())
-        self.asked[:] = state_dict["asked"]
-        self._last = b""
-        self.highest, self.beta = state_dict["highest"], state_dict["beta"]
+        self.pending[:] = state_dict["asked"]
+        self._last_draw = b""
+        self.max_priority, self.beta = state_dict["highest"], state_dict["beta"]
 
 
 def _per_place(priority: Tensor, place: Indices) -> Floats:
-    """In float64, ``[N, B]``; also of ``[B]``, and what TorchRL's losses write, ``[B, 1]``."""
+    """TD errors as float64 ``[N, B]``, from ``[N, B]``, ``[B]``, or ``[B, 1]`` as TorchRL's losses write."""
     error = _array(priority)
     if error.size != len(place) and error.shape[-1:] != place.shape:
         raise ValueError(

@@ -1,12 +1,12 @@
-"""The store of all replays: a ring of environment steps in which each frame lies once.
+"""The storage of all replays: a ring buffer of environment steps that stores each frame once.
 
-Row ``t`` holds what N environments did at one step. A transition's next observation is the observation of the
-row after it, except where the game ended: there the true final observation lies aside, behind the last row,
-so that a reset observation is never anybody's successor. The row after the newest transition holds the
-observation it led to, and no transition. Of observations that are stacks of the last k frames only the newest
-frame is stored; the others are those of the k - 1 rows before, which stay after their transitions are gone.
+Row ``t`` holds one step of N environments. A transition's next observation is the observation of the next
+row, except where the episode ended: final observations are stored in a spill area behind the last row, so
+that a reset observation is never a next observation. The row after the newest transition holds only its next
+observation. If observations are stacks of the last k frames, only the newest frame is stored; the others are
+read from the k - 1 rows before, which are kept longer than their transitions.
 
-Legend: N environments, B transitions; *place* ``row · N + environment`` numbers what the ring stores; ``*S``
+Legend: N environments, B transitions; a transition's *place* is its index ``row · N + environment``; ``*S``
 is the shape of an observation, ``*F`` that of a frame: ``*S`` itself, or with stacks ``*S = [k, *F]``.
 """
 
@@ -21,7 +21,7 @@ from sqn_rl.parts.machine import available_bytes
 from sqn_rl.types import Step
 
 ROW_BYTES = 8 + 4 + 1 + 1 + 8 + 1
-"""Action, reward, terminated, truncated, where the next observation lies, how many frames came before."""
+"""Bytes of a transition without its frame: action, reward, two flags, successor, frames before."""
 
 
 class Ring:
@@ -31,23 +31,23 @@ class Ring:
         capacity: transitions, over all environments; rounded down to a multiple of ``num_envs``.
         num_envs: N, the number of environments.
         observation_shape: S, of one observation.
-        observation_dtype: how observations are stored.
-        frame_stack: k; above 1 an observation is ``[k, *F]``, the last k frames, oldest first, those from
-            before the episode zero. An episode begins at the first step, after one that ended, and after a
-            cut, but not after a lost life.
-        device: where.
+        observation_dtype: dtype in which observations are stored.
+        frame_stack: k; above 1 an observation is ``[k, *F]``, the last k frames, oldest first, with zeros for
+            frames from before the episode. An episode begins at the first step, after an episode that ended,
+            and after a cut, but not after a lost life.
+        device: device of the tensors.
 
     Raises:
-        SettingError: the capacity has no room for one step of every environment, or the memory none for the
-            capacity; or an observation is not ``frame_stack`` frames.
+        SettingError: the capacity has no room for one step of every environment, or memory has no room for
+            the capacity; or an observation is not ``frame_stack`` frames.
     """
 
-    written: int
-    """Rows ever appended."""
-    newest: slice
+    row_count: int
+    """Rows appended so far, including overwritten ones."""
+    newest_row: slice
     """The places of the row that was appended last."""
-    retired: slice
-    """The places of the row that then ceased to hold transitions; empty while the ring fills."""
+    retired_row: slice
+    """The places of the row whose transitions this append removed; empty while the ring fills."""
 
     def __init__(
         self,
@@ -77,60 +77,61 @@ class Ring:
         self.reward = torch.zeros(places, dtype=torch.float32, device=device)
         self.terminated = torch.zeros(places, dtype=torch.bool, device=device)
         self.truncated = torch.zeros(places, dtype=torch.bool, device=device)
-        self.following = self._next_row(torch.arange(places, device=device))
-        # Empty: what was never written takes no memory, and is never read. Behind the rows come a frame that
-        # stays zero, and room for the finals of games of 8 steps or more; those of shorter games overflow it.
+        self.successor = self._next_row(torch.arange(places, device=device))  # index of the next observation
+        # torch.empty: pages that were never written take no memory, and are never read. Behind the rows come
+        # a frame that stays zero, and the spill area for final observations. It suffices for episodes of 8
+        # steps or more; with shorter ones it overflows.
         self._frames = torch.empty(
             places + 1 + places // 8, *frame_shape, dtype=observation_dtype, device=device
         )
         self._frames[places] = 0
         self._overflow = self._frames[:0].clone()
-        self._free: list[int] = []
-        self._ended: set[int] = set()  # the first places of rows in which a game ended
-        self._aside_end = places + 1  # beyond it nothing ever lay aside
-        self._back = torch.arange(frame_stack - 1, -1, -1, device=device)
-        self._before = torch.zeros(places, dtype=torch.uint8, device=device)
-        self._age = torch.zeros(num_envs, dtype=torch.uint8, device=device)
+        self._free_spill: list[int] = []
+        self._rows_with_finals: set[int] = set()  # first places of rows in which an episode ended
+        self._spill_end = places + 1  # one past the last index of the spill area that was ever used
+        self._offset = torch.arange(frame_stack - 1, -1, -1, device=device)
+        self._frames_before = torch.zeros(places, dtype=torch.uint8, device=device)
+        self._episode_age = torch.zeros(num_envs, dtype=torch.uint8, device=device)
         self._advance(0)
 
     def __len__(self) -> int:
         """The number of transitions."""
-        return min(self.written, self._window) * self.num_envs
+        return min(self.row_count, self._window) * self.num_envs
 
     def append(self, observation: Tensor, action: Tensor, step: Step) -> None:
-        """Store what N environments did at one step: ``[N, *S]``, ``[N]``, and their answer."""
-        self._advance(self.written + 1)
-        if self.retired.start in self._ended and self.retired.stop:
-            self._drop_finals(self.retired)
-        row = self.newest
+        """Store one step of N environments: ``[N, *S]``, ``[N]``, and its result."""
+        self._advance(self.row_count + 1)
+        if self.retired_row.start in self._rows_with_finals and self.retired_row.stop:
+            self._release_finals(self.retired_row)
+        row = self.newest_row
         self._frames[row] = self._newest_frame(observation)
         self.action[row] = action
         self.reward[row] = step.reward
         self.terminated[row] = step.terminated
         self.truncated[row] = step.truncated
-        self._frames[self._row(self.written)] = self._newest_frame(step.next_observation)
+        self._frames[self._row(self.row_count)] = self._newest_frame(step.next_observation)
         if self.frame_stack > 1:
-            self._before[row] = self._age
-            self._age.add_(1).clamp_(max=self.frame_stack - 1)
+            self._frames_before[row] = self._episode_age
+            self._episode_age.add_(1).clamp_(max=self.frame_stack - 1)
         if step.ended.any():
-            ended = step.ended.nonzero().squeeze(-1).to(self.following.device)
-            self._keep_finals(row.start + ended)
-            self._age[ended] = 0
+            ended = step.ended.nonzero().squeeze(-1).to(self.successor.device)
+            self._spill_finals(row.start + ended)
+            self._episode_age[ended] = 0
 
     def cut(self, environments: Tensor | None = None) -> None:
-        """Experience starts anew: what is appended next does not follow from what was appended last.
+        """Mark a discontinuity: the next row does not continue the last one.
 
         Args:
-            environments: which, ``[*]`` int64; None: all.
+            environments: the environments to cut, ``[*]`` int64; None: all.
         """
         which = slice(None) if environments is None else environments
-        place = torch.arange(self.newest.start, self.newest.stop, device=self.following.device)[which]
-        self._keep_finals(place[self.following[place] < self.places])
-        self._age[which] = 0
+        place = torch.arange(self.newest_row.start, self.newest_row.stop, device=self.successor.device)[which]
+        self._spill_finals(place[self.successor[place] < self.places])
+        self._episode_age[which] = 0
 
     def place(self, age_rank: Tensor) -> Tensor:
         """The places of transitions counted from the oldest, ``[B]`` in [0, len) → ``[B]``."""
-        oldest = max(0, self.written - self._window) * self.num_envs
+        oldest = max(0, self.row_count - self._window) * self.num_envs
         return (oldest + age_rank) % self.places if oldest else age_rank
 
     def observe(self, place: Tensor) -> Tensor:
@@ -140,28 +141,28 @@ class Ring:
         return self._frames.index_select(0, self._stack(place).flatten()).view(-1, *self.observation_shape)
 
     def observe_next(self, place: Tensor) -> Tensor:
-        """The true successor of each transition, ``[B]`` → ``[B, *S]``."""
-        index = self.following.index_select(0, place)
+        """The true next observation of each transition, ``[B]`` → ``[B, *S]``."""
+        index = self.successor.index_select(0, place)
         if self.frame_stack == 1:
             return self._read(index)
         index = torch.cat([self._stack(place)[:, 1:], index.unsqueeze(-1)], dim=-1)
         return self._read(index.flatten()).view(-1, *self.observation_shape)
 
-    def ahead(self, place: Tensor, steps: int) -> Tensor:
-        """Each place and those of its environment in the rows after it, ``[B]`` → ``[B, steps]``."""
+    def next_places(self, place: Tensor, steps: int) -> Tensor:
+        """Each place and its environment's places in the rows that follow, ``[B]`` → ``[B, steps]``."""
         rows = torch.arange(0, steps * self.num_envs, self.num_envs, device=place.device)
         return (place.unsqueeze(-1) + rows) % self.places
 
     def is_last(self, place: Tensor) -> Tensor:
-        """Whether no transition follows: an ended game, a cut, or the newest row. ``[*]`` → ``[*]`` bool."""
-        newest = (place >= self.newest.start) & (place < self.newest.stop)
-        return newest | (self.following.take(place) > self.places)
+        """Whether no transition follows: end of episode, cut, or newest row. ``[*]`` → ``[*]`` bool."""
+        newest = (place >= self.newest_row.start) & (place < self.newest_row.stop)
+        return newest | (self.successor.take(place) > self.places)
 
-    def _advance(self, written: int) -> None:
-        """Be where so many rows were appended."""
-        self.written, gone = written, written - 1 - self._window
-        self.newest = self._row(written - 1) if written else slice(0, 0)
-        self.retired = self._row(gone) if gone >= 0 else slice(0, 0)
+    def _advance(self, row_count: int) -> None:
+        """Set the number of rows appended, and the rows that follow from it."""
+        self.row_count, retired = row_count, row_count - 1 - self._window
+        self.newest_row = self._row(row_count - 1) if row_count else slice(0, 0)
+        self.retired_row = self._row(retired) if retired >= 0 else slice(0, 0)
 
     def _row(self, row: int) -> slice:
         first = row % self._rows * self.num_envs
@@ -174,50 +175,51 @@ class Ring:
         return observation if self.frame_stack == 1 else observation[:, -1]
 
     def _read(self, index: Tensor) -> Tensor:
-        """The frames that lie there, in the ring or aside, ``[M]`` → ``[M, *F]``."""
+        """Read frames from the ring or the spill area, ``[M]`` → ``[M, *F]``."""
         room = len(self._frames)
-        if self._aside_end <= room or index.max().item() < room:
+        if self._spill_end <= room or index.max().item() < room:
             return self._frames.index_select(0, index)
         frames = self._frames.index_select(0, index.clamp(max=room - 1))
         over = (index >= room).nonzero().squeeze(-1)
         return frames.index_copy_(0, over, self._overflow.index_select(0, index[over] - room))
 
     def _stack(self, place: Tensor) -> Tensor:
-        """Where the frames of an observation lie, oldest first, ``[B]`` → ``[B, k]``."""
-        frames = (place.unsqueeze(-1) - self.num_envs * self._back) % self.places
-        missing = self._before[place].unsqueeze(-1) < self._back
+        """The indices of an observation's frames, oldest first, ``[B]`` → ``[B, k]``."""
+        frames = (place.unsqueeze(-1) - self.num_envs * self._offset) % self.places
+        missing = self._frames_before[place].unsqueeze(-1) < self._offset
         return frames.masked_fill_(missing, self.places)
 
-    def _keep_finals(self, place: Tensor) -> None:
-        """Copy the successors of these transitions aside, before reset observations take their row."""
-        if (more := len(place) - len(self._free)) > 0:
-            self._free.extend(range(self._aside_end, self._aside_end + more))
-            self._aside_end += more
-        aside = place.new_tensor([self._free.pop() for _ in range(len(place))])
-        self._ended.add(self.newest.start)
-        self._lay_aside(aside, self._frames.index_select(0, self.following[place]))
-        self.following[place] = aside
+    def _spill_finals(self, place: Tensor) -> None:
+        """Copy the next observations of these transitions to the spill area, before resets overwrite them."""
+        if (more := len(place) - len(self._free_spill)) > 0:
+            self._free_spill.extend(range(self._spill_end, self._spill_end + more))
+            self._spill_end += more
+        spill = place.new_tensor([self._free_spill.pop() for _ in range(len(place))])
+        self._rows_with_finals.add(self.newest_row.start)
+        self._write_spill(spill, self._frames.index_select(0, self.successor[place]))
+        self.successor[place] = spill
 
-    def _lay_aside(self, aside: Tensor, finals: Tensor) -> None:
-        """Put frames there, ``[M]``, ``[M, *F]``; what has no room behind the rows overflows."""
+    def _write_spill(self, spill: Tensor, finals: Tensor) -> None:
+        """Write frames to the spill area, ``[M]``, ``[M, *F]``; beyond ``_frames`` it is ``_overflow``."""
         room = len(self._frames)
-        over = aside >= room
-        self._frames[aside[~over]] = finals[~over]
-        if (needed := self._aside_end - room) > len(self._overflow):
+        over = spill >= room
+        self._frames[spill[~over]] = finals[~over]
+        if (needed := self._spill_end - room) > len(self._overflow):
             grown = self._overflow.new_empty(2 * needed, *finals.shape[1:])
             grown[: len(self._overflow)] = self._overflow
             self._overflow = grown
-        self._overflow[aside[over] - room] = finals[over]
+        self._overflow[spill[over] - room] = finals[over]
 
-    def _drop_finals(self, row: slice) -> None:
-        following = self.following[row]
-        self._free.extend(following[following > self.places].tolist())
-        self.following[row] = self._next_row(torch.arange(row.start, row.stop, device=following.device))
-        self._ended.remove(row.start)
+    def _release_finals(self, row: slice) -> None:
+        """Free the spill area of a row's final observations."""
+        successor = self.successor[row]
+        self._free_spill.extend(successor[successor > self.places].tolist())
+        self.successor[row] = self._next_row(torch.arange(row.start, row.stop, device=successor.device))
+        self._rows_with_finals.remove(row.start)
 
 
 def _require_memory(capacity: int, more: int, place_bytes: int) -> None:
-    """Refuse what does not fit once it is full, with so many places more; the finals come on top."""
+    """Refuse a capacity that, with ``more`` places, does not fit in memory once full; spill not included."""
     free = available_bytes()
     if free is not None and (capacity + more) * place_bytes > free:
         fits = max(free // place_bytes - more, 0)

@@ -1,7 +1,7 @@
-"""A ring as the pieces of which TorchRL makes a replay buffer: storage, writer, sampler.
+"""Adapters from a ring to the components of a TorchRL replay buffer: storage, writer, sampler.
 
-Legend: N environments, T steps of each, B transitions; *place* is where a transition lies in the ring; ``*S``
-is the shape of an observation.
+Legend: N environments, T steps of each, B transitions; *place* is a transition's index in the ring; ``*S`` is
+the shape of an observation.
 """
 
 from abc import abstractmethod
@@ -20,21 +20,21 @@ from sqn_rl.types import Batch, Step
 
 
 class Returns(Protocol):
-    """What makes a batch of the transitions at some places of a ring."""
+    """The ``returns`` slot: computes a batch from the transitions at some places of a ring."""
 
     @property
     def independent(self) -> bool:
-        """Whether it has nothing to do with what is learned."""
+        """Whether batches do not depend on what is learned."""
 
     def gather(self, ring: Ring, place: Tensor) -> Batch:
         """The transitions at these places, ``[B]``."""
 
     def steps(self, ring: Ring, place: Tensor) -> Tensor:
-        """How many steps each return sums up, m, ``[B]`` → ``[B]`` int64. Only TorchRL's side asks."""
+        """m, the number of steps in each return, ``[B]`` → ``[B]`` int64. Used only through TorchRL."""
 
 
 def refuse(self: object, *_: object, **__: object) -> NoReturn:
-    """What other replay buffers do, and a ring does not.
+    """Replaces the methods of TorchRL's classes that a ring does not support.
 
     Raises:
         NotImplementedError: always.
@@ -46,48 +46,48 @@ def refuse(self: object, *_: object, **__: object) -> NoReturn:
 
 
 class RingSampler(Sampler):
-    """Draws places of a ring; abstract: ``draw`` says how. Its generator is the replay's."""
+    """Samples places of a ring with the replay's generator; abstract: a subclass implements ``draw``."""
 
     place_bytes = 0
-    """What it remembers of a place."""
+    """Bytes that it stores for each place."""
 
     independent = False
-    """Whether it draws without regard to what it is told."""
+    """Whether sampling does not depend on TD errors."""
 
     @abstractmethod
     def draw(self, ring: Ring, batch_size: int) -> tuple[Tensor, Tensor | None]:
-        """The places, ``[B]``, and where they are weighted their importance weights, ``[B]`` float32.
+        """Sample places, ``[B]``, and their importance weights, ``[B]`` float32, or None.
 
         Raises:
             IndexError: nothing is stored.
         """
 
-    def appended(self, ring: Ring) -> None:
-        """Be told that a row was appended."""
+    def on_append(self, ring: Ring) -> None:
+        """Called after a row was appended."""
 
     def update_priority(self, index: Tensor, priority: Tensor, *, storage: Storage | None = None) -> None:
-        """Be told TD errors."""
+        """Set priorities from TD errors; a sampler without priorities ignores them."""
 
     def sample(self, storage: Storage, batch_size: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """As TorchRL asks for places."""
+        """:meth:`draw`, as TorchRL calls it."""
         place, weight = self.draw(storage.ring, batch_size)
         return place, {} if weight is None else {"priority_weight": weight}
 
     def state_dict(self) -> dict[str, Any]:
-        """Its state, the generator's excepted."""
+        """The sampler's state, without its generator's."""
         return {}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on from there."""
+        """Load the sampler's state."""
 
     _empty = dumps = loads = refuse
 
 
 class RingStorage(Storage):
-    """A ring as TorchRL's storage, indexed by place; a slice counts from the oldest transition."""
+    """A ring as a TorchRL storage, indexed by place; a slice counts from the oldest transition."""
 
     def __init__(self, capacity: int, ring: Ring, returns: Returns) -> None:
-        # compilable: else it takes semaphores, to be shared between processes
+        # compilable: otherwise TorchRL allocates semaphores to share it between processes
         super().__init__(max_size=capacity // ring.num_envs * ring.num_envs, compilable=True)
         self.ring, self.returns, self.device = ring, returns, ring.action.device
 
@@ -99,7 +99,7 @@ class RingStorage(Storage):
         """The transitions at these places, of any shape.
 
         Raises:
-            IndexError: no transition is there.
+            IndexError: a place holds no transition.
         """
         ring, place = self.ring, self._place(index)
         place_B = place.reshape(-1)
@@ -111,13 +111,13 @@ class RingStorage(Storage):
             "truncated": truncated_B,
             "done": batch.terminated | truncated_B,
         }
-        following = {key: column.unsqueeze(-1) for key, column in columns.items()}
+        next_columns = {key: column.unsqueeze(-1) for key, column in columns.items()}
         transitions = TensorDict(
             {
                 "observation": batch.observation,
                 "action": batch.action,
                 "steps_to_next_obs": steps_B.unsqueeze(-1),
-                "next": {"observation": batch.next_observation, **following},
+                "next": {"observation": batch.next_observation, **next_columns},
             },
             batch_size=place_B.shape,
             device=self.device,
@@ -140,10 +140,10 @@ class RingStorage(Storage):
         return ring_state(self.ring)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Make the ring what it was.
+        """Load the ring's state.
 
         Raises:
-            ValueError: it was another kind of ring, or rows are missing.
+            ValueError: it is the state of another kind of ring, or rows are missing.
         """
         load_ring_state(self.ring, state_dict)
 
@@ -151,7 +151,7 @@ class RingStorage(Storage):
 
 
 class RingWriter(Writer):
-    """Appends rows to a ring, and tells its sampler."""
+    """Appends rows to a ring, and notifies its sampler."""
 
     def __init__(self, ring: Ring, sampler: RingSampler) -> None:
         super().__init__(compilable=True)
@@ -160,33 +160,33 @@ class RingWriter(Writer):
     def write(self, observation: Tensor, action: Tensor, step: Step) -> None:
         """Append one row."""
         self.ring.append(observation, action, step)
-        self.sampler.appended(self.ring)
+        self.sampler.on_append(self.ring)
         self._write_count += self.ring.num_envs
 
     def extend(self, data: TensorDictBase) -> Tensor:
-        """As :meth:`RingReplay.extend`."""
+        """See :meth:`RingReplay.extend`."""
         ring, read = self.ring, _Reader(data.to(self._storage.device), self._shape(data))
-        seen = (ring.observation_dtype, ring.observation_shape)
-        observation, following = read("observation", *seen), read(("next", "observation"), *seen)
+        kind = (ring.observation_dtype, ring.observation_shape)
+        observation, next_observation = read("observation", *kind), read(("next", "observation"), *kind)
         action, reward = read("action", torch.int64), read(("next", "reward"), torch.float32)
         terminated = read(("next", "terminated"), torch.bool)
         if ("next", "truncated") in data.keys(include_nested=True):
             truncated = read(("next", "truncated"), torch.bool)
         else:
             truncated = read(("next", "done"), torch.bool) & ~terminated
-        anew = self._anew(observation, following)
-        ended = torch.zeros_like(terminated)  # whatever did shows in ``anew``
-        steps = Step(following, following, reward, terminated, truncated, ended, reward)
+        reset_NT = self._find_resets(observation, next_observation)
+        ended = torch.zeros_like(terminated)  # the ends show in ``reset_NT``
+        steps = Step(next_observation, next_observation, reward, terminated, truncated, ended, reward)
         places = []
-        for t in range(anew.shape[1]):
-            if anew[:, t].any() and len(ring):
-                ring.cut(anew[:, t].nonzero().squeeze(-1))
+        for t in range(reset_NT.shape[1]):
+            if reset_NT[:, t].any() and len(ring):
+                ring.cut(reset_NT[:, t].nonzero().squeeze(-1))
             self.write(observation[:, t], action[:, t], Step(*(column[:, t] for column in steps)))
             places.append(self._newest())
         return torch.stack(places, -1).reshape(data.shape)
 
     def add(self, data: TensorDictBase) -> Tensor:
-        """As :meth:`extend`, of one step."""
+        """Like :meth:`extend`, for one step."""
         return self.extend(data)
 
     def _shape(self, data: TensorDictBase) -> tuple[int, int]:
@@ -201,40 +201,42 @@ class RingWriter(Writer):
         )
 
     def _newest(self) -> Tensor:
-        return torch.arange(self.ring.newest.start, self.ring.newest.stop, device=self._storage.device)
+        return torch.arange(
+            self.ring.newest_row.start, self.ring.newest_row.stop, device=self._storage.device
+        )
 
-    def _anew(self, observation: Tensor, following: Tensor) -> Tensor:
-        """Where an observation is not what the last step led to, ``[N, T]``."""
+    def _find_resets(self, observation: Tensor, next_observation: Tensor) -> Tensor:
+        """Where an observation is not the next observation of the step before, ``[N, T]`` bool."""
         ring = self.ring
         first = ring.observe_next(self._newest()) if len(ring) else torch.zeros_like(observation[:, 0])
-        led_to = torch.cat([first.unsqueeze(1), following[:, :-1]], 1)
-        anew_NT = (observation != led_to).flatten(2).any(-1)
-        anew_NT[:, 0] |= not len(ring)
-        if ring.frame_stack > 1 and observation[anew_NT][:, :-1].any():
+        expected = torch.cat([first.unsqueeze(1), next_observation[:, :-1]], 1)
+        reset_NT = (observation != expected).flatten(2).any(-1)
+        reset_NT[:, 0] |= not len(ring)
+        if ring.frame_stack > 1 and observation[reset_NT][:, :-1].any():
             raise ValueError("observation: expected zeros for the frames from before an episode's first")
-        return anew_NT
+        return reset_NT
 
     def state_dict(self) -> dict[str, Any]:
-        """How much was written."""
+        """The number of transitions written."""
         return {"write_count": self._write_count}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on from there."""
+        """Load the number of transitions written."""
         self._write_count = state_dict["write_count"]
 
     _empty = dumps = loads = refuse
 
 
 class _Reader(NamedTuple):
-    """Reads columns of a TensorDict of ``[N, T]`` steps, whatever its own shape."""
+    """Reads columns of a TensorDict of steps as ``[N, T]``, whatever its own batch shape."""
 
     data: TensorDictBase
     size: tuple[int, int]
 
     def __call__(self, key: NestedKey, dtype: torch.dtype, shape: tuple[int, ...] = ()) -> Tensor:
-        """A column, ``[N, T, *shape]``; it may have a last dimension of 1."""
+        """Read a column as ``[N, T, *shape]``; in the TensorDict it may have a last dimension of 1."""
         column = self.data[key]
         if column.dtype != dtype or column.numel() != prod(self.size) * prod(shape):
-            given, expected = f"{[*column.shape]} {column.dtype}", f"{[*self.data.shape, *shape]} {dtype}"
-            raise ValueError(f"{key}: {given}, expected {expected}")
+            actual, expected = f"{[*column.shape]} {column.dtype}", f"{[*self.data.shape, *shape]} {dtype}"
+            raise ValueError(f"{key}: {actual}, expected {expected}")
         return column.reshape(*self.size, *shape)

@@ -1,4 +1,4 @@
-"""A sum tree: draws an index in proportion to its value, of a million values in three steps.
+"""A sum tree: samples an index in proportion to its value, from a million values in three steps.
 
 Legend: B indices or masses, C children of a node (``WIDTH``).
 """
@@ -7,20 +7,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 WIDTH = 16
-"""Children of a node: few levels to walk, and all children of a node summed at once."""
+"""Children of a node. A wide node means few levels; its children are summed at once."""
 
 WIDEST_ROOT = 4096
-"""The root's children are searched as one array, so that there may be this many."""
+"""Most children of the root, which are searched as one array."""
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
 
 class SumTree:
-    """Non-negative values, and above them the sums of every :data:`WIDTH`.
+    """Non-negative values, and a tree of their sums with :data:`WIDTH` children per node.
 
-    A parent is always computed anew as the sum of its children, never by a difference: no error builds up.
-    All in float64.
+    A parent is always recomputed as the sum of its children, never by adding a difference, so rounding errors
+    do not accumulate. All numbers are float64.
 
     Args:
         capacity: the number of values, at least 1; all 0 at first.
@@ -34,11 +34,11 @@ class SumTree:
             nodes = -(-nodes // WIDTH)
             self._levels.append(np.zeros((nodes, WIDTH)))
         self._root = np.zeros(nodes)
-        self._root_sums, self._known = np.zeros(nodes + 1), False
+        self._root_sums, self._root_sums_valid = np.zeros(nodes + 1), False
 
     @property
     def value(self) -> Floats:
-        """All values, ``[capacity]``, to be read only."""
+        """All values, ``[capacity]``; read only."""
         return self._levels[0].reshape(-1)[: self.capacity]
 
     @property
@@ -47,17 +47,17 @@ class SumTree:
         return float(self._sums()[-1])
 
     def _sums(self) -> Floats:
-        """What lies before each of the root's children, and the sum of all; kept until a value changes."""
-        if not self._known:
+        """Cumulative sums before each of the root's children, and the total; cached until a value changes."""
+        if not self._root_sums_valid:
             self._root.cumsum(out=self._root_sums[1:])
-            self._known = True
+            self._root_sums_valid = True
         return self._root_sums
 
     def update(self, index: Indices, value: Floats) -> None:
-        """Set the values at these indices, ``[B]``, ``[B]``; where an index repeats, the last one counts.
+        """Set the values at these indices, ``[B]``, ``[B]``; if an index repeats, its last value is kept.
 
         Raises:
-            IndexError: an index is negative or beyond the capacity. Nothing is set.
+            IndexError: an index is negative or beyond the capacity. No value is set.
         """
         if not len(index):
             return
@@ -68,10 +68,10 @@ class SumTree:
             level.reshape(-1)[index] = value
             index = index // WIDTH
             value = level.take(index, 0).sum(-1)
-        self._root[index], self._known = value, False
+        self._root[index], self._root_sums_valid = value, False
 
     def fill(self, indices: slice, value: float) -> None:
-        """Set all values of a slice, which may be empty but has no step."""
+        """Set all values of a slice to ``value``; the slice may be empty but has no step."""
         begin, end = indices.start, indices.stop
         if begin == end:
             return
@@ -79,12 +79,12 @@ class SumTree:
         for level, above in zip(self._levels, [*self._levels[1:], self._root], strict=True):
             begin, end = begin // WIDTH, (end - 1) // WIDTH + 1
             above.reshape(-1)[begin:end] = level[begin:end].sum(-1)
-        self._known = False
+        self._root_sums_valid = False
 
     def find(self, mass: Floats) -> Indices:
-        """The index in which each mass falls when the values lie end to end: ``[B]`` in [0, total] → ``[B]``.
+        """The index whose segment of the cumulative sum contains each mass: ``[B]`` in [0, total] → ``[B]``.
 
-        Whatever is rounded on the way, the value there is above 0.
+        The value at that index is always above 0, in spite of rounding.
 
         Raises:
             IndexError: all values are 0.

@@ -1,4 +1,4 @@
-"""Uniform replay: every stored transition is equally likely."""
+"""Uniform replay: every stored transition is equally likely to be sampled."""
 
 from collections.abc import Sequence
 
@@ -12,17 +12,17 @@ from sqn_rl.parts.replay.storage import Returns, RingSampler
 
 
 class UniformReplay(RingReplay):
-    """The newest ``capacity`` transitions, drawn uniformly with replacement (line 9).
+    """The newest ``capacity`` transitions, sampled uniformly with replacement (line 9).
 
     Args:
         capacity: transitions, over all environments.
         num_envs: N, the environments that step together.
         observation_shape: S, of one observation.
-        observation_dtype: how observations are stored.
+        observation_dtype: dtype in which observations are stored.
         frame_stack: k; above 1 an observation is k frames, each of which is stored once.
-        returns: makes a batch of the places drawn.
-        seed: of the replay's own generator.
-        device: where the transitions lie.
+        returns: computes a batch from the sampled places.
+        seed: seed of the replay's own generator.
+        device: device of the transitions.
 
     Raises:
         SettingError: the capacity is not a whole number with room for one step of every environment.

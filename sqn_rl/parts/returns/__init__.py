@@ -1,1 +1,1 @@
-"""Returns: what a stored transition and those after it are worth."""
+"""Returns: one-step and n-step returns of stored transitions."""

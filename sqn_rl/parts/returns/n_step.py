@@ -1,6 +1,6 @@
 """n-step returns.
 
-Legend: B transitions, K = n steps ahead of each, A actions; m ≤ n steps count.
+Legend: B transitions, K = n steps from each, A actions; a return sums m ≤ n steps.
 """
 
 from typing import Protocol
@@ -25,19 +25,20 @@ class Policy(Protocol):
 class NStep:
     """``Σ_{k<m} γ^k r_{t+k}``, and the observation after m steps  (Sutton & Barto 2018, eq. 7.1).
 
-    m is n, or fewer: up to the first step that terminated or was truncated, the last before a cut, or the
-    newest that is stored. Thus the newest n - 1 rows bootstrap from the newest observation, until more come.
+    m is n, or fewer: up to the first step that terminated or was truncated, the last step before a cut, or
+    the newest step stored. So the newest n - 1 rows bootstrap from the newest observation, until more follow.
 
-    The return is not corrected for the older policies that played it. Nor does it have the entropies of the
-    steps between, which the soft value includes; ``soft`` adds them, ``Σ_{0<k<m} γ^k α H(π(·|s_{t+k}))``, of
-    the policy and the α of now. It goes with a loss whose target has the last of them, not with one without.
+    The return is not corrected for the older policies that collected it. Without ``soft`` it omits the
+    entropies of the intermediate steps, which the soft value includes; ``soft`` adds them,
+    ``Σ_{0<k<m} γ^k α H(π(·|s_{t+k}))``, with the current policy and α. Use ``soft`` with a loss whose target
+    has an entropy bonus, and not with another.
 
     Args:
         gamma: γ, in [0, 1].
-        n: the most steps; with 1 they are those of :class:`~sqn_rl.OneStep`.
-        soft: add the entropy of the steps between.
-        actor: whose policy that is; only asked if soft.
-        temperature: whose α; only asked if soft.
+        n: the maximum number of steps; n = 1 gives :class:`~sqn_rl.OneStep`.
+        soft: add the entropies of the intermediate steps.
+        actor: the actor whose policy is used; needed only if soft.
+        temperature: the temperature whose α is used; needed only if soft.
 
     Raises:
         SettingError: γ or n is out of range.
@@ -61,7 +62,7 @@ class NStep:
 
     def gather(self, ring: Ring, place: Tensor) -> Batch:
         """The transitions at these places of the ring, ``[B]``."""
-        place_BK, steps_B = self._ahead(ring, place)
+        place_BK, steps_B = self._lookahead(ring, place)
         reward_BK = ring.reward.take(place_BK)
         if self._bonus:
             reward_BK += self._bonus(ring, place_BK, steps_B)
@@ -78,25 +79,25 @@ class NStep:
         )
 
     def steps(self, ring: Ring, place: Tensor) -> Tensor:
-        """The m of each, ``[B]`` → ``[B]`` int64."""
-        return self._ahead(ring, place)[1]
+        """The m of each transition, ``[B]`` → ``[B]`` int64."""
+        return self._lookahead(ring, place)[1]
 
-    def _ahead(self, ring: Ring, place: Tensor) -> tuple[Tensor, Tensor]:
-        """The places of the next n rows, ``[B, K]``, and how many of them count, m."""
-        place_BK = ring.ahead(place, self.n)
+    def _lookahead(self, ring: Ring, place: Tensor) -> tuple[Tensor, Tensor]:
+        """The places of the next n rows, ``[B, K]``, and m, the number of them in the return."""
+        place_BK = ring.next_places(place, self.n)
         last_BK = ring.terminated.take(place_BK) | ring.truncated.take(place_BK) | ring.is_last(place_BK)
         return place_BK, F.steps_to_last(last_BK)
 
 
 class _EntropyBonus:
-    """What the soft value adds to the rewards of the steps between the first and the last."""
+    """The entropy bonus that the soft value adds to the rewards of the intermediate steps."""
 
     def __init__(self, actor: Policy | None, temperature: Temperature | None) -> None:
         if temperature is None:
-            raise _unfit("a temperature, whose α weighs the entropies it adds; there is none")
+            raise _wiring_error("a temperature, whose α weighs the entropies it adds; there is none")
         if actor is None or not hasattr(actor, "log_policy"):
-            found = "there is none" if actor is None else f"{type(actor).__name__} has none"
-            raise _unfit(f"an actor with a policy, log_policy(observation); {found}")
+            actual = "there is none" if actor is None else f"{type(actor).__name__} has none"
+            raise _wiring_error(f"an actor with a policy, log_policy(observation); {actual}")
         self.actor, self.temperature = actor, temperature
 
     @torch.no_grad()
@@ -111,5 +112,5 @@ class _EntropyBonus:
         return bonus_BK
 
 
-def _unfit(needs: str) -> WiringError:
+def _wiring_error(needs: str) -> WiringError:
     return WiringError("returns.soft", f"returns.soft = true: expected {needs}")

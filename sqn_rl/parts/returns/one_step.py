@@ -38,5 +38,5 @@ class OneStep:
         )
 
     def steps(self, ring: Ring, place: Tensor) -> Tensor:
-        """The m = 1 of each, ``[B]`` → ``[B]`` int64."""
+        """The m = 1 of each transition, ``[B]`` → ``[B]`` int64."""
         return torch.ones_like(place)

@@ -1,4 +1,4 @@
-"""Periodic copies to the target networks."""
+"""Periodic hard updates of the target networks."""
 
 from collections.abc import Mapping
 
@@ -14,7 +14,7 @@ class Periodic:
     """``Q̄_i ← Q_i`` after every ``every`` updates, as in DQN (Mnih et al. 2015): parameters and buffers.
 
     Args:
-        loss: the loss with ``q_net`` and ``target_q_net``. Nothing is copied when this is made.
+        loss: the loss with ``q_net`` and ``target_q_net``. Construction copies nothing.
         every: the period, in updates.
 
     Raises:
@@ -38,9 +38,9 @@ class Periodic:
             self._buffers.copy()
 
     def state_dict(self) -> dict[str, int]:
-        """How many updates were counted."""
+        """The number of updates counted."""
         return {"updates": self.updates}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Go on from there."""
+        """Restore the number of updates counted."""
         self.updates = state["updates"]

@@ -11,17 +11,17 @@ from sqn_rl.protocols import Loss
 class Polyak:
     """``Q̄_i ← ρ Q̄_i + (1 − ρ) Q_i`` after every update, with ρ = 1 − τ  (line 18).
 
-    That is of parameters. Buffers, such as running statistics, are averages already: they are copied.
+    Only parameters are averaged. Buffers, such as running statistics, are averages already: they are copied.
 
     Args:
-        loss: the loss with ``q_net`` and ``target_q_net``. Nothing is copied when this is made.
+        loss: the loss with ``q_net`` and ``target_q_net``. Construction copies nothing.
         tau: τ, in (0, 1].
 
     Raises:
         SettingError: τ is out of range.
     """
 
-    tensors_only = True  # so that it may be compiled with the optimizer's step
+    tensors_only = True  # it may be compiled with the optimizer's step
 
     def __init__(self, *, loss: Loss, tau: float) -> None:
         require(0 < tau <= 1, "tau", tau, "a number in (0, 1]")
@@ -32,6 +32,6 @@ class Polyak:
 
     @torch.no_grad()
     def step(self) -> None:
-        """Move the target networks once."""
+        """Update the target networks once."""
         torch._foreach_lerp_(self._target, self._online, self.tau)
         self._buffers.copy()

@@ -1,10 +1,10 @@
-"""A temperature learned towards a target entropy that falls (fig. 2d)."""
+"""A temperature learned towards a falling target entropy (fig. 2d)."""
 
 import torch
 from torch import Tensor
 
 from sqn_rl import functional as F
-from sqn_rl.parts.temperature.base import DualTemperature, fraction, reachable
+from sqn_rl.parts.temperature.base import DualTemperature, require_fraction, require_reachable
 
 
 class AnnealedTemperature(DualTemperature):
@@ -26,7 +26,7 @@ class AnnealedTemperature(DualTemperature):
         SettingError: a value is out of range.
     """
 
-    _aim: Tensor
+    _target_buffer: Tensor
 
     def __init__(
         self,
@@ -43,22 +43,27 @@ class AnnealedTemperature(DualTemperature):
         steps: int,
     ) -> None:
         super().__init__(initial=initial, lr=lr, minimum=minimum, maximum=maximum, optimise=optimise)
-        self._start, self._end = reachable("start", start, n_actions), reachable("end", end, n_actions)
-        self._over = fraction("over", over) * steps
-        self.register_buffer("_aim", torch.zeros(()), persistent=False)  # H̄; a number would be compiled in
+        self._start, self._end = (
+            require_reachable("start", start, n_actions),
+            require_reachable("end", end, n_actions),
+        )
+        self._over = require_fraction("over", over) * steps
+        self.register_buffer(
+            "_target_buffer", torch.zeros(()), persistent=False
+        )  # H̄; as a number it would be compiled in
         self.anneal(0)
 
     def anneal(self, env_steps: int) -> None:
-        """Set H̄ for this many environment steps taken."""
+        """Set H̄ for this number of environment steps."""
         progress = min(1.0, env_steps / self._over)
         self._target = self._start + progress * (self._end - self._start)
-        self._aim.fill_(self._target)
+        self._target_buffer.fill_(self._target)
 
     def loss(self, entropy_B: Tensor) -> Tensor:
         """α · mean (H − H̄), with the gradient of α's parameter."""
-        return F.temperature_loss(self._decode(self.parameter), entropy_B, self._aim)
+        return F.temperature_loss(self._decode(self.parameter), entropy_B, self._target_buffer)
 
     @property
     def target_entropy(self) -> float:
-        """H̄ at the present step, nats."""
+        """H̄ at the current step, nats."""
         return self._target

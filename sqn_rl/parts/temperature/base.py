@@ -1,4 +1,4 @@
-"""What temperatures share: the buffer ``alpha``, and dual descent on it (eq. 18-19)."""
+"""The base of all temperatures: the buffer ``alpha``, and dual descent on it (eq. 18-19)."""
 
 import math
 from abc import ABC, abstractmethod
@@ -11,29 +11,29 @@ from sqn_rl.errors import SettingError, require, require_one_of
 
 
 class Temperature(nn.Module, ABC):
-    """α > 0, in reward units: the buffer ``alpha``, which everybody reads and only the temperature writes."""
+    """α > 0, in reward units: the buffer ``alpha``, which other parts only read; abstract."""
 
     alpha: Tensor
-    tensors_only = True  # so that it may be compiled with the optimizer's step
+    tensors_only = True  # it may be compiled with the optimizer's step
 
     @property
     @abstractmethod
     def target_entropy(self) -> float | None:
-        """H̄ in nats; None where nothing is aimed at."""
+        """H̄ in nats; None if there is no target entropy."""
 
     @abstractmethod
     def loss(self, entropy_B: Tensor) -> Tensor:
-        """L_α  (eq. 19), from the policy's entropy at B states, ``[B]``, nats. → scalar."""
+        """L_α  (eq. 19), from the policy's entropy in B states, ``[B]``, nats. → scalar."""
 
     def refresh(self) -> None:
-        """Make ``alpha`` what the optimizer's step has made of the parameter."""
+        """Update ``alpha`` from the parameter after the optimizer's step."""
 
     def metrics(self) -> dict[str, float | None]:
         """α and H̄, for logs."""
         return {"alpha": self.alpha.item(), "target_entropy": self.target_entropy}
 
     def advice(self) -> str | None:
-        """What a person should change; None where there is nothing."""
+        """A recommendation to the user; None if there is none."""
         return None
 
 
@@ -43,7 +43,7 @@ class DualTemperature(Temperature):
     def __init__(self, *, initial: float, lr: float, minimum: float, maximum: float, optimise: str) -> None:
         super().__init__()
         for field, value in {"initial": initial, "lr": lr, "minimum": minimum, "maximum": maximum}.items():
-            positive(field, value)
+            require_positive(field, value)
         require(minimum <= initial <= maximum, "initial", initial, f"a number in [{minimum}, {maximum}]")
         require_one_of(("log_alpha", "alpha"), "optimise", optimise)
         self.lr, self.optimise = lr, optimise
@@ -66,11 +66,11 @@ class DualTemperature(Temperature):
             self.alpha.copy_(self.parameter)
 
     def advice(self) -> str | None:
-        """What to change where α cannot go further."""
+        """A recommendation if α has reached a bound."""
         for bound, name, other in ((self._minimum, "minimum", "higher"), (self._maximum, "maximum", "lower")):
             if self.parameter.item() == torch.tensor(bound).item():
-                mend = f"set temperature.{name} elsewhere, or aim at a {other} target entropy"
-                return f"α has reached its {name}, {self.alpha.item():.3g}: {mend}"
+                hint = f"set temperature.{name} elsewhere, or aim at a {other} target entropy"
+                return f"α has reached its {name}, {self.alpha.item():.3g}: {hint}"
         return None
 
     def _encode(self, alpha: float) -> float:
@@ -80,23 +80,23 @@ class DualTemperature(Temperature):
         return parameter.exp() if self.optimise == "log_alpha" else parameter
 
 
-def positive(field: str, value: float) -> float:
+def require_positive(field: str, value: float) -> float:
     """Return the value of a field; :class:`~sqn_rl.errors.SettingError` unless it is positive and finite."""
     require(0 < value < math.inf, field, value, "a positive number")
     return float(value)
 
 
-def fraction(field: str, value: float) -> float:
+def require_fraction(field: str, value: float) -> float:
     """Return the value of a field; :class:`~sqn_rl.errors.SettingError` unless it is in (0, 1]."""
     require(0 < value <= 1, field, value, "a fraction in (0, 1]")
     return value
 
 
-def reachable(field: str, nats: float | None, n_actions: int) -> float:
-    """Return the value of a field; :class:`~sqn_rl.errors.SettingError` unless a policy can have it."""
+def require_reachable(field: str, nats: float | None, n_actions: int) -> float:
+    """Return a target entropy; :class:`~sqn_rl.errors.SettingError` unless a policy can have it."""
     limit = math.log(n_actions)
     if n_actions == 1 and nats is not None and nats >= 0:
-        return 0.0  # which the entropy is, whatever the policy
+        return 0.0  # with one action the entropy is always 0
     expected = f"nats in [0, {limit:.3f}): log {n_actions} is the entropy of a random policy"
     if nats is None or not 0 <= nats < limit:
         raise SettingError(field, nats, expected)

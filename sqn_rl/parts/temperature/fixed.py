@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from sqn_rl.parts.temperature.base import Temperature, positive
+from sqn_rl.parts.temperature.base import Temperature, require_positive
 
 
 class FixedTemperature(Temperature):
@@ -18,13 +18,13 @@ class FixedTemperature(Temperature):
 
     def __init__(self, *, alpha: float) -> None:
         super().__init__()
-        self.register_buffer("alpha", torch.tensor(positive("alpha", alpha)))
+        self.register_buffer("alpha", torch.tensor(require_positive("alpha", alpha)))
 
     @property
     def target_entropy(self) -> None:
-        """None: a fixed α aims at no entropy."""
+        """None: a fixed α has no target entropy."""
         return None
 
     def loss(self, entropy_B: Tensor) -> Tensor:
-        """Zero: there is nothing to learn."""
+        """Zero, as α is not learned."""
         return entropy_B.new_zeros(())

@@ -3,7 +3,7 @@
 import math
 
 from sqn_rl.errors import SettingError, require
-from sqn_rl.parts.temperature.base import DualTemperature, reachable
+from sqn_rl.parts.temperature.base import DualTemperature, require_reachable
 
 
 class LearnedTemperature(DualTemperature):
@@ -51,7 +51,7 @@ class LearnedTemperature(DualTemperature):
             )
             self._target = target_entropy_fraction * math.log(n_actions)
         else:
-            self._target = reachable("target_entropy", target_entropy, n_actions)
+            self._target = require_reachable("target_entropy", target_entropy, n_actions)
 
     @property
     def target_entropy(self) -> float:

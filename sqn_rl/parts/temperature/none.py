@@ -1,5 +1,5 @@
-"""No temperature."""
+"""No temperature, for losses and actors that have none."""
 
 
 def no_temperature() -> None:
-    """None: for losses and actors that have no temperature."""
+    """Return None, for losses and actors that have no temperature."""

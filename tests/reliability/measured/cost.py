@@ -58,9 +58,9 @@ def _play(ring: Ring, frames: int) -> None:
     generator = torch.Generator().manual_seed(0)
     pool = torch.randint(0, 256, (32, N, *SHAPE), dtype=torch.uint8, generator=generator)
     no, zero, action = torch.zeros(N, dtype=torch.bool), torch.zeros(N), torch.zeros(N, dtype=torch.int64)
-    while ring.written * N < frames:
-        now, then = (pool[(ring.written + later) % len(pool)] for later in (0, 1))
-        ended = no if ring.written % 500 else ~no
+    while ring.row_count * N < frames:
+        now, then = (pool[(ring.row_count + later) % len(pool)] for later in (0, 1))
+        ended = no if ring.row_count % 500 else ~no
         ring.append(now, action, Step(then, then, zero, ended, no, ended, zero))
 
 

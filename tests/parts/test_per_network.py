@@ -109,7 +109,7 @@ def test_no_number_is_moved_by_two_networks_unless_the_encoder_is_shared(
     make_q_net, kind: dict[str, Any], shared: bool
 ) -> None:
     q_net = make_q_net(shared_encoder=shared, **kind)
-    Noise(q_net).redraw()
+    Noise(q_net).sample()
     first, second = gradients(q_net, 0), gradients(q_net, 1)
     for name in first:
         moves = [gradient[name] != 0 for gradient in (first, second)]
@@ -134,7 +134,7 @@ def test_each_network_draws_its_own_parameters(make_q_net, kind: dict[str, Any],
 @pytest.mark.parametrize("shared", [False, True], ids=["twin", "twin_shared"])
 def test_the_first_alone_is_the_first_of_all(make_q_net, kind: dict[str, Any], shared: bool) -> None:
     q_net = make_q_net(shared_encoder=shared, **kind)
-    Noise(q_net).redraw()
+    Noise(q_net).sample()
     observation = make_observation(q_net)
     assert torch.equal(q_net.first(observation), q_net.values(observation)[0])
 
