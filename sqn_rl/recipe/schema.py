@@ -53,7 +53,7 @@ class Run(Plan):
     """
 
     recipe: str = setting(bool, "the name of a recipe")
-    num_envs: int = whole(1, "environments")
+    num_envs: int = setting(lambda value: 1 <= value <= 2**16, "a whole number in [1, 65,536]")
     """Environments that step together."""
     gamma: float = setting(lambda value: 0 <= value <= 1, "a number in [0, 1]")
     """γ, the discount per environment step."""

@@ -120,6 +120,7 @@ def test_other_observations_are_refused(space: spaces.Space) -> None:
             r"knows, or that a module registers: --trust MODULE \(",
         ),
         ({"id": "no_such_module:Env-v0"}, "id", "--trust"),
+        ({"id": {"a": 1}}, "id", "the id of an environment, such as CartPole-v1"),
         ({"id": "ALE/Pongg-v5"}, "id", "env=atari plays Atari games, and --trust ale_py registers their ids"),
         ({"id": "still/Still-v0"}, "kwargs", "missing 3 required positional arguments"),
         ({"kwargs": {"wind": 1}}, "kwargs", "unexpected keyword argument 'wind'"),

@@ -40,12 +40,15 @@ VALUES = {
     "actor=policy loss=discrete_sac loss.backup=mean": "expected one of expected, ",
     "temperature=annealed temperature.over=0": "expected a fraction in (0, 1]",
     "temperature=fixed temperature.alpha=0": "expected a positive number",
+    "temperature.target_entropy=null": "expected nats here, or a fraction: target_entropy_fraction",
+    "temperature.target_entropy_fraction=0.5": "expected null, as target_entropy = 0.1; or set that to null",
     # actors
     "actor=epsilon_greedy actor.start=2": "expected a probability in [0, 1]",
     "actor=epsilon_greedy actor.end=-0.1": "expected a probability in [0, 1]",
     "actor=epsilon_greedy actor.over=0": "expected a fraction in (0, 1]",
     "actor=greedy actor.policy=q2": "expected one of q1, min",
-    # games
+    # environments
+    "num_envs=200000000": "expected a whole number in [1, 65,536]",
     "env=atari env.game=pongg": "expected a game of ale-py's",
     "env=atari_ram env.game=Pongg": "in snake_case; did you mean 'pong'?",
     "env=atari env.game=combat": "expected a game whose rules ALE knows",

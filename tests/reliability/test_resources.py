@@ -56,7 +56,7 @@ def test_what_does_not_fit_the_memory_is_refused(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("num_envs=200000000", "num_envs=200000000: expected at most the replay's capacity, 50,000"),
+        ("num_envs=60000", "num_envs=60000: expected at most the replay's capacity, 50,000"),
         ("hidden=[400000,400000]", r"the networks, .* take 6,400\.\d GB; .* are free"),
         ("encoder.hidden=[400000,400000]", r"the networks, .* take 6,400\.\d GB; .* are free"),
     ],

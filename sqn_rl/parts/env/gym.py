@@ -58,6 +58,7 @@ class GymEnv(GamesEnv):
     def __init__(
         self, *, id: str, kwargs: Mapping[str, Any] = {}, num_envs: int, seed: int, training: bool = True
     ) -> None:
+        require(isinstance(id, str), "id", id, "the id of an environment, such as CartPole-v1")
         require(
             ":" not in id, "id", id, "an id without `module:`; have the module imported by --trust instead"
         )

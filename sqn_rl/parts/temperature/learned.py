@@ -36,12 +36,11 @@ class LearnedTemperature(DualTemperature):
         n_actions: int,
     ) -> None:
         super().__init__(initial=initial, lr=lr, minimum=minimum, maximum=maximum, optimise=optimise)
-        if (target_entropy is None) == (target_entropy_fraction is None):
-            raise SettingError(
-                "target_entropy",
-                target_entropy,
-                "nats here, or target_entropy_fraction, and null for the other",
-            )
+        if target_entropy is None and target_entropy_fraction is None:
+            raise SettingError("target_entropy", None, "nats here, or a fraction: target_entropy_fraction")
+        if target_entropy is not None and target_entropy_fraction is not None:
+            expected = f"null, as target_entropy = {target_entropy}; or set that to null"
+            raise SettingError("target_entropy_fraction", target_entropy_fraction, expected)
         if target_entropy_fraction is not None:
             require(
                 0 < target_entropy_fraction < 1,
