@@ -25,6 +25,7 @@ from .parts.head.linear import LinearHead as LinearHead
 from .parts.head.quantile import QuantileHead as QuantileHead
 from .parts.layers.dense import Dense as Dense
 from .parts.layers.noisy import NoisyDense as NoisyDense
+from .parts.logger.base import Reporter as Reporter
 from .parts.logger.files import FilesLogger as FilesLogger
 from .parts.logger.tensorboard import TensorBoardLogger as TensorBoardLogger
 from .parts.loss.discrete_sac import DiscreteSACLoss as DiscreteSACLoss
@@ -45,7 +46,6 @@ from .parts.temperature.annealed import AnnealedTemperature as AnnealedTemperatu
 from .parts.temperature.fixed import FixedTemperature as FixedTemperature
 from .parts.temperature.learned import LearnedTemperature as LearnedTemperature
 from .parts.temperature.none import no_temperature as no_temperature
-from .protocols import Reporter as Reporter
 from .runs.experiment import Experiment as Experiment
 from .runs.experiment import compose as compose
 from .training.agent import Agent as Agent

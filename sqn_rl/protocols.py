@@ -1,28 +1,20 @@
 """What the part in a slot answers: all that the loop and the other parts know of it.
 
-A class that answers this fills the slot; there is nothing to inherit from, but a Q-network and a temperature
-are torch modules, as losses and actors hold them. A part with ``state_dict()`` and ``load_state_dict(state)``
-is saved in checkpoints and restored; a run whose replay has none cannot be resumed. A temperature, an actor
-or a replay with a method ``anneal(env_steps)`` is told how far the run is, and one with ``metrics()``,
-numbers by name, is asked for them when metrics are written, as is one with ``advice()``, what a person should
-change. A replay whose ``independent`` is true is asked for the batches of several updates at once. A
-temperature or a target updater whose ``tensors_only`` is true does nothing after the optimizer's step but
-compute with tensors in place: it may be compiled with it.
-
-A Q-network may have ``observation_dtype``: its actors and losses take no observations of another kind, bytes
-for numbers or numbers for bytes. An encoder may ask for ``observation_scaling``, and say by a method
-``scaling(dtype)`` what it does to numbers, for the screen: "scaled as x/255".
+A class that has the members of its slot's protocol fills the slot; there is nothing to inherit from, but a
+Q-network and a temperature are torch modules, as losses and actors hold them. The protocols after the slots'
+are optional: ``isinstance`` decides, once, whether a part has the members of one. None of these may be a
+submodule or a buffer, which ``isinstance`` does not find from Python 3.12 on: :func:`submodule` does.
 
 Legend: B states or transitions, N environments or networks, A actions; ``*S`` the shape of an observation.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from sqn_rl.types import Backup, Batch, Counters, Step, Terms
+from sqn_rl.types import Backup, Batch, Step, Terms
 
 
 class Distribution(Protocol):
@@ -138,28 +130,6 @@ class Loss(Protocol):
         """All that is learned, and its target copies: what a checkpoint keeps."""
 
 
-@runtime_checkable
-class CompilableLoss(Protocol):
-    """A loss that samples its noise before it computes: random numbers cannot be compiled."""
-
-    def redraw(self, batch: Batch) -> None:
-        """Sample all noise that the losses of this batch need."""
-
-    def terms(self, batch: Batch) -> Terms:
-        """The losses of one batch, with that noise."""
-
-
-@runtime_checkable
-class CompilableActor(Protocol):
-    """An actor that draws random numbers before it chooses by them: random numbers cannot be compiled."""
-
-    def choose(self, observation: Tensor, chance: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-        """Actions, ``[B]`` int64, and the scores that they are chosen by, ``[B, A]``."""
-
-    def use_compiled(self, choose: Callable[[Tensor, tuple[Tensor, ...]], tuple[Tensor, Tensor]]) -> None:
-        """Choose by this, a compiled :meth:`choose`."""
-
-
 class TargetUpdate(Protocol):
     """``target_update``."""
 
@@ -183,23 +153,198 @@ class Replay(Protocol):
         """Be told the TD errors δ_i of the transitions drawn: their places ``[B]``, and ``[N, B]``."""
 
 
-class Reporter:
-    """Receives the events of a run. Every method does nothing here."""
+# --- what a part may answer besides -------------------------------------------------------------------------
 
-    def note(self, text: str) -> None:
-        """What was chosen or has happened that a person should know, as a line."""
 
-    def metrics(self, row: dict[str, Any]) -> None:
-        """Counters, losses, α, entropies, values and recent returns, every ``log_every`` steps."""
+@runtime_checkable
+class Annealed(Protocol):
+    """A temperature, an actor or a replay with a schedule."""
 
-    def episode(self, row: dict[str, Any]) -> None:
-        """A full game has ended."""
+    def anneal(self, env_steps: int) -> None:
+        """Move to this many environment steps: called before each, and before a trained actor acts."""
 
-    def evaluation(self, row: dict[str, Any]) -> None:
-        """An evaluation has ended."""
 
-    def checkpoint(self, counters: Counters, take_state: Callable[[], dict[str, Any]]) -> None:
-        """It is time to write down all that the run has become: what ``take_state()`` gives."""
+@runtime_checkable
+class Measured(Protocol):
+    """A temperature, an actor or a replay with metrics of its own."""
 
-    def close(self) -> None:
-        """The run has ended, well or not."""
+    def metrics(self) -> Mapping[str, float | None]:
+        """Numbers by name, for every row of the metrics."""
+
+
+@runtime_checkable
+class Advising(Protocol):
+    """A temperature, an actor or a replay that knows which setting to change."""
+
+    def advice(self) -> str | None:
+        """What a person should change, if anything: asked with the metrics, and noted once."""
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """A replay, an actor or a target updater with a state; without its replay's no run resumes."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values. Called at every checkpoint."""
+
+    def load_state_dict(self, state: Any) -> Any:
+        """Resume from such a state."""
+
+
+@runtime_checkable
+class StatefulUnread(Protocol):
+    """A replay whose state is large."""
+
+    def state_unread(self) -> dict[str, Any]:
+        """Called instead of ``state_dict``; may have :class:`~sqn_rl.types.Rows`, read when written."""
+
+
+@runtime_checkable
+class Randomized(Protocol):
+    """A loss, an actor, a target updater, or a module inside one, that draws random numbers.
+
+    A checkpoint keeps the states of what it names here. A part with a generator that it does not name is
+    refused when the agent is made. Torch's global generators, from which dropout draws, are kept for all.
+    """
+
+    @property
+    def randomness(self) -> Mapping[str, Any]:
+        """By name its ``torch.Generator`` and :class:`~sqn_rl.parts.noise.Noise` objects, always the same."""
+
+
+@runtime_checkable
+class Wired(Protocol):
+    """Returns, a temperature, an actor or a loss that declares what the wiring shows it to read.
+
+    Keys are ``action_value``, ``alpha``, ``entropy``, ``log_policy``, ``observation``, ``transitions`` and
+    ``batch.`` with a column of a batch. One that no part writes is refused before the run. A part that
+    declares nothing is drawn with the keys that its slot's parts usually read.
+    """
+
+    @property
+    def consumes(self) -> Sequence[str]:
+        """The keys."""
+
+
+@runtime_checkable
+class Keyed(Protocol):
+    """A Q-network, an actor or a loss that is a TensorDict module; its keys are checked before the run."""
+
+    @property
+    def in_keys(self) -> Sequence[Any]:
+        """The keys, those under ``next`` as tuples."""
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """An actor that has a policy: asked by soft n-step returns, at every draw."""
+
+    def log_policy(self, observation: Tensor) -> Tensor:
+        """The log π(·|s), ``[B, *S]`` → ``[B, A]``."""
+
+
+@runtime_checkable
+class Discounted(Protocol):
+    """A loss, or returns, with a γ: refused where they are not the same."""
+
+    gamma: float
+
+
+@runtime_checkable
+class Returning(Protocol):
+    """A replay whose ``returns``, which make its batches, are compared with the loss."""
+
+    returns: Any
+
+
+@runtime_checkable
+class SoftReturns(Protocol):
+    """Returns that may count entropies: refused with a loss that leaves out the last of them."""
+
+    soft: bool
+
+
+@runtime_checkable
+class EntropyBackup(Protocol):
+    """A loss that may leave the entropy bonus out of its target."""
+
+    backup_entropy: bool
+
+
+@runtime_checkable
+class Targeting(Protocol):
+    """A loss that shows its target, to whoever looks for what is not finite."""
+
+    def target(self, batch: Batch, q_NBA: Tensor) -> Tensor:
+        """The targets, given the online networks' values."""
+
+
+@runtime_checkable
+class Independent(Protocol):
+    """A replay; where this is true, it is asked for the batches of several updates at once."""
+
+    independent: bool
+    """Whether what is drawn does not depend on what is learned meanwhile."""
+
+
+@runtime_checkable
+class Sized(Protocol):
+    """A replay of at most so many transitions, of which one takes so much in memory, and in a checkpoint.
+
+    Both are asked for before the run, which is refused where there is too little room.
+    """
+
+    capacity: int
+    transition_bytes: tuple[int, int]
+
+
+@runtime_checkable
+class TensorsOnly(Protocol):
+    """A temperature or a target updater; where this is true, its step is compiled with the optimizer's."""
+
+    tensors_only: bool
+    """Whether the step does nothing but compute with tensors, in place."""
+
+
+@runtime_checkable
+class ObservationTyped(Protocol):
+    """A Q-network for one dtype: its actors and losses refuse bytes for numbers and numbers for bytes."""
+
+    observation_dtype: torch.dtype
+
+
+@runtime_checkable
+class Described(Protocol):
+    """A Q-network that describes, for the screen and the logs, what it computes with."""
+
+    reads: str
+    """Its input: ``uint8 [128], scaled as (x − 128)/128``."""
+    precision: str
+    """``fp32`` or ``bf16``."""
+
+
+@runtime_checkable
+class CompilableLoss(Protocol):
+    """A loss that samples its noise before it computes, as random numbers cannot be compiled."""
+
+    def redraw(self, batch: Batch) -> None:
+        """Sample all noise that the losses of this batch need."""
+
+    def terms(self, batch: Batch) -> Terms:
+        """The losses of one batch, with that noise."""
+
+
+@runtime_checkable
+class CompilableActor(Protocol):
+    """An actor that draws random numbers before it chooses by them, as they cannot be compiled."""
+
+    def choose(self, observation: Tensor, chance: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        """Actions, ``[B]`` int64, and the scores that they are chosen by, ``[B, A]``."""
+
+    def use_compiled(self, choose: Callable[[Tensor, tuple[Tensor, ...]], tuple[Tensor, Tensor]]) -> None:
+        """Choose by this, a compiled :meth:`choose`."""
+
+
+def submodule(part: object, name: str) -> nn.Module | None:
+    """The module that a part holds under this name; None if there is none."""
+    return held if isinstance(held := getattr(part, name, None), nn.Module) else None

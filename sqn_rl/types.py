@@ -61,6 +61,10 @@ class Batch(NamedTuple):
         return map(Batch, *columns)
 
 
+BATCH_KEYS = tuple(f"batch.{name}" for name in Batch._fields if name not in ("place", "weight"))
+"""The columns of a batch that a loss reads, as the wiring names them."""
+
+
 class Terms(NamedTuple):
     """The losses of a batch, and the values that logs and priorities need."""
 

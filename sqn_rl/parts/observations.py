@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sqn_rl.errors import ObservationError
+from sqn_rl.protocols import ObservationTyped
 
 
 class ObservationSpec:
@@ -99,7 +100,8 @@ class ObservationSpec:
 
 def observation_spec_of(q_net: Any) -> ObservationSpec:
     """The observations that a Q-network was built for."""
-    return ObservationSpec(q_net.observation_shape, getattr(q_net, "observation_dtype", None))
+    dtype = q_net.observation_dtype if isinstance(q_net, ObservationTyped) else None
+    return ObservationSpec(q_net.observation_shape, dtype)
 
 
 def _name(dtype: object) -> str:

@@ -114,12 +114,7 @@ def _policy(actor: Actor, observation: Tensor) -> Tensor | None:
     """π(·|s) of the mean weights, ``[A]``."""
     if not isinstance(actor, NetworkActor):
         return None
-    score_BA = actor.mean_scores(observation)
-    if (log_pi_BA := actor.log_probs(score_BA)) is not None:
-        return log_pi_BA[0].exp()
-    epsilon = float(getattr(actor, "epsilon", 0.0))  # mostly the best action, now and then any
-    best_A = torch.nn.functional.one_hot(score_BA[0].argmax(), score_BA.shape[-1])
-    return (1 - epsilon) * best_A + epsilon / score_BA.shape[-1]
+    return actor.probabilities(actor.mean_scores(observation))[0]
 
 
 def _screen(env: BatchedEnv, observation: Tensor) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from sqn_rl.protocols import Reporter
+from sqn_rl.parts.logger.base import Reporter
 from sqn_rl.training.evaluation import cut_note
 
 SHOWN = {"alpha": "α {:.3g}", "entropy": "entropy {:.3f}", "epsilon": "ε {:.3f}"}

@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,19 +77,31 @@ class Graph:
             together.setdefault(pair, (producer, consumer, []))[2].append(entry)
         yield from together.values()
 
-    def require(
-        self, slot: str, part: object, keys: Iterable[Any], produced: Iterable[str], origin: str
-    ) -> None:
-        """Refuse a key that nobody upstream produces; a nested one is written ``next.reward``.
+    def require_written(self, origin: Callable[[str], str]) -> None:
+        """Refuse a key that a part reads and no part writes.
+
+        Args:
+            origin: of a slot's part.
 
         Raises:
-            RecipeError: names the consumer, the key, and what is produced.
+            RecipeError: as :func:`require`.
         """
-        produced = list(produced)
-        for name in (key if isinstance(key, str) else ".".join(key) for key in keys):
-            if name not in produced:
-                message = f"{type(part).__name__} reads `{name}`, which no part upstream produces"
-                raise RecipeError(message, origin, did_you_mean(name, produced), slot)
+        writers = self.writers()
+        for node in self.nodes:
+            require(node.slot, node.part, node.reads, writers, origin(node.slot))
+
+
+def require(slot: str, part: str, keys: Iterable[Any], produced: Iterable[str], origin: str) -> None:
+    """Refuse a key that no part produces; a nested one is written ``next.reward``.
+
+    Raises:
+        RecipeError: names the consumer, the key, and what is produced.
+    """
+    produced = list(produced)
+    for name in (key if isinstance(key, str) else ".".join(key) for key in keys):
+        if name not in produced:
+            message = f"{part} reads `{name}`, which no part upstream produces"
+            raise RecipeError(message, origin, did_you_mean(name, produced), slot)
 
 
 def _sentence(kind: type) -> str:

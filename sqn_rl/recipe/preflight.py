@@ -3,7 +3,7 @@
 The parts are built once for this purpose and thrown away, so that what is trained afterwards is untouched.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,22 +17,22 @@ from sqn_rl.errors import EnvError, NumericsError, RecipeError, SettingError, Sq
 from sqn_rl.parts.distributions import Scalar
 from sqn_rl.parts.env.base import close, closing_env
 from sqn_rl.parts.machine import available_bytes
+from sqn_rl.parts.q_net.q_net import QNet
+from sqn_rl.protocols import Keyed, Policy, Sized, Wired, submodule
 from sqn_rl.recipe.auto import compiling, precision_of
-from sqn_rl.recipe.build import located
+from sqn_rl.recipe.build import Maker, located
 from sqn_rl.recipe.compose import Recipe
-from sqn_rl.recipe.graph import Graph
+from sqn_rl.recipe.graph import Graph, require
 from sqn_rl.recipe.resources import forget_peak, needs, size
 from sqn_rl.training.agent import AGENT_PARTS, Agent
 from sqn_rl.training.evaluation import AT_ONCE, evaluation_env
 from sqn_rl.training.numerics import default_float32
 from sqn_rl.training.random_state import RandomState
-from sqn_rl.types import Batch, Step
+from sqn_rl.types import BATCH_KEYS, Batch, Step
 
 TRANSITION = ("observation", "action", "next.observation", "next.reward", "next.terminated", "next.truncated")
 COPIES = 5
 """Of the networks' parameters: their targets, gradients, and an optimizer's two moments besides."""
-
-BATCH = ("observation", "action", "reward", "next_observation", "terminated", "discount")
 
 EVALUATE_AFTER = "set eval_every=0, which evaluates after training, or lower num_envs"
 
@@ -99,6 +99,7 @@ class _Walk:
         self._actor(observation)
         agent = self._update(batch)
         self._logger()
+        self.seen.require_written(self.experiment.origin)
         self.seen.needs = needs(self.run, agent, played)
         self.seen.notes.insert(0, f"memory        {self.seen.needs}")
         return self.seen
@@ -153,7 +154,7 @@ class _Walk:
 
     def _replay(self, observation: Tensor, step: Step) -> Batch:
         replay, run = self.parts["replay"], self.run
-        if run.batch_size > getattr(replay, "capacity", run.batch_size):
+        if isinstance(replay, Sized) and run.batch_size > replay.capacity:
             raise RecipeError(
                 f"expected at most the replay's capacity, {replay.capacity}",
                 self.experiment.origin("batch_size"),
@@ -166,8 +167,8 @@ class _Walk:
         shape = tuple(observation.shape[1:])
         self._expect("replay", "observation", batch.observation, (run.batch_size, *shape), observation.dtype)
         self.seen.add("replay", replay, TRANSITION, {"transitions": batch.place})
-        writes = {f"batch.{key}": getattr(batch, key) for key in BATCH}
-        self.seen.add("returns", self.parts["returns"], ["transitions"], writes)
+        writes = dict(zip(BATCH_KEYS, batch, strict=False))
+        self.seen.add("returns", self.parts["returns"], self._consumes("returns", ["transitions"]), writes)
         return batch
 
     def _q_net(self, observation: Tensor) -> None:
@@ -183,7 +184,8 @@ class _Walk:
                 given = f"observation {list(observation.shape)} {observation.dtype}"
                 raise self._failure(failed, f"Q(s, ·) on {given}", error) from error
         members = len(q_NBA) if isinstance(q_NBA, Tensor) and q_NBA.dim() else 1
-        shape = (getattr(q_net, "members", members), len(observation), env.n_actions)
+        members = q_net.members if isinstance(q_net, QNet) else members
+        shape = (members, len(observation), env.n_actions)
         self._expect_features(outputs.get("encoder"))
         scalar = isinstance(q_net.distribution, Scalar)
         said = "q_values" if scalar else "prediction"
@@ -192,8 +194,10 @@ class _Walk:
             self._expect("head", said, output, wanted, torch.float32)
         for slot, key in (("encoder", "features"), ("head", said)):
             if slot in outputs:
-                part, output = getattr(q_net, slot), outputs[slot]
-                self.seen.add(slot, getattr(part, "parts", [part])[0], upstream, {key: output})
+                part, output = submodule(q_net, slot), outputs[slot]
+                if isinstance(each := submodule(part, "parts"), nn.ModuleList):  # one for each network
+                    part = each[0]
+                self.seen.add(slot, part, upstream, {key: output})
                 upstream = [key]
         self._expect("q_net", "Q(s, ·)", q_NBA, shape, torch.float32)
         self.seen.add("q_net", q_net, upstream, {"action_value": q_NBA})
@@ -209,17 +213,17 @@ class _Walk:
     def _actor(self, observation: Tensor) -> None:
         actor, temperature = self.parts["actor"], self.parts["temperature"]
         if temperature is not None:
-            self.seen.add("temperature", temperature, ["entropy"], {"alpha": temperature.alpha})
+            reads = self._consumes("temperature", [])
+            self.seen.add("temperature", temperature, reads, {"alpha": temperature.alpha})
         self._reads("actor", ["observation"], "actor")
         with self._fails("actor", "an action"):
             action = actor.act(observation)
         self._expect("actor", "action", action, (self.run.num_envs,), torch.int64)
-        reads, writes = ["observation"], {"action": action}
-        if hasattr(actor, "q_net"):
-            reads = ["action_value", "alpha"] if hasattr(actor, "temperature") else ["action_value"]
-        if hasattr(actor, "policy_net"):
+        writes = {"action": action}
+        asked = {*self._consumes("returns", []), *self._consumes("loss", [])}
+        if isinstance(actor, Policy) and "log_policy" in asked:
             writes["log_policy"] = actor.log_policy(observation)
-        self.seen.add("actor", actor, reads, writes)
+        self.seen.add("actor", actor, self._consumes("actor", ["observation"]), writes)
 
     def _update(self, batch: Batch) -> Agent:
         loss = self.parts["loss"]
@@ -230,13 +234,11 @@ class _Walk:
             terms = agent.update(batch)
         for slot in ("q_net", "actor"):
             self._require_gradient(slot)
-        reads = ["action_value", *(f"batch.{key}" for key in BATCH)]
-        reads += ["alpha"] if loss.temperature is not None else []
-        reads += ["log_policy"] if hasattr(loss, "policy_net") else []
+        usual = ["action_value", *BATCH_KEYS, *([] if loss.temperature is None else ["alpha"])]
         writes = {**terms.losses, "td_error": terms.td_error}
         if terms.log_pi is not None:
             writes["entropy"] = F.entropy(terms.log_pi)
-        self.seen.add("loss", loss, reads, writes)
+        self.seen.add("loss", loss, self._consumes("loss", usual), writes)
         parameters = torch.cat([parameter.detach().flatten() for parameter in loss.q_net.parameters()])
         self.seen.add("optimizer", agent.optimizer, terms.losses, {"parameters": parameters})
         self.seen.add(
@@ -261,9 +263,17 @@ class _Walk:
         return f"{slot}={part} works with {names}" if names else ""
 
     def _reads(self, slot: str, produced: Iterable[str], key: str) -> None:
+        """Refuse a key of the part in a slot that the environment's steps do not have."""
+        part = self.parts[slot]
         with self._fails(slot, "naming its in_keys"):
-            keys = self.parts[slot].in_keys if hasattr(self.parts[slot], "in_keys") else ["observation"]
-        self.seen.require(slot, self.parts[slot], keys, produced, self.experiment.origin(key))
+            keys = part.in_keys if isinstance(part, Keyed) else ()
+        require(slot, type(part).__name__, keys, produced, self.experiment.origin(key))
+
+    def _consumes(self, slot: str, usual: Sequence[str]) -> Sequence[str]:
+        """The keys that the part in a slot declares to read, or those that such parts usually do."""
+        part = self.parts[slot]
+        with self._fails(slot, "naming what it consumes"):
+            return part.consumes if isinstance(part, Wired) else usual
 
     def _logger(self) -> None:
         with self._fails("logger", "a run directory"), TemporaryDirectory() as directory:
@@ -299,7 +309,7 @@ class _Walk:
 
     def _class_in(self, slot: str) -> str:
         part = self.parts[slot]
-        return getattr(part, "func", type(part)).__name__
+        return part.func.__name__ if isinstance(part, Maker) else type(part).__name__
 
 
 @contextmanager
@@ -315,10 +325,10 @@ def _watch(module: nn.Module, names: tuple[str, ...]) -> Iterator[dict[str, Any]
 
     handles = []
     for name in names:
-        if isinstance(submodule := getattr(module, name, None), nn.Module):
+        if (part := submodule(module, name)) is not None:
             handles += [
-                submodule.register_forward_pre_hook(begin(name)),
-                submodule.register_forward_hook(end(name)),
+                part.register_forward_pre_hook(begin(name)),
+                part.register_forward_hook(end(name)),
             ]
     try:
         yield outputs

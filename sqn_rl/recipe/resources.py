@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from sqn_rl.parts.machine import available_bytes
+from sqn_rl.protocols import Sized
 from sqn_rl.recipe.auto import compiling
 from sqn_rl.recipe.schema import Run
 from sqn_rl.training.agent import Agent
@@ -66,9 +67,10 @@ def needs(run: Run, agent: Agent, played: int) -> Needs:
         agent: it was updated once, and its replay is empty otherwise.
         played: bytes of the games, once they are played.
     """
-    stored = min(run.steps, getattr(agent.replay, "capacity", 0))
+    stored, in_memory, on_disk = 0, 0, 0
+    if isinstance(agent.replay, Sized):
+        stored, (in_memory, on_disk) = min(run.steps, agent.replay.capacity), agent.replay.transition_bytes
     every = run.checkpoint_every or run.steps
-    in_memory, on_disk = getattr(agent.replay, "transition_bytes", (0, 0))
     peak, now = _resident_bytes()
     late = sum(size for name, size in IMPORTED_LATE.items() if name not in sys.modules)
     piece = min(PIECE_BYTES, min(stored, every) * on_disk)

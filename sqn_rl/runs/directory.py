@@ -21,10 +21,10 @@ from torch import Tensor
 from sqn_rl import disk
 from sqn_rl.disk import Folder, Mark
 from sqn_rl.errors import CheckpointError, SettingError, StorageError
+from sqn_rl.parts.logger.base import Reporter
 from sqn_rl.parts.machine import has_amx
 from sqn_rl.plots.curve import draw_curve
 from sqn_rl.plots.logs import Log, number_of
-from sqn_rl.protocols import Reporter
 from sqn_rl.recipe.reading import DataError, read_json
 from sqn_rl.runs.checkpoint import Checkpoint, Checkpoints
 from sqn_rl.runs.serialization import tensors_file

@@ -16,8 +16,9 @@ import torch
 from sqn_rl import disk
 from sqn_rl.errors import CheckpointError, EnvError, NumericsError, RecipeError, SettingError, StorageError
 from sqn_rl.parts.env.base import close, closing_env
+from sqn_rl.parts.logger.base import Reporter
 from sqn_rl.plots.film import Play, film, kind_of
-from sqn_rl.protocols import Reporter
+from sqn_rl.protocols import Annealed, Described
 from sqn_rl.recipe import auto as speed
 from sqn_rl.recipe import resources
 from sqn_rl.recipe.catalogue import Catalogue
@@ -165,7 +166,7 @@ class Experiment:
         }
         directory.made_with |= {"compiled": compiled.chosen, "precision": precision}
         halves = speed.bfloat16(self.run, env.observation_shape)
-        chosen = [f"observation   {reads}"] if (reads := getattr(parts["q_net"], "reads", "")) else []
+        chosen = [f"observation   {q_net.reads}"] if isinstance(q_net := parts["q_net"], Described) else []
         chosen += [f"compile       {'yes' if compiled.chosen else 'no'}, {compiled.why}"]
         everyone.note(*chosen, f"precision     {precision}, {halves.why}")
         counters, run = Counters(), self.run
@@ -270,7 +271,7 @@ class Experiment:
         path, env_steps, weights = newest_weights(checkpoints)
         with _of(path):
             load_weights(parts["loss"], weights)
-        if hasattr(parts["actor"], "anneal"):
+        if isinstance(parts["actor"], Annealed):
             parts["actor"].anneal(env_steps)
         return parts, env_steps
 

@@ -9,12 +9,29 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from sqn_rl.errors import CheckpointError, NumericsError, WiringError
-from sqn_rl.protocols import Actor, CompilableActor, Loss, Replay, TargetUpdate
+from sqn_rl.protocols import (
+    Actor,
+    Advising,
+    Annealed,
+    CompilableActor,
+    Discounted,
+    EntropyBackup,
+    Independent,
+    Loss,
+    Measured,
+    Replay,
+    Returning,
+    SoftReturns,
+    Stateful,
+    StatefulUnread,
+    TargetUpdate,
+    submodule,
+)
 from sqn_rl.training.compiling import Compiled
 from sqn_rl.training.descent import Descent
 from sqn_rl.training.gradients import Gradients
-from sqn_rl.training.hidden import hidden_state, load_hidden_state
 from sqn_rl.training.numerics import learned_not_finite, not_finite
+from sqn_rl.training.randomness import Randomness
 from sqn_rl.types import Batch, Terms
 
 AGENT_PARTS = ("actor", "loss", "target_update", "optimizer", "replay")
@@ -23,9 +40,6 @@ AGENT_PARTS = ("actor", "loss", "target_update", "optimizer", "replay")
 
 TOGETHER = 8
 """Batches that are drawn at once, at most."""
-
-WITH_HIDDEN_STATE = ("loss", "actor")
-"""Those that draw random numbers besides the replay, which saves its own generator."""
 
 
 class Agent:
@@ -41,7 +55,8 @@ class Agent:
             :class:`~sqn_rl.training.compiling.Compiled`.
 
     Raises:
-        WiringError: the parts disagree about γ, about the temperature, or about which entropies count.
+        WiringError: the parts disagree about γ, about the temperature, or about which entropies count; or one
+            draws from a generator that no checkpoint keeps.
     """
 
     def __init__(
@@ -54,7 +69,12 @@ class Agent:
         replay: Replay,
         compiled: bool = False,
     ) -> None:
-        _require_agreement(actor, loss, getattr(replay, "returns", None))
+        _require_agreement(actor, loss, replay)
+        self._randomness = {
+            "loss": Randomness("loss", loss, stateful=False),
+            "actor": Randomness("actor", actor, stateful=True),
+            "target_update": Randomness("target_update", target_update, stateful=True),
+        }
         self.actor, self.loss, self.target_update, self.replay = actor, loss, target_update, replay
         self.temperature = loss.temperature
         alphas = [] if self.temperature is None else list(self.temperature.parameters())
@@ -71,8 +91,11 @@ class Agent:
         if compiled and isinstance(actor, CompilableActor):
             self._choose = Compiled(actor.choose, "acting")
             actor.use_compiled(self._choose)
-        self._parts: list[Any] = [self.temperature, actor, replay]
-        self._annealed = [part for part in self._parts if hasattr(part, "anneal")]
+        parts: list[object] = [self.temperature, actor, replay]
+        self._annealed = [part for part in parts if isinstance(part, Annealed)]
+        self._measured = [part for part in parts if isinstance(part, Measured)]
+        self._advising = [part for part in parts if isinstance(part, Advising)]
+        self._together = TOGETHER if isinstance(replay, Independent) and replay.independent else 1
 
     def _add_temperature(self, alphas: list[nn.Parameter]) -> None:
         """Optimise α too: with the networks where it may be, as its own group costs a tenth of a step."""
@@ -94,9 +117,8 @@ class Agent:
 
         Where nothing that is learned has a part in it, some are drawn at once, which is quicker.
         """
-        together = TOGETHER if getattr(self.replay, "independent", False) else 1
-        for first in range(0, times, together):
-            number = min(together, times - first)
+        for first in range(0, times, self._together):
+            number = min(self._together, times - first)
             batch = self.replay.draw(number * batch_size)
             yield from [batch] if number == 1 else batch.split(batch_size)
 
@@ -144,15 +166,13 @@ class Agent:
         """Whether the updates until now ran compiled code."""
         return self._gradients.compiled
 
-    def metrics(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float | None]:
         """What its parts say of themselves, by name."""
-        told = (part.metrics() for part in self._parts if hasattr(part, "metrics"))
-        return {name: value for metrics in told for name, value in metrics.items()}
+        return {name: value for part in self._measured for name, value in part.metrics().items()}
 
     def advice(self) -> list[str]:
         """What a person should change, as far as its parts know."""
-        said = (part.advice() for part in self._parts if hasattr(part, "advice"))
-        return [text for text in said if text]
+        return [text for part in self._advising if (text := part.advice())]
 
     # --- all that changes -----------------------------------------------------------------------------------
 
@@ -162,10 +182,10 @@ class Agent:
         return {
             "weights": self.loss.state_dict(),
             "optimizer": {str(index): state for index, state in moments.items()},
-            "replay": getattr(self.replay, "state_unread", getattr(self.replay, "state_dict", dict))(),
+            "replay": _state_of(self.replay),
             "actor": self._besides_weights(self.actor),
             "target_update": self._besides_weights(self.target_update),
-            "hidden": {name: hidden_state(getattr(self, name)) for name in WITH_HIDDEN_STATE},
+            "hidden": {slot: each.state_dict() for slot, each in self._randomness.items()},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -184,34 +204,42 @@ class Agent:
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
         for name in ("replay", "actor", "target_update"):
             part: Any = getattr(self, name)
-            if name == "replay" and not hasattr(part, "load_state_dict"):
+            if name == "replay" and not isinstance(part, Stateful):
                 lacks = f"{type(part).__name__} has no state_dict and load_state_dict"
                 raise CheckpointError(f"replay: {lacks}: what it stored is in no checkpoint")
             if own := state[name]:
                 part.load_state_dict(own if name == "replay" else part.state_dict() | own)
-        for name in WITH_HIDDEN_STATE:
-            load_hidden_state(getattr(self, name), state["hidden"][name])
+        for slot, each in self._randomness.items():
+            each.load_state_dict(state["hidden"].get(slot, {}))  # before 0.2 none of a target updater
 
     def _besides_weights(self, part: Any) -> dict[str, Any]:
         """The part's ``state_dict``, if it has one, without what is the loss's too."""
         weights = {tensor.data_ptr() for tensor in self.loss.state_dict().values()}
-        state = part.state_dict() if hasattr(part, "state_dict") else {}
         return {
             name: value
-            for name, value in state.items()
+            for name, value in _state_of(part).items()
             if not (isinstance(value, Tensor) and value.data_ptr() in weights)
         }
 
 
-def _require_agreement(actor: Any, loss: Any, returns: Any) -> None:
+def _state_of(part: object) -> dict[str, Any]:
+    """The part's own state; none, if it has none."""
+    if isinstance(part, StatefulUnread):
+        return part.state_unread()
+    return part.state_dict() if isinstance(part, Stateful) else {}
+
+
+def _require_agreement(actor: Actor, loss: Loss, replay: Replay) -> None:
     """Refuse parts that would each train with a value of their own for what has one."""
-    gamma, other = getattr(loss, "gamma", None), getattr(returns, "gamma", None)
-    if None not in (gamma, other) and gamma != other:
-        raise WiringError("loss", f"loss: gamma = {gamma}: expected {other}, as the returns have", "returns")
-    alpha = getattr(actor, "temperature", None)
+    returns = replay.returns if isinstance(replay, Returning) else None
+    if isinstance(loss, Discounted) and isinstance(returns, Discounted) and loss.gamma != returns.gamma:
+        message = f"loss: gamma = {loss.gamma}: expected {returns.gamma}, as the returns have"
+        raise WiringError("loss", message, "returns")
+    alpha = submodule(actor, "temperature")
     if alpha is not None and loss.temperature is not None and alpha is not loss.temperature:
         raise WiringError("actor", "actor: its temperature is not the loss's; give both the same", "loss")
-    if getattr(returns, "soft", False) and not getattr(loss, "backup_entropy", True):
+    leaves_out = isinstance(loss, EntropyBackup) and not loss.backup_entropy
+    if isinstance(returns, SoftReturns) and returns.soft and leaves_out:
         needs = "expected a loss that counts the entropy of the last step too; set it to false"
         message = f"returns.soft = true: {needs}: {type(loss).__name__} leaves that entropy out"
         producer = "loss.backup_entropy" if "backup_entropy" in vars(loss) else "loss"  # a setting, or none

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from sqn_rl.parts.optimizer.adam import Adam, Moments
-from sqn_rl.protocols import TargetUpdate, Temperature
+from sqn_rl.protocols import TargetUpdate, Temperature, TensorsOnly
 from sqn_rl.training.compiling import Compiled
 
 Found = Sequence[Tensor | None]
@@ -42,10 +42,12 @@ class Descent:
         self._parameters, self._optimizer = parameters, optimizer
         alone = all(parameter.device.type == "cpu" for parameter in parameters)
         self._adam = optimizer if compiled and alone and isinstance(optimizer, Adam) else None
-        follow: list[Callable[[], None]] = [] if temperature is None else [temperature.refresh]
-        follow.append(target_update.step)
-        self._joined = [step for step in follow if self._adam and _tensors_only(step)]
-        self._after = [step for step in follow if step not in self._joined]
+        follow: list[tuple[object, Callable[[], None]]] = []
+        if temperature is not None:
+            follow.append((temperature, temperature.refresh))
+        follow.append((target_update, target_update.step))
+        self._joined = [step for part, step in follow if self._adam and _tensors_only(part)]
+        self._after = [step for _, step in follow if step not in self._joined]
         self._moments: list[Moments] = []
         self._compiled = Compiled(self._move, "the optimizer's step", otherwise=self._step)
 
@@ -88,5 +90,5 @@ class Descent:
                 step()
 
 
-def _tensors_only(step: Callable[[], None]) -> bool:
-    return getattr(getattr(step, "__self__", None), "tensors_only", False)
+def _tensors_only(part: object) -> bool:
+    return isinstance(part, TensorsOnly) and part.tensors_only

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqn_rl.protocols import Reporter
+from sqn_rl.parts.logger.base import Reporter
 from sqn_rl.types import Counters
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from sqn_rl import functional as F
 from sqn_rl.errors import SqnError
 from sqn_rl.parts.env.base import BatchedEnv
-from sqn_rl.protocols import Reporter
+from sqn_rl.parts.logger.base import Reporter
 from sqn_rl.training.agent import Agent
 from sqn_rl.training.evaluation import Evaluation
 from sqn_rl.training.events import Reporters

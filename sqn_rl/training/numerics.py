@@ -8,9 +8,10 @@ from operator import add
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from sqn_rl.protocols import CompilableLoss, Targeting
 from sqn_rl.types import Batch
 
 
@@ -65,7 +66,7 @@ def _learned(loss: Any, optimizer: Optimizer) -> Iterator[tuple[str, Tensor]]:
 
 def _parameters(loss: Any) -> Iterator[tuple[str, Tensor]]:
     """A loss's parameters and their names, or numbers where it has no names."""
-    if hasattr(loss, "named_parameters"):
+    if isinstance(loss, nn.Module):
         return loss.named_parameters()
     return ((str(number), each) for number, each in enumerate(loss.parameters()))
 
@@ -85,9 +86,9 @@ def _quantities(loss: Any, batch: Batch) -> Iterator[tuple[str, Tensor]]:
     q_NBA = loss.q_net.values(batch.observation).detach()
     yield "q_net: Q(s, ·)", q_NBA
     yield "loss: target_q_net's Q(s', ·)", loss.target_q_net.values(batch.next_observation)
-    if hasattr(loss, "target"):
+    if isinstance(loss, Targeting):
         yield "loss: target", loss.target(batch, q_NBA)
-    terms = getattr(loss, "terms", loss.compute)(batch)
+    terms = loss.terms(batch) if isinstance(loss, CompilableLoss) else loss.compute(batch)
     yield from ((f"loss: {name}", value) for name, value in terms.losses.items())
     learned = {name: each for name, each in _parameters(loss) if each.requires_grad}
     total = reduce(add, terms.losses.values())

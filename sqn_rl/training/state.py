@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sqn_rl.errors import CheckpointError, RestoreError, SqnError, blame
 from sqn_rl.parts.env.base import BatchedEnv
-from sqn_rl.protocols import Reporter
+from sqn_rl.parts.logger.base import Reporter
 from sqn_rl.training.agent import Agent
 from sqn_rl.training.random_state import OF_MODULES, RandomState
 from sqn_rl.types import Counters, Step, Terms

@@ -15,7 +15,7 @@ from race import Baton
 def ours(baton: Baton, recipe: str, *overrides: str) -> None:
     """What ``sqn-run`` does with these overrides, logs and weights and all."""
     from sqn_rl import compose
-    from sqn_rl.protocols import Reporter
+    from sqn_rl.parts.logger.base import Reporter
 
     class Turns(Reporter):
         def episode(self, row: dict[str, Any]) -> None:

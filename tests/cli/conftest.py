@@ -124,6 +124,15 @@ class Loss(SQNLoss):
         return [*super().in_keys, ("next", "value_prefix")]
 
 
+class DicingLoss(SQNLoss):
+    """Draws from what no checkpoint keeps."""
+
+    def __init__(self, *, q_net, temperature, gamma, backup, policy_source, backup_entropy, seed):
+        fields = {"backup": backup, "policy_source": policy_source, "backup_entropy": backup_entropy}
+        super().__init__(q_net=q_net, temperature=temperature, gamma=gamma, seed=seed, **fields)
+        self.dice = [np.random.default_rng(seed)]
+
+
 class Task(gymnasium.Env):
     """After some steps something happens, or in another method."""
 

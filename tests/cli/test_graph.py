@@ -39,6 +39,19 @@ def test_text_says_who_reads_what_from_whom(command: Callable) -> None:
     assert blocks["optimizer"][-1] == f"    writes  parameters [{parameters}] float32"
 
 
+def test_what_parts_declare_is_drawn(command: Callable) -> None:
+    """As soft n-step returns ask the actor for its policy, and the temperature for α."""
+    for recipe, reads in {
+        "sqn": {"returns": ["transitions"], "actor": ["action_value", "alpha"], "temperature": ["entropy"]},
+        "dqn": {"returns": ["transitions"], "actor": ["action_value"]},
+        "sqn_nstep": {"returns": ["transitions", "alpha", "log_policy"]},
+        "discrete_sac": {"actor": ["observation"], "loss": ["alpha", "log_policy"]},
+    }.items():
+        blocks = re.split(r"\n(?=\S)", command("graph", f"recipe={recipe}").out)
+        drawn = {block.split()[0]: re.findall(r"    reads   (\S+)", block) for block in blocks}
+        assert {slot: drawn[slot][-len(keys) :] for slot, keys in reads.items()} == reads
+
+
 def test_mermaid_is_a_flowchart_of_the_slots(command: Callable) -> None:
     first, *lines = command("graph", "--format", "mermaid").out.splitlines()
     assert first == "flowchart LR"

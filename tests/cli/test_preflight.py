@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from messages import said_twice
 
-from sqn_rl import GamesEnv, compose
+import sqn_rl
+from sqn_rl import BoltzmannActor, GamesEnv, LearnedTemperature, OneStep, SQNLoss, compose
 from sqn_rl.recipe.catalogue import RECIPE, Catalogue
 from sqn_rl.recipe.graph import Graph
 from sqn_rl.recipe.preflight import preflight
@@ -41,6 +42,12 @@ OVERRIDES = {
         "there are: observation",
     ),
     "q_net.in_keys=[observatio]": ("", "QNet reads `observatio`", "did you mean `observation`?"),
+    # generators
+    "loss=dicingloss": (
+        "command line: loss=dicingloss: ",
+        "DicingLoss.dice.0 is a Generator of numpy, which no checkpoint keeps",
+        "draw from a torch.Generator, and name that in `randomness`: see docs/walkthroughs/own_parts.md",
+    ),
     # shapes
     "head=widehead": ("", "WideHead gives q_values as [2, 8, 3] torch.float32; expected [2, 8, 2]", ""),
     "head=tornhead": ("", "TornHead fails at Q(s, ·) on observation [8, 4] torch.float32: RuntimeError", ""),
@@ -121,6 +128,30 @@ def test_a_mistake_on_the_command_line(
     assert said_twice(done.err) == []
     origin = where if ".yaml" in where or "command" in where else "command line: "
     assert done.err.startswith(origin)
+
+
+WIRED = {
+    "returns": OneStep,
+    "temperature": LearnedTemperature,
+    "actor": BoltzmannActor,
+    "loss": SQNLoss,
+}
+
+
+@pytest.mark.parametrize("slot", WIRED)
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [("alfa", "did you mean `alpha`?"), ("entropi", "did you mean `entropy`?"), ("x", "there are: ")],
+)
+def test_a_part_that_declares_a_key_that_none_writes(
+    slot: str, key: str, hint: str, command: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = type(f"My{slot}", (WIRED[slot],), {"consumes": [key]})
+    monkeypatch.setattr(sqn_rl, WIRED[slot].__name__, part)
+    done = command("graph", "batch_size=8")
+    assert done.code == 2
+    assert f"{slot}: {part.__name__} reads `{key}`, which no part upstream produces\n" in done.err
+    assert hint in done.err
 
 
 @pytest.fixture

@@ -81,6 +81,14 @@ def replay(*, num_envs, observation_shape, observation_dtype, frame_stack, retur
                                   returns=returns, seed=seed, device=device))
 '''
 
+PROTOCOLS = {
+    name: each
+    for name, each in vars(contracts).items()
+    if getattr(each, "_is_protocol", False) and name != "Protocol"
+}
+OPTIONAL = {name for name, each in PROTOCOLS.items() if getattr(each, "_is_runtime_protocol", False)}
+"""What a part may answer besides."""
+
 TINY = ["warmup_steps=20", "steps=60", "hidden=[8]", "batch_size=4", "num_envs=2", "eval_episodes=1"]
 
 
@@ -100,8 +108,27 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_every_contract_has_a_bare_part() -> None:
-    there = {name for name, each in vars(contracts).items() if getattr(each, "_is_protocol", False)}
-    assert {*SLOTS.values()} == there - {"Protocol", "Distribution", "CompilableLoss", "CompilableActor"}
+    assert {*SLOTS.values()} == PROTOCOLS.keys() - OPTIONAL - {"Distribution"}
+
+
+@pytest.fixture(scope="module")
+def everything() -> list[Any]:
+    """The parts of a recipe or two, which answer all that there is to answer."""
+    small = ("env=cartpole", "hidden=[8]", "replay_capacity=30")
+    rainbow = compose("sqn_rainbow", "temperature=annealed", *small).recipe.build()
+    dqn = compose("dqn", *small).recipe.build()
+    parts = [*rainbow.values(), *dqn.values()]
+    return [*parts, compose("discrete_sac", *small).recipe.build()["actor"]]
+
+
+@pytest.mark.parametrize("name", sorted(OPTIONAL))
+def test_an_optional_protocol_is_answered_by_a_part_and_documented(name: str, everything: list[Any]) -> None:
+    assert any(isinstance(part, PROTOCOLS[name]) for part in everything)
+    members = [member for member in vars(PROTOCOLS[name]) if not member.startswith("_")]
+    members += PROTOCOLS[name].__annotations__
+    assert members
+    page = (Path(__file__).parents[2] / "docs" / "walkthroughs" / "own_parts.md").read_text()
+    assert [member for member in members if f"`{member}" not in page] == []
 
 
 @pytest.mark.parametrize("slot", [*SLOTS, "all"])

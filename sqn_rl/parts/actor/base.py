@@ -1,7 +1,7 @@
 """The base of all actors: a network that scores actions, its own noise, and TorchRL's interface."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import torch
@@ -70,6 +70,9 @@ class NetworkActor(TensorDictModuleBase, ABC):
 
     # --- methods of a subclass ------------------------------------------------------------------------------
 
+    consumes: Sequence[str] = ("observation",)
+    """What the wiring shows it to read."""
+
     @abstractmethod
     def scores(self, observation: Tensor) -> Tensor:
         """The network's score of every action, with its current noise. ``[B, *S]`` → ``[B, A]``."""
@@ -92,6 +95,17 @@ class NetworkActor(TensorDictModuleBase, ABC):
     def device(self) -> torch.device:
         """The device of the network and the generator."""
         return self.generator.device
+
+    @property
+    def randomness(self) -> Mapping[str, torch.Generator | Noise]:
+        """What it draws with, and the noise of the network that acts."""
+        return {"generator": self.generator, "noise": self._noise}
+
+    def probabilities(self, score_BA: Tensor) -> Tensor:
+        """How probable every action is: its policy's, or 1 for the best. ``[B, A]`` → ``[B, A]``."""
+        if (log_pi_BA := self.log_probs(score_BA)) is not None:
+            return log_pi_BA.exp()
+        return nn.functional.one_hot(score_BA.argmax(-1), score_BA.shape[-1]).to(score_BA.dtype)
 
     def choose(self, observation: Tensor, noise: ActionNoise) -> Selection:
         """Select actions with the network's current noise, and return them with their scores."""
@@ -169,6 +183,8 @@ class ValueActor(NetworkActor):
     Raises:
         SettingError: unknown ``policy``.
     """
+
+    consumes: Sequence[str] = ("action_value",)
 
     def __init__(self, *, q_net: QNetwork, policy: str, seed: int) -> None:
         require_one_of(POLICIES, "policy", policy)

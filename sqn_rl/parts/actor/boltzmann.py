@@ -28,6 +28,8 @@ class BoltzmannActor(ValueActor):
         WiringError: there is no temperature.
     """
 
+    consumes = ("action_value", "alpha")
+
     def __init__(self, *, q_net: QNetwork, temperature: Temperature | None, policy: str, seed: int) -> None:
         if temperature is None:
             hint = "choose temperature=learned, fixed or annealed, or actor=epsilon_greedy or greedy"

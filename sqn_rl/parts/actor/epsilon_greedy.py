@@ -51,6 +51,11 @@ class EpsilonGreedyActor(ValueActor):
         """ε, for logs."""
         return {"epsilon": self.epsilon.item()}
 
+    def probabilities(self, score_BA: Tensor) -> Tensor:
+        """Mostly 1 for the best action, of which ε is shared by all. ``[B, A]`` → ``[B, A]``."""
+        epsilon = self.epsilon.item()
+        return (1 - epsilon) * super().probabilities(score_BA) + epsilon / score_BA.shape[-1]
+
     def sample_noise(self, score_BA: Tensor, generator: torch.Generator) -> ActionNoise:
         """A random action, ``[B]``, and u ~ U[0, 1), ``[B]``: the random action is taken where u < ε."""
         (states, actions), device = score_BA.shape, score_BA.device

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from sqn_rl.protocols import Reporter
+from sqn_rl.parts.logger.base import Reporter
 
 
 class FilesLogger(Reporter):

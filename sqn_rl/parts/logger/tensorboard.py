@@ -9,7 +9,7 @@ from typing import Any
 
 from sqn_rl.disk import Folder
 from sqn_rl.errors import SettingError
-from sqn_rl.protocols import Reporter
+from sqn_rl.parts.logger.base import Reporter
 
 
 class TensorBoardLogger(Reporter):

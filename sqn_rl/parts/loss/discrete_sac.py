@@ -1,7 +1,7 @@
 """Discrete soft actor-critic (Christodoulou 2019): the soft Q-network with a policy network of its own."""
 
-from collections.abc import Callable
-from typing import cast
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -11,7 +11,15 @@ from sqn_rl.parts.distributions import Backup
 from sqn_rl.parts.loss.sqn import require_temperature
 from sqn_rl.parts.loss.td import TDLoss
 from sqn_rl.parts.noise import Noise
-from sqn_rl.protocols import QNetwork, Temperature
+from sqn_rl.protocols import QNetwork, Temperature, submodule
+
+
+@runtime_checkable
+class TrainablePolicy(Protocol):
+    """An actor with a submodule ``policy_net``, which a loss trains."""
+
+    def logits(self, observation: Tensor) -> Tensor:
+        """The logits of ``policy_net``, with gradient, ``[B, *S]`` → ``[B, A]``."""
 
 
 class DiscreteSACLoss(TDLoss):
@@ -49,12 +57,18 @@ class DiscreteSACLoss(TDLoss):
         require_temperature(temperature, type(self).__name__)
         super().__init__(q_net=q_net, temperature=temperature, gamma=gamma, seed=seed)
         self.use_backup(backup)
-        if not isinstance(policy_net := getattr(actor, "policy_net", None), nn.Module):
+        policy_net = submodule(actor, "policy_net")
+        if policy_net is None or not isinstance(actor, TrainablePolicy):
             problem = f"loss: DiscreteSACLoss trains a policy network, and {type(actor).__name__} has none"
             raise WiringError("loss", f"{problem}; choose actor=policy", "actor")
         self.policy_net = policy_net
-        self._logits = cast(Callable[[Tensor], Tensor], actor.logits)  # as it has policy_net
-        self._noises.append(Noise(policy_net))
+        self._logits = actor.logits
+        self._noises["policy_net"] = Noise(policy_net)
+
+    @property
+    def consumes(self) -> Sequence[str]:
+        """What the wiring shows it to read."""
+        return [*super().consumes, "log_policy"]
 
     @property
     def out_keys(self) -> list[str]:

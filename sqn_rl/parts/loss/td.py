@@ -1,7 +1,7 @@
 """Temporal-difference learning: the base of all losses."""
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +19,7 @@ from sqn_rl.parts.distributions import Backup
 from sqn_rl.parts.noise import Noise
 from sqn_rl.parts.observations import observation_spec_of
 from sqn_rl.protocols import QNetwork, Temperature
-from sqn_rl.types import Batch, Terms
+from sqn_rl.types import BATCH_KEYS, Batch, Terms
 
 
 class TDLoss(LossModule):
@@ -69,7 +69,7 @@ class TDLoss(LossModule):
         self.target_q_net = deepcopy(q_net).requires_grad_(False).eval()
         device = next(q_net.parameters()).device
         self.generator = torch.Generator(device=device).manual_seed(seed)
-        self._noises = [Noise(network) for network in (self.q_net, self.target_q_net)]
+        self._noises = {"q_net": Noise(self.q_net), "target_q_net": Noise(self.target_q_net)}
         self._named_backup: Callable[..., Tensor] = F.expected
         self._exponential_BA: Tensor | None = None  # noise with which `sampled` samples a'
 
@@ -108,6 +108,17 @@ class TDLoss(LossModule):
 
     # --- methods of all losses ------------------------------------------------------------------------------
 
+    @property
+    def consumes(self) -> Sequence[str]:
+        """What the wiring shows it to read."""
+        return ["action_value", *BATCH_KEYS, *([] if self.temperature is None else ["alpha"])]
+
+    @property
+    def randomness(self) -> Mapping[str, torch.Generator | Noise]:
+        """What it draws with, and the noise of each of its networks."""
+        noises = {f"noise of {network}": noise for network, noise in self._noises.items()}
+        return {"generator": self.generator, **noises}
+
     def use_backup(self, name: str) -> None:
         """Set the backup of :meth:`backup_under`, a name in :data:`sqn_rl.functional.BACKUPS`.
 
@@ -133,7 +144,7 @@ class TDLoss(LossModule):
 
     def redraw(self, batch: Batch) -> None:
         """Sample all noise of one update: the noisy layers' of each network, and the backup's."""
-        for noise in self._noises:
+        for noise in self._noises.values():
             noise.sample(self.generator)
         if self._named_backup is F.sampled:
             if self._exponential_BA is None or len(self._exponential_BA) != len(batch.action):

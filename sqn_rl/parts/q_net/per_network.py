@@ -2,14 +2,44 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from sqn_rl.errors import WiringError
+from sqn_rl.protocols import Distribution, submodule
 
 Make = Callable[..., nn.Module]
+
+
+@runtime_checkable
+class ForMembers(Protocol):
+    """A layer that serves several networks at once."""
+
+    members: int
+    """N, how many."""
+
+
+@runtime_checkable
+class Preparing(Protocol):
+    """An encoder for one network of which a part can be done once for all networks."""
+
+    def prepare(self, observation: Tensor) -> Tensor:
+        """The observation, such that to prepare it again changes nothing."""
+
+
+@runtime_checkable
+class Distributional(Protocol):
+    """A head whose predictions are K numbers for an action."""
+
+    distribution: Distribution
+    """What they stand for."""
+
+
+def is_distributional(head: nn.Module) -> bool:
+    """Whether a head has a ``distribution``, which mostly is a submodule."""
+    return isinstance(head, Distributional) or submodule(head, "distribution") is not None
 
 
 def per_network(make: Make, layer: Make, members: int, *, features: bool) -> nn.Module:
@@ -26,7 +56,7 @@ def per_network(make: Make, layer: Make, members: int, *, features: bool) -> nn.
     """
     part = make(layer=partial(layer, members=members))
     owners = (module for module in part.modules() if list(module.parameters(recurse=False)))
-    if all(getattr(owner, "members", None) == members for owner in owners):
+    if all(isinstance(owner, ForMembers) and owner.members == members for owner in owners):
         return part
     parts = [part] if members == 1 else [make(layer=partial(layer, members=1)) for _ in range(members)]
     return PerNetwork(parts, features=features)
@@ -48,8 +78,8 @@ class PerNetwork(nn.Module):
     def __init__(self, parts: list[nn.Module], *, features: bool) -> None:
         super().__init__()
         self.parts, self.features = nn.ModuleList(parts), features
-        self._prepare = getattr(parts[0], "prepare", None)
-        self._rank = 3 if hasattr(parts[0], "distribution") else 2
+        self._prepare = parts[0].prepare if isinstance(parts[0], Preparing) else None
+        self._rank = 3 if is_distributional(parts[0]) else 2
         if sum(len([*part.parameters()]) for part in parts) > len([*self.parameters()]):
             name = type(parts[0]).__name__
             raise WiringError("q_net", f"q_net: all networks would share the parameters of one {name}")
@@ -58,11 +88,6 @@ class PerNetwork(nn.Module):
     def out_features(self) -> Any:
         """The encoders' number of features."""
         return self.parts[0].out_features
-
-    @property
-    def distribution(self) -> Any:
-        """The heads' distribution."""
-        return self.parts[0].distribution
 
     def first(self, observation: Tensor) -> Tensor:
         """The features of the first network alone, ``[B, *S]`` → ``[1, B, F]``."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from tensordict import TensorDictBase
@@ -11,9 +12,25 @@ from torch import Tensor, nn
 from sqn_rl.errors import WiringError, require, require_one_of
 from sqn_rl.parts.distributions import Distribution, Scalar
 from sqn_rl.parts.observations import observation_spec_of
-from sqn_rl.parts.q_net.per_network import PerNetwork, per_network
+from sqn_rl.parts.q_net.per_network import PerNetwork, is_distributional, per_network
 
 _SCALAR = Scalar()
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """An encoder, of whose features a head is made."""
+
+    out_features: int
+    """F, how many."""
+
+
+@runtime_checkable
+class ScalingEncoder(Protocol):
+    """An encoder that describes, for the screen, how it scales observations."""
+
+    def scaling(self, dtype: torch.dtype) -> str:
+        """What it does with such numbers: ``scaled as x/255``."""
 
 
 class QNet(TensorDictModuleBase):
@@ -73,29 +90,25 @@ class QNet(TensorDictModuleBase):
         self._observation_spec = observation_spec_of(self)
         encoder = partial(encoder, observation_shape=self.observation_shape)
         self.encoder = per_network(encoder, layer, 1 if shared_encoder else members, features=False)
-        if not isinstance(in_features := getattr(self.encoder, "out_features", None), int):
-            needs = (
-                f"{type(self._first_encoder).__name__} has no `out_features`, which the head needs to know"
-            )
+        first = _first(self.encoder)
+        if not (isinstance(first, Encoder) and isinstance(first.out_features, int)):
+            needs = f"{type(first).__name__} has no `out_features`, which the head needs to know"
             raise WiringError("encoder", f"encoder: {needs}")
-        head = partial(head, in_features=in_features, n_actions=n_actions)
+        head = partial(head, in_features=first.out_features, n_actions=n_actions)
         self.head = per_network(head, layer, members, features=True)
+        self._distributional = is_distributional(_first(self.head))
 
     @property
     def distribution(self) -> Distribution:
         """The meaning of :meth:`predict`'s output."""
-        return getattr(self.head, "distribution", _SCALAR)
+        return _first(self.head).distribution if self._distributional else _SCALAR
 
     @property
     def reads(self) -> str:
         """The observations it reads, and their scaling: ``uint8 [128], scaled as (x − 128)/128``."""
-        dtype, scaling = self.observation_dtype, getattr(self._first_encoder, "scaling", None)
+        dtype, encoder = self.observation_dtype, _first(self.encoder)
         what = f"{str(dtype).removeprefix('torch.')} {list(self.observation_shape)}"
-        return f"{what}, {scaling(dtype)}" if scaling else what
-
-    @property
-    def _first_encoder(self) -> nn.Module:
-        return self.encoder.parts[0] if isinstance(self.encoder, PerNetwork) else self.encoder
+        return f"{what}, {encoder.scaling(dtype)}" if isinstance(encoder, ScalingEncoder) else what
 
     def predict(self, observation: Tensor) -> Tensor:
         """The head's output for every network: ``[B, *S]`` → ``[N, B, A]``, or ``[N, B, A, K]``."""
@@ -128,3 +141,8 @@ class QNet(TensorDictModuleBase):
         lead = observation.shape[: observation.dim() - len(self.observation_shape)]
         q_BA = self.first(self._observation_spec.flat(observation))
         return tensordict.set(self.out_keys[0], q_BA.reshape(*lead, self.n_actions))
+
+
+def _first(part: nn.Module) -> Any:
+    """The part for all networks, or the one of the first."""
+    return part.parts[0] if isinstance(part, PerNetwork) else part

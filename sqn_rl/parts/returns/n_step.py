@@ -3,7 +3,7 @@
 Legend: B transitions, K = n steps from each, A actions; a return sums m ≤ n steps.
 """
 
-from typing import Protocol
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -11,15 +11,8 @@ from torch import Tensor
 from sqn_rl import functional as F
 from sqn_rl.errors import WiringError, require
 from sqn_rl.parts.replay.ring import Ring
-from sqn_rl.protocols import Temperature
+from sqn_rl.protocols import Policy, Temperature
 from sqn_rl.types import Batch
-
-
-class Policy(Protocol):
-    """An actor that has a policy."""
-
-    def log_policy(self, observation: Tensor) -> Tensor:
-        """The log π(·|s), ``[B, *S]`` → ``[B, A]``."""
 
 
 class NStep:
@@ -60,6 +53,11 @@ class NStep:
         self._bonus = _EntropyBonus(actor, temperature) if soft else None
         self.independent = not soft
 
+    @property
+    def consumes(self) -> Sequence[str]:
+        """What the wiring shows it to read."""
+        return ["transitions", *(["alpha", "log_policy"] if self.soft else [])]
+
     def gather(self, ring: Ring, place: Tensor) -> Batch:
         """The transitions at these places of the ring, ``[B]``."""
         place_BK, steps_B = self._lookahead(ring, place)
@@ -95,7 +93,7 @@ class _EntropyBonus:
     def __init__(self, actor: Policy | None, temperature: Temperature | None) -> None:
         if temperature is None:
             raise _wiring_error("a temperature, whose α weighs the entropies it adds; there is none")
-        if actor is None or not hasattr(actor, "log_policy"):
+        if not isinstance(actor, Policy):
             actual = "there is none" if actor is None else f"{type(actor).__name__} has none"
             raise _wiring_error(f"an actor with a policy, log_policy(observation); {actual}")
         self.actor, self.temperature = actor, temperature

@@ -40,6 +40,8 @@ class Temperature(nn.Module, ABC):
 class DualTemperature(Temperature):
     """Approximate dual descent on α: rises while H < H̄, falls while H > H̄  (eq. 18-19)."""
 
+    consumes = ("entropy",)
+
     def __init__(self, *, initial: float, lr: float, minimum: float, maximum: float, optimise: str) -> None:
         super().__init__()
         for field, value in {"initial": initial, "lr": lr, "minimum": minimum, "maximum": maximum}.items():

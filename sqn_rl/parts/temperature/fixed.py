@@ -16,6 +16,8 @@ class FixedTemperature(Temperature):
         SettingError: α is not positive and finite.
     """
 
+    consumes = ()
+
     def __init__(self, *, alpha: float) -> None:
         super().__init__()
         self.register_buffer("alpha", torch.tensor(require_positive("alpha", alpha)))

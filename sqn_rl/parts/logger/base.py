@@ -1,0 +1,28 @@
+"""What all loggers are: reporters, which receive the events of a run."""
+
+from collections.abc import Callable
+from typing import Any
+
+from sqn_rl.types import Counters
+
+
+class Reporter:
+    """Receives the events of a run. Every method does nothing here."""
+
+    def note(self, text: str) -> None:
+        """What was chosen or has happened that a person should know, as a line."""
+
+    def metrics(self, row: dict[str, Any]) -> None:
+        """Counters, losses, α, entropies, values and recent returns, every ``log_every`` steps."""
+
+    def episode(self, row: dict[str, Any]) -> None:
+        """A full game has ended."""
+
+    def evaluation(self, row: dict[str, Any]) -> None:
+        """An evaluation has ended."""
+
+    def checkpoint(self, counters: Counters, take_state: Callable[[], dict[str, Any]]) -> None:
+        """It is time to write down all that the run has become: what ``take_state()`` gives."""
+
+    def close(self) -> None:
+        """The run has ended, well or not."""
