@@ -152,23 +152,18 @@ class Experiment:
         should_stop: Callable[[], bool],
     ) -> dict[str, Any]:
         found = directory.restore()  # before a logger reads the rows that are left
-        env, compiled = parts["env"], speed.compiling(self.run)
-        precision = speed.precision_of(parts["q_net"])
+        env, q_net, compiled = parts["env"], parts["q_net"], speed.compiling(self.run)
         agent = Agent(**{name: parts[name] for name in AGENT_PARTS}, compiled=compiled.chosen)
+        precision = speed.precision_of(q_net)
         others = [parts["logger"](directory=directory.path), *reporters]
         everyone = Reporters([directory, *others])
-        facts = {
-            "recipe": self.run.recipe,
-            "env": env.name,
-            "seed": self.run.seed,
-            "out": str(directory.shown),
-            "precision": precision,
-        }
+        facts = {"recipe": self.run.recipe, "env": env.name, "seed": self.run.seed}
+        facts |= {"out": str(directory.shown), "precision": precision}
         directory.made_with |= {"compiled": compiled.chosen, "precision": precision}
-        halves = speed.bfloat16(self.run, env.observation_shape)
-        chosen = [f"observation   {q_net.reads}"] if isinstance(q_net := parts["q_net"], Described) else []
+        chosen = [f"observation   {q_net.reads}"] if isinstance(q_net, Described) else []
         chosen += [f"compile       {'yes' if compiled.chosen else 'no'}, {compiled.why}"]
-        everyone.note(*chosen, f"precision     {precision}, {halves.why}")
+        chosen += [f"precision     {precision}, {speed.bfloat16(self.run, env.observation_shape).why}"]
+        everyone.note(*chosen)
         counters, run = Counters(), self.run
 
         def finish(status: str) -> dict[str, Any]:
