@@ -267,5 +267,5 @@ def test_what_draws_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pygame", None)
     actor = boltzmann(network())
     moments: Callable = iter(Play(actor, actor.q_net, cart(), episodes=1, greedy=True, seed=0)).__next__
-    with pytest.raises(SettingError, match=r"draws with to be installed: pip install 'sqn_rl\[video\]'"):
+    with pytest.raises(SettingError, match=r"its renderer to be installed: pip install 'sqn_rl\[video\]'"):
         moments()
