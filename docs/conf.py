@@ -1,4 +1,4 @@
-"""The site: the pages of this folder, and what ``_ext`` makes of the code and of the catalogue."""
+"""Sphinx configuration of the site: the pages of this folder, and those that ``_ext`` generates."""
 
 import sys
 from pathlib import Path
@@ -17,7 +17,7 @@ extensions = [
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 exclude_patterns = ["_build"]
 highlight_language = "none"
-suppress_warnings = ["toc.empty_glob"]  # a list of what else may come
+suppress_warnings = ["toc.empty_glob"]  # the glob may match no page
 
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4

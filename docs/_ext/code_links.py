@@ -1,4 +1,4 @@
-"""Names in prose lead to the reference, and what docstrings write as text stays text."""
+"""Links names in prose to the reference, and escapes text in docstrings."""
 
 import re
 
@@ -9,11 +9,11 @@ from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util.nodes import make_refnode
 
 OUTSIDE = {"../CHANGELOG.md": "changelog.md", "../CONTRIBUTING.md": "contributing.md"}
-"""Pages above this folder, and those that include them here."""
+"""Pages above this folder, and the pages here that include them."""
 
 
 class LinkNames(SphinxPostTransform):
-    """``sqn_rl.functional.entropy``, written as code on any page, leads to its documentation."""
+    """Links ``sqn_rl.functional.entropy``, written as code on any page, to its documentation."""
 
     default_priority = 5
 
@@ -24,7 +24,7 @@ class LinkNames(SphinxPostTransform):
             name = literal.astext()
             if not re.fullmatch(r"sqn_rl(\.\w+)+", name):
                 continue
-            name = name if name in python.objects else name.rpartition(".")[0]  # inherited: its class
+            name = name if name in python.objects else name.rpartition(".")[0]  # an inherited member: link its class
             if name not in python.objects:
                 continue
             if isinstance(literal.parent, nodes.reference | addnodes.pending_xref | nodes.title):
@@ -42,7 +42,7 @@ def _lead_here(app: Sphinx, page: str, source: list[str]) -> None:
 
 
 def _bars_are_text(
-    app: Sphinx, what: str, name: str, found: object, options: object, lines: list[str]
+    app: Sphinx, what: str, name: str, value: object, options: object, lines: list[str]
 ) -> None:
     """``π(a|s)`` is no substitution of reStructuredText."""
     for number, line in enumerate(lines):

@@ -1,4 +1,4 @@
-"""Formulae as MathML, which browsers draw themselves: the site needs no script and no network for them."""
+"""Formulae as MathML, which browsers render: the site needs no script and no network for them."""
 
 import re
 
@@ -10,7 +10,7 @@ from sphinx.util.logging import getLogger
 from sphinx.writers.html5 import HTML5Translator
 
 BAR, LOG = r"\\bar ([A-Z])", r"\\log\b(?! *[(_])"
-"""The converter would put the index of ``\\bar Q_i`` below Q, and nothing between log and π."""
+"""The converter sets the index of ``\\bar Q_i`` below Q, and no space between log and π."""
 
 
 def _drawn(node: nodes.math | nodes.math_block, as_block: bool) -> str:

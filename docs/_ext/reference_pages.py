@@ -1,4 +1,4 @@
-"""The generated half of the reference: public names, parts and recipes, written as pages."""
+"""Generates the pages of the reference: public names, parts and recipes."""
 
 import ast
 import inspect
@@ -31,11 +31,11 @@ PAGES = {
     "environments": ("Environments", {"env"}),
     "running": ("Agents, training, runs", set()),
 }
-"""The pages of the public names: title, and the slots whose classes they show; the last has all others."""
+"""Pages of public names: title, and the slots whose classes they show; the last page has all other names."""
 
 
 def public_names() -> dict[str, list[str]]:
-    """By key of :data:`PAGES`, the public names."""
+    """The public names, by key of :data:`PAGES`."""
     pages: dict[str, list[str]] = {page: [] for page in PAGES}
     by_slot = {slot: page for page, (_, slots) in PAGES.items() for slot in slots}
     for node in ast.parse(Path(sqn_rl.__file__).with_suffix(".pyi").read_text()).body:
@@ -61,26 +61,25 @@ def _toctree(pages: Iterable[str]) -> str:
 
 
 def _text(words: str) -> str:
-    """A comment of YAML, which writes code as Markdown does."""
+    """A YAML comment, with its Markdown code converted to reStructuredText."""
     return re.sub(r"`([^`]+)`", r"``\1``", words.replace("|", r"\|"))
 
 
 def _names(title: str, names: Iterable[str]) -> Iterator[str]:
     yield _title(title)
     for name in sorted(names):
-        found = getattr(sqn_rl, name)
-        if inspect.isclass(found):
+        if inspect.isclass(getattr(sqn_rl, name)):
             yield f".. autoclass:: sqn_rl.{name}\n   :members:\n   :show-inheritance:\n"
         else:
             yield f".. autofunction:: sqn_rl.{name}\n"
 
 
 def _meanings(target: Any) -> dict[str, str]:
-    """What the docstring of a class of ours says of its arguments."""
+    """The descriptions of arguments in the docstring of one of our classes."""
     section = re.search(r"^Args:\n((?:    .*\n|\n)+)", f"{inspect.getdoc(target)}\n", re.MULTILINE)
-    found = re.findall(r"^    ([\w, ]+): (.*(?:\n {5,}.*)*)", section[1] if section else "", re.MULTILINE)
-    said = {name: " ".join(text.split()) for names, text in found for name in names.split(", ")}
-    return {name: text.replace("|", r"\|") for name, text in said.items()}
+    entries = re.findall(r"^    ([\w, ]+): (.*(?:\n {5,}.*)*)", section[1] if section else "", re.MULTILINE)
+    meanings = {name: " ".join(text.split()) for names, text in entries for name in names.split(", ")}
+    return {name: text.replace("|", r"\|") for name, text in meanings.items()}
 
 
 def _slot(slot: str, catalogue: Catalogue) -> Iterator[str]:
@@ -112,7 +111,7 @@ def _recipe(name: str, catalogue: Catalogue, base: Recipe) -> Iterator[str]:
     yield f".. _recipe-{name}:\n\n{_title(name)}\n{_text(document.description)}\n"
     yield f".. code-block:: bash\n\n   sqn-run recipe={name}\n"
     yield f".. figure:: {_file(name)}.svg\n   :alt: The wiring of the recipe {name}\n   :width: 100%\n"
-    yield "   Acting above, learning below; in each box what the part writes.\n"
+    yield "   Acting above, learning below; each box lists the keys that the part writes.\n"
     yield f"``{document.shown}``:\n\n.. code-block:: yaml\n"
     yield "".join(f"   {line}\n" for line in (catalogue_file(document)).read_text().splitlines())
     rows = []
@@ -129,7 +128,7 @@ def _recipe(name: str, catalogue: Catalogue, base: Recipe) -> Iterator[str]:
 
 
 def catalogue_file(document: Document) -> Path:
-    """Where a file of our own tree is."""
+    """The path of a file of the built-in catalogue."""
     return ROOT / document.shown
 
 
@@ -145,7 +144,7 @@ def _graph(name: str, catalogue: Catalogue) -> str:
 
 
 def _write(path: Path, parts: Iterable[str]) -> Path:
-    """Write a page; one that is as it was is left alone, so that Sphinx needn't read it again."""
+    """Write a page, unless it is unchanged, so that Sphinx does not read it again."""
     text = "\n".join(parts)
     if not path.exists() or path.read_text() != text:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -158,12 +157,12 @@ def _newest(*folders: str) -> float:
 
 
 def generate(app: Sphinx) -> None:
-    """Write ``reference/generated``, and remove what is no longer there."""
+    """Write ``reference/generated``, and remove outdated files."""
     folder, catalogue = app.srcdir / "reference" / "generated", Catalogue()
     slots, names = [*(slot.name for slot in SLOTS), TASK], catalogue.names(RECIPE)
     written = [
-        _write(folder / "api" / f"{page}.rst", _names(PAGES[page][0], found))
-        for page, found in public_names().items()
+        _write(folder / "api" / f"{page}.rst", _names(PAGES[page][0], public))
+        for page, public in public_names().items()
     ]
     written += [_write(folder / "slots" / f"{slot}.rst", _slot(slot, catalogue)) for slot in slots]
     changed, base = _newest("sqn_rl", "components", "recipes"), compose_recipe(catalogue=catalogue)
@@ -175,7 +174,7 @@ def generate(app: Sphinx) -> None:
     descriptions = [
         (f":ref:`{name} <recipe-{name}>`", _text(catalogue.read(RECIPE, name).description)) for name in names
     ]
-    recipes = [_title("Recipes"), *_table(("recipe", "what it is"), descriptions, "25 75")]
+    recipes = [_title("Recipes"), *_table(("recipe", "description"), descriptions, "25 75")]
     written.append(
         _write(folder / "recipes.rst", [*recipes, _toctree(f"recipes/{_file(name)}" for name in names)])
     )
@@ -189,16 +188,16 @@ def generate(app: Sphinx) -> None:
         path.unlink()
 
 
-def _what_init_takes(app: Sphinx, what: str, name: str, found: Any, *rest: Any) -> tuple[str, None] | None:
-    """A class is called with what its ``__init__`` takes; a metaclass of TorchRL says that it takes all."""
-    if what != "class" or not inspect.isfunction(found.__init__):
+def _init_signature(app: Sphinx, what: str, name: str, value: Any, *rest: Any) -> tuple[str, None] | None:
+    """Show the signature of ``__init__`` for a class; the metaclasses of TorchRL hide it."""
+    if what != "class" or not inspect.isfunction(value.__init__):
         return None
-    takes = signature(found.__init__, bound_method=True)
+    takes = signature(value.__init__, bound_method=True)
     return stringify_signature(takes, show_return_annotation=False, unqualified_typehints=True), None
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Called by Sphinx."""
     app.connect("builder-inited", generate)
-    app.connect("autodoc-process-signature", _what_init_takes)
+    app.connect("autodoc-process-signature", _init_signature)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,10 +1,10 @@
-"""What each part buys: trains every variant of a table with every seed, and writes the table.
+"""The effect of each part: trains every variant of a table with every seed, and writes the table.
 
     python tests/benchmarks/learning.py cartpole
     python tests/benchmarks/learning.py acrobot --seeds 5
 
-Two runs at a time, one thread each. Every run that ends adds a line to ``docs/results/raw/<table>.jsonl`` and
-makes ``docs/results/<table>.md`` anew. Runs that have a line are not run again:
+Two runs at a time, one thread each. Every finished run adds a line to ``docs/results/raw/<table>.jsonl`` and
+rewrites ``docs/results/<table>.md``. Runs that have a line are not run again:
 delete the file to start over.
 """
 
@@ -36,7 +36,7 @@ class Table:
 
 
 def own_recipes() -> list[str]:
-    """Every recipe that is not the paper's, which are for Atari."""
+    """All recipes but those of the paper, which are for Atari."""
     return sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml") if path.stem != "sqn_paper")
 
 
@@ -76,11 +76,11 @@ TABLES = {
 
 
 def train(table: str, variant: str, seed: int) -> dict[str, Any]:
-    """One run, in its own process; returns what is kept of it."""
+    """Make one run, in its own process, and return the numbers that are kept."""
     with TemporaryDirectory() as folder:
         out = Path(folder, "run")
-        said = [*TABLES[table].task, *TABLES[table].variants[variant], f"seed={seed}", f"out={out}"]
-        command = [sys.executable, "-c", "from sqn_rl.cli.run import main; raise SystemExit(main())", *said]
+        overrides = [*TABLES[table].task, *TABLES[table].variants[variant], f"seed={seed}", f"out={out}"]
+        command = [sys.executable, "-c", "from sqn_rl.cli.run import main; raise SystemExit(main())", *overrides]
         ended = subprocess.run(command, capture_output=True, text=True, check=False)
         if ended.returncode:
             raise SystemExit(f"{variant}, seed {seed}: {ended.stdout[-2000:]}{ended.stderr[-2000:]}")
@@ -91,15 +91,16 @@ def train(table: str, variant: str, seed: int) -> dict[str, Any]:
 
 
 def markdown(name: str, rows: list[dict[str, Any]]) -> str:
-    """The table of what is there, the best first."""
+    """The table of the finished runs, the best first."""
     table = TABLES[name]
     seeds = sorted({row["seed"] for row in rows})
     heads = ["variant", "overrides", *(f"seed {seed}" for seed in seeds), "mean ± std", "solved", "steps/s"]
     lines = [f"| {' | '.join(heads)} |", "|---|---|" + "---:|" * (len(seeds) + 3)]
     runs = {variant: [row for row in rows if row["variant"] == variant] for variant in table.variants}
-    runs = {variant: found for variant, found in runs.items() if found}
+    runs = {variant: finished for variant, finished in runs.items() if finished}
     scores = {
-        variant: {row["seed"]: row["evaluation"]["mean"] for row in found} for variant, found in runs.items()
+        variant: {row["seed"]: row["evaluation"]["mean"] for row in finished}
+        for variant, finished in runs.items()
     }
     for variant, by_seed in sorted(scores.items(), key=lambda item: -mean(item[1].values())):
         values = list(by_seed.values())
@@ -115,15 +116,15 @@ def markdown(name: str, rows: list[dict[str, Any]]) -> str:
 
 
 def write(name: str, rows: list[dict[str, Any]]) -> None:
-    """The page."""
+    """Write the page."""
     table = TABLES[name]
     text = f"""# {table.title}
 
     python tests/benchmarks/learning.py {name}
 
-Common to all: `{" ".join(table.task)}`. Greedy mean of 20 full games with the last weights; ± is the standard
-deviation over seeds; solved is {table.wanted:g} or more; – was not run. steps/s is the median of runs that
-shared the machine with others: it says little about speed.
+All runs have `{" ".join(table.task)}`. Scores are greedy means of 20 full episodes with the last weights; ± is the
+standard deviation over seeds; solved is {table.wanted:g} or more; – was not run. steps/s is the median of runs that
+shared the machine with others, and no measure of speed.
 
 """
     (RESULTS / f"{name}.md").write_text(f"{text}{markdown(name, rows)}\n")

@@ -1,4 +1,4 @@
-"""The page of speeds, from what was measured."""
+"""The page of speeds, made from the measured numbers."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,7 +9,7 @@ from race import Contender
 from works import ROWS
 
 NOTES = "## Reading it\n"
-"""From here on the page is written by hand."""
+"""The heading after which the page is written by hand."""
 LIMITS = {"memory": 9, "`sqn-list`": 1, "`sqn-run` to its first environment step": 6}
 """GB and seconds."""
 
@@ -17,7 +17,7 @@ Races = dict[str, dict[str, Contender]]
 
 
 def by_hand(path: Path) -> str:
-    """What a person has written at the end of the page."""
+    """The part of the page that is written by hand."""
     return path.read_text().partition(NOTES)[2] if path.exists() else ""
 
 
@@ -40,10 +40,10 @@ def page(raw: dict[str, Any], notes: str) -> str:
 
 {_lines(f"{number}. {each}." for number, each in enumerate(machines, 1))}
 
-Contenders run in processes of their own and take turns: in every round each goes a leg of so many
-environment steps, so that a slow minute of the machine slows all. The first leg of each, with warm-up and
-compiling, does not count. Speeds are medians over rounds, and so are the ratios (range), which are of legs of
-the same round. Speeds of different machines do not compare. The raw numbers are in
+Each program runs in its own process, and the programs take turns: in every round each runs a leg of a fixed
+number of environment steps, so that a slow minute of the machine affects all. The first leg of each, with warm-up
+and compilation, does not count. Speeds are medians over rounds; ratios (with range) are medians over rounds of
+legs of the same round. Speeds of different machines cannot be compared. The raw numbers are in
 [`raw/speed.json`](raw/speed.json):
 
 {_lines(measured)}
@@ -58,7 +58,7 @@ def _lines(each: Iterable[str]) -> str:
 
 
 def tables(raw: dict[str, Any]) -> str:
-    """All that there are numbers for."""
+    """The tables of all races that were measured."""
     races = {
         name: {who: Contender(**each) for who, each in race["contenders"].items()}
         for name, race in raw.items()
@@ -91,7 +91,7 @@ def _verdict(value: float, wanted: float, unit: str) -> list[str]:
 
 
 def _checks(races: Races) -> str:
-    """Everybody's speed, and whether all do the same."""
+    """The speed of each program, and the counts that show that all do the same work."""
     rows = []
     for name, race in races.items():
         for who, contender in race.items():
@@ -100,11 +100,11 @@ def _checks(races: Races) -> str:
             spread = f"{contender.speed:,.0f} ({min(speeds):,.0f}–{max(speeds):,.0f})"
             score = legs[-1]["return"]
             rows.append([name, who, spread, f"{updates:.3f}", "" if score is None else f"{score:.0f}"])
-    return _table("race|contender|steps/s (range)|updates a step|return, last 20 games", rows)
+    return _table("race|contender|steps/s (range)|updates per step|return, last 20 episodes", rows)
 
 
 def _compiling(races: Races) -> str:
-    """How long it took, by the first legs, and after how many steps that is made good."""
+    """Seconds of compilation, from the first legs, and the steps after which it is faster in total."""
     rows = []
     for name, race in races.items():
         for who, compiled in race.items():
@@ -114,10 +114,10 @@ def _compiling(races: Races) -> str:
                 seconds = first["seconds"] - other["seconds"] + first["steps"] * saved
                 steps = f"{seconds / saved:,.0f}" if saved > 0 else "never"
                 rows.append([name, who, f"{seconds:.0f} s", steps])
-    return _table("race|contender|compiling takes|it pays from so many steps on", rows)
+    return _table("race|contender|compilation|faster in total after steps", rows)
 
 
 def _table(heads: str, rows: list[list[str]]) -> str:
-    """As Markdown; nothing if there are no rows."""
+    """A Markdown table; empty if there are no rows."""
     cells = [heads.split("|"), ["---"] * (1 + heads.count("|")), *rows]
     return "\n".join(f"| {' | '.join(row)} |" for row in cells) if rows else ""

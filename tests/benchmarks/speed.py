@@ -1,4 +1,4 @@
-"""How fast this is beside what people use: every row of the table, in turns with its peer.
+"""Speed compared with other programs: measures every row of the table, in turns with its peer.
 
     python tests/benchmarks/speed.py                            what `make bench` runs
     python tests/benchmarks/speed.py --only cartpole --rounds 5

@@ -1,4 +1,4 @@
-"""What a scorecard is made of: lines that were measured, kept as JSON, and the page they make."""
+"""The scorecard: measured lines, kept as JSON, and the page made from them."""
 
 import json
 import platform
@@ -21,9 +21,12 @@ RAW = ROOT / "docs" / "results" / "raw"
 
 HEAD = """# Reliability
 
-A run can be killed anywhere and loses nothing, and nothing runs from data. Each table says what was wanted,
-what was found, and the command that measures it again. `python tests/reliability/scorecard.py all` measures
-everything and writes this page; the raw numbers are `reliability_*.json` in `docs/results/raw`.
+This page measures two promises. A killed run resumes exactly from its last checkpoint, under the
+[conditions](../walkthroughs/stop_and_resume.md#what-exact-resume-needs) of that page: an environment that repeats itself,
+the same versions, processor and threads, an untouched run directory. Loading a run or a recipe executes no code but the parts
+of sqn_rl, and the modules and environments that you trust. Each table has the requirement, the result, and the command that
+measures it again. `python tests/reliability/scorecard.py all` measures everything and writes this page; the raw
+numbers are `reliability_*.json` in `docs/results/raw`.
 
 **{met} of {all} lines are met.** In all:
 
@@ -41,7 +44,7 @@ COUNTED = {
 """Totals: the sections whose cases they sum, and how many there must be."""
 
 FAULTS = ("effects", "tracebacks", "hangs")
-"""What none of the cases may end in."""
+"""The outcomes that no case may have."""
 
 TABLE = """## {title}
 
@@ -61,26 +64,26 @@ ROW = "| {what} | {wanted} | {found} | {yes} |"
 
 @dataclass(frozen=True)
 class Line:
-    """Something that was counted or timed."""
+    """One measured result."""
 
     what: str
     wanted: str
     found: str
     met: bool
     raw: Any = None
-    """What ``found`` sums up."""
+    """The numbers behind ``found``."""
     cases: int = 0
-    """How many were tried, for the page's totals; 0 where they are no kills, hostile inputs or fuzz cases."""
+    """The number of cases, for the page's totals; 0 unless they are kills, hostile inputs or fuzz cases."""
     faults: Mapping[str, int] = field(default_factory=dict)
     """How many of the cases ended in each of :data:`FAULTS`."""
 
 
 @dataclass(frozen=True)
 class Section:
-    """One thing that must be true, and how it is measured."""
+    """One property, and how it is measured."""
 
     name: str
-    """On the command line, and of its file among the raw numbers."""
+    """The name on the command line, and of its raw file."""
     title: str
     how: str
     """Sentences for the page."""
@@ -89,7 +92,7 @@ class Section:
 
 
 def measure(section: Section) -> None:
-    """Measure a section, and keep what was found with what was measured on."""
+    """Measure a section, and save the result with revision and machine."""
     began, processor_began = time.time(), _processor_seconds()
     with TemporaryDirectory() as folder:
         lines = section.measure(Path(folder))
@@ -107,7 +110,7 @@ def measure(section: Section) -> None:
 
 
 def page(sections: Sequence[Section]) -> str:
-    """The scorecard, of everything that was measured."""
+    """The page, from all measured sections."""
     measured = {
         section: json.loads(_raw(section).read_text()) for section in sections if _raw(section).exists()
     }
@@ -119,7 +122,7 @@ def page(sections: Sequence[Section]) -> str:
 
 
 def sums(sections: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Line]:
-    """How many cases of each kind there were, and in how many there was which fault."""
+    """The number of cases of each kind, and of each fault."""
     totals = []
     for what, (names, least) in COUNTED.items():
         cases = sum(line.get("cases", 0) for name in names for line in sections.get(name, ()))
@@ -150,8 +153,8 @@ def passed(folder: Path, *arguments: str) -> tuple[int, list[str]]:
         arguments: pytest's.
 
     Returns:
-        How many cases passed, by what tests say (``record_property("cases", …)``) or else one a test;
-        and the names of the tests that did not pass.
+        The number of cases that passed, as the tests report it (``record_property("cases", …)``) or else one
+        per test; and the names of the tests that did not pass.
     """
     report = folder / "report.xml"
     report.unlink(missing_ok=True)  # that of other tests, which would be read if these cannot start
@@ -176,14 +179,14 @@ def tests_line(
     *arguments: str,
     fault: str = "",  # noqa: PT028  # which is no test
 ) -> Line:
-    """The line that says how many cases of some tests passed.
+    """A line with the number of passed cases of some tests.
 
     Args:
         folder: where to write.
-        what: was tested.
-        least: so many cases are wanted.
+        what: the name of the line.
+        least: the required number of cases.
         arguments: pytest's.
-        fault: which of :data:`FAULTS` a test that fails is counted as, if they are cases of a total.
+        fault: the one of :data:`FAULTS` that a failed test counts as, if its cases belong to a total.
     """
     count, failed = passed(folder, *arguments)
     met = not failed and count >= least
@@ -197,7 +200,7 @@ def _raw(section: Section) -> Path:
 
 
 def _processor_seconds() -> float:
-    """Of this process and of those that it has waited for."""
+    """Processor time of this process and its finished children."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(each.ru_utime + each.ru_stime for each in used)
 

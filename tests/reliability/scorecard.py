@@ -1,10 +1,10 @@
-"""The scorecard of reliability: ``docs/results/reliability.md``, from numbers that this measures.
+"""The scorecard of reliability: measures, and writes ``docs/results/reliability.md``.
 
-    python tests/reliability/scorecard.py               the page, of what was measured before
-    python tests/reliability/scorecard.py kills disk    measure these again, and the page
-    python tests/reliability/scorecard.py all           measure everything, and the page
+    python tests/reliability/scorecard.py               write the page, from earlier measurements
+    python tests/reliability/scorecard.py kills disk    measure these again, and write the page
+    python tests/reliability/scorecard.py all           measure everything, and write the page
 
-A section is a function that gets an empty folder and gives lines; it is added to ``SECTIONS``.
+A section is a function that takes an empty folder and returns lines; it is listed in ``SECTIONS``.
 """
 
 import argparse
@@ -25,7 +25,7 @@ PAGE = RAW.parent / "reliability.md"
 
 
 def numerics(folder: Path) -> list[Line]:
-    """What is not finite stops a run."""
+    """NaN and infinity stop a run."""
     return [
         tests_line(
             folder,
@@ -40,7 +40,7 @@ def numerics(folder: Path) -> list[Line]:
 
 
 def resources(folder: Path) -> list[Line]:
-    """What was said of memory and disk, and what was taken."""
+    """Predicted and used memory and disk."""
     script = Path(__file__).with_name("resources.py")
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, script], stdout=subprocess.PIPE, env=environment, check=True)
@@ -48,7 +48,7 @@ def resources(folder: Path) -> list[Line]:
 
 
 def foreseen(runs: list[dict[str, Any]]) -> list[Line]:
-    """How far what was said is from what was taken, by the kind of run and by what it was."""
+    """The largest error of the predictions, by kind of run and by quantity."""
     lines = []
     for kind in dict.fromkeys(run["case"].partition(":")[2] for run in runs):
         alike = [run for run in runs if run["case"].partition(":")[2] == kind]
@@ -64,7 +64,7 @@ def foreseen(runs: list[dict[str, Any]]) -> list[Line]:
 
 
 def mistakes(folder: Path) -> list[Line]:
-    """What is wrong with a recipe or a command line is said before the first step."""
+    """Mistakes in recipes and on the command line are reported before the first step."""
     refusal(MISTAKES[0])  # imports what it needs
     refused = [refusal(mistake) for mistake in MISTAKES]
     unnoticed = [str(each.mistake) for each in refused if not each.says_where]
@@ -105,14 +105,14 @@ SECTIONS = [
     Section(
         "numerics",
         "6. Numerics",
-        "NaN and infinity stop a run before the optimizer's step; what was computed is kept.",
+        "NaN and infinity stop a run before the optimizer's step; the values are saved.",
         numerics,
     ),
     Section(
         "resources",
         "7. Resources",
-        "Short runs of every recipe, with a replay that is full at the end: memory at the peak, of the\n"
-        "run and the processes that play its games, and bytes of the last checkpoint; against what was said.",
+        "Short runs of every recipe, with a replay that is full at the end: peak memory of the run and its\n"
+        "environment processes, and bytes of the last checkpoint, compared with the predictions.",
         resources,
     ),
     Section(
