@@ -24,7 +24,7 @@ class LinkNames(SphinxPostTransform):
             name = literal.astext()
             if not re.fullmatch(r"sqn_rl(\.\w+)+", name):
                 continue
-            name = name if name in python.objects else name.rpartition(".")[0]  # an inherited member: link its class
+            name = name if name in python.objects else name.rpartition(".")[0]  # inherited: link the class
             if name not in python.objects:
                 continue
             if isinstance(literal.parent, nodes.reference | addnodes.pending_xref | nodes.title):

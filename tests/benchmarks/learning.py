@@ -80,7 +80,8 @@ def train(table: str, variant: str, seed: int) -> dict[str, Any]:
     with TemporaryDirectory() as folder:
         out = Path(folder, "run")
         overrides = [*TABLES[table].task, *TABLES[table].variants[variant], f"seed={seed}", f"out={out}"]
-        command = [sys.executable, "-c", "from sqn_rl.cli.run import main; raise SystemExit(main())", *overrides]
+        code = "from sqn_rl.cli.run import main; raise SystemExit(main())"
+        command = [sys.executable, "-c", code, *overrides]
         ended = subprocess.run(command, capture_output=True, text=True, check=False)
         if ended.returncode:
             raise SystemExit(f"{variant}, seed {seed}: {ended.stdout[-2000:]}{ended.stderr[-2000:]}")
@@ -122,9 +123,9 @@ def write(name: str, rows: list[dict[str, Any]]) -> None:
 
     python tests/benchmarks/learning.py {name}
 
-All runs have `{" ".join(table.task)}`. Scores are greedy means of 20 full episodes with the last weights; ± is the
-standard deviation over seeds; solved is {table.wanted:g} or more; – was not run. steps/s is the median of runs that
-shared the machine with others, and no measure of speed.
+All runs have `{" ".join(table.task)}`. Scores are greedy means of 20 full episodes with the last weights;
+± is the standard deviation over seeds; solved is {table.wanted:g} or more; – was not run. steps/s is the
+median of runs that shared the machine with others, and no measure of speed.
 
 """
     (RESULTS / f"{name}.md").write_text(f"{text}{markdown(name, rows)}\n")

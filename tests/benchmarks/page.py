@@ -40,10 +40,10 @@ def page(raw: dict[str, Any], notes: str) -> str:
 
 {_lines(f"{number}. {each}." for number, each in enumerate(machines, 1))}
 
-Each program runs in its own process, and the programs take turns: in every round each runs a leg of a fixed
-number of environment steps, so that a slow minute of the machine affects all. The first leg of each, with warm-up
-and compilation, does not count. Speeds are medians over rounds; ratios (with range) are medians over rounds of
-legs of the same round. Speeds of different machines cannot be compared. The raw numbers are in
+Each program runs in its own process, and the programs take turns: in every round each runs a leg of a
+fixed number of environment steps, so that a slow minute of the machine affects all. The first leg of each,
+with warm-up and compilation, does not count. Speeds are medians over rounds; ratios (with range) are medians
+over rounds of legs of the same round. Speeds of different machines cannot be compared. The raw numbers are in
 [`raw/speed.json`](raw/speed.json):
 
 {_lines(measured)}

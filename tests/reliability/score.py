@@ -21,12 +21,13 @@ RAW = ROOT / "docs" / "results" / "raw"
 
 HEAD = """# Reliability
 
-This page measures two promises. A killed run resumes exactly from its last checkpoint, under the
-[conditions](../walkthroughs/stop_and_resume.md#what-exact-resume-needs) of that page: an environment that repeats itself,
-the same versions, processor and threads, an untouched run directory. Loading a run or a recipe executes no code but the parts
-of sqn_rl, and the modules and environments that you trust. Each table has the requirement, the result, and the command that
-measures it again. `python tests/reliability/scorecard.py all` measures everything and writes this page; the raw
-numbers are `reliability_*.json` in `docs/results/raw`.
+This page measures two promises. A killed run resumes exactly from its last checkpoint, on the
+[conditions](../walkthroughs/stop_and_resume.md#what-exact-resume-needs) of exact resume: an environment that
+repeats itself, the same versions, processor and threads, an untouched run directory. Loading a run or a
+recipe executes only parts of sqn_rl, optimizers of `torch.optim`, modules that you trust, and environments.
+Each table has the requirement, the result, and the command that measures it again. `python
+tests/reliability/scorecard.py all` measures everything and writes this page; the raw numbers are
+`reliability_*.json` in `docs/results/raw`.
 
 **{met} of {all} lines are met.** In all:
 
