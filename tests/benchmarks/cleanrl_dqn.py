@@ -37,15 +37,15 @@ def run(baton: Baton, folder: str, script: str) -> None:
     """Train until the race is over.
 
     Args:
-        baton: is asked at each step.
+        baton: called at each step.
         folder: the checkout.
         script: ``dqn`` or ``dqn_atari``.
     """
-    said = SETTINGS[script] | {"learning_starts": 128, "exploration_fraction": 0.1, "seed": 0}
-    said["total_timesteps"] = baton.steps + baton.leg
+    settings = SETTINGS[script] | {"learning_starts": 128, "exploration_fraction": 0.1, "seed": 0}
+    settings["total_timesteps"] = baton.steps + baton.leg
     sys.path.insert(0, folder)
     sys.modules["tyro"] = tyro = ModuleType("tyro")
-    tyro.cli = lambda kind: kind(**said)  # type: ignore[attr-defined]  # a module that is none
+    tyro.cli = lambda kind: kind(**settings)  # type: ignore[attr-defined]  # a module that is none
     gymnasium.register_envs(ale_py)
     gymnasium.wrappers.GrayScaleObservation = GrayscaleObservation
     gymnasium.wrappers.FrameStack = FrameStackObservation
@@ -54,7 +54,7 @@ def run(baton: Baton, folder: str, script: str) -> None:
 
 
 class Turns(SyncVectorEnv):
-    """Asks at each step whether to go on, and says the end of a game in the old way."""
+    """Checks at each step whether to continue, and reports the end of an episode in the old way."""
 
     def __init__(self, makers: Any, baton: Baton) -> None:
         super().__init__(makers, autoreset_mode=AutoresetMode.SAME_STEP)

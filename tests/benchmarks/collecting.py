@@ -1,4 +1,4 @@
-"""How fast games are played when nobody learns: ours against ale-py's own, in turns.
+"""The speed of environment steps without learning: ours against ale-py's own, in turns.
 
     python tests/benchmarks/collecting.py
 
@@ -42,7 +42,7 @@ def raw_ram() -> Player:
 
 
 def raw_ram_twice() -> Player:
-    """Two of them, which know nothing of each other: what both cores can do, whatever is asked of them."""
+    """Two independent processes: the most that both cores can do."""
     here, there = raw_ram(), ProcessPoolExecutor(1, mp_context=get_context("spawn"))
 
     def play(steps: int) -> None:

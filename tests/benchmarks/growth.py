@@ -35,7 +35,7 @@ LEG = 1024
 
 def curve(points: dict[int, list[str]], rounds: int) -> dict[int, Contender]:
     """Race the points of a curve."""
-    contenders = {point: ours(WORK, *said) for point, said in points.items()}
+    contenders = {point: ours(WORK, *overrides) for point, overrides in points.items()}
     race({str(point): each for point, each in contenders.items()}, leg=LEG, rounds=rounds, threads=1)
     return contenders
 

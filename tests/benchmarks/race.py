@@ -42,7 +42,7 @@ class Baton:
         self._wait()
 
     def tick(self, steps: int) -> bool:
-        """So many steps are done, over all environments. Returns whether to go on."""
+        """Report the number of steps so far, over all environments. Returns whether to continue."""
         if steps >= self._before[0] + self.leg and not self.over:
             self._pass_on(steps)
         return not self.over
@@ -68,7 +68,7 @@ class Baton:
 
 
 def _updates() -> int:
-    """The steps of whoever's optimizer: it is asked, and not the contender."""
+    """The steps of a contender's optimizer, counted at the optimizer itself."""
     from torch.optim import Optimizer
 
     optimizers = (thing for thing in gc.get_objects() if issubclass(type(thing), Optimizer))
@@ -140,13 +140,13 @@ class Contender:
 
 
 def race(contenders: dict[str, Contender], *, leg: int, rounds: int, threads: int) -> None:
-    """Let everybody run one leg for itself, and then ``rounds`` legs in turns.
+    """Let each contender run one leg alone, and then ``rounds`` legs in turns.
 
     Args:
         contenders: by name; their ``legs`` grow.
         leg: environment steps.
         rounds: legs that count.
-        threads: of everybody.
+        threads: of each contender.
     """
     with tempfile.TemporaryDirectory() as folder:
         try:

@@ -14,7 +14,7 @@ gymnasium.register_envs(ale_py)
 
 
 class Turns(BaseCallback):
-    """Is asked at each step of its environments whether to go on."""
+    """Decides at each step of its environments whether to continue."""
 
     def __init__(self, baton: Baton) -> None:
         super().__init__()

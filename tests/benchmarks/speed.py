@@ -80,7 +80,7 @@ def measure(raw: dict[str, Any], only: str | None, rounds: int, cleanrl: str | N
             race(each.contenders, leg=each.leg, rounds=rounds, threads=each.threads)
             contenders = {
                 who: {
-                    "arguments": ["…" if said == cleanrl else said for said in contender.arguments],
+                    "arguments": ["…" if word == cleanrl else word for word in contender.arguments],
                     "legs": contender.legs,
                 }
                 for who, contender in each.contenders.items()

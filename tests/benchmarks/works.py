@@ -30,7 +30,7 @@ class Race:
     """Contenders that take turns."""
 
     leg: int
-    """Environment steps, a multiple of everybody's number of environments."""
+    """Environment steps, a multiple of each contender's number of environments."""
     threads: int
     contenders: dict[str, Contender]
 

@@ -128,17 +128,17 @@ SECTIONS = [
 
 
 def main() -> None:
-    """Measure what is asked for, and write the page."""
+    """Measure the sections given, and write the page."""
     names = [section.name for section in SECTIONS]
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("sections", nargs="*", metavar="section", help=f"all, or of {', '.join(names)}")
-    asked = parser.parse_args().sections
-    if unknown := {*asked} - {*names, "all"}:
+    chosen = parser.parse_args().sections
+    if unknown := {*chosen} - {*names, "all"}:
         parser.error(f"no section: {', '.join(unknown)}")
     for section in SECTIONS:
-        if section.name in asked or "all" in asked:
+        if section.name in chosen or "all" in chosen:
             print(f"{section.title} …", flush=True)
             measure(section)
     PAGE.write_text(page(SECTIONS))
