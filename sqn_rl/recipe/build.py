@@ -57,16 +57,20 @@ class Maker:
         except SqnError:
             raise
         except (TypeError, ValueError) as error:
-            raise RecipeError(str(error), self.origin(self._suspect(str(error))), "", self.slot) from error
+            suspect = self._suspect(str(error))
+            raise RecipeError(str(error), self.origin(suspect), "", suspect) from error
         except (Exception, SystemExit) as error:  # of a user's part anything
             raise RecipeError(blame(error), self.origin(self.slot), "", self.slot) from error
 
     def _suspect(self, message: str) -> str:
-        """The key of the one value that a message quotes; else the slot."""
+        """The key of the one value that a message quotes or names the type of; else the slot."""
         words = message.split()
         lists = {name: value if isinstance(value, list) else [value] for name, value in self.fields.items()}
         quoted = [name for name, values in lists.items() if any(str(value) in words for value in values)]
-        return f"{self.slot}.{quoted[0]}" if len(quoted) == 1 else self.slot
+        others = {name: value for name, value in self.fields.items() if not isinstance(value, int | float)}
+        of_type = [name for name, value in others.items() if f"'{type(value).__name__}'" in message]
+        suspects = quoted or of_type
+        return f"{self.slot}.{suspects[0]}" if len(suspects) == 1 else self.slot
 
 
 def located(error: WiringError, origin: Origin) -> RecipeError:

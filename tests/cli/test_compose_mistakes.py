@@ -98,7 +98,7 @@ def test_an_override_that_a_part_refuses(override: str, message: str) -> None:
 
 def test_an_override_that_torch_refuses() -> None:
     parts = compose_recipe("sqn", "optimizer.lr=-1").build()
-    with pytest.raises(RecipeError, match=r"command line: optimizer.lr=-1: optimizer: Invalid learning rate"):
+    with pytest.raises(RecipeError, match=r"command line: optimizer.lr=-1: Invalid learning rate"):
         parts["optimizer"](parts["q_net"].parameters())
 
 

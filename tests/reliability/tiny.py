@@ -92,21 +92,22 @@ def loaded(run: Path) -> tuple[int | str, list[str]]:
 def one_bit(path: Path, chance: random.Random) -> None:
     """Flip it."""
     text = bytearray(path.read_bytes())
-    text[chance.randrange(len(text))] ^= 1 << chance.randrange(8)
+    if text:
+        text[chance.randrange(len(text))] ^= 1 << chance.randrange(8)
     path.write_bytes(text)
 
 
 def some_bytes(path: Path, chance: random.Random) -> None:
     """Overwrite them."""
     text = bytearray(path.read_bytes())
-    at = chance.randrange(len(text))
+    at = chance.randrange(len(text) or 1)
     text[at : at + 16] = chance.randbytes(len(text[at : at + 16]))
     path.write_bytes(text)
 
 
 def cut_short(path: Path, chance: random.Random) -> None:
     """Truncate it."""
-    path.write_bytes(path.read_bytes()[: chance.randrange(path.stat().st_size)])
+    path.write_bytes(path.read_bytes()[: chance.randrange(path.stat().st_size or 1)])
 
 
 def made_longer(path: Path, chance: random.Random) -> None:

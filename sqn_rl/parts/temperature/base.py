@@ -46,7 +46,8 @@ class DualTemperature(Temperature):
         super().__init__()
         for field, value in {"initial": initial, "lr": lr, "minimum": minimum, "maximum": maximum}.items():
             require_positive(field, value)
-        require(minimum <= initial <= maximum, "initial", initial, f"a number in [{minimum}, {maximum}]")
+        expected = f"a number in [minimum, maximum] = [{minimum}, {maximum}]"
+        require(minimum <= initial <= maximum, "initial", initial, expected)
         require_one_of(("log_alpha", "alpha"), "optimise", optimise)
         self.lr, self.optimise = lr, optimise
         self._minimum, self._maximum = self._encode(minimum), self._encode(maximum)

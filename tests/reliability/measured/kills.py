@@ -5,6 +5,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 from reliability.score import Line, Section
@@ -82,10 +83,15 @@ def _line(folder: Path, task: str, recipes: Mapping[str, int], *settings: str) -
         "every byte as without",
         f"{len(trials) - len(wrong)} of {len(trials)} recipes",
         not wrong,
-        {recipe: {**trial._asdict(), "runs compiled": compiled[recipe]} for recipe, trial in trials.items()},
+        {recipe: _plain(trial) | {"runs compiled": compiled[recipe]} for recipe, trial in trials.items()},
         total.total(),
         {"tracebacks": faults["tracebacks"], "hangs": faults["hangs"]},
     )
+
+
+def _plain(trial: Trial) -> dict[str, Any]:
+    """A trial for a JSON file: :func:`dataclasses.asdict` cannot copy a Counter."""
+    return {name: dict(each) if isinstance(each, Counter) else each for name, each in trial._asdict().items()}
 
 
 WHEN = {"disk": "in an operation on the disk", "turn": "in the loop", "time": "at a random time"}
