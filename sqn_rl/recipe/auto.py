@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 from sqn_rl.errors import SettingError
 from sqn_rl.parts import machine
-from sqn_rl.protocols import Described
 from sqn_rl.recipe.schema import Run
 
 COMPILING_PAYS = 20_000
@@ -51,4 +50,6 @@ def bfloat16(run: Run, observation_shape: Sequence[int]) -> Choice:
 
 def precision_of(q_net: object) -> str:
     """What the encoders of a Q-network compute in: ``fp32`` or ``bf16``."""
+    from sqn_rl.protocols import Described  # imports torch, which a recipe that is only read needs not
+
     return q_net.precision if isinstance(q_net, Described) else "fp32"
