@@ -83,9 +83,9 @@ def _own(overrides: Sequence[str]) -> tuple[list[str], int, Path | None]:
     expected = {"seeds": WHOLE, "out": "a folder"}
     others = [text for text in overrides if text.partition("=")[0] not in own]
     for given in parse([text for text in overrides if text not in others]):
-        name, _, text = str(given.input_line).partition("=")
-        require(not given.is_sweep_override(), name, text, expected[name])
-        own[name] = given.value()
+        name, _, text = given.text.partition("=")
+        require(not given.sweeps, name, text, expected[name])
+        own[name] = given.value
     seeds, out = convert(own["seeds"], int), own["out"]
     require(isinstance(seeds, int) and 1 <= seeds < 10**6, "seeds", own["seeds"], expected["seeds"])
     require(out is None or (isinstance(out, str) and bool(out)), "out", out, expected["out"])

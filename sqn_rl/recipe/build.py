@@ -189,15 +189,20 @@ def check_fields(slot: str, target: Callable[..., Any], fields: Iterable[str], o
     Raises:
         RecipeError: names the field, where it was set, and the nearest one.
     """
+    taken = settable(slot, target)
+    for name in fields:
+        if taken is not None and name not in taken:
+            key, mend = f"{slot}.{name}", did_you_mean(name, taken) or "it takes no fields"
+            raise RecipeError(f"{target.__name__} has no such setting", origin(key), mend, key)
+
+
+def settable(slot: str, target: Callable[..., Any]) -> set[str] | None:
+    """The fields that ``target`` takes in a slot; None: whatever it is given."""
     parameters = _parameters(target)
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return
+        return None
     given = next(each.given for each in SLOTS if each.name == slot)
-    settable = {parameter.name for parameter in parameters if parameter.kind in KEYWORDS} - {*given}
-    for name in fields:
-        if name not in settable:
-            key, mend = f"{slot}.{name}", did_you_mean(name, settable) or "it takes no fields"
-            raise RecipeError(f"{target.__name__} has no such setting", origin(key), mend, key)
+    return {parameter.name for parameter in parameters if parameter.kind in KEYWORDS} - {*given}
 
 
 KEYWORDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)

@@ -8,12 +8,12 @@ import re
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, cached_property
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqn_rl.errors import RecipeError
 from sqn_rl.recipe.provenance import Document, read
@@ -21,7 +21,15 @@ from sqn_rl.recipe.provenance import Document, read
 RECIPE, TASK = "recipe", "task"
 
 OPTIMIZERS = "torch.optim"
-"""The module whose optimizers need no trust, although only most of them have a part file of ours."""
+"""The module whose optimizers need no trust, although few of them have a part file of ours."""
+
+
+class Choice(NamedTuple):
+    """A recipe, a task or a part, as a defaults list or an override names it."""
+
+    group: str
+    name: str
+    origin: str
 
 
 def did_you_mean(name: str, among: Collection[str]) -> str:
@@ -59,25 +67,23 @@ class Catalogue:
 
     def groups(self) -> list[str]:
         """The slots, ``task`` and ``recipe``: every folder of parts."""
-        slots = {
-            folder.name
-            for tree in self.trees
-            if (tree / "components").is_dir()
-            for folder in (tree / "components").iterdir()
-            if folder.is_dir()
-        }
-        return sorted(slots | {RECIPE})
+        return sorted(self._files)
 
     def names(self, group: str) -> list[str]:
         """The parts of a slot, or the recipes; nested ones as ``paper/pong``."""
-        return sorted(
-            {
-                path.relative_to(folder).with_suffix("").as_posix()
-                for folder in self._folders(group)
-                for path in folder.rglob("*.yaml")
-                if path.is_file()
-            }
-        )
+        return sorted(self._files.get(group, ()))
+
+    def require(self, choice: Choice) -> None:
+        """Refuse a recipe or part that is not there.
+
+        Raises:
+            RecipeError: names those like it.
+        """
+        if choice.name not in self._files.get(choice.group, ()):
+            kind = "recipe" if choice.group == RECIPE else "part"
+            hint = did_you_mean(choice.name, self.names(choice.group))
+            subject = f"{choice.group}={choice.name}"
+            raise RecipeError(f"there is no such {kind}", choice.origin, hint, subject)
 
     def read(self, group: str, name: str) -> Document:
         """The YAML file of a part or recipe.
@@ -86,22 +92,28 @@ class Catalogue:
             RecipeError: there is none, or it is not YAML.
         """
         if (group, name) not in self._documents:
-            paths = [path for folder in self._folders(group) if (path := folder / f"{name}.yaml").is_file()]
-            if not paths:
-                raise self.unknown(group, name)
-            ours = paths[0].is_relative_to(_own_tree())
-            shown = paths[0].relative_to(_own_tree()).as_posix() if ours else str(paths[0])
-            self._documents[group, name] = read(paths[0], shown)
+            self.require(Choice(group, name, ""))
+            path = self._files[group][name]
+            ours = path.is_relative_to(_own_tree())
+            shown = path.relative_to(_own_tree()).as_posix() if ours else str(path)
+            self._documents[group, name] = read(path, shown)
         return self._documents[group, name]
 
-    def unknown(self, group: str, name: str, origin: str = "") -> RecipeError:
-        """The error of there being no such part or recipe."""
-        message = f"there is no such {'recipe' if group == RECIPE else 'part'}"
-        return RecipeError(message, origin, did_you_mean(name, self.names(group)), f"{group}={name}")
-
-    def _folders(self, group: str) -> list[Path]:
-        relative = Path("recipes") if group == RECIPE else Path("components", group)
-        return [folder for tree in self.trees if (folder := tree / relative).is_dir()]
+    @cached_property
+    def _files(self) -> dict[str, dict[str, Path]]:
+        """By group and name; of two files of one name that of the first tree."""
+        files: dict[str, dict[str, Path]] = {RECIPE: {}}
+        for tree in reversed(self.trees):
+            components = tree / "components"
+            folders = [(RECIPE, tree / "recipes")]
+            if components.is_dir():
+                folders += [(each.name, each) for each in components.iterdir() if each.is_dir()]
+            for group, folder in folders:
+                names = files.setdefault(group, {})
+                for path in folder.rglob("*.yaml") if folder.is_dir() else ():
+                    if path.is_file():
+                        names[path.relative_to(folder).with_suffix("").as_posix()] = path
+        return files
 
     def resolve(self, slot: str, target: Any, origin: str = "") -> Callable[..., Any]:
         """Import the public class or function that a part's ``_target_`` names.

@@ -1,20 +1,22 @@
-"""From a recipe's name and overrides to a settled recipe: every value known, and where it came from."""
+"""From a recipe's name and overrides to a resolved recipe: every value known, and where it came from.
 
-from collections.abc import Collection, Iterator, Mapping
+:func:`compose_recipe` is the pipeline; what it calls stands below it, in the order of its stages.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sqn_rl.errors import COMMAND_LINE, RecipeError, SettingError
-from sqn_rl.recipe import overrides as said
-from sqn_rl.recipe.build import TARGET, build, check_fields
-from sqn_rl.recipe.catalogue import RECIPE, TASK, Catalogue, did_you_mean
-from sqn_rl.recipe.defaults import Choice, choices, layers_of, suggestions
-from sqn_rl.recipe.provenance import INTERPOLATION, Document, Layers, Values, flow, read
-from sqn_rl.recipe.schema import DEFAULTS, SETTINGS, SLOTS, Run, conform
+from sqn_rl.recipe.build import TARGET, build, check_fields, settable
+from sqn_rl.recipe.catalogue import RECIPE, TASK, Catalogue, Choice, did_you_mean
+from sqn_rl.recipe.defaults import Files, choose_files
+from sqn_rl.recipe.overrides import Override, origin, read_overrides
+from sqn_rl.recipe.provenance import INTERPOLATION, Layers, Values, flow, part_file, read
+from sqn_rl.recipe.schema import DEFAULTS, SETTINGS, SLOT_NAMES, Run, conform
 
-SLOT_NAMES = [slot.name for slot in SLOTS]
+OURS = "default of sqn_rl"
 
 INSTANTIATE = {TARGET, "_partial_", "_args_", "_recursive_", "_convert_"}
 """What Hydra's ``instantiate`` takes, wherever it is in a value; we take the first, once in a slot."""
@@ -47,8 +49,9 @@ class Recipe:
         return self.chosen[key].origin if key in self.chosen else self.layers.origin(key)
 
     def part(self, slot: str) -> str:
-        """The name of the part that fills a slot; of a loaded recipe its class."""
-        return self.chosen[slot].name if slot in self.chosen else self.config[slot][TARGET].rpartition(".")[2]
+        """The name of the part that fills a slot; its class where that is set, or the recipe was loaded."""
+        own = slot in self.chosen and part_file(slot, self.layers.origin(f"{slot}.{TARGET}"))
+        return self.chosen[slot].name if own else self.config[slot][TARGET].rpartition(".")[2]
 
     def fields(self, slot: str) -> Values:
         """The values that the part in a slot is given from YAML."""
@@ -95,7 +98,7 @@ class Recipe:
 
 
 def compose_recipe(recipe: str = "sqn", *overrides: str, catalogue: Catalogue | None = None) -> Recipe:
-    """Compose a recipe.
+    """Compose a recipe: read the overrides, choose files, lay them over each other, resolve, check.
 
     Args:
         recipe: its name.
@@ -104,34 +107,15 @@ def compose_recipe(recipe: str = "sqn", *overrides: str, catalogue: Catalogue | 
         catalogue: where recipes and parts are; by default ours and those of ``SQN_RL_PATH``.
 
     Raises:
-        RecipeError: something cannot be what its author meant; says where, what, and how to mend it.
+        RecipeError: something cannot be what its author meant; says where, what, and what to write instead.
     """
     catalogue = catalogue or Catalogue()
-    parsed = said.parse(overrides)
-    first = Choice(RECIPE, recipe, said.origin(f"{RECIPE}={recipe}"))
-    if recipe not in catalogue.names(RECIPE):
-        raise catalogue.unknown(first.group, first.name, first.origin)
-    over = {RECIPE: first} | {choice.group: choice for choice in said.chosen(parsed, catalogue)}
-    files = layers_of(over, catalogue)
-    if asked := suggestions(files, catalogue):
-        over = asked | over
-        files = layers_of(over, catalogue)
-
-    layers = Layers()
-    layers.put("", DEFAULTS, lambda _: "default of sqn_rl")
-    layers.put(RECIPE, over[RECIPE].name, lambda _: over[RECIPE].origin)
-    documents: dict[str, Document] = {}
-    chosen: dict[str, Choice] = {}
-    parts = {group: name for _, group, name in files}
-    for package, group, name in files:
-        document = documents[group] = catalogue.read(group, name)
-        if group == RECIPE:  # of what others choose, ``over`` has what counts
-            chosen |= {choice.group: choice for choice in choices(document, group, catalogue)}
-        replaced = {slot for slot, choice in chosen.items() if parts.get(slot, choice.name) != choice.name}
-        content = _of_parts_there(document.content, replaced if group == RECIPE else (), parts, catalogue)
-        layers.put(package, content, partial(_within, document, package))
-    said.apply(parsed, layers, catalogue)
-    return _settle(layers, documents, chosen | over, catalogue)
+    given = read_overrides(overrides, catalogue)
+    files = choose_files(Choice(RECIPE, recipe, origin(f"{RECIPE}={recipe}")), given.choices, catalogue)
+    layers = lay(files)
+    apply(given.values, layers)
+    drop_foreign_fields(layers, files, catalogue)
+    return check(layers, files, catalogue)
 
 
 def load_recipe(path: Path, *overrides: str, catalogue: Catalogue | None = None) -> Recipe:
@@ -147,13 +131,65 @@ def load_recipe(path: Path, *overrides: str, catalogue: Catalogue | None = None)
     """
     document = read(path, str(path))
     catalogue, layers = catalogue or Catalogue(), Layers()
-    parsed = said.parse(overrides)
-    for choice in said.chosen(parsed, catalogue):
+    given = read_overrides(overrides, catalogue)
+    for choice in given.choices.values():
         raise RecipeError(f"the {choice.group} of a saved recipe is settled", choice.origin)
-    layers.put("", DEFAULTS, lambda _: "default of sqn_rl")  # of settings that its version did not have
+    layers.put("", DEFAULTS, _always(OURS))  # of settings that its version did not have
     layers.put("", document.values, document.origin)
-    said.apply(parsed, layers, catalogue)
-    return _settle(layers, {}, {}, catalogue)
+    apply(given.values, layers)
+    return check(layers, Files(), catalogue)
+
+
+def lay(files: Files) -> Layers:
+    """Lay files over each other, over our own defaults."""
+    layers, recipe = Layers(), files.chosen[RECIPE]
+    layers.put("", DEFAULTS, _always(OURS))
+    layers.put(RECIPE, recipe.name, _always(recipe.origin))
+    for layer in files.layers:
+        values = layer.document.content
+        replaced = {slot for slot, part in layer.parts.items() if files.chosen[slot].name != part}
+        for slot in replaced & values.keys():  # its values are for another part
+            if isinstance(values[slot], dict):
+                there = files.content(slot)
+                values[slot] = {name: value for name, value in values[slot].items() if name in there}
+        layers.put(layer.package, values, layer.origin)
+    return layers
+
+
+def apply(overrides: Iterable[Override], layers: Layers) -> None:
+    """Lay overrides of values over everything, in order; ``~key`` removes one.
+
+    Raises:
+        RecipeError: there is nothing to remove.
+    """
+    for override in overrides:
+        if not override.removes:
+            layers.put(override.key, override.value, _always(override.origin))
+        elif not layers.drop(override.key):
+            raise RecipeError("there is nothing to remove", override.origin)
+
+
+def _always(origin: str) -> Callable[[str], str]:
+    return lambda key: origin
+
+
+def drop_foreign_fields(layers: Layers, files: Files, catalogue: Catalogue) -> None:
+    """Drop the fields of a part's file that another ``_target_`` than the file's does not take.
+
+    What a recipe or an override sets stays, and is refused if the class does not take it.
+    """
+    for slot in SLOT_NAMES:
+        there, target = files.content(slot), layers.get(f"{slot}.{TARGET}")
+        if TARGET not in there or target in (None, there[TARGET]):
+            continue
+        try:
+            taken = settable(slot, catalogue.resolve(slot, target))
+        except RecipeError:
+            continue  # building refuses it
+        for name in there.keys() - {TARGET, *(there if taken is None else taken)}:
+            origins = [document.origin(name) for document in files.of(slot)]
+            if layers.origins.get(f"{slot}.{name}") in origins:
+                layers.drop(f"{slot}.{name}")
 
 
 def _printable(text: str) -> str:
@@ -162,15 +198,16 @@ def _printable(text: str) -> str:
     return "".join(characters)
 
 
-def _settle(
-    layers: Layers, documents: Mapping[str, Document], chosen: Mapping[str, Choice], catalogue: Catalogue
-) -> Recipe:
-    """Check that everything is known, given and of the right kind, and resolve it."""
-    task = documents[TASK].content if TASK in documents else {}
-    tunable = {name: value for name, value in task.items() if name not in SETTINGS}
+def check(layers: Layers, files: Files, catalogue: Catalogue) -> Recipe:
+    """Resolve every value, and check that each is known, given and of the right kind.
+
+    Raises:
+        RecipeError: one is not.
+    """
+    tunable = {name: value for name, value in files.content(TASK).items() if name not in SETTINGS}
     known = {*SETTINGS, *SLOT_NAMES, *tunable}
     for slot in SLOT_NAMES:
-        _require_part(slot, layers, chosen)
+        _require_part(slot, layers, files.chosen)
     if missing := [name for name in SETTINGS if name not in layers.values]:
         mend = f"write `defaults: [/{TASK}@_global_: classic_control, _self_]` in the env's YAML"
         raise RecipeError(f"no task says {', '.join(missing)}", layers.origin(f"env.{TARGET}"), mend)
@@ -183,7 +220,7 @@ def _settle(
         values |= _conforming(values, tunable, values)
         run = Run(**{name: values[name] for name in SETTINGS})
         for slot in SLOT_NAMES:
-            example = documents[slot].content if slot in documents else values[slot]
+            example = files.content(slot) or values[slot]
             values[slot] |= _conforming(values[slot], example, values, f"{slot}.")
             if further := values[slot].keys() - example.keys():
                 target = catalogue.resolve(slot, values[slot][TARGET], layers.origin(f"{slot}.{TARGET}"))
@@ -191,25 +228,7 @@ def _settle(
     except SettingError as error:
         raise error.located(error.field, layers.origin) from error
     config = vars(run) | {slot: values[slot] for slot in SLOT_NAMES}
-    return Recipe(config, run, chosen, layers, catalogue)
-
-
-def _of_parts_there(
-    content: Values, replaced: Collection[str], parts: Mapping[str, str], catalogue: Catalogue
-) -> Values:
-    """What a recipe says, without fields that only a part had which another has replaced since."""
-
-    def kept(slot: str, values: Any) -> Any:
-        if slot not in replaced or not isinstance(values, dict):
-            return values
-        own = catalogue.read(slot, parts[slot]).content
-        return {name: value for name, value in values.items() if name in own}
-
-    return {slot: kept(slot, values) for slot, values in content.items()}
-
-
-def _within(document: Document, package: str, key: str) -> str:
-    return document.origin(key.removeprefix(f"{package}."))
+    return Recipe(config, run, files.chosen, layers, catalogue)
 
 
 def _require_part(slot: str, layers: Layers, chosen: Mapping[str, Choice]) -> None:

@@ -1,203 +1,250 @@
-"""Which files make up a recipe, and in which order they are laid over each other: Hydra's defaults lists."""
+"""Which files make up a recipe, and in which order they are laid over each other: defaults lists.
 
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import islice
+The language is a part of Hydra's, and means what it means there: ``name`` inherits from a file of the same
+group, ``/slot: part`` fills a slot, ``override /slot: part`` replaces the part that fills it so far. A file's
+own values are laid over what stands before ``_self_``, which is last if it is not written.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from hydra import version
-from hydra._internal.config_repository import ConfigRepository
-from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
-from hydra._internal.defaults_list import create_defaults_list
-from hydra.core.object_type import ObjectType
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
-from hydra.plugins.config_source import ConfigResult, ConfigSource
-from omegaconf import OmegaConf
-
 from sqn_rl.errors import RecipeError
-from sqn_rl.recipe.catalogue import RECIPE, TASK, Catalogue, did_you_mean
-from sqn_rl.recipe.provenance import Document
-
-PRIMARY = "run"
-"""What Hydra calls the primary config: nothing but the choice of a recipe."""
+from sqn_rl.recipe.catalogue import RECIPE, TASK, Catalogue, Choice, did_you_mean
+from sqn_rl.recipe.provenance import Document, Values
 
 FILES = 300
 """The most files that a defaults list may bring, counted as often as they are named."""
 
 SUGGESTING = ("env", TASK)
-"""Those whose files may ask for parts in other slots: pixels for an encoder that sees."""
+"""Those whose files may override parts in other slots: pixels ask for an encoder that sees."""
 
 
 class Layer(NamedTuple):
     """One file of a recipe."""
 
-    package: str
-    """The slot that it fills; ``""`` for recipes and tasks, which speak of everything."""
     group: str
-    name: str
+    document: Document
+    parts: Mapping[str, str]
+    """Of a recipe's file: by slot, the part that fills it as far as this file knows."""
+
+    @property
+    def package(self) -> str:
+        """The slot that it fills; ``""`` for recipes and tasks, which have values of every slot."""
+        return "" if self.group in (RECIPE, TASK) else self.group
+
+    def origin(self, key: str) -> str:
+        """The origin of the value that it has at a dotted key of the recipe."""
+        return self.document.origin(key.removeprefix(f"{self.package}."))
 
 
-class Choice(NamedTuple):
-    """A part, or the recipe that is inherited from, as a defaults list or an override names it."""
+@dataclass(frozen=True)
+class Files:
+    """The files of a recipe, later ones to be laid over earlier ones, and the choices that led to them."""
 
-    group: str
-    name: str
-    origin: str
-    overrides: bool = True
-    """Whether it says so: in a defaults list with the word ``override``."""
+    layers: Sequence[Layer] = ()
+    chosen: Mapping[str, Choice] = field(default_factory=dict)
+    """By slot; also of the task and the recipe."""
 
+    def of(self, group: str) -> list[Document]:
+        """The files of one group: a part, and before it those from which it inherits."""
+        return [layer.document for layer in self.layers if layer.group == group]
 
-class _CatalogueSource(ConfigSource):
-    """Serves a catalogue's defaults lists to Hydra: slots as groups, ``recipes/`` as the group ``recipe``."""
-
-    def __init__(self, catalogue: Catalogue) -> None:
-        super().__init__(provider="sqn_rl", path=f"{self.scheme()}://")
-        self.catalogue = catalogue
-
-    @staticmethod
-    def scheme() -> str:
-        return "catalogue"
-
-    def load_config(self, config_path: str) -> ConfigResult:
-        group, _, name = config_path.partition("/")
-        defaults = [{RECIPE: "sqn"}]
-        if config_path != PRIMARY:
-            document = self.catalogue.read(group, name)
-            for choice in choices(document, group, self.catalogue):
-                if choice.name not in self.catalogue.names(choice.group):
-                    raise self.catalogue.unknown(choice.group, choice.name, choice.origin)
-            defaults = document.values.get("defaults", [])
-            if group in SUGGESTING:
-                defaults = [item for item in defaults if not _overrides(item)]
-        header = {"package": "_global_" if group == RECIPE else None}
-        return ConfigResult(self.provider, self.full_path(), OmegaConf.create({"defaults": defaults}), header)
-
-    def available(self) -> bool:
-        return True
-
-    def is_group(self, config_path: str) -> bool:
-        return config_path in self.catalogue.groups()
-
-    def is_config(self, config_path: str) -> bool:
-        group, _, name = config_path.partition("/")
-        return config_path == PRIMARY or name in self.catalogue.names(group)
-
-    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
-        return self.catalogue.names(config_path) if results_filter != ObjectType.GROUP else []
+    def content(self, group: str) -> Values:
+        """What the files of one group have together."""
+        return {name: value for document in self.of(group) for name, value in document.content.items()}
 
 
-def repository(catalogue: Catalogue) -> ConfigRepository:
-    """The catalogue as Hydra sees it."""
-    version.setbase("1.3")
-    found = ConfigRepository(ConfigSearchPathImpl())
-    found.sources = [_CatalogueSource(catalogue)]
-    return found
+class Entry(NamedTuple):
+    """An entry of a defaults list; ``_self_`` has no choice."""
+
+    choice: Choice | None
+    overrides: bool = False
 
 
-def _files(choice: Choice, catalogue: Catalogue) -> Iterator[Choice]:
-    """A file, and those that its defaults list names, each as often as Hydra would read it."""
-    yield choice
-    if choice.name in catalogue.names(choice.group):  # else Hydra asks for it, and is told
-        for each in choices(catalogue.read(choice.group, choice.name), choice.group, catalogue):
-            yield from _files(each, catalogue)
+def choose_files(recipe: Choice, choices: Mapping[str, Choice], catalogue: Catalogue) -> Files:
+    """Choose the files that make up a recipe.
 
-
-def layers_of(chosen: Mapping[str, Choice], catalogue: Catalogue) -> list[Layer]:
-    """The files that make up a recipe, later ones to be laid over earlier ones.
+    Over what the recipe's own files list counts what its env and task override; over that what a recipe
+    overrides; over everything what is chosen from outside.
 
     Args:
-        chosen: the recipe and the parts that were chosen over it, by group.
+        recipe: the recipe.
+        choices: parts, and perhaps another recipe, chosen from outside, by group.
         catalogue: where they are.
 
     Raises:
         RecipeError: a file is missing or not YAML, or its defaults list makes no sense.
     """
-    lines = [
-        f"{f'{TASK}@_global_' if group == TASK else group}={name}" for group, name, *_ in chosen.values()
-    ]
-    endless = f"inherits from itself, or more than {FILES} files"
-    for choice in chosen.values():
-        if next(islice(_files(choice, catalogue), FILES, None), None):
-            raise RecipeError(endless, f"{choice.group}={choice.name}")
-    try:
-        found = create_defaults_list(
-            repo=repository(catalogue),
-            config_name=PRIMARY,
-            overrides_list=OverridesParser.create().parse_overrides(lines),
-            prepend_hydra=False,
-            skip_missing=False,
-        )
-    except RecursionError as error:
-        raise RecipeError(endless, f"{RECIPE}={chosen[RECIPE].name}") from error
-    except (HydraException, ValueError) as error:
-        recipe = catalogue.read(RECIPE, chosen[RECIPE].name)
-        raise RecipeError(" ".join(str(error).split()), recipe.origin("defaults")) from error
-    paths = [(default.package or "", *default.config_path.partition("/")) for default in found.defaults]
-    return [Layer(package, group, name) for package, group, _, name in paths if group != PRIMARY]
+    catalogue.require(recipe)
+    recipe = choices.get(RECIPE, recipe)
+    tree = _Tree(catalogue)
+    places = list(tree.recipe(recipe))
+    tree.require_once()
+    tree.chosen |= choices
+    slots = [place.group for place in places if isinstance(place, Choice)]
+    early = {slot: list(tree.part(tree.chosen[slot])) for slot in SUGGESTING if slot in slots}
+    fixed = {*tree.fixed, *choices}
+    tree.chosen |= {slot: choice for slot, choice in tree.suggested.items() if slot not in fixed}
+    tree.require_used()
+    layers: list[Layer] = []
+    for place in places:
+        if isinstance(place, Layer):
+            layers.append(place)
+        else:
+            layers += early.get(place.group) or tree.part(tree.chosen[place.group])
+    return Files(layers, tree.chosen | {RECIPE: recipe})
 
 
-def suggestions(layers: Iterable[Layer], catalogue: Catalogue) -> dict[str, Choice]:
-    """The parts that the env and its task ask for by ``override``, in slots that no recipe overrides.
+class _Tree:
+    """The defaults lists of a recipe, read depth first."""
 
-    They count over what a recipe simply lists, and under every ``override`` of a recipe.
+    def __init__(self, catalogue: Catalogue) -> None:
+        self.catalogue, self.count = catalogue, 0
+        self.listed: dict[str, list[Choice]] = {}
+        """By slot, what fills it without ``override``."""
+        self.chosen: dict[str, Choice] = {}
+        """By slot, what fills it so far."""
+        self.fixed: set[str] = set()
+        """The slots that a recipe overrides."""
+        self.suggested: dict[str, Choice] = {}
+        """By slot, what the env or its task overrides it by."""
 
-    Args:
-        layers: the files that make up a recipe, as far as it goes without them.
-        catalogue: where they are.
+    def recipe(self, recipe: Choice) -> Iterator[Layer | Choice]:
+        """A recipe's layers, and between them the slots, each by what is listed for it."""
+        document, entries = self._read(recipe)
+        places: list[Layer | Choice | None] = []
+        for choice, overrides in entries:
+            if choice is None:
+                places.append(None)
+            elif choice.group == RECIPE:
+                places += self.recipe(choice)
+            elif overrides:
+                if choice.group not in (*self.listed, TASK):
+                    raise _unused(choice)
+                self.chosen[choice.group] = choice
+                self.fixed.add(choice.group)
+            else:
+                self._list(choice)
+                places.append(choice)
+        parts = {slot: choice.name for slot, choice in self.chosen.items()}
+        return (Layer(RECIPE, document, parts) if place is None else place for place in places)
 
-    Returns:
-        By slot.
+    def part(self, part: Choice) -> Iterator[Layer]:
+        """The layers of a part or task, and of the task that an env brings."""
+        document, entries = self._read(part)
+        for choice, overrides in entries:
+            if choice is None:
+                yield Layer(part.group, document, {})
+            elif choice.group == part.group:
+                yield from self.part(choice)
+            elif overrides:
+                self.suggested[choice.group] = choice
+            else:
+                self._list(choice)
+                self.require_once()
+                yield from self.part(self.chosen[choice.group])
 
-    Raises:
-        RecipeError: one asks for an env, a task or a recipe.
-    """
-    wanted: dict[str, Choice] = {}
-    settled = set()
-    for _, group, name in layers:
-        for choice in choices(catalogue.read(group, name), group, catalogue):
-            if choice.overrides and group == RECIPE:
-                settled.add(choice.group)
-            elif choice.overrides:
-                wanted[choice.group] = choice
-                if choice.group in (*SUGGESTING, RECIPE):
-                    raise RecipeError(f"an {group} cannot override the {choice.group}", choice.origin)
-    return {slot: choice for slot, choice in wanted.items() if slot not in settled}
+    def _list(self, choice: Choice) -> None:
+        self.listed.setdefault(choice.group, []).append(choice)
+        self.chosen.setdefault(choice.group, choice)
+
+    def _read(self, choice: Choice) -> tuple[Document, list[Entry]]:
+        document = self.catalogue.read(choice.group, choice.name)
+        entries = entries_of(document, choice.group, self.catalogue)
+        self.count += len(entries)
+        if self.count > FILES:
+            raise RecipeError(f"inherits from itself, or more than {FILES} files", choice.origin)
+        return document, entries
+
+    def require_once(self) -> None:
+        """Refuse two parts that are listed for one slot."""
+        for slot, (first, *others) in self.listed.items():
+            if others:
+                hint = f"write `override /{_key(slot)}: {others[0].name}` to replace that of {first.origin}"
+                raise RecipeError(f"Multiple values for {slot}", others[0].origin, hint)
+
+    def require_used(self) -> None:
+        """Refuse a choice for a slot that nothing fills."""
+        for slot, choice in self.chosen.items():
+            if slot not in (*self.listed, RECIPE):
+                raise _unused(choice)
 
 
-def choices(document: Document, group: str, catalogue: Catalogue) -> Iterator[Choice]:
-    """What a file's defaults list chooses, in order.
+def _unused(choice: Choice) -> RecipeError:
+    message = f"Could not override '{choice.group}': nothing listed before fills it"
+    return RecipeError(message, choice.origin, f"write `/{_key(choice.group)}: {choice.name}` in `defaults`")
+
+
+def entries_of(document: Document, group: str, catalogue: Catalogue) -> list[Entry]:
+    """The entries of a file's defaults list, in order, with ``_self_`` among them.
 
     Args:
         document: the file.
         group: its own group, in which a bare name is looked for.
-        catalogue: knows the groups.
+        catalogue: knows the groups, and what is in them.
 
     Raises:
-        RecipeError: the list is not one, or an entry names no slot.
+        RecipeError: the list is not one, or an entry makes no sense.
     """
     defaults = document.values.get("defaults", [])
     if not isinstance(defaults, list):
-        where, mend = document.origin("defaults"), "write `defaults: [sqn, _self_]`"
-        raise RecipeError("`defaults` is not a list", where, mend)
+        where, hint = document.origin("defaults"), "write `defaults: [sqn, _self_]`"
+        raise RecipeError("`defaults` is not a list", where, hint)
+    entries: list[Entry] = []
     for index, item in enumerate(defaults):
         origin = document.origin(f"defaults.{index}")
-        if item == "_self_":
-            continue
-        if isinstance(item, str):
-            path, _, name = item.strip("/").partition("/") if item.startswith("/") else (group, "", item)
-        elif isinstance(item, dict) and len(item) == 1:
-            ((key, name),) = item.items()
-            path = str(key).rpartition(" ")[2].partition("@")[0]
-            if not path.startswith("/"):
-                mend = f"write `/{path}`, with a slash"
-                raise RecipeError(f"`{path}` would be looked for in `{group}`", origin, mend)
-        else:
-            mend = "write `{override /head: dueling}`"
-            raise RecipeError(f"`{item}` is no entry of a defaults list", origin, mend)
-        if (slot := path.strip("/")) not in catalogue.groups():
-            raise RecipeError(f"there is no slot `{slot}`", origin, did_you_mean(slot, catalogue.groups()))
-        yield Choice(slot, str(name), origin, _overrides(item))
+        entry = Entry(None) if item == "_self_" else _entry(item, group, origin, catalogue)
+        if entry.choice is None and entry in entries:
+            raise RecipeError("`_self_` is there twice", origin)
+        if entry.choice and not entry.overrides and any(each.overrides for each in entries):
+            raise RecipeError(f"`{item}` comes after an override", origin, "write overrides last")
+        entries.append(entry)
+    return entries if Entry(None) in entries else [*entries, Entry(None)]
 
 
-def _overrides(item: object) -> bool:
-    return isinstance(item, dict) and any(str(key).startswith("override ") for key in item)
+def _entry(item: object, group: str, origin: str, catalogue: Catalogue) -> Entry:
+    words, package = [], ""
+    if isinstance(item, str):
+        path, _, name = item.strip("/").partition("/") if item.startswith("/") else (group, "", item)
+    elif isinstance(item, dict) and len(item) == 1:
+        ((key, name),) = item.items()
+        *words, path = str(key).split() or [""]
+        path, _, package = path.partition("@")
+        if not path.startswith("/"):
+            hint = f"write `/{path}`, with a slash"
+            raise RecipeError(f"`{path}` would be looked for in `{group}`", origin, hint)
+    else:
+        hint = "write `{override /head: dueling}`"
+        raise RecipeError(f"`{item}` is no entry of a defaults list", origin, hint)
+    if (slot := path.strip("/")) not in catalogue.groups():
+        raise RecipeError(f"there is no slot `{slot}`", origin, did_you_mean(slot, catalogue.groups()))
+    choice, overrides = Choice(slot, str(name), origin), words == ["override"]
+    catalogue.require(choice)
+    if isinstance(item, str) and slot == group:
+        return Entry(choice)
+    if slot == group and not overrides:
+        raise RecipeError(f"`{item}` does not inherit", origin, f"write `{name}`")
+    if not _may_choose(group, slot, overrides):
+        what = "override" if overrides else "choose"
+        message = f"{'an' if group[0] in 'aeiou' else 'a'} {group} cannot {what} the {slot}"
+        raise RecipeError(message, origin)
+    plain = f"{slot}@{package}" if package else slot
+    if isinstance(item, str) or words not in ([], ["override"]) or plain != _key(slot):
+        form = f"{'override ' * overrides}/{_key(slot)}: {name}"
+        raise RecipeError(f"`{item}` is no way to fill a slot", origin, f"write `{form}`")
+    return Entry(choice, overrides)
+
+
+def _may_choose(group: str, slot: str, overrides: bool) -> bool:
+    """Whether a file of ``group`` may have ``/slot: …`` or ``override /slot: …`` in its list."""
+    if group == RECIPE:
+        return slot != RECIPE
+    if overrides:
+        return group in SUGGESTING and slot not in (*SUGGESTING, RECIPE)
+    return (group, slot) == ("env", TASK)
+
+
+def _key(slot: str) -> str:
+    """A slot as a defaults list names it: a task has values of every slot."""
+    return f"{TASK}@_global_" if slot == TASK else slot

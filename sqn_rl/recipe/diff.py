@@ -5,7 +5,8 @@ from collections import defaultdict
 from sqn_rl.recipe.catalogue import Catalogue
 from sqn_rl.recipe.compose import compose_recipe
 from sqn_rl.recipe.provenance import flow, override
-from sqn_rl.recipe.resolved import SLOT_NAMES, Settled, differences, of_recipe
+from sqn_rl.recipe.resolved import Settled, differences, of_recipe
+from sqn_rl.recipe.schema import SLOT_NAMES
 
 BASE = "sqn"
 OWN = ("recipe", "seed", "out")

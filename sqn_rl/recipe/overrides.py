@@ -1,50 +1,107 @@
-"""What the command line says: ``slot=part``, ``slot.field=value``, ``setting=value``; and sweeps of them."""
+"""Overrides: ``slot=part``, ``slot.field=value``, ``setting=value``, ``~slot.field``, and sweeps of them.
 
-from collections.abc import Iterator, Sequence
-from functools import partial
+Their grammar is Hydra's, and Hydra's parser reads them. No other module knows Hydra.
+"""
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob
+from hydra.core.override_parser.types import Override as Parsed
 from hydra.errors import HydraException
 
 from sqn_rl.errors import COMMAND_LINE, RecipeError
-from sqn_rl.recipe.catalogue import Catalogue
-from sqn_rl.recipe.defaults import Choice, repository
-from sqn_rl.recipe.provenance import Layers
+from sqn_rl.recipe.catalogue import Catalogue, Choice
 
-WRITE = "write name=value: steps=2000, head=dueling or optimizer.lr=1e-3"
-QUOTE = "quote a value that has special characters: 'name=\"a (value)\"'"
+FORM = "write name=value: steps=2000, head=dueling or optimizer.lr=1e-3"
+QUOTES = "quote a value that has special characters: 'name=\"a (value)\"'"
 
 
-def origin(override: str) -> str:
-    """Where a value came from that an override set."""
-    return f"{COMMAND_LINE}{override}"
+def origin(text: str) -> str:
+    """The origin of a value that an override sets."""
+    return f"{COMMAND_LINE}{text}"
 
 
-def parse(overrides: Sequence[str]) -> list[Override]:
+@dataclass(frozen=True)
+class Override:
+    """One override."""
+
+    text: str
+    """As it was written."""
+    key: str
+    """A slot, ``task`` or ``recipe``; or the dotted key of a value."""
+    package: str
+    """What follows the key behind an ``@``."""
+    value: Any
+    removes: bool
+    """Whether it removes the value: ``~key``."""
+    sweeps: bool
+    """Whether it gives several values."""
+
+    @property
+    def origin(self) -> str:
+        """The origin of what it sets."""
+        return origin(self.text)
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """The overrides of one recipe, by what they do."""
+
+    choices: Mapping[str, Choice]
+    """Of a recipe, a task and parts: the last of each group."""
+    values: Sequence[Override]
+    """Of values, in order."""
+
+
+def parse(texts: Sequence[str]) -> list[Override]:
     """Read overrides in Hydra's grammar.
 
     Raises:
         RecipeError: one is not in it.
     """
-    parser = OverridesParser.create()
-    parsed = []
-    for text in overrides:
-        try:
-            parsed += parser.parse_overrides([text])
-        except (HydraException, ValueError, RecursionError) as error:  # a number of 5,000 digits; [[[[…
-            raise RecipeError(
-                "cannot be read as an override", origin(text), QUOTE if "=" in text else WRITE
-            ) from error
-    return parsed
+    return [
+        Override(
+            str(each.input_line),
+            each.key_or_group,
+            each.package or "",
+            each.value(),
+            each.is_delete(),
+            each.is_sweep_override(),
+        )
+        for each in _parse(texts)
+    ]
 
 
-def expand(overrides: Sequence[str], catalogue: Catalogue) -> list[list[str]]:
+def read_overrides(texts: Sequence[str], catalogue: Catalogue) -> Overrides:
+    """Read overrides, and tell choices of parts from values.
+
+    Raises:
+        RecipeError: one is not in the grammar, sweeps, or chooses what there is not.
+    """
+    groups, choices, values = set(catalogue.groups()), {}, []
+    for override in parse(texts):
+        group = override.key
+        if override.sweeps:
+            raise RecipeError("several values are a sweep", override.origin, "add -m")
+        if group not in groups:
+            values.append(override)
+            continue
+        if override.removes or override.package or not isinstance(override.value, str):
+            raise RecipeError("expected the name of a part", override.origin, f"write {group}=NAME")
+        choices[group] = Choice(group, override.value, override.origin)
+        catalogue.require(choices[group])
+    return Overrides(choices, values)
+
+
+def expand(texts: Sequence[str], catalogue: Catalogue) -> list[list[str]]:
     """The jobs of a sweep: every combination of ``a,b``, ``choice(…)``, ``range(…)`` and ``glob(…)``.
 
     Args:
-        overrides: with sweeps in them.
+        texts: overrides, with sweeps in them; the later of two of one key counts.
         catalogue: knows what ``glob`` chooses from.
 
     Returns:
@@ -53,52 +110,36 @@ def expand(overrides: Sequence[str], catalogue: Catalogue) -> list[list[str]]:
     Raises:
         RecipeError: an override cannot be read, or has no list of values.
     """
-    parsed = parse(overrides)
-    for override in parsed:
-        override.config_loader = repository(catalogue)
-        if override.is_sweep_override() and not override.is_discrete_sweep():
-            where = origin(str(override.input_line))
-            raise RecipeError("an interval is no list of values", where, "use range(start, stop, step)")
-    try:
-        return BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]
-    except (HydraException, ValueError) as error:
-        raise RecipeError(f"cannot be expanded: {error}", origin(" ".join(overrides))) from error
+    jobs: dict[str, list[str]] = {}
+    for override in _parse(texts):
+        key, where = override.get_key_element(), origin(str(override.input_line))
+        try:
+            jobs[key] = [f"{key}={value}" for value in _values(override, where, catalogue)]
+        except (HydraException, ValueError) as error:
+            raise RecipeError(f"cannot be expanded: {error}", where) from error
+        if not jobs[key]:
+            raise RecipeError("the list of values is empty", where)
+    return [list(job) for job in product(*jobs.values())]
 
 
-def chosen(overrides: Sequence[Override], catalogue: Catalogue) -> Iterator[Choice]:
-    """Those overrides that choose a recipe or a part, in order.
-
-    Raises:
-        RecipeError: there is no such recipe or part, or it is not chosen as ``slot=part``.
-    """
-    for override in overrides:
-        group, name, text = override.key_or_group, override.value(), str(override.input_line)
-        if override.is_sweep_override():
-            raise RecipeError("several values are a sweep", origin(text), "add -m")
-        if group not in catalogue.groups():
-            continue
-        if override.is_delete() or override.package or not isinstance(name, str):
-            raise RecipeError("expected the name of a part", origin(text), f"write {group}=NAME")
-        if name not in catalogue.names(group):
-            raise catalogue.unknown(group, name, origin(text))
-        yield Choice(group, name, origin(text))
+def _parse(texts: Sequence[str]) -> Iterator[Parsed]:
+    parser = OverridesParser.create()
+    for text in texts:
+        try:
+            yield from parser.parse_overrides([text])
+        except (HydraException, ValueError, RecursionError) as error:  # a number of 5,000 digits; [[[[…
+            hint = QUOTES if "=" in text else FORM
+            raise RecipeError("cannot be read as an override", origin(text), hint) from error
 
 
-def apply(overrides: Sequence[Override], layers: Layers, catalogue: Catalogue) -> None:
-    """Lay those overrides that set a value over ``layers``; ``~key`` removes one.
-
-    Raises:
-        RecipeError: there is nothing to remove.
-    """
-    for override in overrides:
-        key, where = override.key_or_group, origin(str(override.input_line))
-        if key in catalogue.groups():
-            continue
-        if not override.is_delete():
-            layers.put(key, override.value(), partial(_always, where))
-        elif not layers.drop(key):
-            raise RecipeError("there is nothing to remove", where)
-
-
-def _always(origin: str, key: str) -> str:
-    return origin
+def _values(override: Parsed, where: str, catalogue: Catalogue) -> Iterator[str]:
+    """Every value that an override gives, as an override writes it."""
+    if not override.is_sweep_override():
+        yield override.get_value_element_as_str()
+    elif isinstance(pattern := override.value(), Glob):
+        group = override.key_or_group
+        yield from pattern.filter(catalogue.names(group) if group in catalogue.groups() else [])
+    elif override.is_discrete_sweep():
+        yield from override.sweep_string_iterator()
+    else:
+        raise RecipeError("an interval is no list of values", where, "use range(start, stop, step)")

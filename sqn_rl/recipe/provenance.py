@@ -89,6 +89,12 @@ def _lines(node: yaml.Node | None, prefix: str = "") -> Iterator[tuple[str, int]
         yield from _lines(child, f"{prefix}{name}.")
 
 
+def part_file(slot: str, origin: str) -> str:
+    """The name of the part whose file in ``components/`` is the origin of a value; empty if it is another."""
+    file = re.search(rf"components/{slot}/(.+)\.yaml:\d+$", origin)
+    return file[1] if file else ""
+
+
 class _Dumper(yaml.SafeDumper):
     """Quotes every text that :func:`read`, or another reader, would take for something else."""
 
@@ -137,7 +143,8 @@ class Layers:
 
     def __init__(self) -> None:
         self.values: Values = {}
-        self._origins: dict[str, str] = {}
+        self.origins: dict[str, str] = {}
+        """By the dotted key of each value that is no mapping."""
 
     def put(self, key: str, value: Any, origin: Callable[[str], str]) -> None:
         """Lay ``value`` over what is at ``key`` (dotted; ``""`` is the root).
@@ -160,7 +167,7 @@ class Layers:
                 parent[name] = {}
             parent = parent[name]
         parent[last] = value
-        self._origins[key] = origin(key)
+        self.origins[key] = origin(key)
 
     def drop(self, key: str) -> bool:
         """Forget what is at ``key``; says whether there was anything."""
@@ -169,7 +176,7 @@ class Layers:
         if not isinstance(parent, dict) or last not in parent:
             return False
         del parent[last]
-        self._origins = {k: o for k, o in self._origins.items() if k != key and not k.startswith(f"{key}.")}
+        self.origins = {k: o for k, o in self.origins.items() if k != key and not k.startswith(f"{key}.")}
         return True
 
     def get(self, key: str) -> Any:
@@ -184,9 +191,9 @@ class Layers:
         key = self.source(key)
         while isinstance(value := self.get(key), dict) and value:
             key = f"{key}.{next(iter(value))}"
-        while key not in self._origins and "." in key:
+        while key not in self.origins and "." in key:
             key = key.rpartition(".")[0]
-        return self._origins.get(key, "")
+        return self.origins.get(key, "")
 
     def source(self, key: str) -> str:
         """The key whose value is meant by the one at ``key``: of ``${lr}`` it is ``lr``."""

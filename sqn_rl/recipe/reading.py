@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import stat
 from collections.abc import Iterator
 from itertools import count
@@ -9,7 +10,6 @@ from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 import yaml
-from omegaconf._utils import get_yaml_loader
 
 from sqn_rl.errors import SqnError
 
@@ -163,8 +163,11 @@ def read_yaml(path: Path) -> tuple[str, Any, yaml.Node | None]:
         raise DataError(path, f"not YAML: {' '.join(str(error).split())}") from error
 
 
-class Loader(get_yaml_loader()):  # type: ignore[misc]
-    """Refuses, before more is made of it, what is deep, large, an alias, or of a kind that JSON has not."""
+class Loader(yaml.SafeLoader):
+    """YAML as OmegaConf reads it: ``1e-3`` is a number, no text is a date, and no key is there twice.
+
+    Refuses, before more is made of it, what is deep, large, an alias, or of a kind that JSON has not.
+    """
 
     def __init__(self, text: str, path: Path) -> None:
         super().__init__(text)
@@ -197,6 +200,34 @@ class Loader(get_yaml_loader()):  # type: ignore[misc]
             self._refuse(node, f"a whole number of more than {BITS} bits")
         return value
 
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """The mapping of a node."""
+        keys = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in keys:
+                context, problem = "while constructing a mapping", f"found duplicate key {key.value}"
+                raise yaml.constructor.ConstructorError(context, node.start_mark, problem, key.start_mark)
+            keys.add(key.value if isinstance(key, yaml.ScalarNode) else None)
+        return super().construct_mapping(node, deep=deep)
+
     def _refuse(self, where: yaml.Event | yaml.Node, message: str) -> NoReturn:
         mark = where.start_mark
         raise DataError(self._path, message, mark.line + 1 if mark else 0)
+
+
+FLOAT = re.compile(
+    r"""[-+]?[0-9]+(_[0-9]+)*\.[0-9_]*([eE][-+]?[0-9]+)?$
+    |[-+]?[0-9]+(_[0-9]+)*([eE][-+]?[0-9]+)$
+    |\.[0-9]+(_[0-9]+)*([eE][-+][0-9]+)?$
+    |[-+]?[0-9]+(_[0-9]+)*(:[0-5]?[0-9])+\.[0-9_]*$
+    |[-+]?\.(inf|Inf|INF)$
+    |\.(nan|NaN|NAN)$""",
+    re.VERBOSE,
+)
+"""Texts that are numbers with a point or an exponent; of YAML 1.1 an exponent needs a point and a sign."""
+
+Loader.add_implicit_resolver("tag:yaml.org,2002:float", FLOAT, list("-+0123456789."))
+Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in Loader.yaml_implicit_resolvers.items()
+}

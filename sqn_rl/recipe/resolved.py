@@ -1,6 +1,5 @@
 """What a recipe or a run is made of, and how two of them differ: parts and values, each with its origin."""
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +8,9 @@ from typing import Any, NamedTuple
 from sqn_rl.errors import RecipeError
 from sqn_rl.recipe.build import TARGET
 from sqn_rl.recipe.compose import Recipe
-from sqn_rl.recipe.provenance import Values, flow, read
+from sqn_rl.recipe.provenance import Values, flow, part_file, read
 from sqn_rl.recipe.reading import is_there
-from sqn_rl.recipe.schema import SLOTS
-
-SLOT_NAMES = [slot.name for slot in SLOTS]
+from sqn_rl.recipe.schema import SLOT_NAMES
 
 
 class Sourced(NamedTuple):
@@ -88,8 +85,8 @@ def of_run(directory: Path) -> Settled:
         return document.text[line - 1].rpartition("  # ")[2] if line else ""
 
     def part(slot: str) -> str:
-        file = re.search(rf"components/{slot}/(.+)\.yaml:\d+$", origin(f"{slot}.{TARGET}"))
-        return file[1] if file else _classes(document.values)[slot].rpartition(".")[2]
+        file = part_file(slot, origin(f"{slot}.{TARGET}"))
+        return file or _classes(document.values)[slot].rpartition(".")[2]
 
     parts = {slot: Sourced(part(slot), origin(slot)) for slot in SLOT_NAMES}
     values = {key: Sourced(value, origin(key)) for key, value in _fields(document.values)}

@@ -41,6 +41,8 @@ SLOTS = (
 )
 """Every slot, in the order of building. A part may ask by keyword for what the slots before it give."""
 
+SLOT_NAMES = [slot.name for slot in SLOTS]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Run(Plan):

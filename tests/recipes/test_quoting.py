@@ -35,9 +35,9 @@ OUTS = ["1e3", "it's", "true", " a b", "a, {b}: c=d  # e", "α", "a\nb", "end\\"
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: ascii(value)[:40])
 def test_an_override_is_read_as_it_was(value: Any) -> None:
     (read_again,) = parse([override("name", value)])
-    assert (read_again.value(), type(read_again.value())) == (value, type(value))
+    assert (read_again.value, type(read_again.value)) == (value, type(value))
     (job,) = expand([override("name", value)], Catalogue())  # as a sweep writes it again
-    assert parse(job)[0].value() == value
+    assert parse(job)[0].value == value
     assert shlex.split(shlex.join([override("name", value)])) == [override("name", value)]
 
 
