@@ -7,6 +7,8 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from sqn_rl.parts.foreach import copy_each
+
 
 @runtime_checkable
 class NoisyLayer(Protocol):
@@ -80,20 +82,20 @@ class Buffers:
 
     def __init__(self, target: Network, online: Network) -> None:
         pairs = zip(target.modules(), online.modules(), strict=True)
-        self._pairs: list[tuple[Any, Any, str]] = [  # by name, as a module may replace a buffer's tensor
-            (own._buffers, other._buffers, name)
+        self._pairs = [  # by name, as a module may replace a buffer's tensor
+            (own, other, name)
             for own, other in pairs
-            for name, buffer in other._buffers.items()
-            if buffer is not None and name not in other._non_persistent_buffers_set
             if not isinstance(other, NoisyLayer)
+            for name, _ in other.named_buffers(recurse=False)
+            if name in other.state_dict()
         ]
 
     @torch.no_grad()
     def copy(self) -> None:
         """Copy the buffers, in place."""
         if self._pairs:
-            target = [own[name] for own, _, name in self._pairs]
-            torch._foreach_copy_(target, [other[name] for _, other, name in self._pairs])
+            target = [own.get_buffer(name) for own, _, name in self._pairs]
+            copy_each(target, [other.get_buffer(name) for _, other, name in self._pairs])
 
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -106,6 +108,7 @@ def acting_view(module: Module) -> Module:
     device. Of a noisy layer's buffers it follows only in-place changes of the persistent ones, as the others
     may hold noise.
     """
+    # a module's own dictionaries are shared: only so does the view see a tensor that is put there later
     memo: dict[int, Any] = {id(tensor): tensor for tensor in module.state_dict(keep_vars=True).values()}
     for each in module.modules():
         memo[id(each._parameters)] = each._parameters

@@ -101,8 +101,8 @@ class _Tree:
 
     def __init__(self, catalogue: Catalogue) -> None:
         self.catalogue, self.count = catalogue, 0
-        self.listed: dict[str, list[Choice]] = {}
-        """By slot, what fills it without ``override``."""
+        self.listed: dict[str, list[str]] = {}
+        """By slot, where it is filled without ``override``, or where the recipe inherits what does so."""
         self.chosen: dict[str, Choice] = {}
         """By slot, what fills it so far."""
         self.fixed: set[str] = set()
@@ -110,22 +110,27 @@ class _Tree:
         self.suggested: dict[str, Choice] = {}
         """By slot, what the env or its task overrides it by."""
 
-    def recipe(self, recipe: Choice) -> Iterator[Layer | Choice]:
-        """A recipe's layers, and between them the slots, each by what is listed for it."""
+    def recipe(self, recipe: Choice, via: str = "") -> Iterator[Layer | Choice]:
+        """A recipe's layers, and between them the slots, each by what is listed for it.
+
+        Args:
+            recipe: which.
+            via: where the recipe that is composed inherits it; empty: it is that recipe.
+        """
         document, entries = self._read(recipe)
         places: list[Layer | Choice | None] = []
         for choice, overrides in entries:
             if choice is None:
                 places.append(None)
             elif choice.group == RECIPE:
-                places += self.recipe(choice)
+                places += self.recipe(choice, via or choice.origin)
             elif overrides:
                 if choice.group not in (*self.listed, TASK):
                     raise _unused(choice)
                 self.chosen[choice.group] = choice
                 self.fixed.add(choice.group)
             else:
-                self._list(choice)
+                self._list(choice, via or choice.origin)
                 places.append(choice)
         parts = {slot: choice.name for slot, choice in self.chosen.items()}
         return (Layer(RECIPE, document, parts) if place is None else place for place in places)
@@ -141,12 +146,12 @@ class _Tree:
             elif overrides:
                 self.suggested[choice.group] = choice
             else:
-                self._list(choice)
+                self._list(choice, choice.origin)
                 self.require_once()
                 yield from self.part(self.chosen[choice.group])
 
-    def _list(self, choice: Choice) -> None:
-        self.listed.setdefault(choice.group, []).append(choice)
+    def _list(self, choice: Choice, where: str) -> None:
+        self.listed.setdefault(choice.group, []).append(where)
         self.chosen.setdefault(choice.group, choice)
 
     def _read(self, choice: Choice) -> tuple[Document, list[Entry]]:
@@ -161,8 +166,8 @@ class _Tree:
         """Refuse two parts that are listed for one slot."""
         for slot, (first, *others) in self.listed.items():
             if others:
-                hint = f"write `override /{_key(slot)}: {others[0].name}` to replace that of {first.origin}"
-                raise RecipeError(f"Multiple values for {slot}", others[0].origin, hint)
+                hint = f"inherit from one recipe, and write `override /{_key(slot)}: …`"
+                raise RecipeError(f"Multiple values for {slot}; the first is at {first}", others[0], hint)
 
     def require_used(self) -> None:
         """Refuse a choice for a slot that nothing fills."""

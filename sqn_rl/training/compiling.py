@@ -60,7 +60,9 @@ class Compiled(Generic[T]):
         self.pending = False
         options: dict[str, Any] = {"guard_filter_fn": self._may_change, "size_asserts": False}
         whole: Any = torch.compile(self._method, fullgraph=True, dynamic=False, options=options)
-        torch._dynamo.config.trace_autograd_ops = True
+        torch._dynamo.config.trace_autograd_ops = (
+            True  # for gradients inside; torch.compiler has no such option
+        )
         try:
             self._made.append(_ahead(whole, arguments))
         except _refusals() as error:
@@ -100,10 +102,10 @@ def _ahead(
             raise
         whole(*arguments)  # which fails too, if it was for another reason
         return (lambda given: True), (lambda owner, *given: whole(*given))
-    # its public `guard_check` looks up the method's signature at every call, which takes longer
+    # the public `guard_check` looks up the method's signature at every call, which takes longer
     return made._artifacts.guard_manager.check, made.fn
 
 
 def _refusals() -> tuple[type[Exception], ...]:
-    """What PyTorch raises where it cannot compile; to import that takes two seconds."""
+    """What PyTorch raises where it cannot compile, by names that are not public; importing takes seconds."""
     return torch._dynamo.exc.TorchDynamoException, torch._inductor.exc.InductorError

@@ -64,12 +64,18 @@ class RandomState:
         return before
 
 
+class _MPS:
+    """The only generator of Apple's GPUs, which PyTorch gives no name."""
+
+    get_state, set_state = torch.mps.get_rng_state, torch.mps.set_rng_state
+
+
 def _generator(device: torch.device) -> Any:
     """The global generator of a device."""
     if device.type == "cpu":
         return torch.default_generator
     if device.type == "mps":
-        return torch.mps._get_default_mps_generator()
+        return _MPS
     module = torch.get_device_module(device)
     module.init()
     return module.default_generators[module.current_device() if device.index is None else device.index]

@@ -440,7 +440,7 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("saved before marked pending", "        self._mark_pending()\n        arrays", "        arrays"),
         ("an answer is never over", "self.pending[place] = 0", "pass"),
         ("NaN is a priority", "if not highest <= self._priority_limit:", "if False:"),
-        ("the global generator", "generator=self._rng", "generator=None"),
+        ("the global generator", "generator=self.generator", "generator=None"),
         ("every seed alike", "manual_seed(seed)", "manual_seed(0)"),
     ],
     ("parts/replay/storage.py", "../parts/test_replay_torchrl.py"): [

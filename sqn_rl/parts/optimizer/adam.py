@@ -47,6 +47,7 @@ class Adam(torch.optim.Adam):
     @property
     def has_hooks(self) -> bool:
         """Whether there are hooks to call at every step."""
+        # PyTorch registers hooks with public functions, but has no public name for those that are registered
         global_hooks = _global_optimizer_pre_hooks or _global_optimizer_post_hooks
         return bool(global_hooks or self._optimizer_step_pre_hooks or self._optimizer_step_post_hooks)
 
@@ -68,7 +69,7 @@ class Adam(torch.optim.Adam):
             beta1, beta2 = group["betas"]
             moments.t = None
             moments.counts.add_(1)
-            torch._fused_adam_(
+            torch._fused_adam_(  # what Adam(fused=True) calls, without what it does before
                 group["params"],
                 own_gradients,
                 moments.first,

@@ -56,7 +56,7 @@ class RingReplay(TensorDictReplayBuffer):
 
     def store(self, observation: Tensor, action: Tensor, step: Step) -> None:
         """Store one step of every environment: ``[N, *S]``, ``[N]``, and its result (line 6)."""
-        self._writer.write(observation, action, step)
+        self.writer.write(observation, action, step)
 
     def draw(self, batch_size: int) -> Batch:
         """Sample ``batch_size`` transitions (line 9); fewer may be stored, but at least one must be.
@@ -64,18 +64,18 @@ class RingReplay(TensorDictReplayBuffer):
         Raises:
             IndexError: nothing is stored.
         """
-        place, weight = self._sampler.draw(self.ring, batch_size)
+        place, weight = self.sampler.draw(self.ring, batch_size)
         batch = self.returns.gather(self.ring, place)
         return batch if weight is None else batch._replace(weight=weight)
 
     @property
     def independent(self) -> bool:
         """Whether batches do not depend on updates since the last batch, so that several can be drawn."""
-        return self._sampler.independent and self.returns.independent
+        return self.sampler.independent and self.returns.independent
 
     def update_priority(self, index: Tensor, priority: Tensor) -> None:
         """Set priorities at places ``[B]`` from TD errors δ: of every network, ``[*, B]``, or ``[B]``."""
-        self._sampler.update_priority(index, priority)
+        self.sampler.update_priority(index, priority)
 
     def state_unread(self) -> dict[str, Any]:
         """Like :meth:`state_dict`, but the ring's rows are :class:`~sqn_rl.types.Rows`, which read lazily."""

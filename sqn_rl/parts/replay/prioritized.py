@@ -122,11 +122,11 @@ class PrioritizedReplay(RingReplay):
 
     def anneal(self, env_steps: int) -> None:
         """Set β for this number of environment steps."""
-        self._sampler.beta = self._beta + (1 - self._beta) * min(1.0, env_steps / self._steps)
+        self.sampler.beta = self._beta + (1 - self._beta) * min(1.0, env_steps / self._steps)
 
     def metrics(self) -> dict[str, float]:
         """β, for logs."""
-        return {"beta": self._sampler.beta}
+        return {"beta": self.sampler.beta}
 
 
 class _Proportional(RingSampler):
@@ -154,7 +154,7 @@ class _Proportional(RingSampler):
     def draw(self, ring: Ring, batch_size: int) -> tuple[Tensor, Tensor]:
         if not len(ring):
             raise IndexError("nothing is stored yet: there is nothing to draw from")
-        uniform_B = torch.rand(batch_size, dtype=torch.float64, generator=self._rng).numpy()
+        uniform_B = torch.rand(batch_size, dtype=torch.float64, generator=self.generator).numpy()
         place = self.tree.find(stratified(uniform_B, self.tree.total))
         self._mark_pending()
         self._last_draw = place.tobytes()

@@ -62,6 +62,11 @@ class RingSampler(Sampler):
             IndexError: nothing is stored.
         """
 
+    @property
+    def generator(self) -> torch.Generator:
+        """The generator for sampling. TorchRL's buffer sets ``_rng``, which has no public name."""
+        return self._rng
+
     def on_append(self, ring: Ring) -> None:
         """Called after a row was appended."""
 
@@ -165,7 +170,7 @@ class RingWriter(Writer):
 
     def extend(self, data: TensorDictBase) -> Tensor:
         """See :meth:`RingReplay.extend`."""
-        ring, read = self.ring, _Reader(data.to(self._storage.device), self._shape(data))
+        ring, read = self.ring, _Reader(data.to(self.ring.action.device), self._shape(data))
         kind = (ring.observation_dtype, ring.observation_shape)
         observation, next_observation = read("observation", *kind), read(("next", "observation"), *kind)
         action, reward = read("action", torch.int64), read(("next", "reward"), torch.float32)
@@ -202,7 +207,7 @@ class RingWriter(Writer):
 
     def _newest(self) -> Tensor:
         return torch.arange(
-            self.ring.newest_row.start, self.ring.newest_row.stop, device=self._storage.device
+            self.ring.newest_row.start, self.ring.newest_row.stop, device=self.ring.action.device
         )
 
     def _find_resets(self, observation: Tensor, next_observation: Tensor) -> Tensor:

@@ -61,6 +61,6 @@ class _Uniform(RingSampler):
     def draw(self, ring: Ring, batch_size: int) -> tuple[Tensor, None]:
         if not len(ring):
             raise IndexError("nothing is stored yet: there is nothing to draw from")
-        generator = self._rng
+        generator = self.generator
         rank = torch.randint(len(ring), (batch_size,), generator=generator, device=generator.device)
         return ring.place(rank), None

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from sqn_rl.errors import require
+from sqn_rl.parts.foreach import copy_each
 from sqn_rl.parts.noise import Buffers
 from sqn_rl.protocols import Loss
 
@@ -27,15 +28,15 @@ class Periodic:
         self.updates = 0
         self._target: list[Tensor] = [*loss.target_q_net.parameters()]
         self._online: list[Tensor] = [*loss.q_net.parameters()]
-        self._buffers = Buffers(loss.target_q_net, loss.q_net)
+        self._statistics = Buffers(loss.target_q_net, loss.q_net)
 
     @torch.no_grad()
     def step(self) -> None:
         """Count one update, and copy when it is due."""
         self.updates += 1
         if self.updates % self.every == 0:
-            torch._foreach_copy_(self._target, self._online)
-            self._buffers.copy()
+            copy_each(self._target, self._online)
+            self._statistics.copy()
 
     def state_dict(self) -> dict[str, int]:
         """The number of updates counted."""

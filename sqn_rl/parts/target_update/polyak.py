@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from sqn_rl.errors import require
+from sqn_rl.parts.foreach import lerp_each
 from sqn_rl.parts.noise import Buffers
 from sqn_rl.protocols import Loss
 
@@ -28,10 +29,10 @@ class Polyak:
         self.tau = tau
         self._target: list[Tensor] = [*loss.target_q_net.parameters()]
         self._online: list[Tensor] = [*loss.q_net.parameters()]
-        self._buffers = Buffers(loss.target_q_net, loss.q_net)
+        self._statistics = Buffers(loss.target_q_net, loss.q_net)
 
     @torch.no_grad()
     def step(self) -> None:
         """Update the target networks once."""
-        torch._foreach_lerp_(self._target, self._online, self.tau)
-        self._buffers.copy()
+        lerp_each(self._target, self._online, self.tau)
+        self._statistics.copy()

@@ -1,0 +1,118 @@
+"""Private names of other libraries: each is used in one file of ``sqn_rl``, and is still where it was."""
+
+import ast
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torchrl.data.replay_buffers import RandomSampler, ReplayBuffer
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+CODE = sorted((REPOSITORY / "sqn_rl").rglob("*.py"))
+DOCUMENTED = {"_asdict", "_fields", "_replace", "_exit"}
+"""Of named tuples, and ``os._exit``: public, whatever they look like."""
+
+
+def double(x: torch.Tensor) -> torch.Tensor:
+    return 2 * x
+
+
+def check_of_compiled() -> Any:
+    """Compile something small as we do."""
+    seen = []
+
+    def keep(guards: Any) -> list[bool]:
+        seen.extend((guard.name, guard.guard_type) for guard in guards)
+        return [True] * len(guards)
+
+    options: dict[str, Any] = {"guard_filter_fn": keep}
+    code: Any = torch.compile(double, fullgraph=True, dynamic=False, options=options)
+    made = code.aot_compile(((torch.ones(2),), {}))
+    assert ("x", "TENSOR_MATCH") in {(name.strip("L[']"), kind) for name, kind in seen}
+    assert made._artifacts.guard_manager.check({"x": torch.ones(2)})
+    assert not made._artifacts.guard_manager.check({"x": torch.ones(3)})
+
+
+def buffer() -> ReplayBuffer:
+    return ReplayBuffer(sampler=RandomSampler(), generator=torch.Generator())
+
+
+NAMES: dict[str, tuple[str, Callable[[], Any]]] = {
+    "_dynamo": ("training/compiling.py", lambda: torch._dynamo.config.trace_autograd_ops),
+    "_inductor": ("training/compiling.py", lambda: torch._inductor.exc.InductorError),
+    "_artifacts": ("training/compiling.py", check_of_compiled),
+    "_foreach_copy_": ("parts/foreach.py", lambda: torch._foreach_copy_),
+    "_foreach_lerp_": ("parts/foreach.py", lambda: torch._foreach_lerp_),
+    "_fused_adam_": ("parts/optimizer/adam.py", lambda: torch._fused_adam_),
+    "_global_optimizer_pre_hooks": (
+        "parts/optimizer/adam.py",
+        lambda: import_module("torch.optim.optimizer")._global_optimizer_pre_hooks,
+    ),
+    "_global_optimizer_post_hooks": (
+        "parts/optimizer/adam.py",
+        lambda: import_module("torch.optim.optimizer")._global_optimizer_post_hooks,
+    ),
+    "_optimizer_step_pre_hooks": (
+        "parts/optimizer/adam.py",
+        lambda: torch.optim.SGD([torch.zeros(1)])._optimizer_step_pre_hooks,
+    ),
+    "_optimizer_step_post_hooks": (
+        "parts/optimizer/adam.py",
+        lambda: torch.optim.SGD([torch.zeros(1)])._optimizer_step_post_hooks,
+    ),
+    "_parameters": ("parts/noise.py", lambda: nn.Linear(1, 1)._parameters["weight"]),
+    "_buffers": ("parts/noise.py", lambda: nn.BatchNorm1d(1)._buffers["running_mean"]),
+    "_rng": ("parts/replay/storage.py", lambda: buffer().sampler._rng.get_state()),
+}
+"""Where each may be used, and what finds it."""
+
+
+def used() -> dict[str, set[str]]:
+    """By name with a leading underscore that no class or module of ``sqn_rl`` defines: files that use it."""
+    attributes, names, uses = set[str](), set[str](), defaultdict[str, set[str]](set)
+    for path in CODE:
+        module, file = ast.parse(path.read_text()), path.relative_to(REPOSITORY / "sqn_rl").as_posix()
+        names |= set(defined(module))
+        for node in ast.walk(module):
+            if isinstance(node, ast.ClassDef):
+                attributes |= set(defined(node))
+            elif isinstance(node, ast.Import | ast.ImportFrom):
+                imported = [getattr(node, "module", "") or "", *(alias.name for alias in node.names)]
+                for name in (name for each in imported for name in each.split(".")):
+                    uses[name].add(file)
+            elif isinstance(node, ast.Attribute):
+                if isinstance(node.ctx, ast.Store) and ast.unparse(node.value) in ("self", "cls"):
+                    attributes.add(node.attr)
+                uses[node.attr].add(file)
+    private = {name for name in uses if name.startswith("_") and not name.startswith("__")}
+    return {name: uses[name] for name in private - attributes - names - DOCUMENTED}
+
+
+def defined(body: ast.Module | ast.ClassDef) -> Iterator[str]:
+    """The attributes of a class, and what a module assigns; functions of a module are no attributes."""
+    for node in body.body:
+        if isinstance(node, ast.FunctionDef) and isinstance(body, ast.ClassDef):
+            yield node.name
+        yield from (
+            each.id
+            for each in ast.walk(node)
+            if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store)
+        )
+
+
+def test_each_is_used_in_one_file_that_is_known() -> None:
+    assert used() == {name: {file} for name, (file, _) in NAMES.items()}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_is_still_there(name: str) -> None:
+    file, find = NAMES[name]
+    try:
+        find()
+    except (AttributeError, LookupError) as error:
+        pytest.fail(f"the library has moved `{name}`: see sqn_rl/{file} ({error})")
