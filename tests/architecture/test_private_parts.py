@@ -98,11 +98,8 @@ def defined(body: ast.Module | ast.ClassDef) -> Iterator[str]:
     for node in body.body:
         if isinstance(node, ast.FunctionDef) and isinstance(body, ast.ClassDef):
             yield node.name
-        yield from (
-            each.id
-            for each in ast.walk(node)
-            if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store)
-        )
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            yield from (each.id for each in ast.walk(node) if isinstance(each, ast.Name))
 
 
 def test_each_is_used_in_one_file_that_is_known() -> None:
