@@ -1,6 +1,7 @@
 """Private names of other libraries: each is used in one file of ``sqn_rl``, and is still where it was."""
 
 import ast
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from importlib import import_module
@@ -73,24 +74,28 @@ NAMES: dict[str, tuple[str, Callable[[], Any]]] = {
 
 
 def used() -> dict[str, set[str]]:
-    """By name with a leading underscore that no class or module of ``sqn_rl`` defines: files that use it."""
-    attributes, names, uses = set[str](), set[str](), defaultdict[str, set[str]](set)
+    """By name with a leading underscore that no class of the same folder, and no module, defines: files."""
+    attributes, names, uses = set[tuple[str, str]](), set[str](), set[tuple[str, str]]()
     for path in CODE:
         module, file = ast.parse(path.read_text()), path.relative_to(REPOSITORY / "sqn_rl").as_posix()
+        folder = file.partition("/")[0]
         names |= set(defined(module))
         for node in ast.walk(module):
             if isinstance(node, ast.ClassDef):
-                attributes |= set(defined(node))
+                attributes |= {(folder, name) for name in defined(node)}
             elif isinstance(node, ast.Import | ast.ImportFrom):
                 imported = [getattr(node, "module", "") or "", *(alias.name for alias in node.names)]
-                for name in (name for each in imported for name in each.split(".")):
-                    uses[name].add(file)
+                uses |= {(file, name) for each in imported for name in each.split(".")}
             elif isinstance(node, ast.Attribute):
                 if isinstance(node.ctx, ast.Store) and ast.unparse(node.value) in ("self", "cls"):
-                    attributes.add(node.attr)
-                uses[node.attr].add(file)
-    private = {name for name in uses if name.startswith("_") and not name.startswith("__")}
-    return {name: uses[name] for name in private - attributes - names - DOCUMENTED}
+                    attributes.add((folder, node.attr))
+                uses.add((file, node.attr))
+    private = defaultdict[str, set[str]](set)
+    for file, name in uses:
+        own = name in names | DOCUMENTED or (file.partition("/")[0], name) in attributes
+        if re.match("_[^_]", name) and not own:
+            private[name].add(file)
+    return dict(private)
 
 
 def defined(body: ast.Module | ast.ClassDef) -> Iterator[str]:

@@ -17,6 +17,9 @@ from sqn_rl.recipe.catalogue import RECIPE, TASK, Catalogue, Choice
 from sqn_rl.recipe.defaults import choose_files
 
 TREES, SLOTS, PARTS = 25, ["env", "head", "loss", "replay"], ["a", "b", "c"]
+INHERITING = ("env", "head")
+"""Where parts have defaults lists; Hydra does not see such a part listed twice, which we refuse."""
+
 Tree = dict[tuple[str, str], list[str]]
 """By group and name, the defaults list."""
 
@@ -26,14 +29,14 @@ def random_tree(rng: random.Random) -> Tree:
     tree: Tree = {(TASK, part): [] for part in PARTS}
     for slot in SLOTS:
         for part in PARTS:
-            own = [rng.choice(["a", "b"])] if part == "c" and rng.random() < 0.5 else []
+            own = [rng.choice(["a", "b"])] if slot in INHERITING and part == "c" else []
             brought = [f"/task@_global_: {rng.choice(PARTS)}"] if slot == "env" and not own else []
             tree[slot, part] = with_self([*own, *brought], rng)
     tree[RECIPE, "r0"] = with_self([f"/{slot}: {rng.choice(PARTS)}" for slot in SLOTS], rng)
     for number in range(1, 5):
         inherited = [rng.choice(["", "/recipe/"]) + f"r{rng.randrange(number)}"]
         inherited += [f"r{rng.randrange(number)}"] * (rng.random() < 0.1)
-        listed = [f"/{rng.choice(SLOTS)}: {rng.choice(PARTS)}"] * (rng.random() < 0.1)
+        listed = [f"/{rng.choice(['loss', 'replay'])}: {rng.choice(PARTS)}"] * (rng.random() < 0.1)
         chosen = rng.sample([*SLOTS, f"{TASK}@_global_", "layers"], rng.choice([0, 1, 1, 2]))
         overrides = [
             f"override /{slot}: {rng.choice(PARTS)}"
