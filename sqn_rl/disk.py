@@ -22,6 +22,9 @@ PARTIAL, REMOVED, DAMAGED = ".partial", ".gone", ".damaged"
 
 BLOCK = 2**20
 
+RECIPE_FILE, SUMMARY_FILE, EVALUATIONS_FILE = "recipe.yaml", "summary.json", "evaluations.jsonl"
+"""Files in a run directory that are read elsewhere too."""
+
 WRONG_KIND = (errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENXIO)
 """System errors for a link, a folder or a pipe in place of a file, or a file in place of a folder."""
 

@@ -136,10 +136,24 @@ def require_one_of(names: Collection[str], field: str, value: object) -> None:
 
 
 def nearest(name: object, names: Iterable[str]) -> str:
-    """A suggestion to end an error message with: the nearest of ``names``, ignoring case; empty if none."""
+    """A suggestion to end an error message with: the nearest of ``names``; empty if none."""
+    near = _similar(str(name), names)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def did_you_mean(name: str, names: Collection[str]) -> str:
+    """A hint: the nearest of ``names`` and others about as near; if none, all of them."""
+    if near := _similar(name, names):
+        return f"did you mean {' or '.join(f'`{each}`' for each in near)}?"
+    return f"there are: {', '.join(sorted(names))}" if names else ""
+
+
+def _similar(name: str, names: Iterable[str]) -> list[str]:
+    """At most three of ``names``, the nearest first, ignoring case."""
     by_lower = {known.lower(): known for known in names}
-    near = difflib.get_close_matches(str(name).lower(), by_lower, 1)
-    return f"; did you mean {by_lower[near[0]]!r}?" if near else ""
+    near = difflib.get_close_matches(name.lower(), by_lower, n=3)
+    ratios = [difflib.SequenceMatcher(None, other, name.lower()).ratio() for other in near]
+    return [by_lower[other] for other, ratio in zip(near, ratios, strict=True) if ratio > ratios[0] - 0.1]
 
 
 def require(condition: bool, field: str, value: object, expected: str) -> None:
@@ -163,13 +177,13 @@ class RecipeError(SqnError):
     Args:
         message: what is wrong.
         origin: where: ``recipes/x.yaml:12`` or ``command line: stpes=3``.
-        suggestion: how to fix it.
+        hint: how to fix it.
         subject: what the message is about, ``gamma = 1.5`` or ``head``; omitted where the origin has it.
     """
 
-    def __init__(self, message: str, origin: str = "", suggestion: str = "", subject: str = "") -> None:
+    def __init__(self, message: str, origin: str = "", hint: str = "", subject: str = "") -> None:
         if subject and _key(subject) != _key(origin.removeprefix(COMMAND_LINE)):
             message = f"{subject}: {message}"
-        where, hint = f"{origin}: " if origin else "", f"\n  {suggestion}" if suggestion else ""
-        super().__init__(f"{where}{message}{hint}")
-        self.message, self.origin, self.suggestion = message, origin, suggestion
+        where, second_line = f"{origin}: " if origin else "", f"\n  {hint}" if hint else ""
+        super().__init__(f"{where}{message}{second_line}")
+        self.message, self.origin, self.hint = message, origin, hint

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sqn_rl.disk import EVALUATIONS_FILE, RECIPE_FILE, SUMMARY_FILE
 from sqn_rl.errors import SqnError
 from sqn_rl.recipe.overrides import origin
 from sqn_rl.recipe.reading import DataError, is_there, printable, read_json, read_rows
@@ -29,9 +30,6 @@ LEARNERS = {"env.clip_reward", "env.frame_stack"}
 
 ATARI = ("sqn_rl.AtariEnv", "sqn_rl.AtariRamEnv")
 COMMAND_LINE = origin("")
-
-
-EVALUATIONS = "evaluations.jsonl"
 
 
 class ComparisonError(SqnError):
@@ -84,7 +82,7 @@ class FinishedRun:
     def protocol(self) -> dict[str, Sourced]:
         """For how long it trained, on what exactly, and how it was evaluated."""
         values = {key: each for key, each in self.settled.values.items() if is_protocol(key)}
-        return values | {"greedy": Sourced(self.greedy, "evaluations.jsonl")}
+        return values | {"greedy": Sourced(self.greedy, EVALUATIONS_FILE)}
 
     @property
     def game(self) -> str | None:
@@ -136,7 +134,7 @@ def _below(folder: Path) -> Iterator[Path]:
 
     for path, folders, files in os.walk(folder, onerror=refuse):
         folders.sort()
-        if "recipe.yaml" in files:
+        if RECIPE_FILE in files:
             folders.clear()
             yield Path(path)
 
@@ -154,9 +152,8 @@ def read_runs(directories: Iterable[Path]) -> tuple[list[FinishedRun], dict[str,
     runs, left_out = [], {}
     for directory in directories:
         settled = of_run(directory)
-        path = directory / "summary.json"
         try:
-            summary = read_json(path) if is_there(path) else {}
+            summary = read_summary(directory)
             if summary.get("status") == "done":
                 runs.append(_finished(directory, settled, summary))
             else:
@@ -164,14 +161,24 @@ def read_runs(directories: Iterable[Path]) -> tuple[list[FinishedRun], dict[str,
         except DataError as error:
             raise ComparisonError(str(error)) from error
         except (ValueError, LookupError, TypeError, ArithmeticError) as error:
-            what = f"its summary.json or {EVALUATIONS} is damaged ({type(error).__name__}: {error})"
+            what = f"its summary.json or {EVALUATIONS_FILE} is damaged ({type(error).__name__}: {error})"
             raise ComparisonError(f"{directory}: {what}") from error
     return runs, left_out
 
 
+def read_summary(directory: Path) -> dict[str, Any]:
+    """The ``summary.json`` of a run; empty if the run has not ended.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    path = directory / SUMMARY_FILE
+    return read_json(path) if is_there(path) else {}
+
+
 def _finished(directory: Path, settled: Settled, summary: Mapping[str, Any]) -> FinishedRun:
     evaluations, last = dict[int, _Evaluation](), dict[str, Any]()
-    for last in read_rows(directory / EVALUATIONS):
+    for last in read_rows(directory / EVALUATIONS_FILE):
         longest = int(max(last["lengths"]))
         evaluation = _Evaluation(float(last["mean"]), int(last.get("cut", 0)), longest)
         evaluations[last["env_steps"]] = evaluation  # older runs have some twice
@@ -182,9 +189,9 @@ def _finished(directory: Path, settled: Settled, summary: Mapping[str, Any]) -> 
     scores = np.array([each.mean for each in evaluations.values()])
     if steps.ndim != 1 or not np.isfinite([steps, scores]).all():
         raise ValueError("a step or a mean is no number")
-    found = noted_changes(directory, {"recipe.yaml", EVALUATIONS})
+    found = noted_changes(directory, {RECIPE_FILE, EVALUATIONS_FILE})
     if summary.get("evaluation", last) != last:
-        found.append(f"{directory}: its summary.json has another last evaluation than its {EVALUATIONS}")
+        found.append(f"{directory}: its summary.json has another last evaluation than its {EVALUATIONS_FILE}")
     return FinishedRun(
         settled,
         printable(summary["env"]),

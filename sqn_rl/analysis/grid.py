@@ -7,13 +7,14 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from sqn_rl.analysis.finished import is_idea, is_protocol
+from sqn_rl.analysis.finished import is_idea, is_protocol, read_summary
+from sqn_rl.disk import RECIPE_FILE
 from sqn_rl.errors import RecipeError
 from sqn_rl.recipe.catalogue import Catalogue
 from sqn_rl.recipe.compose import Recipe, compose_recipe
 from sqn_rl.recipe.overrides import expand, origin
 from sqn_rl.recipe.provenance import override
-from sqn_rl.recipe.reading import is_there, read_json
+from sqn_rl.recipe.reading import is_there
 from sqn_rl.recipe.resolved import differences, of_recipe, of_run
 
 BASE = "base"
@@ -48,8 +49,7 @@ class Job:
     @property
     def summary(self) -> dict[str, Any]:
         """What the run says of itself; nothing if it has not ended."""
-        path = self.out / "summary.json"
-        return read_json(path) if is_there(path) else {}
+        return read_summary(self.out)
 
     def is_done(self) -> bool:
         """Whether it has been run to its end.
@@ -57,7 +57,7 @@ class Job:
         Raises:
             RecipeError: a run of another recipe is there.
         """
-        if not is_there(self.out / "recipe.yaml"):
+        if not is_there(self.out / RECIPE_FILE):
             return False
         there, here = (
             {key: each for key, each in settled.everything.items() if _matters(key)}
@@ -87,8 +87,8 @@ def variants_of(overrides: Sequence[str], catalogue: Catalogue) -> list[Variant]
     lists = [text for text in overrides if len(values[text]) > 1]
     for text in [*lists, *(text for text in common if text.startswith("seed="))]:
         if not is_idea(key := text.partition("=")[0].lstrip("+")):
-            mend = "vary parts and their settings; seeds=N says how many seeds, and sqn-run -m does the rest"
-            raise RecipeError("nothing that an ablation varies", origin(text), mend, key)
+            hint = "vary parts and their settings; seeds=N says how many seeds, and sqn-run -m does the rest"
+            raise RecipeError("nothing that an ablation varies", origin(text), hint, key)
     base = compose_recipe("sqn", *common, catalogue=catalogue)
     if base.run.eval_every == 0 and base.origin("eval_every").startswith("default"):
         common.append(f"eval_every={max(1, base.run.steps // EVALUATIONS)}")

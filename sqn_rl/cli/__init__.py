@@ -117,7 +117,7 @@ def print_notes(notes: Iterable[str]) -> None:
 
 def report(error: Exception) -> Exit:
     """Say what is wrong, with a traceback if it is nothing that we raise on purpose; gives the exit code."""
-    if isinstance(error, OSError) and error.filename is not None:  # which is for the user to mend
+    if isinstance(error, OSError) and error.filename is not None:  # which is for the user to fix
         error = StorageError(f"{error.filename}: {error.strerror}")
     if not isinstance(error, SqnError):
         print_lines(*"".join(traceback.format_exception(error)).rstrip().split("\n"), file=sys.stderr)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqn_rl.cli import Exit, catalogue_of, command, options, print_lines
+from sqn_rl.disk import RECIPE_FILE
 from sqn_rl.errors import require
 from sqn_rl.parts import machine
 from sqn_rl.recipe.compose import Recipe
@@ -144,7 +145,7 @@ def _report(jobs: Sequence["Job"], folder: Path) -> None:
     from sqn_rl.analysis.grid import BASE
     from sqn_rl.cli.screen import show, write
 
-    runs, left_out = read_runs(job.out for job in jobs if is_there(job.out / "recipe.yaml"))
+    runs, left_out = read_runs(job.out for job in jobs if is_there(job.out / RECIPE_FILE))
     base = {str(job.out) for job in jobs if job.variant.name == BASE}
     comparison = compare(runs, left_out, next((run for run in runs if run.settled.name in base), None))
     show(comparison)

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from sqn_rl.cli import Exit, catalogue_of, command, options, print_lines, print_notes
-from sqn_rl.errors import RecipeError
-from sqn_rl.recipe.catalogue import RECIPE, Catalogue, did_you_mean
+from sqn_rl.disk import RECIPE_FILE
+from sqn_rl.errors import RecipeError, did_you_mean
+from sqn_rl.recipe.catalogue import RECIPE, Catalogue
 from sqn_rl.recipe.compose import Recipe, compose_recipe
 from sqn_rl.recipe.provenance import override
 from sqn_rl.recipe.resolved import Difference, Settled, differences, of_recipe, of_run
@@ -62,7 +63,7 @@ def _read(text: str, catalogue: Catalogue) -> tuple[Settled, Recipe | None]:
     names = catalogue.names(RECIPE)
     if os.path.isdir(text) and text not in names:
         settled = of_run(Path(text))
-        print_notes(noted_changes(Path(text), {"recipe.yaml"}))
+        print_notes(noted_changes(Path(text), {RECIPE_FILE}))
         return settled, None
     try:
         first, *further = shlex.split(text) or [""]

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from sqn_rl.cli import Exit, catalogue_of, command, options, print_lines
-from sqn_rl.errors import RecipeError
+from sqn_rl.errors import RecipeError, did_you_mean
 from sqn_rl.recipe.build import TARGET
-from sqn_rl.recipe.catalogue import RECIPE, TASK, Catalogue, did_you_mean
+from sqn_rl.recipe.catalogue import RECIPE, TASK, Catalogue
 from sqn_rl.recipe.compose import compose_recipe
 from sqn_rl.recipe.provenance import INTERPOLATION, Values
 

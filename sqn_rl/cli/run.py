@@ -96,8 +96,8 @@ def _jobs(arguments: Namespace) -> list[tuple[str, Recipe]]:
     for _, recipe in named:
         if recipe.run.out and outs.count(recipe.run.out) > 1:
             message, subject = "several jobs of the sweep would write there", f"out = {recipe.run.out!r}"
-            mend = "give them one out=DIR, or each its own"
-            raise RecipeError(message, recipe.origin("out"), mend, subject)
+            hint = "give them one out=DIR, or each its own"
+            raise RecipeError(message, recipe.origin("out"), hint, subject)
     return named
 
 

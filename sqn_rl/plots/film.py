@@ -256,8 +256,8 @@ def kind_of(path: Path) -> Kind:
     require(path.parent.is_dir(), "video", str(path), "a file in a folder that exists")
     require_replaceable(path)
     if path.suffix == ".mp4" and find_spec("av") is None:
-        mend = "the extra `video`, pip install 'sqn_rl[video]'; or a .gif, which needs nothing more"
-        raise SettingError("video", str(path), mend)
+        hint = "the extra `video`, pip install 'sqn_rl[video]'; or a .gif, which needs nothing more"
+        raise SettingError("video", str(path), hint)
     return kinds[path.suffix]
 
 

@@ -50,6 +50,6 @@ def bfloat16(run: Run, observation_shape: Sequence[int]) -> Choice:
 
 def precision_of(q_net: object) -> str:
     """What the encoders of a Q-network compute in: ``fp32`` or ``bf16``."""
-    from sqn_rl.protocols import Described  # imports torch, which a recipe that is only read needs not
+    from sqn_rl.protocols import Described  # which imports torch, and composing does not
 
     return q_net.precision if isinstance(q_net, Described) else "fp32"

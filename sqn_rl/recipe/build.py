@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from sqn_rl.errors import COMMAND_LINE, RecipeError, SettingError, SqnError, WiringError, blame
+from sqn_rl.errors import COMMAND_LINE, RecipeError, SettingError, SqnError, WiringError, blame, did_you_mean
 from sqn_rl.recipe import auto as speed
-from sqn_rl.recipe.catalogue import Catalogue, did_you_mean
+from sqn_rl.recipe.catalogue import Catalogue
 from sqn_rl.recipe.provenance import Values, flow
 from sqn_rl.recipe.schema import SETTINGS, SLOTS, Run, Slot
 
@@ -165,16 +165,16 @@ def maker_of(slot: Slot, fields: Values, bag: Values, catalogue: Catalogue, orig
     for name, value in own.items():
         if name in bag and not _same(value, bag[name]):
             key = f"{slot.name}.{name}"
-            mend = f"write {name}={flow(value)}" if name in SETTINGS else "leave it out"
+            hint = f"write {name}={flow(value)}" if name in SETTINGS else "leave it out"
             message, subject = f"every part is given the same `{name}`", f"{key} = {value!r}"
-            raise RecipeError(message, origin(key), mend, subject)
+            raise RecipeError(message, origin(key), hint, subject)
     wanted = {parameter.name: parameter for parameter in _parameters(target) if parameter.kind in KEYWORDS}
     injected = {name: bag[name] for name in wanted if name in bag and name not in {*own, *slot.given}}
     for name, parameter in wanted.items():
         if parameter.default is parameter.empty and name not in {*own, *injected, *slot.given}:
             message = f"{fields[TARGET]} needs `{name}`, which no part upstream produces"
-            mend = f"set {slot.name}.{name}, or ask for one of: {', '.join(sorted(bag))}"
-            raise RecipeError(message, origin(f"{slot.name}.{TARGET}"), mend, slot.name)
+            hint = f"set {slot.name}.{name}, or ask for one of: {', '.join(sorted(bag))}"
+            raise RecipeError(message, origin(f"{slot.name}.{TARGET}"), hint, slot.name)
     return Maker(slot.name, target, own, injected, origin)
 
 
@@ -192,8 +192,8 @@ def check_fields(slot: str, target: Callable[..., Any], fields: Iterable[str], o
     taken = settable(slot, target)
     for name in fields:
         if taken is not None and name not in taken:
-            key, mend = f"{slot}.{name}", did_you_mean(name, taken) or "it takes no fields"
-            raise RecipeError(f"{target.__name__} has no such setting", origin(key), mend, key)
+            key, hint = f"{slot}.{name}", did_you_mean(name, taken) or "it takes no fields"
+            raise RecipeError(f"{target.__name__} has no such setting", origin(key), hint, key)
 
 
 def settable(slot: str, target: Callable[..., Any]) -> set[str] | None:

@@ -1,12 +1,11 @@
 """What recipes and parts there are, and the one door through which YAML has anything imported."""
 
-import difflib
 import errno
 import inspect
 import os
 import re
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, cached_property
 from importlib import import_module
@@ -15,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from sqn_rl.errors import RecipeError
+from sqn_rl.errors import RecipeError, did_you_mean
 from sqn_rl.recipe.provenance import Document, read
 
 RECIPE, TASK = "recipe", "task"
@@ -30,17 +29,6 @@ class Choice(NamedTuple):
     group: str
     name: str
     origin: str
-
-
-def did_you_mean(name: str, among: Collection[str]) -> str:
-    """How to mend a wrong name: the nearest valid one and those as near, or all of them."""
-    if near := difflib.get_close_matches(name, among, n=3):
-        likeness = [difflib.SequenceMatcher(None, other, name).ratio() for other in near]
-        likely = [
-            f"`{other}`" for other, alike in zip(near, likeness, strict=True) if alike > likeness[0] - 0.1
-        ]
-        return f"did you mean {' or '.join(likely)}?"
-    return f"there are: {', '.join(sorted(among))}" if among else ""
 
 
 class Catalogue:
@@ -131,8 +119,8 @@ class Catalogue:
             RecipeError: it may not be imported, or does not exist.
         """
 
-        def refusal(why: str, suggestion: str = "") -> RecipeError:
-            return RecipeError(f"_target_: {target}: {why}", origin, suggestion)
+        def refusal(why: str, hint: str = "") -> RecipeError:
+            return RecipeError(f"_target_: {target}: {why}", origin, hint)
 
         if not isinstance(target, str) or not re.fullmatch(r"[a-zA-Z]\w*(\.[a-zA-Z]\w*)+", target):
             raise refusal("not the dotted path of a public class or function")

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sqn_rl.errors import COMMAND_LINE, RecipeError, SettingError
+from sqn_rl.errors import COMMAND_LINE, RecipeError, SettingError, did_you_mean
 from sqn_rl.recipe.build import TARGET, build, check_fields, settable
-from sqn_rl.recipe.catalogue import RECIPE, TASK, Catalogue, Choice, did_you_mean
+from sqn_rl.recipe.catalogue import RECIPE, TASK, Catalogue, Choice
 from sqn_rl.recipe.defaults import Files, choose_files
 from sqn_rl.recipe.overrides import Override, origin, read_overrides
 from sqn_rl.recipe.provenance import INTERPOLATION, Layers, Values, flow, part_file, read
@@ -209,8 +209,8 @@ def check(layers: Layers, files: Files, catalogue: Catalogue) -> Recipe:
     for slot in SLOT_NAMES:
         _require_part(slot, layers, files.chosen)
     if missing := [name for name in SETTINGS if name not in layers.values]:
-        mend = f"write `defaults: [/{TASK}@_global_: classic_control, _self_]` in the env's YAML"
-        raise RecipeError(f"no task says {', '.join(missing)}", layers.origin(f"env.{TARGET}"), mend)
+        hint = f"write `defaults: [/{TASK}@_global_: classic_control, _self_]` in the env's YAML"
+        raise RecipeError(f"no task says {', '.join(missing)}", layers.origin(f"env.{TARGET}"), hint)
     for key in layers.values:
         if key not in known:
             raise RecipeError("there is no such setting", layers.origin(key), did_you_mean(key, known), key)
@@ -233,11 +233,11 @@ def check(layers: Layers, files: Files, catalogue: Catalogue) -> Recipe:
 
 def _require_part(slot: str, layers: Layers, chosen: Mapping[str, Choice]) -> None:
     if slot not in layers.values:
-        mend = f"choose a part in `defaults`: `/{slot}: …`; or inherit from `sqn`, which fills every slot"
-        raise RecipeError(f"nothing fills the slot `{slot}`", layers.origin(RECIPE), mend)
+        hint = f"choose a part in `defaults`: `/{slot}: …`; or inherit from `sqn`, which fills every slot"
+        raise RecipeError(f"nothing fills the slot `{slot}`", layers.origin(RECIPE), hint)
     if not isinstance(part := layers.values[slot], dict):
-        mend = f"to choose a part, write `{{override /{slot}: {part}}}` in `defaults`"
-        raise RecipeError("it is a slot, not a setting", layers.origin(slot), mend, slot)
+        hint = f"to choose a part, write `{{override /{slot}: {part}}}` in `defaults`"
+        raise RecipeError("it is a slot, not a setting", layers.origin(slot), hint, slot)
     if TARGET not in part:
         where = chosen[slot].origin if slot in chosen else layers.origin(slot)
         raise RecipeError(f"the part in the slot `{slot}` has no `{TARGET}`", where)

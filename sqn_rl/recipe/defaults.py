@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from sqn_rl.errors import RecipeError
-from sqn_rl.recipe.catalogue import RECIPE, TASK, Catalogue, Choice, did_you_mean
+from sqn_rl.errors import RecipeError, did_you_mean
+from sqn_rl.recipe.catalogue import RECIPE, TASK, Catalogue, Choice
 from sqn_rl.recipe.provenance import Document, Values
 
 FILES = 300

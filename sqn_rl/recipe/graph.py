@@ -8,8 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from sqn_rl.errors import RecipeError
-from sqn_rl.recipe.catalogue import did_you_mean
+from sqn_rl.errors import RecipeError, did_you_mean
 from sqn_rl.recipe.resources import Needs
 
 

@@ -48,7 +48,7 @@ def preflight(experiment: Recipe) -> Graph:
         The wiring, with the shapes and dtypes that were seen.
 
     Raises:
-        RecipeError: something does not fit; says where, what was expected, and how to mend it.
+        RecipeError: something does not fit; says where, what was expected, and how to fix it.
     """
     run = experiment.run
     forget_peak()
@@ -72,8 +72,8 @@ def _require_room(experiment: Recipe) -> None:
     """Refuse what is far too large before any of it is built."""
     run, capacity = experiment.run, experiment.fields("replay").get("capacity")
     if isinstance(capacity, int) and run.num_envs > capacity:
-        message, mend = f"expected at most the replay's capacity, {capacity:,}", "raise replay.capacity"
-        raise RecipeError(message, experiment.origin("num_envs"), mend, f"num_envs = {run.num_envs:,}")
+        message, hint = f"expected at most the replay's capacity, {capacity:,}", "raise replay.capacity"
+        raise RecipeError(message, experiment.origin("num_envs"), hint, f"num_envs = {run.num_envs:,}")
     free = available_bytes()
     if free is None or run.device != "cpu":
         return

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sqn_rl.disk import RECIPE_FILE
 from sqn_rl.errors import RecipeError
 from sqn_rl.recipe.build import TARGET
 from sqn_rl.recipe.compose import Recipe
@@ -100,7 +101,7 @@ def recipe_of(directory: Path) -> Path:
         RecipeError: there is none.
         DataError: the directory may not be read.
     """
-    path = directory / "recipe.yaml"
+    path = directory / RECIPE_FILE
     if not is_there(path):
         raise RecipeError(f"{directory}: not a run directory: there is no recipe.yaml in it")
     return path

@@ -53,7 +53,7 @@ class Shortage(NamedTuple):
     setting: str
     """To blame."""
     message: str
-    mend: str
+    hint: str
 
 
 def needs(run: Run, agent: Agent, played: int) -> Needs:
@@ -87,8 +87,8 @@ def shortage(need: Needs, folder: Path) -> Shortage | None:
     free = available_bytes()
     if free is not None and need.more > free:
         message = f"the run takes up to {size(need.memory)} of memory, {size(need.more)} more than now"
-        mend = "lower replay.capacity, batch_size, num_envs or the networks"
-        return Shortage("replay.capacity", f"{message}; {size(free)} are free", mend)
+        hint = "lower replay.capacity, batch_size, num_envs or the networks"
+        return Shortage("replay.capacity", f"{message}; {size(free)} are free", hint)
     there = folder
     while not os.path.exists(there):  # or where we may not look
         there = there.parent
@@ -98,8 +98,8 @@ def shortage(need: Needs, folder: Path) -> Shortage | None:
     room = shutil.disk_usage(there).free + own
     if need.disk > room:
         message = f"checkpoints take up to {size(need.disk)}; {size(room)} are free in {there.absolute()}"
-        mend = "lower replay.capacity or checkpoint_keep, or write to another disk: out=…"
-        return Shortage("checkpoint_keep", message, mend)
+        hint = "lower replay.capacity or checkpoint_keep, or write to another disk: out=…"
+        return Shortage("checkpoint_keep", message, hint)
     return None
 
 

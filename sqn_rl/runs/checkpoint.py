@@ -117,10 +117,10 @@ class Checkpoints:
             except DamagedError as error:
                 wrong.append(str(error))
             except CheckpointError as error:
-                mend = (
+                hint = (
                     f"it may be whole, so nothing was changed; to go on from an older one, move {path} away"
                 )
-                raise CheckpointError(f"{error}\n  {mend}") from error
+                raise CheckpointError(f"{error}\n  {hint}") from error
             else:
                 self._chunks, self._saved = found.chunks, found.env_steps
                 return found

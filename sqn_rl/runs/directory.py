@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from sqn_rl import disk
-from sqn_rl.disk import Folder, Mark
+from sqn_rl.disk import RECIPE_FILE, SUMMARY_FILE, Folder, Mark
 from sqn_rl.errors import CheckpointError, SettingError, StorageError
 from sqn_rl.parts.logger.base import Reporter
 from sqn_rl.parts.machine import has_amx
@@ -37,7 +37,7 @@ LOGS = ("metrics", "episodes", "evaluations")
 STATUSES = ("done", "stopped", "numerics", "error")
 """How a run ends, by its summary."""
 
-RECIPE, SUMMARY, LOCK, NUMERICS = "recipe.yaml", "summary.json", ".lock", "numerics.safetensors"
+LOCK, NUMERICS = ".lock", "numerics.safetensors"
 
 
 class RunDirectory(Reporter):
@@ -72,13 +72,13 @@ class RunDirectory(Reporter):
                 self._lock = _lock(self._folder, self.shown)
                 opened.callback(os.close, self._lock)
                 self._logs = {name: _Log(self._folder, f"{name}.jsonl") for name in LOGS}
-                self._begun = (self.path / RECIPE).exists()
+                self._begun = (self.path / RECIPE_FILE).exists()
                 there = self._begun or any(log.path.exists() for log in self._logs.values())
                 if there and not (goes_on and self._begun):
                     raise SettingError("out", str(self.shown), "a directory without a run in it")
                 if not there:
-                    self._folder.write_atomic(RECIPE, [recipe.encode()])
-                self._recipe = disk.mark_of(self.path / RECIPE)
+                    self._folder.write_atomic(RECIPE_FILE, [recipe.encode()])
+                self._recipe = disk.mark_of(self.path / RECIPE_FILE)
             except OSError as error:
                 expected = f"a directory that can be written to ({error.strerror})"
                 raise SettingError("out", str(self.shown), expected) from error
@@ -104,13 +104,13 @@ class RunDirectory(Reporter):
         rows = [log.path.name for log in self._logs.values() if log.path.exists() and log.path.stat().st_size]
         if not found and rows and not self.checkpoints.were_never_saved():
             missing = f"no checkpoint is there, but {rows[0]} has rows; nothing was changed"
-            mend = "bring checkpoints/ back (is a disk not mounted?), or begin anew in another directory"
-            raise CheckpointError(f"{self.checkpoints.folder}: {missing}\n  {mend}")
+            hint = "bring checkpoints/ back (is a disk not mounted?), or begin anew in another directory"
+            raise CheckpointError(f"{self.checkpoints.folder}: {missing}\n  {hint}")
         self.checkpoints.make()  # before there are rows
         for name, log in self._logs.items():
             mark = found.run.get(f"{name}.jsonl") if found else None
             log.cut(mark.bytes if mark else 0)
-        self._folder.remove(SUMMARY)
+        self._folder.remove(SUMMARY_FILE)
         if found:
             self.checkpoints.prune(found.env_steps)  # whoever was killed may have been about to
             found.state["agent"]["weights"] = found.weights
@@ -148,7 +148,9 @@ class RunDirectory(Reporter):
 
     def checkpoint(self, counters: Counters, take_state: Callable[[], dict[str, Any]]) -> None:
         """Write a checkpoint."""
-        run = {RECIPE: self._recipe} | {log.path.name: log.mark() for log in self._logs.values() if log.size}
+        run = {RECIPE_FILE: self._recipe} | {
+            log.path.name: log.mark() for log in self._logs.values() if log.size
+        }
         self._folder.sync()
         state = take_state()
         weights = state["agent"].pop("weights")
@@ -189,7 +191,7 @@ class RunDirectory(Reporter):
         title = f"{facts.get('recipe')} on {facts.get('env')}, seed {facts.get('seed')}"
         curve = draw_curve(title, *(Log(log.path).read() for log in self._logs.values()))
         self._folder.write_atomic("curve.png", [curve])
-        self._folder.write_atomic(SUMMARY, [json.dumps(summary, indent=2).encode(), b"\n"])
+        self._folder.write_atomic(SUMMARY_FILE, [json.dumps(summary, indent=2).encode(), b"\n"])
         return summary
 
 
@@ -220,7 +222,7 @@ class _Log:
 def summary_of(path: Path) -> dict[str, Any]:
     """The ``summary.json`` of the run in ``path``; empty where it has not ended, or is not one."""
     try:
-        summary = read_json(path / SUMMARY)
+        summary = read_json(path / SUMMARY_FILE)
     except DataError:
         return {}
     numbers = [summary.get(name) for name in vars(Counters())] + [summary.get("steps_per_s") or 0]

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 
 from sqn_rl import disk
+from sqn_rl.disk import RECIPE_FILE
 from sqn_rl.errors import CheckpointError, EnvError, NumericsError, RecipeError, SettingError, StorageError
 from sqn_rl.parts.env.base import close, closing_env
 from sqn_rl.parts.logger.base import Reporter
@@ -28,7 +29,7 @@ from sqn_rl.recipe.preflight import preflight
 from sqn_rl.recipe.resolved import flat
 from sqn_rl.runs import manifest
 from sqn_rl.runs.checkpoint import newest_weights
-from sqn_rl.runs.directory import RECIPE, RunDirectory, summary_of
+from sqn_rl.runs.directory import RunDirectory, summary_of
 from sqn_rl.training.agent import AGENT_PARTS, Agent, load_weights
 from sqn_rl.training.evaluation import Evaluation, evaluate, evaluation_env
 from sqn_rl.training.events import Reporters
@@ -79,7 +80,7 @@ class Experiment:
             gc.collect()  # what preflight has built, and a run before this one if it ended by an error
             lack = graph.needs and resources.shortage(graph.needs, folder)
         if lack:
-            raise RecipeError(lack.message, self.recipe.origin(lack.setting), lack.mend)
+            raise RecipeError(lack.message, self.recipe.origin(lack.setting), lack.hint)
         return graph
 
     @flushed_denormals()  # before preflight starts torch's threads, which inherit it
@@ -284,16 +285,16 @@ class Experiment:
 
     def _require_same_recipe(self, path: Path) -> None:
         """Raise :class:`RecipeError` if the run in ``path`` is one of another recipe."""
-        if not os.path.lexists(path / RECIPE):
+        if not os.path.lexists(path / RECIPE_FILE):
             return
-        there = load_recipe(path / RECIPE, catalogue=self.recipe.catalogue)
+        there = load_recipe(path / RECIPE_FILE, catalogue=self.recipe.catalogue)
         others = dict(flat(there.config))
         for key, value in flat(self.recipe.config):
             if key not in ("out", "resume") and (other := others.get(key)) != value:
                 message = f"the run in {path} has {other!r} ({there.origin(key)})"
                 resuming = shlex.join(["sqn-resume", str(path)])
-                mend = f"go on with that by `{resuming}`, or write to another directory: out=…"
-                raise RecipeError(message, self.recipe.origin(key), mend, f"{key} = {value!r}")
+                hint = f"go on with that by `{resuming}`, or write to another directory: out=…"
+                raise RecipeError(message, self.recipe.origin(key), hint, f"{key} = {value!r}")
 
     def _directory(self, env_name: str, here: Path) -> Path:
         if self.run.out:
@@ -324,9 +325,9 @@ def _written(directory: RunDirectory) -> Iterator[None]:
             raise
         saved = manifest.saved_in(directory.checkpoints.folder)
         there = "the checkpoints there are whole" if saved else "there is no checkpoint yet"
-        mend = f"{there}; go on with `{shlex.join(['sqn-resume', str(directory.shown)])}`"
+        hint = f"{there}; go on with `{shlex.join(['sqn-resume', str(directory.shown)])}`"
         path = str(error.filename or directory.path).replace(str(directory.path), str(directory.shown), 1)
-        raise StorageError(f"{path}: cannot be written: {error.strerror}; {mend}") from error
+        raise StorageError(f"{path}: cannot be written: {error.strerror}; {hint}") from error
 
 
 def compose(recipe: str = "sqn", *overrides: str, catalogue: Catalogue | None = None) -> Experiment:
@@ -341,6 +342,6 @@ def compose(recipe: str = "sqn", *overrides: str, catalogue: Catalogue | None = 
         catalogue: where recipes and parts are; by default ours and those of ``SQN_RL_PATH``.
 
     Raises:
-        RecipeError: something in it cannot be what its author meant; says where, what, and how to mend it.
+        RecipeError: something in it cannot be what its author meant; says where, what, and how to fix it.
     """
     return Experiment(compose_recipe(recipe, *overrides, catalogue=catalogue))

@@ -6,6 +6,7 @@ from tempfile import TemporaryDirectory
 from threading import Lock
 from typing import Any
 
+from sqn_rl.disk import RECIPE_FILE
 from sqn_rl.errors import CheckpointError
 from sqn_rl.plots.curve import EVALUATIONS, GAMES, MEAN, RETURN, Rows, column_of, columns_of, panels_of, rate
 from sqn_rl.plots.logs import Log, number_of
@@ -16,7 +17,7 @@ from sqn_rl.recipe.diff import changes_of
 from sqn_rl.recipe.overrides import origin
 from sqn_rl.recipe.reading import printable
 from sqn_rl.recipe.resolved import of_run
-from sqn_rl.runs.directory import LOGS, RECIPE, status_of
+from sqn_rl.runs.directory import LOGS, status_of
 from sqn_rl.runs.experiment import Experiment
 from sqn_rl.runs.manifest import noted_changes, saved_in
 
@@ -46,10 +47,10 @@ class WatchedRun:
         capacity = self._settled.values.get("replay.capacity")
         large = capacity and isinstance(capacity.value, int) and capacity.value > ROOM
         small = [f"replay.capacity={ROOM}"] if large else []
-        self._experiment = Experiment(load_recipe(path / RECIPE, *small, catalogue=catalogue))
+        self._experiment = Experiment(load_recipe(path / RECIPE_FILE, *small, catalogue=catalogue))
         self._logs = {name: Log(path / f"{name}.jsonl") for name in LOGS}
         self._graph, self._filmed = "", (-1, b"")
-        self._changes = noted_changes(path, {RECIPE, *(f"{name}.jsonl" for name in LOGS)})
+        self._changes = noted_changes(path, {RECIPE_FILE, *(f"{name}.jsonl" for name in LOGS)})
 
     @property
     def title(self) -> str:

@@ -67,7 +67,7 @@ def test_an_override(override: str) -> None:
         compose_recipe("sqn", override)
     assert raised.value.origin == f"command line: {override}"
     assert message in raised.value.message
-    assert raised.value.suggestion.startswith(suggestion)
+    assert raised.value.hint.startswith(suggestion)
     assert str(raised.value).startswith(f"command line: {override}: {raised.value.message}")
     assert said_twice(str(raised.value)) == []
 

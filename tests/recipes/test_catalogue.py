@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from sqn_rl.errors import RecipeError
+from sqn_rl.errors import RecipeError, did_you_mean
 from sqn_rl.recipe.build import TARGET, check_fields
-from sqn_rl.recipe.catalogue import RECIPE, TASK, Catalogue, did_you_mean
+from sqn_rl.recipe.catalogue import RECIPE, TASK, Catalogue
 from sqn_rl.recipe.compose import compose_recipe
 from sqn_rl.recipe.schema import SLOTS
 
@@ -120,14 +120,6 @@ def test_what_a_part_works_with_is_there(slot: str, name: str) -> None:
 def test_the_tasks_speak_of_the_same_things() -> None:
     tasks = [set(CATALOGUE.read(TASK, name).values) for name in CATALOGUE.names(TASK)]
     assert all(task == tasks[0] for task in tasks)
-
-
-def test_every_optimizer_of_torch_that_needs_no_closure_is_there() -> None:
-    import torch
-
-    unfit = {"Optimizer", "LBFGS", "SparseAdam", "Muon"}
-    names = [name for name in torch.optim.__all__ if inspect.isclass(getattr(torch.optim, name, None))]
-    assert {name.lower() for name in names if name not in unfit} == set(CATALOGUE.names("optimizer"))
 
 
 @pytest.mark.parametrize(("slot", "name"), PARTS)

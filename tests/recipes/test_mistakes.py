@@ -97,7 +97,7 @@ class Refused(NamedTuple):
     @property
     def suggests(self) -> bool:
         """What was meant."""
-        return self.error is not None and f"`{self.mistake.meant}`" in self.error.suggestion
+        return self.error is not None and f"`{self.mistake.meant}`" in self.error.hint
 
 
 def refusal(mistake: Mistake) -> Refused:

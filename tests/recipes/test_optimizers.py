@@ -11,7 +11,10 @@ from sqn_rl.recipe.compose import compose_recipe, load_recipe
 from sqn_rl.recipe.resolved import of_recipe, of_run
 from sqn_rl.training.agent import AGENT_PARTS, Agent
 
-BY_CLASS = ["ASGD", "Adadelta", "Adafactor", "Adagrad", "Adamax", "NAdam", "RAdam", "Rprop"]
+UNFIT = {"Optimizer", "LBFGS", "SparseAdam", "Muon"}
+"""Abstract, with a closure, of sparse gradients, of matrices only."""
+
+BY_CLASS = [name for name in torch.optim.__all__ if name[0].isupper() and name not in UNFIT]
 OPTIMIZERS = [f"optimizer={name}" for name in Catalogue().names("optimizer")]
 OPTIMIZERS += [f"optimizer._target_=torch.optim.{name}" for name in BY_CLASS]
 

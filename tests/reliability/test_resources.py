@@ -49,7 +49,7 @@ def test_what_does_not_fit_the_memory_is_refused(monkeypatch: pytest.MonkeyPatch
     ) as error:
         compose("sqn", *SHORT, "replay_capacity=9000", f"out={tmp_path / 'run'}").train()
     assert error.value.origin == "command line: replay_capacity=9000"
-    assert "lower replay.capacity" in error.value.suggestion
+    assert "lower replay.capacity" in error.value.hint
     assert not (tmp_path / "run").exists()
 
 

@@ -7,7 +7,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from sqn_rl.disk import Folder
+from sqn_rl.disk import EVALUATIONS_FILE, Folder
 from sqn_rl.errors import SettingError
 from sqn_rl.parts.logger.base import Reporter
 
@@ -42,7 +42,7 @@ class TensorBoardLogger(Reporter):
         self._folder.append(self._file, _record(file_version="brain.Event:2"))
         for row in _rows(directory / "metrics.jsonl"):
             self.metrics(row)
-        for row in _rows(directory / "evaluations.jsonl"):
+        for row in _rows(directory / EVALUATIONS_FILE):
             self.evaluation(row)
 
     def metrics(self, row: dict[str, Any]) -> None:
