@@ -1,4 +1,4 @@
-"""Variants compared: their scores with intervals, which of two is better, and what cannot be told."""
+"""Compare variants: scores with intervals, which of two is better, and where the runs do not show it."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ FINAL, AREA = "final", "area"
 """The mean return of the last evaluation, and the average of the evaluation curve."""
 NORMALISED = " (human = 1)"
 DOUBT = 0.05
-"""How often two equal variants may be told apart."""
+"""Significance level: how often two equal variants may be called different."""
 
 Tables = dict[tuple[str, str], dict[str, Scores]]
 """(environment, measure) → variant → its scores."""
@@ -59,16 +59,16 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True)
 class Comparison:
-    """What the runs say."""
+    """The result of comparing runs."""
 
     groups: Groups
     shared: Sequence[str]
-    """What was said of every variant alike."""
+    """Overrides that all variants have in common."""
     tables: Tables
     rows: Sequence[Row]
     pairs: Sequence[Pair]
     notes: Sequence[str]
-    """What to know before believing it."""
+    """Caveats, and runs that were left out."""
 
 
 def compare(
@@ -79,12 +79,12 @@ def compare(
     """Compare runs, variant by variant.
 
     Args:
-        runs: those that are finished.
-        left_out: by directory, those that are not, and why.
-        baseline: a run of the variant that each other one is compared with; None: every two are compared.
+        runs: the finished runs.
+        left_out: why each other run was left out, by directory.
+        baseline: a run of the variant that all others are compared with; None: compare every pair.
 
     Raises:
-        ComparisonError: there are no runs, or they were not measured alike.
+        ComparisonError: there are no runs, or they were evaluated differently.
     """
     notes = [f"left out: {directory}: {why}" for directory, why in (left_out or {}).items()]
     if not runs:
@@ -103,7 +103,7 @@ def compare(
 
 
 def _measured(groups: Groups) -> Tables:
-    """What the runs of each environment score, in its own units."""
+    """The scores of the runs on each environment, in its own units."""
     tables: Tables = {}
     for environment, by_variant in groups.items():
         tables[environment, FINAL] = {
@@ -118,7 +118,7 @@ def _measured(groups: Groups) -> Tables:
 
 
 def _normalised(groups: Groups, measured: Tables) -> Tables:
-    """The human-normalised scores of each Atari game, and of all those together that every variant played."""
+    """The human-normalised scores of each Atari game, and over all games that every variant played."""
     games = {
         environment: game
         for environment in groups
@@ -136,7 +136,7 @@ def _normalised(groups: Groups, measured: Tables) -> Tables:
 
 
 def _together(groups: Groups, measured: Tables) -> Tables:
-    """The scores in all environments in which every variant was run; of different units, if they have any."""
+    """The scores over all environments that every variant was run in; their units may differ."""
     return _merged("environments", _common(groups), measured)
 
 
@@ -170,7 +170,7 @@ def _rows(environment: str, measure: str, by_variant: Mapping[str, Scores]) -> I
 def _pairs(
     environment: str, measure: str, by_variant: Mapping[str, Scores], first: str | None
 ) -> Iterator[Pair]:
-    """Every two, the one that is more probably better first; or each with the ``first``."""
+    """Every pair, the probably better variant first; or each variant against ``first``."""
     with_first = [(variant, first) for variant in by_variant if first and variant != first]
     for variant, other in with_first or combinations(by_variant, 2):
         if not first and probability_of_improvement(by_variant[variant], by_variant[other]) < 0.5:
@@ -192,7 +192,7 @@ def _without_reference(groups: Groups) -> Iterator[str]:
 
 
 def _too_few(tables: Tables) -> Iterator[str]:
-    """Where the variants with the fewest runs cannot be told apart, whatever they score."""
+    """A note for each environment where the smallest variants have too few runs for any verdict."""
     enough = next(n for n in count(1) if 2 / comb(2 * n, n) <= DOUBT)
     for (environment, measure), by_variant in tables.items():
         fewest = sorted(by_variant.values(), key=lambda scores: len(scores[0]))[:2]

@@ -1,4 +1,4 @@
-"""Finished runs, read back from their directories: what was trained, how it was measured, what it scored."""
+"""Read finished runs from their directories: recipe, evaluation protocol and scores."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,13 +20,13 @@ RUNNING = {
     *("seed", "out", "resume", "threads", "device", "compile", "log_every", "checkpoint_every"),
     *("checkpoint_keep", "logger", "env.threads", "env.workers", "eval_max_steps"),
 }
-"""What says how a run is carried out, not what is learned."""
+"""Settings of how a run is executed, which do not change what is learned."""
 
 PROTOCOL = {"steps", "eval_every", "eval_episodes", "env"}
-"""What says for how long, on what, and how a run is measured."""
+"""Settings of the evaluation protocol: budget, environment and evaluations."""
 
 LEARNERS = {"env.clip_reward", "env.frame_stack"}
-"""The settings of an env that belong to the agent: what it is taught and what it sees."""
+"""Settings of an env that belong to the agent: its rewards and observations."""
 
 ATARI = ("sqn_rl.AtariEnv", "sqn_rl.AtariRamEnv")
 COMMAND_LINE = origin("")
@@ -37,7 +37,7 @@ class ComparisonError(SqnError):
 
 
 class _Evaluation(NamedTuple):
-    """What is kept of a row of ``evaluations.jsonl``."""
+    """The values used of a row of ``evaluations.jsonl``."""
 
     mean: float
     cut: int
@@ -48,7 +48,7 @@ class _Evaluation(NamedTuple):
 class FinishedRun:
     """One run that spent its budget."""
 
-    settled: Settled
+    resolved: Settled
     environment: str
     seed: int
     steps: np.ndarray
@@ -58,55 +58,55 @@ class FinishedRun:
     greedy: bool
     """How the last evaluation was played."""
     cut: int
-    """How many games of its evaluations were cut."""
+    """How many episodes of its evaluations were cut."""
     longest: int
-    """The length of the longest of them: where the games were cut, if any were."""
+    """The length of its longest evaluation episode: where episodes were cut, if any were."""
     software: str
-    """The version and revision that made it."""
+    """The version and revision of the code."""
     changes: Sequence[str] = ()
-    """What of its files was changed since it wrote them."""
+    """Its files that were changed after the run wrote them."""
 
     @property
     def ideas(self) -> dict[str, Sourced]:
-        """The parts and values that make it what it is, whatever the environment."""
-        return {key: each for key, each in self.settled.everything.items() if is_idea(key)}
+        """The parts and values that define the variant, apart from the environment."""
+        return {key: each for key, each in self.resolved.everything.items() if is_idea(key)}
 
     @property
     def variant(self) -> tuple[str, ...]:
-        """Its recipe, and what was said over it: ``("sqn", "head=dueling")``."""
-        said = (each.origin for each in self.ideas.values() if each.origin.startswith(COMMAND_LINE))
-        overrides = dict.fromkeys(each.removeprefix(COMMAND_LINE) for each in said)
-        return tuple(map(printable, (self.settled.values["recipe"].value, *overrides)))
+        """Its recipe and overrides: ``("sqn", "head=dueling")``."""
+        origins = (each.origin for each in self.ideas.values() if each.origin.startswith(COMMAND_LINE))
+        overrides = dict.fromkeys(each.removeprefix(COMMAND_LINE) for each in origins)
+        return tuple(map(printable, (self.resolved.values["recipe"].value, *overrides)))
 
     @property
     def protocol(self) -> dict[str, Sourced]:
-        """For how long it trained, on what exactly, and how it was evaluated."""
-        values = {key: each for key, each in self.settled.values.items() if is_protocol(key)}
+        """The evaluation protocol: budget, environment settings and evaluations."""
+        values = {key: each for key, each in self.resolved.values.items() if is_protocol(key)}
         return values | {"greedy": Sourced(self.greedy, EVALUATIONS_FILE)}
 
     @property
     def game(self) -> str | None:
-        """The Atari game that it plays, if it does."""
-        is_atari = self.settled.classes["env"] in ATARI
-        game = self.settled.values.get("env.game") if is_atari else None
+        """The Atari game; None for other environments."""
+        is_atari = self.resolved.classes["env"] in ATARI
+        game = self.resolved.values.get("env.game") if is_atari else None
         return str(game.value) if game else None
 
 
 def is_idea(key: str) -> bool:
-    """Whether a part or value belongs to what is compared."""
+    """Whether a part or value distinguishes variants."""
     return key in LEARNERS or not {key, key.partition(".")[0]} & (RUNNING | PROTOCOL | {"recipe"})
 
 
 def is_protocol(key: str) -> bool:
-    """Whether a value says for how long, on what, or how a run is measured."""
+    """Whether a value belongs to the evaluation protocol."""
     return key.partition(".")[0] in PROTOCOL and key not in LEARNERS | RUNNING
 
 
 def find_runs(places: Iterable[str]) -> list[Path]:
-    """The run directories that are meant.
+    """Find run directories.
 
     Args:
-        places: run directories, folders with such in them, or globs.
+        places: run directories, folders that contain some, or globs.
 
     Raises:
         ComparisonError: one of the places has no run, or a folder in it may not be read.
@@ -140,10 +140,10 @@ def _below(folder: Path) -> Iterator[Path]:
 
 
 def read_runs(directories: Iterable[Path]) -> tuple[list[FinishedRun], dict[str, str]]:
-    """Read those runs that are finished.
+    """Read the finished runs.
 
     Returns:
-        The runs; and of those that are not finished, by directory, why.
+        The runs; and by directory, why each other run is left out.
 
     Raises:
         RecipeError: a directory has no ``recipe.yaml``, or it is not one of ours.
@@ -151,13 +151,13 @@ def read_runs(directories: Iterable[Path]) -> tuple[list[FinishedRun], dict[str,
     """
     runs, left_out = [], {}
     for directory in directories:
-        settled = of_run(directory)
+        resolved = of_run(directory)
         try:
             summary = read_summary(directory)
             if summary.get("status") == "done":
-                runs.append(_finished(directory, settled, summary))
+                runs.append(_finished(directory, resolved, summary))
             else:
-                left_out[str(directory)] = _what_happened(summary, settled)
+                left_out[str(directory)] = _what_happened(summary, resolved)
         except DataError as error:
             raise ComparisonError(str(error)) from error
         except (ValueError, LookupError, TypeError, ArithmeticError) as error:
@@ -176,7 +176,7 @@ def read_summary(directory: Path) -> dict[str, Any]:
     return read_json(path) if is_there(path) else {}
 
 
-def _finished(directory: Path, settled: Settled, summary: Mapping[str, Any]) -> FinishedRun:
+def _finished(directory: Path, resolved: Settled, summary: Mapping[str, Any]) -> FinishedRun:
     evaluations, last = dict[int, _Evaluation](), dict[str, Any]()
     for last in read_rows(directory / EVALUATIONS_FILE):
         longest = int(max(last["lengths"]))
@@ -193,7 +193,7 @@ def _finished(directory: Path, settled: Settled, summary: Mapping[str, Any]) -> 
     if summary.get("evaluation", last) != last:
         found.append(f"{directory}: its summary.json has another last evaluation than its {EVALUATIONS_FILE}")
     return FinishedRun(
-        settled,
+        resolved,
         printable(summary["env"]),
         int(summary["seed"]),
         steps=steps,
@@ -206,10 +206,10 @@ def _finished(directory: Path, settled: Settled, summary: Mapping[str, Any]) -> 
     )
 
 
-def _what_happened(summary: Mapping[str, Any], settled: Settled) -> str:
+def _what_happened(summary: Mapping[str, Any], resolved: Settled) -> str:
     if not summary:
         return "still running, or killed: there is no summary.json"
     how = {"stopped": "stopped", "numerics": "a number became NaN or infinite"}.get(
         summary["status"], "failed"
     )
-    return f"{how} after {summary['env_steps']:,} of {settled.values['steps'].value:,} steps"
+    return f"{how} after {summary['env_steps']:,} of {resolved.values['steps'].value:,} steps"

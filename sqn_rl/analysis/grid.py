@@ -19,7 +19,7 @@ from sqn_rl.recipe.resolved import differences, of_recipe, of_run
 
 BASE = "base"
 EVALUATIONS = 10
-"""Per run, if the recipe says nothing of ``eval_every``: without a curve there is no area under it."""
+"""Per run, if ``eval_every`` is not set: the area under a curve needs several."""
 
 
 @dataclass(frozen=True)
@@ -37,22 +37,22 @@ class Job:
 
     variant: Variant
     overrides: Sequence[str]
-    """What ``sqn-run`` is told."""
+    """The overrides for ``sqn-run``."""
     out: Path
     recipe: Recipe
 
     @property
     def log(self) -> Path:
-        """Where what it prints goes."""
+        """The file for its output."""
         return self.out.with_suffix(".log")
 
     @property
     def summary(self) -> dict[str, Any]:
-        """What the run says of itself; nothing if it has not ended."""
+        """The run's ``summary.json``; empty if it has not ended."""
         return read_summary(self.out)
 
     def is_done(self) -> bool:
-        """Whether it has been run to its end.
+        """Whether the run is done.
 
         Raises:
             RecipeError: a run of another recipe is there.
@@ -60,11 +60,11 @@ class Job:
         if not is_there(self.out / RECIPE_FILE):
             return False
         there, here = (
-            {key: each for key, each in settled.everything.items() if _matters(key)}
-            for settled in (of_run(self.out), of_recipe("", self.recipe))
+            {key: each for key, each in resolved.everything.items() if _matters(key)}
+            for resolved in (of_run(self.out), of_recipe("", self.recipe))
         )
         if different := differences(there, here):
-            message = f"{self.out}: another run is there already: {different[0]}"
+            message = f"{self.out}: contains another run: {different[0]}"
             raise RecipeError(message, "", "choose another folder: out=…")
         return self.summary.get("status") == "done"
 
@@ -73,22 +73,22 @@ def variants_of(overrides: Sequence[str], catalogue: Catalogue) -> list[Variant]
     """The recipe, and with each value of every list in ``overrides`` one that differs from it by that alone.
 
     Args:
-        overrides: as on the command line; those with lists of values say what is varied.
+        overrides: as on the command line; those with lists of values are varied.
         catalogue: where the parts are.
 
     Returns:
-        The recipe itself first; values that it has anyway make no variant.
+        The recipe itself first; values equal to its own make no variant.
 
     Raises:
-        RecipeError: an override cannot be what its author meant, or nothing is varied.
+        RecipeError: an override is invalid, or nothing is varied.
     """
     values = {text: [value for (value,) in expand([text], catalogue)] for text in overrides}
     common = [text for text in overrides if len(values[text]) == 1]
     lists = [text for text in overrides if len(values[text]) > 1]
     for text in [*lists, *(text for text in common if text.startswith("seed="))]:
         if not is_idea(key := text.partition("=")[0].lstrip("+")):
-            hint = "vary parts and their settings; seeds=N says how many seeds, and sqn-run -m does the rest"
-            raise RecipeError("nothing that an ablation varies", origin(text), hint, key)
+            hint = "vary parts and their settings; seeds=N is their number; sqn-run -m sweeps over anything"
+            raise RecipeError("an ablation cannot vary this", origin(text), hint, key)
     base = compose_recipe("sqn", *common, catalogue=catalogue)
     if base.run.eval_every == 0 and base.origin("eval_every").startswith("default"):
         common.append(f"eval_every={max(1, base.run.steps // EVALUATIONS)}")
@@ -114,11 +114,11 @@ def jobs_of(variants: Sequence[Variant], seeds: int, folder: Path, catalogue: Ca
     for seed in range(seeds):
         for variant in variants:
             out = folder / variant.name / f"s{seed}"
-            said = [*variant.overrides, f"seed={seed}", override("out", str(out)), "resume=auto"]
-            jobs.append(Job(variant, said, out, compose_recipe("sqn", *said, catalogue=catalogue)))
+            overrides = [*variant.overrides, f"seed={seed}", override("out", str(out)), "resume=auto"]
+            jobs.append(Job(variant, overrides, out, compose_recipe("sqn", *overrides, catalogue=catalogue)))
     return jobs
 
 
 def _matters(key: str) -> bool:
-    """Whether two runs that differ by it are different runs."""
+    """Whether runs with different values of it are different runs."""
     return is_idea(key) or is_protocol(key) or key == "seed"

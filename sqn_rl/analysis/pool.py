@@ -1,4 +1,4 @@
-"""Runs in processes of their own, some at a time, that stop when they are asked to."""
+"""Run jobs in subprocesses, several at a time, and pass signals on to them."""
 
 import ctypes
 import os
@@ -31,15 +31,15 @@ def run_jobs(
     """Run jobs until all are done or a signal asks to stop.
 
     Signals are passed on to the runs, which end as ``sqn-run`` does: at the first with a checkpoint, at a
-    second at once. If this process dies, they are asked to stop by SIGTERM (on Linux). A run at which another
-    process is, as one of those may still be, is waited for.
+    second at once. If this process dies, they are asked to stop by SIGTERM (on Linux). A run that another
+    process is writing to is waited for.
 
     Args:
         jobs: in the order in which they start.
         at_a_time: how many.
         options: of ``sqn-run``, before the overrides.
-        ended: is told each job that ended, and its exit code.
-        waits: is told each job that is waited for.
+        ended: called with each job that ended, and its exit code.
+        waits: called with each job that is waited for.
 
     Returns:
         The name of the first signal.
@@ -74,7 +74,7 @@ def run_jobs(
 
 @contextmanager
 def _left_to_none(running: Collection[subprocess.Popen[bytes]]) -> Iterator[None]:
-    """Stop what still runs when we cannot wait for it, as when nobody reads what we print."""
+    """Terminate the processes that still run on leaving, for example after a broken pipe."""
     try:
         yield
     finally:

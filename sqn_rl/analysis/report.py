@@ -1,4 +1,4 @@
-"""A comparison in words: as tables, as Markdown and as CSV."""
+"""Reports of a comparison: tables, Markdown and CSV."""
 
 import csv
 import io
@@ -42,7 +42,7 @@ def tables(comparison: Comparison) -> Iterator[Table]:
 
 
 def measured(comparison: Comparison) -> Iterator[str]:
-    """How the runs in each environment were made and evaluated, as one would say it to ``sqn-run``."""
+    """The evaluation protocol of each environment, as overrides of ``sqn-run``."""
     for environment, by_variant in comparison.groups.items():
         protocol = next(iter(by_variant.values()))[0].protocol
         values = " ".join(override(key, each.value) for key, each in protocol.items())
@@ -90,15 +90,22 @@ def to_csv(comparison: Comparison) -> str:
 
 
 def _score_cells(row: Row) -> list[str]:
-    averages = (_shown(each) for each in (row.mean, row.median, row.iqm))
+    averages = (_number(each) for each in (row.mean, row.median, row.iqm))
     return [row.variant, row.measure, str(row.runs), *averages]
 
 
 def _pair_cells(pair: Pair) -> list[str]:
-    return [pair.environment, pair.measure, pair.variant, pair.other, _shown(pair.probability), pair.verdict]
+    return [
+        pair.environment,
+        pair.measure,
+        pair.variant,
+        pair.other,
+        _number(pair.probability),
+        pair.verdict,
+    ]
 
 
-def _shown(estimate: Estimate) -> str:
+def _number(estimate: Estimate) -> str:
     """``187.3 [165.0, 201.2]``; of a single run only the value."""
     size = abs(estimate.value)
     numbers = [f"{each:,.{0 if size >= 1000 else 1 if size >= 10 else 2}f}" for each in estimate]

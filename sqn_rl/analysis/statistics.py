@@ -80,7 +80,7 @@ def estimate(statistic: Callable[..., np.ndarray], *samples: Scores, resamples: 
     """A statistic with its 95 % stratified percentile bootstrap interval.
 
     A resample draws as many runs as there are, with replacement, from each environment of each sample. Where
-    a sample has a single run in every environment, nothing is known of others, and the interval is NaN.
+    a sample has a single run in every environment, the interval is NaN.
 
     Args:
         statistic: of as many scores as there are ``samples``, whose arrays it takes with leading axes too.

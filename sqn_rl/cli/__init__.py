@@ -1,4 +1,4 @@
-"""The console scripts, and what they have in common: options, exit codes, and how they say what is wrong."""
+"""The console scripts, and what they share: options, exit codes and error messages."""
 
 import sys
 import traceback
@@ -26,7 +26,7 @@ class Exit(IntEnum):
     STOPPED = 3
     NUMERICS = 4
     UNREAD = 141
-    """As a shell says it of a program that a broken pipe ended."""
+    """The exit code of a shell for a program that a broken pipe ended."""
 
 
 class Parser(ArgumentParser):
@@ -36,7 +36,7 @@ class Parser(ArgumentParser):
         super().__init__(command, description=description, formatter_class=RawDescriptionHelpFormatter)
 
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong with them, whatever is in them."""
+        """Print the error, shortened and printable."""
         super().error(printable(_shortened(message)))
 
 
@@ -70,9 +70,9 @@ def catalogue_of(arguments: Namespace) -> Catalogue:
 
 
 def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
-    """Make ``main`` say what is wrong in a line or two, and exit with its code, instead of a traceback.
+    """Wrap ``main``: print errors in a line or two and return their exit code, instead of a traceback.
 
-    A reader who leaves, as ``head`` does, ends it quietly.
+    A broken pipe, as by ``head``, ends it quietly.
     """
 
     def reported(argv: Sequence[str] | None) -> int:
@@ -110,14 +110,14 @@ def print_lines(*lines: str, file: TextIO | None = None) -> None:
 
 
 def print_notes(notes: Iterable[str]) -> None:
-    """Print what there is to know besides the result, apart from it."""
+    """Print notes to stderr, apart from the result."""
     for note in notes:
         print_lines(f"note: {note}", file=sys.stderr)
 
 
 def report(error: Exception) -> Exit:
-    """Say what is wrong, with a traceback if it is nothing that we raise on purpose; gives the exit code."""
-    if isinstance(error, OSError) and error.filename is not None:  # which is for the user to fix
+    """Print an error, with a traceback unless it is one of ours; return the exit code."""
+    if isinstance(error, OSError) and error.filename is not None:  # which the user can fix
         error = StorageError(f"{error.filename}: {error.strerror}")
     if not isinstance(error, SqnError):
         print_lines(*"".join(traceback.format_exception(error)).rstrip().split("\n"), file=sys.stderr)

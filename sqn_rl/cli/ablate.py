@@ -1,4 +1,4 @@
-"""``sqn-ablate``: what each part of a recipe is worth."""
+"""``sqn-ablate``: what each part of a recipe contributes."""
 
 import os
 from argparse import Namespace
@@ -17,14 +17,14 @@ from sqn_rl.training.plan import convert
 if TYPE_CHECKING:
     from sqn_rl.analysis.grid import Job
 
-DESCRIPTION = """Runs a recipe, and alone each alternative that a list of values names, with several seeds;
-then compares them. The same command goes on where an earlier one was stopped, and runs nothing twice.
+DESCRIPTION = """Runs a recipe, and each alternative in the lists of values alone, with several seeds;
+then compares them. The same command resumes one that was stopped, and runs nothing twice.
 
   sqn-ablate recipe=sqn head=linear,dueling replay=uniform,prioritized seeds=5 steps=20000
   sqn-ablate recipe=sqn_rainbow returns.n=1,3,5 env=acrobot seeds=10 out=runs/acrobot_n
 
 Runs go to <out>/<variant>/s<seed>, the report to <out>/comparison.md, .csv and .png. All else is as for
-sqn-run; if nothing is said of eval_every, each run is evaluated ten times."""
+sqn-run; if eval_every is not set, each run is evaluated ten times."""
 
 SEEDS = 5
 WHOLE = "a whole number, at least 1"
@@ -62,22 +62,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     at_a_time = arguments.jobs or max(1, machine.processors() // variants[0].recipe.run.threads)
     there = len(jobs) - len(missing)
     print_lines(f"{folder}: {len(variants)} variants x {seeds} seeds, {at_a_time} at a time")
-    print_lines(f"{there} of {len(jobs)} runs are there already")
+    print_lines(f"{there} of {len(jobs)} runs are done already")
     for variant in variants:
         if any(job.variant is variant for job in missing):
             preflight(variant.recipe)
-    os.chdir(here)  # an environment may have gone elsewhere
+    os.chdir(here)  # an environment may have changed it
     progress = _Progress(len(jobs), there)
     stopped = run_jobs(missing, at_a_time, _passed_on(arguments), progress.ended, progress.waits)
     if stopped:
-        print_lines(f"stopped by {stopped}; the same command goes on from here")
+        print_lines(f"stopped by {stopped}; the same command resumes")
         return Exit.STOPPED
     _report(jobs, folder)
     return progress.code
 
 
 def _own(overrides: Sequence[str]) -> tuple[list[str], int, Path | None]:
-    """What is for ``sqn-run``, and what ``seeds=`` and ``out=`` say."""
+    """The overrides for ``sqn-run``, and the values of ``seeds=`` and ``out=``."""
     from sqn_rl.recipe.overrides import parse
 
     own: dict[str, Any] = {"seeds": SEEDS, "out": None}
@@ -106,7 +106,7 @@ def _passed_on(arguments: Namespace) -> list[str]:
 
 
 class _Progress:
-    """Says how each run ended, and remembers the exit code of the first that failed.
+    """Prints how each run ended, and keeps the exit code of the first that failed.
 
     Args:
         jobs: how many runs there are to be.
@@ -125,9 +125,7 @@ class _Progress:
             what = f"final {summary['evaluation']['mean']:.1f}"
         elif code == Exit.DONE:
             self.code = self.code or Exit.FAILED
-            what = (
-                f"exit code 0, but no summary says that it is done: something ended its process ({job.log})"
-            )
+            what = f"exit code 0, but no summary.json says done: its process was ended ({job.log})"
         else:
             self.code = self.code or (code if code > 0 else Exit.FAILED)
             log = job.log.read_text(encoding="utf-8", errors="replace")
@@ -135,8 +133,8 @@ class _Progress:
         print_lines(f"{self.done}/{self.jobs}  {job.variant.name}  {job.out.name}  {what}")
 
     def waits(self, job: "Job") -> None:
-        """Say that another process is at this run."""
-        print(f"{job.out}: another process is at this run, and is waited for", flush=True)
+        """Print that another process is writing to this run."""
+        print(f"{job.out}: waiting for another process that is writing to this run", flush=True)
 
 
 def _report(jobs: Sequence["Job"], folder: Path) -> None:
@@ -147,7 +145,7 @@ def _report(jobs: Sequence["Job"], folder: Path) -> None:
 
     runs, left_out = read_runs(job.out for job in jobs if is_there(job.out / RECIPE_FILE))
     base = {str(job.out) for job in jobs if job.variant.name == BASE}
-    comparison = compare(runs, left_out, next((run for run in runs if run.settled.name in base), None))
+    comparison = compare(runs, left_out, next((run for run in runs if run.resolved.name in base), None))
     show(comparison)
     write(comparison, folder)
 

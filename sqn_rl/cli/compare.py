@@ -1,4 +1,4 @@
-"""``sqn-compare``: which variant is better, and whether the runs can tell."""
+"""``sqn-compare``: which variant is better, and whether the runs show it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from sqn_rl.cli import Exit, Parser, command
 
 DESCRIPTION = """Compares finished runs, grouped by recipe, overrides and environment: scores with 95 %
-intervals, and the probability that one is better than another. Refuses runs that were not measured alike.
+intervals, and the probability that one is better than another. Rejects runs that were evaluated differently.
 
   sqn-compare runs/sqn/CartPole-v1 runs/sqn_dueling/CartPole-v1
   sqn-compare 'runs/*/CartPole-v1' --output comparison     as Markdown, CSV and PNG too"""
@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     parser = Parser("sqn-compare", DESCRIPTION)
-    parser.add_argument("runs", nargs="+", help="run directories, folders with such in them, or globs")
+    parser.add_argument("runs", nargs="+", help="run directories, folders that contain some, or globs")
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="where to write comparison.md, .csv and .png"
     )

@@ -11,7 +11,7 @@ from sqn_rl.recipe.resolved import recipe_of
 from sqn_rl.runs.manifest import noted_changes
 
 DESCRIPTION = """Computes the update again that stopped a run with exit code 4, from the batch and the weights
-kept in its numerics.safetensors, and says of everything in it what is not finite, the first cause first."""
+kept in its numerics.safetensors, and lists everything in it that is not finite, the first cause first."""
 
 
 @command
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     path = arguments.run / NUMERICS
     if not os.path.isfile(path):
-        raise CheckpointError(f"{path}: there is none: no update of this run was stopped")
+        raise CheckpointError(f"{path}: missing: no update of this run was stopped")
     tensors = dict(read_tensors(path))
     parts = recipe.build(last="loss")
     close(parts["env"])

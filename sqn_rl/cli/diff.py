@@ -15,14 +15,14 @@ from sqn_rl.recipe.resolved import Difference, Settled, differences, of_recipe, 
 from sqn_rl.runs.manifest import noted_changes
 
 DESCRIPTION = """Shows which parts, numbers and wiring differ between two recipes or runs, and where each
-comes from. A run is only read: of its parts none is built, so its wiring is not compared.
+comes from. A run is only read: its parts are not built, so its wiring is not compared.
 
   sqn-diff sqn sqn_rainbow                 two recipes
   sqn-diff sqn "sqn head=dueling lr=1e-2"  a recipe and its overrides are one argument
   sqn-diff runs/first "sqn steps=20000"    a run, by its directory"""
 
 NAMES = ("recipe", "out")
-"""What a recipe is called and where a run goes: no difference in what happens."""
+"""The recipe's name and the run's directory, which do not change the run."""
 
 
 @command
@@ -62,9 +62,9 @@ def _read(text: str, catalogue: Catalogue) -> tuple[Settled, Recipe | None]:
     """What one argument names, with the origin of everything; and a recipe as something that can be built."""
     names = catalogue.names(RECIPE)
     if os.path.isdir(text) and text not in names:
-        settled = of_run(Path(text))
+        resolved = of_run(Path(text))
         print_notes(noted_changes(Path(text), {RECIPE_FILE}))
-        return settled, None
+        return resolved, None
     try:
         first, *further = shlex.split(text) or [""]
     except ValueError as error:

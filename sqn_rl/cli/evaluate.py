@@ -13,10 +13,10 @@ from sqn_rl.runs.manifest import changes
 if TYPE_CHECKING:
     from sqn_rl.training.evaluation import Evaluation
 
-DESCRIPTION = """Plays full games with the last weights of a run, finished or stopped, by its recipe.yaml.
+DESCRIPTION = """Plays full episodes with the last weights of a run, finished or stopped, by its recipe.yaml.
 
   sqn-eval runs/first --episodes 20
-  sqn-eval runs/first --video game.gif    one game, with Q(s, a) and π(a|s) of every action beside it"""
+  sqn-eval runs/first --video a.gif    one episode, with Q(s, a) and π(a|s) of every action beside it"""
 
 
 @command
@@ -32,11 +32,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = options("sqn-eval", DESCRIPTION)
     parser.add_argument("run", type=Path, help="the run directory")
     parser.add_argument(
-        "--episodes", type=int, help="how many games; if not given, as in the run, or 1 to film"
+        "--episodes", type=int, help="how many episodes; by default as in the run, or 1 with --video"
     )
-    parser.add_argument("--seed", type=int, help="of the games; the run's, if not given")
+    parser.add_argument("--seed", type=int, help="of the episodes; by default the run's")
     parser.add_argument(
-        "--max-steps", type=int, help="cut longer games; if not given, as in the run: eval_max_steps"
+        "--max-steps", type=int, help="cut longer episodes; by default as in the run: eval_max_steps"
     )
     parser.add_argument(
         "--stochastic", action="store_true", help="sample the policy instead of its best action"
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--video",
         type=Path,
         metavar="FILE",
-        help="film the games: a .gif (at most 900 steps) or, with the extra `video`, an .mp4 (9,000)",
+        help="record the episodes: a .gif (at most 900 steps) or, with the extra `video`, an .mp4 (9,000)",
     )
     arguments = parser.parse_args(argv)
     path = recipe_of(arguments.run)
@@ -75,13 +75,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     print_lines(f"{path.parent}: weights after {env_steps:,} environment steps")
     numbers = f"mean {evaluation.mean:.1f}  std {evaluation.std:.1f}  IQM {evaluation.iqm:.1f}"
     cut = cut_note(sum(evaluation.cut), evaluation.lengths)
-    print_lines(f"{len(evaluation.returns)} {'greedy' if greedy else 'sampled'} games{cut}: {numbers}")
+    print_lines(f"{len(evaluation.returns)} {'greedy' if greedy else 'sampled'} episodes{cut}: {numbers}")
     print_lines(" ".join(["returns", *(f"{value:g}" for value in evaluation.returns)]))
     return Exit.DONE
 
 
 def _film(recipe: Recipe, run: Path, path: Path, greedy: bool) -> tuple["Evaluation", int]:
-    """Film the games; the first of them is the first of the evaluation's."""
+    """Record a video; its first episode is the first of the evaluation."""
     from sqn_rl.runs.experiment import Experiment
 
     try:

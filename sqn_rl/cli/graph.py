@@ -14,11 +14,11 @@ DESCRIPTION = """Checks a recipe and shows its wiring: parts, keys, shapes, dtyp
   sqn-graph recipe=sqn_dueling
   sqn-graph recipe=sqn env=atari_ram --output sqn.svg
 
-What differs from the recipe `sqn` in the same environment is said, and in a picture highlighted."""
+Differences from the recipe `sqn` in the same environment are listed, and highlighted in a picture."""
 
 FORMATS = ("text", "mermaid", "svg")
 SUFFIXES = {".txt": "text", ".md": "mermaid", ".mmd": "mermaid", ".svg": "svg"}
-"""The format of a file, if none is asked for."""
+"""The format of a file, if no --format is given."""
 
 
 @command

@@ -1,4 +1,4 @@
-"""``sqn-list``: what recipes and parts there are."""
+"""``sqn-list``: list recipes and parts."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ from sqn_rl.recipe.provenance import INTERPOLATION, Values
 DESCRIPTION = """Lists the recipes and the parts of every slot, or of one.
 
 A part that works with everything fits any part of the other slots.
-A value such as ${lr} is the setting of that name; behind it in brackets what it is in the recipe `sqn`."""
+A value such as ${lr} is the setting of that name; its value in the recipe `sqn` follows in brackets."""
 
 
 class Row(NamedTuple):

@@ -1,4 +1,4 @@
-"""``sqn-resume``: go on with a run that was stopped or killed."""
+"""``sqn-resume``: resume a run that was stopped or killed."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,9 +7,9 @@ from sqn_rl.cli import Exit, catalogue_of, command, options
 from sqn_rl.recipe.compose import load_recipe
 from sqn_rl.recipe.resolved import recipe_of
 
-DESCRIPTION = """Goes on with a run from its newest whole checkpoint, as if nothing had happened.
+DESCRIPTION = """Resumes a run from its newest whole checkpoint, as if it had not been stopped.
 
-What it does, its recipe.yaml says. A run that is done stays as it is."""
+Settings are those of its recipe.yaml. A run that is done stays as it is."""
 
 
 @command

@@ -23,7 +23,7 @@ DESCRIPTION = """Checks a recipe, trains it, evaluates it, and writes a run dire
   sqn-run env=atari_ram env.game=breakout         a part's field
   sqn-run steps=20000 seed=3                      run-level settings
   sqn-run -m head=linear,dueling "seed=range(3)"  a sweep: every combination, one after the other
-  sqn-run … out=DIR resume=auto                   go on with what is in DIR, a run or a sweep"""
+  sqn-run … out=DIR resume=auto                   resume the run or sweep in DIR"""
 
 
 @command
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: its arguments; by default those of the process.
 
     Returns:
-        The exit code; of a sweep, that of the first job that did not end well.
+        The exit code; of a sweep, that of the first job that failed or was stopped.
     """
     parser = options("sqn-run", DESCRIPTION)
     parser.add_argument("overrides", nargs="*", metavar="name=value", help="what to change; see below")
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if len(jobs) > 1:
             console.rule(f"{number} of {len(jobs)}", characters="-")
         try:
-            os.chdir(here)  # an environment may have gone elsewhere
+            os.chdir(here)  # an environment may have changed it
             code = train(recipe, console)
         except Exception as error:
             if len(jobs) == 1 or isinstance(error, BrokenPipeError):
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _jobs(arguments: Namespace) -> list[tuple[str, Recipe]]:
     """Everything to train, composed, so that a mistake in the last job is found before the first starts.
 
-    And what each is called: the values that are swept over; so is its folder, where jobs share an ``out``.
+    Each is named by its swept values; so is its folder, where jobs share an ``out``.
     """
     catalogue = catalogue_of(arguments)
     jobs = expand(arguments.overrides, catalogue) if arguments.multirun else [arguments.overrides]
@@ -110,7 +110,7 @@ def _folder(name: str) -> str:
 
 
 def _what_there_is(catalogue: Catalogue) -> str:
-    lines = ["recipes and parts (sqn-list says what each is):"]
+    lines = ["recipes and parts (sqn-list describes each):"]
     groups = (RECIPE, *(slot.name for slot in SLOTS))
     lines += [f"  {group:<14}{', '.join(catalogue.names(group))}" for group in groups]
     lines += ["", "run-level settings, counted in environment steps:"]

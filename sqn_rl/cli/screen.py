@@ -18,9 +18,9 @@ FIGURE = "comparison.png"
 
 
 class Screen(Console):
-    """Rich's console, for strings that are what they say: no markup, no emoji, nothing that acts on it.
+    """Rich's console, printing strings literally: no markup, no emoji, no control characters.
 
-    It leaves it to us how a command ends that nobody reads.
+    The command, not Rich, handles a broken pipe.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -31,17 +31,17 @@ class Screen(Console):
         return super().render_str(printable(text), **options)
 
     def on_broken_pipe(self) -> None:
-        """Called while a ``BrokenPipeError`` is handled, which goes on."""
+        """Called while a ``BrokenPipeError`` is handled, which is raised again."""
         raise
 
 
 def show(comparison: "Comparison") -> None:
-    """Print the tables, and below them what to know before believing them."""
+    """Print the tables, and below them the notes."""
     from sqn_rl.analysis import report
 
     console = Screen()
     if not console.is_terminal:
-        console.width = 200  # nobody's screen: lines stay whole
+        console.width = 200  # not a terminal: lines are not wrapped
     for line in report.measured(comparison):
         console.print(line, soft_wrap=True)
     for title, header, rows in report.tables(comparison):
@@ -61,7 +61,7 @@ def make(folder: Path, setting: str) -> Path:
 
     Args:
         folder: its path.
-        setting: what it was given by.
+        setting: the setting that names it.
 
     Raises:
         SettingError: it cannot be made.

@@ -1,4 +1,4 @@
-"""What ``sqn-run`` and ``sqn-resume`` do with a recipe: announce it, train it, and say how it ended."""
+"""What ``sqn-run`` and ``sqn-resume`` do with a recipe: print it, train it, and print the result."""
 
 import shlex
 from pathlib import Path
@@ -19,9 +19,9 @@ def train(recipe: Recipe, console: "Screen", resume: Path | None = None) -> int:
     """Train a recipe.
 
     Args:
-        recipe: a settled one.
-        console: where to say what happens.
-        resume: the run directory to go on with; None: as the recipe says.
+        recipe: a resolved recipe.
+        console: where to print.
+        resume: the run directory to resume; None: as the recipe says.
 
     Returns:
         The exit code.
@@ -47,7 +47,7 @@ def train(recipe: Recipe, console: "Screen", resume: Path | None = None) -> int:
     ]
     if summary["status"] == "stopped":
         resuming = shlex.join(["sqn-resume", summary["out"]])
-        lines.insert(0, f"stopped by {stop.by} after {done}; `{resuming}` goes on")
+        lines.insert(0, f"stopped by {stop.by} after {done}; resume with `{resuming}`")
     for line in lines:
         console.print(line, soft_wrap=True)
     return Exit.STOPPED if summary["status"] == "stopped" else Exit.DONE

@@ -1,4 +1,4 @@
-"""Standard streams that take every text, and whose reader may leave."""
+"""Standard streams that can print every character, and survive a broken pipe."""
 
 import codecs
 import errno
@@ -13,7 +13,7 @@ SPELLED = {"±": "+-", "−": "-", "–": "-", "—": "-", "×": "x", "·": "*",
 """Signs that an encoding may lack; Greek letters are spelled by their names."""
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""What is said where there is no room for what is written."""
+"""The errors of a full disk."""
 
 STREAMS = ("stdin", "stdout", "stderr")
 
@@ -35,7 +35,7 @@ def flush() -> None:
     """Write what is not written yet.
 
     Raises:
-        OSError: nobody reads it, or there is no room for it.
+        OSError: the pipe is broken, or the disk is full.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -62,7 +62,7 @@ def _takes(stream: TextIO) -> bool:
 
 
 def _spell(error: UnicodeError) -> tuple[str, int]:
-    """What codecs ask for: a replacement in ASCII for what cannot be encoded, and where to go on."""
+    """What codecs ask for: a replacement in ASCII for what cannot be encoded, and where to continue."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     return "".join(map(_spelled, error.object[error.start : error.end])), error.end

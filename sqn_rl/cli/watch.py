@@ -8,7 +8,7 @@ from pathlib import Path
 from sqn_rl.cli import Exit, catalogue_of, command, options, print_lines
 
 DESCRIPTION = """Shows a run, running or ended, on a page for browsers on this machine: its curves as they
-grow, its wiring, and a game played with its newest weights. Nothing is written. Ctrl-C ends it.
+grow, its wiring, and an episode played with its newest weights. Nothing is written. Ctrl-C ends it.
 
   sqn-watch runs/first
   sqn-watch runs/first --port 8000"""
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     run = WatchedRun(arguments.run, catalogue_of(arguments))
     with WatchServer(run, arguments.port) as server, suppress(KeyboardInterrupt):
-        os.nice(10)  # who trains goes first
+        os.nice(10)  # training has priority
         print_lines(f"{run.title}: {server.url}")
         server.serve_forever()
     return Exit.DONE

@@ -1,1 +1,1 @@
-"""Plots: curves, films, the wiring, and progress on a terminal."""
+"""Plots: curves, videos, the wiring, and progress on a terminal."""

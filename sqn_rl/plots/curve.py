@@ -1,4 +1,4 @@
-"""``curve.png``: how a run went, at a glance. What is drawn is said here as data, for ``sqn-watch`` too."""
+"""``curve.png``: a run's returns, metrics and evaluations. The panels are data, shared with ``sqn-watch``."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,9 +26,9 @@ class Panel:
     """``linear``, ``log``, or ``zero``: linear, and from 0 on."""
 
 
-RETURN = "return (undiscounted, of a full game)"
-GAMES, MEAN = "training game", "mean of the last 20 training games"
-EVALUATIONS = "evaluation: mean ± std over games"
+RETURN = "return (undiscounted, of a full episode)"
+EPISODES, MEAN = "training episode", "mean of the last 20 training episodes"
+EVALUATIONS = "evaluation: mean ± std over episodes"
 
 PANELS = (
     Panel("mean Q(s, a) (reward units)", {"q_mean": "Q"}),
@@ -42,7 +42,7 @@ PANELS = (
     Panel("ε: random actions (fraction)", {"epsilon": "ε"}, "zero"),
     Panel("steps/s, updates included", {"steps_per_s": "steps/s"}, "zero"),
 )
-"""Every panel that a run may have; it has those of the columns that it logs."""
+"""Every panel that a run may have; a panel is drawn if the run logs its column."""
 COUNTERS = {"env_steps", "frames", "updates", "episodes", "wall_s", "return_mean"}
 
 
@@ -71,7 +71,7 @@ def rate(steps: float, seconds: float) -> float | None:
 
 
 def panels_of(columns: Mapping[str, Series]) -> Iterator[Panel]:
-    """The panels of a run that logs these columns; one that we don't know has a panel of its own."""
+    """The panels of a run that logs these columns; an unknown column has a panel of its own."""
     there = {name for name, column in columns.items() if any(value is not None for value in column)}
     yield from (panel for panel in PANELS if next(iter(panel.lines)) in there)
     known = COUNTERS.union(*(panel.lines for panel in PANELS))
@@ -140,8 +140,10 @@ def _numbers(column: Series) -> list[float]:
 
 
 def _draw_returns(axes: Any, columns: Mapping[str, Series], episodes: Rows, evaluations: Rows) -> None:
-    games = _numbers(column_of(episodes, "return"))
-    axes.plot(column_of(episodes, "env_steps"), games, ".", color=GREY, markersize=3, alpha=0.6, label=GAMES)
+    returns = _numbers(column_of(episodes, "return"))
+    axes.plot(
+        column_of(episodes, "env_steps"), returns, ".", color=GREY, markersize=3, alpha=0.6, label=EPISODES
+    )
     if "return_mean" in columns:
         mean = _numbers(columns["return_mean"])
         axes.plot(columns["env_steps"], mean, color=BLUE, label=MEAN)

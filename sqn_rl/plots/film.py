@@ -1,4 +1,4 @@
-"""A film of the agent playing: the screen, and beside it Q(s, a) and π(a|s) of every action.
+"""A video of the agent playing: the screen, and beside it Q(s, a) and π(a|s) of every action.
 
 Legend: A actions; a picture is ``[H, W, 3]`` uint8.
 """
@@ -28,35 +28,35 @@ from sqn_rl.training.random_state import OF_MODULES, RandomState
 
 
 class Moment(NamedTuple):
-    """One decision, before it is carried out."""
+    """One step of an episode, before the action is executed."""
 
     screen: np.ndarray
-    """What a person sees, ``[H, W, 3]`` uint8."""
+    """The rendered screen, ``[H, W, 3]`` uint8."""
     q: Tensor
     """Q(s, ·) of the mean weights, ``[A]``, reward units."""
     pi: Tensor | None
     """π(·|s), ``[A]``, which sums to 1; None where the actor has no policy that we know of."""
     action: int
-    """What was chosen."""
-    game: int
+    """The chosen action."""
+    episode: int
     """Counted from 1."""
     step: int
-    """Of this game, counted from 0."""
+    """Within the episode, counted from 0."""
     score: float
     """The return so far."""
 
 
 class Play:
-    """Plays full games as :func:`sqn_rl.evaluate` does, and hands over every moment of them.
+    """Plays full episodes as :func:`sqn_rl.evaluate` does, and yields every step.
 
     Args:
-        actor: who plays.
-        q_net: whose values are shown where the actor has none of its own.
-        env: one environment, made with ``training=False``; it is made visible, and reset.
-        episodes: the number of games.
+        actor: selects the actions.
+        q_net: its values are shown where the actor has none of its own.
+        env: one environment, made with ``training=False``; it is set to render, and reset.
+        episodes: the number of episodes.
         greedy: take the best action instead of sampling.
         seed: of the sampling generator.
-        max_steps: see there.
+        max_steps: as for :func:`sqn_rl.evaluate`.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Play:
         self.evaluation, self._moments = Evaluation([], [], greedy), self._play()
 
     def __iter__(self) -> Iterator[Moment]:
-        """What is left of the games; the returns are noted in ``evaluation``."""
+        """The remaining steps; ``evaluation`` collects the returns."""
         return self._moments
 
     def _play(self) -> Iterator[Moment]:
@@ -91,8 +91,12 @@ class Play:
         while len(result.returns) < self._episodes:
             with random_state:
                 action = actor.act(observation, greedy=self._greedy, generator=generator)
-            q_A, pi_A, game = self._values(observation), _policy(actor, observation), len(result.returns) + 1
-            yield Moment(_screen(env, observation), q_A, pi_A, int(action), game, step, score)
+            q_A, pi_A, episode = (
+                self._values(observation),
+                _policy(actor, observation),
+                len(result.returns) + 1,
+            )
+            yield Moment(_screen(env, observation), q_A, pi_A, int(action), episode, step, score)
             with random_state:
                 answer = env.advance(action)
             observation, step, score = answer.observation, step + 1, score + answer.score.item()
@@ -190,8 +194,8 @@ class Frames:
         pen, left = ImageDraw.Draw(frame), screen.width + EDGE
         pen.line((screen.width, 0, screen.width, frame.height), FAINT)
         pen.text((left, 12), self._title, INK, _font(15))
-        told = f"game {moment.game}   step {moment.step}   return {moment.score:g}"
-        pen.text((left, 36), told, INK, _font(13))
+        counters = f"episode {moment.episode}   step {moment.step}   return {moment.score:g}"
+        pen.text((left, 36), counters, INK, _font(13))
         for x, heading in ((Q, "Q(s, a)"), (PI, "π(a|s)" if moment.pi is not None else "")):
             pen.text((left + x, TOP - 20), heading, INK, _font(12))
         self._rows(pen, left, moment)
@@ -284,12 +288,12 @@ def _write_mp4(file: BinaryIO, frames: Iterable[Any], per_second: float) -> int:
 
 
 def film(path: Path, title: str, play: Play, longest: int | None = None) -> int:
-    """Film games up to the longest that a film may be, and play the rest of them unfilmed.
+    """Record episodes up to the longest video of the kind, and play the rest unrecorded.
 
     Args:
         path: the file to write.
         title: the first line of every picture.
-        play: the games.
+        play: the episodes.
         longest: the most frames to film; then the rest is not played.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Logs of a run as they are drawn: of any number of rows as many as a curve needs, in bounded memory."""
+"""Read the logs of a run for drawing, thinned to the rows that a curve needs, in bounded memory."""
 
 import json
 import math
@@ -22,14 +22,14 @@ LARGEST, LAST_STEP = 1e100, 2**53
 """Beyond these nothing is drawn: a browser, which has 64 bits for every number, could not."""
 
 NO_CURVES = {"returns", "lengths", "greedy"}
-"""What an evaluation says besides numbers."""
+"""Columns of an evaluation that are not numbers."""
 
 
 class Log:
     """The rows of a file that grows: each is read once, and every k-th is kept, the first and the newest too.
 
-    A row that is no row is passed over, and what is no number in one is None: the file may be anybody's.
-    Of rows that are not kept nothing but ``env_steps`` is looked at.
+    Invalid rows are skipped, and values that are not numbers become None: the file is not trusted.
+    Of rows that are not kept, only ``env_steps`` is read.
 
     Args:
         path: the file, which need not be there yet.

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a bar on a terminal, plain lines elsewhere."""
+"""Progress of a run: a bar on a terminal, plain lines elsewhere."""
 
 from collections.abc import Callable
 from types import TracebackType
@@ -15,12 +15,12 @@ SHOWN = {"alpha": "α {:.3g}", "entropy": "entropy {:.3f}", "epsilon": "ε {:.3f
 
 
 class ProgressReporter(Reporter):
-    """Steps, return, what explores (α and entropy, or ε), steps/s and the time left.
+    """Shows steps, return, exploration (α and entropy, or ε), steps/s and the time left.
 
     Args:
         steps: the budget, in environment steps.
         console: where to write.
-        lost: is called when that is no longer possible, because nobody reads it.
+        lost: called when the console's reader has closed it.
     """
 
     def __init__(self, steps: int, console: Console, lost: Callable[[], None] = lambda: None) -> None:
@@ -46,7 +46,7 @@ class ProgressReporter(Reporter):
 
     def note(self, text: str) -> None:
         """Print it."""
-        self._say(text)
+        self._print(text)
 
     def metrics(self, row: dict[str, Any]) -> None:
         """Move the bar, or print a line."""
@@ -58,17 +58,17 @@ class ProgressReporter(Reporter):
             self._bar.update(self._task, completed=row["env_steps"], description=numbers.replace("  ", " "))
         else:
             left = (self._steps - row["env_steps"]) / speed
-            self._say(f"{row['env_steps']:,}/{self._steps:,}  {numbers}  {left:,.0f} s left")
+            self._print(f"{row['env_steps']:,}/{self._steps:,}  {numbers}  {left:,.0f} s left")
 
     def evaluation(self, row: dict[str, Any]) -> None:
         """Print the result."""
         how = "greedy" if row["greedy"] else "sampled"
-        self._say(
+        self._print(
             f"evaluation at {row['env_steps']:,} steps: {row['mean']:.1f} ± {row['std']:.1f} "
-            f"(mean ± std of {row['episodes']} {how} games{cut_note(row['cut'], row['lengths'])})"
+            f"(mean ± std of {row['episodes']} {how} episodes{cut_note(row['cut'], row['lengths'])})"
         )
 
-    def _say(self, line: str) -> None:
+    def _print(self, line: str) -> None:
         try:
             self._console.print(line, highlight=False, soft_wrap=True, markup=False)
         except OSError:

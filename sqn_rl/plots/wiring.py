@@ -1,4 +1,4 @@
-"""The wiring for people: as text, as a Mermaid flowchart, and as an SVG picture, to be read clockwise.
+"""The wiring as text, as a Mermaid flowchart, and as an SVG picture, read clockwise.
 
 The picture shows above, left to right, how the agent acts: encoder, head, twins, policy, environment. Below,
 right to left, how it learns: replay, returns, loss, optimizer, target networks. The temperature is between.
@@ -170,12 +170,14 @@ class _Board:
 
     def __init__(self, graph: Graph) -> None:
         nodes, changes = {node.slot: node for node in graph.nodes}, dict(graph.changes)
-        told = {slot: list(changes.get(slot, ())) for slot in PLACES}
+        changed = {slot: list(changes.get(slot, ())) for slot in PLACES}
         for slot, shown_in in WITHOUT_BOX.items():
             for other in shown_in if slot in changes else ():
-                told[other] += [f"{slot}: {change}" for change in changes[slot]]
+                changed[other] += [f"{slot}: {change}" for change in changes[slot]]
         self.boxes = {
-            slot: _Box(slot, nodes.get(slot), told[slot]) for slot in PLACES if slot in nodes or told[slot]
+            slot: _Box(slot, nodes.get(slot), changed[slot])
+            for slot in PLACES
+            if slot in nodes or changed[slot]
         }
         self.lanes, y = {"over": TOP - 34.0}, float(TOP)
         for row in range(3):

@@ -1,4 +1,4 @@
-"""Checkpoints: all that a run has become, on disk, there whole or not at all, and read without trust.
+"""Checkpoints: the complete state of a run on disk, written atomically, and verified on reading.
 
 ``checkpoints/<env_steps>/`` holds ``weights.safetensors``, ``state.safetensors`` and ``manifest.json``; the
 rows of a replay lie beside, in ``checkpoints/replay/<first>-<end>.safetensors``, each written once, for all
@@ -30,7 +30,7 @@ _CHUNK = re.compile(r"\d{12,}-\d{12,}\.safetensors")
 
 @dataclass(frozen=True)
 class Chunk:
-    """A file of a replay's rows."""
+    """A file with rows of the replay."""
 
     begin: int
     end: int
@@ -39,7 +39,7 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What was saved, verified."""
+    """A checkpoint that was loaded and verified."""
 
     path: Path
     env_steps: int
@@ -48,10 +48,10 @@ class Checkpoint:
     """As it was given to :meth:`Checkpoints.save`."""
     run: dict[str, Mark]
     chunks: list[Chunk]
-    passed_over: list[str]
-    """What is damaged of newer ones."""
+    skipped: list[str]
+    """The damage of newer checkpoints."""
     made_with: Mapping[str, Any]
-    """What was installed, and on which machine it was."""
+    """The versions of software, and the machine."""
 
 
 class Checkpoints:
@@ -82,10 +82,10 @@ class Checkpoints:
 
         Args:
             env_steps: its name.
-            weights: what there is to learn.
+            weights: the learned parameters.
             state: everything else: dicts and lists of tensors, of what JSON has, and one :class:`Rows`.
-            run: what the run's own files are now.
-            made_with: what is installed, and on which machine.
+            run: size and hash of the run's own files.
+            made_with: the versions of software, and the machine.
 
         Raises:
             OSError: the disk is full, or worse. The checkpoints there were are as before.
@@ -105,7 +105,7 @@ class Checkpoints:
         self.prune(env_steps)
 
     def load(self) -> Checkpoint | None:
-        """The newest that is whole; None where there never was one.
+        """Load the newest whole checkpoint; None if none was ever saved.
 
         Raises:
             CheckpointError: there are some, but none is whole; or one that may be whole cannot be read.
@@ -117,9 +117,7 @@ class Checkpoints:
             except DamagedError as error:
                 wrong.append(str(error))
             except CheckpointError as error:
-                hint = (
-                    f"it may be whole, so nothing was changed; to go on from an older one, move {path} away"
-                )
+                hint = f"it may be whole, so nothing was changed; to use an older one, move {path} away"
                 raise CheckpointError(f"{error}\n  {hint}") from error
             else:
                 self._chunks, self._saved = found.chunks, found.env_steps
@@ -129,7 +127,7 @@ class Checkpoints:
         return None
 
     def make(self) -> None:
-        """Have the folders, with nothing in them that is not complete."""
+        """Create the folders, and remove incomplete files."""
         with self._opened():
             pass
 
@@ -190,7 +188,7 @@ class Checkpoints:
     def prune(self, env_steps: int) -> None:
         """Remove all but the newest few checkpoints of a run that is at ``env_steps``, and what they need.
 
-        Newer ones, which are damaged, are set aside with their rows, and nobody looks at them again.
+        Newer ones, which are damaged, are renamed to ``.damaged``, with their rows, and not read again.
         """
         with self._opened() as (folder, replay):
             saved = manifest.saved_in(self.folder)
@@ -230,7 +228,7 @@ class Checkpoints:
 
 
 def newest_weights(folder: Path) -> tuple[Path, int, dict[str, Tensor]]:
-    """The newest weights in ``folder``: their file, the environment steps they had seen, and they.
+    """The newest weights in ``folder``: their file, their environment steps, and the tensors.
 
     Raises:
         CheckpointError: there are none, or they are damaged.
@@ -250,7 +248,7 @@ def _chunk_name(begin: int, end: int) -> str:
     return f"{begin:012d}-{end:012d}.safetensors"
 
 
-def _load(path: Path, passed_over: list[str]) -> Checkpoint:
+def _load(path: Path, skipped: list[str]) -> Checkpoint:
     content = manifest.read(path)
     run = manifest.marks_of_run(content, path)
     for name, mark in run.items():
@@ -266,7 +264,7 @@ def _load(path: Path, passed_over: list[str]) -> Checkpoint:
     except (LookupError, TypeError) as error:
         raise CheckpointError(f"{path / MANIFEST}: names a tensor that is not there: {error}") from error
     known = content["env_steps"], weights, state, run, chunks
-    return Checkpoint(path, *known, passed_over, content["made_with"])
+    return Checkpoint(path, *known, skipped, content["made_with"])
 
 
 def _chunks(content: Mapping[str, Any], path: Path) -> list[Chunk]:
@@ -288,7 +286,7 @@ def _tensors(path: Path, name: str, content: Mapping[str, Any]) -> dict[str, Ten
 
 @dataclass(frozen=True)
 class _Pieces:
-    """Saved rows, read when they are asked for."""
+    """Saved rows, read lazily."""
 
     folder: Path
     chunks: list[Chunk]

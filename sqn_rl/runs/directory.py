@@ -1,4 +1,4 @@
-"""The run directory: everything that a run leaves behind."""
+"""The run directory: a run's recipe, logs, checkpoints, curve and summary."""
 
 import errno
 import fcntl
@@ -47,10 +47,10 @@ class RunDirectory(Reporter):
     file that is locked: a run that lost its directory stops, and leaves alone what has its place now.
 
     Args:
-        path: the directory; made, with its parents. Until :meth:`close` it is nobody else's.
+        path: the directory; made, with its parents. It is locked until :meth:`close`.
         recipe: the resolved recipe, as YAML text; enough to run again.
         keep: how many checkpoints to keep.
-        goes_on: whether it is the run's that is in ``path`` already, if there is one.
+        resume: whether to resume the run in ``path``, if there is one.
         shown: ``path`` as it was given, for messages.
 
     Raises:
@@ -59,7 +59,7 @@ class RunDirectory(Reporter):
     """
 
     def __init__(
-        self, path: Path, recipe: str, *, keep: int = 1, goes_on: bool = False, shown: Path | None = None
+        self, path: Path, recipe: str, *, keep: int = 1, resume: bool = False, shown: Path | None = None
     ) -> None:
         self.path, self.shown, self._lock = path.absolute(), shown or path, -1
         self._evaluation: dict[str, Any] | None = None
@@ -72,9 +72,9 @@ class RunDirectory(Reporter):
                 self._lock = _lock(self._folder, self.shown)
                 opened.callback(os.close, self._lock)
                 self._logs = {name: _Log(self._folder, f"{name}.jsonl") for name in LOGS}
-                self._begun = (self.path / RECIPE_FILE).exists()
-                there = self._begun or any(log.path.exists() for log in self._logs.values())
-                if there and not (goes_on and self._begun):
+                self._exists = (self.path / RECIPE_FILE).exists()
+                there = self._exists or any(log.path.exists() for log in self._logs.values())
+                if there and not (resume and self._exists):
                     raise SettingError("out", str(self.shown), "a directory without a run in it")
                 if not there:
                     self._folder.write_atomic(RECIPE_FILE, [recipe.encode()])
@@ -92,19 +92,19 @@ class RunDirectory(Reporter):
             raise StorageError(f"{self.shown}: {what}; nothing more is written there")
 
     def restore(self) -> Checkpoint | None:
-        """Be where the newest whole checkpoint was taken: rows of logs that are from later are cut off.
+        """Load the newest whole checkpoint, and cut later rows off the logs.
 
         Returns:
-            The checkpoint; None where there never was one, and the run begins anew.
+            The checkpoint; None if none was ever saved: the run starts from the beginning.
 
         Raises:
             CheckpointError: there are some, but none is whole; or what there must be is missing.
         """
-        found = self.checkpoints.load() if self._begun else None
+        found = self.checkpoints.load() if self._exists else None
         rows = [log.path.name for log in self._logs.values() if log.path.exists() and log.path.stat().st_size]
         if not found and rows and not self.checkpoints.were_never_saved():
             missing = f"no checkpoint is there, but {rows[0]} has rows; nothing was changed"
-            hint = "bring checkpoints/ back (is a disk not mounted?), or begin anew in another directory"
+            hint = "bring checkpoints/ back (is a disk not mounted?), or start again in another directory"
             raise CheckpointError(f"{self.checkpoints.folder}: {missing}\n  {hint}")
         self.checkpoints.make()  # before there are rows
         for name, log in self._logs.items():
@@ -112,14 +112,14 @@ class RunDirectory(Reporter):
             log.cut(mark.bytes if mark else 0)
         self._folder.remove(SUMMARY_FILE)
         if found:
-            self.checkpoints.prune(found.env_steps)  # whoever was killed may have been about to
+            self.checkpoints.prune(found.env_steps)  # a killed process may not have done so
             found.state["agent"]["weights"] = found.weights
         return found
 
     def notes(self, found: Checkpoint) -> list[str]:
-        """What there is to know about the checkpoint that a run goes on from."""
-        notes = [f"{why.replace(str(self.path), str(self.shown))}; passed over" for why in found.passed_over]
-        notes.append(f"going on from {self.shown}/checkpoints/{found.path.name}")
+        """Notes on the checkpoint that a run resumes from."""
+        notes = [f"{why.replace(str(self.path), str(self.shown))}; skipped" for why in found.skipped]
+        notes.append(f"resuming from {self.shown}/checkpoints/{found.path.name}")
         then, now = found.made_with, self.made_with
         names = [name for name in then if then[name] != now.get(name)]
         if names:
@@ -130,7 +130,7 @@ class RunDirectory(Reporter):
 
     @property
     def evaluated_at(self) -> int | None:
-        """After how many environment steps the last evaluation was."""
+        """The environment steps of the last evaluation."""
         return self._evaluation["env_steps"] if self._evaluation else None
 
     def metrics(self, row: dict[str, Any]) -> None:
@@ -161,7 +161,7 @@ class RunDirectory(Reporter):
         self._folder.write_atomic(NUMERICS, tensors_file(found))
 
     def close(self) -> None:
-        """Let others have it."""
+        """Release the lock."""
         self._opened.close()
 
     def finish(self, status: str, counters: Counters, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -238,7 +238,7 @@ def status_of(path: Path) -> str:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a process is at the run in ``path``."""
+    """Whether a process is writing to the run in ``path``."""
     try:
         file = os.open(path / LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
@@ -284,7 +284,7 @@ def _versions() -> dict[str, str]:
 
 
 def _made_with() -> dict[str, Any]:
-    """All that decides how numbers are rounded and games are played, besides the recipe."""
+    """All that decides how numbers are rounded and environments behave, besides the recipe."""
     return {
         **_versions(),
         "processor": _processor(),

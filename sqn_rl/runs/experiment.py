@@ -39,22 +39,22 @@ from sqn_rl.training.stopping import StopRequest, interruptible
 from sqn_rl.types import Counters
 
 EVALUATION_SEED = 1_000_000
-"""Added to a run's seed for the games of its evaluations, which are none of its training games."""
+"""Added to a run's seed for its evaluation episodes, which differ from the training episodes."""
 
 
 class Filmed(NamedTuple):
-    """A film that was made."""
+    """The result of recording a video."""
 
     evaluation: Evaluation
-    """Of the games that were played to their end."""
+    """The complete episodes."""
     env_steps: int
-    """That the weights had seen."""
+    """The environment steps of the weights."""
     frames: int
     """In the film, one for a step."""
 
 
 class Experiment:
-    """A recipe with every value settled.
+    """A recipe with every value resolved.
 
     Args:
         recipe: from :func:`~sqn_rl.recipe.compose.compose_recipe` or
@@ -94,21 +94,21 @@ class Experiment:
         """Preflight, train, evaluate, and write the run directory.
 
         Args:
-            reporters: are told what happens, besides the run directory and the recipe's logger.
-            should_stop: asked once a loop; a stop writes a checkpoint.
-            resume: a run directory in which to go on, or begin if nothing is there; also where the recipe
+            reporters: follow training, besides the run directory and the recipe's logger.
+            should_stop: called once per loop; a stop writes a checkpoint.
+            resume: a run directory to resume, or to create if it is empty; also used where the recipe
                 says ``resume=auto`` and ``out``.
 
         Returns:
-            The summary, as in ``summary.json``, and ``out``, the run directory. Of a run that is done already
-            nothing but that.
+            The summary, as in ``summary.json``, and ``out``, the run directory. A run that is
+            done already returns its summary.
 
         Raises:
             RecipeError: something in the recipe does not fit; nothing was written.
             CheckpointError: no checkpoint of the run is whole, or one that may be cannot be read.
-            StorageError: the run could not be written down, or its directory is another's now.
+            StorageError: the run could not be written down, or its directory was moved or replaced.
             NumericsError: a loss or a weight became NaN or infinite; the summary says so too.
-            KeyboardInterrupt: Ctrl-C, after a clean stop with a checkpoint; says how to go on.
+            KeyboardInterrupt: Ctrl-C, after a clean stop with a checkpoint; the message says how to resume.
         """
         here = Path.cwd()  # an environment may go elsewhere
         if resume is None and self.run.resume == "auto":
@@ -123,8 +123,8 @@ class Experiment:
             summary = self._run(reporters, stop, resume, here)
         gc.collect()  # parts are in cycles of references: the replay would be there when the next run begins
         if stop is not should_stop and isinstance(stop, StopRequest) and stop.by:
-            goes_on = f"; `sqn-resume {summary['out']}` goes on" if summary["status"] == "stopped" else ""
-            raise KeyboardInterrupt(f"{summary['status']} after {summary['env_steps']:,} steps{goes_on}")
+            hint = f"; resume with `sqn-resume {summary['out']}`" if summary["status"] == "stopped" else ""
+            raise KeyboardInterrupt(f"{summary['status']} after {summary['env_steps']:,} steps{hint}")
         return summary
 
     def _run(
@@ -135,11 +135,13 @@ class Experiment:
         here: Path,
     ) -> dict[str, Any]:
         parts = self.recipe.build()
-        keep, recipe, goes_on = self.run.checkpoint_keep, self.recipe.to_yaml(), resume is not None
+        keep, recipe = self.run.checkpoint_keep, self.recipe.to_yaml()
         with closing_env(parts["env"]) as env:
             path = resume or self._directory(env.name, here)
             try:
-                directory = RunDirectory(here / path, recipe, keep=keep, goes_on=goes_on, shown=path)
+                directory = RunDirectory(
+                    here / path, recipe, keep=keep, resume=resume is not None, shown=path
+                )
             except SettingError as error:
                 raise error.located("out", self.recipe.origin) from error
             with closing(directory), _written(directory):
@@ -183,7 +185,7 @@ class Experiment:
                 stack.callback(each.close)
             everyone.note(*(directory.notes(found) if found else []))
             if not env.restorable:
-                everyone.note(f"{env.name} cannot save its games: a run that is resumed begins new ones")
+                everyone.note(f"{env.name} cannot save its state: a resumed run starts new episodes")
             try:
                 with _of(found.path if found else directory.path):
                     train(
@@ -208,10 +210,10 @@ class Experiment:
     def evaluate(
         self, checkpoints: Path, *, episodes: int, greedy: bool, seed: int
     ) -> tuple[Evaluation, int]:
-        """Play games with the newest weights in ``checkpoints``.
+        """Play episodes with the newest weights in ``checkpoints``.
 
         Returns:
-            The evaluation, and the environment steps that the weights had seen.
+            The evaluation, and the environment steps of the weights.
 
         Raises:
             CheckpointError: there are no weights, or they are of another agent.
@@ -220,7 +222,7 @@ class Experiment:
         return self._play(parts, episodes, greedy, seed), env_steps
 
     def film(self, checkpoints: Path, path: Path, *, greedy: bool, longest: int | None = None) -> Filmed:
-        """Film games of the run's evaluations, the first of them first, with the newest weights.
+        """Record the run's evaluation episodes, from the first on, with the newest weights.
 
         Args:
             checkpoints: where the weights are.
@@ -256,7 +258,7 @@ class Experiment:
         """The parts that act, built, with the newest weights in ``checkpoints``.
 
         Returns:
-            By slot, the parts, up to the loss; and the environment steps that the weights had seen.
+            By slot, the parts, up to the loss; and the environment steps of the weights.
 
         Raises:
             CheckpointError: there are no weights, or they are of another agent.
@@ -284,7 +286,7 @@ class Experiment:
             return play(env, should_stop=should_stop, max_steps=self.run.eval_max_steps)
 
     def _require_same_recipe(self, path: Path) -> None:
-        """Raise :class:`RecipeError` if the run in ``path`` is one of another recipe."""
+        """Raise :class:`RecipeError` if the run in ``path`` has another recipe."""
         if not os.path.lexists(path / RECIPE_FILE):
             return
         there = load_recipe(path / RECIPE_FILE, catalogue=self.recipe.catalogue)
@@ -293,7 +295,7 @@ class Experiment:
             if key not in ("out", "resume") and (other := others.get(key)) != value:
                 message = f"the run in {path} has {other!r} ({there.origin(key)})"
                 resuming = shlex.join(["sqn-resume", str(path)])
-                hint = f"go on with that by `{resuming}`, or write to another directory: out=…"
+                hint = f"resume it with `{resuming}`, or write to another directory: out=…"
                 raise RecipeError(message, self.recipe.origin(key), hint, f"{key} = {value!r}")
 
     def _directory(self, env_name: str, here: Path) -> Path:
@@ -307,7 +309,7 @@ class Experiment:
 
 @contextmanager
 def _of(path: Path) -> Iterator[None]:
-    """Say of which checkpoint or file an error speaks."""
+    """Prefix the message of an error with the file's path."""
     try:
         yield
     except CheckpointError as error:
@@ -316,7 +318,7 @@ def _of(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _written(directory: RunDirectory) -> Iterator[None]:
-    """Say what to do when the disk is full, or may not be written to."""
+    """Turn errors of writing into a :class:`StorageError` with a hint."""
     try:
         yield
     except OSError as error:
@@ -325,7 +327,7 @@ def _written(directory: RunDirectory) -> Iterator[None]:
             raise
         saved = manifest.saved_in(directory.checkpoints.folder)
         there = "the checkpoints there are whole" if saved else "there is no checkpoint yet"
-        hint = f"{there}; go on with `{shlex.join(['sqn-resume', str(directory.shown)])}`"
+        hint = f"{there}; resume with `{shlex.join(['sqn-resume', str(directory.shown)])}`"
         path = str(error.filename or directory.path).replace(str(directory.path), str(directory.shown), 1)
         raise StorageError(f"{path}: cannot be written: {error.strerror}; {hint}") from error
 
@@ -342,6 +344,6 @@ def compose(recipe: str = "sqn", *overrides: str, catalogue: Catalogue | None = 
         catalogue: where recipes and parts are; by default ours and those of ``SQN_RL_PATH``.
 
     Raises:
-        RecipeError: something in it cannot be what its author meant; says where, what, and how to fix it.
+        RecipeError: something in it is invalid; the message says where, what, and how to fix it.
     """
     return Experiment(compose_recipe(recipe, *overrides, catalogue=catalogue))

@@ -1,4 +1,4 @@
-"""Manifests of checkpoints: what the files of a run are to be, by size and SHA-256.
+"""Manifests of checkpoints: size and SHA-256 of the files of a run.
 
 Nothing here needs torch.
 """
@@ -42,7 +42,7 @@ def saved_in(folder: Path) -> list[Path]:
 
 
 def changes(run: Path, names: Collection[str]) -> list[str]:
-    """Which files of a run are not as its newest manifest says; none where there is no checkpoint.
+    """The files of a run that differ from its newest manifest; none if there is no checkpoint.
 
     A log may have grown since.
 
@@ -71,7 +71,7 @@ def changes(run: Path, names: Collection[str]) -> list[str]:
 
 
 def noted_changes(run: Path, names: Collection[str]) -> list[str]:
-    """As :func:`changes`, or why that cannot be known."""
+    """As :func:`changes`, or why that is unknown."""
     try:
         return changes(run, names)
     except CheckpointError as error:

@@ -1,4 +1,4 @@
-// Asks for data.json every few seconds and draws what it says. Everything is made here, by hand, as SVG.
+// Fetches data.json every few seconds and draws it as SVG, without a library.
 "use strict";
 
 const EVERY = 2000;  // milliseconds
@@ -30,16 +30,16 @@ const whole = (value) => Math.round(value).toLocaleString("en");
 function ticks(low, high, most) {
   const rough = (high - low) / most, power = 10 ** Math.floor(Math.log10(rough));
   const step = power * [1, 2, 5, 10].find((factor) => factor * power >= rough * 0.999);
-  const found = [];
-  for (let k = Math.ceil(low / step - 1e-9); k * step <= high + 1e-9 * step; k++) found.push(k * step);
-  return found;
+  const all = [];
+  for (let k = Math.ceil(low / step - 1e-9); k * step <= high + 1e-9 * step; k++) all.push(k * step);
+  return all;
 }
 
 function logarithmic_ticks(low, high, most) {
-  const found = [];
+  const all = [];
   for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high); power++)
-    for (const factor of [1, 2, 5]) found.push(+(factor * 10 ** power).toPrecision(1));
-  const within = found.filter((tick) => low <= tick && tick <= high);
+    for (const factor of [1, 2, 5]) all.push(+(factor * 10 ** power).toPrecision(1));
+  const within = all.filter((tick) => low <= tick && tick <= high);
   const decades = within.filter((tick) => Number.isInteger(+Math.log10(tick).toFixed(9)));
   const chosen = within.length <= most ? within : decades;
   const every = Math.ceil(chosen.length / most);
@@ -122,7 +122,7 @@ function legend(chart, step) {
 
 function draw(figure, chart, last) {
   if (!chart.series.length) {
-    figure.replaceChildren(make("figcaption", {}, chart.title), make("p", {}, "no game has ended yet"));
+    figure.replaceChildren(make("figcaption", {}, chart.title), make("p", {}, "no episode has ended yet"));
     return;
   }
   const width = Math.max(figure.clientWidth - 24, 200), tall = figure.matches(":first-child") && width > 500;
@@ -148,7 +148,7 @@ function draw(figure, chart, last) {
 // --- the page
 
 const STATUS = {
-  running: "running", done: "done", stopped: "stopped", killed: "killed, or never begun",
+  running: "running", done: "done", stopped: "stopped", killed: "killed, or never started",
   numerics: "stopped: a number was not finite", error: "failed",
 };
 let shown = null, filmed = null;
@@ -167,7 +167,7 @@ function header(state) {
   const last = state.evaluation;
   by_id("evaluation").textContent = !last ? "not evaluated yet" :
     `evaluation at ${whole(last.env_steps)} steps: ${last.mean.toFixed(1)} ± ${last.std.toFixed(1)} ` +
-    `(mean ± std of ${last.episodes} ${last.greedy ? "greedy" : "sampled"} games` +
+    `(mean ± std of ${last.episodes} ${last.greedy ? "greedy" : "sampled"} episodes` +
     `${last.cut ? `, ${last.cut} of them cut after ${whole(last.longest)} steps` : ""})`;
   by_id("notes").textContent = state.notes.length ? `note: ${state.notes.join("; ")}` : "";
   by_id("overrides").textContent = state.overrides.length ? `command line: ${state.overrides.join(" ")}` : "";
@@ -180,20 +180,20 @@ function charts(state) {
   state.charts.forEach((chart, number) => draw(section.children[number], chart, state.steps));
 }
 
-// A picture that the server makes when it is asked for, or why there is none.
+// Loads a picture that the server renders on request, or shows its error.
 async function picture(figure, address, caption) {
-  const [said, image] = [figure.querySelector("figcaption"), figure.querySelector("img")];
-  if (!image.src) said.textContent = `${caption}: being made …`;
+  const [text, image] = [figure.querySelector("figcaption"), figure.querySelector("img")];
+  if (!image.src) text.textContent = `${caption}: being made …`;
   const answer = await fetch(address);
   if (answer.ok) image.src = address;
-  if (answer.ok || !image.src) said.textContent = answer.ok ? caption : `${caption}: ${await answer.text()}`;
+  if (answer.ok || !image.src) text.textContent = answer.ok ? caption : `${caption}: ${await answer.text()}`;
 }
 
 function film(state) {
   if (state.checkpoint === null || state.checkpoint === filmed) return;
   filmed = state.checkpoint;
   by_id("film").hidden = false;
-  const caption = `the first game of an evaluation, by the weights after ${whole(filmed)} steps`;
+  const caption = `the first episode of an evaluation, with the weights after ${whole(filmed)} steps`;
   picture(by_id("film"), `film.gif?${filmed}`, caption);
 }
 

@@ -1,4 +1,4 @@
-"""What there is to see of a run, read from its directory; nothing is ever written there."""
+"""A run's data for the page, read from its directory; nothing is written there."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -8,7 +8,17 @@ from typing import Any
 
 from sqn_rl.disk import RECIPE_FILE
 from sqn_rl.errors import CheckpointError
-from sqn_rl.plots.curve import EVALUATIONS, GAMES, MEAN, RETURN, Rows, column_of, columns_of, panels_of, rate
+from sqn_rl.plots.curve import (
+    EPISODES,
+    EVALUATIONS,
+    MEAN,
+    RETURN,
+    Rows,
+    column_of,
+    columns_of,
+    panels_of,
+    rate,
+)
 from sqn_rl.plots.logs import Log, number_of
 from sqn_rl.plots.wiring import to_svg
 from sqn_rl.recipe.catalogue import Catalogue
@@ -22,10 +32,10 @@ from sqn_rl.runs.experiment import Experiment
 from sqn_rl.runs.manifest import noted_changes, saved_in
 
 FRAMES = 450
-"""The longest film, in steps."""
+"""The longest video, in steps."""
 
 ROOM = 10_000
-"""Of the replay here, which nobody learns from: the run itself may need the memory."""
+"""Capacity of the replay here, which is not used: the run itself may need the memory."""
 
 COMMAND_LINE, TITLED = origin(""), ("recipe", "seed", "steps", "out")
 
@@ -43,8 +53,8 @@ class WatchedRun:
 
     def __init__(self, path: Path, catalogue: Catalogue) -> None:
         self.path, self._reading, self._working = path, Lock(), Lock()
-        self._settled = of_run(path)
-        capacity = self._settled.values.get("replay.capacity")
+        self._resolved = of_run(path)
+        capacity = self._resolved.values.get("replay.capacity")
         large = capacity and isinstance(capacity.value, int) and capacity.value > ROOM
         small = [f"replay.capacity={ROOM}"] if large else []
         self._experiment = Experiment(load_recipe(path / RECIPE_FILE, *small, catalogue=catalogue))
@@ -57,7 +67,7 @@ class WatchedRun:
         """``sqn on CartPole-v1, seed 0``."""
         recipe = self._experiment.recipe
         env = recipe.fields("env")
-        name = env.get("game") or env.get("id") or self._settled.parts["env"].value
+        name = env.get("game") or env.get("id") or self._resolved.parts["env"].value
         return printable(f"{recipe.run.recipe} on {name}, seed {recipe.run.seed}")
 
     def state(self) -> dict[str, Any]:
@@ -87,25 +97,26 @@ class WatchedRun:
         }
 
     def _overrides(self) -> list[str]:
-        """What was said on the command line, but for what the title says, and where the run is."""
-        said = {s.origin: k for k, s in self._settled.everything.items() if s.origin.startswith(COMMAND_LINE)}
-        return [each.removeprefix(COMMAND_LINE) for each, key in said.items() if key not in TITLED]
+        """The overrides of the command line, without those shown in the title or path."""
+        origins = {each.origin: key for key, each in self._resolved.everything.items()}
+        overrides = {origin: key for origin, key in origins.items() if origin.startswith(COMMAND_LINE)}
+        return [each.removeprefix(COMMAND_LINE) for each, key in overrides.items() if key not in TITLED]
 
     def graph(self) -> str:
         """The wiring, as SVG, and what the recipe changes against ``sqn``."""
         with self._working:
             if not self._graph:
                 graph = self._experiment.preflight()
-                graph.changes = changes_of(self._settled, self._experiment.recipe.catalogue)
+                graph.changes = changes_of(self._resolved, self._experiment.recipe.catalogue)
                 self._graph = to_svg(graph, self.title)
             return self._graph
 
     def film(self) -> bytes:
-        """The first game of an evaluation, played with the newest weights, as a GIF.
+        """The first episode of an evaluation, played with the newest weights, as a GIF.
 
         Raises:
             CheckpointError: there are no weights.
-            SettingError: there is nothing to see.
+            SettingError: the environment has no screen.
         """
         with self._working:
             newest = self._newest()
@@ -113,13 +124,13 @@ class WatchedRun:
                 raise CheckpointError("no checkpoint yet")
             if self._filmed[0] != newest:
                 with TemporaryDirectory() as folder:
-                    path = Path(folder, "game.gif")
+                    path = Path(folder, "episode.gif")
                     self._experiment.film(self.path / "checkpoints", path, greedy=True, longest=FRAMES)
                     self._filmed = newest, path.read_bytes()
             return self._filmed[1]
 
     def _newest(self) -> int | None:
-        """After how many environment steps the newest weights were saved."""
+        """The environment steps of the newest weights."""
         saved = saved_in(self.path / "checkpoints")
         return int(saved[-1].name) if saved else None
 
@@ -129,7 +140,7 @@ def _charts(metrics: Rows, episodes: Rows, evaluations: Rows) -> Iterator[dict[s
     columns = columns_of(metrics)
     steps = columns.get("env_steps", [])
     returns = [
-        {"label": GAMES, "mark": "dots", **_points(episodes, "return")},
+        {"label": EPISODES, "mark": "dots", **_points(episodes, "return")},
         {"label": MEAN, "mark": "line", "x": steps, "y": columns.get("return_mean", [])},
         {
             "label": EVALUATIONS,
@@ -154,7 +165,7 @@ def _points(rows: Rows, name: str) -> Mapping[str, list[Any]]:
 
 
 def _evaluation(row: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The newest evaluation, for the page's line about it; None if there is none, or it is none of ours."""
+    """The newest evaluation, for the page's line about it; None if there is none, or it is malformed."""
     shown = {name: number_of(row.get(name)) for name in ("env_steps", "mean", "std", "episodes")}
     if None in shown.values():
         return None

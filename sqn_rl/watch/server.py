@@ -15,7 +15,7 @@ from sqn_rl.watch.run import WatchedRun
 
 ADDRESS, HTTP = "127.0.0.1", 80
 CONNECTIONS, SECONDS = 32, 10.0
-"""How many are answered at once, and for how long one may send or take nothing."""
+"""Requests answered at once, and the timeout of a silent connection."""
 HEADERS = {
     "Cache-Control": "no-cache",
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -34,7 +34,7 @@ class WatchServer(ThreadingTCPServer):
         port: where to listen; 0 takes a free one.
 
     Raises:
-        SettingError: the port is somebody else's.
+        SettingError: the port is in use.
     """
 
     allow_reuse_address, daemon_threads = True, True
@@ -83,7 +83,7 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = SECONDS
 
     def do_GET(self) -> None:
-        """Answer, if it is one of our pages that is asked for, under our own name."""
+        """Answer requests for the listed paths, if the Host header is this server's."""
         path = self.path.partition("?")[0]
         if self.headers["Host"] not in self.server.hosts:  # another site's name that leads here
             self._answer(403, "text/plain", b"not this host")

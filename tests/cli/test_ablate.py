@@ -78,7 +78,7 @@ def test_everything_is_run_once_and_compared(command: Command) -> None:
     done = command("ablate", *arguments)
     assert (done.code, done.err) == (0, "")
     lines = done.out.splitlines()
-    assert lines[:2] == ["here: 2 variants x 1 seeds, 2 at a time", "0 of 2 runs are there already"]
+    assert lines[:2] == ["here: 2 variants x 1 seeds, 2 at a time", "0 of 2 runs are done already"]
     assert sorted(line.split()[1] for line in lines[2:4]) == ["base", "head=dueling"]
     assert all(line.endswith("s0  final 10.0") for line in lines[2:4])
     assert find_runs(["here"]) == [Path("here/base/s0"), Path("here/head=dueling/s0")]
@@ -96,14 +96,14 @@ def test_everything_is_run_once_and_compared(command: Command) -> None:
     weights = {path: path.stat().st_mtime_ns for path in Path("here").rglob("*.safetensors")}
     again = command("ablate", *arguments)
     assert again.code == 0
-    assert again.out.splitlines()[1] == "2 of 2 runs are there already"
+    assert again.out.splitlines()[1] == "2 of 2 runs are done already"
     assert {path: path.stat().st_mtime_ns for path in Path("here").rglob("*.safetensors")} == weights
     assert {path: path.read_bytes() for path in written} == written
 
     other = command("ablate", *arguments, "tau=0.1")
     assert other.code == 2
     assert other.err == (
-        "here/base/s0: another run is there already: target_update.tau 0.05 "
+        "here/base/s0: contains another run: target_update.tau 0.05 "
         "(components/task/classic_control.yaml:9) and 0.1 (command line: tau=0.1)\n"
         "  choose another folder: out=…\n"
     )
@@ -140,7 +140,7 @@ def test_a_signal_stops_all_and_says_how_to_go_on(folder: Path) -> None:
             os.kill(int(number), signal.SIGTERM)
         out, _ = process.communicate(timeout=120)
     assert process.returncode == 3
-    assert out.splitlines()[-1] == "stopped by SIGTERM; the same command goes on from here"
+    assert out.splitlines()[-1] == "stopped by SIGTERM; the same command resumes"
     assert json.loads(Path("here/base/s0/summary.json").read_text())["status"] == "stopped"
     assert find_runs(["here"]) == [Path("here/base/s0")]
     jobs = jobs_of(variants_of(said[:3], CATALOGUE), 1, Path("here"), CATALOGUE)
@@ -203,15 +203,15 @@ def test_an_environment_that_exits_when_it_is_made(name: str, trusting: list[str
         ([], "nothing is varied"),
         (["head=dueling"], "nothing is varied"),
         (["head=linear,linear"], "nothing is varied"),
-        (["steps=10,20"], "command line: steps=10,20: nothing that an ablation varies"),
+        (["steps=10,20"], "command line: steps=10,20: an ablation cannot vary this"),
         (
             ["env=cartpole,acrobot"],
-            "command line: env=cartpole,acrobot: nothing that an ablation varies",
+            "command line: env=cartpole,acrobot: an ablation cannot vary this",
         ),
-        (["recipe=sqn,dqn"], "command line: recipe=sqn,dqn: nothing that an ablation varies"),
+        (["recipe=sqn,dqn"], "command line: recipe=sqn,dqn: an ablation cannot vary this"),
         (
             ["head=linear,dueling", "seed=3"],
-            "command line: seed=3: nothing that an ablation varies",
+            "command line: seed=3: an ablation cannot vary this",
         ),
         (["head=linear,dueling", "seeds=0"], "seeds = 0: expected a whole number, at least 1"),
         (["head=linear,dueling", "seeds=1,2"], "seeds = '1,2': expected a whole number, at least 1"),

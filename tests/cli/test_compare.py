@@ -313,7 +313,7 @@ def test_runs_that_were_not_measured_alike(
     done = command("compare", "a", "b", "--output", "report")
     assert (done.code, done.out) == (2, "")
     first, difference, mend = done.err.splitlines()
-    assert first == "a and b were not measured alike on pong-ram:"
+    assert first == "a and b were evaluated differently on pong-ram:"
     assert message in difference
     assert "run one of them again" in mend
     assert not Path("report").exists()
@@ -338,7 +338,7 @@ def test_games_that_were_cut_are_noted(other: tuple[int, int, int], write: Write
     done = command("compare", "a", "b")
     assert (done.code, done.err) == (0, "")
     games, runs = 3 + 3 * (other[2] or 0), 2 if other[2] else 1
-    note = f"note: {CART}: {games} games of evaluations, in {runs} of 2 runs, were cut after 100 steps"
+    note = f"note: {CART}: {games} evaluation episodes, in {runs} of 2 runs, were cut after 100 steps"
     assert note in done.out
 
 
@@ -351,9 +351,9 @@ def test_games_that_were_cut_earlier_are_not_measured_alike(
     done = command("compare", "a", "b")
     assert (done.code, done.out) == (2, "")
     assert done.err.splitlines() == [
-        f"b and a were not measured alike on {CART}:",
-        "  games were cut after 100 steps in one, and lasted 101 in the other (eval_max_steps)",
-        "  compare them apart, or run one of them again",
+        f"b and a were evaluated differently on {CART}:",
+        "  episodes were cut after 100 steps in one, and lasted 101 in the other (eval_max_steps)",
+        "  compare them separately, or run one of them again",
     ]
 
 
@@ -378,7 +378,7 @@ def test_a_recipe_that_has_changed_since(write: Write, command: Command) -> None
     done = command("compare", "a", "b")
     assert done.code == 2
     first, difference, _ = done.err.splitlines()
-    assert first == f"a and b are both `sqn warmup_steps=40` on {CART}, but not made alike:"
+    assert first == f"a and b are both `sqn warmup_steps=40` on {CART}, but differ in parts or values:"
     assert difference.startswith(
         "  target_update.tau 0.05 (components/task/classic_control.yaml:9) and 0.06 ("
     )

@@ -39,14 +39,14 @@ def test_it_repeats_the_evaluation_of_the_run(trained: Path, command: Command) -
     assert str(returns(done.out)) == evaluation[1]
     first, second, _ = done.out.splitlines()
     assert first == f"{trained}: weights after 600 environment steps"
-    assert re.fullmatch(r"3 greedy games: mean [\d.]+  std [\d.]+  IQM [\d.]+", second)
+    assert re.fullmatch(r"3 greedy episodes: mean [\d.]+  std [\d.]+  IQM [\d.]+", second)
 
 
 def test_other_games_and_a_sampled_policy(trained: Path, command: Command) -> None:
     greedy = command("evaluate", str(trained), "--episodes", "12")
     sampled = command("evaluate", str(trained), "--episodes", "12", "--stochastic")
     others = command("evaluate", str(trained), "--episodes", "12", "--seed", "77")
-    assert "12 sampled games: mean" in sampled.out
+    assert "12 sampled episodes: mean" in sampled.out
     played = [returns(done.out) for done in (greedy, sampled, others)]
     assert [len(games) for games in played] == [12, 12, 12]
     assert played[0] != played[1] != played[2] != played[0]

@@ -66,10 +66,10 @@ def test_what_a_signal_stopped_goes_on(name: str, alone: Path, command: Command,
     at("metrics", 2, send(name))
     stopped = command("run", *TINY, "out=stopped")
     assert stopped.code == 3
-    assert f"stopped by {name} after 120 steps; `sqn-resume stopped` goes on" in stopped.out
+    assert f"stopped by {name} after 120 steps; resume with `sqn-resume stopped`" in stopped.out
     done = command("resume", "stopped")
     assert (done.code, done.err) == (0, "")
-    assert "going on from stopped/checkpoints/0000000120" in done.out
+    assert "resuming from stopped/checkpoints/0000000120" in done.out
     assert differences(alone, Path("stopped")) == []
     summary = json.loads(Path("stopped/summary.json").read_text())
     assert (summary["status"], summary["env_steps"]) == ("done", 240)
@@ -107,7 +107,9 @@ def test_control_c_in_python_keeps_what_the_command_keeps(
     alone: Path, command: Command, at: Callable
 ) -> None:
     at("metrics", 2, send("SIGINT"))
-    with pytest.raises(KeyboardInterrupt, match=r"^stopped after 120 steps; `sqn-resume stopped` goes on$"):
+    with pytest.raises(
+        KeyboardInterrupt, match=r"^stopped after 120 steps; resume with `sqn-resume stopped`$"
+    ):
         compose("sqn", *TINY, "out=stopped").train()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert json.loads(Path("stopped/summary.json").read_text())["status"] == "stopped"
@@ -166,7 +168,7 @@ def test_auto_begins_goes_on_and_has_nothing_to_do(command: Command, at: Callabl
     at("metrics", 2, send("SIGUSR1"))
     assert command("run", *auto).code == 3
     done = command("run", *auto)
-    assert (done.code, "going on from run/checkpoints/0000000120" in done.out) == (0, True)
+    assert (done.code, "resuming from run/checkpoints/0000000120" in done.out) == (0, True)
     before = {path: path.stat().st_mtime_ns for path in Path("run").rglob("*")}
     again = command("run", *auto)
     assert (again.code, "run is done already" in again.out) == (0, True)
@@ -224,10 +226,8 @@ def test_a_damaged_checkpoint_is_passed_over_and_that_is_said(run: Path, command
     path.write_bytes(path.read_bytes()[:-1])
     done = command("resume", str(run))
     assert done.code == 0
-    assert re.search(
-        rf"^{path}: damaged: [\d,]+ bytes instead of [\d,]+; passed over$", done.out, re.MULTILINE
-    )
-    assert f"going on from {run}/checkpoints/0000000080" in done.out
+    assert re.search(rf"^{path}: damaged: [\d,]+ bytes instead of [\d,]+; skipped$", done.out, re.MULTILINE)
+    assert f"resuming from {run}/checkpoints/0000000080" in done.out
 
 
 def _both_damaged(run: Path) -> None:
@@ -373,7 +373,7 @@ def _unlocked(run: Path) -> None:
 
 def _locked_by_another(run: Path) -> None:
     _unlocked(run)
-    RunDirectory(run, "", goes_on=True).close()
+    RunDirectory(run, "", resume=True).close()
 
 
 @pytest.mark.parametrize(
@@ -415,7 +415,7 @@ def test_an_environment_that_changes_the_folder_loses_nothing(command: Command) 
 
 
 def test_two_runs_never_mix(run: Path, command: Command) -> None:
-    other = RunDirectory(run, "", goes_on=True)
+    other = RunDirectory(run, "", resume=True)
     try:
         for attempt in (
             ["resume", str(run)],
@@ -447,7 +447,7 @@ def test_a_full_disk_is_said_and_the_run_goes_on_later(
         patch.setattr(os, "write", fill)
         done = command("resume", str(run))
     assert done.code == 1
-    line = f"{run}: cannot be written: {os.strerror(error)}; the checkpoints there are whole; go on with"
+    line = f"{run}: cannot be written: {os.strerror(error)}; the checkpoints there are whole; resume with"
     assert done.err == f"{line} `sqn-resume {run}`\n"
     assert command("resume", str(run)).code == 0
 
@@ -565,6 +565,6 @@ def test_a_process_that_is_killed_goes_on(folder: Path) -> None:
     assert not Path("run/summary.json").exists()
     done = subprocess.run(run, capture_output=True, text=True)
     assert done.returncode == 0
-    assert re.search(r"going on from run/checkpoints/0000000\d+", done.stdout)
+    assert re.search(r"resuming from run/checkpoints/0000000\d+", done.stdout)
     rows = [json.loads(line)["env_steps"] for line in Path("run/metrics.jsonl").read_text().splitlines()]
     assert rows == [*range(80, 801, 40)]

@@ -114,7 +114,7 @@ def test_plain_lines_where_there_is_no_terminal(command: Command) -> None:
     number = r"-?[\d.,]+"
     for line in (
         rf"200/300  return {number}  α {number}  entropy {number}  {number} steps/s  {number} s left",
-        rf"evaluation at 200 steps: {number} ± {number} \(mean ± std of 2 greedy games\)",
+        rf"evaluation at 200 steps: {number} ± {number} \(mean ± std of 2 greedy episodes\)",
         r"encoder +mlp +hidden=\[\d+,\d+\]",
         r"q_net +twin +members=2 shared_encoder=false",  # as one would write it
     ):
@@ -233,7 +233,7 @@ def test_a_signal_stops_it_with_the_weights_written(name: str, command: Command,
     summary = run.summary
     assert (summary["status"], summary["env_steps"], summary["evaluation"]) == ("stopped", 150, None)
     assert [path.parent.name for path in run.weights] == ["0000000150"]
-    assert f"stopped by {name} after 150 steps; `sqn-resume run` goes on" in done.out
+    assert f"stopped by {name} after 150 steps; resume with `sqn-resume run`" in done.out
     assert command("evaluate", *trusting, "run", "--episodes=1").code == 0
 
 
@@ -257,7 +257,7 @@ def test_a_second_signal_keeps_what_was_learned_though_the_environment_hangs(
     (run,) = done.runs
     assert (run.summary["status"], run.summary["env_steps"]) == ("stopped", steps)
     assert [path.parent.name for path in run.weights] == checkpoint
-    assert f"stopped by SIGINT after {steps} steps; `sqn-resume run` goes on" in done.out
+    assert f"stopped by SIGINT after {steps} steps; resume with `sqn-resume run`" in done.out
 
 
 @pytest.mark.parametrize("where", ["__init__", "reset"])
@@ -338,7 +338,7 @@ def test_episodes_without_an_end_are_cut_when_evaluated_and_that_is_said(
         *[(200, [30, 30], 2), (300, [30, 30], 2)]
     ]
     assert run.summary["evaluation"] == rows[-1]
-    games = r"2 greedy games, 2 of them cut after {} steps \(eval_max_steps\)"
+    games = r"2 greedy episodes, 2 of them cut after {} steps \(eval_max_steps\)"
     assert len(re.findall(rf"\(mean ± std of {games.format(30)}\)", done.out)) == 2
     again = command("evaluate", *trusting, "run")
     assert re.search(games.format(30) + ": mean 30.0 ", again.out)

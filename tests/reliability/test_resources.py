@@ -113,7 +113,7 @@ def test_a_disk_that_is_full_in_the_middle(checkpoints: int, tmp_path: Path) -> 
         _, said = run.communicate()
     assert run.returncode == 1
     there = "the checkpoints there are whole" if checkpoints else "there is no checkpoint yet"
-    assert said == f"{out}: cannot be written: File too large; {there}; go on with `sqn-resume {out}`\n"
+    assert said == f"{out}: cannot be written: File too large; {there}; resume with `sqn-resume {out}`\n"
     found = Checkpoints(out / "checkpoints", 2).load()
     assert bool(found) == bool(checkpoints)
-    assert not found or found.passed_over == []
+    assert not found or found.skipped == []

@@ -83,7 +83,7 @@ def loaded(run: Path) -> tuple[int | str, list[str]]:
         return 0, []
     assert plain(found.weights) == plain(weights(found.env_steps))
     assert plain(found.state) == plain(state(found.env_steps))
-    return found.env_steps, found.passed_over
+    return found.env_steps, found.skipped
 
 
 # --- damage ------------------------------------------------------------------------------------------------
