@@ -83,7 +83,8 @@ def _require_cut_alike(environment: str, runs: Iterable[FinishedRun]) -> None:
             raise ComparisonError(
                 f"{run.resolved.name} and {longest.resolved.name} were evaluated differently on "
                 f"{environment}:\n  episodes were cut after {run.longest:,} steps in one, and lasted "
-                f"{longest.longest:,} in the other (eval_max_steps)\n  compare them separately, or run one of them again"
+                f"{longest.longest:,} in the "
+                "other (eval_max_steps)\n  compare them separately, or run one of them again"
             )
 
 
