@@ -103,7 +103,9 @@ def variants_of(overrides: Sequence[str], catalogue: Catalogue) -> list[Variant]
             variants.append(Variant(name, [*common, value], recipe))
     if len(variants) == 1:
         raise RecipeError(
-            "nothing is varied", origin(" ".join(overrides)), "name alternatives: head=linear,dueling"
+            "nothing is varied",
+            origin(" ".join(overrides)) if overrides else "",
+            "name alternatives: head=linear,dueling",
         )
     return variants
 

@@ -201,8 +201,8 @@ def test_an_environment_that_exits_when_it_is_made(name: str, trusting: list[str
     ("arguments", "message"),
     [
         ([], "nothing is varied"),
-        (["head=dueling"], "nothing is varied"),
-        (["head=linear,linear"], "nothing is varied"),
+        (["head=dueling"], "command line: head=dueling: nothing is varied"),
+        (["head=linear,linear"], "command line: head=linear,linear: nothing is varied"),
         (["steps=10,20"], "command line: steps=10,20: an ablation cannot vary this"),
         (
             ["env=cartpole,acrobot"],
