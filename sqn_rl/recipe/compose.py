@@ -133,7 +133,10 @@ def load_recipe(path: Path, *overrides: str, catalogue: Catalogue | None = None)
     catalogue, layers = catalogue or Catalogue(), Layers()
     given = read_overrides(overrides, catalogue)
     for choice in given.choices.values():
-        raise RecipeError(f"the {choice.group} of a saved recipe is settled", choice.origin)
+        raise RecipeError(f"the {choice.group} of a saved recipe cannot be changed", choice.origin)
+    for name in (RECIPE, *SLOT_NAMES):
+        if name not in document.values:
+            raise RecipeError(f"not the whole recipe of a run: it has no `{name}`", str(path))
     layers.put("", DEFAULTS, _always(OURS))  # of settings that its version did not have
     layers.put("", document.values, document.origin)
     apply(given.values, layers)

@@ -182,7 +182,7 @@ def test_a_run_that_exits_with_0_before_its_end_has_failed(trusting: list[str], 
     assert done.code != 0
     lines = done.out.splitlines()[2:]
     assert [line.partition("exit code")[2][:32] for line in lines] == [
-        " 0, but no summary says that it i"[:32]
+        " 0, but no summary.json says done"[:32]
     ] * 2
 
 

@@ -130,7 +130,7 @@ def test_what_is_written_can_be_read_again_and_says_where_from(tmp_path: Path) -
     older = "".join(line for line in recipe.to_yaml().splitlines(True) if "eval_max_steps" not in line)
     (tmp_path / "recipe.yaml").write_text(older)  # of a version that did not have the setting
     assert load_recipe(tmp_path / "recipe.yaml").config == recipe.config
-    with pytest.raises(RecipeError, match="the env of a saved recipe is settled"):
+    with pytest.raises(RecipeError, match="the env of a saved recipe cannot be changed"):
         load_recipe(tmp_path / "recipe.yaml", "env=acrobot")
 
 

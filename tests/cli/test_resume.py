@@ -355,7 +355,7 @@ def test_a_manifest_from_before_says_nothing_of_the_machine(run: Path, command: 
         del content["made_with"]
         path.write_text(json.dumps(content))
         _resigned(path)
-    assert "going on from" in command("resume", str(run)).out
+    assert "resuming from" in command("resume", str(run)).out
 
 
 def _removed(run: Path) -> None:
