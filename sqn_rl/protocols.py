@@ -150,7 +150,7 @@ class Replay(Protocol):
         """Draw a batch."""
 
     def update_priority(self, index: Tensor, priority: Tensor) -> None:
-        """Be told the TD errors δ_i of the transitions drawn: their places ``[B]``, and ``[N, B]``."""
+        """Receive the TD errors δ_i of the transitions drawn: their places ``[B]``, and ``[N, B]``."""
 
 
 # --- what a part may answer besides -------------------------------------------------------------------------

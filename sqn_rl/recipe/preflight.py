@@ -188,11 +188,11 @@ class _Walk:
         shape = (members, len(observation), env.n_actions)
         self._expect_features(outputs.get("encoder"))
         scalar = isinstance(q_net.distribution, Scalar)
-        said = "q_values" if scalar else "prediction"
+        predicted = "q_values" if scalar else "prediction"
         if (output := outputs.get("head")) is not None:
             wanted = shape if scalar else (*shape, output.shape[-1])
-            self._expect("head", said, output, wanted, torch.float32)
-        for slot, key in (("encoder", "features"), ("head", said)):
+            self._expect("head", predicted, output, wanted, torch.float32)
+        for slot, key in (("encoder", "features"), ("head", predicted)):
             if slot in outputs:
                 part, output = submodule(q_net, slot), outputs[slot]
                 if isinstance(each := submodule(part, "parts"), nn.ModuleList):  # one for each network

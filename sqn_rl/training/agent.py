@@ -142,8 +142,8 @@ class Agent:
     def _require_finite(self, terms: Terms, norm: Tensor, batch: Batch) -> None:
         values = {name: loss.item() for name, loss in terms.losses.items()} | {"gradient norm": norm.item()}
         if not math.isfinite(sum(values.values())):
-            said = ", ".join(f"{name} = {value}" for name, value in values.items())
-            raise NumericsError("\n  ".join([f"loss: {said}", *not_finite(self.loss, batch)[:1]]))
+            losses = ", ".join(f"{name} = {value}" for name, value in values.items())
+            raise NumericsError("\n  ".join([f"loss: {losses}", *not_finite(self.loss, batch)[:1]]))
 
     def require_finite_weights(self) -> None:
         """Refuse weights, or moments of them, that an optimizer step has made NaN or infinite.

@@ -27,7 +27,7 @@ class Compiled(Generic[T]):
     Args:
         method: of an object; computes with tensors, and draws nothing.
         name: what a warning calls it.
-        otherwise: what is called where it cannot be compiled; the method, if it is not said.
+        otherwise: called where it cannot be compiled; by default the method itself.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Compiled(Generic[T]):
         return compiled(self._owner, *arguments) if compiled else self._otherwise(*arguments)
 
     def _compile(self, arguments: Sequence[Any]) -> Callable[..., T] | None:
-        """Compile for such arguments; None: it cannot be, and has been said."""
+        """Compile for such arguments; None, after a warning, if that is impossible."""
         self.pending = False
         options: dict[str, Any] = {"guard_filter_fn": self._may_change, "size_asserts": False}
         whole: Any = torch.compile(self._method, fullgraph=True, dynamic=False, options=options)
