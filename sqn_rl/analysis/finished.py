@@ -13,7 +13,7 @@ from sqn_rl.disk import EVALUATIONS_FILE, RECIPE_FILE, SUMMARY_FILE
 from sqn_rl.errors import SqnError
 from sqn_rl.recipe.overrides import origin
 from sqn_rl.recipe.reading import DataError, is_there, printable, read_json, read_rows
-from sqn_rl.recipe.resolved import Settled, Sourced, of_run
+from sqn_rl.recipe.resolved import Resolved, Sourced, of_run
 from sqn_rl.runs.manifest import noted_changes
 
 RUNNING = {
@@ -48,7 +48,7 @@ class _Evaluation(NamedTuple):
 class FinishedRun:
     """One run that spent its budget."""
 
-    resolved: Settled
+    resolved: Resolved
     environment: str
     seed: int
     steps: np.ndarray
@@ -176,7 +176,7 @@ def read_summary(directory: Path) -> dict[str, Any]:
     return read_json(path) if is_there(path) else {}
 
 
-def _finished(directory: Path, resolved: Settled, summary: Mapping[str, Any]) -> FinishedRun:
+def _finished(directory: Path, resolved: Resolved, summary: Mapping[str, Any]) -> FinishedRun:
     evaluations, last = dict[int, _Evaluation](), dict[str, Any]()
     for last in read_rows(directory / EVALUATIONS_FILE):
         longest = int(max(last["lengths"]))
@@ -206,7 +206,7 @@ def _finished(directory: Path, resolved: Settled, summary: Mapping[str, Any]) ->
     )
 
 
-def _what_happened(summary: Mapping[str, Any], resolved: Settled) -> str:
+def _what_happened(summary: Mapping[str, Any], resolved: Resolved) -> str:
     if not summary:
         return "still running, or killed: there is no summary.json"
     how = {"stopped": "stopped", "numerics": "a number became NaN or infinite"}.get(

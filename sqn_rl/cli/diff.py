@@ -11,7 +11,7 @@ from sqn_rl.errors import RecipeError, did_you_mean
 from sqn_rl.recipe.catalogue import RECIPE, Catalogue
 from sqn_rl.recipe.compose import Recipe, compose_recipe
 from sqn_rl.recipe.provenance import override
-from sqn_rl.recipe.resolved import Difference, Settled, differences, of_recipe, of_run
+from sqn_rl.recipe.resolved import Difference, Resolved, differences, of_recipe, of_run
 from sqn_rl.runs.manifest import noted_changes
 
 DESCRIPTION = """Shows which parts, numbers and wiring differ between two recipes or runs, and where each
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return Exit.DONE
 
 
-def _read(text: str, catalogue: Catalogue) -> tuple[Settled, Recipe | None]:
+def _read(text: str, catalogue: Catalogue) -> tuple[Resolved, Recipe | None]:
     """What one argument names, with the origin of everything; and a recipe as something that can be built."""
     names = catalogue.names(RECIPE)
     if os.path.isdir(text) and text not in names:

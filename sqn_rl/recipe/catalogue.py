@@ -126,8 +126,8 @@ class Catalogue:
             raise refusal("not the dotted path of a public class or function")
         module, _, name = target.rpartition(".")
         if target in _own_parts(slot) or (slot == "optimizer" and _is_optimizer(module, name)):
-            found: Callable[..., Any] = getattr(import_module(module), name)
-            return found
+            imported: Callable[..., Any] = getattr(import_module(module), name)
+            return imported
         if not self._trusts(module):
             ours = target.startswith("sqn_rl.")
             raise refusal(
@@ -135,16 +135,18 @@ class Catalogue:
                 did_you_mean(target, _own_parts(slot)) if ours else _trust(module),
             )
         try:
-            found = getattr(self._import(module), name)
+            imported = getattr(self._import(module), name)
         except AttributeError as error:
             raise refusal(str(error)) from error
         except (Exception, SystemExit) as error:  # of a user's module anything
             raise refusal(f"{type(error).__name__}: {error}", self._where_modules_are(module)) from error
-        if not (inspect.isclass(found) or inspect.isfunction(found)) or "." in found.__qualname__:
+        if not (inspect.isclass(imported) or inspect.isfunction(imported)) or "." in imported.__qualname__:
             raise refusal("not a class or function")
-        if not self._trusts(found.__module__):
-            raise refusal(f"defined in {found.__module__}, which is not trusted", _trust(found.__module__))
-        return found
+        if not self._trusts(imported.__module__):
+            raise refusal(
+                f"defined in {imported.__module__}, which is not trusted", _trust(imported.__module__)
+            )
+        return imported
 
     def import_trusted(self) -> None:
         """Import the modules that the user trusts, so that they can register Gymnasium environments.
@@ -203,8 +205,12 @@ def _is_optimizer(module: str, name: str) -> bool:
         return False
     from torch import optim
 
-    found = getattr(optim, name, None)
-    return inspect.isclass(found) and issubclass(found, optim.Optimizer) and found is not optim.Optimizer
+    imported = getattr(optim, name, None)
+    return (
+        inspect.isclass(imported)
+        and issubclass(imported, optim.Optimizer)
+        and imported is not optim.Optimizer
+    )
 
 
 def _trust(module: str) -> str:

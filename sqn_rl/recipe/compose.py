@@ -123,7 +123,7 @@ def load_recipe(path: Path, *overrides: str, catalogue: Catalogue | None = None)
 
     Args:
         path: the file.
-        overrides: of values; the parts are settled.
+        overrides: of values; a part cannot be changed.
         catalogue: whose trust decides what may be built.
 
     Raises:

@@ -65,8 +65,8 @@ class Entry(NamedTuple):
 def choose_files(recipe: Choice, choices: Mapping[str, Choice], catalogue: Catalogue) -> Files:
     """Choose the files that make up a recipe.
 
-    Over what the recipe's own files list counts what its env and task override; over that what a recipe
-    overrides; over everything what is chosen from outside.
+    A choice from outside has priority over what a recipe overrides, that over what the env or its task
+    overrides, and that over what a recipe lists.
 
     Args:
         recipe: the recipe.

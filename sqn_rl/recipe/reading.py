@@ -133,12 +133,12 @@ def read_line(file: BinaryIO, path: Path, number: int) -> bytes:
 
 def _object(text: bytes, path: Path, line: int = 0) -> dict[str, Any]:
     try:
-        found = json.loads(text)
+        value = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise DataError(path, f"not JSON: {error}", line) from error
-    if not isinstance(found, dict):
+    if not isinstance(value, dict):
         raise DataError(path, "not a JSON object", line)
-    return found
+    return value
 
 
 def read_yaml(path: Path) -> tuple[str, Any, yaml.Node | None]:

@@ -22,8 +22,8 @@ class Sourced(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Settled:
-    """Everything that a recipe settles."""
+class Resolved:
+    """The parts and values of a resolved recipe."""
 
     name: str
     """What the user calls it."""
@@ -59,14 +59,14 @@ def differences(a: Mapping[str, Sourced], b: Mapping[str, Sourced]) -> list[Diff
     return [each for each in pairs if not (each.a and each.b and each.a.value == each.b.value)]
 
 
-def of_recipe(name: str, recipe: Recipe) -> Settled:
+def of_recipe(name: str, recipe: Recipe) -> Resolved:
     """What a composed recipe is made of."""
     parts = {slot: Sourced(recipe.part(slot), recipe.origin(slot)) for slot in SLOT_NAMES}
     values = {key: Sourced(value, recipe.origin(key)) for key, value in _fields(recipe.config)}
-    return Settled(name, parts, values, _classes(recipe.config))
+    return Resolved(name, parts, values, _classes(recipe.config))
 
 
-def of_run(directory: Path) -> Settled:
+def of_run(directory: Path) -> Resolved:
     """What a run was made of, as its ``recipe.yaml`` says.
 
     Raises:
@@ -91,7 +91,7 @@ def of_run(directory: Path) -> Settled:
 
     parts = {slot: Sourced(part(slot), origin(slot)) for slot in SLOT_NAMES}
     values = {key: Sourced(value, origin(key)) for key, value in _fields(document.values)}
-    return Settled(str(directory), parts, values, _classes(document.values))
+    return Resolved(str(directory), parts, values, _classes(document.values))
 
 
 def recipe_of(directory: Path) -> Path:

@@ -114,6 +114,15 @@ FILES = {
     "defaults: [sqm, _self_]\n": (":2", "recipe=sqm: there is no such recipe"),
     "defaults: [{override /head: dueling}, _self_]\n": (":2", "Could not override 'head'"),
     "defaults: [sqn, {/head: dueling}, _self_]\n": (":2", "Multiple values for head"),
+    "defaults: [sqn, _self_, _self_]\n": (":2", "`_self_` is there twice"),
+    "defaults:\n  - sqn\n  - override /head: dueling\n  - sqn_per\n": (":5", "write overrides last"),
+    "defaults:\n  - sqn_per\n  - sqn_dueling\n": (":4", "Multiple values for env; the first is at"),
+    "defaults: [sqn, {optional /head: dueling}]\n": (":2", "write `/head: dueling`"),
+    "defaults: [sqn, {override /head@loss: dueling}]\n": (":2", "write `override /head: dueling`"),
+    "defaults: [sqn, {override /task: atari}]\n": (":2", "write `override /task@_global_: atari`"),
+    "defaults: [sqn, /head/dueling]\n": (":2", "write `/head: dueling`"),
+    "defaults: [{/recipe: sqn}, _self_]\n": (":2", "write `sqn`"),
+    "defaults: [sqn, {override /recipe: dqn}]\n": (":2", "a recipe cannot override the recipe"),
     "defaults: [mine, _self_]\n": ("", "inherits from itself"),
     "defaults: [sqn, /head, _self_]\n": (":2", "head=: there is no such part"),
     "defaults: [sqn, {'': x}, _self_]\n": (":2", "write `/`, with a slash"),
@@ -176,3 +185,28 @@ def test_a_saved_recipe_that_is_missing(tmp_path: Path) -> None:
 def test_a_sweep_without_a_list_of_values() -> None:
     with pytest.raises(RecipeError, match=r"an interval is no list of values"):
         expand(["lr=interval(0,1)"], Catalogue())
+
+
+@pytest.mark.parametrize("override", ["seed=range(0)", "head=glob(x*)", "hed=glob(*)"])
+def test_a_sweep_over_nothing(override: str) -> None:
+    with pytest.raises(RecipeError, match="the list of values is empty"):
+        expand([override, "lr=1,2"], Catalogue())
+
+
+ENVS = {
+    "/encoder: mlp": "an env cannot choose the encoder",
+    "/head/dueling": "an env cannot choose the head",
+    "/task: atari": "write `/task@_global_: atari`",
+    "/task@_global_: atari": "Multiple values for task",
+}
+
+
+@pytest.mark.parametrize("entry", ENVS)
+def test_what_an_env_cannot_choose(entry: str, tmp_path: Path) -> None:
+    path = tmp_path / "components" / "env" / "mine.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text(f"# Mine.\ndefaults:\n  - cartpole\n  - {entry}\n")
+    with pytest.raises(RecipeError) as raised:
+        compose_recipe("sqn", "env=mine", catalogue=Catalogue([tmp_path]))
+    assert ENVS[entry] in str(raised.value)
+    assert raised.value.origin == f"{path}:4"
