@@ -262,7 +262,7 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("the online network follows", "(self._target, self._online,", "(self._online, self._target,"),
     ],
     ("parts/target_update/periodic.py", "test_target_update.py"): [
-        ("copied backwards", "_copy_(self._target, self._online)", "_copy_(self._online, self._target)"),
+        ("copied backwards", "each(self._target, self._online)", "each(self._online, self._target)"),
         ("copied one update late", "self.updates % self.every == 0", "self.updates % self.every == 1"),
     ],
     ("parts/noise.py", "test_noisy.py"): [
@@ -510,9 +510,16 @@ def finish(copies: dict[int, Path]) -> tuple[Path, bool]:
 def mutate(mutant: Mutant, unmutated: Path, copy: Path) -> None:
     """Copy the package, with what Python has compiled of it, and break one file."""
     shutil.copytree(unmutated / "sqn_rl", copy / "sqn_rl")
+    link_trees(copy)
     file = copy / "sqn_rl" / mutant.file
     Path(cache_from_source(str(file))).unlink(missing_ok=True)
     file.write_text(file.read_text().replace(mutant.source, mutant.broken))
+
+
+def link_trees(copy: Path) -> None:
+    """Put the recipes and parts beside a copy of the package, where it looks for them."""
+    for tree in ("components", "recipes"):
+        (copy / tree).symlink_to(REPOSITORY / tree)
 
 
 def warm_up(directory: Path) -> None:
@@ -533,6 +540,7 @@ def main(directory: Path) -> None:
     warm_up(directory)
     unmutated = directory / "unmutated"
     shutil.copytree(REPOSITORY / "sqn_rl", unmutated / "sqn_rl", ignore=shutil.ignore_patterns("__pycache__"))
+    link_trees(unmutated)
     _, passed = finish({start(unmutated, *dict.fromkeys(mutant.oracle for mutant in MUTANTS)): unmutated})
     if not passed:
         raise SystemExit(f"the oracles fail without any mutation\n{(unmutated / 'log').read_text()}")

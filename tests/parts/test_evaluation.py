@@ -196,7 +196,7 @@ def boltzmann(env: GymEnv) -> BoltzmannActor:
 def test_a_film_of_what_does_not_end_ends() -> None:
     actor = boltzmann(steady(1))
     play = Play(actor, actor.q_net, steady(1), episodes=3, greedy=True, seed=7, max_steps=5)
-    moments = [(at.game, at.step, int(at.screen[0, 0, 0])) for at in play]
+    moments = [(at.episode, at.step, int(at.screen[0, 0, 0])) for at in play]
     assert moments == [(game, step, step) for game in (1, 2, 3) for step in range(5)]
     assert play.evaluation == evaluate(actor, steady(1), episodes=3, greedy=True, seed=7, max_steps=5)
 

@@ -59,7 +59,7 @@ def test_the_games_are_those_of_an_evaluation(greedy: bool, layer: Callable) -> 
     moments = list(play)
     assert play.evaluation == evaluate(actor, cart(), episodes=3, greedy=greedy, seed=7)
     ends = [(game, length) for game, length in enumerate(play.evaluation.lengths, 1)]
-    assert [(at.game, at.step) for at in moments] == [(g, step) for g, n in ends for step in range(n)]
+    assert [(at.episode, at.step) for at in moments] == [(g, step) for g, n in ends for step in range(n)]
     assert all(at.score == at.step for at in moments)  # CartPole gives 1 a step
 
 
