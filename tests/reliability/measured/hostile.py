@@ -13,7 +13,7 @@ OTHERS = {
     ),
     "YAML and JSON that is deep, large or odd, pipes and devices: refused within a minute": (
         "tests/recipes/test_reading.py",
-        100,
+        90,
         "hangs",
     ),
     "commands that print what acts on a terminal: escaped": ("tests/cli/test_terminal.py", 25, "effects"),
