@@ -82,7 +82,11 @@ def _require_room(experiment: Recipe) -> None:
         message = (
             f"the networks, their targets, gradients and moments take {size(least)}; {size(free)} are free"
         )
-        raise RecipeError(message, experiment.origin("encoder.hidden"), "use smaller networks")
+        raise RecipeError(
+            message,
+            experiment.origin("encoder.hidden"),
+            "use smaller networks: encoder.hidden, q_net.members",
+        )
 
 
 class _Walk:

@@ -1,7 +1,7 @@
 """The state of a run: everything that changes while it trains, as checkpoints save it."""
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ from sqn_rl.parts.env.base import BatchedEnv
 from sqn_rl.parts.logger.base import Reporter
 from sqn_rl.training.agent import Agent
 from sqn_rl.training.random_state import OF_MODULES, RandomState
-from sqn_rl.types import Counters, Step, Terms
+from sqn_rl.types import Counters, Piece, Step, Terms
 
 
 @dataclass
@@ -84,7 +84,7 @@ class RunState:
         """
         try:
             vars(self.counters).update(state["counters"])
-            self.agent.load_state_dict(state["agent"])
+            self.agent.load_state_dict(_with_valid_actions(state["agent"], self.env.n_actions))
             self.generator.set_state(state["warm_up"])
             self.evaluated_at = state.get("evaluated_at")  # earlier versions did not write it
             self.terms = state["terms"] and Terms(**state["terms"])
@@ -118,3 +118,23 @@ class RunState:
             "episodes": self.episodes.state_dict(),
             "env": self.env.state_dict() if self.env.restorable and not self.episodes_lost else None,
         }
+
+
+def _with_valid_actions(state: Mapping[str, Any], n_actions: int) -> Mapping[str, Any]:
+    """The state of an agent, in which the stored actions are checked while they are read."""
+    replay = state["replay"]
+    storage = replay.get("_storage", {})
+    if "rows" not in storage:  # as in a replay of a user
+        return state
+    rows = _valid_rows(storage["rows"], n_actions)
+    return {**state, "replay": {**replay, "_storage": {**storage, "rows": rows}}}
+
+
+def _valid_rows(rows: Iterable[Piece], n_actions: int) -> Iterator[Piece]:
+    for begin, end, columns in rows:
+        action = columns["action"]
+        if len(action) and not 0 <= int(action.min()) <= int(action.max()) < n_actions:
+            raise CheckpointError(
+                f"replay: rows {begin} to {end} have an action that is not in [0, {n_actions})"
+            )
+        yield begin, end, columns

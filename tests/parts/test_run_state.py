@@ -1,0 +1,49 @@
+"""The state of a run: a checkpoint with an action that does not exist is refused."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from sqn_rl import Agent, compose
+from sqn_rl.errors import CheckpointError
+from sqn_rl.training.agent import AGENT_PARTS
+from sqn_rl.training.state import RunState
+from sqn_rl.types import Counters
+
+
+def make_run() -> RunState:
+    parts = compose("sqn", "env=cartpole", "hidden=[4]", "num_envs=2", "replay_capacity=20").recipe.build()
+    agent = Agent(**{name: parts[name] for name in AGENT_PARTS})
+    return RunState(agent, parts["env"], 0, Counters())
+
+
+def state_after(steps: int) -> dict[str, Any]:
+    run = make_run()
+    with run.random_state:
+        observation = run.begin_episodes()
+        for _ in range(steps):
+            action = torch.zeros(2, dtype=torch.int64)
+            step = run.env.advance(action)
+            run.agent.replay.store(observation, action, step)
+            observation = step.observation
+    return run.state_dict()
+
+
+@pytest.mark.parametrize("action", [-1, 2])
+def test_an_action_that_does_not_exist_is_refused(action: int) -> None:
+    state = state_after(3)
+    storage = state["agent"]["replay"]["_storage"]
+    pieces = [(begin, end, dict(columns)) for begin, end, columns in storage["rows"]]
+    pieces[0][2]["action"][1] = action
+    storage["rows"] = pieces
+    run = make_run()
+    with run.random_state, pytest.raises(CheckpointError, match=r"an action that is not in \[0, 2\)"):
+        run.resume(state, 0, lambda note: None)
+
+
+def test_actions_that_exist_are_loaded() -> None:
+    run = make_run()
+    with run.random_state:
+        run.resume(state_after(3), 0, lambda note: None)
+    assert len(run.agent.replay) == 6
