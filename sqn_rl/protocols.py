@@ -273,7 +273,7 @@ class EntropyBackup(Protocol):
 
 @runtime_checkable
 class Targeting(Protocol):
-    """A loss that shows its target, to whoever looks for what is not finite."""
+    """A loss that can show its target, for the search for values that are not finite."""
 
     def target(self, batch: Batch, q_NBA: Tensor) -> Tensor:
         """The targets, given the online networks' values."""
