@@ -40,6 +40,7 @@ from .parts.replay.prioritized import PrioritizedReplay as PrioritizedReplay
 from .parts.replay.uniform import UniformReplay as UniformReplay
 from .parts.returns.n_step import NStep as NStep
 from .parts.returns.one_step import OneStep as OneStep
+from .parts.returns.tree_backup import TreeBackup as TreeBackup
 from .parts.target_update.periodic import Periodic as Periodic
 from .parts.target_update.polyak import Polyak as Polyak
 from .parts.temperature.annealed import AnnealedTemperature as AnnealedTemperature

@@ -83,6 +83,14 @@ def expected_mean(target_q_NBA: Tensor, log_pi_BA: Tensor) -> Tensor:
     return (log_pi_BA.exp() * target_q_NBA.mean(0)).sum(-1)
 
 
+def own(target_q_1BA: Tensor, log_pi_BA: Tensor) -> Tensor:
+    """Σ_a π(a) Q̄_i(a) for network i alone: no network learns from the other's target copy, and no minimum.
+
+    ``[1, B, A]``, ``[B, A]`` → ``[B]``: called with the copy of each network in turn.
+    """
+    return (log_pi_BA.exp() * target_q_1BA.squeeze(0)).sum(-1)
+
+
 def sampled(target_q_NBA: Tensor, log_pi_BA: Tensor, exponential_BA: Tensor) -> Tensor:
     """min_i Q̄_i(a'), a' ~ π: line 11 as printed. ``[N, B, A]``, ``[B, A]`` → ``[B]``.
 
@@ -112,6 +120,7 @@ BACKUPS: dict[str, Callable[..., Tensor]] = {
     "expected_min": expected_min,
     "sampled": sampled,
     "expected_mean": expected_mean,
+    "own": own,
     "max": maximum,
 }
 
@@ -276,6 +285,24 @@ def quantile_loss(quantile_NBK: Tensor, target_BM: Tensor, kappa: float) -> Tens
         share_NBKM = torch.where(target_NBKM < quantile_NBKM, 1 - tau_K1, tau_K1)
     size_NBKM = smooth_l1_loss(quantile_NBKM, target_NBKM, reduction="none", beta=kappa)  # L_κ/κ, or |u|
     return (share_NBKM * size_NBKM).mean(-1).sum(-1)
+
+
+def tree_backup(value_BZ: Tensor, share_BZ: Tensor, chance_B: Tensor, target_BZ: Tensor) -> Tensor:
+    """v(s) + c G − w(a)·Q̄(s, a): what followed replaces a share of the action taken  (arXiv 1606.02647, §2).
+
+    With c = π(a|s) and w(a)·Q̄ = π(a|s) Q̄(s, a) it is v(s) + π(a|s) (G − Q̄(s, a)), the tree backup of
+    Precup et al. (2000); λ scales both. In v(s) the entropy bonus stays as it is.
+
+    Args:
+        value_BZ: v(s): a value, or what represents a distribution, ``[B, Z]``.
+        share_BZ: the part of v(s) that came from the action taken, λ Σ_i w_i(a) Q̄_i(s, a), ``[B, Z]``.
+        chance_B: c, the weight of that action in v(s), λ Σ_i w_i(a), ``[B]``, in [0, 1].
+        target_BZ: G, the target of the step that begins with that action, ``[B, Z]``.
+
+    Returns:
+        ``[B, Z]``.
+    """
+    return value_BZ - share_BZ + chance_B.unsqueeze(-1) * target_BZ
 
 
 # --- the heads' arithmetic ---------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from sqn_rl.types import Backup, Batch, Step, Terms
+from sqn_rl.types import Backup, Batch, Path, Step, Terms
 
 
 class Distribution(Protocol):
@@ -25,6 +25,11 @@ class Distribution(Protocol):
 
     def target(self, prediction: Tensor, backup: Backup, reward_B: Tensor, discount_B: Tensor) -> Any:
         """What :meth:`loss` compares with."""
+
+    def path_target(
+        self, prediction: Tensor, backup: Backup, reward_BT: Tensor, discount_BT: Tensor, path: Path
+    ) -> Any:
+        """The same, computed backwards along paths; called only where the returns give them."""
 
     def loss(self, prediction: Tensor, action_B: Tensor, target: Any) -> tuple[Tensor, Tensor]:
         """The loss, with gradient, and δ of the actions taken: ``[N, B]`` each."""
@@ -262,6 +267,20 @@ class SoftReturns(Protocol):
     """Returns that may count entropies: refused with a loss that leaves out the last of them."""
 
     soft: bool
+
+
+@runtime_checkable
+class PathReturns(Protocol):
+    """Returns whose batches may have paths: refused with a loss that does not read them."""
+
+    gives_paths: bool
+
+
+@runtime_checkable
+class PathLoss(Protocol):
+    """A loss that may compute its target along a batch's paths."""
+
+    reads_paths: bool
 
 
 @runtime_checkable

@@ -35,6 +35,28 @@ class Step(NamedTuple):
     """``[N]`` float64: the unclipped reward, from which episode returns are summed."""
 
 
+class Path(NamedTuple):
+    """The K steps that begin with each of B transitions, for targets that are computed backwards along them.
+
+    After its end a path repeats its last step; ``trace`` is 0 there.
+    """
+
+    next_observation: Tensor
+    """``[B, K, *S]``: the true next observation of each step."""
+    next_action: Tensor
+    """``[B, K]`` int64: the action taken there; where ``trace`` is 0, any."""
+    reward: Tensor
+    """``[B, K]`` float32: of each step."""
+    discount: Tensor
+    """``[B, K]`` float32: ``γ (1 − d)`` of each step: 0 where it terminated."""
+    trace: Tensor
+    """``[B, K]`` float32: λ where the path goes on after the step, else 0."""
+
+    def split(self, size: int) -> "Iterator[Path]":
+        """Split into paths of ``size`` transitions, in order, without copying."""
+        return map(Path, *(column.split(size) for column in self))
+
+
 class Batch(NamedTuple):
     """B transitions from the replay, with the returns computed for them."""
 
@@ -54,14 +76,33 @@ class Batch(NamedTuple):
     """``[B]`` int64: the transitions' indices in the replay."""
     weight: Tensor | None = None
     """``[B]`` float32: importance weights of prioritized replay; None: all are 1."""
+    path: Path | None = None
+    """The steps from each transition on, if the returns need them; the columns above are of the first."""
 
     def split(self, size: int) -> "Iterator[Batch]":
         """Split into batches of ``size`` transitions, in order, without copying."""
         columns = (repeat(None) if column is None else column.split(size) for column in self)
         return map(Batch, *columns)
 
+    def columns(self) -> dict[str, Tensor]:
+        """All tensors by name, a path's as ``path.reward``."""
+        own = {name: column for name, column in self._asdict().items() if isinstance(column, Tensor)}
+        path = {} if self.path is None else self.path._asdict()
+        return own | {f"path.{name}": column for name, column in path.items()}
 
-BATCH_KEYS = tuple(f"batch.{name}" for name in Batch._fields if name not in ("place", "weight"))
+    @classmethod
+    def of(cls, columns: Mapping[str, Tensor]) -> "Batch":
+        """The batch with these :meth:`columns`.
+
+        Raises:
+            TypeError: one is missing, or unknown.
+        """
+        own = {name: column for name, column in columns.items() if "." not in name}
+        path = {name.removeprefix("path."): column for name, column in columns.items() if "." in name}
+        return cls(**own, path=Path(**path) if path else None)
+
+
+BATCH_KEYS = tuple(f"batch.{name}" for name in Batch._fields if name not in ("place", "weight", "path"))
 """The columns of a batch that a loss reads, as the wiring names them."""
 
 

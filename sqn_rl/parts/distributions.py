@@ -4,18 +4,21 @@ The soft policy is the softmax of the means. The target is the distribution of
 ``r + γ^m (1 − d) (Z + bonus)``. Z is the loss's backup of the next state's returns, a mixture with the
 weights of :func:`~sqn_rl.functional.mixture_weights`, and the bonus is its entropy bonus.
 
-Legend: N networks, B transitions, A actions, K atoms or quantiles of an action.
+Along a path of several steps, the share of the action taken in that mixture is replaced by the target of the
+step that follows (:func:`~sqn_rl.functional.tree_backup`): in expectation this is the tree backup, exactly.
+
+Legend: N networks, B transitions, A actions, K atoms or quantiles of an action, T steps of a path; Z numbers
+represent the returns of one action: 1, K probabilities or K quantiles.
 """
 
 from abc import ABC, abstractmethod
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sqn_rl import functional as F
 from sqn_rl.errors import require
-from sqn_rl.types import Backup
+from sqn_rl.types import Backup, Path
 
 
 class Distribution(nn.Module, ABC):
@@ -26,7 +29,14 @@ class Distribution(nn.Module, ABC):
         """The action values, ``[N, B, A]``, reward units."""
 
     @abstractmethod
-    def target(self, prediction: Tensor, backup: Backup, reward_B: Tensor, discount_B: Tensor) -> Any:
+    def returns(self, prediction: Tensor) -> Tensor:
+        """What represents the returns of every action, and is averaged in a mixture, ``[N, B, A, Z]``."""
+
+    @abstractmethod
+    def discounted(self, mixture_BZ: Tensor, reward_B: Tensor, discount_B: Tensor) -> Tensor:
+        """What represents reward plus discounted return, ``[B, Z]``."""
+
+    def target(self, prediction: Tensor, backup: Backup, reward_B: Tensor, discount_B: Tensor) -> Tensor:
         """The target: reward plus discounted return of the next state.
 
         Args:
@@ -36,12 +46,49 @@ class Distribution(nn.Module, ABC):
             discount_B: γ^m (1 − d), ``[B]``.
 
         Returns:
-            The ``target`` argument of :meth:`loss`.
+            ``[B, Z]``; of a :class:`Scalar` ``[B]``.
         """
+        weight_NBA = F.mixture_weights(backup, self.mean(prediction))
+        mixture_BZ = (weight_NBA.unsqueeze(-1) * self.returns(prediction)).sum((0, 2))
+        return self.discounted(mixture_BZ, reward_B, discount_B)
+
+    def path_target(
+        self, prediction: Tensor, backup: Backup, reward_BT: Tensor, discount_BT: Tensor, path: Path
+    ) -> Tensor:
+        """The target of the first step of each path, computed backwards from the last.
+
+        Args:
+            prediction: the target networks' predictions at ``path.next_observation``, the B paths one after
+                the other: ``[N, B·T, A]`` or ``[N, B·T, A, K]``.
+            backup: maps the action values of those B·T states to their values.
+            reward_BT: ``[B, T]``, bonuses included.
+            discount_BT: γ (1 − d), ``[B, T]``.
+            path: the actions taken, and λ.
+
+        Returns:
+            As :meth:`target`.
+        """
+        weight = F.mixture_weights(backup, self.mean(prediction))
+        share_BTAZ = (weight.unsqueeze(-1) * self.returns(prediction)).sum(0).unflatten(0, reward_BT.shape)
+        chance_BTA = weight.sum(0).unflatten(0, reward_BT.shape)
+        action_BT1 = path.next_action.unsqueeze(-1)
+        chance_BT = path.trace * chance_BTA.gather(-1, action_BT1).squeeze(-1)
+        taken_BT1Z = action_BT1.unsqueeze(-1).expand(-1, -1, 1, share_BTAZ.shape[-1])
+        taken_BTZ = path.trace.unsqueeze(-1) * share_BTAZ.gather(2, taken_BT1Z).squeeze(2)
+        value_BTZ = share_BTAZ.sum(2)
+        last = reward_BT.shape[1] - 1
+        target_BZ = self.discounted(value_BTZ[:, last], reward_BT[:, last], discount_BT[:, last])
+        for t in reversed(range(last)):
+            value_BZ = F.tree_backup(value_BTZ[:, t], taken_BTZ[:, t], chance_BT[:, t], target_BZ)
+            target_BZ = self.discounted(value_BZ, reward_BT[:, t], discount_BT[:, t])
+        return target_BZ
 
     @abstractmethod
-    def loss(self, prediction: Tensor, action_B: Tensor, target: Any) -> tuple[Tensor, Tensor]:
-        """The loss, with gradient, and δ of the actions taken: ``[N, B]`` each."""
+    def loss(self, prediction: Tensor, action_B: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss, with gradient, and δ of the actions taken: ``[N, B]`` each.
+
+        The target is one for all networks, as :meth:`target` returns it, or one for each, ``[N, …]``.
+        """
 
 
 class Scalar(Distribution):
@@ -51,9 +98,23 @@ class Scalar(Distribution):
         """The prediction."""
         return prediction
 
+    def returns(self, prediction: Tensor) -> Tensor:
+        """The prediction, Z = 1."""
+        return prediction.unsqueeze(-1)
+
+    def discounted(self, mixture_BZ: Tensor, reward_B: Tensor, discount_B: Tensor) -> Tensor:
+        """R + γ v, ``[B, 1]``."""
+        return F.td_target(reward_B.unsqueeze(-1), discount_B.unsqueeze(-1), mixture_BZ)
+
     def target(self, prediction: Tensor, backup: Backup, reward_B: Tensor, discount_B: Tensor) -> Tensor:
-        """y, ``[B]``."""
+        """y, ``[B]``: without the weights, which a number does not need."""
         return F.td_target(reward_B, discount_B, backup(prediction))
+
+    def path_target(
+        self, prediction: Tensor, backup: Backup, reward_BT: Tensor, discount_BT: Tensor, path: Path
+    ) -> Tensor:
+        """y, ``[B]``."""
+        return super().path_target(prediction, backup, reward_BT, discount_BT, path).squeeze(-1)
 
     def loss(self, prediction: Tensor, action_B: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """δ² and δ."""
@@ -85,13 +146,14 @@ class Categorical(Distribution):
         """Σ_k p_k z_k."""
         return prediction.softmax(-1) @ self.support
 
-    def target(self, prediction: Tensor, backup: Backup, reward_B: Tensor, discount_B: Tensor) -> Tensor:
-        """The probabilities of the support, ``[B, K]``."""
-        weight_NBA = F.mixture_weights(backup, self.mean(prediction))
-        mixture_BK = (weight_NBA.unsqueeze(-1) * prediction.softmax(-1)).sum((0, 2))
-        return F.project(
-            mixture_BK, reward_B.unsqueeze(-1) + discount_B.unsqueeze(-1) * self.support, self.support
-        )
+    def returns(self, prediction: Tensor) -> Tensor:
+        """The probabilities of the support, Z = K."""
+        return prediction.softmax(-1)
+
+    def discounted(self, mixture_BZ: Tensor, reward_B: Tensor, discount_B: Tensor) -> Tensor:
+        """The probabilities of the support once its atoms have moved, ``[B, K]``."""
+        atom_BK = reward_B.unsqueeze(-1) + discount_B.unsqueeze(-1) * self.support
+        return F.project(mixture_BZ, atom_BK, self.support)
 
     def loss(self, prediction: Tensor, action_B: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """The cross entropy, and the difference of the means."""
@@ -122,11 +184,13 @@ class Quantile(Distribution):
         """The mean of the quantiles."""
         return prediction.mean(-1)
 
-    def target(self, prediction: Tensor, backup: Backup, reward_B: Tensor, discount_B: Tensor) -> Tensor:
-        """The quantiles, ``[B, K]``: the weighted average over all networks and actions."""
-        weight_NBA = F.mixture_weights(backup, self.mean(prediction))
-        average_BK = (weight_NBA.unsqueeze(-1) * prediction).sum((0, 2))
-        return reward_B.unsqueeze(-1) + discount_B.unsqueeze(-1) * average_BK
+    def returns(self, prediction: Tensor) -> Tensor:
+        """The quantiles, Z = K: a mixture is their weighted average over all networks and actions."""
+        return prediction
+
+    def discounted(self, mixture_BZ: Tensor, reward_B: Tensor, discount_B: Tensor) -> Tensor:
+        """The quantiles, moved, ``[B, K]``."""
+        return reward_B.unsqueeze(-1) + discount_B.unsqueeze(-1) * mixture_BZ
 
     def loss(self, prediction: Tensor, action_B: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """The quantile Huber loss, and the difference of the means."""

@@ -5,6 +5,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -220,11 +221,13 @@ def check(layers: Layers, files: Files, catalogue: Catalogue) -> Recipe:
     values = layers.resolved()
     _require_values(values, layers)
     try:
-        values |= _conforming(values, tunable, values)
+        values |= _conforming(values, tunable, values, partial(files.origin, TASK))
         run = Run(**{name: values[name] for name in SETTINGS})
         for slot in SLOT_NAMES:
             example = files.content(slot) or values[slot]
-            values[slot] |= _conforming(values[slot], example, values, f"{slot}.")
+            values[slot] |= _conforming(
+                values[slot], example, values, partial(files.origin, slot), f"{slot}."
+            )
             if further := values[slot].keys() - example.keys():
                 target = catalogue.resolve(slot, values[slot][TARGET], layers.origin(f"{slot}.{TARGET}"))
                 check_fields(slot, target, sorted(further), layers.origin)
@@ -263,12 +266,14 @@ def _require_values(values: Values, layers: Layers, prefix: str = "") -> None:
             raise RecipeError("it has no value", layers.origin(key), f"give it one: {key}=…", key)
 
 
-def _conforming(values: Values, examples: Values, resolved: Values, prefix: str = "") -> Values:
+def _conforming(
+    values: Values, examples: Values, resolved: Values, origin: Callable[[str], str], prefix: str = ""
+) -> Values:
     """Those of ``values`` that a part's or task's file has too, of the kind that they have there."""
     conforming = {}
     for name, example in examples.items():
         if isinstance(example, str) and (match := INTERPOLATION.fullmatch(example)):
             example = resolved.get(match[1])
         if name in values:
-            conforming[name] = conform(f"{prefix}{name}", values[name], example)
+            conforming[name] = conform(f"{prefix}{name}", values[name], example, origin(name))
     return conforming

@@ -54,6 +54,11 @@ class Files:
         """What the files of one group have together."""
         return {name: value for document in self.of(group) for name, value in document.content.items()}
 
+    def origin(self, group: str, name: str) -> str:
+        """Where the files of one group give ``name`` its value; empty if none does."""
+        origins = [document.origin(name) for document in self.of(group) if name in document.content]
+        return origins[-1] if origins else ""
+
 
 class Entry(NamedTuple):
     """An entry of a defaults list; ``_self_`` has no choice."""

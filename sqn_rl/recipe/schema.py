@@ -104,7 +104,7 @@ _KINDS: dict[Any, str] = {
 }
 
 
-def conform(key: str, value: Any, example: Any) -> Any:
+def conform(key: str, value: Any, example: Any, origin: str) -> Any:
     """``value``, if it is the kind of thing that ``example`` is; 1e5 becomes whole where the example is.
 
     Raises:
@@ -113,7 +113,8 @@ def conform(key: str, value: Any, example: Any) -> Any:
     for kind, expected in _KINDS.items():
         if value is not None and isinstance(example, kind):
             if convert(value, kind) is WRONG:
-                raise SettingError(key, value, f"{expected}, such as {example}")
+                where = f", its value in {origin}" if origin else ""
+                raise SettingError(key, value, f"{expected}, such as {example}{where}")
             whole_number = convert(value, int) if type(example) is int else WRONG
             return value if whole_number is WRONG else whole_number
     return value

@@ -19,6 +19,8 @@ from sqn_rl.protocols import (
     Independent,
     Loss,
     Measured,
+    PathLoss,
+    PathReturns,
     Replay,
     Returning,
     SoftReturns,
@@ -238,6 +240,10 @@ def _require_agreement(actor: Actor, loss: Loss, replay: Replay) -> None:
     alpha = submodule(actor, "temperature")
     if alpha is not None and loss.temperature is not None and alpha is not loss.temperature:
         raise WiringError("actor", "actor: its temperature is not the loss's; give both the same", "loss")
+    reads_paths = isinstance(loss, PathLoss) and loss.reads_paths
+    if isinstance(returns, PathReturns) and returns.gives_paths and not reads_paths:
+        problem = f"{type(returns).__name__} gives paths, which {type(loss).__name__} does not read"
+        raise WiringError("returns", f"returns: {problem}; choose returns=one_step or n_step", "loss")
     leaves_out = isinstance(loss, EntropyBackup) and not loss.backup_entropy
     if isinstance(returns, SoftReturns) and returns.soft and leaves_out:
         needs = "expected a loss that counts the entropy of the last step too; set it to false"

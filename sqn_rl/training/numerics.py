@@ -80,8 +80,7 @@ def _found(quantities: Iterable[tuple[str, Tensor]]) -> list[str]:
 
 
 def _quantities(loss: Any, batch: Batch) -> Iterator[tuple[str, Tensor]]:
-    columns = [(f"replay: {name} of the batch", column) for name, column in batch._asdict().items()]
-    yield from ((name, column) for name, column in columns if column is not None)
+    yield from ((f"replay: {name} of the batch", column) for name, column in batch.columns().items())
     yield from ((f"weights: {name}", value) for name, value in loss.state_dict().items())
     q_NBA = loss.q_net.values(batch.observation).detach()
     yield "q_net: Q(s, ·)", q_NBA
@@ -100,7 +99,7 @@ def _quantities(loss: Any, batch: Batch) -> Iterator[tuple[str, Tensor]]:
 
 def bundle(loss: Any, batch: Batch) -> dict[str, Tensor]:
     """A batch and the weights that met it, by name, for a file."""
-    columns = {f"batch.{name}": column for name, column in batch._asdict().items() if column is not None}
+    columns = {f"batch.{name}": column for name, column in batch.columns().items()}
     return columns | {f"weights.{name}": value for name, value in loss.state_dict().items()}
 
 
@@ -114,4 +113,4 @@ def unbundle(tensors: Mapping[str, Tensor]) -> tuple[Batch, dict[str, Tensor]]:
     for name, tensor in tensors.items():
         kind, _, rest = name.partition(".")
         parts.setdefault(kind, {})[rest] = tensor
-    return Batch(**parts["batch"]), parts["weights"]
+    return Batch.of(parts["batch"]), parts["weights"]

@@ -123,6 +123,10 @@ def test_backup(backup: str, wanted: float) -> None:
     assert_close(F.BACKUPS[backup](TWINS, PI.log()), [wanted])
 
 
+def test_own_is_the_expectation_of_one_network() -> None:
+    assert_close(torch.cat([F.own(network, PI.log()) for network in TWINS.split(1)]), [4, 2.5])
+
+
 @pytest.mark.parametrize("backup", WITHOUT_SAMPLING)
 def test_backup_of_one_network_keeps_the_batch_apart(backup: str) -> None:
     pi_BA, q_NBA = tensor([1 / 2, 1 / 2], [1 / 4, 3 / 4]), tensor([[1, 3], [4, 8]])
@@ -156,7 +160,7 @@ def test_sampled_draws_from_the_policy_with_its_own_generator() -> None:
 
 
 def test_backups_are_named_as_algorithm_md_names_them() -> None:
-    assert set(F.BACKUPS) == {"expected", "expected_min", "sampled", "expected_mean", "max"}
+    assert set(F.BACKUPS) == {"expected", "expected_min", "sampled", "expected_mean", "own", "max"}
     assert F.BACKUPS["sampled"] is F.sampled
 
 

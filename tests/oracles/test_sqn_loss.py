@@ -21,8 +21,8 @@ LN2 = math.log(2)
 ALPHA, GAMMA = 0.75, 0.5  # those of the fixtures
 B, ACTIONS, TWINS = 12, range(3), range(2)
 STATES = 2 * B
-BACKUPS = ["expected", "expected_min", "sampled", "expected_mean", "max"]
-SOURCES = ["q1", "target_q1", "min", "target_min"]
+BACKUPS = ["expected", "expected_min", "sampled", "expected_mean", "own", "max"]
+SOURCES = ["q1", "target_q1", "min", "target_min", "mean", "target_mean"]
 
 assert_close = partial(torch.testing.assert_close, rtol=1e-12, atol=1e-12)
 for_every_target = pytest.mark.parametrize(
@@ -85,11 +85,15 @@ def backup_policy(q: list[list[float]], target_q: list[list[float]], source: str
         "target_q1": target_q[0],
         "min": [min(q[0][a], q[1][a]) for a in ACTIONS],
         "target_min": [min(target_q[0][a], target_q[1][a]) for a in ACTIONS],
+        "mean": [(q[0][a] + q[1][a]) / 2 for a in ACTIONS],
+        "target_mean": [(target_q[0][a] + target_q[1][a]) / 2 for a in ACTIONS],
     }
     return policy(values[source])
 
 
-def targets(loss: SQNLoss, batch: Batch, backup: str, source: str, bonus: bool) -> list[list[float]]:
+def targets(
+    loss: SQNLoss, batch: Batch, backup: str, source: str, bonus: bool, twin: int = 0
+) -> list[list[float]]:
     """y of every transition  (lines 11 and 12): one value, or for ``sampled`` one for each a' to draw."""
     online, target = (net.values(batch.next_observation) for net in (loss.q_net, loss.target_q_net))
     ys = []
@@ -101,6 +105,7 @@ def targets(loss: SQNLoss, batch: Batch, backup: str, source: str, bonus: bool) 
             "expected": [min(sum(pi[a] * target_q[i][a] for a in ACTIONS) for i in TWINS)],
             "expected_min": [sum(pi[a] * low[a] for a in ACTIONS)],
             "expected_mean": [sum(pi[a] * (target_q[0][a] + target_q[1][a]) / 2 for a in ACTIONS)],
+            "own": [sum(pi[a] * target_q[twin][a] for a in ACTIONS)],
             "max": [min(max(target_q[0]), max(target_q[1]))],
             "sampled": low,
         }
@@ -111,11 +116,9 @@ def targets(loss: SQNLoss, batch: Batch, backup: str, source: str, bonus: bool) 
 
 
 def target_used(loss: SQNLoss, batch: Batch) -> Tensor:
-    """The y that the loss has used, the same for both networks: Q_i(s, a) − δ_i."""
+    """The y that the loss has used, ``[N, B]``: Q_i(s, a) − δ_i."""
     terms, rows = loss.compute(batch), torch.arange(len(batch.reward))
-    y_NB = terms.q[:, rows, batch.action] - terms.td_error
-    assert_close(y_NB[0], y_NB[1])
-    return y_NB[0]
+    return terms.q[:, rows, batch.action] - terms.td_error
 
 
 # --- one batch, worked by hand -----------------------------------------------------------------------------
@@ -154,9 +157,10 @@ def test_two_transitions_worked_by_hand(make_loss, make_temperature) -> None:
 def test_target(make_sqn, backup: str, policy_source: str, backup_entropy: bool) -> None:
     loss = make_sqn(backup=backup, policy_source=policy_source, backup_entropy=backup_entropy)
     batch = make_batch()
-    wanted = targets(loss, batch, backup, policy_source, backup_entropy)
-    for y, candidates in zip(target_used(loss, batch).tolist(), wanted, strict=True):
-        assert min(abs(y - candidate) for candidate in candidates) <= 1e-12
+    for twin, y_B in enumerate(target_used(loss, batch).tolist()):
+        wanted = targets(loss, batch, backup, policy_source, backup_entropy, twin)
+        for y, candidates in zip(y_B, wanted, strict=True):
+            assert min(abs(y - candidate) for candidate in candidates) <= 1e-12
 
 
 @pytest.mark.parametrize("policy_source", SOURCES)
@@ -187,6 +191,37 @@ def test_loss_alpha_is_alpha_times_how_far_the_mean_entropy_at_s_is_above_its_ta
     q_BA = loss.q_net.values(batch.observation)[0].tolist()
     excess = sum(entropy(policy(q)) for q in q_BA) / B - 0.5  # H̄
     assert_close(loss.compute(batch).losses["loss_alpha"], torch.tensor(ALPHA * excess))
+
+
+@pytest.mark.parametrize("policy_source", ["mean", "target_mean"])
+def test_with_a_mean_source_the_entropy_in_loss_alpha_is_of_the_online_mean(
+    make_sqn, policy_source: str
+) -> None:
+    loss, batch = make_sqn(policy_source=policy_source), make_batch()
+    q_BA = loss.q_net.values(batch.observation).mean(0).tolist()
+    excess = sum(entropy(policy(q)) for q in q_BA) / B - 0.5  # H̄
+    assert_close(loss.compute(batch).losses["loss_alpha"], torch.tensor(ALPHA * excess))
+
+
+def test_the_soft_mean_is_the_soft_bellman_operator_of_the_mean(make_sqn) -> None:
+    """v(s') = F_α(mean_i Q̄_i), exactly."""
+    loss, state_B = make_sqn(backup="expected_mean", policy_source="target_mean"), torch.arange(STATES)
+    mean_BA = loss.target_q_net.values(state_B).mean(0)
+    assert_close(next_value(loss, state_B), ALPHA * (mean_BA / ALPHA).exp().sum(-1).log())
+    # there is no minimum: the larger twin counts as much as the smaller
+    with torch.no_grad():
+        loss.target_q_net.table[0] += 2
+    assert_close(next_value(loss, state_B), ALPHA * (mean_BA / ALPHA).exp().sum(-1).log() + 1)
+
+
+def test_with_own_targets_no_network_learns_from_the_others_copy(make_sqn) -> None:
+    loss, batch = make_sqn(backup="own", policy_source="q1"), make_batch()
+    before = target_used(loss, batch)
+    with torch.no_grad():
+        loss.target_q_net.table[1] += 5
+    after = target_used(loss, batch)
+    assert torch.equal(after[0], before[0])
+    assert_close(after[1], before[1] + 5 * batch.discount * ~batch.terminated)
 
 
 def test_expected_min_of_target_min_is_the_soft_bellman_operator(make_sqn) -> None:
@@ -233,11 +268,11 @@ def test_property_7_only_a_terminated_step_ignores_the_next_state(
 ) -> None:
     loss = make_sqn(backup=backup, policy_source=policy_source, backup_entropy=backup_entropy)
     batch = make_batch()
-    y_B = target_used(loss, batch)
-    elsewhere_B = target_used(loss, batch._replace(next_observation=batch.next_observation.roll(1)))
-    changed_B = (y_B - elsewhere_B).abs() > 1e-6
-    assert torch.equal(changed_B, ~batch.terminated)
-    assert_close(y_B[batch.terminated], batch.reward[batch.terminated])
+    y_NB = target_used(loss, batch)
+    elsewhere_NB = target_used(loss, batch._replace(next_observation=batch.next_observation.roll(1)))
+    for y_B, elsewhere_B in zip(y_NB, elsewhere_NB, strict=True):
+        assert torch.equal((y_B - elsewhere_B).abs() > 1e-6, ~batch.terminated)
+        assert_close(y_B[batch.terminated], batch.reward[batch.terminated])
 
 
 @for_every_target

@@ -110,7 +110,7 @@ def assert_equal(actual: np.ndarray, wanted: np.ndarray) -> None:
 # The first exact step makes the twins equal in every living state, and a full target update makes the online
 # networks equal to their targets: from then on every expectation is the soft value (property 3).
 @pytest.mark.parametrize("backup", ["expected", "expected_min", "expected_mean"])
-@pytest.mark.parametrize("policy_source", ["q1", "target_q1", "min", "target_min"])
+@pytest.mark.parametrize("policy_source", ["q1", "target_q1", "min", "target_min", "mean", "target_mean"])
 def test_property_4_iterating_the_loss_reaches_the_soft_optimal_q(
     make, backup: str, policy_source: str
 ) -> None:
@@ -184,9 +184,12 @@ def test_munchausen_converges_to_the_policy_of_the_temperature_that_it_leaves(ma
 tables = arrays(np.float64, (STATES, ACTIONS), elements=st.floats(-20, 20))
 
 
-def soft_backup(loss: TDLoss, q_SA: np.ndarray) -> np.ndarray:
-    """(T Q)(s, a) = Σ_s' P y, with the y of the real loss when both target networks are Q. ``[S, A]``."""
-    loss.target_q_net.table.data.copy_(torch.tensor(q_SA))
+twin_tables = arrays(np.float64, (2, STATES, ACTIONS), elements=st.floats(-20, 20))
+
+
+def soft_backup(loss: TDLoss, q_NSA: np.ndarray) -> np.ndarray:
+    """(T Q)(s, a) = Σ_s' P y, with the y of the real loss when the target networks are Q. ``[S, A]``."""
+    loss.target_q_net.table.data.copy_(torch.tensor(q_NSA))
     batch = every_transition()
     y = loss.target(batch, loss.q_net.values(batch.observation))
     backed_up = torch.zeros(STATES, ACTIONS)
@@ -194,13 +197,16 @@ def soft_backup(loss: TDLoss, q_SA: np.ndarray) -> np.ndarray:
     return backed_up.numpy()[LIVING]
 
 
-@given(tables, tables, st.floats(0.05, 10))
+@pytest.mark.parametrize(
+    ("backup", "policy_source"), [("expected_min", "target_min"), ("expected_mean", "target_mean")]
+)
+@given(twin_tables, twin_tables, st.floats(0.05, 10))
 def test_property_4_the_soft_backup_is_a_gamma_contraction_in_the_sup_norm(
-    make, q_SA: np.ndarray, other_SA: np.ndarray, alpha: float
+    make, backup: str, policy_source: str, q_NSA: np.ndarray, other_NSA: np.ndarray, alpha: float
 ) -> None:
-    loss = make(alpha=alpha, backup="expected_min", policy_source="target_min")
-    apart = np.abs(soft_backup(loss, q_SA) - soft_backup(loss, other_SA)).max()
-    assert apart <= GAMMA * np.abs(q_SA - other_SA).max() + 1e-12
+    loss = make(alpha=alpha, backup=backup, policy_source=policy_source)
+    apart = np.abs(soft_backup(loss, q_NSA) - soft_backup(loss, other_NSA)).max()
+    assert apart <= GAMMA * np.abs(q_NSA - other_NSA).max() + 1e-12
 
 
 @given(tables, st.floats(0.05, 10), st.floats(-20, 20))

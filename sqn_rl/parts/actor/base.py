@@ -21,6 +21,7 @@ GREEDY = (ExplorationType.DETERMINISTIC, ExplorationType.MODE, ExplorationType.M
 POLICIES: dict[str, Callable[[QNetwork, Tensor], Tensor]] = {
     "q1": lambda q_net, observation: q_net.first(observation),
     "min": lambda q_net, observation: q_net.values(observation).amin(0),
+    "mean": lambda q_net, observation: q_net.values(observation).mean(0),
 }
 
 ActionNoise = tuple[Tensor, ...]
@@ -177,7 +178,7 @@ class ValueActor(NetworkActor):
     Args:
         q_net: a Q-network with ``values(observation) -> [N, B, A]``; the actor's ``q_net`` is a view of it:
             the same parameters and buffers, in eval mode, with its own noise.
-        policy: the values to act by: ``q1`` or ``min`` (the minimum over the networks).
+        policy: the values to act by: ``q1``, or over the networks the minimum, ``min``, or ``mean``.
         seed: seed of the actor's own generator.
 
     Raises:

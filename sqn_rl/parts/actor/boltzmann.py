@@ -20,7 +20,7 @@ class BoltzmannActor(ValueActor):
     Args:
         q_net: a Q-network with ``values(observation) -> [N, B, A]``.
         temperature: a module with the buffer ``alpha``, which is saved with the weights.
-        policy: the values of the softmax: ``q1`` (the paper's) or ``min`` (the minimum over the networks).
+        policy: the values of the softmax: ``q1`` (the paper's), or over the networks ``min`` or ``mean``.
         seed: seed of the actor's own generator.
 
     Raises:

@@ -18,7 +18,7 @@ class EpsilonGreedyActor(ValueActor):
 
     Args:
         q_net: a Q-network with ``values(observation) -> [N, B, A]``.
-        policy: the values to act by: ``q1`` or ``min`` (the minimum over the networks).
+        policy: the values to act by: ``q1``, or over the networks ``min`` or ``mean``.
         start: ε at the first environment step, in [0, 1].
         end: ε from ``over`` of the budget on, in [0, 1].
         over: the fraction of the budget over which ε falls, in (0, 1].

@@ -16,7 +16,7 @@ class GreedyActor(ValueActor):
 
     Args:
         q_net: a Q-network with ``values(observation) -> [N, B, A]``.
-        policy: the values to act by: ``q1`` or ``min`` (the minimum over the networks).
+        policy: the values to act by: ``q1``, or over the networks ``min`` or ``mean``.
         seed: seed of the noise's generator.
 
     Raises:

@@ -8,7 +8,23 @@ from sqn_rl.parts.distributions import Backup
 from sqn_rl.parts.loss.td import TDLoss
 from sqn_rl.protocols import QNetwork, Temperature
 
-POLICY_SOURCES = ("q1", "target_q1", "min", "target_min")
+POLICY_SOURCES = ("q1", "target_q1", "min", "target_min", "mean", "target_mean")
+
+
+def _first(q_NBA: Tensor) -> Tensor:
+    return q_NBA[0]
+
+
+def _minimum(q_NBA: Tensor) -> Tensor:
+    return q_NBA.amin(0)
+
+
+def _mean(q_NBA: Tensor) -> Tensor:
+    return q_NBA.mean(0)
+
+
+REDUCTIONS = {"q1": _first, "min": _minimum, "mean": _mean}
+"""From the values of the networks, ``[N, B, A]``, to those whose softmax is the policy, ``[B, A]``."""
 
 
 class SQNLoss(TDLoss):
@@ -25,8 +41,9 @@ class SQNLoss(TDLoss):
         temperature: α.
         gamma: γ, the discount per environment step, in [0, 1].
         backup: how the next state is valued, a name in :data:`sqn_rl.functional.BACKUPS`.
-        policy_source: the values whose softmax is the policy in the backup: ``q1`` (the paper's),
-            ``target_q1``, ``min``, ``target_min``.
+        policy_source: the values whose softmax is the policy in the backup: ``q1`` (the paper's), ``min`` or
+            ``mean`` over the networks; with ``target_`` before it, those of the target copies. With a mean
+            the entropy in L_α is that of the online networks' mean, otherwise that of Q_1.
         backup_entropy: whether the entropy bonus is part of the target.
         seed: seed of the loss's own generator.
 
@@ -53,7 +70,8 @@ class SQNLoss(TDLoss):
         self.use_backup(backup)
         require_one_of(POLICY_SOURCES, "policy_source", policy_source)
         self.policy_source, self.backup_entropy = policy_source, backup_entropy
-        self._from_target, self._from_min = policy_source.startswith("target_"), policy_source.endswith("min")
+        self._from_target = policy_source.startswith("target_")
+        self._reduce = REDUCTIONS[policy_source.removeprefix("target_")]
 
     def backup(self, target_q_NBA: Tensor, next_observation: Tensor) -> tuple[Backup, Tensor | float]:
         """The chosen backup under the policy at s', and its entropy bonus."""
@@ -64,12 +82,15 @@ class SQNLoss(TDLoss):
 
     def source_values(self, q_net: QNetwork, observation: Tensor) -> Tensor:
         """Q_i(s, ·) of the networks that ``policy_source`` uses: all or the first. → ``[N or 1, B, A]``."""
-        return q_net.values(observation) if self._from_min else q_net.first(observation).unsqueeze(0)
+        return q_net.first(observation).unsqueeze(0) if self._reduce is _first else q_net.values(observation)
 
     def source_policy(self, q_NBA: Tensor) -> Tensor:
         """The log π of ``policy_source`` from its networks' values, ``[N, B, A]`` → ``[B, A]``."""
-        q_BA = q_NBA.amin(0) if self._from_min else q_NBA[0]
-        return F.log_policy(q_BA, self.temperature.alpha)
+        return F.log_policy(self._reduce(q_NBA), self.temperature.alpha)
+
+    def log_policy(self, observation: Tensor, q_NBA: Tensor) -> Tensor:
+        """The log π(·|s), ``[B, A]``, whose entropy is in L_α: of Q_1, or with a mean source of the mean."""
+        return F.log_policy(_mean(q_NBA) if self._reduce is _mean else _first(q_NBA), self.temperature.alpha)
 
 
 def require_temperature(temperature: Temperature | None, who: str) -> None:

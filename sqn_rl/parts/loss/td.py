@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Self
+from typing import Self
 
 import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase
@@ -19,7 +19,7 @@ from sqn_rl.parts.distributions import Backup
 from sqn_rl.parts.noise import Noise
 from sqn_rl.parts.observations import observation_spec_of
 from sqn_rl.protocols import QNetwork, Temperature
-from sqn_rl.types import BATCH_KEYS, Batch, Terms
+from sqn_rl.types import BATCH_KEYS, Batch, Path, Terms
 
 
 class TDLoss(LossModule):
@@ -29,11 +29,11 @@ class TDLoss(LossModule):
     the loss also includes L_α = α · mean (H(π(·|s)) − H̄)  (eq. 19).
 
     As a TensorDict module it reads ``action`` and the Q-network's observation key; under ``next`` that key,
-    ``reward`` and ``terminated``; and, if present, ``steps_to_next_obs`` (m of m-step returns) and
-    ``priority_weight`` (importance weights w). It writes ``td_error`` (``[*, N]``, every network's |δ_i|)
-    into its input, and returns the losses by name, ``q_mean``, and with a temperature ``alpha`` and
-    ``entropy``. :meth:`compute` is the same on plain tensors. After the optimizer's step,
-    ``temperature.refresh()`` updates α.
+    ``reward`` and ``terminated``; and, if present, ``steps_to_next_obs`` (m of m-step returns),
+    ``priority_weight`` (importance weights w) and ``path`` (:class:`~sqn_rl.types.Path`). It writes
+    ``td_error`` (``[*, N]``, every network's |δ_i|) into its input, and returns the losses by name,
+    ``q_mean``, and with a temperature ``alpha`` and ``entropy``. :meth:`compute` is the same on plain
+    tensors. After the optimizer's step, ``temperature.refresh()`` updates α.
 
     Args:
         q_net: the online networks, usually in train mode; the target copies are made here, in eval mode.
@@ -52,11 +52,14 @@ class TDLoss(LossModule):
         terminated: NestedKey = "terminated"
         steps: NestedKey = "steps_to_next_obs"
         weight: NestedKey = "priority_weight"
+        path: NestedKey = "path"
         td_error: NestedKey = "td_error"
 
     default_keys = _AcceptedKeys
     backup_entropy = True
     """Whether the target has an entropy bonus, as soft n-step returns require."""
+    reads_paths = True
+    """Whether the target is computed along a batch's paths, where it has them."""
 
     def __init__(self, *, q_net: QNetwork, temperature: Temperature | None, gamma: float, seed: int) -> None:
         super().__init__()
@@ -147,8 +150,10 @@ class TDLoss(LossModule):
         for noise in self._noises.values():
             noise.sample(self.generator)
         if self._named_backup is F.sampled:
-            if self._exponential_BA is None or len(self._exponential_BA) != len(batch.action):
-                self._exponential_BA = self.q_net.first(batch.observation).detach()  # for its shape and dtype
+            states = len(batch.action) if batch.path is None else batch.path.next_action.numel()
+            if self._exponential_BA is None or len(self._exponential_BA) != states:
+                q_BA = self.q_net.first(batch.observation).detach()  # for its dtype and width
+                self._exponential_BA = q_BA.new_empty(states, q_BA.shape[-1])
             self._exponential_BA = F.exponentials(self._exponential_BA, self.generator)
 
     def terms(self, batch: Batch) -> Terms:
@@ -167,19 +172,36 @@ class TDLoss(LossModule):
         return Terms(losses, td_error_NB.detach(), q_NBA, log_pi_BA)
 
     @torch.no_grad()
-    def target(self, batch: Batch, q_NBA: Tensor) -> Any:
+    def target(self, batch: Batch, q_NBA: Tensor) -> Tensor:
         """The target y of every transition  (line 12): ``[B]``, or a distributional head's target.
+
+        If every network has a target of its own, it is ``[N, …]``.
 
         Args:
             batch: the transitions.
             q_NBA: Q_i(s, ·), ``[N, B, A]``.
         """
-        distribution = self.q_net.distribution
-        prediction = self.target_q_net.predict(batch.next_observation)
-        backup, bonus = self.backup(distribution.mean(prediction), batch.next_observation)
-        discount_B = batch.discount * ~batch.terminated
-        reward_B = self.reward(batch, q_NBA) + discount_B * bonus
-        return distribution.target(prediction, backup, reward_B, discount_B)
+        distribution, path = self.q_net.distribution, batch.path
+        next_observation = batch.next_observation if path is None else path.next_observation.flatten(0, 1)
+        prediction = self.target_q_net.predict(next_observation)
+        backup, bonus = self.backup(distribution.mean(prediction), next_observation)
+        reward = self.reward(batch, q_NBA)
+        of: Callable[[Tensor], Tensor]
+        if path is None:
+            discount = batch.discount * ~batch.terminated
+            reward = reward + discount * bonus
+            of = partial(distribution.target, backup=backup, reward_B=reward, discount_B=discount)
+        else:
+            discount = path.discount
+            reward = torch.cat([reward.unsqueeze(-1), path.reward[:, 1:]], -1)
+            bonus = bonus.view_as(discount) if isinstance(bonus, Tensor) else bonus
+            reward = reward + discount * bonus
+            of = partial(
+                distribution.path_target, backup=backup, reward_BT=reward, discount_BT=discount, path=path
+            )
+        if self._named_backup is not F.own:
+            return of(prediction)
+        return torch.stack([of(network) for network in prediction.split(1)])
 
     # --- TorchRL's side -------------------------------------------------------------------------------------
 
@@ -214,7 +236,7 @@ class TDLoss(LossModule):
         keys, observation, flat = self.tensor_keys, self.q_net.in_keys[0], self._observation_spec.flat
         following = tensordict.get("next")
         terminated_B = following.get(keys.terminated).reshape(-1)
-        steps, weight = tensordict.get(keys.steps, None), tensordict.get(keys.weight, None)
+        steps, weight, path = (tensordict.get(key, None) for key in (keys.steps, keys.weight, keys.path))
         discount_B = torch.full_like(terminated_B, self.gamma, dtype=torch.float32)
         return Batch(
             observation=flat(tensordict.get(observation)),
@@ -225,4 +247,5 @@ class TDLoss(LossModule):
             discount=discount_B if steps is None else discount_B ** steps.reshape(-1),
             place=torch.arange(len(terminated_B)),
             weight=None if weight is None else weight.reshape(-1),
+            path=None if path is None else Path(**path.reshape(-1).to_dict()),
         )

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from sqn_rl import functional as F
 from sqn_rl.errors import SettingError, require
 from sqn_rl.parts.machine import available_bytes
 from sqn_rl.types import Step
@@ -157,6 +158,15 @@ class Ring:
         """Whether no transition follows: end of episode, cut, or newest row. ``[*]`` → ``[*]`` bool."""
         newest = (place >= self.newest_row.start) & (place < self.newest_row.stop)
         return newest | (self.successor.take(place) > self.places)
+
+    def lookahead(self, place: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+        """The next rows' places, ``[B, steps]``, and how many of them belong together, ``[B, 1]``.
+
+        They end with the first step that terminated or was truncated, or that :meth:`is_last`.
+        """
+        place_BK = self.next_places(place, steps)
+        last_BK = self.terminated.take(place_BK) | self.truncated.take(place_BK) | self.is_last(place_BK)
+        return place_BK, F.steps_to_last(last_BK).unsqueeze(-1)
 
     def _advance(self, row_count: int) -> None:
         """Set the number of rows appended, and the rows that follow from it."""

@@ -127,6 +127,8 @@ class RingStorage(Storage):
             batch_size=place_B.shape,
             device=self.device,
         )
+        if batch.path is not None:
+            transitions["path"] = TensorDict(batch.path._asdict(), place_B.shape, device=self.device)
         return transitions.reshape(place.shape)
 
     def _place(self, index: Any) -> Tensor:

@@ -60,12 +60,13 @@ class NStep:
 
     def gather(self, ring: Ring, place: Tensor) -> Batch:
         """The transitions at these places of the ring, ``[B]``."""
-        place_BK, steps_B = self._lookahead(ring, place)
+        place_BK, steps_B1 = ring.lookahead(place, self.n)
+        steps_B = steps_B1.squeeze(-1)
         reward_BK = ring.reward.take(place_BK)
         if self._bonus:
             reward_BK += self._bonus(ring, place_BK, steps_B)
         reward, discount = F.n_step_return(reward_BK, steps_B, self.gamma)
-        end = place_BK.gather(-1, steps_B.unsqueeze(-1) - 1).squeeze(-1)
+        end = place_BK.gather(-1, steps_B1 - 1).squeeze(-1)
         return Batch(
             observation=ring.observe(place),
             action=ring.action.index_select(0, place),
@@ -78,13 +79,7 @@ class NStep:
 
     def steps(self, ring: Ring, place: Tensor) -> Tensor:
         """The m of each transition, ``[B]`` → ``[B]`` int64."""
-        return self._lookahead(ring, place)[1]
-
-    def _lookahead(self, ring: Ring, place: Tensor) -> tuple[Tensor, Tensor]:
-        """The places of the next n rows, ``[B, K]``, and m, the number of them in the return."""
-        place_BK = ring.next_places(place, self.n)
-        last_BK = ring.terminated.take(place_BK) | ring.truncated.take(place_BK) | ring.is_last(place_BK)
-        return place_BK, F.steps_to_last(last_BK)
+        return ring.lookahead(place, self.n)[1].squeeze(-1)
 
 
 class _EntropyBonus:

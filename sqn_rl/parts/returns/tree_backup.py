@@ -1,0 +1,75 @@
+"""The tree backup: multi-step targets that need no correction for the policy that collected the steps.
+
+Legend: B transitions, K = n steps from each; ``*S`` is the shape of an observation.
+"""
+
+import torch
+from torch import Tensor
+
+from sqn_rl.errors import require
+from sqn_rl.parts.replay.ring import Ring
+from sqn_rl.types import Batch, Path
+
+
+class TreeBackup:
+    """``G_k = r_k + γ [v(s_{k+1}) + λ π(a_{k+1}|s_{k+1}) (G_{k+1} − Q̄(s_{k+1}, a_{k+1}))]``.
+
+    The soft tree backup: v is the loss's soft value, with its backup, policy and entropy bonus, so every
+    entropy counts, and steps that the policy would not take count little (Precup et al. 2000; arXiv
+    1606.02647, table 1). Where v(s) is a mixture ``Σ_{i,a} w_i(a) Q̄_i(a)`` of several networks, the part
+    that came from the action taken is replaced: λ w(a) instead of λ π(a|s). With the greedy backup of DQN a
+    path ends at the first action that is not greedy.
+
+    The path ends at the n-th step, the first that terminated or was truncated, the last before a cut, or the
+    newest stored. The batch's own columns are those of its first step, and :attr:`~sqn_rl.types.Batch.path`
+    has all; the loss computes G.
+
+    Args:
+        gamma: γ, in [0, 1].
+        n: the maximum number of steps; n = 1 gives :class:`~sqn_rl.OneStep`.
+        lmbda: λ, in [0, 1]; 0 gives :class:`~sqn_rl.OneStep` too.
+
+    Raises:
+        SettingError: γ, n or λ is out of range.
+    """
+
+    gives_paths = True
+    independent = True
+
+    def __init__(self, *, gamma: float, n: int, lmbda: float) -> None:
+        require(0 <= gamma <= 1, "gamma", gamma, "a number in [0, 1]")
+        require(type(n) is int and n >= 1, "n", n, "a whole number of steps, at least 1")
+        require(0 <= lmbda <= 1, "lmbda", lmbda, "a number in [0, 1]")
+        self.gamma, self.n, self.lmbda = gamma, n, lmbda
+
+    def gather(self, ring: Ring, place: Tensor) -> Batch:
+        """The transitions at these places of the ring, ``[B]``, and the paths that begin with them."""
+        path = self._path(ring, place)
+        return Batch(
+            observation=ring.observe(place),
+            action=ring.action.index_select(0, place),
+            reward=path.reward[:, 0],
+            next_observation=path.next_observation[:, 0],
+            terminated=ring.terminated.index_select(0, place),
+            discount=ring.reward.new_full(place.shape, self.gamma),
+            place=place,
+            path=path,
+        )
+
+    def steps(self, ring: Ring, place: Tensor) -> Tensor:
+        """The m = 1 of each transition, ``[B]`` → ``[B]`` int64."""
+        return torch.ones_like(place)
+
+    def _path(self, ring: Ring, place: Tensor) -> Path:
+        place_BK, steps_B1 = ring.lookahead(place, self.n)
+        k_K = torch.arange(self.n, device=place.device)
+        place_BK = place_BK.gather(-1, torch.minimum(k_K, steps_B1 - 1))  # rows after the end are not read
+        next_place_BK = torch.cat([place_BK[:, 1:], place_BK[:, -1:]], -1)
+        next_observation = ring.observe_next(place_BK.flatten())
+        return Path(
+            next_observation=next_observation.unflatten(0, place_BK.shape),
+            next_action=ring.action.take(next_place_BK),
+            reward=ring.reward.take(place_BK),
+            discount=self.gamma * (~ring.terminated.take(place_BK)).to(ring.reward.dtype),
+            trace=self.lmbda * (k_K + 1 < steps_B1).to(ring.reward.dtype),
+        )
