@@ -182,7 +182,7 @@ def _pairs(
 
 
 def _verdict(probability: Estimate) -> str:
-    return "better" if probability.low > 0.5 else "worse" if probability.high < 0.5 else "cannot be told"
+    return "better" if probability.low > 0.5 else "worse" if probability.high < 0.5 else "undecided"
 
 
 def _without_reference(groups: Groups) -> Iterator[str]:

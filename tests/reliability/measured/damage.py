@@ -25,6 +25,6 @@ SECTION = Section(
     "damage",
     "3. Corruption",
     """One file of a run with two checkpoints is damaged. The newest that is whole must be found, equal
-in every number, and what is wrong with a newer one must be said by the file's name.""",
+in every number, and what is wrong with a newer one must name the file.""",
     measure,
 )

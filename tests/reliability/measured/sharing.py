@@ -1,4 +1,4 @@
-"""Concurrency: two runs told to use one directory, and sweeps."""
+"""Concurrency: two runs with one directory, and sweeps."""
 
 import os
 from pathlib import Path

@@ -1,0 +1,146 @@
+"""What is run: agents, tasks, the grid for tuning, and the report; fixed before the results are seen.
+
+The same grid for each agent and family of tasks. It is chosen by the area under the training curve, on tuning
+seeds, tuning tasks, and half the budget; the report has other seeds, and mostly other tasks.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+AGENTS: Mapping[str, Sequence[str]] = {
+    "sqn": ["recipe=sqn"],
+    "sqn_tb": ["recipe=sqn_tb"],
+    "dqn": ["recipe=dqn"],
+    "dqn_n3": ["recipe=dqn", "returns=n_step"],
+    "double_dqn": ["recipe=double_dqn"],
+    "rainbow": ["recipe=rainbow"],
+    "discrete_sac": ["recipe=discrete_sac"],
+    "munchausen_dqn": ["recipe=munchausen_dqn"],
+}
+"""By name, the overrides of ``sqn-run``."""
+
+ADDITIONS: Mapping[str, Sequence[str]] = {
+    "none": [],
+    "prioritized": ["replay=prioritized"],
+    "dueling": ["head=dueling"],
+    "noisy": ["layers=noisy"],
+    "categorical": ["head=categorical"],
+    "quantile": ["head=quantile"],
+    "munchausen": ["loss=munchausen"],
+    "no backup entropy": ["loss.backup_entropy=false"],
+    "annealed": ["temperature=annealed"],
+    "own targets": ["loss.backup=own"],
+    "one step": ["returns=one_step"],
+    "n-step": ["returns=n_step"],
+    "tree of five": ["returns.n=5"],
+    "minimum": ["loss.backup=expected", "loss.policy_source=q1", "actor.policy=q1"],
+}
+"""Changes of ``sqn_tb``, one at a time: candidates for ``sqn_best``, and what each idea in it is worth."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """An environment and its budget."""
+
+    name: str
+    overrides: Sequence[str]
+    steps: int
+    lr: float
+    """The learning rate of its family's settings."""
+    tau: float
+    random: float
+    """The mean return of random play, the zero of normalised areas."""
+    seeds: range = field(default=range(0))
+    """Report seeds."""
+
+
+def _classic(name: str, steps: int, random: float) -> Task:
+    return Task(name, [f"env={name}"], steps, lr=1e-3, tau=0.05, random=random, seeds=range(1000, 1010))
+
+
+def _minatar(game: str, random: float) -> Task:
+    overrides = ["env=minatar", f"env.game={game}"]
+    seeds = range(1000, 1005)
+    return Task(game, overrides, 200_000, lr=2.5e-4, tau=0.005, random=random, seeds=seeds)
+
+
+FAMILIES: Mapping[str, Sequence[Task]] = {
+    "classic_control": [
+        _classic("cartpole", 50_000, 22.0),
+        _classic("acrobot", 100_000, -499.0),
+        _classic("lunarlander", 150_000, -180.0),
+    ],
+    "minatar": [
+        _minatar("asterix", 0.46),
+        _minatar("breakout", 0.38),
+        _minatar("freeway", 0.57),
+        _minatar("seaquest", 0.10),
+        _minatar("space_invaders", 3.9),
+    ],
+}
+
+TUNING_TASKS: Mapping[str, Sequence[str]] = {
+    "classic_control": ["acrobot"],
+    "minatar": ["breakout", "space_invaders"],
+}
+TUNING_SEEDS = (10, 11)
+
+GRID = ((1.0, 1.0), (0.5, 1.0), (2.0, 1.0), (1.0, 1 / 3), (1.0, 3.0))
+"""Factors of the learning rate and of τ: the centre, and one step from it in each direction."""
+
+COMMON = ("precision=fp32", "threads=1", "eval_episodes=30", "checkpoint_every=20000", "checkpoint_keep=1")
+"""The same for all: precision does not depend on the machine; greedy evaluation of the last weights."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run."""
+
+    phase: str
+    agent: str
+    variant: str
+    """The point of the grid, or the addition."""
+    task: str
+    seed: int
+    overrides: Sequence[str]
+
+    @property
+    def key(self) -> tuple[str, str, str, int]:
+        """What tells it from the others of its phase."""
+        return self.agent, self.variant, self.task, self.seed
+
+
+def tuning_jobs(families: Sequence[str]) -> Iterator[Job]:
+    """Every agent at every point of the grid, on the tuning tasks of these families."""
+    for family in families:
+        for task in _tuning(family):
+            for seed in TUNING_SEEDS:
+                for lr, tau in GRID:
+                    point = [f"lr={lr * task.lr:g}", f"tau={tau * task.tau:.3g}"]
+                    for agent, overrides in AGENTS.items():
+                        yield _job(
+                            "tune", agent, f"lr x {lr:g}, tau x {tau:.2g}", task, seed, [*overrides, *point]
+                        )
+
+
+def addition_jobs(families: Sequence[str]) -> Iterator[Job]:
+    """Every addition to ``sqn_tb``, on the tuning tasks of these families."""
+    for family in families:
+        for task in _tuning(family):
+            for seed in TUNING_SEEDS:
+                for name, overrides in ADDITIONS.items():
+                    yield _job("additions", "sqn_tb", name, task, seed, [*AGENTS["sqn_tb"], *overrides])
+
+
+PHASES = {"tune": tuning_jobs, "additions": addition_jobs}
+
+
+def _tuning(family: str) -> Iterator[Task]:
+    return (task for task in FAMILIES[family] if task.name in TUNING_TASKS[family])
+
+
+def _job(phase: str, agent: str, variant: str, task: Task, seed: int, overrides: Sequence[str]) -> Job:
+    budget = f"steps={task.steps // 2}"
+    return Job(
+        phase, agent, variant, task.name, seed, [*overrides, *task.overrides, budget, f"seed={seed}", *COMMON]
+    )
