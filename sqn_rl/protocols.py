@@ -26,9 +26,7 @@ class Distribution(Protocol):
     def target(self, prediction: Tensor, backup: Backup, reward_B: Tensor, discount_B: Tensor) -> Any:
         """What :meth:`loss` compares with."""
 
-    def path_target(
-        self, prediction: Tensor, backup: Backup, reward_BT: Tensor, discount_BT: Tensor, path: Path
-    ) -> Any:
+    def path_target(self, prediction: Tensor, backup: Backup, reward_BT: Tensor, path: Path) -> Any:
         """The same, computed backwards along paths; called only where the returns give them."""
 
     def loss(self, prediction: Tensor, action_B: Tensor, target: Any) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,6 @@
 """Every test: one thread, no waiting for disks, and hypothesis draws the same each time. And cheap games."""
 
+import gc
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -15,6 +16,12 @@ hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=No
 hypothesis.settings.load_profile("repeatable")
 torch.set_num_threads(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # as of a command that is not in the background
+
+
+def pytest_collection_finish() -> None:
+    """Collect garbage without looking at the thousands of tests each time: every run collects twice."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -52,9 +52,7 @@ class Distribution(nn.Module, ABC):
         mixture_BZ = (weight_NBA.unsqueeze(-1) * self.returns(prediction)).sum((0, 2))
         return self.discounted(mixture_BZ, reward_B, discount_B)
 
-    def path_target(
-        self, prediction: Tensor, backup: Backup, reward_BT: Tensor, discount_BT: Tensor, path: Path
-    ) -> Tensor:
+    def path_target(self, prediction: Tensor, backup: Backup, reward_BT: Tensor, path: Path) -> Tensor:
         """The target of the first step of each path, computed backwards from the last.
 
         Args:
@@ -62,8 +60,7 @@ class Distribution(nn.Module, ABC):
                 the other: ``[N, B·T, A]`` or ``[N, B·T, A, K]``.
             backup: maps the action values of those B·T states to their values.
             reward_BT: ``[B, T]``, bonuses included.
-            discount_BT: γ (1 − d), ``[B, T]``.
-            path: the actions taken, and λ.
+            path: the actions taken, γ (1 − d), and λ.
 
         Returns:
             As :meth:`target`.
@@ -77,10 +74,10 @@ class Distribution(nn.Module, ABC):
         taken_BTZ = path.trace.unsqueeze(-1) * share_BTAZ.gather(2, taken_BT1Z).squeeze(2)
         value_BTZ = share_BTAZ.sum(2)
         last = reward_BT.shape[1] - 1
-        target_BZ = self.discounted(value_BTZ[:, last], reward_BT[:, last], discount_BT[:, last])
+        target_BZ = self.discounted(value_BTZ[:, last], reward_BT[:, last], path.discount[:, last])
         for t in reversed(range(last)):
             value_BZ = F.tree_backup(value_BTZ[:, t], taken_BTZ[:, t], chance_BT[:, t], target_BZ)
-            target_BZ = self.discounted(value_BZ, reward_BT[:, t], discount_BT[:, t])
+            target_BZ = self.discounted(value_BZ, reward_BT[:, t], path.discount[:, t])
         return target_BZ
 
     @abstractmethod
@@ -110,11 +107,9 @@ class Scalar(Distribution):
         """y, ``[B]``: without the weights, which a number does not need."""
         return F.td_target(reward_B, discount_B, backup(prediction))
 
-    def path_target(
-        self, prediction: Tensor, backup: Backup, reward_BT: Tensor, discount_BT: Tensor, path: Path
-    ) -> Tensor:
+    def path_target(self, prediction: Tensor, backup: Backup, reward_BT: Tensor, path: Path) -> Tensor:
         """y, ``[B]``."""
-        return super().path_target(prediction, backup, reward_BT, discount_BT, path).squeeze(-1)
+        return super().path_target(prediction, backup, reward_BT, path).squeeze(-1)
 
     def loss(self, prediction: Tensor, action_B: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """δ² and δ."""

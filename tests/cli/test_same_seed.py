@@ -8,11 +8,18 @@ import torch
 TIMINGS = ("wall_s",)
 SHORT = ["warmup_steps=100", "log_every=100"]
 CARTPOLE = ["env=cartpole", "steps=600", "eval_episodes=2"]
-PONG = ["env.game=pong", "env.max_frames=160", "num_envs=2", "eval_episodes=1", "steps=240"]
+PONG = ["env.game=pong", "env.max_frames=160", "num_envs=2", "eval_episodes=1", "steps=160"]
 TASKS = {
     "cartpole": [*CARTPOLE, "loss.backup=sampled", "eval_every=300"],
     "compiled": [*CARTPOLE, "compile=always", "hidden=[16]"],
-    "pixels, two threads": ["env=atari", *PONG, "threads=2", "env.threads=2", "batch_size=8"],
+    "pixels, two threads": [
+        "env=atari",
+        *PONG,
+        "q_net=twin_shared",
+        "threads=2",
+        "env.threads=2",
+        "batch_size=8",
+    ],
 }
 
 

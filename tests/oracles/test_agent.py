@@ -160,6 +160,16 @@ def test_a_temperature_of_its_own_is_refused_of_an_actor(make, make_temperature)
         agent_of(loss, actor=actor)
 
 
+def test_paths_are_refused_by_a_loss_that_does_not_read_them(make) -> None:
+    for name in ("sqn", "dqn", "munchausen", "discrete_sac"):
+        agent_of(make(name), replay=Returns(gives_paths=True))
+    loss = make("sqn")
+    loss.reads_paths = False
+    agent_of(loss, replay=Returns(gives_paths=False))
+    with pytest.raises(WiringError, match="gives paths, which SQNLoss does not read"):
+        agent_of(loss, replay=Returns(gives_paths=True))
+
+
 @pytest.mark.parametrize(
     ("name", "settings", "soft"),
     [

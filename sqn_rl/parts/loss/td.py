@@ -185,23 +185,20 @@ class TDLoss(LossModule):
         next_observation = batch.next_observation if path is None else path.next_observation.flatten(0, 1)
         prediction = self.target_q_net.predict(next_observation)
         backup, bonus = self.backup(distribution.mean(prediction), next_observation)
-        reward = self.reward(batch, q_NBA)
-        of: Callable[[Tensor], Tensor]
+        reward_B = self.reward(batch, q_NBA)
+        target_of: Callable[[Tensor], Tensor]
         if path is None:
-            discount = batch.discount * ~batch.terminated
-            reward = reward + discount * bonus
-            of = partial(distribution.target, backup=backup, reward_B=reward, discount_B=discount)
+            discount_B = batch.discount * ~batch.terminated
+            reward_B = reward_B + discount_B * bonus
+            target_of = partial(distribution.target, backup=backup, reward_B=reward_B, discount_B=discount_B)
         else:
-            discount = path.discount
-            reward = torch.cat([reward.unsqueeze(-1), path.reward[:, 1:]], -1)
-            bonus = bonus.view_as(discount) if isinstance(bonus, Tensor) else bonus
-            reward = reward + discount * bonus
-            of = partial(
-                distribution.path_target, backup=backup, reward_BT=reward, discount_BT=discount, path=path
-            )
-        if self._named_backup is not F.own:
-            return of(prediction)
-        return torch.stack([of(network) for network in prediction.split(1)])
+            reward_BT = torch.cat([reward_B.unsqueeze(-1), path.reward[:, 1:]], -1)
+            bonus_BT = bonus.view_as(reward_BT) if isinstance(bonus, Tensor) else bonus
+            reward_BT = reward_BT + path.discount * bonus_BT
+            target_of = partial(distribution.path_target, backup=backup, reward_BT=reward_BT, path=path)
+        if self._named_backup is F.own:
+            return torch.stack([target_of(network) for network in prediction.split(1)])
+        return target_of(prediction)
 
     # --- TorchRL's side -------------------------------------------------------------------------------------
 
