@@ -2,6 +2,7 @@
 
     python -m tests.benchmarks.evidence tune          # every agent at every point of the grid
     python -m tests.benchmarks.evidence additions     # every addition to sqn_tb
+    python -m tests.benchmarks.evidence weak          # what was weak in trials, and what may explain it
 
 Each finished run adds a row to ``docs/results/raw/evidence_<phase>.jsonl`` and is not run again; SIGTERM
 stops with checkpoints, and the same command resumes. Two runs at a time, one thread each, at low priority.

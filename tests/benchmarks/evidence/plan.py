@@ -38,6 +38,24 @@ ADDITIONS: Mapping[str, Sequence[str]] = {
 """Changes of ``sqn_tb``, one at a time: candidates for ``sqn_best``, and what each idea in it is worth."""
 
 
+MEAN = ["loss.backup=expected_mean", "loss.policy_source=target_mean", "actor.policy=mean"]
+WEAK: Mapping[str, Sequence[str]] = {
+    "sqn": ["recipe=sqn"],
+    "sqn, soft mean": ["recipe=sqn", *MEAN],
+    "sqn_tb": ["recipe=sqn_tb"],
+    "soft n-step, minimum": ["recipe=sqn", "returns=n_step", "returns.soft=true"],
+    "soft n-step, soft mean": ["recipe=sqn", "returns=n_step", "returns.soft=true", *MEAN],
+    "n-step, minimum": ["recipe=sqn", "returns=n_step", "returns.soft=false"],
+    "n-step, soft mean": ["recipe=sqn", "returns=n_step", "returns.soft=false", *MEAN],
+    "dqn": ["recipe=dqn"],
+    "double_dqn": ["recipe=double_dqn"],
+    "double_dqn, slow targets": ["recipe=double_dqn", "tau=0.01"],
+    "double_dqn, half the learning rate": ["recipe=double_dqn", "lr=5e-4"],
+    "double_dqn, periodic targets": ["recipe=double_dqn", "target_update=periodic"],
+}
+"""What was weak in trials, and what may explain it, with ten seeds on CartPole and Acrobot."""
+
+
 @dataclass(frozen=True)
 class Task:
     """An environment and its budget."""
@@ -132,15 +150,31 @@ def addition_jobs(families: Sequence[str]) -> Iterator[Job]:
                     yield _job("additions", "sqn_tb", name, task, seed, [*AGENTS["sqn_tb"], *overrides])
 
 
-PHASES = {"tune": tuning_jobs, "additions": addition_jobs}
+def weak_jobs(families: Sequence[str]) -> Iterator[Job]:
+    """Every variant of :data:`WEAK`, with ten tuning seeds."""
+    cartpole, acrobot, _ = FAMILIES["classic_control"]
+    for seed in range(10, 20) if "classic_control" in families else ():
+        for name, overrides in WEAK.items():
+            yield _job("weak", name, "", cartpole, seed, overrides, steps=cartpole.steps)
+            yield _job("weak", name, "", acrobot, seed, overrides)
+
+
+PHASES = {"tune": tuning_jobs, "additions": addition_jobs, "weak": weak_jobs}
 
 
 def _tuning(family: str) -> Iterator[Task]:
     return (task for task in FAMILIES[family] if task.name in TUNING_TASKS[family])
 
 
-def _job(phase: str, agent: str, variant: str, task: Task, seed: int, overrides: Sequence[str]) -> Job:
-    budget = f"steps={task.steps // 2}"
-    return Job(
-        phase, agent, variant, task.name, seed, [*overrides, *task.overrides, budget, f"seed={seed}", *COMMON]
-    )
+def _job(
+    phase: str,
+    agent: str,
+    variant: str,
+    task: Task,
+    seed: int,
+    overrides: Sequence[str],
+    steps: int | None = None,
+) -> Job:
+    """A job of half the task's budget, or of so many steps."""
+    settings = [f"steps={steps or task.steps // 2}", f"seed={seed}", *COMMON]
+    return Job(phase, agent, variant, task.name, seed, [*overrides, *task.overrides, *settings])
