@@ -19,6 +19,9 @@ AGENTS: Mapping[str, Sequence[str]] = {
 }
 """By name, the overrides of ``sqn-run``."""
 
+PPO = "ppo (Stable-Baselines3)"
+"""A peer, with the settings of RL Baselines3 Zoo, which are tuned for these tasks or for Atari."""
+
 ADDITIONS: Mapping[str, Sequence[str]] = {
     "none": [],
     "prioritized": ["replay=prioritized"],
