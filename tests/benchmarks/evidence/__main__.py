@@ -3,6 +3,7 @@
     python -m tests.benchmarks.evidence tune          # every agent at every point of the grid
     python -m tests.benchmarks.evidence additions     # every addition to sqn_tb
     python -m tests.benchmarks.evidence weak          # what was weak in trials, and what may explain it
+    python -m tests.benchmarks.evidence page          # writes docs/results/evidence.md
 
 Each finished run adds a row to ``docs/results/raw/evidence_<phase>.jsonl`` and is not run again; SIGTERM
 stops with checkpoints, and the same command resumes. Two runs at a time, one thread each, at low priority.
@@ -11,6 +12,7 @@ stops with checkpoints, and the same command resumes. Two runs at a time, one th
 import argparse
 from pathlib import Path
 
+from tests.benchmarks.evidence.page import write
 from tests.benchmarks.evidence.plan import FAMILIES, PHASES
 from tests.benchmarks.evidence.runs import run
 
@@ -20,11 +22,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("phase", choices=PHASES)
+    parser.add_argument("phase", choices=[*PHASES, "page"])
     parser.add_argument("--family", choices=FAMILIES, action="append", help="only this one")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
     parser.add_argument("--runs", type=Path, default=Path("runs/evidence"), help="where runs are meanwhile")
     arguments = parser.parse_args()
+    if arguments.phase == "page":
+        write()
+        return
     jobs = PHASES[arguments.phase](arguments.family or [*FAMILIES])
     run(jobs, arguments.runs.resolve(), arguments.jobs)
 

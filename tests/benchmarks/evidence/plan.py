@@ -109,6 +109,12 @@ TUNING_SEEDS = (10, 11)
 GRID = ((1.0, 1.0), (0.5, 1.0), (2.0, 1.0), (1.0, 1 / 3), (1.0, 3.0))
 """Factors of the learning rate and of τ: the centre, and one step from it in each direction."""
 
+
+def point(lr: float, tau: float) -> str:
+    """The name of a point of the grid."""
+    return f"lr x {lr:g}, τ x {tau:.2g}"
+
+
 COMMON = ("precision=fp32", "threads=1", "eval_episodes=30", "checkpoint_every=20000", "checkpoint_keep=1")
 """The same for all: precision does not depend on the machine; greedy evaluation of the last weights."""
 
@@ -137,11 +143,9 @@ def tuning_jobs(families: Sequence[str]) -> Iterator[Job]:
         for task in _tuning(family):
             for seed in TUNING_SEEDS:
                 for lr, tau in GRID:
-                    point = [f"lr={lr * task.lr:g}", f"tau={tau * task.tau:.3g}"]
+                    settings = [f"lr={lr * task.lr:g}", f"tau={tau * task.tau:.3g}"]
                     for agent, overrides in AGENTS.items():
-                        yield _job(
-                            "tune", agent, f"lr x {lr:g}, tau x {tau:.2g}", task, seed, [*overrides, *point]
-                        )
+                        yield _job("tune", agent, point(lr, tau), task, seed, [*overrides, *settings])
 
 
 def addition_jobs(families: Sequence[str]) -> Iterator[Job]:

@@ -1,0 +1,162 @@
+"""The page of the evidence, from the raw rows alone."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+
+from sqn_rl.analysis.statistics import estimate, mean
+from tests.benchmarks.evidence.plan import FAMILIES, GRID, TUNING_SEEDS, TUNING_TASKS, Task, point
+from tests.benchmarks.evidence.runs import ROOT, Row, rows_of
+
+Scores = Mapping[str, Mapping[str, np.ndarray]]
+"""Variant → task → a number for each seed."""
+
+INTRODUCTION = """# Evidence
+
+What makes the soft Q-network strong, and how it compares. `python -m tests.benchmarks.evidence PHASE` makes
+the runs, and `python -m tests.benchmarks.evidence page` writes this page from the rows in
+`docs/results/raw/evidence_*.jsonl`: one row a run, with settings, seed, revision, 30 greedy episodes of the
+last weights, the training curve and processor seconds. Precision is fp32, one thread a run.
+
+*Area* is the mean return of training episodes over the budget, exploration included; *final* the mean of the
+greedy episodes. Averages over at least five seeds are followed by 95 % bootstrap intervals.
+"""
+
+
+def scores_of(rows: Sequence[Row], measure: str, name: Callable[[Row], str]) -> Scores:
+    """A measure of every run, by variant and task."""
+    found: dict[str, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
+    for row in rows:
+        found[name(row)][row["task"]][row["seed"]] = row[measure]
+    return {
+        variant: {
+            task: np.array([by_seed[seed] for seed in sorted(by_seed)]) for task, by_seed in by_task.items()
+        }
+        for variant, by_task in found.items()
+    }
+
+
+def table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; all columns but the first are numbers."""
+    rule = "|".join(["---", *["---:"] * (len(heads) - 1)])
+    return "\n".join(
+        [f"| {' | '.join(heads)} |", f"|{rule}|", *(f"| {' | '.join(line)} |" for line in lines)]
+    )
+
+
+def number(value: float) -> str:
+    """Three digits or so."""
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+
+
+def cell(values: np.ndarray | None) -> str:
+    """A mean, its interval with five seeds or more, otherwise each seed."""
+    if values is None or not len(values):
+        return "–"
+    if len(values) < 5:
+        return f"{number(values.mean())} ({' '.join(map(number, values))})"
+    found = estimate(mean, [values])
+    return f"{number(found.value)} [{number(found.low)}, {number(found.high)}]"
+
+
+def normalised(scores: Scores, tasks: Sequence[Task]) -> dict[str, float]:
+    """The area of each variant, 0 for random play and 1 for the best variant, averaged over tasks.
+
+    Only of variants that were run on all tasks.
+    """
+    complete = {
+        variant: by_task for variant, by_task in scores.items() if all(task.name in by_task for task in tasks)
+    }
+    shares: dict[str, list[float]] = {variant: [] for variant in complete}
+    for task in tasks:
+        means = {variant: by_task[task.name].mean() for variant, by_task in complete.items()}
+        best = max(means.values(), default=0.0)
+        for variant, value in means.items():
+            shares[variant].append((value - task.random) / (best - task.random))
+    return {variant: float(np.mean(each)) for variant, each in shares.items()}
+
+
+def tuning(family: str) -> Iterator[str]:
+    """The grid of one family, and the point chosen for each agent."""
+    tasks = [task for task in FAMILIES[family] if task.name in TUNING_TASKS[family]]
+    names = [task.name for task in tasks]
+    rows = [row for row in rows_of("tune") if row["task"] in names]
+    if not rows:
+        return
+    scores = scores_of(rows, "area", lambda row: f"{row['agent']} | {row['variant']}")
+    shares = normalised(scores, tasks)
+    points = [point(lr, tau) for lr, tau in GRID]
+    yield f"## Tuning: {family}"
+    yield (
+        f"Every agent at five points: the learning rate and τ of the task family, times the factors. Seeds "
+        f"{', '.join(map(str, TUNING_SEEDS))}, half the budget, on {' and '.join(names)}. Cells are areas: 0 is "
+        "random play, 1 the best of all cells (averaged over tasks). The best point of each agent is bold."
+    )
+    lines = []
+    for agent in dict.fromkeys(row["agent"] for row in rows):
+        values = [shares.get(f"{agent} | {each}") for each in points]
+        best = max((each for each in values if each is not None), default=None)
+        cells = [
+            "–" if each is None else f"**{each:.2f}**" if each == best else f"{each:.2f}" for each in values
+        ]
+        lines.append([f"`{agent}`", *cells])
+    yield table(["agent", *points], lines)
+
+
+def additions(family: str) -> Iterator[str]:
+    """What each addition to ``sqn_tb`` is worth in one family."""
+    tasks = [task for task in FAMILIES[family] if task.name in TUNING_TASKS[family]]
+    names = [task.name for task in tasks]
+    rows = [row for row in rows_of("additions") if row["task"] in names]
+    if not rows:
+        return
+    areas, finals = (scores_of(rows, measure, lambda row: row["variant"]) for measure in ("area", "final"))
+    shares = normalised(areas, tasks)
+    yield f"## Additions to `sqn_tb`: {family}"
+    seeds = ", ".join(map(str, TUNING_SEEDS))
+    yield f"One change at a time; seeds {seeds}, half the budget. In parentheses each seed."
+    heads = [
+        "addition",
+        "share of the best area",
+        *(f"{what}, {name}" for name in names for what in ("area", "final")),
+    ]
+    lines = []
+    for variant in sorted(areas, key=lambda each: -shares.get(each, -np.inf)):
+        cells = [cell(each[variant].get(name)) for name in names for each in (areas, finals)]
+        lines.append([variant, f"{shares[variant]:.2f}" if variant in shares else "–", *cells])
+    yield table(heads, lines)
+
+
+def weak() -> Iterator[str]:
+    """The variants that were weak in trials."""
+    rows = rows_of("weak")
+    if not rows:
+        return
+    names = list(dict.fromkeys(row["task"] for row in rows))
+    finals, areas = (scores_of(rows, measure, lambda row: row["agent"]) for measure in ("final", "area"))
+    yield "## n-step returns and double DQN, ten seeds"
+    yield "CartPole with 50,000 steps, Acrobot with 50,000; settings of the task family; seeds 10 to 19."
+    heads = ["variant", *(f"{what}, {name}" for name in names for what in ("final", "solved", "area"))]
+    solved = {"cartpole": 475, "acrobot": -100}
+    lines = []
+    for variant in finals:
+        cells: list[str] = []
+        for name in names:
+            values = finals[variant].get(name, np.array([]))
+            cells += [
+                cell(values),
+                f"{(values >= solved[name]).sum()} of {len(values)}",
+                cell(areas[variant].get(name)),
+            ]
+        lines.append([variant, *cells])
+    yield table(heads, lines)
+
+
+def write() -> None:
+    """Write the page."""
+    parts: list[str] = [INTRODUCTION]
+    for family in FAMILIES:
+        parts += [*tuning(family), *additions(family)]
+    parts += weak()
+    (ROOT / "docs" / "results" / "evidence.md").write_text("\n\n".join(part.strip() for part in parts) + "\n")
