@@ -11,6 +11,7 @@ from .parts.actor.epsilon_greedy import EpsilonGreedyActor as EpsilonGreedyActor
 from .parts.actor.greedy import GreedyActor as GreedyActor
 from .parts.actor.policy import PolicyActor as PolicyActor
 from .parts.encoder.impala_cnn import ImpalaCNN as ImpalaCNN
+from .parts.encoder.minatar_cnn import MinAtarCNN as MinAtarCNN
 from .parts.encoder.mlp import MLP as MLP
 from .parts.encoder.nature_cnn import NatureCNN as NatureCNN
 from .parts.env.atari import AtariEnv as AtariEnv
@@ -18,6 +19,7 @@ from .parts.env.atari_ram import AtariRamEnv as AtariRamEnv
 from .parts.env.base import BatchedEnv as BatchedEnv
 from .parts.env.games import GamesEnv as GamesEnv
 from .parts.env.gym import GymEnv as GymEnv
+from .parts.env.minatar import MinAtarEnv as MinAtarEnv
 from .parts.env.played import Played as Played
 from .parts.head.categorical import CategoricalHead as CategoricalHead
 from .parts.head.dueling import DuelingHead as DuelingHead

@@ -130,6 +130,8 @@ RULES = {
     "atari_ram": "game=pong sticky_actions=0.25 frame_skip=4 clip_reward=true life_loss=false "
     "max_frames=108000 workers=null",
     "cartpole": "id=CartPole-v1",
+    "minatar": "game=breakout sticky_action_prob=0.1 minimal_actions=true difficulty_ramping=true "
+    "clip_reward=false max_episode_steps=10000",
 }
 
 

@@ -5,10 +5,20 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as nn_functional
 
-from sqn_rl import CategoricalHead, Dense, ImpalaCNN, LinearHead, NatureCNN, QNet, SettingError, WiringError
+from sqn_rl import (
+    CategoricalHead,
+    Dense,
+    ImpalaCNN,
+    LinearHead,
+    MinAtarCNN,
+    NatureCNN,
+    QNet,
+    SettingError,
+    WiringError,
+)
 
 B = 3
 layer = partial(Dense, members=1)
@@ -73,7 +83,30 @@ def test_impala_of_stacked_atari_frames_halves_them_three_times() -> None:
     assert encoder(make_bytes((4, 84, 84))).shape == (B, 32 * 11 * 11)
 
 
-KINDS = pytest.mark.parametrize("kind", [NatureCNN, ImpalaCNN])
+@pytest.mark.parametrize("shape", [(4, 10, 10), (10, 3, 12)], ids=str)
+def test_minatar_is_the_papers_one_convolution(shape: tuple[int, ...]) -> None:
+    encoder, cells = make(MinAtarCNN, shape), torch.rand(B, *shape) < 0.3
+    channels, height, width = shape
+    plain = nn.Sequential(
+        nn.Conv2d(channels, 16, 3, stride=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(16 * (height - 2) * (width - 2), 7),
+        nn.ReLU(),
+    )
+    (dense,) = encoder.layers.layers
+    plain[0].load_state_dict(encoder.convolutions[0].state_dict())
+    plain[3].load_state_dict({"weight": dense.weight[0].mT, "bias": dense.bias.flatten()})
+    torch.testing.assert_close(encoder(cells)[0], plain(cells.float()))
+
+
+def test_minatar_of_breakout_is_as_large_as_the_papers() -> None:
+    encoder = make(MinAtarCNN, (4, 10, 10), hidden=[128])
+    assert sum(x.numel() for x in encoder.parameters()) == 16 * (4 * 9 + 1) + 128 * (16 * 8 * 8 + 1)
+    assert encoder.out_features == 128
+
+
+KINDS = pytest.mark.parametrize("kind", [NatureCNN, ImpalaCNN, MinAtarCNN])
 
 
 @KINDS
@@ -81,6 +114,7 @@ def test_bytes_are_scaled_and_other_numbers_are_not(kind: type) -> None:
     encoder, image = make(kind, (1, 36, 36)), make_bytes((1, 36, 36))
     before, as_floats = image.clone(), image.float()
     torch.testing.assert_close(encoder(image), encoder(as_floats / 255))
+    assert torch.equal(encoder(image > 99), encoder((image > 99).float()))
     assert not torch.allclose(encoder(image), encoder(as_floats))
     assert torch.equal(image, before)
     assert torch.equal(as_floats, before.float())
@@ -96,9 +130,9 @@ def test_without_hidden_layers_it_gives_the_last_feature_maps(kind: type) -> Non
 
 
 @KINDS
-@pytest.mark.parametrize("shape", [(4,), (84, 84), (84, 84, 3), (4, 7, 84), (2, 4, 84, 84)], ids=str)
+@pytest.mark.parametrize("shape", [(4,), (84, 84), (84, 84, 2), (4, 2, 84), (2, 4, 84, 84)], ids=str)
 def test_what_is_no_image_is_refused(kind: type, shape: tuple[int, ...]) -> None:
-    least = {NatureCNN: "36x36", ImpalaCNN: "8x8"}[kind]
+    least = {NatureCNN: "36x36", ImpalaCNN: "8x8", MinAtarCNN: "3x3"}[kind]
     with pytest.raises(WiringError) as refusal:
         make(kind, shape)
     assert refusal.value.consumer == "encoder"
@@ -108,15 +142,23 @@ def test_what_is_no_image_is_refused(kind: type, shape: tuple[int, ...]) -> None
     )
 
 
-def test_nature_needs_36_pixels_and_36_are_enough() -> None:
-    assert make(NatureCNN, (1, 36, 36), hidden=[]).out_features == 64
-    with pytest.raises(WiringError, match="at least 36x36"):
-        make(NatureCNN, (1, 36, 35))
+@pytest.mark.parametrize(
+    ("kind", "side", "features"), [(NatureCNN, 36, 64), (ImpalaCNN, 8, 32), (MinAtarCNN, 3, 16)]
+)
+def test_the_least_image_is_enough_and_a_smaller_one_is_not(kind: type, side: int, features: int) -> None:
+    assert make(kind, (1, side, side), hidden=[]).out_features == features
+    with pytest.raises(WiringError, match=f"at least {side}x{side}"):
+        make(kind, (1, side, side - 1))
 
 
 @pytest.mark.parametrize(
     ("kind", "settings"),
-    [(NatureCNN, {"hidden": [0]}), (ImpalaCNN, {"hidden": ["7"]}), (ImpalaCNN, {"width": 0})],
+    [
+        (NatureCNN, {"hidden": [0]}),
+        (MinAtarCNN, {"hidden": [-1]}),
+        (ImpalaCNN, {"hidden": ["7"]}),
+        (ImpalaCNN, {"width": 0}),
+    ],
 )
 def test_what_is_no_width_is_refused(kind: type, settings: dict[str, Any]) -> None:
     with pytest.raises(SettingError) as refusal:

@@ -8,6 +8,7 @@ was returned is overwritten later. It holds for ``begin``/``advance`` and for To
 import json
 import warnings
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -26,6 +27,7 @@ from sqn_rl.parts.env.atari import AtariEnv
 from sqn_rl.parts.env.atari_ram import AtariRamEnv
 from sqn_rl.parts.env.base import BatchedEnv
 from sqn_rl.parts.env.gym import GymEnv
+from sqn_rl.parts.env.minatar import MinAtarEnv
 from sqn_rl.types import Step
 
 with warnings.catch_warnings():
@@ -148,6 +150,32 @@ def shrink(image: np.ndarray, rows: int = 84) -> np.ndarray:
     return total
 
 
+class Cells:
+    """MinAtar's own environment: a new one for every episode, as it repeats an action across episodes."""
+
+    action_space = spaces.Discrete(6)
+
+    def __init__(self, *, game: str, minimal_actions: bool, max_episode_steps: int, **settings: Any) -> None:
+        from minatar import Environment
+
+        ours = ("sticky_action_prob", "difficulty_ramping")
+        self.make = partial(Environment, game, **{name: settings[name] for name in ours})
+        self.minimal, self.limit = minimal_actions, max_episode_steps
+        channels = self.make().state_shape()[-1]
+        self.observation_space = spaces.Box(0, 1, (channels, 10, 10), np.bool_)
+
+    def reset(self, *, seed: int) -> tuple[np.ndarray, dict]:
+        self.game, self.steps = self.make(), 0
+        self.game.seed(seed)
+        self.game.reset()
+        return self.game.state().transpose(2, 0, 1), {}
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
+        score, over = self.game.act(self.game.minimal_action_set()[action] if self.minimal else action)
+        self.steps += 1
+        return self.game.state().transpose(2, 0, 1), score, over, self.steps >= self.limit, {}
+
+
 class Game:
     """A plain game, stepped alone: the reference for one row."""
 
@@ -159,6 +187,8 @@ class Game:
             self.game = gymnasium.make(settings["id"], disable_env_checker=True, **settings.get("kwargs", {}))
         elif case.kind is AtariEnv:
             self.game = Screens(**settings)
+        elif case.kind is MinAtarEnv:
+            self.game = Cells(**settings)
         else:
             self.game = AleEnv(
                 settings["game"],
@@ -174,7 +204,7 @@ class Game:
         flat = torch.as_tensor(spaces.flatten(self.game.observation_space, observation))
         if flat.dtype == torch.uint8:
             return flat.reshape(getattr(self.game, "stack", flat).shape)
-        return flat.float()
+        return flat.reshape(self.game.observation_space.shape) if flat.dtype == torch.bool else flat.float()
 
     def reset(self, *, seeded: bool = True) -> torch.Tensor:
         observation, info = self.game.reset(seed=next(self.seeds) if seeded else None)
@@ -222,6 +252,17 @@ def screens(game: str, steps: int, happens: set[str], **settings: Any) -> Case:
     return Case(AtariEnv, {**usual, **more, **settings}, steps, happens, seed_every)
 
 
+def cells(game: str, happens: set[str], **settings: Any) -> Case:
+    usual = {
+        "sticky_action_prob": 0.1,
+        "minimal_actions": True,
+        "difficulty_ramping": True,
+        "clip_reward": False,
+        "max_episode_steps": 70,
+    }
+    return Case(MinAtarEnv, {"game": game, **usual, **settings}, 250, happens)
+
+
 CASES = {
     "cartpole": Case(GymEnv, {"id": "CartPole-v1"}, 150, {"terminated"}),
     "cartpole, time limit": Case(GymEnv, {"id": "CartPole-v1", "kwargs": {"max_episode_steps": 15}}, 150),
@@ -246,6 +287,13 @@ CASES = {
     "qbert, screen": screens(
         "qbert", 100, {"truncated", "lost a life", "clipped"}, max_frames=700, frame_stack=2
     ),
+    "asterix, cells": cells("asterix", {"terminated", "scored"}, sticky_action_prob=0.0),
+    "breakout, cells": cells("breakout", {"terminated", "scored"}, minimal_actions=False),
+    "freeway, cells": cells("freeway", {"truncated"}),
+    "seaquest, cells": cells("seaquest", {"terminated", "truncated"}, sticky_action_prob=0.5),
+    "space_invaders, cells": cells(
+        "space_invaders", {"terminated", "truncated", "scored"}, clip_reward=True, difficulty_ramping=False
+    ),
 }
 
 
@@ -253,6 +301,8 @@ CASES = {
 def case(request: pytest.FixtureRequest) -> Case:
     if "LunarLander" in CASES[request.param].settings.get("id", ""):
         pytest.importorskip("Box2D", exc_type=ImportError)
+    if CASES[request.param].kind is MinAtarEnv:
+        pytest.importorskip("minatar")
     return CASES[request.param]
 
 

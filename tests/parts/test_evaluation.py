@@ -21,6 +21,7 @@ from sqn_rl import (
     FixedTemperature,
     GymEnv,
     LinearHead,
+    MinAtarEnv,
     QNet,
     Step,
     evaluate,
@@ -139,13 +140,24 @@ def atari(kind: type, **settings: Any) -> Any:
     return kind(**fixed, **more, **settings, seed=0, training=False)
 
 
+FREEWAY = {
+    "game": "freeway", "sticky_action_prob": 0.0, "minimal_actions": True, "difficulty_ramping": True,
+    "clip_reward": False,
+}  # fmt: skip
 LIMITED = {
     "CartPole": lambda: GymEnv(id="CartPole-v1", num_envs=1, seed=0, training=False),
     "a limit in kwargs": lambda: steady(1, max_episode_steps=70),
     "Pong from RAM": lambda: atari(AtariRamEnv, frame_skip=7, max_frames=240),
     "Pong from pixels": lambda: atari(AtariEnv, frame_skip=7, max_frames=240),
+    "Freeway of MinAtar": lambda: MinAtarEnv(**FREEWAY, max_episode_steps=35, num_envs=1, seed=0),
 }
-LIMITS = {"CartPole": 500, "a limit in kwargs": 70, "Pong from RAM": 35, "Pong from pixels": 35}
+LIMITS = {
+    "CartPole": 500,
+    "a limit in kwargs": 70,
+    "Pong from RAM": 35,
+    "Pong from pixels": 35,
+    "Freeway of MinAtar": 35,
+}
 
 
 @pytest.mark.parametrize("name", LIMITED)

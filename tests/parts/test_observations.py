@@ -19,6 +19,7 @@ from sqn_rl import (
     FixedTemperature,
     GreedyActor,
     ImpalaCNN,
+    MinAtarCNN,
     NatureCNN,
     ObservationError,
     PolicyActor,
@@ -34,6 +35,7 @@ KINDS: dict[str, tuple[Any, tuple[int, ...], torch.dtype]] = {
     "table": (MLP_OF_5, (2, 3), torch.float32),
     "nature": (partial(NatureCNN, hidden=[5]), (1, 36, 36), torch.uint8),
     "impala": (partial(ImpalaCNN, hidden=[5], width=1), (3, 8, 8), torch.uint8),
+    "minatar": (partial(MinAtarCNN, hidden=[5]), (4, 10, 10), torch.bool),
 }
 
 

@@ -58,6 +58,9 @@ VALUES = {
     "env=atari env.sticky_actions=1": "expected a probability in [0, 1)",
     "env=atari env.noop_max=-1": "expected a non-negative integer",
     "env=atari env.max_frames=0": "expected a positive integer or null",
+    "env=minatar env.game=pong": "expected one of asterix, breakout, freeway, seaquest, space_invaders",
+    "env=minatar env.sticky_action_prob=1": "expected a probability in [0, 1)",
+    "env=minatar env.max_episode_steps=0": "expected a positive integer or null",
     # what has one owner
     "loss.gamma=0.5": "every part is given the same `gamma`\n  write gamma=0.5",
     "returns.gamma=0.5": "every part is given the same `gamma`\n  write gamma=0.5",
@@ -85,6 +88,11 @@ WIRINGS = {
     "loss=sqn actor=policy": ("actor=policy", "no gradient of SQNLoss reaches", "loss=discrete_sac"),
     "actor=greedy loss=discrete_sac": ("loss=discrete_sac", "GreedyActor has none", "choose actor=policy"),
     "encoder=nature_cnn": ("encoder=nature_cnn", "NatureCNN reads images [C, H, W]", "env=atari"),
+    "env=minatar encoder=nature_cnn": (
+        "encoder=nature_cnn",
+        "observations here are [4, 10, 10]",
+        "env=atari",
+    ),
     "env=atari_ram encoder=impala_cnn": ("encoder=impala_cnn", "observations here are [128]", "env=atari"),
     "actor=epsilon_greedy returns=n_step returns.soft=true": (
         "returns.soft=true",
@@ -163,6 +171,12 @@ def test_a_bad_value_in_a_recipe(tmp_path: Path, capfd: pytest.CaptureFixture[st
             "env=lunarlander",
             "components/env/lunarlander.yaml:4: env.id = 'LunarLander-v3': expected ",
             "pip install 'sqn_rl[envs]'",
+        ),
+        (
+            "minatar",
+            "env=minatar",
+            "components/env/minatar.yaml:4: env.game = 'breakout': expected MinAtar to be installed",
+            "pip install 'sqn_rl[minatar]'",
         ),
         (
             "tensorboard",

@@ -31,7 +31,11 @@ Wiring = dict[str, str]
 Parts = Mapping[str, Sequence[str]]
 
 CATALOGUE = Catalogue()
-NEEDS = {("env", "lunarlander"): "Box2D", ("logger", "tensorboard"): "tensorboard"}
+NEEDS = {
+    ("env", "lunarlander"): "Box2D",
+    ("env", "minatar"): "minatar",
+    ("logger", "tensorboard"): "tensorboard",
+}
 """The parts that need an extra, and a module of it."""
 PARTS = {
     slot.name: [

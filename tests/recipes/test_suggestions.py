@@ -36,6 +36,7 @@ def tree(tmp_path: Path) -> Callable[..., Catalogue]:
         (["env=atari", "encoder=impala_cnn"], "impala_cnn", "command line: encoder=impala_cnn"),
         (["encoder=mlp", "env=atari"], "mlp", "command line: encoder=mlp"),
         (["env=atari", "env=acrobot"], "mlp", "recipes/sqn.yaml:5"),
+        (["env=minatar"], "minatar_cnn", "components/env/minatar.yaml:2"),
         (["task=atari"], "mlp", "recipes/sqn.yaml:5"),  # the numbers of that family, and no more
     ],
 )

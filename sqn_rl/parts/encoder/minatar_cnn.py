@@ -1,0 +1,48 @@
+"""The convolutional encoder of MinAtar's authors."""
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor, nn
+
+from sqn_rl.parts.encoder.images import in_sequence, require_images, scaled, scaling
+from sqn_rl.parts.encoder.mlp import MLP
+
+FILTERS, WIDTH = 16, 3
+
+
+class MinAtarCNN(nn.Module):
+    """A 3 × 3 convolution with 16 filters and a layer, each followed by a ReLU  (Young & Tian 2019, §4).
+
+    Bools are taken as 0 and 1, and bytes scaled to [0, 1]. It encodes for one network: :class:`sqn_rl.QNet`
+    makes one per network.
+
+    Args:
+        hidden: width of each layer after the convolution, the paper's ``[128]``; empty for no such layer.
+        observation_shape: ``[C, H, W]``, an image of at least 3x3 with C channels.
+        layer: makes a layer from ``(in_features, out_features)``.
+
+    Raises:
+        SettingError: a width is not a positive whole number.
+        WiringError: the observation is not such an image.
+    """
+
+    def __init__(
+        self,
+        *,
+        hidden: Sequence[int],
+        observation_shape: Sequence[int],
+        layer: Callable[[int, int], nn.Module],
+    ) -> None:
+        super().__init__()
+        require_images(self, observation_shape, least=WIDTH)
+        channels, *sides = observation_shape
+        self.convolutions = in_sequence([nn.Conv2d(channels, FILTERS, WIDTH), nn.ReLU(inplace=True)])
+        maps = [FILTERS, *(side - WIDTH + 1 for side in sides)]
+        self.layers = MLP(hidden=hidden, observation_shape=maps, layer=layer)
+        self.out_features = self.layers.out_features
+
+    prepare, scaling = staticmethod(scaled), staticmethod(scaling)
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """``[B, C, H, W]`` → the layers' output for ``[B, F]``; ``[B, F]`` itself without a hidden layer."""
+        return self.layers(self.convolutions(scaled(observation)))
