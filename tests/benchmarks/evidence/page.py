@@ -89,9 +89,9 @@ def tuning(family: str) -> Iterator[str]:
     points = [point(lr, tau) for lr, tau in GRID]
     yield f"## Tuning: {family}"
     yield (
-        f"Every agent at five points: the learning rate and τ of the task family, times the factors. Seeds "
-        f"{', '.join(map(str, TUNING_SEEDS))}, half the budget, on {' and '.join(names)}. Cells are areas: 0 is "
-        "random play, 1 the best of all cells (averaged over tasks). The best point of each agent is bold."
+        f"Every agent at five points: the learning rate and τ of the family, times the factors. Seeds "
+        f"{', '.join(map(str, TUNING_SEEDS))}, half the budget, on {' and '.join(names)}. Cells are areas: 0 "
+        "is random play, 1 the best of all cells (averaged over tasks). The best point of each agent is bold."
     )
     lines = []
     for agent in dict.fromkeys(row["agent"] for row in rows):
