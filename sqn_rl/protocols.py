@@ -27,7 +27,7 @@ class Distribution(Protocol):
         """What :meth:`loss` compares with."""
 
     def path_target(self, prediction: Tensor, backup: Backup, reward_BT: Tensor, path: Path) -> Any:
-        """The same, computed backwards along paths; called only where the returns give them."""
+        """The same, computed backwards along paths, if the returns give them."""
 
     def loss(self, prediction: Tensor, action_B: Tensor, target: Any) -> tuple[Tensor, Tensor]:
         """The loss, with gradient, and δ of the actions taken: ``[N, B]`` each."""
@@ -57,17 +57,10 @@ class QNetwork(Protocol):
     def first(self, observation: Tensor) -> Tensor:
         """``Q_1(s, ·)`` alone, ``values(observation)[0]``. ``[B, *S]`` → ``[B, A]``."""
 
-    def modules(self) -> Iterator[nn.Module]:
-        """As of every module."""
-
-    def parameters(self) -> Iterator[nn.Parameter]:
-        """What the optimizer moves."""
-
-    def requires_grad_(self, requires_grad: bool = True) -> Self:
-        """As of every module."""
-
-    def eval(self) -> Self:
-        """As of every module: target copies, and what acts, are in eval mode."""
+    modules: Callable[[], Iterator[nn.Module]]
+    parameters: Callable[[], Iterator[nn.Parameter]]
+    requires_grad_: Callable[..., Self]
+    eval: Callable[[], Self]  # target copies, and what acts, are in eval mode
 
 
 class Temperature(Protocol):
@@ -91,8 +84,7 @@ class Temperature(Protocol):
     def refresh(self) -> None:
         """Called after the optimizer's step."""
 
-    def parameters(self) -> Iterator[nn.Parameter]:
-        """What the optimizer moves; may be none."""
+    parameters: Callable[[], Iterator[nn.Parameter]]  # what the optimizer moves; may be none
 
 
 class Actor(Protocol):
@@ -126,8 +118,7 @@ class Loss(Protocol):
     def compute(self, batch: Batch) -> Terms:
         """The losses of one batch."""
 
-    def parameters(self) -> Iterator[nn.Parameter]:
-        """Of everything in it: the networks, their target copies, the temperature."""
+    parameters: Callable[[], Iterator[nn.Parameter]]  # of the networks, their target copies, the temperature
 
     def state_dict(self) -> dict[str, Any]:
         """All that is learned, and its target copies: what a checkpoint keeps."""
@@ -206,8 +197,8 @@ class StatefulUnread(Protocol):
 class Randomized(Protocol):
     """A loss, an actor, a target updater, or a module inside one, that draws random numbers.
 
-    A checkpoint keeps the states of what it names here. A part with a generator that it does not name is
-    refused when the agent is made. Torch's global generators, from which dropout draws, are kept for all.
+    Checkpoints keep what it names. A part with another generator is refused when the agent is made. Torch's
+    global generators, from which dropout draws, are kept for all.
     """
 
     @property
@@ -220,8 +211,7 @@ class Wired(Protocol):
     """Returns, a temperature, an actor or a loss that declares what the wiring shows it to read.
 
     Keys are ``action_value``, ``alpha``, ``entropy``, ``log_policy``, ``observation``, ``transitions`` and
-    ``batch.`` with a column of a batch. One that no part writes is refused before the run. A part that
-    declares nothing is drawn with the keys that its slot's parts usually read.
+    ``batch.COLUMN``. One that no part writes is refused. The default is what its slot's parts usually read.
     """
 
     @property
@@ -268,6 +258,13 @@ class SoftReturns(Protocol):
 
 
 @runtime_checkable
+class EntropyBackup(Protocol):
+    """A loss that may leave the entropy bonus out of its target."""
+
+    backup_entropy: bool
+
+
+@runtime_checkable
 class PathReturns(Protocol):
     """Returns whose batches may have paths: refused with a loss that does not read them."""
 
@@ -282,13 +279,6 @@ class PathLoss(Protocol):
 
 
 @runtime_checkable
-class EntropyBackup(Protocol):
-    """A loss that may leave the entropy bonus out of its target."""
-
-    backup_entropy: bool
-
-
-@runtime_checkable
 class Targeting(Protocol):
     """A loss that can show its target, for the search for values that are not finite."""
 
@@ -300,16 +290,12 @@ class Targeting(Protocol):
 class Independent(Protocol):
     """A replay; where this is true, it is asked for the batches of several updates at once."""
 
-    independent: bool
-    """Whether what is drawn does not depend on what is learned meanwhile."""
+    independent: bool  # what is drawn does not depend on what is learned meanwhile
 
 
 @runtime_checkable
 class Sized(Protocol):
-    """A replay of at most so many transitions, of which one takes so much in memory, and in a checkpoint.
-
-    Both are asked for before the run, which is refused where there is too little room.
-    """
+    """A replay of so many transitions, of such bytes in memory and in a checkpoint; there must be room."""
 
     capacity: int
     transition_bytes: tuple[int, int]
@@ -319,8 +305,7 @@ class Sized(Protocol):
 class TensorsOnly(Protocol):
     """A temperature or a target updater; where this is true, its step is compiled with the optimizer's."""
 
-    tensors_only: bool
-    """Whether the step does nothing but compute with tensors, in place."""
+    tensors_only: bool  # the step does nothing but compute with tensors, in place
 
 
 @runtime_checkable
@@ -334,10 +319,8 @@ class ObservationTyped(Protocol):
 class Described(Protocol):
     """A Q-network that describes, for the screen and the logs, what it computes with."""
 
-    reads: str
-    """Its input: ``uint8 [128], scaled as (x − 128)/128``."""
-    precision: str
-    """``fp32`` or ``bf16``."""
+    reads: str  # its input: ``uint8 [128], scaled as (x − 128)/128``
+    precision: str  # ``fp32`` or ``bf16``
 
 
 @runtime_checkable

@@ -2,16 +2,21 @@
 
 import sys
 import traceback
+import warnings
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from enum import IntEnum
 from functools import wraps
+from pathlib import Path
 from typing import NoReturn, TextIO
 
 from sqn_rl.cli import streams
 from sqn_rl.errors import EnvError, NumericsError, SqnError, StorageError
 from sqn_rl.recipe.catalogue import Catalogue
 from sqn_rl.recipe.reading import printable
+
+PACKAGE = Path(__file__).resolve().parents[1]
 
 LONGEST = 1000
 """Characters of a line of a message: a longer one is cut in the middle."""
@@ -89,7 +94,8 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
         streams.prepare()
         try:
             try:
-                return reported(argv)
+                with _plain_warnings():
+                    return reported(argv)
             finally:  # whatever ends it, such as the exit of --help
                 streams.flush()
         except OSError as error:
@@ -102,6 +108,28 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
             return Exit.FAILED
 
     return guarded
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Print our own warnings as a line for the user, without the place in the code that warned."""
+    shown = warnings.formatwarning
+
+    def plain(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+    ) -> str:
+        ours = Path(filename).is_relative_to(PACKAGE)
+        return (
+            f"warning: {printable(str(message))}\n"
+            if ours
+            else shown(message, category, filename, lineno, line)
+        )
+
+    warnings.formatwarning = plain
+    try:
+        yield
+    finally:
+        warnings.formatwarning = shown
 
 
 def print_lines(*lines: str, file: TextIO | None = None) -> None:

@@ -2,7 +2,8 @@
 
 import json
 import signal
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from sqn_rl import GymEnv, SettingError, compose
+from sqn_rl import GymEnv, SettingError, cli, compose
 
 Command = Callable[..., Any]
 
@@ -205,3 +206,21 @@ def test_what_cannot_be_closed_is_a_warning(
     with pytest.warns(UserWarning, match="instances/Limited-v0, when it was closed: RuntimeError: stuck"):
         summary = compose("sqn", *overrides).train()
     assert summary["status"] == "done"
+
+
+def test_a_warning_of_ours_is_a_line_for_the_user(capsys: pytest.CaptureFixture[str]) -> None:
+    """Not a place in our code; that of a library keeps its place."""
+
+    places = [str(cli.PACKAGE / "parts/env/base.py"), "/library/module.py"]
+
+    @cli.command
+    def main(argv: Sequence[str] | None) -> int:
+        print(*(warnings.formatwarning("stuck\x1b[1m", UserWarning, place, 7) for place in places), sep="")
+        return 0
+
+    shown = warnings.formatwarning
+    assert main([]) == 0
+    assert warnings.formatwarning is shown
+    assert capsys.readouterr().out == (
+        "warning: stuck\\x1b[1m\n/library/module.py:7: UserWarning: stuck\x1b[1m\n\n"
+    )

@@ -31,7 +31,7 @@ def close(env: "BatchedEnv") -> None:
     try:
         env.close(raise_if_closed=False)
     except (Exception, SystemExit) as error:
-        warnings.warn(f"{env.name}, when it was closed: {blame(error)}", stacklevel=2)
+        warnings.warn(f"{env.name}, when it was closed: {blame(error)}", stacklevel=1)
 
 
 @contextmanager
