@@ -1,3 +1,4 @@
+from .errors import CheckpointError as CheckpointError
 from .errors import EnvError as EnvError
 from .errors import NumericsError as NumericsError
 from .errors import ObservationError as ObservationError
@@ -51,6 +52,8 @@ from .parts.temperature.learned import LearnedTemperature as LearnedTemperature
 from .parts.temperature.none import no_temperature as no_temperature
 from .runs.experiment import Experiment as Experiment
 from .runs.experiment import compose as compose
+from .runs.policy import Policy as Policy
+from .runs.policy import load as load
 from .training.agent import Agent as Agent
 from .training.evaluation import Evaluation as Evaluation
 from .training.evaluation import evaluate as evaluate

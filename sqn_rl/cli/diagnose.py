@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not os.path.isfile(path):
         raise CheckpointError(f"{path}: missing: no update of this run was stopped")
     tensors = dict(read_tensors(path))
-    parts = recipe.build(last="loss")
+    parts = recipe.build(last="loss", num_envs=1)
     close(parts["env"])
     loss = parts["loss"]
     try:

@@ -2,16 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sqn_rl.cli import Exit, catalogue_of, command, options, print_lines, print_notes
 from sqn_rl.errors import RecipeError
-from sqn_rl.recipe.compose import Recipe, load_recipe
+from sqn_rl.recipe.compose import load_recipe
 from sqn_rl.recipe.resolved import recipe_of
 from sqn_rl.runs.manifest import changes
-
-if TYPE_CHECKING:
-    from sqn_rl.training.evaluation import Evaluation
 
 DESCRIPTION = """Plays full episodes with the last weights of a run, finished or stopped, by its recipe.yaml.
 
@@ -52,44 +48,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     episodes = 1 if arguments.video and arguments.episodes is None else arguments.episodes
     given = {"eval_episodes": episodes, "seed": arguments.seed, "eval_max_steps": arguments.max_steps}
     overrides = [f"{name}={value}" for name, value in given.items() if value is not None]
-    recipe, greedy = (
-        load_recipe(path, *overrides, catalogue=catalogue_of(arguments)),
-        not arguments.stochastic,
-    )
-
+    recipe = load_recipe(path, *overrides, catalogue=catalogue_of(arguments))
     print_notes(changes(arguments.run, {path.name}))
 
+    from sqn_rl.runs.policy import Policy
     from sqn_rl.training.evaluation import cut_note
 
+    policy, greedy = Policy(recipe, arguments.run), not arguments.stochastic
     if arguments.video:
-        evaluation, env_steps = _film(recipe, arguments.run, arguments.video, greedy)
+        try:
+            evaluation, frames = policy.film(arguments.video, greedy=greedy)
+        except OSError as error:
+            raise RecipeError(f"--video {arguments.video}: {error.strerror}") from error
+        print_lines(f"{arguments.video}: {frames:,} of {sum(evaluation.lengths):,} steps")
     else:
-        from sqn_rl.runs.experiment import Experiment
-
-        evaluation, env_steps = Experiment(recipe).evaluate(
-            arguments.run / "checkpoints",
-            episodes=recipe.run.eval_episodes,
-            greedy=greedy,
-            seed=recipe.run.seed,
-        )
-    print_lines(f"{path.parent}: weights after {env_steps:,} environment steps")
+        evaluation = policy.evaluate(greedy=greedy)
+    print_lines(f"{path.parent}: weights after {policy.env_steps:,} environment steps")
     numbers = f"mean {evaluation.mean:.1f}  std {evaluation.std:.1f}  IQM {evaluation.iqm:.1f}"
     cut = cut_note(sum(evaluation.cut), evaluation.lengths)
     print_lines(f"{len(evaluation.returns)} {'greedy' if greedy else 'sampled'} episodes{cut}: {numbers}")
     print_lines(" ".join(["returns", *(f"{value:g}" for value in evaluation.returns)]))
     return Exit.DONE
-
-
-def _film(recipe: Recipe, run: Path, path: Path, greedy: bool) -> tuple["Evaluation", int]:
-    """Record a video; its first episode is the first of the evaluation."""
-    from sqn_rl.runs.experiment import Experiment
-
-    try:
-        evaluation, env_steps, frames = Experiment(recipe).film(run / "checkpoints", path, greedy=greedy)
-    except OSError as error:
-        raise RecipeError(f"--video {path}: {error.strerror}") from error
-    print_lines(f"{path}: {frames:,} of {sum(evaluation.lengths):,} steps")
-    return evaluation, env_steps
 
 
 if __name__ == "__main__":

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from sqn_rl.disk import require_replaceable, save
 from sqn_rl.errors import SettingError, require
-from sqn_rl.parts.actor.base import NetworkActor, ValueActor
-from sqn_rl.parts.actor.greedy import GreedyActor
+from sqn_rl.parts.actor.base import NetworkActor
+from sqn_rl.parts.actor.greedy import value_actor
 from sqn_rl.parts.env.base import BatchedEnv
 from sqn_rl.parts.env.checks import describe
 from sqn_rl.protocols import Actor, QNetwork
@@ -72,8 +72,7 @@ class Play:
     ) -> None:
         self.env, self._actor, self._episodes, self._greedy, self._seed = env, actor, episodes, greedy, seed
         self._max_steps = max_steps
-        other = GreedyActor(q_net=q_net, policy="q1", seed=0)
-        self._judge = actor if isinstance(actor, ValueActor) else other
+        self._judge = value_actor(actor, q_net)
         self.evaluation, self._moments = Evaluation([], [], greedy), self._play()
 
     def __iter__(self) -> Iterator[Moment]:

@@ -89,6 +89,7 @@ def build(
     *,
     last: str = SLOTS[-1].name,
     device: str | None = None,
+    num_envs: int | None = None,
 ) -> Values:
     """Build every slot's part, in the order of :data:`SLOTS`.
 
@@ -99,6 +100,7 @@ def build(
         origin: for messages.
         last: the last slot to build: a part needs none that comes after its own.
         device: where; by default the run's.
+        num_envs: how many environments are opened; by default the run's.
 
     Returns:
         By slot, the built part, or what makes it; ``env`` are the training environments, ``make_env`` makes
@@ -113,10 +115,12 @@ def build(
     catalogue.import_trusted()
     device = device or run.device
     with default_float32(), RandomState(run.seed, device):  # modules of PyTorch draw weights from that
-        return _parts(config, run, catalogue, origin, last, device)
+        return _parts(config, run, catalogue, origin, last, device, num_envs or run.num_envs)
 
 
-def _parts(config: Values, run: Run, catalogue: Catalogue, origin: Origin, last: str, device: str) -> Values:
+def _parts(
+    config: Values, run: Run, catalogue: Catalogue, origin: Origin, last: str, device: str, num_envs: int
+) -> Values:
     import torch
 
     from sqn_rl.parts.env.base import close
@@ -131,7 +135,7 @@ def _parts(config: Values, run: Run, catalogue: Catalogue, origin: Origin, last:
             with torch.device(device):
                 parts[slot.name] = bag[slot.gives] = maker if slot.given else maker()
             if slot.name == "env":
-                env = maker(num_envs=run.num_envs, seed=run.seed, training=True)
+                env = maker(num_envs=num_envs, seed=run.seed, training=True)
                 unless_built.callback(close, env)
                 parts |= {"env": env, "make_env": maker}
                 bag |= {name: getattr(env, name) for name in ENV_FACTS}

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -64,9 +64,9 @@ class Recipe:
         others = [name for name in self.layers.values if name not in {*SETTINGS, *SLOT_NAMES, *read}]
         return [name for name in others if self.origin(name).startswith(COMMAND_LINE)]
 
-    def build(self, *, last: str = SLOT_NAMES[-1]) -> dict[str, Any]:
+    def build(self, *, last: str = SLOT_NAMES[-1], num_envs: int | None = None) -> dict[str, Any]:
         """Build every part, or those up to the slot ``last``; see :func:`sqn_rl.recipe.build.build`."""
-        return build(self.config, self.run, self.catalogue, self.origin, last=last)
+        return build(self.config, self.run, self.catalogue, self.origin, last=last, num_envs=num_envs)
 
     def parameter_bytes(self) -> int:
         """What the Q-networks' parameters take, known without taking it; 0 where that cannot be known.
@@ -75,9 +75,9 @@ class Recipe:
         """
         from sqn_rl.parts.env.base import close
 
-        run = replace(self.run, num_envs=1)
+        options: dict[str, Any] = {"last": "q_net", "device": "meta", "num_envs": 1}
         try:
-            parts = build(self.config, run, self.catalogue, self.origin, last="q_net", device="meta")
+            parts = build(self.config, self.run, self.catalogue, self.origin, **options)
         except Exception:  # a part that needs numbers; or a mistake, which building for good reports
             return 0
         close(parts["env"])

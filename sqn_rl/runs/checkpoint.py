@@ -227,17 +227,29 @@ class Checkpoints:
             yield folder, replay
 
 
-def newest_weights(folder: Path) -> tuple[Path, int, dict[str, Tensor]]:
-    """The newest weights in ``folder``: their file, their environment steps, and the tensors.
+LAST = "last"
+"""The newest checkpoint, where one is to be named."""
+
+
+def read_weights(folder: Path, checkpoint: str | int = LAST) -> tuple[Path, int, dict[str, Tensor]]:
+    """The weights of a checkpoint in ``folder``: their file, their environment steps, and the tensors.
+
+    Args:
+        folder: ``<run>/checkpoints``.
+        checkpoint: :data:`LAST`, or its environment steps.
 
     Raises:
-        CheckpointError: there are none, or they are damaged.
+        CheckpointError: there is no such checkpoint, or it is damaged.
     """
     found = manifest.saved_in(folder)
     if not found:
-        raise CheckpointError(f"{folder}: no weights here; expected 0000050000/ or the like")
-    content = manifest.read(found[-1])
-    return found[-1] / WEIGHTS, content["env_steps"], _tensors(found[-1], WEIGHTS, content)
+        raise CheckpointError(f"{folder}: no checkpoint yet")
+    kept: dict[str | int, Path] = {int(path.name): path for path in found} | {LAST: found[-1]}
+    if checkpoint not in kept:
+        raise CheckpointError(f"{folder}: no checkpoint {checkpoint}; kept: {', '.join(map(str, kept))}")
+    path = kept[checkpoint]
+    content = manifest.read(path)
+    return path / WEIGHTS, content["env_steps"], _tensors(path, WEIGHTS, content)
 
 
 def _name(env_steps: int) -> str:

@@ -1,4 +1,4 @@
-"""An experiment: a composed recipe that can be checked, trained and evaluated."""
+"""An experiment: a composed recipe that can be checked and trained."""
 
 import gc
 import os
@@ -6,10 +6,9 @@ import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
-from functools import partial
 from itertools import chain, count
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -18,8 +17,7 @@ from sqn_rl.disk import RECIPE_FILE
 from sqn_rl.errors import CheckpointError, EnvError, NumericsError, RecipeError, SettingError, StorageError
 from sqn_rl.parts.env.base import close, closing_env
 from sqn_rl.parts.logger.base import Reporter
-from sqn_rl.plots.film import Play, film, kind_of
-from sqn_rl.protocols import Annealed, Described
+from sqn_rl.protocols import Described
 from sqn_rl.recipe import auto as speed
 from sqn_rl.recipe import resources
 from sqn_rl.recipe.catalogue import Catalogue
@@ -28,29 +26,14 @@ from sqn_rl.recipe.graph import Graph
 from sqn_rl.recipe.preflight import preflight
 from sqn_rl.recipe.resolved import flat
 from sqn_rl.runs import manifest
-from sqn_rl.runs.checkpoint import newest_weights
 from sqn_rl.runs.directory import RunDirectory, summary_of
-from sqn_rl.training.agent import AGENT_PARTS, Agent, load_weights
-from sqn_rl.training.evaluation import Evaluation, evaluate, evaluation_env
+from sqn_rl.training.agent import AGENT_PARTS, Agent
+from sqn_rl.training.evaluation import Evaluation, evaluate_in_new
 from sqn_rl.training.events import Reporters
 from sqn_rl.training.loop import train
 from sqn_rl.training.numerics import bundle, flushed_denormals
 from sqn_rl.training.stopping import StopRequest, interruptible
 from sqn_rl.types import Counters
-
-EVALUATION_SEED = 1_000_000
-"""Added to a run's seed for its evaluation episodes, which differ from the training episodes."""
-
-
-class Filmed(NamedTuple):
-    """The result of recording a video."""
-
-    evaluation: Evaluation
-    """The complete episodes."""
-    env_steps: int
-    """The environment steps of the weights."""
-    frames: int
-    """In the film, one for a step."""
 
 
 class Experiment:
@@ -176,7 +159,15 @@ class Experiment:
             if not run.evaluates_between:
                 close(env)  # there may be no more instances than these
             try:
-                return self._play(parts, run.eval_episodes, True, run.seed, should_stop)
+                return evaluate_in_new(
+                    parts["actor"],
+                    parts["make_env"],
+                    episodes=run.eval_episodes,
+                    greedy=True,
+                    seed=run.seed,
+                    max_steps=run.eval_max_steps,
+                    should_stop=should_stop,
+                )
             except RecipeError as error:
                 raise EnvError(env.name, f"cannot be opened for the evaluation: {error}") from error
 
@@ -206,84 +197,6 @@ class Experiment:
                 raise
         done = directory.evaluated_at == counters.env_steps >= run.steps
         return finish("done" if done else "stopped")
-
-    def evaluate(
-        self, checkpoints: Path, *, episodes: int, greedy: bool, seed: int
-    ) -> tuple[Evaluation, int]:
-        """Play episodes with the newest weights in ``checkpoints``.
-
-        Returns:
-            The evaluation, and the environment steps of the weights.
-
-        Raises:
-            CheckpointError: there are no weights, or they are of another agent.
-        """
-        parts, env_steps = self.trained(checkpoints)
-        return self._play(parts, episodes, greedy, seed), env_steps
-
-    def film(self, checkpoints: Path, path: Path, *, greedy: bool, longest: int | None = None) -> Filmed:
-        """Record the run's evaluation episodes, from the first on, with the newest weights.
-
-        Args:
-            checkpoints: where the weights are.
-            path: the file to write, a ``.gif`` or an ``.mp4``.
-            greedy: take the best action instead of sampling.
-            longest: the most frames to film; then nothing is played but these.
-
-        Raises:
-            CheckpointError: there are no weights, or they are of another agent.
-            SettingError: there is nothing to see, or no film that can be written.
-            OSError: the file cannot be written.
-        """
-        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # Gymnasium's pictures are drawn in memory
-        kind_of(path)  # before anything is built
-        path = path.absolute()  # before an environment goes elsewhere
-        (parts, env_steps), run = self.trained(checkpoints), self.run
-        with closing_env(
-            parts["make_env"](num_envs=1, seed=EVALUATION_SEED + run.seed, training=False)
-        ) as env:
-            play = Play(
-                parts["actor"],
-                parts["loss"].q_net,
-                env,
-                episodes=run.eval_episodes,
-                greedy=greedy,
-                seed=run.seed,
-                max_steps=run.eval_max_steps,
-            )
-            frames = film(path, f"{run.recipe} on {env.name}, {env_steps:,} steps", play, longest)
-        return Filmed(play.evaluation, env_steps, frames)
-
-    def trained(self, checkpoints: Path) -> tuple[dict[str, Any], int]:
-        """The parts that act, built, with the newest weights in ``checkpoints``.
-
-        Returns:
-            By slot, the parts, up to the loss; and the environment steps of the weights.
-
-        Raises:
-            CheckpointError: there are no weights, or they are of another agent.
-        """
-        torch.set_num_threads(self.run.threads)
-        parts = self.recipe.build(last="loss")  # no replay
-        close(parts["env"])
-        path, env_steps, weights = newest_weights(checkpoints)
-        with _of(path):
-            load_weights(parts["loss"], weights)
-        if isinstance(parts["actor"], Annealed):
-            parts["actor"].anneal(env_steps)
-        return parts, env_steps
-
-    def _play(
-        self,
-        parts: dict[str, Any],
-        episodes: int,
-        greedy: bool,
-        seed: int,
-        should_stop: Callable[[], bool] = lambda: False,
-    ) -> Evaluation:
-        play = partial(evaluate, parts["actor"], episodes=episodes, greedy=greedy, seed=seed)
-        with closing_env(evaluation_env(parts["make_env"], episodes, EVALUATION_SEED + seed)) as env:
-            return play(env, should_stop=should_stop, max_steps=self.run.eval_max_steps)
 
     def _require_same_recipe(self, path: Path) -> None:
         """Raise :class:`RecipeError` if the run in ``path`` has another recipe."""

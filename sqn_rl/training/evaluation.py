@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from sqn_rl.errors import RecipeError
-from sqn_rl.parts.env.base import BatchedEnv
+from sqn_rl.errors import RecipeError, SettingError
+from sqn_rl.parts.env.base import BatchedEnv, closing_env
 from sqn_rl.protocols import Actor
 from sqn_rl.training.numerics import default_float32
 from sqn_rl.training.random_state import OF_MODULES, RandomState
@@ -16,6 +16,9 @@ from sqn_rl.training.stopping import Stopped
 
 AT_ONCE = 10
 """The most environments of an evaluation."""
+
+EVALUATION_SEED = 1_000_000
+"""Added to a run's seed for its evaluation episodes, which differ from the training episodes."""
 
 MAX_STEPS = 27_000
 """The episode limit, in steps, of environments without a time limit: that of Atari."""
@@ -76,15 +79,34 @@ def evaluation_env(make_env: Callable[..., BatchedEnv], episodes: int, seed: int
         seed: of the environments.
 
     Raises:
-        RecipeError: not even one can be opened.
+        RecipeError, SettingError: not even one can be opened.
     """
     many = min(episodes, AT_ONCE)
     try:
         return make_env(num_envs=many, seed=seed, training=False)
-    except RecipeError:
+    except (RecipeError, SettingError):
         if many == 1:
             raise
     return make_env(num_envs=1, seed=seed, training=False)
+
+
+def evaluate_in_new(
+    actor: Actor, make_env: Callable[..., BatchedEnv], *, episodes: int, seed: int, **options: Any
+) -> Evaluation:
+    """Make the environments of an evaluation, evaluate there, and close them.
+
+    Args:
+        actor: as for :func:`evaluate`.
+        make_env: makes environments.
+        episodes: the number of episodes.
+        seed: a run's.
+        options: the others of :func:`evaluate`.
+
+    Raises:
+        RecipeError, SettingError: no environment can be opened.
+    """
+    with closing_env(evaluation_env(make_env, episodes, EVALUATION_SEED + seed)) as env:
+        return evaluate(actor, env, episodes=episodes, seed=seed, **options)
 
 
 @default_float32()

@@ -30,6 +30,7 @@ from sqn_rl.recipe.resolved import of_run
 from sqn_rl.runs.directory import LOGS, status_of
 from sqn_rl.runs.experiment import Experiment
 from sqn_rl.runs.manifest import noted_changes, saved_in
+from sqn_rl.runs.policy import Policy
 
 FRAMES = 450
 """The longest video, in steps."""
@@ -125,7 +126,7 @@ class WatchedRun:
             if self._filmed[0] != newest:
                 with TemporaryDirectory() as folder:
                     path = Path(folder, "episode.gif")
-                    self._experiment.film(self.path / "checkpoints", path, greedy=True, longest=FRAMES)
+                    Policy(self._experiment.recipe, self.path).film(path, longest=FRAMES)
                     self._filmed = newest, path.read_bytes()
             return self._filmed[1]
 

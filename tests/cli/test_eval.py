@@ -108,7 +108,7 @@ def _other_field(run: Path) -> None:
     ("damage", "message"),
     [
         (_without_recipe, r"{run}: not a run directory: there is no recipe.yaml in it"),
-        (_without_weights, r"{run}/checkpoints: no weights here; expected 0000050000/ or the like"),
+        (_without_weights, r"{run}/checkpoints: no checkpoint yet"),
         (_cut_weights, r"{newest}/weights.safetensors: damaged: [\d,]+ bytes instead of [\d,]+"),
         (_old_weights, r"{newest}/weights.safetensors: damaged: its contents have changed \(SHA-256\)"),
         (_without_manifest, r"{newest}/manifest.json: cannot be read \(No such file or directory\)"),

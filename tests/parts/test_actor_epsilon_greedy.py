@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from sqn_rl import EpsilonGreedyActor, SettingError, compose
+from sqn_rl import EpsilonGreedyActor, SettingError, compose, load
 
 
 @pytest.fixture
@@ -34,12 +34,9 @@ def test_it_writes_the_action_alone(make_actor: Callable) -> None:
 def test_weights_are_evaluated_at_the_epsilon_that_they_were_trained_with(tmp_path: Path) -> None:
     """It ends at 0, where sampling is greedy; it starts at 1."""
     small = ["steps=40", "warmup_steps=20", "batch_size=8", "eval_episodes=1"]
-    run = compose("dqn", *small, "actor.end=0", f"out={tmp_path / 'run'}")
-    run.train()
-    sampled, greedy = (
-        run.evaluate(tmp_path / "run" / "checkpoints", episodes=3, greedy=greedy, seed=0)[0].returns
-        for greedy in (False, True)
-    )
+    compose("dqn", *small, "actor.end=0", f"out={tmp_path / 'run'}").train()
+    policy = load(tmp_path / "run")
+    sampled, greedy = (policy.evaluate(episodes=3, greedy=greedy).returns for greedy in (False, True))
     assert sampled == greedy
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import sqn_rl
-from sqn_rl import Agent, BoltzmannActor, GymEnv, Plan, Polyak, Reporter, compose, evaluate, train
+from sqn_rl import Agent, BoltzmannActor, GymEnv, Plan, Polyak, Reporter, compose, evaluate, load, train
 from sqn_rl.training.random_state import RandomState
 
 PACKAGE = Path(sqn_rl.__file__).parent
@@ -176,7 +176,7 @@ def test_training_leaves_the_global_generators_as_they_were(tmp_path: Path) -> N
     before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
     experiment = compose("sqn", *TINY, f"out={tmp_path / 'run'}")
     experiment.train()
-    experiment.evaluate(tmp_path / "run" / "checkpoints", episodes=1, greedy=False, seed=0)
+    load(tmp_path / "run").evaluate(episodes=1, greedy=False)
     assert torch.equal(torch.get_rng_state(), before[0])
     assert (np.random.get_state()[1].tolist(), random.getstate()) == before[1:]
 

@@ -10,7 +10,7 @@ from reliability.tiny import loaded, plain, saved, state, weights, write
 from safetensors.torch import load_file
 
 from sqn_rl.errors import CheckpointError
-from sqn_rl.runs.checkpoint import Checkpoints, newest_weights
+from sqn_rl.runs.checkpoint import Checkpoints, read_weights
 from sqn_rl.runs.serialization import DTYPES, read_tensors, tensors_file
 
 
@@ -24,7 +24,7 @@ def names(folder: Path) -> set[str]:
 def test_everything_comes_back(tmp_path: Path) -> None:
     saved(tmp_path, 10, 20)
     assert loaded(tmp_path) == (20, [])
-    path, env_steps, tensors = newest_weights(tmp_path / "checkpoints")
+    path, env_steps, tensors = read_weights(tmp_path / "checkpoints")
     assert (path.parent.name, env_steps, plain(tensors)) == ("0000000020", 20, plain(weights(20)))
 
 
@@ -56,8 +56,8 @@ def test_numbers_come_back_exactly(number: float, tmp_path: Path) -> None:
 
 def test_where_nothing_was_saved_there_is_nothing(tmp_path: Path) -> None:
     assert loaded(tmp_path) == (0, [])
-    with pytest.raises(CheckpointError, match="no weights here"):
-        newest_weights(tmp_path / "checkpoints")
+    with pytest.raises(CheckpointError, match="no checkpoint yet"):
+        read_weights(tmp_path / "checkpoints")
 
 
 def test_what_was_lost_since_a_checkpoint_of_the_same_step_is_not_in_it(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from reliability.trials import TINY, Killed, train
 from sqn_rl import RecipeError
 from sqn_rl.errors import CheckpointError
 from sqn_rl.recipe.compose import compose_recipe, load_recipe
-from sqn_rl.runs.checkpoint import Checkpoints, newest_weights
+from sqn_rl.runs.checkpoint import Checkpoints, read_weights
 from sqn_rl.runs.manifest import FORMAT, MANIFEST
 
 PACKAGE = Path(__file__).resolve().parents[2] / "sqn_rl"
@@ -215,7 +215,7 @@ def test_links_are_not_followed(name: str, run: Path) -> None:
         Checkpoints(run / "checkpoints", 2).load()
     if "checkpoints" in name and "replay" not in name and "state" not in name:
         with pytest.raises(CheckpointError, match="but a link"):
-            newest_weights(run / "checkpoints")
+            read_weights(run / "checkpoints")
 
 
 @pytest.mark.parametrize("name", FILES)

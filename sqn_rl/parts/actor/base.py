@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
+import numpy as np
 import torch
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase, dispatch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torchrl.envs.utils import ExplorationType, exploration_type
 
 from sqn_rl import functional as F
-from sqn_rl.errors import not_a_module, require_one_of
+from sqn_rl.errors import not_a_module, require, require_one_of
 from sqn_rl.parts.noise import Noise, acting_view
 from sqn_rl.parts.observations import ObservationSpec, observation_spec_of
 from sqn_rl.protocols import QNetwork
@@ -29,6 +30,30 @@ ActionNoise = tuple[Tensor, ...]
 
 Selection = tuple[Tensor, Tensor]
 """Actions, ``[B]`` int64, and the scores from which they were selected, ``[B, A]``."""
+
+
+def masked(score_BA: Tensor, action_mask: Any) -> Tensor:
+    """Set the scores of excluded actions to −∞. ``[B, A]`` → ``[B, A]``.
+
+    Args:
+        score_BA: the scores.
+        action_mask: True for the actions that are allowed, ``[A]`` for all states or ``[B, A]``: a tensor, an
+            array or a list, of bools or of 0 and 1.
+
+    Raises:
+        SettingError: it has another shape or type, or allows no action in a state.
+    """
+    given = action_mask if isinstance(action_mask, Tensor) else np.asarray(action_mask)
+    states, actions = score_BA.shape
+    shown = f"{str(given.dtype).removeprefix('torch.')} {list(given.shape)}"
+    fits = tuple(given.shape) in ((actions,), (states, actions))
+    fits = fits and bool(((given == 0) | (given == 1)).all())
+    require(fits, "action_mask", shown, f"bool [{actions}] or [{states}, {actions}]")
+    mask = torch.as_tensor(given, dtype=torch.bool, device=score_BA.device)
+    none = (~mask.any(-1)).reshape(-1).nonzero().flatten().tolist()
+    row = f"; row {none[0]} has none" if none and mask.dim() > 1 else ""
+    require(not none, "action_mask", shown, f"at least one action that is allowed in every state{row}")
+    return score_BA.masked_fill(~mask, -torch.inf)
 
 
 class NetworkActor(TensorDictModuleBase, ABC):
@@ -103,7 +128,10 @@ class NetworkActor(TensorDictModuleBase, ABC):
         return {"generator": self.generator, "noise": self._noise}
 
     def probabilities(self, score_BA: Tensor) -> Tensor:
-        """How probable every action is: its policy's, or 1 for the best. ``[B, A]`` → ``[B, A]``."""
+        """How probable every action is: its policy's, or 1 for the best. ``[B, A]`` → ``[B, A]``.
+
+        An action whose score is −∞ has probability 0.
+        """
         if (log_pi_BA := self.log_probs(score_BA)) is not None:
             return log_pi_BA.exp()
         return nn.functional.one_hot(score_BA.argmax(-1), score_BA.shape[-1]).to(score_BA.dtype)
@@ -125,7 +153,12 @@ class NetworkActor(TensorDictModuleBase, ABC):
 
     @torch.no_grad()
     def act(
-        self, observation: Any, *, greedy: bool = False, generator: torch.Generator | None = None
+        self,
+        observation: Any,
+        *,
+        greedy: bool = False,
+        generator: torch.Generator | None = None,
+        action_mask: Any = None,
     ) -> Tensor:
         """Choose an action for each observation. ``[B, *S]`` → ``[B]`` int64.
 
@@ -134,12 +167,18 @@ class NetworkActor(TensorDictModuleBase, ABC):
                 action is ``[]``.
             greedy: take the best action under the mean weights.
             generator: sample from this generator instead of the actor's own.
+            action_mask: which actions are allowed; see :func:`masked`. None: all.
 
         Raises:
             ObservationError: the network was not built for such observations.
+            SettingError: the mask does not fit, or allows no action in a state.
         """
         observations, single = self.observation_spec.batch(observation)
-        action_B, _ = self._choose(observations, greedy, generator or self.generator)
+        generator = generator or self.generator
+        if action_mask is not None:
+            action_B = self._choose_allowed(observations, greedy, generator, action_mask)
+        else:
+            action_B, _ = self._choose(observations, greedy, generator)
         return action_B[0] if single else action_B
 
     @dispatch(auto_batch_size=False)
@@ -170,6 +209,16 @@ class NetworkActor(TensorDictModuleBase, ABC):
         if self._like is None or len(self._like) != len(observation):
             self._like = self.scores(observation)
         return self._compiled_choose(observation, self.sample_noise(self._like, generator))
+
+    def _choose_allowed(
+        self, observation: Tensor, greedy: bool, generator: torch.Generator, action_mask: Any
+    ) -> Tensor:
+        """Actions among those that are allowed; sampled from :meth:`probabilities`, for every actor alike."""
+        if greedy:
+            return masked(self.mean_scores(observation), action_mask).argmax(-1)
+        self._noise.sample(generator)
+        pi_BA = self.probabilities(masked(self.scores(observation.to(self.device)), action_mask))
+        return F.gumbel_max(pi_BA.log(), F.exponentials(pi_BA, generator))
 
 
 class ValueActor(NetworkActor):

@@ -52,9 +52,10 @@ class EpsilonGreedyActor(ValueActor):
         return {"epsilon": self.epsilon.item()}
 
     def probabilities(self, score_BA: Tensor) -> Tensor:
-        """Mostly 1 for the best action, of which ε is shared by all. ``[B, A]`` → ``[B, A]``."""
-        epsilon = self.epsilon.item()
-        return (1 - epsilon) * super().probabilities(score_BA) + epsilon / score_BA.shape[-1]
+        """Mostly 1 for the best action, of which ε is shared by all allowed. ``[B, A]`` → ``[B, A]``."""
+        epsilon, allowed_BA = self.epsilon.item(), score_BA > -torch.inf
+        share_BA = allowed_BA * (epsilon / allowed_BA.sum(-1, keepdim=True))
+        return (1 - epsilon) * super().probabilities(score_BA) + share_BA
 
     def sample_noise(self, score_BA: Tensor, generator: torch.Generator) -> ActionNoise:
         """A random action, ``[B]``, and u ~ U[0, 1), ``[B]``: the random action is taken where u < ε."""

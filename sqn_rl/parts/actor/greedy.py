@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from sqn_rl.parts.actor.base import ActionNoise, ValueActor
+from sqn_rl.protocols import Actor, QNetwork
 
 
 class GreedyActor(ValueActor):
@@ -30,3 +31,8 @@ class GreedyActor(ValueActor):
     def select_action(self, score_BA: Tensor, noise: ActionNoise) -> Tensor:
         """The best action. ``[B, A]`` → ``[B]`` int64."""
         return score_BA.argmax(-1)
+
+
+def value_actor(actor: Actor, q_net: QNetwork) -> ValueActor:
+    """The actor itself if it acts by action values; else one that acts by ``Q_1`` of ``q_net``."""
+    return actor if isinstance(actor, ValueActor) else GreedyActor(q_net=q_net, policy="q1", seed=0)

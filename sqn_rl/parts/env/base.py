@@ -20,8 +20,8 @@ from torch import Tensor
 from torchrl.data import Categorical, Composite, Unbounded
 from torchrl.envs import EnvBase
 
-from sqn_rl.errors import EnvError, RestoreError, SqnError, blame, require
-from sqn_rl.parts.env.checks import require_columns, require_finite
+from sqn_rl.errors import AnswerError, EnvError, ObservationError, RestoreError, SqnError, blame, require
+from sqn_rl.parts.env.checks import array_or_batch, describe, require_columns, require_finite
 from sqn_rl.parts.scaling import Scaling
 from sqn_rl.types import Step
 
@@ -92,6 +92,9 @@ class BatchedEnv(EnvBase):
 
     observation_scaling: Scaling | None = None
     """How :class:`sqn_rl.MLP` scales observations; None: bytes as ``(x − 128)/128``, others not at all."""
+
+    first_action = 0
+    """The number of action 0 outside: of a Gymnasium environment, ``start`` of its action space."""
 
     _has_frame_skip = True  # environments skip frames themselves; otherwise TorchRL would add its own skip
 
@@ -192,6 +195,41 @@ class BatchedEnv(EnvBase):
             RestoreError: the state cannot be restored. ``begin`` still starts new episodes.
         """
         raise RestoreError(f"{self.name}: {type(self).__name__} cannot restore the state of its environments")
+
+    # --- observations from outside --------------------------------------------------------------------------
+
+    def batch_of(self, observation: Any) -> tuple[Tensor, bool]:
+        """Convert observations from outside to those of this environment; it may be closed.
+
+        Args:
+            observation: one observation ``S`` or a batch ``[B, *S]``, as an array or a list.
+
+        Returns:
+            ``[B, *S]``, and whether it was one observation.
+
+        Raises:
+            ObservationError: its shape or type is wrong.
+            NumericsError: a number is NaN or infinite.
+        """
+        try:
+            rows, single = self._rows_of(observation)
+        except AnswerError as error:
+            given, why = describe(observation), str(error)
+            fix = f"give it the observations of {self.name}" if why.startswith("observation is") else why
+            raise ObservationError(f"{self._accepts}, or a batch of these", given, fix) from error
+        numbers = np.array(rows, self._current.observation.numpy().dtype, order="C")
+        require_finite("observation", numbers, lambda row: f"given to act in {self.name}, row {row}")
+        return torch.from_numpy(numbers), single
+
+    def _rows_of(self, observation: Any) -> tuple[np.ndarray, bool]:
+        """The rows ``[B, *S]``, and whether it was one observation; raises :class:`AnswerError`."""
+        dtype = self._current.observation.numpy().dtype
+        return array_or_batch("observation", observation, self.observation_shape, dtype)
+
+    @property
+    def _accepts(self) -> str:
+        """What :meth:`batch_of` accepts, for an error message."""
+        return f"{list(self.observation_shape)} {self._current.observation.numpy().dtype}"
 
     # --- rendering ----------------------------------------------------------------------------------------
 

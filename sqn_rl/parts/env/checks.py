@@ -32,7 +32,7 @@ def array(name: str, answer: Any, shape: tuple[int, ...], dtype: np.dtype) -> np
     """
     if type(answer) is np.ndarray and answer.shape == shape and answer.dtype == dtype:
         return answer
-    numbers, expected = _array(answer), f"expected {list(shape)} {dtype}"
+    numbers, expected = as_array(answer), f"expected {list(shape)} {dtype}"
     if numbers.dtype.kind not in "biufc":
         raise AnswerError(f"{name} is {describe(answer)}; {expected}")
     if numbers.shape != shape or numbers.dtype.kind not in ("biuf" if dtype.kind == "f" else "biu"):
@@ -42,13 +42,27 @@ def array(name: str, answer: Any, shape: tuple[int, ...], dtype: np.dtype) -> np
     return numbers
 
 
+def array_or_batch(
+    name: str, answer: Any, shape: tuple[int, ...], dtype: np.dtype
+) -> tuple[np.ndarray, bool]:
+    """As :func:`array`, of one array ``S`` or of a batch: ``[B, *S]``, and whether it was one.
+
+    Raises:
+        AnswerError: it is neither.
+    """
+    dims = as_array(answer).shape
+    single = len(dims) <= len(shape)
+    numbers = array(name, answer, shape if single else (dims[0], *shape), dtype)
+    return (numbers[None] if single else numbers), single
+
+
 def number(name: str, answer: Any) -> float:
     """Return ``answer`` as a real number; an array with one element is accepted.
 
     Raises:
         AnswerError: it is not a real number.
     """
-    numbers = _array(answer)
+    numbers = as_array(answer)
     if numbers.size != 1 or numbers.dtype.kind not in "biuf":
         raise AnswerError(f"{name} is {describe(answer)}; expected a number")
     return numbers.item()
@@ -62,13 +76,14 @@ def flag(name: str, answer: Any) -> bool:
     """
     if isinstance(answer, bool | np.bool_):
         return bool(answer)
-    numbers = _array(answer)
+    numbers = as_array(answer)
     if numbers.size != 1 or numbers.dtype.kind not in "biuf" or numbers.item() not in (0, 1):
         raise AnswerError(f"{name} is {describe(answer)}; expected True or False")
     return bool(numbers.item())
 
 
-def _array(answer: Any) -> np.ndarray:
+def as_array(answer: Any) -> np.ndarray:
+    """``answer`` as an array; one of None where it cannot be made one."""
     try:
         return np.asarray(answer)
     except (TypeError, ValueError, RuntimeError):  # rows of different lengths; a tensor that has a gradient

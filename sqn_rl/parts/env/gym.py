@@ -15,7 +15,7 @@ from gymnasium import spaces
 from sqn_rl.errors import AnswerError, SettingError, blame, nearest, require
 from sqn_rl.parts.env.checks import describe
 from sqn_rl.parts.env.games import GamesEnv, Played
-from sqn_rl.parts.env.observations import OBSERVATIONS, flatten, flattens
+from sqn_rl.parts.env.observations import OBSERVATIONS, flatten, flatten_batch, flattens
 from sqn_rl.parts.scaling import scaling_of
 
 NAMES = {
@@ -44,7 +44,8 @@ class GymEnv(GamesEnv):
     They are not scaled here: ``observation_scaling`` tells a network how to, from the bounds of the space.
 
     Args:
-        id: Gymnasium's name, with its version: "CartPole-v1".
+        id: Gymnasium's name, with its version: "CartPole-v1". In Python also an environment, for one that is
+            used as it is, and not closed.
         kwargs: passed to ``gymnasium.make``: the environment's own arguments, or ``max_episode_steps``.
         num_envs: N, the number of environments.
         seed: see :class:`~sqn_rl.parts.env.base.BatchedEnv`.
@@ -56,22 +57,28 @@ class GymEnv(GamesEnv):
     """
 
     def __init__(
-        self, *, id: str, kwargs: Mapping[str, Any] = {}, num_envs: int, seed: int, training: bool = True
+        self,
+        *,
+        id: str | gymnasium.Env,
+        kwargs: Mapping[str, Any] = {},
+        num_envs: int,
+        seed: int,
+        training: bool = True,
     ) -> None:
-        require(isinstance(id, str), "id", id, "the id of an environment, such as CartPole-v1")
-        require(
-            ":" not in id, "id", id, "an id without `module:`; have the module imported by --trust instead"
-        )
         with ExitStack() as opened:
-            first = _make(id, kwargs)
-            opened.callback(first.close)
+            if isinstance(id, gymnasium.Env):
+                require(num_envs == 1, "num_envs", num_envs, "1, as one environment is given")
+                first = id
+            else:
+                first = _make(id, kwargs)
+                opened.callback(first.close)
             space, actions = first.observation_space, first.action_space
             require(isinstance(actions, spaces.Discrete), "id", id, f"Discrete actions; it has {actions}")
             require(flattens(space), "id", id, f"observations of {OBSERVATIONS}; it has {space}")
             flat = spaces.flatten_space(space)
             as_bytes = flat.dtype == np.uint8 and flat.high.max() > 1
             super().__init__(
-                name=first.spec.id,
+                name=first.spec.id if first.spec else type(first.unwrapped).__name__,
                 n_actions=int(actions.n),
                 observation_shape=flat.shape,
                 observation_dtype=torch.uint8 if as_bytes else torch.float32,
@@ -79,7 +86,7 @@ class GymEnv(GamesEnv):
                 num_envs=num_envs,
                 seed=seed,
             )
-            self.max_steps = first.spec.max_episode_steps
+            self.max_steps = first.spec.max_episode_steps if first.spec else None
             self._envs = [first]
             while len(self._envs) < num_envs:
                 try:
@@ -89,7 +96,8 @@ class GymEnv(GamesEnv):
                     raise SettingError("num_envs", num_envs, f"at most {len(self._envs)}; {why}") from error
                 opened.callback(self._envs[-1].close)
             opened.pop_all()
-        self._kwargs, self._space, self._first_action = kwargs, space, int(actions.start)
+        self._ours = isinstance(id, str)
+        self._kwargs, self._space, self.first_action = kwargs, space, int(actions.start)
         self._box_kind = (space.shape, space.dtype) if isinstance(space, spaces.Box) else None
         self.observation_scaling = scaling_of(flat.low, flat.high, self.observation_dtype)
 
@@ -126,6 +134,14 @@ class GymEnv(GamesEnv):
             return observation.ravel()
         return flatten(self._space, observation)
 
+    def _rows_of(self, observation: Any) -> tuple[np.ndarray, bool]:
+        return flatten_batch(self._space, observation)
+
+    @property
+    def _accepts(self) -> str:
+        box = isinstance(self._space, spaces.Box)
+        return f"{list(self._space.shape)} {self._space.dtype}" if box else str(self._space)
+
     def _restart_one(self, i: int, seed: int | None) -> Any:
         match self._envs[i].reset(seed=seed):
             case (observation, Mapping()):
@@ -135,7 +151,7 @@ class GymEnv(GamesEnv):
 
     def _play_one(self, i: int, action: int) -> Played:
         try:
-            observation, reward, terminated, truncated, _ = self._envs[i].step(action + self._first_action)
+            observation, reward, terminated, truncated, _ = self._envs[i].step(action + self.first_action)
         except (TypeError, ValueError) as error:
             unpacks = extract_tb(error.__traceback__)[-1].filename.startswith((__file__, WRAPPERS))
             if not (unpacks and "unpack" in str(error)):
@@ -149,12 +165,14 @@ class GymEnv(GamesEnv):
         envs, self._envs = self._envs, []
         with ExitStack() as closing:
             closing.callback(super().close, raise_if_closed=raise_if_closed)
-            for env in envs:
+            for env in envs if self._ours else ():
                 closing.callback(env.close)
 
 
 def _make(id: str, kwargs: Mapping[str, Any]) -> gymnasium.Env:
     """Make an environment, or raise a :class:`SettingError` with a hint for id, kwargs or installation."""
+    require(isinstance(id, str), "id", id, "the id of an environment, such as CartPole-v1")
+    require(":" not in id, "id", id, "an id without `module:`; have the module imported by --trust instead")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # old versions, and old libraries on import

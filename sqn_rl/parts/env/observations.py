@@ -1,13 +1,13 @@
 """Flattening of Gymnasium observations, with a check against their space."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 
 from sqn_rl.errors import AnswerError
-from sqn_rl.parts.env.checks import array, describe
+from sqn_rl.parts.env.checks import array, array_or_batch, as_array, describe
 
 OBSERVATIONS = "Box, Discrete, MultiDiscrete, MultiBinary, and Tuples and Dicts of these"
 
@@ -40,6 +40,61 @@ def flatten(space: spaces.Space, answer: Any) -> np.ndarray:
         return one_hot
     _require_fits(space, answer, "observation")
     return spaces.flatten(space, answer)
+
+
+def flatten_batch(space: spaces.Space, answer: Any) -> tuple[np.ndarray, bool]:
+    """Flatten one observation, or a batch of them, as :func:`flatten` does.
+
+    A batch has the first dimension in every part of a Tuple or Dict, as Gymnasium's vector environments
+    return it; or it is a list of Dicts or of tuples.
+
+    Returns:
+        ``[B, F]``, and whether it was one observation.
+
+    Raises:
+        AnswerError: a shape or type is wrong, or one is a choice that the space does not have.
+    """
+    if isinstance(space, spaces.Box):
+        numbers, single = array_or_batch("observation", answer, space.shape, space.dtype)
+        return numbers.reshape(len(numbers), spaces.flatdim(space)), single
+    if not _is_batch(space, answer):
+        return flatten(space, answer)[None], True
+    rows = [flatten(space, each) for each in _unstacked(space, answer)]
+    return np.array(rows).reshape(len(rows), spaces.flatdim(space)), False
+
+
+def _is_batch(space: spaces.Space, answer: Any) -> bool:
+    """Whether ``answer`` must be a batch, by the number of dimensions of its first part."""
+    if not isinstance(space, COMPOSED):
+        return as_array(answer).ndim > len(space.shape)
+    if not _has_parts(space, answer):
+        return isinstance(answer, list | tuple)
+    key, part = next(iter(_parts(space)))
+    return _is_batch(part, _item(answer, key, space, "observation"))
+
+
+def _has_parts(space: spaces.Tuple | spaces.Dict, answer: Any) -> bool:
+    """Whether ``answer`` has the parts of ``space``, and is not a list of what has them."""
+    if isinstance(space, spaces.Dict):
+        return isinstance(answer, Mapping)
+    return not (isinstance(answer, list) and answer and all(isinstance(each, tuple) for each in answer))
+
+
+def _unstacked(space: spaces.Space, answer: Any) -> Any:
+    """The observations in a batch."""
+    if not isinstance(space, COMPOSED):
+        numbers = as_array(answer)
+        if numbers.ndim == 0:
+            raise AnswerError(f"observation has {describe(answer)}; expected a batch of {space}")
+        return numbers
+    if not _has_parts(space, answer):
+        return answer
+    columns = {key: _unstacked(part, _item(answer, key, space, "observation")) for key, part in _parts(space)}
+    lengths = {key: len(column) for key, column in columns.items()}
+    if len({*lengths.values()}) > 1:
+        raise AnswerError(f"observation has batches of {lengths}; expected one size")
+    rows = zip(*columns.values(), strict=True)
+    return [dict(zip(columns, row, strict=True)) if isinstance(space, spaces.Dict) else row for row in rows]
 
 
 def _require_fits(space: spaces.Space, answer: Any, name: str) -> None:

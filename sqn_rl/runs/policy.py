@@ -1,0 +1,318 @@
+"""A trained policy: the parts of a run that act, with its weights, for one's own program."""
+
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sqn_rl.disk import RECIPE_FILE
+from sqn_rl.errors import CheckpointError, SettingError, require
+from sqn_rl.parts.actor.base import NetworkActor, masked
+from sqn_rl.parts.actor.greedy import value_actor
+from sqn_rl.parts.env.base import BatchedEnv, close, closing_env
+from sqn_rl.parts.observations import ObservationSpec
+from sqn_rl.protocols import Annealed
+from sqn_rl.recipe.catalogue import Catalogue
+from sqn_rl.recipe.compose import Recipe, load_recipe
+from sqn_rl.recipe.resolved import recipe_of
+from sqn_rl.runs.checkpoint import LAST, read_weights
+from sqn_rl.runs.manifest import CHECKPOINTS, noted_changes
+from sqn_rl.training.agent import load_weights
+from sqn_rl.training.evaluation import EVALUATION_SEED, Evaluation, evaluate, evaluate_in_new
+
+
+def load(
+    run: str | Path,
+    checkpoint: str | int = LAST,
+    *,
+    trust: Sequence[str] = (),
+    config_dirs: Sequence[str | Path] = (),
+    device: str | None = None,
+) -> "Policy":
+    """Load the trained policy of a run, finished or not.
+
+    Nothing that only learns is built: no replay, no optimizer. There is a warning if its ``recipe.yaml`` was
+    changed since the run wrote it.
+
+    Args:
+        run: the run directory.
+        checkpoint: ``"last"``, the newest; or the environment steps of one that is kept.
+        trust: modules whose classes the run's recipe may name, besides the parts of sqn_rl.
+        config_dirs: folders in which trusted modules lie, as for ``--config-dir``.
+        device: where the networks are; by default where they were trained.
+
+    Raises:
+        RecipeError: there is no run, or its recipe names something that cannot be built or is not trusted.
+        CheckpointError: there is no checkpoint yet, the one asked for is not kept, or it is damaged.
+    """
+    run = Path(run)
+    path = recipe_of(run)
+    overrides = [] if device is None else [f"device={device}"]
+    recipe = load_recipe(path, *overrides, catalogue=Catalogue(config_dirs, trust))
+    for note in noted_changes(run, {RECIPE_FILE}):
+        warnings.warn(note, stacklevel=2)
+    return Policy(recipe, run, checkpoint)
+
+
+class Filmed(NamedTuple):
+    """The result of recording a video."""
+
+    evaluation: Evaluation
+    """The complete episodes."""
+    frames: int
+    """In the film, one for a step."""
+
+
+class Policy(nn.Module):
+    """A trained policy, made by :func:`sqn_rl.load`.
+
+    Observations may be what the environment returns outside of this package: an array, a list, a number, or a
+    Dict or tuple of these; one or a batch. They are checked, flattened and scaled as in training. Or they are
+    tensors ``[*S]`` or ``[B, *S]``, as the environments of this package return them.
+
+    ``actor`` is the policy as a TensorDict module: it reads ``observation`` and writes ``action``. As a torch
+    module, a policy has the parameters of its actor and, with gradient, :meth:`forward`.
+
+    Args:
+        recipe: the recipe of the run.
+        run: the run directory.
+        checkpoint: as for :func:`sqn_rl.load`.
+
+    Raises:
+        RecipeError: a part cannot be built.
+        CheckpointError: see :func:`sqn_rl.load`.
+    """
+
+    def __init__(self, recipe: Recipe, run: Path, checkpoint: str | int = LAST) -> None:
+        super().__init__()
+        path, self.env_steps, weights = read_weights(run / CHECKPOINTS, checkpoint)
+        parts = recipe.build(last="loss", num_envs=1)
+        env: BatchedEnv = parts["env"]
+        close(env)
+        try:
+            load_weights(parts["loss"], weights)
+        except CheckpointError as error:
+            raise CheckpointError(f"{path}: {error}") from error
+        self.run, self.n_actions = recipe.run, env.n_actions
+        self.actor = parts["actor"]
+        if isinstance(self.actor, Annealed):
+            self.actor.anneal(self.env_steps)
+        self._q_net, self._make_env = (parts["loss"].q_net,), parts["make_env"]
+        self._values = (value_actor(self.actor, parts["loss"].q_net),)
+        self._env = (env,)  # in tuples, so that they are no submodules
+        self.eval()
+
+    # --- acting ---------------------------------------------------------------------------------------------
+
+    def act(self, observation: Any, greedy: bool = True, *, action_mask: Any = None) -> Any:
+        """Choose an action for each observation.
+
+        Args:
+            observation: one or a batch; see the class.
+            greedy: take the best action; else sample the policy, from the actor's own generator.
+            action_mask: the allowed actions: bools, ``[A]`` or ``[B, A]``. The others are never chosen.
+
+        Returns:
+            For a tensor a tensor, ``[B]`` or scalar: actions from 0. Else for one observation an ``int``, for
+            a batch an array ``[B]`` int64: actions as the Gymnasium environment takes them.
+
+        Raises:
+            ObservationError: the shape or type of the observation is wrong.
+            NumericsError: a number in it is NaN or infinite.
+            SettingError: the mask does not fit, or allows no action in a state.
+        """
+        batch, single = self._batch_of(observation)
+        if action_mask is None:
+            action_B = self.actor.act(batch, greedy=greedy)
+        else:
+            actor = self._network_actor("action_mask")
+            action_B = actor.act(batch, greedy=greedy, action_mask=action_mask)
+        if isinstance(observation, Tensor):
+            return action_B[0] if single else action_B
+        actions = action_B.cpu().numpy() + self._env[0].first_action
+        return int(actions[0]) if single else actions
+
+    @torch.no_grad()
+    def q_values(self, observation: Any) -> Any:
+        """The action values by which it acts, in reward units, with the mean weights. ``[A]`` or ``[B, A]``.
+
+        They are Q₁, or the minimum or mean of the networks if ``actor.policy`` says so. An actor with its own
+        policy network, as of ``discrete_sac``, does not act by them: for it, they are Q₁ of the critic.
+
+        Args:
+            observation: one or a batch; see the class.
+
+        Returns:
+            A tensor for a tensor, else an array.
+
+        Raises:
+            ObservationError, NumericsError: see :meth:`act`.
+        """
+        batch, single = self._batch_of(observation)
+        return _like(observation, self._values[0].mean_scores(batch), single)
+
+    @torch.no_grad()
+    def probabilities(self, observation: Any, *, action_mask: Any = None) -> Any:
+        """The policy π(·|s) from which actions are sampled, with the mean weights. ``[A]`` or ``[B, A]``.
+
+        A Boltzmann policy is softmax(Q/α). An ε-greedy one has 1 − ε for the best action, and ε shared by
+        all. A greedy one has 1 for the best action.
+
+        Args:
+            observation: one or a batch; see the class.
+            action_mask: as for :meth:`act`. Excluded actions have probability 0.
+
+        Returns:
+            A tensor for a tensor, else an array.
+
+        Raises:
+            ObservationError, NumericsError, SettingError: see :meth:`act`.
+        """
+        actor = self._network_actor("probabilities")
+        batch, single = self._batch_of(observation)
+        score_BA = actor.mean_scores(batch)
+        if action_mask is not None:
+            score_BA = masked(score_BA, action_mask)
+        return _like(observation, actor.probabilities(score_BA), single)
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """The scores by which it acts, with the mean weights: ``argmax`` is the greedy action.
+
+        ``[B, *S]`` → ``[B, A]``, with gradient: :meth:`q_values`, or the logits of a policy network.
+        """
+        actor = self.actor if isinstance(self.actor, NetworkActor) else self._values[0]
+        return actor.mean_scores(observation)
+
+    def _batch_of(self, observation: Any) -> tuple[Tensor, bool]:
+        """``[B, *S]``, and whether it was one observation."""
+        env = self._env[0]
+        if isinstance(observation, Tensor):
+            return ObservationSpec(env.observation_shape, env.observation_dtype).batch(observation)
+        return env.batch_of(observation)
+
+    def _network_actor(self, wanted: str) -> NetworkActor:
+        if isinstance(self.actor, NetworkActor):
+            return self.actor
+        name = type(self.actor).__name__
+        raise SettingError(wanted, name, "an actor with scores: one derived from NetworkActor")
+
+    # --- whole episodes -------------------------------------------------------------------------------------
+
+    def evaluate(
+        self,
+        env: Any = None,
+        episodes: int | None = None,
+        *,
+        greedy: bool = True,
+        seed: int | None = None,
+        max_steps: int | None = None,
+    ) -> Evaluation:
+        """Play full episodes, as the evaluations of the run do: with its number of threads.
+
+        The policy does not change: it samples from a generator that is seeded here.
+
+        Args:
+            env: the id of a Gymnasium environment, or an environment, of Gymnasium or of this package, which
+                is not closed; by default the environment of the run, opened anew.
+            episodes: how many; by default as in the run.
+            greedy: take the best action instead of sampling.
+            seed: of the episodes and the sampling; by default the run's.
+            max_steps: cut longer episodes; by default as in the run.
+
+        Raises:
+            SettingError: no such environment, or its observations or actions are not those of the policy; or
+                ``episodes`` is not positive.
+        """
+        episodes = self.run.eval_episodes if episodes is None else episodes
+        require(episodes >= 1, "episodes", episodes, "a positive integer")
+        options: dict[str, Any] = {
+            "episodes": episodes,
+            "seed": self.run.seed if seed is None else seed,
+            "greedy": greedy,
+            "max_steps": self.run.eval_max_steps if max_steps is None else max_steps,
+        }
+        with self._threads():
+            if isinstance(env, BatchedEnv):
+                self._require_like(env)
+                return evaluate(self.actor, env, **options)
+            return evaluate_in_new(self.actor, self._maker(env), **options)
+
+    def film(self, path: str | Path, *, greedy: bool = True, longest: int | None = None) -> Filmed:
+        """Record the run's evaluation episodes, from the first on.
+
+        Args:
+            path: the file to write, a ``.gif`` or an ``.mp4``.
+            greedy: take the best action instead of sampling.
+            longest: the most frames to film; then nothing is played but these.
+
+        Raises:
+            SettingError: there is nothing to see, or no film that can be written.
+            OSError: the file cannot be written.
+        """
+        from sqn_rl.plots.film import Play, film, kind_of
+
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # Gymnasium's pictures are drawn in memory
+        kind_of(Path(path))  # before the environment is opened
+        path, run = Path(path).absolute(), self.run  # before an environment goes elsewhere
+        make_env = self._make_env(num_envs=1, seed=EVALUATION_SEED + run.seed, training=False)
+        with self._threads(), closing_env(make_env) as env:
+            play = Play(
+                self.actor,
+                self._q_net[0],
+                env,
+                episodes=run.eval_episodes,
+                greedy=greedy,
+                seed=run.seed,
+                max_steps=run.eval_max_steps,
+            )
+            frames = film(path, f"{run.recipe} on {env.name}, {self.env_steps:,} steps", play, longest)
+        return Filmed(play.evaluation, frames)
+
+    def _maker(self, env: Any) -> Callable[..., BatchedEnv]:
+        """Makes environments: the run's, or of a Gymnasium id or instance those that fit."""
+        if env is None:
+            return self._make_env
+        from sqn_rl.parts.env.gym import GymEnv
+
+        def make(*, num_envs: int, seed: int, training: bool) -> BatchedEnv:
+            made = GymEnv(id=env, num_envs=num_envs if isinstance(env, str) else 1, seed=seed)
+            try:
+                self._require_like(made)
+            except SettingError:
+                close(made)
+                raise
+            return made
+
+        return make
+
+    def _require_like(self, env: BatchedEnv) -> None:
+        """Refuse an environment with other observations or actions than those of the policy."""
+
+        def shown(env: BatchedEnv) -> str:
+            dtype = str(env.observation_dtype).removeprefix("torch.")
+            return f"observations {dtype} {list(env.observation_shape)} and {env.n_actions} actions"
+
+        ours, theirs = shown(self._env[0]), shown(env)
+        require(ours == theirs, "env", env.name, f"one with {ours}; it has {theirs}")
+
+    @contextmanager
+    def _threads(self) -> Iterator[None]:
+        """As many threads of torch as in the run, as their number decides how sums are rounded."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.run.threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+def _like(observation: Any, value_BA: Tensor, single: bool) -> Any:
+    """A result for one observation or a batch: a tensor for tensors, else an array."""
+    value = value_BA[0] if single else value_BA
+    return value if isinstance(observation, Tensor) else np.asarray(value.cpu())
