@@ -1,5 +1,6 @@
 """The console scripts, and what they share: options, exit codes and error messages."""
 
+import os
 import sys
 import traceback
 import warnings
@@ -94,7 +95,7 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
         streams.prepare()
         try:
             try:
-                with _plain_warnings():
+                with _plain_warnings(), _no_silent_exit():
                     return reported(argv)
             finally:  # whatever ends it, such as the exit of --help
                 streams.flush()
@@ -108,6 +109,28 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
             return Exit.FAILED
 
     return guarded
+
+
+@contextmanager
+def _no_silent_exit() -> Iterator[None]:
+    """Report ``os._exit`` in this process, by an environment or a library, and let it fail.
+
+    It ends a process at once, perhaps with 0, as if the command had done what it should.
+    """
+    end, command_process = os._exit, os.getpid()
+
+    def reported(status: int) -> NoReturn:
+        if os.getpid() == command_process:  # a child that was forked may end as it likes
+            who = "as an environment or a library asked"
+            print_lines(f"the process was ended by os._exit({status}), {who}", file=sys.stderr)
+            status = status or Exit.FAILED
+        end(status)
+
+    os._exit = reported
+    try:
+        yield
+    finally:
+        os._exit = end
 
 
 @contextmanager

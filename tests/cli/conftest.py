@@ -66,6 +66,7 @@ def command(folder: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., Do
 
 
 USERS_PARTS = '''
+import ctypes
 import os
 import signal
 
@@ -159,6 +160,8 @@ class Task(gymnasium.Env):
         self.steps += 1
         if self.steps == self.at and self.happens == "exit":
             os._exit(0)
+        if self.steps == self.at and self.happens == "exit_in_C":
+            ctypes.CDLL(None)._exit(0)
         if self.steps == self.at and self.happens == "an_error":
             raise RuntimeError("the robot fell over")
         if self.steps == self.at and self.happens.startswith("SIG") and self.where == "step":

@@ -177,7 +177,13 @@ def test_a_run_at_which_another_process_is_is_waited_for(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_a_run_that_exits_with_0_before_its_end_has_failed(trusting: list[str], command: Command) -> None:
-    task = ["env=gym", "env.id=users/Task-v0", "+env.kwargs.happens=exit", "+env.kwargs.at=10", "steps=100"]
+    task = [
+        "env=gym",
+        "env.id=users/Task-v0",
+        "+env.kwargs.happens=exit_in_C",
+        "+env.kwargs.at=10",
+        "steps=100",
+    ]
     done = command("ablate", *trusting, *task, "head=linear,dueling", "seeds=1", "out=here", "--jobs", "2")
     assert done.code != 0
     lines = done.out.splitlines()[2:]

@@ -417,6 +417,14 @@ def test_a_run_whose_terminal_is_closed_stops_with_a_checkpoint(folder: Path) ->
     assert (folder / f"run/checkpoints/{summary['env_steps']:010d}/manifest.json").exists()
 
 
+def test_a_process_that_an_environment_ends_with_0_has_failed(folder: Path, trusting: list[str]) -> None:
+    task = [SQN_RUN, *trusting, *TASK, "env.kwargs={happens: exit, at: 30}", "checkpoint_every=20"]
+    done = subprocess.run(task, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "the process was ended by os._exit(0), as an environment or a library asked" in done.stderr
+    assert not (folder / "run" / "summary.json").exists()
+
+
 def test_a_process_that_fails_exits_with_1(folder: Path, trusting: list[str]) -> None:
     task = [SQN_RUN, *trusting, *TASK, "env.kwargs={happens: an_error}"]
     done = subprocess.run(task, capture_output=True, text=True)
