@@ -1,6 +1,7 @@
 """The console scripts, and what they share: options, exit codes and error messages."""
 
 import os
+import re
 import sys
 import traceback
 import warnings
@@ -42,8 +43,13 @@ class Parser(ArgumentParser):
         super().__init__(command, description=description, formatter_class=RawDescriptionHelpFormatter)
 
     def error(self, message: str) -> NoReturn:
-        """Print the error, shortened and printable."""
-        super().error(printable(_shortened(message)))
+        """Print the error, shortened and printable; for a setting with dashes, how to write it."""
+        hint, unknown = "", re.search(r"unrecognized arguments:.* --([\w.-]+)", message)
+        if unknown and unknown[1] == "cfg":
+            hint = "\n  sqn-run --dry-run prints the resolved recipe"
+        elif unknown:
+            hint = f"\n  settings are written without dashes: {unknown[1].replace('-', '_')}=VALUE"
+        super().error(printable(_shortened(message)) + hint)
 
 
 def options(command: str, description: str) -> Parser:

@@ -8,7 +8,7 @@ from pathlib import Path
 from sqn_rl.cli import Exit, catalogue_of, command, options, print_lines, print_notes
 from sqn_rl.disk import RECIPE_FILE
 from sqn_rl.errors import RecipeError, did_you_mean
-from sqn_rl.recipe.catalogue import RECIPE, Catalogue
+from sqn_rl.recipe.catalogue import RECIPE, YAML, Catalogue
 from sqn_rl.recipe.compose import Recipe, compose_recipe
 from sqn_rl.recipe.provenance import override
 from sqn_rl.recipe.resolved import Difference, Resolved, differences, of_recipe, of_run
@@ -70,7 +70,7 @@ def _read(text: str, catalogue: Catalogue) -> tuple[Resolved, Recipe | None]:
     except ValueError as error:
         raise RecipeError(f"{text}: {error}") from error
     recipe, overrides = (first, further) if "=" not in first else ("sqn", [first, *further])
-    if recipe not in names:
+    if recipe not in names and not recipe.endswith(YAML):
         raise RecipeError(f"{text}: neither a run directory nor a recipe", "", did_you_mean(recipe, names))
     composed = compose_recipe(recipe, *overrides, catalogue=catalogue)
     return of_recipe(text, composed), composed

@@ -2,14 +2,17 @@
 
 import os
 import re
+import shlex
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import fields
 from hashlib import sha256
+from pathlib import Path
 
-from sqn_rl.cli import Exit, catalogue_of, command, options, print_lines, report
+from sqn_rl.cli import Exit, catalogue_of, command, options, print_lines, print_notes, report
 from sqn_rl.cli.completion import SCRIPT, complete
-from sqn_rl.errors import RecipeError
+from sqn_rl.disk import Folder
+from sqn_rl.errors import RecipeError, require
 from sqn_rl.recipe.catalogue import RECIPE, Catalogue
 from sqn_rl.recipe.compose import Recipe, compose_recipe
 from sqn_rl.recipe.overrides import expand
@@ -44,6 +47,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--completion", nargs="?", const="", metavar="LINE", help='eval "$(sqn-run --completion)" in bash'
     )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check the recipe, print it with the origin of each value, and stop",
+    )
+    parser.add_argument(
+        "--save", type=Path, metavar="FILE", help="write the recipe to FILE.yaml, to start from, and stop"
+    )
     parser.epilog = _what_there_is(Catalogue())
     arguments = parser.parse_intermixed_args(argv)
     if arguments.completion is not None:
@@ -52,6 +63,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             print_lines(*lines)
         return Exit.DONE
     jobs = _jobs(arguments)
+    if arguments.save:
+        _save(arguments.save, jobs, arguments.overrides)
+        return Exit.DONE
+    if arguments.dry_run:
+        _print_checked(jobs)
+        return Exit.DONE
 
     from sqn_rl.cli.screen import Screen
     from sqn_rl.cli.session import train
@@ -99,6 +116,33 @@ def _jobs(arguments: Namespace) -> list[tuple[str, Recipe]]:
             hint = "give them one out=DIR, or each its own"
             raise RecipeError(message, recipe.origin("out"), hint, subject)
     return named
+
+
+def _print_checked(jobs: Sequence[tuple[str, Recipe]]) -> None:
+    """Check every recipe as before a run, and print it."""
+    from sqn_rl.recipe.preflight import preflight
+
+    for name, recipe in jobs:
+        graph = preflight(recipe)
+        if len(jobs) > 1:
+            print_lines(f"# {name}")
+        print_lines(*recipe.to_yaml().splitlines())
+        print_notes(graph.notes)
+
+
+def _save(file: Path, jobs: Sequence[tuple[str, Recipe]], overrides: Sequence[str]) -> None:
+    """Write a recipe that inherits from the one given, with its overrides, and shows all other values.
+
+    Raises:
+        SettingError: the file has another ending, or exists; or this is a sweep.
+    """
+    require(file.suffix == ".yaml", "save", str(file), "a file that ends in .yaml")
+    require(not os.path.lexists(file), "save", str(file), "a file that does not exist yet")
+    require(len(jobs) == 1, "save", str(file), "a single recipe, not a sweep")
+    ((_, recipe),) = jobs
+    with Folder(file.absolute().parent) as folder:
+        folder.write_atomic(file.name, [recipe.to_template(file.as_posix()).encode()])
+    print_lines(f"{file}: run it with `sqn-run recipe={shlex.quote(file.as_posix())}`")
 
 
 def _folder(name: str) -> str:

@@ -16,8 +16,12 @@ from typing import Any, NamedTuple
 
 from sqn_rl.errors import RecipeError, did_you_mean
 from sqn_rl.recipe.provenance import Document, read
+from sqn_rl.recipe.schema import hint_for_part
 
 RECIPE, TASK = "recipe", "task"
+
+YAML = ".yaml"
+"""How the name of a recipe ends that is a file of the user's, outside any tree."""
 
 OPTIMIZERS = "torch.optim"
 """The module whose optimizers need no trust, although few of them have a part file of ours."""
@@ -28,6 +32,7 @@ class Choice(NamedTuple):
 
     group: str
     name: str
+    """Of a recipe also the path of its file, which ends in ``.yaml``."""
     origin: str
 
 
@@ -67,9 +72,13 @@ class Catalogue:
         Raises:
             RecipeError: names those like it.
         """
-        if choice.name not in self._files.get(choice.group, ()):
+        if choice.group == RECIPE and choice.name.endswith(YAML):
+            if not Path(choice.name).is_file():
+                hint = "`sqn-run recipe=sqn --save FILE.yaml` writes one to start from"
+                raise RecipeError("there is no such file", choice.origin, hint, f"recipe={choice.name}")
+        elif choice.name not in self._files.get(choice.group, ()):
             kind = "recipe" if choice.group == RECIPE else "part"
-            hint = did_you_mean(choice.name, self.names(choice.group))
+            hint = hint_for_part(choice.group, choice.name, self.names(choice.group))
             subject = f"{choice.group}={choice.name}"
             raise RecipeError(f"there is no such {kind}", choice.origin, hint, subject)
 
@@ -81,7 +90,7 @@ class Catalogue:
         """
         if (group, name) not in self._documents:
             self.require(Choice(group, name, ""))
-            path = self._files[group][name]
+            path = Path(name) if group == RECIPE and name.endswith(YAML) else self._files[group][name]
             ours = path.is_relative_to(_own_tree())
             shown = path.relative_to(_own_tree()).as_posix() if ours else str(path)
             self._documents[group, name] = read(path, shown)

@@ -9,13 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sqn_rl.errors import COMMAND_LINE, RecipeError, SettingError, did_you_mean
+from sqn_rl.errors import COMMAND_LINE, RecipeError, SettingError
 from sqn_rl.recipe.build import TARGET, build, check_fields, settable
-from sqn_rl.recipe.catalogue import RECIPE, TASK, Catalogue, Choice
+from sqn_rl.recipe.catalogue import RECIPE, TASK, YAML, Catalogue, Choice
 from sqn_rl.recipe.defaults import Files, choose_files
 from sqn_rl.recipe.overrides import Override, origin, read_overrides
 from sqn_rl.recipe.provenance import INTERPOLATION, Layers, Values, flow, part_file, read
-from sqn_rl.recipe.schema import DEFAULTS, SETTINGS, SLOT_NAMES, Run, conform
+from sqn_rl.recipe.schema import DEFAULTS, SETTINGS, SLOT_NAMES, Run, conform, hint_for
 
 OURS = "default of sqn_rl"
 
@@ -97,6 +97,43 @@ class Recipe:
             else:
                 yield f"{indent}{flow(name)}: {flow(value)}{origin}"
 
+    def to_template(self, name: str) -> str:
+        """A recipe file that inherits from this recipe, with its overrides; all else is there as comments.
+
+        Args:
+            name: the recipe's name, or the path of the file.
+        """
+        parts = [slot for slot in SLOT_NAMES if self.origin_of_part(slot).startswith(COMMAND_LINE)]
+        lines = [
+            f"# A recipe of your own.      sqn-run recipe={name}",
+            "defaults:",
+            f"  - {self.chosen[RECIPE].name}",
+        ]
+        lines += [f"  - override /{slot}: {self.chosen[slot].name}" for slot in parts]
+        lines += ["  - _self_", "", "# Remove the first `#`, of a part's name too, to change a value."]
+        values = {key: value for key, value in self.layers.values.items() if key not in (RECIPE, *SLOT_NAMES)}
+        lines += self._template_lines(values)
+        for slot in SLOT_NAMES:
+            fields = {key: value for key, value in self.layers.values[slot].items() if key != TARGET}
+            inner = [*self._template_lines(fields, f"{slot}.")]
+            own = any(not line.startswith("#") for line in inner)
+            lines += ["", f"{'' if own else '# '}{slot}:{'' if inner else ' {}'}  # {self.part(slot)}"]
+            lines += [
+                line.replace("# ", "#   ", 1) if line.startswith("# ") else f"  {line}" for line in inner
+            ]
+        return "".join(f"{line}\n" for line in lines)
+
+    def origin_of_part(self, slot: str) -> str:
+        """Where the part in a slot was chosen; empty for a recipe that was loaded from a run."""
+        return self.chosen[slot].origin if slot in self.chosen else ""
+
+    def _template_lines(self, values: Values, prefix: str = "") -> Iterator[str]:
+        for name, value in values.items():
+            origin = self.layers.origins.get(f"{prefix}{name}", self.origin(f"{prefix}{name}"))
+            own = origin.startswith(COMMAND_LINE) and name not in ("out", "resume")
+            line = f"{flow(name)}: {flow(value)}"
+            yield line if own else f"# {line}  # {_printable(origin)}"
+
 
 def compose_recipe(recipe: str = "sqn", *overrides: str, catalogue: Catalogue | None = None) -> Recipe:
     """Compose a recipe: read the overrides, choose files, lay them over each other, resolve, check.
@@ -148,7 +185,8 @@ def lay(files: Files) -> Layers:
     """Lay files over each other, over our own defaults."""
     layers, recipe = Layers(), files.chosen[RECIPE]
     layers.put("", DEFAULTS, _always(OURS))
-    layers.put(RECIPE, recipe.name, _always(recipe.origin))
+    name = Path(recipe.name).stem if recipe.name.endswith(YAML) else recipe.name
+    layers.put(RECIPE, name, _always(recipe.origin))
     for layer in files.layers:
         values = layer.document.content
         replaced = {slot for slot, part in layer.parts.items() if files.chosen[slot].name != part}
@@ -217,7 +255,8 @@ def check(layers: Layers, files: Files, catalogue: Catalogue) -> Recipe:
         raise RecipeError(f"no task says {', '.join(missing)}", layers.origin(f"env.{TARGET}"), hint)
     for key in layers.values:
         if key not in known:
-            raise RecipeError("there is no such setting", layers.origin(key), did_you_mean(key, known), key)
+            hint = hint_for(key, layers.values[key], known)
+            raise RecipeError("there is no such setting", layers.origin(key), hint, key)
     values = layers.resolved()
     _require_values(values, layers)
     try:

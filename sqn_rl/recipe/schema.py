@@ -1,11 +1,12 @@
-"""What a recipe can say: the run-level settings with their ranges, and the slots."""
+"""What a recipe can say: the run-level settings with their ranges, the slots, and names used elsewhere."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
-from sqn_rl.errors import SettingError
+from sqn_rl.errors import SettingError, did_you_mean
+from sqn_rl.recipe.provenance import override
 from sqn_rl.training.plan import WRONG, Plan, convert, setting, whole
 
 
@@ -118,3 +119,86 @@ def conform(key: str, value: Any, example: Any, origin: str) -> Any:
             whole_number = convert(value, int) if type(example) is int else WRONG
             return value if whole_number is WRONG else whole_number
     return value
+
+
+ELSEWHERE: Mapping[str, str] = {
+    **dict.fromkeys(("learning_rate", "step_size"), "lr={}"),
+    **dict.fromkeys(
+        ("total_timesteps", "timesteps", "total_steps", "num_timesteps", "max_steps"), "steps={}"
+    ),
+    **dict.fromkeys(("learning_starts", "start_steps", "starting_steps", "min_replay"), "warmup_steps={}"),
+    **dict.fromkeys(
+        ("buffer_size", "memory_size", "replay_size", "replay_buffer_size"), "replay_capacity={}"
+    ),
+    **dict.fromkeys(("minibatch_size", "batch"), "batch_size={}"),
+    **dict.fromkeys(("algo", "algorithm", "agent", "model", "config", "preset"), "recipe={}"),
+    **dict.fromkeys(("n_envs", "num_workers", "n_environments"), "num_envs={}"),
+    **dict.fromkeys(("discount", "discount_factor"), "gamma={}"),
+    **dict.fromkeys(("net_arch", "hidden_sizes", "hidden_dims", "hidden_size"), "hidden=[{}]"),
+    **dict.fromkeys(
+        ("alpha", "ent_coef", "entropy_coef"), "temperature=fixed temperature.alpha={}, or initial_alpha={}"
+    ),
+    **dict.fromkeys(
+        ("train_freq", "train_frequency", "gradient_steps", "replay_ratio"),
+        "update_ratio=…, updates for each environment step",
+    ),
+    **dict.fromkeys(
+        ("target_network_frequency", "target_update_interval", "target_update_freq"),
+        "target_update=periodic target_update.every={}, counted in updates",
+    ),
+    **dict.fromkeys(
+        ("epsilon", "exploration_fraction"), "actor=epsilon_greedy; `sqn-list actor` shows its settings"
+    ),
+    "seeds": '-m "seed=range({})", or `sqn-ablate … seeds={}`',
+    "game": "env=atari_ram env.game={}; also env=atari, from pixels, and env=minatar",
+    **dict.fromkeys(("env_id", "env_name", "environment", "task_id"), "env=gym env.id={}"),
+    **dict.fromkeys(
+        ("log_dir", "logdir", "output_dir", "save_dir", "hydra.run.dir", "hydra.sweep.dir"), "out={}"
+    ),
+    "hydra/launcher": "`sqn-ablate --jobs N`, which runs several at a time",
+    **dict.fromkeys(("track", "wandb"), "logger=…; `sqn-list logger` shows what there is"),
+    "dueling": "head=dueling",
+    **dict.fromkeys(("noisy", "noisy_nets"), "layers=noisy"),
+    **dict.fromkeys(("per", "prioritized", "prioritized_replay"), "replay=prioritized"),
+    **dict.fromkeys(("n_step", "n_steps", "multi_step"), "returns=n_step returns.n={}"),
+    **dict.fromkeys(("c51", "categorical", "distributional"), "head=categorical"),
+    **dict.fromkeys(("cuda", "gpu"), "device=cuda"),
+}
+"""What to write for the names that other programs give to settings; ``{}`` stands for the value."""
+
+
+def hint_for(key: str, value: Any, known: Collection[str]) -> str:
+    """What to write instead of a setting that does not exist.
+
+    Args:
+        key: its name.
+        value: its value, perhaps with names of its own: ``hydra: {run: {dir: x}}``.
+        known: the names of the settings that exist.
+    """
+    while isinstance(value, dict) and len(value) == 1:
+        ((name, value),) = value.items()
+        key = f"{key}.{name}"
+    if key in ELSEWHERE:
+        shown = override(key, value).partition("=")[2]
+        return "write " + ELSEWHERE[key].replace("[{}]" if isinstance(value, list) else "{}", shown)
+    if key.startswith("hydra"):
+        return "recipes are not a Hydra application; `sqn-run --dry-run` prints a resolved recipe"
+    return did_you_mean(key.partition(".")[0], known)
+
+
+def hint_for_part(group: str, name: str, names: Collection[str]) -> str:
+    """What to write instead of a part, or a recipe, that does not exist.
+
+    Args:
+        group: the slot, ``task`` or ``recipe``.
+        name: the part.
+        names: those that exist.
+    """
+    hint = did_you_mean(name, names)
+    if group != "env" or not hint.startswith("there are"):
+        return hint
+    if match := re.fullmatch(r"(ALE/)?(\w+?)(NoFrameskip)?-v\d+", name):
+        atari, game, skips = match.groups()
+        game = re.sub(r"(?<!^)(?=[A-Z])", "_", game).lower()
+        return f"write env=atari env.game={game}" if atari or skips else f"write env=gym env.id={name}"
+    return f"{hint}; write a game as env=atari env.game={name}, and an id of Gymnasium as env=gym env.id=…"

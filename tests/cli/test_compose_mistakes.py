@@ -17,7 +17,7 @@ OVERRIDES = {
     "hed=dueling": ("there is no such setting", "did you mean `head`?"),
     "stpes=3": ("there is no such setting", "did you mean `steps`?"),
     "+stpes=3": ("there is no such setting", "did you mean `steps`?"),
-    "hydra.run.dir=x": ("there is no such setting", "there are: actor, "),
+    "hydra.run.dir=x": ("there is no such setting", "write out=x"),
     "encoder.hiden=3": ("MLP has no such setting", "did you mean `hidden`?"),
     "env.kwarg={}": ("GymEnv has no such setting", "did you mean `kwargs`?"),
     "head.hiden=3": ("LinearHead has no such setting", "it takes no fields"),

@@ -1,0 +1,154 @@
+"""How one starts: names that other programs use, ``--dry-run``, and ``--save`` of a recipe to change."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from sqn_rl.recipe.catalogue import Catalogue
+from sqn_rl.recipe.compose import compose_recipe
+from sqn_rl.recipe.schema import ELSEWHERE, SETTINGS
+
+Command = Callable[..., Any]
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_a_name_of_another_program_is_answered_by_ours(name: str, command: Command) -> None:
+    done = command("run", f"{name}=3")
+    assert done.code == 2
+    (hint,) = re.findall(r"\n  write (.*)\n", done.err)
+    catalogue = Catalogue()
+    recipe = compose_recipe()
+    known = {*SETTINGS, *catalogue.groups(), *recipe.layers.values}
+    written = re.findall(r"(?<![\w.])([a-z_]+)(?:\.[a-z_]+)*=", hint)
+    assert written or hint.startswith("`sqn-ablate")
+    assert {*written} <= {*known, "seeds"}
+
+
+@pytest.mark.parametrize(
+    ("guess", "answer"),
+    [
+        (["learning_rate=3e-4"], "write lr=0.0003"),
+        (["net_arch=[64,64]"], "write hidden=[64,64]"),
+        (["algo=dqn"], "write recipe=dqn"),
+        (["hydra.run.dir=x"], "write out=x"),
+        (["hydra/launcher=joblib"], "write `sqn-ablate --jobs N`"),
+        (["hydra.job.name=x"], "sqn-run --dry-run"),
+        (["env=pong"], "env=atari env.game=pong"),
+        (["env=ALE/SpaceInvaders-v5"], "write env=atari env.game=space_invaders"),
+        (["env=PongNoFrameskip-v4"], "write env=atari env.game=pong"),
+        (["env=Pendulum-v1"], "write env=gym env.id=Pendulum-v1"),
+        (["env=gym", "env.id=ALE/Pong-v5"], "env=atari"),
+        (["batch_sise=3"], "did you mean `batch_size`?"),
+        (["recipe=mine.yaml"], "sqn-run recipe=sqn --save FILE.yaml"),
+    ],
+)
+def test_a_guess_is_answered(guess: list[str], answer: str, command: Command) -> None:
+    done = command("run", *guess)
+    assert done.code == 2
+    assert answer in done.err
+
+
+@pytest.mark.parametrize(
+    ("guess", "answer"),
+    [
+        (["--steps", "1000"], "settings are written without dashes: steps=VALUE"),
+        (["--learning-rate=3"], "settings are written without dashes: learning_rate=VALUE"),
+        (["--cfg", "job"], "sqn-run --dry-run prints the resolved recipe"),
+    ],
+)
+def test_an_option_that_is_none_is_answered(
+    guess: list[str], answer: str, command: Command, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        command("run", *guess)
+    assert ended.value.code == 2
+    assert answer in capfd.readouterr().err
+
+
+def test_a_dry_run_prints_what_a_run_would_keep_and_leaves_nothing(command: Command, folder: Path) -> None:
+    settings = [
+        "recipe=sqn_per",
+        "head=dueling",
+        "steps=300",
+        "optimizer.lr=3e-4",
+        "out=run",
+        "eval_episodes=1",
+    ]
+    done = command("run", *settings, "--dry-run")
+    assert (done.code, [*folder.iterdir()]) == (0, [])
+    assert "\n  lr: 0.0003  # command line: optimizer.lr=3e-4\n" in done.out
+    assert command("run", *settings).code == 0
+    assert (folder / "run" / "recipe.yaml").read_text() == done.out
+
+
+def test_a_dry_run_checks(command: Command) -> None:
+    done = command("run", "encoder=nature_cnn", "--dry-run")
+    assert (done.code, done.out) == (2, "")
+    done = command("run", "-m", "seed=1,2", "--dry-run")
+    assert re.findall(r"^seed: (\d)", done.out, re.MULTILINE) == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        [],
+        [
+            "recipe=sqn_dueling_per",
+            "env=atari_ram",
+            "env.game=breakout",
+            "layers=noisy",
+            "steps=700",
+            "seed=3",
+        ],
+        ["recipe=rainbow", "optimizer.lr=3e-4", "head.atoms=21", "loss.gamma=${gamma}"],
+    ],
+)
+def test_a_saved_recipe_is_the_same_recipe(settings: list[str], command: Command, folder: Path) -> None:
+    done = command("run", *settings, "out=elsewhere", "--save", "mine.yaml")
+    assert (done.code, done.out) == (0, "mine.yaml: run it with `sqn-run recipe=mine.yaml`\n")
+    before, after = compose_recipe("sqn", *settings), compose_recipe("sqn", "recipe=mine.yaml")
+    assert after.config == before.config | {"recipe": "mine"}
+
+
+def test_every_comment_of_a_saved_recipe_is_a_value_to_change(command: Command, folder: Path) -> None:
+    command("run", "head=dueling", "--save", "mine.yaml")
+    text = (folder / "mine.yaml").read_text()
+    head, comments = text.split("to change a value.\n")
+    (folder / "all.yaml").write_text(head + "\n" + re.sub(r"^# ?", "", comments, flags=re.MULTILINE))
+    assert yaml.safe_load((folder / "all.yaml").read_text())["optimizer"] == {"lr": "${lr}"}
+    everything = compose_recipe("sqn", "recipe=all.yaml")
+    assert everything.config == compose_recipe("sqn", "head=dueling").config | {"recipe": "all"}
+    assert everything.origin("optimizer.lr").startswith("all.yaml:")
+
+
+def test_a_saved_recipe_runs_under_its_name_and_compares(command: Command, folder: Path) -> None:
+    tiny = ["steps=200", "warmup_steps=100", "eval_episodes=1", "hidden=[4]"]
+    command("run", "head=dueling", *tiny, "--save", "mine.yaml")
+    done = command("run", "recipe=mine.yaml")
+    assert (done.code, done.runs[0].path.parts[-3]) == (0, "mine")
+    assert command("diff", "recipe=mine.yaml", str(done.runs[0].path)).code == 0
+    assert command("diff", "mine.yaml", "sqn").code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--save", "x.txt"], "save = 'x.txt': expected a file that ends in .yaml"),
+        (["--save", "there.yaml"], "expected a file that does not exist yet"),
+        (["--save", "nowhere/x.yaml"], "nowhere: No such file or directory"),
+        (["-m", "seed=1,2", "--save", "x.yaml"], "expected a single recipe, not a sweep"),
+    ],
+)
+def test_what_cannot_be_saved_is_refused(
+    arguments: list[str], message: str, command: Command, folder: Path
+) -> None:
+    (folder / "there.yaml").write_text("mine")
+    done = command("run", *arguments)
+    assert done.code in (1, 2)
+    assert message in done.err
+    assert [each.name for each in folder.iterdir()] == ["there.yaml"]
+    assert (folder / "there.yaml").read_text() == "mine"
