@@ -1,5 +1,6 @@
 """What ``compile=auto`` and ``precision=auto`` choose, and why."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -9,6 +10,9 @@ from sqn_rl.recipe.schema import Run
 
 COMPILING_PAYS = 20_000
 """Updates: compiling takes some 10 s, and saves half a millisecond or more of each."""
+
+SMALL_IMAGE = 36 * 36
+"""Pixels below which bf16 does not pay: it was slower on MinAtar's 10 × 10, and faster on Atari's 84 × 84."""
 
 
 class Choice(NamedTuple):
@@ -44,6 +48,8 @@ def bfloat16(run: Run, observation_shape: Sequence[int]) -> Choice:
         return Choice(False, f"bf16 was not measured on device={run.device}")
     if len(observation_shape) < 3:
         return Choice(False, "observations are no images")
+    if math.prod(observation_shape[-2:]) < SMALL_IMAGE:
+        return Choice(False, "images are small, for which bf16 was slower")
     amx = machine.has_amx()
     return Choice(amx, f"the processor has {'AMX' if amx else 'no AMX, without which bf16 was slower'}")
 

@@ -67,7 +67,7 @@ class Run(Plan):
     compile: str = setting(re.compile("auto|always|never").fullmatch, "auto, always or never", "auto")
     """Compile the update; auto: where the budget is worth it."""
     precision: str = setting(re.compile("auto|fp32|bf16").fullmatch, "auto, fp32 or bf16", "auto")
-    """Precision of encoders; all else is fp32. auto: bf16 for images, where the processor has AMX."""
+    """Precision of encoders; all else is fp32. auto: bf16 for large images, where the processor has AMX."""
     out: str | None = setting(lambda value: value is None or bool(value), "a folder", None)
     """The run directory; null: ``runs/<recipe>/<env>/<time>-s<seed>``."""
     eval_episodes: int = whole(1, "episodes", 20)

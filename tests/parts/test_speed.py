@@ -33,4 +33,5 @@ def test_bfloat16_are_for_images() -> None:
     automatic, asked = compose("sqn").run, compose("sqn", "precision=bf16").run
     assert bfloat16(automatic, (4,)) == (False, "observations are no images")
     assert "AMX" in bfloat16(automatic, (4, 84, 84)).why
+    assert bfloat16(automatic, (4, 10, 10)) == (False, "images are small, for which bf16 was slower")
     assert bfloat16(asked, (4,)) == (True, "as asked")
