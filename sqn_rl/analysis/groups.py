@@ -1,6 +1,6 @@
 """Group runs by environment and variant, and check that they are comparable."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from sqn_rl.analysis.finished import ComparisonError, FinishedRun
 from sqn_rl.recipe.resolved import Sourced, differences
@@ -30,7 +30,10 @@ class Labels:
 
 
 def group(runs: Iterable[FinishedRun], labels: Labels, first: str | None = None) -> tuple[Groups, list[str]]:
-    """Group runs by environment and variant.
+    """Group runs by environment and variant, and leave out the few that do not fit the others.
+
+    Of the runs on one environment those with the most common evaluation protocol stay, and of one variant
+    those with the most common parts and values.
 
     Args:
         runs: in any order.
@@ -38,54 +41,82 @@ def group(runs: Iterable[FinishedRun], labels: Labels, first: str | None = None)
         first: the variant to name first; the others follow in alphabetical order.
 
     Returns:
-        The groups; and a note for each run that is left out because it repeats a seed.
+        The groups; and a note for each run that is left out: it does not fit, or repeats a seed.
 
     Raises:
-        ComparisonError: two runs on one environment were evaluated differently, or two of one variant
-            differ in parts or values.
+        ComparisonError: runs do not fit each other, and neither kind is the more common.
     """
-    groups: dict[str, dict[str, list[FinishedRun]]] = {}
-    repeated = []
+    by_environment: dict[str, list[FinishedRun]] = {}
     for run in sorted(runs, key=lambda run: (labels(run) != first, labels(run), run.seed, run.resolved.name)):
-        by_variant = groups.setdefault(run.environment, {})
-        others = [other for runs in by_variant.values() for other in runs]
-        for other in others[:1]:
-            what = f"were evaluated differently on {run.environment}"
-            _require_alike(other, run, what, other.protocol, run.protocol)
-        same = by_variant.setdefault(labels(run), [])
-        for other in same[:1]:
-            what = f"are both `{labels(run)}` on {run.environment}, but differ in parts or values"
-            _require_alike(other, run, what, other.ideas, run.ideas)
-        if same and same[-1].seed == run.seed:
-            repeated.append(
-                f"left out: {run.resolved.name}: the same as {same[-1].resolved.name}, seed and all"
-            )
+        by_environment.setdefault(run.environment, []).append(run)
+    groups, notes = dict[str, dict[str, list[FinishedRun]]](), list[str]()
+    for environment, together in sorted(by_environment.items()):
+        what = f"evaluated differently on {environment}"
+        alike = _cut_alike(
+            environment, _most_alike(together, lambda run: run.protocol, f"were {what}", notes), notes
+        )
+        groups[environment] = {}
+        for label in dict.fromkeys(map(labels, alike)):
+            same = [run for run in alike if labels(run) == label]
+            what = f"are both `{label}` on {environment}, but differ in parts or values"
+            fitting = _most_alike(same, lambda run: run.ideas, what, notes)
+            groups[environment][label] = list(_once(fitting, notes))
+    return groups, notes
+
+
+def _most_alike(
+    runs: Sequence[FinishedRun],
+    aspect: Callable[[FinishedRun], Mapping[str, Sourced]],
+    what: str,
+    notes: list[str],
+) -> Sequence[FinishedRun]:
+    """Those runs whose ``aspect`` is the most common; a note for each other."""
+    kinds: list[list[FinishedRun]] = []
+    for run in runs:
+        same = (kind for kind in kinds if not differences(aspect(kind[0]), aspect(run)))
+        kind = next(same, None)
+        if kind is None:
+            kinds.append([run])
         else:
-            same.append(run)
-    for environment, by_variant in groups.items():
-        _require_cut_alike(environment, [run for runs in by_variant.values() for run in runs])
-    return dict(sorted(groups.items())), repeated
+            kind.append(run)
+    most, *others = sorted(kinds, key=len, reverse=True)
+    for kind in others:
+        a, b = most[0], kind[0]
+        different = differences(aspect(a), aspect(b))
+        if len(kind) == len(most):
+            lines = [f"{a.resolved.name} and {b.resolved.name} {what}:", *(f"  {each}" for each in different)]
+            raise ComparisonError("\n".join([*lines, "  compare them separately, or run one of them again"]))
+        pair = f"{a.resolved.name} and {{}} {what}: {different[0]}"
+        notes += [f"left out: {run.resolved.name}: {pair.format(run.resolved.name)}" for run in kind]
+    return most
 
 
-def _require_alike(
-    a: FinishedRun, b: FinishedRun, what: str, in_a: Mapping[str, Sourced], in_b: Mapping[str, Sourced]
-) -> None:
-    if different := differences(in_a, in_b):
-        lines = [f"{a.resolved.name} and {b.resolved.name} {what}:", *(f"  {each}" for each in different)]
-        raise ComparisonError("\n".join([*lines, "  compare them separately, or run one of them again"]))
+def _cut_alike(environment: str, runs: Sequence[FinishedRun], notes: list[str]) -> Sequence[FinishedRun]:
+    """Those runs that do not cut episodes earlier than others; a note for each that does."""
+    longest = max(runs, key=lambda run: run.longest)
+    cut = [run for run in runs if run.cut and run.longest < longest.longest]
+    for run in cut:
+        pair = f"{run.resolved.name} and {longest.resolved.name} were evaluated differently on {environment}:"
+        limits = (
+            f"episodes were cut after {run.longest:,} steps in one, and lasted {longest.longest:,} in the"
+        )
+        if 2 * len(cut) >= len(runs):
+            hint = "compare them separately, or run one of them again"
+            raise ComparisonError(f"{pair}\n  {limits} other (eval_max_steps)\n  {hint}")
+        notes.append(f"left out: {run.resolved.name}: {pair} {limits} other")
+    return [run for run in runs if run not in cut]
 
 
-def _require_cut_alike(environment: str, runs: Iterable[FinishedRun]) -> None:
-    """Refuse a run whose evaluations cut episodes earlier than those of another run."""
-    *others, longest = sorted(runs, key=lambda run: run.longest)
-    for run in others:
-        if run.cut and run.longest < longest.longest:
-            raise ComparisonError(
-                f"{run.resolved.name} and {longest.resolved.name} were evaluated differently on "
-                f"{environment}:\n  episodes were cut after {run.longest:,} steps in one, and lasted "
-                f"{longest.longest:,} in the "
-                "other (eval_max_steps)\n  compare them separately, or run one of them again"
-            )
+def _once(runs: Iterable[FinishedRun], notes: list[str]) -> Iterator[FinishedRun]:
+    """Each seed once; a note for each repeated run."""
+    seen: dict[int, FinishedRun] = {}
+    for run in runs:
+        if run.seed in seen:
+            other = seen[run.seed].resolved.name
+            notes.append(f"left out: {run.resolved.name}: the same as {other}, seed and all")
+        else:
+            seen[run.seed] = run
+            yield run
 
 
 def caveats(groups: Groups) -> Iterator[str]:

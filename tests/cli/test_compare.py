@@ -459,3 +459,22 @@ def test_an_output_that_cannot_be_written(write: Write, command: Command) -> Non
     done = command("compare", "a", "--output", "file")
     assert done.code == 2
     assert done.err == "output = 'file': expected a folder that can be made (File exists)\n"
+
+
+def test_the_few_that_do_not_fit_are_left_out(write: Write, command: Command) -> None:
+    several(write, "sqn", [1, 2, 3])
+    several(write, "dueling", [2, 3, 4], "head=dueling")
+    write("longer", "steps=61")
+    changed = write("changed", "head=dueling", "seed=9") / "recipe.yaml"
+    changed.write_text(changed.read_text().replace("tau: 0.05", "tau: 0.06"))
+    cut(write("short", "seed=7"), 5, 6, cut=1)
+    done = command("compare", "sqn", "dueling", "longer", "changed", "short")
+    assert (done.code, done.err) == (0, "")
+    left_out = re.findall(r"left out: (\w+): (.*)", done.out)
+    assert {name for name, _ in left_out} == {"longer", "changed", "short"}
+    reasons = dict(left_out)
+    assert re.search(r"steps 60 \(.*\) and 61 \(", reasons["longer"])
+    assert "tau" in reasons["changed"]
+    assert "episodes were cut after 6 steps" in reasons["short"]
+    assert cells(done.out, "sqn", "final")[0] == "3"
+    assert cells(done.out, "sqn head=dueling", "final")[0] == "3"

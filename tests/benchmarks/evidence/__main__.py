@@ -31,7 +31,8 @@ def main() -> None:
         write()
         return
     jobs = PHASES[arguments.phase](arguments.family or [*FAMILIES])
-    run(jobs, arguments.runs.resolve(), arguments.jobs)
+    if not run(jobs, arguments.runs.resolve(), arguments.jobs):
+        raise SystemExit(3)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -30,8 +31,8 @@ def rows_of(phase: str) -> list[Row]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def run(jobs: Iterable[Job], folder: Path, at_a_time: int) -> None:
-    """Run those of which there is no row; ends after SIGTERM or SIGINT with every run checkpointed.
+def run(jobs: Iterable[Job], folder: Path, at_a_time: int) -> bool:
+    """Run those of which there is no row; whether all are done: not after SIGTERM, SIGINT or a failure.
 
     A run that was stopped, or killed, resumes from its checkpoint in ``folder`` when it is its turn again.
     """
@@ -62,6 +63,7 @@ def run(jobs: Iterable[Job], folder: Path, at_a_time: int) -> None:
     for thread in threads:
         while thread.is_alive():
             thread.join(0.5)  # so that signals are received
+    return not waiting and not stopping.is_set()
 
 
 def _is_done(job: Job) -> bool:
@@ -151,7 +153,7 @@ def training_curve(lines: Iterable[str], env_steps: int) -> np.ndarray:
 
 
 def _plain(value: object) -> str:
-    return str(value).replace(" ", "").replace(",", "_").replace("/", "-")
+    return re.sub(r"[^A-Za-z0-9]+", "_", str(value))
 
 
 def _low_priority() -> None:
