@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     graph = preflight(recipe)
     graph.changes = changes_of(of_recipe(recipe.run.recipe, recipe), recipe.catalogue)
-    title = f"{recipe.run.recipe} on {recipe.part('env')}"
+    title = f"{recipe.title} on {recipe.part('env')}"
     text = {
         "text": lambda: wiring.to_text(graph),
         "mermaid": lambda: wiring.to_mermaid(graph),

@@ -3,8 +3,8 @@
 :func:`compose_recipe` is the pipeline; what it calls stands below it, in the order of its stages.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,13 @@ class Recipe:
     """What was laid over what."""
     catalogue: Catalogue
     """Where the parts are."""
+    swapped: Sequence[str] = ()
+    """The parts that the command line chose, but for environment and logger: ``head=dueling``."""
+
+    @property
+    def title(self) -> str:
+        """Its name, and the parts that were swapped: ``sqn head=dueling``."""
+        return " ".join([self.run.recipe, *self.swapped])
 
     def origin(self, key: str) -> str:
         """Where a value came from, or for a slot where its part was chosen.
@@ -178,7 +185,8 @@ def load_recipe(path: Path, *overrides: str, catalogue: Catalogue | None = None)
     layers.put("", DEFAULTS, _always(OURS))  # of settings that its version did not have
     layers.put("", document.values, document.origin)
     apply(given.values, layers)
-    return check(layers, Files(), catalogue)
+    origins = {slot: document.comment(slot) for slot in SLOT_NAMES}
+    return replace(check(layers, Files(), catalogue), swapped=_swapped(origins))
 
 
 def lay(files: Files) -> Layers:
@@ -273,7 +281,15 @@ def check(layers: Layers, files: Files, catalogue: Catalogue) -> Recipe:
     except SettingError as error:
         raise error.located(error.field, layers.origin) from error
     config = vars(run) | {slot: values[slot] for slot in SLOT_NAMES}
-    return Recipe(config, run, files.chosen, layers, catalogue)
+    swapped = _swapped({slot: choice.origin for slot, choice in files.chosen.items()})
+    return Recipe(config, run, files.chosen, layers, catalogue, swapped)
+
+
+def _swapped(origins: Mapping[str, str]) -> list[str]:
+    """The parts that the command line chose, from the origins of parts by slot."""
+    slots = (slot for slot in SLOT_NAMES if slot not in ("env", "logger"))
+    found = (origins.get(slot, "") for slot in slots)
+    return [origin.removeprefix(COMMAND_LINE) for origin in found if origin.startswith(COMMAND_LINE)]
 
 
 def _require_part(slot: str, layers: Layers, chosen: Mapping[str, Choice]) -> None:

@@ -43,6 +43,11 @@ class Document:
         """The values without the defaults list."""
         return {name: value for name, value in self.values.items() if name != "defaults"}
 
+    def comment(self, key: str) -> str:
+        """What the line of a value says behind it: in a run's ``recipe.yaml`` where the value came from."""
+        line = self.lines.get(key)
+        return self.text[line - 1].rpartition("  # ")[2] if line else ""
+
     def origin(self, key: str) -> str:
         """``recipes/x.yaml:12``; of the nearest enclosing value that has a line."""
         while key not in self.lines and "." in key:

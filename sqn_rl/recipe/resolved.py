@@ -81,16 +81,12 @@ def of_run(directory: Path) -> Resolved:
     if not isinstance(document.values.get("recipe"), str):
         raise RecipeError("says nothing of the recipe's name", str(path))
 
-    def origin(key: str) -> str:
-        line = document.lines.get(key)
-        return document.text[line - 1].rpartition("  # ")[2] if line else ""
-
     def part(slot: str) -> str:
-        file = part_file(slot, origin(f"{slot}.{TARGET}"))
+        file = part_file(slot, document.comment(f"{slot}.{TARGET}"))
         return file or _classes(document.values)[slot].rpartition(".")[2]
 
-    parts = {slot: Sourced(part(slot), origin(slot)) for slot in SLOT_NAMES}
-    values = {key: Sourced(value, origin(key)) for key, value in _fields(document.values)}
+    parts = {slot: Sourced(part(slot), document.comment(slot)) for slot in SLOT_NAMES}
+    values = {key: Sourced(value, document.comment(key)) for key, value in _fields(document.values)}
     return Resolved(str(directory), parts, values, _classes(document.values))
 
 

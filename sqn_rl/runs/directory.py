@@ -188,7 +188,7 @@ class RunDirectory(Reporter):
             },
             "command": sys.argv,
         }
-        title = f"{facts.get('recipe')} on {facts.get('env')}, seed {facts.get('seed')}"
+        title = f"{facts.get('title')} on {facts.get('env')}, seed {facts.get('seed')}"
         curve = draw_curve(title, *(Log(log.path).read() for log in self._logs.values()))
         self._folder.write_atomic("curve.png", [curve])
         self._folder.write_atomic(SUMMARY_FILE, [json.dumps(summary, indent=2).encode(), b"\n"])

@@ -143,7 +143,12 @@ class Experiment:
         precision = speed.precision_of(q_net)
         others = [parts["logger"](directory=directory.path), *reporters]
         everyone = Reporters([directory, *others])
-        facts = {"recipe": self.run.recipe, "env": env.name, "seed": self.run.seed}
+        facts = {
+            "recipe": self.run.recipe,
+            "title": self.recipe.title,
+            "env": env.name,
+            "seed": self.run.seed,
+        }
         facts |= {"out": str(directory.shown), "precision": precision}
         directory.made_with |= {"compiled": compiled.chosen, "precision": precision}
         chosen = [f"observation   {q_net.reads}"] if isinstance(q_net, Described) else []
@@ -215,7 +220,8 @@ class Experiment:
         if self.run.out:
             return Path(self.run.out)
         name = env_name.replace("/", "-")
-        run = Path("runs", self.run.recipe, name, f"{time.strftime('%Y%m%d-%H%M%S')}-s{self.run.seed}")
+        title = self.recipe.title.replace(" ", ",")
+        run = Path("runs", title, name, f"{time.strftime('%Y%m%d-%H%M%S')}-s{self.run.seed}")
         others = (run.with_name(f"{run.name}-{number}") for number in count(2))
         return next(path for path in chain([run], others) if not (here / path).exists())
 

@@ -99,7 +99,7 @@ class Policy(nn.Module):
             load_weights(parts["loss"], weights)
         except CheckpointError as error:
             raise CheckpointError(f"{path}: {error}") from error
-        self.run, self.n_actions = recipe.run, env.n_actions
+        self.run, self.title, self.n_actions = recipe.run, recipe.title, env.n_actions
         self.actor = parts["actor"]
         if isinstance(self.actor, Annealed):
             self.actor.anneal(self.env_steps)
@@ -271,7 +271,7 @@ class Policy(nn.Module):
                 seed=run.seed,
                 max_steps=run.eval_max_steps,
             )
-            frames = film(path, f"{run.recipe} on {env.name}, {self.env_steps:,} steps", play, longest)
+            frames = film(path, f"{self.title} on {env.name}, {self.env_steps:,} steps", play, longest)
         return Filmed(play.evaluation, frames)
 
     def _maker(self, env: Any) -> Callable[..., BatchedEnv]:

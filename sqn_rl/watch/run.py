@@ -69,7 +69,7 @@ class WatchedRun:
         recipe = self._experiment.recipe
         env = recipe.fields("env")
         name = env.get("game") or env.get("id") or self._resolved.parts["env"].value
-        return printable(f"{recipe.run.recipe} on {name}, seed {recipe.run.seed}")
+        return printable(f"{recipe.title} on {name}, seed {recipe.run.seed}")
 
     def state(self) -> dict[str, Any]:
         """Everything that changes while it runs: status, counters, and the curves."""
@@ -101,7 +101,8 @@ class WatchedRun:
         """The overrides of the command line, without those shown in the title or path."""
         origins = {each.origin: key for key, each in self._resolved.everything.items()}
         overrides = {origin: key for origin, key in origins.items() if origin.startswith(COMMAND_LINE)}
-        return [each.removeprefix(COMMAND_LINE) for each, key in overrides.items() if key not in TITLED]
+        further = [each.removeprefix(COMMAND_LINE) for each, key in overrides.items() if key not in TITLED]
+        return [each for each in further if each not in self._experiment.recipe.swapped]
 
     def graph(self) -> str:
         """The wiring, as SVG, and what the recipe changes against ``sqn``."""

@@ -197,7 +197,7 @@ def test_a_sweep_writes_a_run_for_every_combination(command: Command) -> None:
 
 def test_runs_that_begin_in_one_second_do_not_meet(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.strftime", lambda _: "now")
-    done = command("run", "-m", "head=linear,dueling", "steps=40", "eval_episodes=1")
+    done = command("run", "-m", "hidden=[4],[8]", "steps=40", "eval_episodes=1")
     assert done.code == 0
     assert [run.path.name for run in done.runs] == ["now-s0", "now-s0-2"]
 

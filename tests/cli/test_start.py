@@ -9,8 +9,9 @@ import pytest
 import yaml
 
 from sqn_rl.recipe.catalogue import Catalogue
-from sqn_rl.recipe.compose import compose_recipe
+from sqn_rl.recipe.compose import compose_recipe, load_recipe
 from sqn_rl.recipe.schema import ELSEWHERE, SETTINGS
+from sqn_rl.watch.run import WatchedRun
 
 Command = Callable[..., Any]
 
@@ -152,3 +153,26 @@ def test_what_cannot_be_saved_is_refused(
     assert message in done.err
     assert [each.name for each in folder.iterdir()] == ["there.yaml"]
     assert (folder / "there.yaml").read_text() == "mine"
+
+
+def test_a_run_with_a_swapped_part_says_so_everywhere(command: Command, folder: Path) -> None:
+    tiny = [
+        "steps=200",
+        "warmup_steps=100",
+        "eval_episodes=1",
+        "hidden=[4]",
+        "logger=tensorboard",
+        "env=acrobot",
+    ]
+    swapped = ["replay=prioritized", "head=dueling"]
+    done = command("run", *tiny, *swapped)
+    (run,) = done.runs
+    title = "sqn head=dueling replay=prioritized"
+    assert run.path.parts[-3:-1] == ("sqn,head=dueling,replay=prioritized", "Acrobot-v1")
+    assert run.summary["title"] == title
+    assert compose_recipe("sqn", *tiny, *swapped).title == title
+    assert load_recipe(run.path / "recipe.yaml").title == title  # of the curve, the film and the page
+    assert WatchedRun(run.path, Catalogue()).title.startswith(f"{title} on Acrobot-v1")
+    assert command("graph", *swapped, "--output", "graph.svg").code == 0
+    assert f"{title} on cartpole" in (folder / "graph.svg").read_text()
+    assert title in command("compare", str(run.path)).out
