@@ -209,6 +209,14 @@ def settable(slot: str, target: Callable[..., Any]) -> set[str] | None:
     return {parameter.name for parameter in parameters if parameter.kind in KEYWORDS} - {*given}
 
 
+def scheduled(config: Values, catalogue: Catalogue) -> list[str]:
+    """The slots whose parts ask for the budget, ``steps``, over which they change."""
+    targets = {slot.name: catalogue.resolve(slot.name, config[slot.name][TARGET]) for slot in SLOTS}
+    return [
+        slot for slot, target in targets.items() if "steps" in {each.name for each in _parameters(target)}
+    ]
+
+
 KEYWORDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 

@@ -51,6 +51,7 @@ class RunDirectory(Reporter):
         recipe: the resolved recipe, as YAML text; enough to run again.
         keep: how many checkpoints to keep.
         resume: whether to resume the run in ``path``, if there is one.
+        replace: whether ``recipe`` takes the place of that run's, which has a smaller budget.
         shown: ``path`` as it was given, for messages.
 
     Raises:
@@ -59,7 +60,14 @@ class RunDirectory(Reporter):
     """
 
     def __init__(
-        self, path: Path, recipe: str, *, keep: int = 1, resume: bool = False, shown: Path | None = None
+        self,
+        path: Path,
+        recipe: str,
+        *,
+        keep: int = 1,
+        resume: bool = False,
+        replace: bool = False,
+        shown: Path | None = None,
     ) -> None:
         self.path, self.shown, self._lock = path.absolute(), shown or path, -1
         self._evaluation: dict[str, Any] | None = None
@@ -76,7 +84,8 @@ class RunDirectory(Reporter):
                 there = self._exists or any(log.path.exists() for log in self._logs.values())
                 if there and not (resume and self._exists):
                     raise SettingError("out", str(self.shown), "a directory without a run in it")
-                if not there:
+                self.replaced = there and replace
+                if not there or replace:
                     self._folder.write_atomic(RECIPE_FILE, [recipe.encode()])
                 self._recipe = disk.mark_of(self.path / RECIPE_FILE)
             except OSError as error:

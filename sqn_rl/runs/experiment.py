@@ -20,13 +20,16 @@ from sqn_rl.parts.logger.base import Reporter
 from sqn_rl.protocols import Described
 from sqn_rl.recipe import auto as speed
 from sqn_rl.recipe import resources
+from sqn_rl.recipe.build import scheduled
 from sqn_rl.recipe.catalogue import Catalogue
 from sqn_rl.recipe.compose import Recipe, compose_recipe, load_recipe
 from sqn_rl.recipe.graph import Graph
 from sqn_rl.recipe.preflight import preflight
+from sqn_rl.recipe.provenance import read
 from sqn_rl.recipe.resolved import flat
 from sqn_rl.runs import manifest
 from sqn_rl.runs.directory import RunDirectory, summary_of
+from sqn_rl.runs.manifest import extended
 from sqn_rl.training.agent import AGENT_PARTS, Agent
 from sqn_rl.training.evaluation import Evaluation, evaluate_in_new
 from sqn_rl.training.events import Reporters
@@ -97,13 +100,15 @@ class Experiment:
         if resume is None and self.run.resume == "auto":
             resume = Path(str(self.run.out))
             self._require_same_recipe(resume)
-        if resume and (summary := summary_of(resume)).get("status") == "done":
-            Reporters(reporters).note(f"{resume} is done already")
+        longer = self._extended(resume) if resume else None
+        if resume and not longer and (summary := summary_of(resume)).get("status") == "done":
+            hint = f"`{shlex.join(['sqn-resume', str(resume)])} steps=N` extends it"
+            Reporters(reporters).note(f"{resume} is done already; {hint}")
             return summary | {"out": str(resume)}
         Reporters(reporters).note(*self.preflight(resume).notes)
         torch.set_num_threads(self.run.threads)
         with interruptible(should_stop) as stop:
-            summary = self._run(reporters, stop, resume, here)
+            summary = self._run(reporters, stop, resume, here, longer)
         gc.collect()  # parts are in cycles of references: the replay would be there when the next run begins
         if stop is not should_stop and isinstance(stop, StopRequest) and stop.by:
             hint = f"; resume with `sqn-resume {summary['out']}`" if summary["status"] == "stopped" else ""
@@ -116,14 +121,20 @@ class Experiment:
         should_stop: Callable[[], bool],
         resume: Path | None,
         here: Path,
+        longer: str | None,
     ) -> dict[str, Any]:
         parts = self.recipe.build()
-        keep, recipe = self.run.checkpoint_keep, self.recipe.to_yaml()
+        keep, recipe = self.run.checkpoint_keep, longer or self.recipe.to_yaml()
         with closing_env(parts["env"]) as env:
             path = resume or self._directory(env.name, here)
             try:
                 directory = RunDirectory(
-                    here / path, recipe, keep=keep, resume=resume is not None, shown=path
+                    here / path,
+                    recipe,
+                    keep=keep,
+                    resume=resume is not None,
+                    replace=longer is not None,
+                    shown=path,
                 )
             except SettingError as error:
                 raise error.located("out", self.recipe.origin) from error
@@ -180,6 +191,7 @@ class Experiment:
             for each in others:
                 stack.callback(each.close)
             everyone.note(*(directory.notes(found) if found else []))
+            everyone.note(*(self._notes_of_schedules() if directory.replaced else []))
             if not env.restorable:
                 everyone.note(f"{env.name} cannot save its state: a resumed run starts new episodes")
             try:
@@ -203,6 +215,28 @@ class Experiment:
         done = directory.evaluated_at == counters.env_steps >= run.steps
         return finish("done" if done else "stopped")
 
+    def _notes_of_schedules(self) -> Iterator[str]:
+        """A note on each part whose schedule spans the budget, which has changed."""
+        for slot in scheduled(self.recipe.config, self.recipe.catalogue):
+            yield f"the schedule of {slot} ({self.recipe.part(slot)}) now spans {self.run.steps:,} steps"
+
+    def _extended(self, path: Path) -> str | None:
+        """The ``recipe.yaml`` of the run in ``path`` with this budget, if it has a smaller one; else None.
+
+        Raises:
+            RecipeError: it has a larger budget, or has already trained for longer.
+        """
+        if not os.path.lexists(path / RECIPE_FILE):
+            return None
+        document = read(path / RECIPE_FILE, str(path / RECIPE_FILE))
+        before, steps = document.values.get("steps"), self.run.steps
+        if before == steps or not isinstance(before, int):
+            return None
+        if before > steps:
+            message = f"expected at least {before}, the budget that the run has"
+            raise RecipeError(message, self.recipe.origin("steps"), "", f"steps = {steps}")
+        return extended("".join(f"{line}\n" for line in document.text), steps)
+
     def _require_same_recipe(self, path: Path) -> None:
         """Raise :class:`RecipeError` if the run in ``path`` has another recipe."""
         if not os.path.lexists(path / RECIPE_FILE):
@@ -213,6 +247,7 @@ class Experiment:
             if key not in ("out", "resume") and (other := others.get(key)) != value:
                 message = f"the run in {path} has {other!r} ({there.origin(key)})"
                 resuming = shlex.join(["sqn-resume", str(path)])
+                resuming += f" steps={value}" if key == "steps" else ""
                 hint = f"resume it with `{resuming}`, or write to another directory: out=…"
                 raise RecipeError(message, self.recipe.origin(key), hint, f"{key} = {value!r}")
 

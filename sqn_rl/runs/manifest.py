@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sqn_rl import disk
-from sqn_rl.disk import Mark
+from sqn_rl.disk import RECIPE_FILE, Mark
 from sqn_rl.errors import CheckpointError, DamagedError
 from sqn_rl.recipe.reading import DataError, is_there
 
@@ -150,8 +150,30 @@ def marks_of_run(content: Mapping[str, Any], path: Path) -> dict[str, Mark]:
 def verify(path: Path, mark: Mark) -> None:
     """Check that a run's own file is what it was, or, if it is a log, begins with that.
 
+    The ``recipe.yaml`` of a run that was extended since is what it was but for the budget.
+
     Raises:
         DamagedError: it is missing or damaged.
         CheckpointError: it cannot be read.
     """
-    disk.verify(path, mark, grows=path.suffix == ".jsonl")
+    try:
+        disk.verify(path, mark, grows=path.suffix == ".jsonl")
+    except DamagedError:
+        if path.name != RECIPE_FILE or not is_there(path) or path.stat().st_size > MANIFEST_BYTES:
+            raise
+        text = path.read_bytes()
+        while disk.Mark(len(text), sha256(text).hexdigest()) != mark:
+            text, undone = _EXTENDED.subn(rb"steps: \1  # \2\n", text, count=1)
+            if not undone:
+                raise
+
+
+def extended(text: str, steps: int) -> str:
+    """A ``recipe.yaml`` with a larger budget; its line keeps the one before, and its origin."""
+    origin = rf"command line: steps={steps}, before: \1 <- \2"
+    return re.sub(
+        r"^steps: (\d+)  # (.*)\n", rf"steps: {steps}  # {origin}\n", text, count=1, flags=re.MULTILINE
+    )
+
+
+_EXTENDED = re.compile(rb"^steps: \d+  # command line: steps=\d+, before: (\d+) <- (.*)\n", re.MULTILINE)

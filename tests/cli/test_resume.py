@@ -20,6 +20,7 @@ from reliability.trials import Killed, differences, train
 
 from sqn_rl import compose, disk
 from sqn_rl.runs.directory import RunDirectory
+from sqn_rl.runs.manifest import extended
 from sqn_rl.training.stopping import StopRequest, signals_to
 
 Command = Callable[..., Any]
@@ -158,6 +159,78 @@ def test_a_signal_that_comes_again_later_is_a_second(monkeypatch: pytest.MonkeyP
         for _ in "12":
             send("SIGTERM")()
     assert received == ["SIGTERM"] * 2
+
+
+# --- a larger budget ---------------------------------------------------------------------------------------
+
+
+def test_an_extended_run_is_the_run_that_had_the_budget(command: Command, alone: Path) -> None:
+    short = [each for each in TINY if not each.startswith("steps=")]
+    assert command("run", *short, "steps=120", "out=run").code == 0
+    done = command("resume", "run", "steps=160")
+    assert (done.code, "resuming from run/checkpoints/0000000120" in done.out) == (0, True)
+    assert command("resume", "run", "steps=240").code == 0
+    files = done.runs[-1]
+    assert (
+        files.weights[-1].read_bytes() == (alone / "checkpoints/0000000240/weights.safetensors").read_bytes()
+    )
+    for name in ("metrics", "episodes", "evaluations"):
+        there = [json.loads(line) for line in (alone / f"{name}.jsonl").read_text().splitlines()]
+        for row in there:
+            row.pop("wall_s", None)
+        assert files.rows(name, "wall_s") == there
+    line = (files.path / "recipe.yaml").read_text().splitlines()[0]
+    first = "before: 120 <- command line: steps=120"
+    assert line == f"steps: 240  # command line: steps=240, before: 160 <- command line: steps=160, {first}"
+
+
+def test_a_run_that_is_killed_just_after_it_was_extended_goes_on(command: Command) -> None:
+    command("run", *TINY, "out=run")
+    recipe = Path("run/recipe.yaml")
+    longer = extended(recipe.read_text(), 280)
+    recipe.write_text(longer)
+    assert command("resume", "run").code == 0
+    assert json.loads(Path("run/summary.json").read_text())["env_steps"] == 240  # it is done, by its summary
+    Path("run/summary.json").unlink()
+    assert command("resume", "run").code == 0
+    assert json.loads(Path("run/summary.json").read_text())["env_steps"] == 280
+    recipe.write_text(longer.replace("batch_size: 8", "batch_size: 9"))
+    done = command("resume", "run", "steps=300")
+    assert (done.code, "recipe.yaml: damaged" in done.err) == (2, True)
+
+
+def test_schedules_over_the_budget_are_noted(command: Command) -> None:
+    command("run", *TINY, "replay=prioritized", "temperature=annealed", "out=run")
+    out = command("resume", "run", "steps=280").out
+    notes = re.findall(r"the schedule of (\w+) \(\w+\) now spans 280 steps", out)
+    assert notes == ["temperature", "replay"]
+    assert "schedule" not in command("resume", "run").out
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("steps=100", "expected at least 240, the budget that the run has"),
+        ("steps=abc", "expected a whole number of environment steps"),
+        ("lr=1", "only steps=N can be changed"),
+        ("head=dueling", "only steps=N can be changed"),
+    ],
+)
+def test_nothing_else_of_a_run_can_be_changed(
+    change: str, message: str, command: Command, alone: Path
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in alone.rglob("*")}
+    done = command("resume", str(alone), change)
+    assert (done.code, message in done.err) == (2, True)
+    assert {path: path.stat().st_mtime_ns for path in alone.rglob("*")} == before
+
+
+def test_a_larger_budget_of_another_command_says_how(command: Command) -> None:
+    command("run", *TINY, "out=run")
+    longer = [each for each in TINY if not each.startswith("steps=")]
+    done = command("run", *longer, "steps=280", "out=run", "resume=auto")
+    assert (done.code, "`sqn-resume run steps=280`" in done.err) == (2, True)
+    assert "`sqn-resume run steps=N` extends it" in command("resume", "run").out
 
 
 # --- auto --------------------------------------------------------------------------------------------------
