@@ -18,7 +18,7 @@ from sqn_rl.runs.manifest import noted_changes
 
 RUNNING = {
     *("seed", "out", "resume", "threads", "device", "compile", "log_every", "checkpoint_every"),
-    *("checkpoint_keep", "logger", "env.threads", "env.workers", "eval_max_steps"),
+    *("checkpoint_keep", "checkpoint_best", "logger", "env.threads", "env.workers", "eval_max_steps"),
 }
 """Settings of how a run is executed, which do not change what is learned."""
 

@@ -1,4 +1,4 @@
-"""``sqn-eval``: evaluate the last weights of a run."""
+"""``sqn-eval``: evaluate the weights of a run."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,9 +9,10 @@ from sqn_rl.recipe.compose import load_recipe
 from sqn_rl.recipe.resolved import recipe_of
 from sqn_rl.runs.manifest import changes
 
-DESCRIPTION = """Plays full episodes with the last weights of a run, finished or stopped, by its recipe.yaml.
+DESCRIPTION = """Plays full episodes with the weights of a run, finished or stopped, by its recipe.yaml.
 
   sqn-eval runs/first --episodes 20
+  sqn-eval runs/first --checkpoint best
   sqn-eval runs/first --video a.gif    one episode, with Q(s, a) and π(a|s) of every action beside it"""
 
 
@@ -27,6 +28,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = options("sqn-eval", DESCRIPTION)
     parser.add_argument("run", type=Path, help="the run directory")
+    parser.add_argument(
+        "--checkpoint",
+        default="last",
+        metavar="last|best|STEPS",
+        type=lambda text: int(text) if text.isdecimal() else text,
+        help="whose weights: the newest; with checkpoint_best=true the best evaluation's; or of these steps",
+    )
     parser.add_argument(
         "--episodes", type=int, help="how many episodes; by default as in the run, or 1 with --video"
     )
@@ -54,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from sqn_rl.runs.policy import Policy
     from sqn_rl.training.evaluation import cut_note
 
-    policy, greedy = Policy(recipe, arguments.run), not arguments.stochastic
+    policy, greedy = Policy(recipe, arguments.run, arguments.checkpoint), not arguments.stochastic
     if arguments.video:
         try:
             evaluation, frames = policy.film(arguments.video, greedy=greedy)

@@ -78,7 +78,8 @@ def needs(run: Run, agent: Agent, played: int) -> Needs:
     memory = peak + rows + played + max(late, piece) + COMPILED * compiling(run).chosen
     state = _bytes_of(agent.state_dict()) + BESIDES
     kept = run.checkpoint_keep + 1
-    disk = kept * state + min(run.steps, stored + kept * every) * on_disk
+    best = run.checkpoint_best * (kept + 1) * (_bytes_of(agent.loss.state_dict()) + BESIDES)
+    disk = best + kept * state + min(run.steps, stored + kept * every) * on_disk
     return Needs(memory, max(0, memory - now), state + stored * on_disk, disk)
 
 

@@ -2,7 +2,9 @@
 
 ``checkpoints/<env_steps>/`` holds ``weights.safetensors``, ``state.safetensors`` and ``manifest.json``; the
 rows of a replay lie beside, in ``checkpoints/replay/<first>-<end>.safetensors``, each written once, for all
-checkpoints that need them. The manifest has the size and SHA-256 of every file and of itself, and all values
+checkpoints that need them. ``checkpoints/best/<env_steps>/`` holds the weights of an evaluation that was the
+best so far, and a manifest. It is kept while it is the best of the run or of a checkpoint, as a run may
+resume from any. A manifest has the size and SHA-256 of every file and of itself, and all values
 that are no tensors. No name in it is ever made a path.
 """
 
@@ -19,11 +21,12 @@ from sqn_rl import disk
 from sqn_rl.disk import Folder, Mark
 from sqn_rl.errors import CheckpointError, DamagedError, StorageError
 from sqn_rl.runs import manifest
-from sqn_rl.runs.manifest import FORMAT, MANIFEST
+from sqn_rl.runs.manifest import MANIFEST
+from sqn_rl.runs.saved import BEST, WEIGHTS, name_of, tensors_in, write_folder
 from sqn_rl.runs.serialization import pack, read_tensors, tensors_file, unpack
 from sqn_rl.types import Piece, Rows
 
-WEIGHTS, STATE, REPLAY = "weights.safetensors", "state.safetensors", "replay"
+STATE, REPLAY = "state.safetensors", "replay"
 
 _CHUNK = re.compile(r"\d{12,}-\d{12,}\.safetensors")
 
@@ -52,6 +55,8 @@ class Checkpoint:
     """The damage of newer checkpoints."""
     made_with: Mapping[str, Any]
     """The versions of software, and the machine."""
+    best: int | None
+    """The environment steps of the best evaluation until then, if its weights were kept."""
 
 
 class Checkpoints:
@@ -67,6 +72,7 @@ class Checkpoints:
         self.folder, self.keep, self._run = folder, keep, run
         self._chunks: list[Chunk] = []
         self._saved: int | None = None
+        self._best: int | None = None
 
     def save(
         self,
@@ -104,6 +110,33 @@ class Checkpoints:
         self._chunks, self._saved = chunks, env_steps
         self.prune(env_steps)
 
+    def save_best(
+        self,
+        env_steps: int,
+        weights: Mapping[str, Tensor],
+        evaluation: Mapping[str, Any],
+        run: Mapping[str, Mark],
+        made_with: Mapping[str, Any] = {},
+    ) -> None:
+        """Write the weights of the best evaluation so far; others stay until :meth:`prune`.
+
+        Args:
+            env_steps: when it was evaluated; its name.
+            weights: the learned parameters.
+            evaluation: its row in the log.
+            run: size and hash of the run's own files.
+            made_with: the versions of software, and the machine.
+
+        Raises:
+            OSError: the disk is full, or worse. What is kept is as before.
+            StorageError: see :meth:`save`.
+        """
+        with self._opened() as (folder, _), folder.folder(BEST) as best:
+            best.sweep()
+            files = {WEIGHTS: weights}
+            write_folder(best, env_steps, files, run, made_with, state={"evaluation": evaluation})
+        self._best = env_steps
+
     def load(self) -> Checkpoint | None:
         """Load the newest whole checkpoint; None if none was ever saved.
 
@@ -120,7 +153,7 @@ class Checkpoints:
                 hint = f"it may be whole, so nothing was changed; to use an older one, move {path} away"
                 raise CheckpointError(f"{error}\n  {hint}") from error
             else:
-                self._chunks, self._saved = found.chunks, found.env_steps
+                self._chunks, self._saved, self._best = found.chunks, found.env_steps, found.best
                 return found
         if wrong:
             raise CheckpointError("\n".join([f"{self.folder}: no checkpoint is whole:", *wrong]))
@@ -131,11 +164,18 @@ class Checkpoints:
         with self._opened():
             pass
 
+    def forget_best(self) -> None:
+        """Remove all best weights, as a run does that starts from the beginning."""
+        with self._opened() as (folder, _):
+            self._remove_best(folder, set())
+
     def were_never_saved(self) -> bool:
         """Whether :meth:`make` was called, and no checkpoint was ever complete."""
         if not (self.folder / REPLAY).is_dir():
             return False
-        return all(path.name == REPLAY or disk.is_incomplete(path.name) for path in self.folder.iterdir())
+        return all(
+            path.name in (REPLAY, BEST) or disk.is_incomplete(path.name) for path in self.folder.iterdir()
+        )
 
     def _write(
         self,
@@ -148,29 +188,16 @@ class Checkpoints:
         rows: list[Rows] = []
         tensors: dict[str, Tensor] = {}
         tree = pack(state, "", tensors, rows)
-        name = _name(env_steps)
         with self._opened() as (folder, replay):
             chunks = [*self._write_rows(replay, rows[0])] if rows else []
-            with folder.folder(name + disk.PARTIAL) as beside:
-                contents = {WEIGHTS: weights, STATE: tensors}
-                files = {file: beside.write(file, tensors_file(each)) for file, each in contents.items()}
-                content = {
-                    "format": FORMAT,
-                    "env_steps": env_steps,
-                    "files": {file: vars(mark) for file, mark in files.items()},
-                    "replay": [{"begin": each.begin, "end": each.end, **vars(each.mark)} for each in chunks],
-                    "run": {file: vars(mark) for file, mark in run.items()},
-                    "made_with": made_with,
-                    "state": tree,
-                }
-                beside.write(MANIFEST, [manifest.render(content)])
-                beside.sync()
-            folder.publish(name)
+            files = {WEIGHTS: weights, STATE: tensors}
+            rest = {"replay": [{"begin": each.begin, "end": each.end, **vars(each.mark)} for each in chunks]}
+            write_folder(folder, env_steps, files, run, made_with, state=tree, best=self._best, **rest)
         return chunks
 
     def _drop(self, env_steps: int, lost: set[str]) -> None:
         """Have a checkpoint say of what is ``lost`` that it is None; its tensors stay."""
-        path = self.folder / _name(env_steps)
+        path = self.folder / name_of(env_steps)
         content = manifest.read(path)
         had = {name for name, value in content["state"].items() if value is not None}
         if lost & had:
@@ -197,14 +224,18 @@ class Checkpoints:
             for path in saved:
                 if path not in kept + newer:
                     folder.discard(path.name)
-            with suppress(CheckpointError):  # else it is not known which rows are needed
-                self._remove_rows(folder, replay, kept, [path.name for path in newer if path.is_dir()])
+            with suppress(CheckpointError):  # else it is not known what is needed
+                contents = {path: manifest.read(path) for path in kept}
+                self._remove_rows(folder, replay, contents, [path.name for path in newer if path.is_dir()])
+                self._remove_best(folder, {self._best, *(each["best"] for each in contents.values())})
             for path in newer:
                 folder.set_aside(path.name)
 
-    def _remove_rows(self, folder: Folder, replay: Folder, kept: list[Path], newer: list[str]) -> None:
+    def _remove_rows(
+        self, folder: Folder, replay: Folder, kept: Mapping[Path, Any], newer: list[str]
+    ) -> None:
         """Remove the rows that those kept do not need, or move them to the newest of the ``newer``."""
-        chunks = [chunk for path in kept for chunk in _chunks(manifest.read(path), path)]
+        chunks = [chunk for path, content in kept.items() for chunk in _chunks(content, path)]
         needed = {_chunk_name(chunk.begin, chunk.end) for chunk in chunks}
         others = [name for name in replay.names() if _CHUNK.fullmatch(name) and name not in needed]
         if newer and others:
@@ -214,6 +245,14 @@ class Checkpoints:
         else:
             for name in others:
                 replay.remove(name)
+
+    def _remove_best(self, folder: Folder, needed: set[int | None]) -> None:
+        """Remove the best weights that are not of these environment steps."""
+        if saved := manifest.saved_in(self.folder / BEST):
+            with folder.folder(BEST) as best:
+                for path in saved:
+                    if int(path.name) not in needed:
+                        best.discard(path.name)
 
     @contextmanager
     def _opened(self) -> Iterator[tuple[Folder, Folder]]:
@@ -225,35 +264,6 @@ class Checkpoints:
             for each in folder, replay:
                 each.sweep()
             yield folder, replay
-
-
-LAST = "last"
-"""The newest checkpoint, where one is to be named."""
-
-
-def read_weights(folder: Path, checkpoint: str | int = LAST) -> tuple[Path, int, dict[str, Tensor]]:
-    """The weights of a checkpoint in ``folder``: their file, their environment steps, and the tensors.
-
-    Args:
-        folder: ``<run>/checkpoints``.
-        checkpoint: :data:`LAST`, or its environment steps.
-
-    Raises:
-        CheckpointError: there is no such checkpoint, or it is damaged.
-    """
-    found = manifest.saved_in(folder)
-    if not found:
-        raise CheckpointError(f"{folder}: no checkpoint yet")
-    kept: dict[str | int, Path] = {int(path.name): path for path in found} | {LAST: found[-1]}
-    if checkpoint not in kept:
-        raise CheckpointError(f"{folder}: no checkpoint {checkpoint}; kept: {', '.join(map(str, kept))}")
-    path = kept[checkpoint]
-    content = manifest.read(path)
-    return path / WEIGHTS, content["env_steps"], _tensors(path, WEIGHTS, content)
-
-
-def _name(env_steps: int) -> str:
-    return f"{env_steps:010d}"
 
 
 def _chunk_name(begin: int, end: int) -> str:
@@ -270,13 +280,13 @@ def _load(path: Path, skipped: list[str]) -> Checkpoint:
         disk.require_folder(folder)
     for chunk in chunks:
         disk.verify(folder / _chunk_name(chunk.begin, chunk.end), chunk.mark)
-    weights, tensors = (_tensors(path, name, content) for name in (WEIGHTS, STATE))
+    weights, tensors = (tensors_in(path, name, content) for name in (WEIGHTS, STATE))
     try:
         state = unpack(content["state"], tensors, _Pieces(folder, chunks))
     except (LookupError, TypeError) as error:
         raise CheckpointError(f"{path / MANIFEST}: names a tensor that is not there: {error}") from error
     known = content["env_steps"], weights, state, run, chunks
-    return Checkpoint(path, *known, skipped, content["made_with"])
+    return Checkpoint(path, *known, skipped, content["made_with"], content["best"])
 
 
 def _chunks(content: Mapping[str, Any], path: Path) -> list[Chunk]:
@@ -288,12 +298,6 @@ def _chunks(content: Mapping[str, Any], path: Path) -> list[Chunk]:
             raise CheckpointError(f"{path / MANIFEST}: {value!r:.60} where rows of a replay should be")
         chunks.append(Chunk(begin, end, mark))
     return chunks
-
-
-def _tensors(path: Path, name: str, content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The tensors in one of a checkpoint's files, verified."""
-    disk.verify(path / name, manifest.mark(content["files"].get(name), path))
-    return dict(read_tensors(path / name))
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,9 @@ class RunDirectory(Reporter):
             mark = found.run.get(f"{name}.jsonl") if found else None
             log.cut(mark.bytes if mark else 0)
         self._folder.remove(SUMMARY_FILE)
-        if found:
+        if not found:
+            self.checkpoints.forget_best()
+        else:
             self.checkpoints.prune(found.env_steps)  # a killed process may not have done so
             found.state["agent"]["weights"] = found.weights
         return found
@@ -164,6 +166,11 @@ class RunDirectory(Reporter):
         state = take_state()
         weights = state["agent"].pop("weights")
         self.checkpoints.save(counters.env_steps, weights, state, run, self.made_with)
+
+    def best(self, row: dict[str, Any], take_weights: Callable[[], dict[str, Any]]) -> None:
+        """Keep the weights of the best evaluation so far."""
+        run = {RECIPE_FILE: self._recipe}
+        self.checkpoints.save_best(row["env_steps"], take_weights(), row, run, self.made_with)
 
     def keep(self, found: Mapping[str, Tensor]) -> None:
         """Write ``numerics.safetensors``: what was not finite, for ``sqn-diagnose``."""

@@ -104,7 +104,9 @@ def read(path: Path) -> dict[str, Any]:
     if written != FORMAT:
         raise CheckpointError(f"{path}: format {written}; this version of sqn_rl reads {FORMAT}")
     content.setdefault("made_with", {})  # which others of this format have not
-    kinds = {"env_steps": int, "files": dict, "replay": list, "run": dict, "made_with": dict, "state": object}
+    content.setdefault("best", None)
+    kinds: dict[str, Any] = {"env_steps": int, "files": dict, "replay": list, "run": dict}
+    kinds |= {"made_with": dict, "best": int | None, "state": object}
     for name, kind in kinds.items():
         if not isinstance(content.get(name), kind):
             raise CheckpointError(f"{path}: no {name} in it")

@@ -21,8 +21,8 @@ from sqn_rl.protocols import Annealed
 from sqn_rl.recipe.catalogue import Catalogue
 from sqn_rl.recipe.compose import Recipe, load_recipe
 from sqn_rl.recipe.resolved import recipe_of
-from sqn_rl.runs.checkpoint import LAST, read_weights
 from sqn_rl.runs.manifest import CHECKPOINTS, noted_changes
+from sqn_rl.runs.saved import LAST, read_weights
 from sqn_rl.training.agent import load_weights
 from sqn_rl.training.evaluation import EVALUATION_SEED, Evaluation, evaluate, evaluate_in_new
 
@@ -42,7 +42,8 @@ def load(
 
     Args:
         run: the run directory.
-        checkpoint: ``"last"``, the newest; or the environment steps of one that is kept.
+        checkpoint: ``"last"``, the newest; ``"best"``, the best evaluation's, which a run with
+            ``checkpoint_best`` keeps; or the environment steps of one that is kept.
         trust: modules whose classes the run's recipe may name, besides the parts of sqn_rl.
         config_dirs: folders in which trusted modules lie, as for ``--config-dir``.
         device: where the networks are; by default where they were trained.

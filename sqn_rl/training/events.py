@@ -38,6 +38,11 @@ class Reporters(Reporter):
         for reporter in self._reporters:
             reporter.evaluation(row)
 
+    def best(self, row: dict[str, Any], take_weights: Callable[[], dict[str, Any]]) -> None:
+        """Pass on the best evaluation so far."""
+        for reporter in self._reporters:
+            reporter.best(row, take_weights)
+
     def checkpoint(self, counters: Counters, take_state: Callable[[], dict[str, Any]]) -> None:
         """Have each write down the state of the run."""
         for reporter in self._reporters:

@@ -195,8 +195,12 @@ class _Run(RunState):
         except (SqnError, Stopped):
             self._checkpoint()
             raise
-        self._reporters.evaluation({"env_steps": self.due.now} | row)
+        row = {"env_steps": self.due.now} | row
+        self._reporters.evaluation(row)
         self.evaluated_at = self.due.now
+        if self._plan.checkpoint_best and (self.best is None or row["mean"] > self.best):
+            self.best = row["mean"]
+            self._reporters.best(row, self.agent.loss.state_dict)
 
 
 def measure(agent: Agent, terms: Terms) -> dict[str, Any]:

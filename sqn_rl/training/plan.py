@@ -71,6 +71,8 @@ class Plan(Settings):
     """Evaluate at each multiple, and at the end; 0: only at the end."""
     checkpoint_every: int = whole(0, "environment steps", 10_000)
     """Write a checkpoint at each multiple, and at the end; 0: only at the end."""
+    checkpoint_best: bool = setting(lambda value: True, "true or false", False)
+    """Keep the weights of the evaluation with the highest mean return too."""
     log_every: int = whole(1, "environment steps", 1000)
     """Write metrics at each multiple."""
 

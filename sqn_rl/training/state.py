@@ -67,6 +67,8 @@ class RunState:
         self.terms: Terms | None = None
         self.evaluated_at: int | None = None
         """Environment steps at the last evaluation."""
+        self.best: float | None = None
+        """The highest mean return of an evaluation, where its weights are kept."""
         self.episodes_lost = False
 
     def begin_episodes(self) -> Tensor:
@@ -87,6 +89,7 @@ class RunState:
             self.agent.load_state_dict(_with_valid_actions(state["agent"], self.env.n_actions))
             self.generator.set_state(state["warm_up"])
             self.evaluated_at = state.get("evaluated_at")  # earlier versions did not write it
+            self.best = state.get("best")
             self.terms = state["terms"] and Terms(**state["terms"])
             self.episodes.load_state_dict(state["episodes"])
             if state["env"]:
@@ -114,6 +117,7 @@ class RunState:
             "warm_up": self.generator.get_state(),
             "torch": self.random_state.state_dict(),
             "evaluated_at": self.evaluated_at,
+            "best": self.best,
             "terms": self.terms and self.terms._asdict(),
             "episodes": self.episodes.state_dict(),
             "env": self.env.state_dict() if self.env.restorable and not self.episodes_lost else None,

@@ -10,7 +10,9 @@ from reliability.tiny import loaded, plain, saved, state, weights, write
 from safetensors.torch import load_file
 
 from sqn_rl.errors import CheckpointError
-from sqn_rl.runs.checkpoint import Checkpoints, read_weights
+from sqn_rl.runs import manifest
+from sqn_rl.runs.checkpoint import Checkpoints
+from sqn_rl.runs.saved import read_weights
 from sqn_rl.runs.serialization import DTYPES, read_tensors, tensors_file
 
 
@@ -123,3 +125,92 @@ def test_what_somebody_else_put_there_is_left_alone(tmp_path: Path) -> None:
     for step in (20, 30, 40):
         write(tmp_path, checkpoints, step)
     assert len(names(best)) == 3
+
+
+# --- the best evaluation -----------------------------------------------------------------------------------
+
+
+def best_there(run: Path) -> set[str]:
+    folder = run / "checkpoints" / "best"
+    return names(folder) if folder.exists() else set()
+
+
+def save_best(checkpoints: Checkpoints, step: int) -> None:
+    checkpoints.save_best(step, weights(step), {"env_steps": step, "mean": float(step)}, {})
+
+
+def test_the_best_weights_are_read_by_name_and_by_step(tmp_path: Path) -> None:
+    checkpoints = saved(tmp_path, 10)
+    folder = tmp_path / "checkpoints"
+    with pytest.raises(
+        CheckpointError, match="no checkpoint best; kept: 10, last; checkpoint_best=true keeps"
+    ):
+        read_weights(folder, "best")
+    for step in (15, 20):
+        save_best(checkpoints, step)
+    write(tmp_path, checkpoints, 25)
+    for which, step in (("best", 20), (20, 20), ("last", 25), (10, 10)):
+        path, env_steps, tensors = read_weights(folder, which)
+        assert (env_steps, plain(tensors)) == (step, plain(weights(step)))
+        assert (path.parent.parent.name == "best") == (step == 20)
+    with pytest.raises(CheckpointError, match=r"no checkpoint 15; kept: 20, 10, 25, last, best$"):
+        read_weights(folder, 15)
+    (folder / "best" / "0000000020" / "weights.safetensors").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"best/0000000020/weights.safetensors: damaged"):
+        read_weights(folder, "best")
+
+
+def test_the_best_weights_of_every_checkpoint_are_kept_and_no_others(tmp_path: Path) -> None:
+    checkpoints = saved(tmp_path, 10)
+    for step in (12, 14, 16):
+        save_best(checkpoints, step)
+    assert best_there(tmp_path) == {"0000000012", "0000000014", "0000000016"}  # until the next checkpoint
+    write(tmp_path, checkpoints, 20)
+    assert best_there(tmp_path) == {"0000000016"}
+    save_best(checkpoints, 25)
+    write(tmp_path, checkpoints, 30)
+    assert best_there(tmp_path) == {"0000000016", "0000000025"}
+    write(tmp_path, checkpoints, 40)
+    assert best_there(tmp_path) == {"0000000025"}
+
+
+@pytest.mark.parametrize(("damaged", "best"), [(False, {"0000000016", "0000000025"}), (True, {"0000000016"})])
+def test_a_resumed_run_has_the_best_weights_of_its_checkpoint(
+    damaged: bool, best: set[str], tmp_path: Path
+) -> None:
+    checkpoints = saved(tmp_path)
+    save_best(checkpoints, 16)
+    write(tmp_path, checkpoints, 20)
+    save_best(checkpoints, 25)
+    write(tmp_path, checkpoints, 30)
+    save_best(checkpoints, 35)  # and the process is killed
+    if damaged:
+        (tmp_path / "checkpoints" / "0000000030" / "state.safetensors").write_bytes(b"")
+    again = Checkpoints(tmp_path / "checkpoints", 2)
+    found = again.load()
+    assert found
+    again.prune(found.env_steps)
+    assert best_there(tmp_path) == best
+    for step in (50, 60, 70):
+        write(tmp_path, again, step)
+    assert read_weights(tmp_path / "checkpoints", "best")[1] == (16 if damaged else 25)
+
+
+def test_best_weights_from_before_the_first_checkpoint_do_not_outlive_a_new_beginning(tmp_path: Path) -> None:
+    checkpoints = saved(tmp_path)
+    checkpoints.make()
+    save_best(checkpoints, 5)
+    again = Checkpoints(tmp_path / "checkpoints", 2)
+    assert again.were_never_saved()
+    assert again.load() is None
+    again.forget_best()
+    assert best_there(tmp_path) == set()
+
+
+def test_a_manifest_with_a_best_that_is_no_number_is_refused(tmp_path: Path) -> None:
+    saved(tmp_path, 10)
+    path = tmp_path / "checkpoints" / "0000000010"
+    content = manifest.read(path) | {"best": "../../elsewhere"}
+    (path / "manifest.json").write_bytes(manifest.render(content))
+    with pytest.raises(CheckpointError, match="no best in it"):
+        manifest.read(path)

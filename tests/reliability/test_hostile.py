@@ -22,8 +22,9 @@ from reliability.trials import TINY, Killed, train
 from sqn_rl import RecipeError
 from sqn_rl.errors import CheckpointError
 from sqn_rl.recipe.compose import compose_recipe, load_recipe
-from sqn_rl.runs.checkpoint import Checkpoints, read_weights
+from sqn_rl.runs.checkpoint import Checkpoints
 from sqn_rl.runs.manifest import FORMAT, MANIFEST
+from sqn_rl.runs.saved import read_weights
 
 PACKAGE = Path(__file__).resolve().parents[2] / "sqn_rl"
 

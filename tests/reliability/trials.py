@@ -47,6 +47,7 @@ TINY = (
     "replay_capacity=150",
 )
 TINY += ("steps=300", "log_every=50", "checkpoint_every=70", "eval_every=90", "eval_episodes=2")
+TINY += ("checkpoint_best=true",)
 TASKS = {
     "CartPole": ("env=cartpole",),
     "Pong from RAM": ("env=atari_ram", "env.game=pong", "env.max_frames=240", "env.workers=0"),
@@ -97,7 +98,7 @@ def left_by(run: Path) -> dict[str, Any]:
             files[name] = [[*(json.loads(line) | {"wall_s": 0}).items()] for line in lines]
         elif path.name == "manifest.json":
             content = json.loads(path.read_text())
-            counters = content["state"]["counters"] | {"wall_s": 0}
+            counters = content["state"].get("counters", {}) | {"wall_s": 0}
             files[name] = content["state"] | {"counters": counters}
             files[f"{name}: replay"] = _replay(path.parents[1] / "replay", content["replay"])
     return files

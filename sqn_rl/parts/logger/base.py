@@ -21,6 +21,9 @@ class Reporter:
     def evaluation(self, row: dict[str, Any]) -> None:
         """An evaluation has ended."""
 
+    def best(self, row: dict[str, Any], take_weights: Callable[[], dict[str, Any]]) -> None:
+        """With ``checkpoint_best``: the evaluation of ``row`` is the best so far, by these weights."""
+
     def checkpoint(self, counters: Counters, take_state: Callable[[], dict[str, Any]]) -> None:
         """It is time to write down all that the run has become: what ``take_state()`` gives."""
 

@@ -1,0 +1,90 @@
+"""A folder with saved tensors and the manifest that verifies them, and which folder has which weights."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from sqn_rl import disk
+from sqn_rl.disk import Folder, Mark
+from sqn_rl.errors import CheckpointError
+from sqn_rl.runs import manifest
+from sqn_rl.runs.manifest import FORMAT, MANIFEST
+from sqn_rl.runs.serialization import read_tensors, tensors_file
+
+WEIGHTS = "weights.safetensors"
+
+LAST, BEST = "last", "best"
+"""The newest checkpoint, and the weights of the best evaluation, where one is to be named."""
+
+
+def name_of(env_steps: int) -> str:
+    """The name of what was saved after so many environment steps."""
+    return f"{env_steps:010d}"
+
+
+def write_folder(
+    folder: Folder,
+    env_steps: int,
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    run: Mapping[str, Mark],
+    made_with: Mapping[str, Any],
+    *,
+    state: Any,
+    best: int | None = None,
+    replay: Sequence[Mapping[str, Any]] = (),
+) -> None:
+    """Write files of tensors and their manifest, in a folder named by the environment steps."""
+    name = name_of(env_steps)
+    with folder.folder(name + disk.PARTIAL) as beside:
+        files = {file: beside.write(file, tensors_file(each)) for file, each in tensors.items()}
+        content = {
+            "format": FORMAT,
+            "env_steps": env_steps,
+            "files": {file: vars(mark) for file, mark in files.items()},
+            "replay": list(replay),
+            "run": {file: vars(mark) for file, mark in run.items()},
+            "made_with": made_with,
+            "best": best,
+            "state": state,
+        }
+        beside.write(MANIFEST, [manifest.render(content)])
+        beside.sync()
+    folder.publish(name)
+
+
+def read_weights(folder: Path, checkpoint: str | int = LAST) -> tuple[Path, int, dict[str, Tensor]]:
+    """The weights of a checkpoint in ``folder``: their file, their environment steps, and the tensors.
+
+    Args:
+        folder: ``<run>/checkpoints``.
+        checkpoint: :data:`LAST`, :data:`BEST`, or the environment steps of one that is kept.
+
+    Raises:
+        CheckpointError: there is no such checkpoint, or it is damaged.
+    """
+    found, best = manifest.saved_in(folder), manifest.saved_in(folder / BEST)
+    if not found and not best:
+        raise CheckpointError(f"{folder}: no checkpoint yet")
+    kept: dict[str | int, Path] = {int(path.name): path for path in [*best, *found]}
+    for name, paths in ((LAST, found), (BEST, best)):
+        if paths:
+            kept[name] = paths[-1]
+    if checkpoint not in kept:
+        hint = "; checkpoint_best=true keeps the best evaluation's" if checkpoint == BEST else ""
+        there = ", ".join(map(str, kept))
+        raise CheckpointError(f"{folder}: no checkpoint {checkpoint}; kept: {there}{hint}")
+    path = kept[checkpoint]
+    content = manifest.read(path)
+    return path / WEIGHTS, content["env_steps"], tensors_in(path, WEIGHTS, content)
+
+
+def _name(env_steps: int) -> str:
+    return f"{env_steps:010d}"
+
+
+def tensors_in(path: Path, name: str, content: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors in one of a checkpoint's files, verified."""
+    disk.verify(path / name, manifest.mark(content["files"].get(name), path))
+    return dict(read_tensors(path / name))
