@@ -106,10 +106,14 @@ def read(path: Path) -> dict[str, Any]:
     content.setdefault("made_with", {})  # which others of this format have not
     content.setdefault("best", None)
     kinds: dict[str, Any] = {"env_steps": int, "files": dict, "replay": list, "run": dict}
-    kinds |= {"made_with": dict, "best": int | None, "state": object}
+    kinds |= {"made_with": dict, "state": object}
     for name, kind in kinds.items():
         if not isinstance(content.get(name), kind):
             raise CheckpointError(f"{path}: no {name} in it")
+    if (best := content["best"]) is not None and not (
+        type(best) is int and 0 <= best <= content["env_steps"]
+    ):
+        raise CheckpointError(f"{path}: {best!r:.60} where the steps of the best evaluation should be")
     if content["env_steps"] != int(path.parent.name):
         raise DamagedError(f"{path}: is that of {content['env_steps']} steps")
     return content

@@ -182,6 +182,7 @@ def test_whatever_a_manifest_says_nothing_happens(
         (("replay",), []),
         (("run",), {}),
         (("made_with",), {}),
+        (("best",), None),
     ]  # which miss something, but name nothing wrong
 
 

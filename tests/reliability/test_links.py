@@ -64,6 +64,7 @@ def test_what_is_written_whole_takes_the_place_of_a_link(stopped: Path, outside:
     assert train(other) == "done"
     left = {path.relative_to(other) for path in other.rglob("*") if path.suffix not in (".jsonl", ".sqn_rl")}
     new = {str(path) for path in left if not (run / path).exists() and path.parent.name != "0000000060"}
+    new -= {"checkpoints/best"}  # a folder: a link in its place is refused
     names = {f"{path}.partial" for path in left} | new - {"checkpoints/0000000060"}
     assert {"curve.png", "curve.png.partial", "checkpoints/0000000060.partial", "summary.json"} <= names
     planted = [run / name for name in names if (run / name).parent.is_dir()]
@@ -76,7 +77,8 @@ def test_what_is_written_whole_takes_the_place_of_a_link(stopped: Path, outside:
 
 @pytest.mark.parametrize("leads", LINKS)
 @pytest.mark.parametrize(
-    "name", [".lock", "metrics.jsonl", "tensorboard", "checkpoints", "checkpoints/replay"]
+    "name",
+    [".lock", "metrics.jsonl", "tensorboard", "checkpoints", "checkpoints/replay", "checkpoints/best"],
 )
 def test_a_link_where_a_run_appends_or_has_a_folder_is_refused(
     name: str, leads: Callable, outside: Path
