@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from sqn_rl.cli import Exit, catalogue_of, command, options
+from sqn_rl.cli import catalogue_of, command, options
 from sqn_rl.errors import RecipeError
 from sqn_rl.recipe.compose import load_recipe
 from sqn_rl.recipe.overrides import origin
@@ -39,9 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
 
     from sqn_rl.cli.screen import Screen
-    from sqn_rl.cli.session import train
+    from sqn_rl.cli.session import exit_code, train
 
-    return Exit(train(recipe, Screen(), resume=arguments.run))
+    return exit_code(train(recipe, Screen(), resume=arguments.run))
 
 
 if __name__ == "__main__":

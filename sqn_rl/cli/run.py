@@ -4,10 +4,11 @@ import os
 import re
 import shlex
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from sqn_rl.cli import Exit, catalogue_of, command, options, print_lines, print_notes, report
 from sqn_rl.cli.completion import SCRIPT, complete
@@ -71,26 +72,40 @@ def main(argv: Sequence[str] | None = None) -> int:
         return Exit.DONE
 
     from sqn_rl.cli.screen import Screen
-    from sqn_rl.cli.session import train
+    from sqn_rl.cli.session import exit_code, train
 
-    console, failed, here = Screen(), {}, os.getcwd()
+    console, failed, results, here = Screen(), dict[str, int](), dict[str, str](), os.getcwd()
     for number, (name, recipe) in enumerate(jobs, 1):
         if len(jobs) > 1:
             console.rule(f"{number} of {len(jobs)}", characters="-")
         try:
             os.chdir(here)  # an environment may have changed it
-            code = train(recipe, console)
+            summary = train(recipe, console)
+            code, results[name] = exit_code(summary), _result(summary)
         except Exception as error:
             if len(jobs) == 1 or isinstance(error, BrokenPipeError):
                 raise
-            code = report(error)
+            code, results[name] = report(error), "failed"
         if code != Exit.DONE:
             failed[name] = code
         if code == Exit.STOPPED:
             break
-    for name, code in failed.items() if len(jobs) > 1 else ():
-        console.print(f"exit code {code:d}: {name}", soft_wrap=True)
+    if len(jobs) > 1:
+        console.rule("results", characters="-")
+        width = max(map(len, results))
+        for name, result in results.items():
+            ended = f", exit code {failed[name]:d}" if name in failed else ""
+            console.print(f"{name:<{width}}  {result}{ended}", soft_wrap=True)
     return next(iter(failed.values()), Exit.DONE)
+
+
+def _result(summary: Mapping[str, Any]) -> str:
+    """How a job of a sweep ended."""
+    if evaluation := summary["evaluation"]:
+        shown = f"{evaluation['mean']:.1f} ± {evaluation['std']:.1f}"
+    else:
+        shown = f"{summary['status']} after {summary['env_steps']:,} steps"
+    return f"{shown}  {summary['out']}"
 
 
 def _jobs(arguments: Namespace) -> list[tuple[str, Recipe]]:

@@ -1,8 +1,9 @@
 """What ``sqn-run`` and ``sqn-resume`` do with a recipe: print it, train it, and print the result."""
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqn_rl.cli import Exit
 from sqn_rl.errors import EnvError, blame
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
     from sqn_rl.cli.screen import Screen
 
 
-def train(recipe: Recipe, console: "Screen", resume: Path | None = None) -> int:
-    """Train a recipe.
+def train(recipe: Recipe, console: "Screen", resume: Path | None = None) -> dict[str, Any]:
+    """Train a recipe, and print the result.
 
     Args:
         recipe: a resolved recipe.
@@ -24,7 +25,7 @@ def train(recipe: Recipe, console: "Screen", resume: Path | None = None) -> int:
         resume: the run directory to resume; None: as the recipe says.
 
     Returns:
-        The exit code.
+        The summary of the run.
     """
     from sqn_rl.plots.progress import ProgressReporter
     from sqn_rl.runs.experiment import Experiment
@@ -50,6 +51,11 @@ def train(recipe: Recipe, console: "Screen", resume: Path | None = None) -> int:
         lines.insert(0, f"stopped by {stop.by} after {done}; resume with `{resuming}`")
     for line in lines:
         console.print(line, soft_wrap=True)
+    return summary
+
+
+def exit_code(summary: Mapping[str, Any]) -> Exit:
+    """The exit code for a run that ended without an error."""
     return Exit.STOPPED if summary["status"] == "stopped" else Exit.DONE
 
 

@@ -603,7 +603,9 @@ def test_a_sweep_has_a_directory_and_finishes_what_is_missing(command: Command, 
     assert [path.name for path in sorted(Path("sweep").iterdir(), reverse=True)] == sorted(
         names, reverse=True
     )
-    assert first.out.splitlines()[-2:] == [f"exit code 1: {name}" for name in names[2:]]
+    good, _, *bad = first.out.splitlines()[-4:]
+    assert re.fullmatch(rf"{re.escape(names[0])} +\d+\.\d ± \d+\.\d  sweep/{re.escape(names[0])}", good)
+    assert [re.sub(" +", " ", line) for line in bad] == [f"{name} failed, exit code 1" for name in names[2:]]
 
     shutil.rmtree(Path("sweep", names[1]))
     before = {path: path.stat().st_mtime_ns for path in Path("sweep", names[0]).rglob("*")}

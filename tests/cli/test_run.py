@@ -193,6 +193,10 @@ def test_a_sweep_writes_a_run_for_every_combination(command: Command) -> None:
     wanted = [("sqn", 0), ("sqn", 1), ("sqn_dueling", 0), ("sqn_dueling", 1)]
     assert [(run.summary["recipe"], run.summary["seed"]) for run in done.runs] == wanted
     assert re.search(r"^-+ 4 of 4 -+$", done.out, re.MULTILINE)
+    results = re.findall(r"^recipe=(\w+),seed=(\d) +([\d.]+) ± [\d.]+  (\S+)$", done.out, re.MULTILINE)
+    assert [(recipe, int(seed)) for recipe, seed, _, _ in results] == wanted
+    for run, (*_, mean, path) in zip(done.runs, results, strict=True):
+        assert (float(mean), path) == (round(run.summary["evaluation"]["mean"], 1), run.summary["out"])
 
 
 def test_runs_that_begin_in_one_second_do_not_meet(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
