@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, cached_property
 from importlib import import_module
-from importlib.util import find_spec
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -46,7 +46,7 @@ class Catalogue:
     Args:
         config_dirs: further trees, as ``--config-dir`` gives them.
         trust: modules whose classes and functions may be built, as ``--trust`` gives them, and
-            ``SQN_RL_TRUST``. No file can say this.
+            ``SQN_RL_TRUST``: by name, or as the path of a file that ends in ``.py``. No YAML can say this.
 
     Raises:
         RecipeError: a tree does not exist, has neither folder, or may not be read.
@@ -55,7 +55,9 @@ class Catalogue:
     def __init__(self, config_dirs: Sequence[str | Path] = (), trust: Sequence[str] = ()) -> None:
         further = [*config_dirs, *_from_environment("SQN_RL_PATH")]
         self.trees = [_tree(Path(folder)) for folder in further] + [_own_tree()]
-        self.trusted = (*trust, *_from_environment("SQN_RL_TRUST"))
+        named = (*trust, *_from_environment("SQN_RL_TRUST"))
+        self._sources = {Path(each).stem: Path(each) for each in named if each.endswith(".py")}
+        self.trusted = tuple(Path(each).stem if each.endswith(".py") else each for each in named)
         self._documents: dict[tuple[str, str], Document] = {}
 
     def groups(self) -> list[str]:
@@ -164,7 +166,9 @@ class Catalogue:
             RecipeError: one cannot be imported.
         """
         for module in self.trusted:
-            if module.endswith(".py") or not all(part.isidentifier() for part in module.split(".")):
+            if module in self._sources and not self._sources[module].is_file():
+                raise RecipeError(f"--trust {self._sources[module]}: there is no such file")
+            if not all(part.isidentifier() for part in module.split(".")):
                 raise RecipeError(f"--trust {module}: expected the name of a module, such as my_envs.robots")
             try:
                 self._import(module)
@@ -173,7 +177,9 @@ class Catalogue:
                 raise RecipeError(f"--trust {module}: {type(error).__name__}: {error}", "", where) from error
 
     def _import(self, module: str) -> ModuleType:
-        """Import a module that the user trusts, which may lie in a tree of the user's."""
+        """Import a module that the user trusts, which may be a file, or lie in a tree of the user's."""
+        if module in self._sources:
+            return _import_file(module, self._sources[module])
         with self._trees_on_the_path():
             return import_module(module)
 
@@ -189,6 +195,8 @@ class Catalogue:
 
     def _where_modules_are(self, module: str) -> str:
         top = module.partition(".")[0]
+        if top in self._sources:
+            return ""
         with self._trees_on_the_path():
             if top in sys.modules or find_spec(top):
                 return ""
@@ -199,6 +207,25 @@ class Catalogue:
 
     def _trusts(self, module: str) -> bool:
         return any(module == trusted or module.startswith(f"{trusted}.") for trusted in self.trusted)
+
+
+def _import_file(name: str, file: Path) -> ModuleType:
+    """Import a file as a module, once; not in place of another module of that name."""
+    file = file.resolve()
+    if (there := sys.modules.get(name)) is not None:
+        if Path(getattr(there, "__file__", None) or "").resolve() != file:
+            raise ImportError(f"there is another module `{name}`; rename the file")
+        return there
+    spec = spec_from_file_location(name, file)
+    if spec is None or spec.loader is None or (find_spec(name) and name in sys.stdlib_module_names):
+        raise ImportError(f"`{name}` is the name of a module of Python; rename the file")
+    sys.modules[name] = module = module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
 
 
 @cache

@@ -230,11 +230,55 @@ def test_a_module_that_is_not_there(command: Callable) -> None:
     assert "PYTHONPATH=. is this folder" in done.err
 
 
-@pytest.mark.parametrize("name", ["parts.py", "a/b", "", ".parts", "my-parts"])
-def test_what_is_no_name_of_a_module(command: Callable, name: str) -> None:
+@pytest.mark.parametrize("name", ["a/b", "", ".parts", "my-parts", "my-parts.py"])
+def test_what_is_no_name_of_a_module(command: Callable, folder: Path, name: str) -> None:
+    (folder / "my-parts.py").touch()
     done = command("run", "--trust", name)
     expected = "expected the name of a module, such as my_envs.robots"
-    assert (done.code, done.err) == (2, f"--trust {name}: {expected}\n")
+    assert (done.code, done.err) == (2, f"--trust {name.removesuffix('.py')}: {expected}\n")
+
+
+FILE = """
+import gymnasium
+class Robot(gymnasium.Env):
+    observation_space, action_space = gymnasium.spaces.Box(-1, 1, (2,)), gymnasium.spaces.Discrete(2)
+    def reset(self, *, seed=None, options=None):
+        return self.observation_space.sample(), {}
+    def step(self, action):
+        return self.observation_space.sample(), 1.0, False, True, {}
+gymnasium.register("Robot-v0", Robot)
+class Rewarded(gymnasium.RewardWrapper):
+    pass
+"""
+
+
+def test_a_file_can_be_trusted_and_its_ids_are_written_with_it(command: Callable, folder: Path) -> None:
+    (folder / "here").mkdir()
+    (folder / "here" / "my_robots.py").write_text(FILE)
+    task = ["env=gym", "env.id=my_robots:Robot-v0", "steps=40", "eval_episodes=1"]
+    done = command("run", *task)
+    assert (done.code, "if you trust `my_robots`, by --trust my_robots" in done.err) == (2, True)
+    done = command("run", "--trust", "./here/my_robots.py", *task)
+    assert (done.code, done.runs[0].summary["env"]) == (0, "Robot-v0")
+    assert command("evaluate", "--trust", "here/my_robots.py", str(done.runs[0].path)).code == 0
+    del sys.modules["my_robots"]
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("json.py", "--trust json: ImportError: there is another module `json`; rename the file"),
+        ("antigravity.py", "ImportError: `antigravity` is the name of a module of Python; rename the file"),
+        ("broken.py", "--trust broken: NameError: name 'nothing' is not defined"),
+        ("nowhere.py", "--trust nowhere.py: there is no such file"),
+    ],
+)
+def test_a_file_that_cannot_be_imported(command: Callable, folder: Path, file: str, message: str) -> None:
+    if file != "nowhere.py":
+        (folder / file).write_text("nothing()")
+    done = command("run", "--trust", file)
+    assert (done.code, message in done.err) == (2, True)
+    assert "broken" not in sys.modules
 
 
 def test_a_module_that_exits_does_not_end_the_program(command: Callable, folder: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 from gymnasium import spaces
 
 from sqn_rl.errors import SettingError
-from sqn_rl.parts.env.gym import GymEnv
+from sqn_rl.parts.env.gym import WRAPPABLE, GymEnv
 
 
 class Still(gymnasium.Env):
@@ -199,3 +199,93 @@ def test_closing_closes_the_games(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Still, "close", lambda game: closed.append(game))
     still(spaces.Discrete(1), 0).close()
     assert len(closed) == 1
+
+
+# --- made by a function, and wrapped -----------------------------------------------------------------------
+
+
+class Seven(gymnasium.Env):
+    """Pays its number, which the observation is, and never ends."""
+
+    observation_space, action_space = spaces.Box(0, 9, (1,)), spaces.Discrete(2)
+    made = 0
+
+    def __init__(self, number: int = 7) -> None:
+        self.number = number
+        Seven.made += 1
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
+        return np.array([self.number], np.float32), {}
+
+    def step(self, action: int) -> tuple[Any, float, bool, bool, dict]:
+        return np.array([self.number], np.float32), float(self.number), False, False, {}
+
+
+@pytest.mark.parametrize("make", [Seven, lambda number=7: Seven(number)])
+def test_a_function_makes_every_environment(make: Any) -> None:
+    before = Seven.made
+    env = GymEnv(id=make, num_envs=3, seed=0)
+    assert (Seven.made - before, env.name) == (3, "Seven")
+    assert env.begin().tolist() == [[7]] * 3
+    assert GymEnv(id=make, kwargs={"number": 4}, num_envs=1, seed=0).begin().tolist() == [[4]]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: 1 / 0, "a function that makes an environment (ZeroDivisionError: division by zero"),
+        (lambda: "CartPole-v1", "a function that makes a gymnasium.Env; it made 'CartPole-v1'"),
+        (lambda: Seven(wind=1), "unexpected keyword argument 'wind'"),
+    ],
+)
+def test_a_function_that_makes_none_is_refused(make: Any, message: str) -> None:
+    with pytest.raises(SettingError) as error:
+        GymEnv(id=make, num_envs=1, seed=0)
+    assert error.value.field == "id"
+    assert message in str(error.value)
+
+
+def test_wrappers_of_gymnasium_are_put_around_each() -> None:
+    wrappers = [{"TimeLimit": {"max_episode_steps": 3}}, {"TimeAwareObservation": {"normalize_time": True}}]
+    for id in (Seven, Seven()):
+        env = GymEnv(id=id, wrappers=wrappers, num_envs=1, seed=0)
+        assert env.observation_shape == (2,)
+        env.begin()
+        ended = []
+        for _ in range(6):
+            env.send(torch.zeros(1, dtype=torch.int64))
+            ended.append(env.receive().truncated.item())
+        assert ended == [False, False, True] * 2
+    limited = GymEnv(id="CartPole-v1", wrappers=[{"TimeLimit": {"max_episode_steps": 9}}], num_envs=2, seed=0)
+    assert limited.max_steps == 9
+
+
+def test_actions_in_a_box_can_be_made_discrete() -> None:
+    with pytest.raises(SettingError, match="DiscretizeAction") as error:
+        GymEnv(id="Pendulum-v1", num_envs=1, seed=0)
+    assert error.value.field == "id"
+    env = GymEnv(id="Pendulum-v1", wrappers=[{"DiscretizeAction": {"bins": 5}}], num_envs=1, seed=0)
+    assert env.n_actions == 5
+
+
+@pytest.mark.parametrize(
+    ("wrappers", "message"),
+    [
+        ([{"RecordVideo": {"video_folder": "x"}}], "expected one of ClipReward"),
+        ([{"TimeLimits": {}}], "did you mean"),
+        ([{"TimeLimit": {"max": 3}}], "arguments that TimeLimit takes around"),
+        (["TimeLimit"], "a list of wrappers with their arguments"),
+        ([{"TimeLimit": 3}], "a list of wrappers with their arguments"),
+        ("TimeLimit", "a list of wrappers with their arguments"),
+    ],
+)
+def test_other_wrappers_are_refused(wrappers: Any, message: str, tmp_path: Any) -> None:
+    with pytest.raises(SettingError, match=message) as error:
+        GymEnv(id="CartPole-v1", wrappers=wrappers, num_envs=1, seed=0)
+    assert error.value.field == "wrappers"
+
+
+def test_every_wrapper_that_is_allowed_is_gymnasiums_and_takes_values() -> None:
+    for name in WRAPPABLE:
+        assert issubclass(getattr(gymnasium.wrappers, name), gymnasium.Wrapper)
+    assert not {"RecordVideo", "HumanRendering", "TransformReward", "AtariPreprocessing"} & {*WRAPPABLE}

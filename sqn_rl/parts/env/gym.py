@@ -1,7 +1,8 @@
 """Any Gymnasium environment with a discrete action space."""
 
+import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from traceback import extract_tb
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
-from sqn_rl.errors import AnswerError, SettingError, blame, nearest, require
+from sqn_rl.errors import AnswerError, SettingError, blame, nearest, require, require_one_of
 from sqn_rl.parts.env.checks import describe
 from sqn_rl.parts.env.games import GamesEnv, Played
 from sqn_rl.parts.env.observations import OBSERVATIONS, flatten, flatten_batch, flattens
@@ -29,6 +30,14 @@ NAMES = {
 WRAPPERS = str(Path(gymnasium.__file__).with_name("wrappers"))
 """The folder of Gymnasium's wrappers, which unpack what an environment returns."""
 
+WRAPPABLE = (
+    *("ClipReward", "DelayObservation", "DiscretizeAction", "DiscretizeObservation", "FilterObservation"),
+    *("FlattenObservation", "GrayscaleObservation", "MaxAndSkipObservation", "RepeatAction"),
+    *("RescaleObservation", "ReshapeObservation", "ResizeObservation", "StickyAction"),
+    *("TimeAwareObservation", "TimeLimit"),
+)
+"""Gymnasium's wrappers that take plain values, write no files, and have no state beyond an episode."""
+
 EXTRAS = {"box2d": "envs", "pygame": "video"}
 """Packages that environments need, and our extras that install them."""
 
@@ -44,23 +53,28 @@ class GymEnv(GamesEnv):
     They are not scaled here: ``observation_scaling`` tells a network how to, from the bounds of the space.
 
     Args:
-        id: Gymnasium's name, with its version: "CartPole-v1". In Python also an environment, for one that is
-            used as it is, and not closed.
-        kwargs: passed to ``gymnasium.make``: the environment's own arguments, or ``max_episode_steps``.
+        id: Gymnasium's name, with its version: "CartPole-v1", or "module:Name-v0" where that module has been
+            imported, as by ``--trust module``. In Python also a function that makes an environment, such as
+            its class; or an environment, for one that is used as it is, and not closed.
+        kwargs: passed to ``gymnasium.make`` or the function: the environment's own arguments, or
+            ``max_episode_steps``.
+        wrappers: Gymnasium's wrappers to put around each, in order, a name of :data:`WRAPPABLE` and its
+            arguments: ``[{"TimeLimit": {"max_episode_steps": 200}}]``.
         num_envs: N, the number of environments.
         seed: see :class:`~sqn_rl.parts.env.base.BatchedEnv`.
         training: has no effect: rewards and episodes are Gymnasium's.
 
     Raises:
-        SettingError: there is no such id, a package that it needs is not installed, ``kwargs`` do not fit,
-            its actions are not Discrete, or its observations are none of the above.
+        SettingError: there is no such id, a package that it needs is not installed, ``kwargs`` or
+            ``wrappers`` do not fit, its actions are not Discrete, or its observations are none of the above.
     """
 
     def __init__(
         self,
         *,
-        id: str | gymnasium.Env,
+        id: str | gymnasium.Env | Callable[..., gymnasium.Env],
         kwargs: Mapping[str, Any] = {},
+        wrappers: Sequence[Mapping[str, Mapping[str, Any]]] = (),
         num_envs: int,
         seed: int,
         training: bool = True,
@@ -68,12 +82,15 @@ class GymEnv(GamesEnv):
         with ExitStack() as opened:
             if isinstance(id, gymnasium.Env):
                 require(num_envs == 1, "num_envs", num_envs, "1, as one environment is given")
-                first = id
+                first = _wrapped(id, wrappers)
             else:
-                first = _make(id, kwargs)
+                first = _make(id, kwargs, wrappers)
                 opened.callback(first.close)
             space, actions = first.observation_space, first.action_space
-            require(isinstance(actions, spaces.Discrete), "id", id, f"Discrete actions; it has {actions}")
+            discrete, hint = isinstance(actions, spaces.Discrete), ""
+            if isinstance(actions, spaces.Box):
+                hint = "; wrappers=[{DiscretizeAction: {bins: 5}}] makes them discrete"
+            require(discrete, "id", id, f"Discrete actions; it has {actions}{hint}")
             require(flattens(space), "id", id, f"observations of {OBSERVATIONS}; it has {space}")
             flat = spaces.flatten_space(space)
             as_bytes = flat.dtype == np.uint8 and flat.high.max() > 1
@@ -90,14 +107,19 @@ class GymEnv(GamesEnv):
             self._envs = [first]
             while len(self._envs) < num_envs:
                 try:
-                    self._envs.append(_make(id, kwargs))
+                    self._envs.append(_make(id, kwargs, wrappers))
                 except SettingError as error:
                     why = f"{id} cannot be opened once more: {blame(error.__cause__ or error)}"
                     raise SettingError("num_envs", num_envs, f"at most {len(self._envs)}; {why}") from error
                 opened.callback(self._envs[-1].close)
             opened.pop_all()
-        self._ours = isinstance(id, str)
-        self._kwargs, self._space, self.first_action = kwargs, space, int(actions.start)
+        self._ours, self._named = not isinstance(id, gymnasium.Env), isinstance(id, str)
+        self._kwargs, self._wrappers, self._space, self.first_action = (
+            kwargs,
+            wrappers,
+            space,
+            int(actions.start),
+        )
         self._box_kind = (space.shape, space.dtype) if isinstance(space, spaces.Box) else None
         self.observation_scaling = scaling_of(flat.low, flat.high, self.observation_dtype)
 
@@ -109,9 +131,10 @@ class GymEnv(GamesEnv):
 
     def show(self) -> None:
         """Make environment 0 again with rendering, if it can render."""
-        if "rgb_array" in (self._envs[0].metadata.get("render_modes") or []):
+        if self._named and "rgb_array" in (self._envs[0].metadata.get("render_modes") or []):
             self._envs.pop(0).close()  # closed first, as some environments can be open only once
-            self._envs.insert(0, _make(self.name, {**self._kwargs, "render_mode": "rgb_array"}))
+            kwargs = {**self._kwargs, "render_mode": "rgb_array"}
+            self._envs.insert(0, _make(self.name, kwargs, self._wrappers))
 
     def screen(self) -> Any:
         """Environment 0 rendered, after :meth:`show`; None if it cannot render.
@@ -169,20 +192,60 @@ class GymEnv(GamesEnv):
                 closing.callback(env.close)
 
 
-def _make(id: str, kwargs: Mapping[str, Any]) -> gymnasium.Env:
+Wrappers = Sequence[Mapping[str, Mapping[str, Any]]]
+
+
+def _make(
+    id: str | Callable[..., gymnasium.Env], kwargs: Mapping[str, Any], wrappers: Wrappers
+) -> gymnasium.Env:
+    """Make an environment and wrap it."""
+    if not callable(id):
+        return _wrapped(_registered(id, kwargs), wrappers)
+    try:
+        env = id(**kwargs)
+    except (Exception, SystemExit) as error:
+        raise SettingError("id", id, f"a function that makes an environment ({blame(error)})") from error
+    require(
+        isinstance(env, gymnasium.Env), "id", id, f"a function that makes a gymnasium.Env; it made {env!r}"
+    )
+    return _wrapped(env, wrappers)
+
+
+def _wrapped(env: gymnasium.Env, wrappers: Wrappers) -> gymnasium.Env:
+    """Put Gymnasium's wrappers around an environment, or raise a :class:`SettingError`."""
+    form = "a list of wrappers with their arguments, such as [{TimeLimit: {max_episode_steps: 200}}]"
+    require(isinstance(wrappers, Sequence) and not isinstance(wrappers, str), "wrappers", wrappers, form)
+    for wrapper in wrappers:
+        well_formed = isinstance(wrapper, Mapping) and all(
+            isinstance(each, Mapping) for each in wrapper.values()
+        )
+        require(well_formed, "wrappers", wrapper, form)
+        for name, arguments in wrapper.items():
+            require_one_of(WRAPPABLE, "wrappers", name)
+            try:
+                env = getattr(gymnasium.wrappers, name)(env, **arguments)
+            except Exception as error:
+                expected = f"arguments that {name} takes around {env} ({blame(error)})"
+                raise SettingError("wrappers", dict(wrapper), expected) from error
+    return env
+
+
+def _registered(id: str, kwargs: Mapping[str, Any]) -> gymnasium.Env:
     """Make an environment, or raise a :class:`SettingError` with a hint for id, kwargs or installation."""
     require(isinstance(id, str), "id", id, "the id of an environment, such as CartPole-v1")
-    require(":" not in id, "id", id, "an id without `module:`; have the module imported by --trust instead")
+    module, _, name = id.rpartition(":")
+    imported = not module or module in sys.modules
+    require(imported, "id", id, f"a module that was imported: if you trust `{module}`, by --trust {module}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # old versions, and old libraries on import
-            return gymnasium.make(id, disable_env_checker=True, **kwargs)
+            return gymnasium.make(name, disable_env_checker=True, **kwargs)
     except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
         raise SettingError("id", id, _missing("its dependencies", error)) from error
     except (Exception, SystemExit) as error:
-        if isinstance(error, gymnasium.error.Error) and id not in gymnasium.registry:
+        if isinstance(error, gymnasium.error.Error) and name not in gymnasium.registry:
             atari = "; env=atari plays Atari games, and --trust ale_py registers their ids"
-            other = f", or that a module registers: --trust MODULE{nearest(id, gymnasium.registry)}"
+            other = f", or that a module registers: --trust MODULE{nearest(name, gymnasium.registry)}"
             expected = f"an id that Gymnasium knows{atari if id.startswith('ALE/') else other} ({error})"
             raise SettingError("id", id, expected) from error
         if isinstance(error, TypeError) or (
