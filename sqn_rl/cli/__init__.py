@@ -72,6 +72,17 @@ def options(command: str, description: str) -> Parser:
     return parser
 
 
+def add_checkpoint(parser: Parser) -> None:
+    """Add the option of commands that read the weights of a run."""
+    parser.add_argument(
+        "--checkpoint",
+        default="last",
+        metavar="last|best|STEPS",
+        type=lambda text: int(text) if text.isdecimal() else text,
+        help="whose weights: the newest; with checkpoint_best=true the best evaluation's; or of these steps",
+    )
+
+
 def catalogue_of(arguments: Namespace) -> Catalogue:
     """The catalogue that the common options describe.
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from sqn_rl.cli import Exit, catalogue_of, command, options, print_lines, print_notes
+from sqn_rl.cli import Exit, add_checkpoint, catalogue_of, command, options, print_lines, print_notes
 from sqn_rl.errors import RecipeError
 from sqn_rl.recipe.compose import load_recipe
 from sqn_rl.recipe.resolved import recipe_of
@@ -28,13 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = options("sqn-eval", DESCRIPTION)
     parser.add_argument("run", type=Path, help="the run directory")
-    parser.add_argument(
-        "--checkpoint",
-        default="last",
-        metavar="last|best|STEPS",
-        type=lambda text: int(text) if text.isdecimal() else text,
-        help="whose weights: the newest; with checkpoint_best=true the best evaluation's; or of these steps",
-    )
+    add_checkpoint(parser)
     parser.add_argument(
         "--episodes", type=int, help="how many episodes; by default as in the run, or 1 with --video"
     )

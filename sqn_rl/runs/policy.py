@@ -190,12 +190,16 @@ class Policy(nn.Module):
         actor = self.actor if isinstance(self.actor, NetworkActor) else self._values[0]
         return actor.mean_scores(observation)
 
+    @property
+    def observation_spec(self) -> ObservationSpec:
+        """The shape and dtype of the tensors that it takes."""
+        return ObservationSpec(self._env[0].observation_shape, self._env[0].observation_dtype)
+
     def _batch_of(self, observation: Any) -> tuple[Tensor, bool]:
         """``[B, *S]``, and whether it was one observation."""
-        env = self._env[0]
         if isinstance(observation, Tensor):
-            return ObservationSpec(env.observation_shape, env.observation_dtype).batch(observation)
-        return env.batch_of(observation)
+            return self.observation_spec.batch(observation)
+        return self._env[0].batch_of(observation)
 
     def _network_actor(self, wanted: str) -> NetworkActor:
         if isinstance(self.actor, NetworkActor):

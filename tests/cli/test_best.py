@@ -111,6 +111,16 @@ def test_a_run_that_starts_again_has_no_best_yet(alone: Path, tmp_path: Path) ->
         load(run, "best")
 
 
+def test_a_run_that_was_extended_keeps_the_same(alone: Path, command: Callable, tmp_path: Path) -> None:
+    """Its first end was evaluated too, which a longer run does not do there."""
+    run = tmp_path / "run"
+    train(run, *TINY, f"seed={alone.name}", "steps=430")
+    assert command("resume", str(run), "steps=480").code == 0
+    assert evaluations(run) == evaluations(alone)
+    for which in ("best", "last"):
+        assert str(load(run, which).state_dict()) == str(load(alone, which).state_dict())
+
+
 class Keeping(Reporter):
     """Keeps when an evaluation was the best."""
 

@@ -14,6 +14,7 @@ import torch
 from gymnasium import spaces
 from tensordict import TensorDict
 from torchrl.envs.utils import ExplorationType, set_exploration_type
+from untrained import untrained
 
 from sqn_rl import (
     CheckpointError,
@@ -27,19 +28,9 @@ from sqn_rl import (
     load,
 )
 from sqn_rl.recipe.catalogue import Catalogue
-from sqn_rl.recipe.compose import compose_recipe, load_recipe
+from sqn_rl.recipe.compose import load_recipe
 from sqn_rl.runs.checkpoint import Checkpoints
 from sqn_rl.training.agent import load_weights
-
-
-def untrained(path: Path, *overrides: str, recipe: str = "sqn", catalogue: Catalogue | None = None) -> Path:
-    """A run that has saved a checkpoint before its first step."""
-    composed = compose_recipe(recipe, *overrides, catalogue=catalogue)
-    path.mkdir()
-    (path / "recipe.yaml").write_text(composed.to_yaml())
-    weights = composed.build(last="loss", num_envs=1)["loss"].state_dict()
-    Checkpoints(path / "checkpoints", 1).save(0, weights, {}, {})
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,7 @@ ARGUMENTS = {
     "diagnose": ["{run}"],
     "diff": ["sqn", "{run}"],
     "evaluate": ["{run}", "--episodes=1"],
+    "export": ["{run}", "policy.pt2"],
     "graph": [],
     "list": [],
     "resume": ["{run}"],

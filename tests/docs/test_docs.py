@@ -39,7 +39,9 @@ STEPS, GAMES = 1200, 2  # the warm-up of classic control is 1,000
 COMMANDS = {
     **{f"sqn-{name}": name for name in ("run", "resume", "list", "graph", "compare", "ablate", "diff")},
     "sqn-eval": "evaluate",
+    "sqn-export": "export",
 }
+EXPORT = DOCS / "walkthroughs" / "export.md"
 STOPPING = DOCS / "walkthroughs" / "stop_and_resume.md"
 NOT_RUN = (".", "eval", "make", "pip", "python", "sqn-watch")  # set-up, and what waits: tested elsewhere
 
@@ -76,6 +78,8 @@ RUNNABLE = [
 @pytest.mark.slow
 @pytest.mark.parametrize("page", RUNNABLE, ids=named)
 def test_the_blocks_of_a_page_run(page, tmp_path, monkeypatch, capsys) -> None:
+    if page == EXPORT:
+        pytest.importorskip("onnxruntime")
     monkeypatch.chdir(tmp_path)
     namespace, printed = {"__name__": "page"}, ""
     for block in blocks(page):
