@@ -92,10 +92,10 @@ class Policy(nn.Module):
 
     def __init__(self, recipe: Recipe, run: Path, checkpoint: str | int = LAST) -> None:
         super().__init__()
-        path, self.env_steps, weights = read_weights(run / CHECKPOINTS, checkpoint)
-        parts = recipe.build(last="loss", num_envs=1)
+        parts = recipe.build(last="loss", num_envs=1)  # first: it refuses what is not trusted
         env: BatchedEnv = parts["env"]
         close(env)
+        path, self.env_steps, weights = read_weights(run / CHECKPOINTS, checkpoint)
         try:
             load_weights(parts["loss"], weights)
         except CheckpointError as error:
