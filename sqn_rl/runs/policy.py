@@ -223,8 +223,8 @@ class Policy(nn.Module):
         The policy does not change: it samples from a generator that is seeded here.
 
         Args:
-            env: the id of a Gymnasium environment, or an environment, of Gymnasium or of this package, which
-                is not closed; by default the environment of the run, opened anew.
+            env: the id of a Gymnasium environment, a function that makes one, or an environment, of
+                Gymnasium or of this package, which is not closed; by default the run's, opened anew.
             episodes: how many; by default as in the run.
             greedy: take the best action instead of sampling.
             seed: of the episodes and the sampling; by default the run's.
@@ -285,8 +285,10 @@ class Policy(nn.Module):
             return self._make_env
         from sqn_rl.parts.env.gym import GymEnv
 
+        several = isinstance(env, str) or callable(env)
+
         def make(*, num_envs: int, seed: int, training: bool) -> BatchedEnv:
-            made = GymEnv(id=env, num_envs=num_envs if isinstance(env, str) else 1, seed=seed)
+            made = GymEnv(id=env, num_envs=num_envs if several else 1, seed=seed)
             try:
                 self._require_like(made)
             except SettingError:

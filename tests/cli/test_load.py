@@ -335,6 +335,7 @@ def test_it_repeats_the_evaluation_of_the_run(run: Path, policy: Policy) -> None
     found = policy.evaluate()
     assert {"env_steps": policy.env_steps, **found.row()} == row
     assert policy.evaluate("CartPole-v1", 3) == found
+    assert policy.evaluate(lambda: gymnasium.make("CartPole-v1"), 3) == found
     assert policy.evaluate(GymEnv(id="CartPole-v1", num_envs=3, seed=1_000_005, training=False)) == found
 
 
