@@ -3,6 +3,7 @@
     python -m tests.benchmarks.evidence tune          # every agent at every point of the grid
     python -m tests.benchmarks.evidence additions     # every addition to sqn_tb
     python -m tests.benchmarks.evidence weak          # what was weak in trials, and what may explain it
+    python -m tests.benchmarks.evidence report        # every agent, frozen, with the report seeds
     python -m tests.benchmarks.evidence page          # writes docs/results/evidence.md
 
 Each finished run adds a row to ``docs/results/raw/evidence_<phase>.jsonl`` and is not run again; SIGTERM
@@ -12,9 +13,9 @@ stops with checkpoints, and the same command resumes. Two runs at a time, one th
 import argparse
 from pathlib import Path
 
-from tests.benchmarks.evidence.page import write
-from tests.benchmarks.evidence.plan import FAMILIES, PHASES
-from tests.benchmarks.evidence.runs import run
+from .page import write
+from .plan import FAMILIES, PHASES
+from .runs import run
 
 
 def main() -> None:

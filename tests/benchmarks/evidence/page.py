@@ -1,16 +1,13 @@
 """The page of the evidence, from the raw rows alone."""
 
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from sqn_rl.analysis.statistics import estimate, mean
-from tests.benchmarks.evidence.plan import FAMILIES, GRID, TUNING_SEEDS, TUNING_TASKS, Task, point
-from tests.benchmarks.evidence.runs import ROOT, Row, rows_of
-
-Scores = Mapping[str, Mapping[str, np.ndarray]]
-"""Variant → task → a number for each seed."""
+from .plan import FAMILIES, GRID, TUNING_SEEDS, TUNING_TASKS, Task, point
+from .report import sections
+from .runs import ROOT, rows_of
+from .tables import Scores, cell, scores_of, table
 
 INTRODUCTION = """# Evidence
 
@@ -22,42 +19,6 @@ last weights, the training curve and processor seconds. Precision is fp32, one t
 *Area* is the mean return of training episodes over the budget, exploration included; *final* the mean of the
 greedy episodes. Averages over at least five seeds are followed by 95 % bootstrap intervals.
 """
-
-
-def scores_of(rows: Sequence[Row], measure: str, name: Callable[[Row], str]) -> Scores:
-    """A measure of every run, by variant and task."""
-    found: dict[str, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
-    for row in rows:
-        found[name(row)][row["task"]][row["seed"]] = row[measure]
-    return {
-        variant: {
-            task: np.array([by_seed[seed] for seed in sorted(by_seed)]) for task, by_seed in by_task.items()
-        }
-        for variant, by_task in found.items()
-    }
-
-
-def table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; all columns but the first are numbers."""
-    rule = "|".join(["---", *["---:"] * (len(heads) - 1)])
-    return "\n".join(
-        [f"| {' | '.join(heads)} |", f"|{rule}|", *(f"| {' | '.join(line)} |" for line in lines)]
-    )
-
-
-def number(value: float) -> str:
-    """Three digits or so."""
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
-
-
-def cell(values: np.ndarray | None) -> str:
-    """A mean, its interval with five seeds or more, otherwise each seed."""
-    if values is None or not len(values):
-        return "–"
-    if len(values) < 5:
-        return f"{number(values.mean())} ({' '.join(map(number, values))})"
-    found = estimate(mean, [values])
-    return f"{number(found.value)} [{number(found.low)}, {number(found.high)}]"
 
 
 def normalised(scores: Scores, tasks: Sequence[Task]) -> dict[str, float]:
@@ -155,7 +116,7 @@ def weak() -> Iterator[str]:
 
 def write() -> None:
     """Write the page."""
-    parts: list[str] = [INTRODUCTION]
+    parts: list[str] = [INTRODUCTION, *sections()]
     for family in FAMILIES:
         parts += [*tuning(family), *additions(family)]
     parts += weak()

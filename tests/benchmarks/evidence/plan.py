@@ -5,7 +5,7 @@ seeds, tuning tasks, and half the budget; the report has other seeds, and mostly
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 AGENTS: Mapping[str, Sequence[str]] = {
     "sqn": ["recipe=sqn"],
@@ -19,8 +19,21 @@ AGENTS: Mapping[str, Sequence[str]] = {
 }
 """By name, the overrides of ``sqn-run``."""
 
-PPO = "ppo (Stable-Baselines3)"
-"""A peer, with the settings of RL Baselines3 Zoo, which are tuned for these tasks or for Atari."""
+PPO = "ppo"
+"""PPO of Stable-Baselines3, a peer: RL Baselines3 Zoo's settings, tuned for these tasks or for Atari."""
+
+BEST: Sequence[str] = []
+"""``sqn_best``: what wins on the tuning seeds; empty until it is frozen."""
+
+CHOSEN: Mapping[str, Mapping[str, Sequence[str]]] = {}
+"""By family and agent, the best point of the grid; empty until it is frozen."""
+
+ABLATIONS: Mapping[str, Sequence[str]] = {
+    "sqn, small α": ["recipe=sqn", "temperature=fixed", "temperature.alpha=0.01"],
+    "sqn, large α": ["recipe=sqn", "temperature=fixed", "temperature.alpha=1.0"],
+    "sqn, periodic targets": ["recipe=sqn", "target_update=periodic"],
+}
+"""The variants of the paper's figure 2d, on classic control."""
 
 ADDITIONS: Mapping[str, Sequence[str]] = {
     "none": [],
@@ -130,6 +143,8 @@ class Job:
     task: str
     seed: int
     overrides: Sequence[str]
+    program: str = "sqn_rl.cli.run"
+    """The module that is run with them."""
 
     @property
     def key(self) -> tuple[str, str, str, int]:
@@ -166,7 +181,28 @@ def weak_jobs(families: Sequence[str]) -> Iterator[Job]:
             yield _job("weak", name, "", acrobot, seed, overrides)
 
 
-PHASES = {"tune": tuning_jobs, "additions": addition_jobs, "weak": weak_jobs}
+def report_jobs(families: Sequence[str]) -> Iterator[Job]:
+    """Every agent, at its chosen settings, on every task, with the report seeds and the whole budget.
+
+    Raises:
+        SystemExit: what is run is not frozen yet.
+    """
+    if not CHOSEN or not BEST:
+        raise SystemExit("nothing is frozen yet: fill in CHOSEN and BEST from the tuning, and commit them")
+    for family in families:
+        agents = {**AGENTS, "sqn_best": BEST, **(ABLATIONS if family == "classic_control" else {})}
+        for place in range(max(len(task.seeds) for task in FAMILIES[family])):
+            for task in FAMILIES[family]:
+                if place < len(task.seeds):
+                    seed, steps = task.seeds[place], task.steps
+                    for agent, overrides in agents.items():
+                        settings = [*overrides, *CHOSEN[family].get(agent, ())]
+                        yield _job("report", agent, "", task, seed, settings, steps=steps)
+                    ppo = _job("report", PPO, "", task, seed, [], steps=steps)
+                    yield replace(ppo, program="tests.benchmarks.evidence.ppo")
+
+
+PHASES = {"tune": tuning_jobs, "additions": addition_jobs, "weak": weak_jobs, "report": report_jobs}
 
 
 def _tuning(family: str) -> Iterator[Task]:

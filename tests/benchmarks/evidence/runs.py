@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.benchmarks.evidence.plan import Job
+from .plan import Job
 
 ROOT = Path(__file__).resolve().parents[3]
 RAW = ROOT / "docs" / "results" / "raw"
@@ -84,7 +84,7 @@ def _train(
     out = folder / job.phase / "-".join(map(_plain, job.key))
     out.parent.mkdir(parents=True, exist_ok=True)
     log, spent = out.with_suffix(".log"), out.with_suffix(".cpu")
-    command = [sys.executable, "-m", "sqn_rl.cli.run", *job.overrides, f"out={out}", "resume=auto"]
+    command = [sys.executable, "-m", job.program, *job.overrides, f"out={out}", "resume=auto"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     with log.open("ab") as file:
         process = subprocess.Popen(
