@@ -38,7 +38,7 @@ def bare(protocol, module):
         nn.Module.__init__(self) if module else None
         self._part = part
 
-    names = [name for name in vars(protocol) if not name.startswith("_")]
+    names = [name for name in {**vars(protocol), **protocol.__annotations__} if not name.startswith("_")]
     members = {name: property(lambda self, name=name: getattr(self._part, name)) for name in names}
     for name in names if module else ():
         if hasattr(nn.Module, name):
@@ -117,7 +117,8 @@ def everything() -> list[Any]:
     small = ("env=cartpole", "hidden=[8]", "replay_capacity=30")
     rainbow = compose("sqn_rainbow", "temperature=annealed", *small).recipe.build()
     dqn = compose("dqn", *small).recipe.build()
-    parts = [*rainbow.values(), *dqn.values()]
+    tree_backup = compose("sqn_tb", *small).recipe.build()
+    parts = [*rainbow.values(), *dqn.values(), *tree_backup.values()]
     return [*parts, compose("discrete_sac", *small).recipe.build()["actor"]]
 
 
