@@ -319,9 +319,9 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("acts by the second twin", "q_net.first(observation)", "q_net.values(observation)[1]"),
         ("greedy is the worst", "return score_BA.argmax(-1), ", "return score_BA.argmin(-1), "),
         ("greedy has noise", "            layer.set_noise(None)", "            pass"),
-        ("acting has no noise", "sample(generator)\n        observation = ", "layers\n        observation = "),
+        ("acting has no noise", "sample(generator)\n        obs", "layers\n        obs"),
         ("acting has no noise of its own", "_spec = acting_view(q_net)", "_spec = (q_net)"),
-        ("noise of the actor's generator", "(generator)\n        observation =", "(self.generator)\n        observation ="),
+        ("noise of the actor's generator", "(generator)\n        obs", "(self.generator)\n        obs"),
         ("a lent generator is ignored", "generator or self.generator", "self.generator"),
     ],
     ("parts/actor/boltzmann.py", "test_actors.py"): [
