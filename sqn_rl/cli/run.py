@@ -71,8 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _print_checked(jobs)
         return Exit.DONE
 
-    from sqn_rl.cli.screen import Screen
-    from sqn_rl.cli.session import exit_code, train
+    from sqn_rl.cli.screen import Screen, exit_code, train
 
     console, failed, results, here = Screen(), dict[str, int](), dict[str, str](), os.getcwd()
     for number, (name, recipe) in enumerate(jobs, 1):

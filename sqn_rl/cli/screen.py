@@ -1,5 +1,7 @@
-"""Where commands print: the terminal; and how a comparison is shown and written."""
+"""Where commands print: the terminal; how a run is shown while it trains, and a comparison afterwards."""
 
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -7,9 +9,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sqn_rl.cli import print_lines
-from sqn_rl.errors import SettingError, StorageError
+from sqn_rl.cli import Exit, print_lines
+from sqn_rl.errors import EnvError, SettingError, StorageError, blame
+from sqn_rl.recipe.compose import Recipe
+from sqn_rl.recipe.provenance import override
 from sqn_rl.recipe.reading import printable
+from sqn_rl.recipe.schema import SLOTS
 
 if TYPE_CHECKING:
     from sqn_rl.analysis.comparison import Comparison
@@ -97,3 +102,64 @@ def write(comparison: "Comparison", folder: Path) -> None:
     print_lines("")
     for what, name in (("report", "comparison.md"), ("numbers", "comparison.csv"), ("figure", FIGURE)):
         print_lines(f"{what:<8}{folder / name}")
+
+
+def train(recipe: Recipe, console: Screen, resume: Path | None = None) -> dict[str, Any]:
+    """Train a recipe, and print the result.
+
+    Args:
+        recipe: a resolved recipe.
+        console: where to print.
+        resume: the run directory to resume; None: as the recipe says.
+
+    Returns:
+        The summary of the run.
+    """
+    from sqn_rl.plots.progress import ProgressReporter
+    from sqn_rl.runs.experiment import Experiment
+    from sqn_rl.training.stopping import StopRequest, signals_to
+
+    announce(recipe, console)
+    stop = StopRequest()
+    with (
+        signals_to(stop.receive),
+        ProgressReporter(recipe.run.steps, console, lambda: stop.request("a broken pipe")) as progress,
+    ):
+        try:
+            summary = Experiment(recipe).train(reporters=[progress], should_stop=stop, resume=resume)
+        except SystemExit as error:  # of a user's part, with whatever code
+            raise EnvError(recipe.run.recipe, blame(error)) from error
+    done = f"{summary['env_steps']:,} steps"
+    lines = [
+        f"{done} in {summary['wall_s']:,.0f} s, {summary['steps_per_s'] or 0:,.0f} steps/s",
+        f"curve  {summary['out']}/curve.png",
+        f"run    {summary['out']}",
+    ]
+    if summary["status"] == "stopped":
+        resuming = shlex.join(["sqn-resume", summary["out"]])
+        lines.insert(0, f"stopped by {stop.by} after {done}; resume with `{resuming}`")
+    for line in lines:
+        console.print(line, soft_wrap=True)
+    return summary
+
+
+def exit_code(summary: Mapping[str, Any]) -> Exit:
+    """The exit code for a run that ended without an error."""
+    return Exit.STOPPED if summary["status"] == "stopped" else Exit.DONE
+
+
+def announce(recipe: Recipe, console: Screen) -> None:
+    """Print every value that the run is about to use."""
+    run = {"recipe": recipe.run.recipe} | {
+        k: value for k, value in vars(recipe.run).items() if value is not None
+    }
+    rows = [("run", "", run)]
+    rows += [(slot.name, recipe.part(slot.name), recipe.fields(slot.name)) for slot in SLOTS]
+    for slot, part, values in rows:
+        text = " ".join(override(name, value) for name, value in values.items())
+        console.print(f"{slot:<14}{part:<11} {text}".rstrip(), soft_wrap=True)
+    if recipe.run.steps <= recipe.run.warmup_steps:
+        origin = recipe.origin("warmup_steps")
+        console.print(f"note: nothing will be learned within the warm-up ({origin})")
+    for name in recipe.unread():
+        console.print(f"note: no part of this run reads {name} ({recipe.origin(name)})")
