@@ -544,12 +544,14 @@ def finish(copies: dict[int, Path]) -> tuple[Path, bool]:
 
 
 def mutate(mutant: Mutant, unmutated: Path, copy: Path) -> None:
-    """Copy the package, with what Python has compiled of it, and break one file."""
-    shutil.copytree(unmutated / "sqn_rl", copy / "sqn_rl")
+    """Copy the package, by hard links, with what Python has compiled of it, and break one file."""
+    shutil.copytree(unmutated / "sqn_rl", copy / "sqn_rl", copy_function=os.link)
     link_trees(copy)
     file = copy / "sqn_rl" / mutant.file
     Path(cache_from_source(str(file))).unlink(missing_ok=True)
-    file.write_text(file.read_text().replace(mutant.source, mutant.broken))
+    broken = file.read_text().replace(mutant.source, mutant.broken)
+    file.unlink()
+    file.write_text(broken)
 
 
 def link_trees(copy: Path) -> None:
