@@ -142,6 +142,8 @@ def run(line: str, monkeypatch) -> int:
         arguments = [argument for argument in arguments if not argument.startswith(("steps=", "seeds="))]
         arguments += [f"steps={STEPS}", f"eval_episodes={GAMES}", "log_every=100"]
         arguments += ["seeds=1"] * (name == "sqn-ablate")
+    if name == "sqn-resume":
+        arguments = [re.sub(r"^steps=\d+$", f"steps={STEPS + 200}", argument) for argument in arguments]
     return int(import_module(f"sqn_rl.cli.{COMMANDS[name]}").main(arguments))
 
 
