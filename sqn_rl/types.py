@@ -50,7 +50,7 @@ class Path(NamedTuple):
     discount: Tensor
     """``[B, K]`` float32: ``γ (1 − d)`` of each step: 0 where it terminated."""
     trace: Tensor
-    """``[B, K]`` float32: λ where the path goes on after the step, else 0."""
+    """``[B, K]`` float32: λ where the path continues after the step, else 0."""
 
     def split(self, size: int) -> "Iterator[Path]":
         """Split into paths of ``size`` transitions, in order, without copying."""
