@@ -13,7 +13,7 @@ from functools import wraps
 from pathlib import Path
 from typing import NoReturn, TextIO
 
-from sqn_rl.cli import streams
+from sqn_rl.cli.terminal import streams
 from sqn_rl.errors import EnvError, NumericsError, SqnError, StorageError
 from sqn_rl.recipe.catalogue import Catalogue
 from sqn_rl.recipe.reading import printable

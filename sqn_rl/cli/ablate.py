@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from sqn_rl.analysis.grid import jobs_of, variants_of
     from sqn_rl.analysis.pool import run_jobs
-    from sqn_rl.cli.screen import make
+    from sqn_rl.cli.terminal.screen import make
     from sqn_rl.recipe.preflight import preflight
 
     variants = variants_of(overrides, catalogue)
@@ -141,7 +141,7 @@ def _report(jobs: Sequence["Job"], folder: Path) -> None:
     from sqn_rl.analysis.comparison import compare
     from sqn_rl.analysis.finished import read_runs
     from sqn_rl.analysis.grid import BASE
-    from sqn_rl.cli.screen import show, write
+    from sqn_rl.cli.terminal.screen import show, write
 
     runs, left_out = read_runs(job.out for job in jobs if is_there(job.out / RECIPE_FILE))
     base = {str(job.out) for job in jobs if job.variant.name == BASE}

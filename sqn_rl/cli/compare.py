@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from sqn_rl.analysis.comparison import compare
     from sqn_rl.analysis.finished import find_runs, read_runs
-    from sqn_rl.cli.screen import make, show, write
+    from sqn_rl.cli.terminal.screen import make, show, write
 
     comparison = compare(*read_runs(find_runs(arguments.runs)))
     show(comparison)

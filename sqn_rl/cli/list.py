@@ -84,7 +84,7 @@ def _show_lines(rows: Sequence[Row]) -> None:
 def _show_table(rows: Sequence[Row]) -> None:
     from rich.table import Table
 
-    from sqn_rl.cli.screen import Screen
+    from sqn_rl.cli.terminal.screen import Screen
 
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     for title in ("slot", "part", "what it is", "arguments", "works with"):

@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         path, *[arguments.budget] * bool(arguments.budget), catalogue=catalogue_of(arguments)
     )
 
-    from sqn_rl.cli.screen import Screen, exit_code, train
+    from sqn_rl.cli.terminal.screen import Screen, exit_code, train
 
     return exit_code(train(recipe, Screen(), resume=arguments.run))
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sqn_rl.cli import Exit, catalogue_of, command, options, print_lines, print_notes, report
-from sqn_rl.cli.completion import SCRIPT, complete
+from sqn_rl.cli.terminal.completion import SCRIPT, complete
 from sqn_rl.disk import Folder
 from sqn_rl.errors import RecipeError, require
 from sqn_rl.recipe.catalogue import RECIPE, Catalogue
@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _print_checked(jobs)
         return Exit.DONE
 
-    from sqn_rl.cli.screen import Screen, exit_code, train
+    from sqn_rl.cli.terminal.screen import Screen, exit_code, train
 
     console, failed, results, here = Screen(), dict[str, int](), dict[str, str](), os.getcwd()
     for number, (name, recipe) in enumerate(jobs, 1):

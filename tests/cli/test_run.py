@@ -17,7 +17,7 @@ from matplotlib.image import imread
 from rich.console import Console
 from safetensors.torch import load_file
 
-from sqn_rl.cli.screen import announce
+from sqn_rl.cli.terminal.screen import announce
 from sqn_rl.recipe.catalogue import Catalogue
 from sqn_rl.recipe.compose import compose_recipe, load_recipe
 

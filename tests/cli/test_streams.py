@@ -159,7 +159,7 @@ def test_a_run_that_nobody_reads_any_more_stops_with_a_checkpoint(folder: Path) 
 
 def test_files_that_a_closed_stream_would_let_be_written_into(folder: Path) -> None:
     """With stdout closed, the next file opened would be number 1, and all that is printed go into it."""
-    code = "import os; from sqn_rl.cli import streams; streams.prepare(); "
+    code = "import os; from sqn_rl.cli.terminal import streams; streams.prepare(); "
     code += "print(os.open('file', os.O_CREAT), file=open('number', 'w'))"
     subprocess.run(["bash", "-c", f'"$0" -c "{code}" <&- >&- 2>&-', sys.executable], check=True)
     assert int(Path("number").read_text()) > 2

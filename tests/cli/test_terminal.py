@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from sqn_rl import Batch
-from sqn_rl.cli.screen import Screen
+from sqn_rl.cli.terminal.screen import Screen
 from sqn_rl.recipe.catalogue import Catalogue
 from sqn_rl.recipe.compose import compose_recipe
 from sqn_rl.recipe.reading import printable
