@@ -42,7 +42,7 @@ PANELS = (
     Panel("ε: random actions (fraction)", {"epsilon": "ε"}, "zero"),
     Panel("steps/s, updates included", {"steps_per_s": "steps/s"}, "zero"),
 )
-"""Every panel that a run may have; a panel is drawn if the run logs its column."""
+"""Every panel that a run may have; a panel is drawn if its column has two values or more."""
 COUNTERS = {"env_steps", "frames", "updates", "episodes", "wall_s", "return_mean"}
 
 
@@ -71,8 +71,8 @@ def rate(steps: float, seconds: float) -> float | None:
 
 
 def panels_of(columns: Mapping[str, Series]) -> Iterator[Panel]:
-    """The panels of a run that logs these columns; an unknown column has a panel of its own."""
-    there = {name for name, column in columns.items() if any(value is not None for value in column)}
+    """The panels of a run with these columns, of two values or more; an unknown column has a panel too."""
+    there = {name for name, column in columns.items() if len(column) - column.count(None) > 1}
     yield from (panel for panel in PANELS if next(iter(panel.lines)) in there)
     known = COUNTERS.union(*(panel.lines for panel in PANELS))
     yield from (Panel(name, {name: name}) for name in columns if name in there - known)
@@ -101,23 +101,24 @@ def draw_curve(title: str, metrics: Rows, episodes: Rows, evaluations: Rows) -> 
     figure = Figure(figsize=(13, height))
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=14, parse_math=False, y=1 - 0.12 / height, va="top")
-    # fixed margins, in inches: a layout that fits them to the labels takes as long as all the drawing
+    # fixed places, in inches: a layout that fits margins, titles and labels takes as long as all the drawing
     grid = figure.add_gridspec(
         1 + rows,
         wide,
         height_ratios=(1.8, *[1] * rows),
         left=0.9 / 13,
         right=1 - 0.15 / 13,
-        bottom=0.55 / height,
+        bottom=0.7 / height,
         top=1 - 0.5 / height,
         wspace=0.24,
-        hspace=0.46,
+        hspace=0.36,
     )
+    figure.supxlabel("environment steps", fontsize=10, y=0.2 / height, va="center")
     last = max((row["env_steps"] for rows in (metrics, episodes, evaluations) for row in rows), default=1)
     _draw_returns(_axes(figure, grid[0, :], last, 10), columns, episodes, evaluations)
     for number, panel in enumerate(panels):
-        _draw_panel(_axes(figure, grid[1 + number // wide, number % wide], last, 4), panel, columns)
-    figure.savefig(png := BytesIO(), dpi=110, format="png")
+        _draw_panel(_axes(figure, grid[1 + number // wide, number % wide], last, 5), panel, columns)
+    figure.savefig(png := BytesIO(), dpi=110, format="png", pil_kwargs={"compress_level": 3})
     return png.getvalue()
 
 
@@ -126,12 +127,14 @@ def _axes(figure: Any, place: Any, last: int, ticks: int) -> Any:
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
     axes = figure.add_subplot(place)
-    axes.set(xlabel="environment steps", xlim=(0, 1.04 * last))
+    axes.set_xlim(0, 1.04 * last)
     axes.xaxis.set_major_locator(MaxNLocator(ticks, steps=(1, 2, 5, 10)))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.grid(color="#eeeeee")
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
+    axes.xaxis.set_label_coords(0.5, -0.1)
+    axes.yaxis.set_label_coords(-0.05, 0.5)
     return axes
 
 
@@ -151,27 +154,28 @@ def _draw_returns(axes: Any, columns: Mapping[str, Series], episodes: Rows, eval
         steps = column_of(evaluations, "env_steps")
         means, stds = (_numbers(column_of(evaluations, name)) for name in ("mean", "std"))
         axes.errorbar(steps, means, yerr=stds, fmt="o", color=ORANGE, capsize=3, label=EVALUATIONS)
-        place = {"xytext": (8, 0), "textcoords": "offset points", "va": "center"}
+        place = {"xytext": (-7, 5), "textcoords": "offset points", "ha": "right", "va": "bottom"}
         axes.annotate(f"{means[-1]:.1f}", (steps[-1], means[-1]), color=ORANGE, **place)
     axes.set_ylabel(RETURN)
     axes.legend(loc="best", frameon=False)
 
 
 def _draw_panel(axes: Any, panel: Panel, columns: Mapping[str, Series]) -> None:
-    from matplotlib.ticker import LogLocator, NullLocator
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-    marker = "" if len(columns["env_steps"]) > 1 else "."
     styles: tuple[dict[str, Any], ...] = (
-        {"color": BLUE, "marker": marker, "linewidth": 1.2},
+        {"color": BLUE, "linewidth": 1.2},
         {"color": ORANGE, "linestyle": "--"},
     )
     for (name, label), style in zip(panel.lines.items(), styles, strict=False):
         if name in columns:
             axes.plot(columns["env_steps"], _numbers(columns[name]), label=label, **style)
-    axes.set_title(panel.title, fontsize=11, parse_math=False)
+    axes.set_title(panel.title, fontsize=11, parse_math=False, y=1.0)
     if panel.scale == "log":
         axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=6))
+        low, high = axes.get_ylim()
+        close = high < 10 * low  # there may be no round number of a logarithmic axis between them
+        axes.yaxis.set_major_locator(MaxNLocator(4) if close else LogLocator(subs=(1, 2, 5), numticks=6))
         axes.yaxis.set_minor_locator(NullLocator())
         axes.yaxis.set_major_formatter("{x:g}")
     if panel.scale == "zero":

@@ -149,47 +149,23 @@ class Experiment:
         should_stop: Callable[[], bool],
     ) -> dict[str, Any]:
         found = directory.restore()  # before a logger reads the rows that are left
-        env, q_net, compiled = parts["env"], parts["q_net"], speed.compiling(self.run)
+        env, compiled, precision = parts["env"], speed.compiling(self.run), speed.precision_of(parts["q_net"])
         agent = Agent(**{name: parts[name] for name in AGENT_PARTS}, compiled=compiled.chosen)
-        precision = speed.precision_of(q_net)
-        others = [parts["logger"](directory=directory.path), *reporters]
-        everyone = Reporters([directory, *others])
-        facts = {
-            "recipe": self.run.recipe,
-            "title": self.recipe.title,
-            "env": env.name,
-            "seed": self.run.seed,
-        }
-        facts |= {"out": str(directory.shown), "precision": precision}
         directory.made_with |= {"compiled": compiled.chosen, "precision": precision}
-        chosen = [f"observation   {q_net.reads}"] if isinstance(q_net, Described) else []
-        chosen += [f"compile       {'yes' if compiled.chosen else 'no'}, {compiled.why}"]
-        chosen += [f"precision     {precision}, {speed.bfloat16(self.run, env.observation_shape).why}"]
-        everyone.note(*chosen)
-        counters, run = Counters(), self.run
+        counters, loggers = Counters(), [parts["logger"](directory=directory.path), *reporters]
+        everyone = Reporters([directory, *loggers])
 
         def finish(status: str) -> dict[str, Any]:
-            return directory.finish(status, counters, facts | {"compiled": agent.runs_compiled})
-
-        def evaluated() -> Evaluation:
-            if not run.evaluates_between:
-                close(env)  # there may be no more instances than these
-            try:
-                return evaluate_in_new(
-                    parts["actor"],
-                    parts["make_env"],
-                    episodes=run.eval_episodes,
-                    greedy=True,
-                    seed=run.seed,
-                    max_steps=run.eval_max_steps,
-                    should_stop=should_stop,
-                )
-            except RecipeError as error:
-                raise EnvError(env.name, f"cannot be opened for the evaluation: {error}") from error
+            facts = self._facts(env.name, directory) | {
+                "precision": precision,
+                "compiled": agent.runs_compiled,
+            }
+            return directory.finish(status, counters, facts)
 
         with ExitStack() as stack:
-            for each in others:
+            for each in loggers:
                 stack.callback(each.close)
+            everyone.note(*self._notes_of_speed(parts, compiled))
             everyone.note(*(directory.notes(found) if found else []))
             everyone.note(*(self._notes_of_schedules() if directory.replaced else []))
             if not env.restorable:
@@ -199,8 +175,8 @@ class Experiment:
                     train(
                         agent,
                         env,
-                        run,
-                        evaluate=evaluated,
+                        self.run,
+                        evaluate=self._evaluation(parts, should_stop),
                         reporters=[everyone],
                         should_stop=should_stop,
                         counters=counters,
@@ -212,8 +188,48 @@ class Experiment:
                         directory.keep(bundle(agent.loss, error.batch))
                     finish("numerics" if isinstance(error, NumericsError) else "error")
                 raise
-        done = directory.evaluated_at == counters.env_steps >= run.steps
+        done = directory.evaluated_at == counters.env_steps >= self.run.steps
         return finish("done" if done else "stopped")
+
+    def _facts(self, env_name: str, directory: RunDirectory) -> dict[str, Any]:
+        """What a summary says of the run, whatever came of it."""
+        return {
+            "recipe": self.run.recipe,
+            "title": self.recipe.title,
+            "env": env_name,
+            "seed": self.run.seed,
+            "out": str(directory.shown),
+        }
+
+    def _evaluation(self, parts: dict[str, Any], should_stop: Callable[[], bool]) -> Callable[[], Evaluation]:
+        """An evaluation of the actor, in environments of its own."""
+
+        def evaluated() -> Evaluation:
+            if not self.run.evaluates_between:
+                close(parts["env"])  # there may be no more instances than these
+            try:
+                return evaluate_in_new(
+                    parts["actor"],
+                    parts["make_env"],
+                    episodes=self.run.eval_episodes,
+                    greedy=True,
+                    seed=self.run.seed,
+                    max_steps=self.run.eval_max_steps,
+                    should_stop=should_stop,
+                )
+            except RecipeError as error:
+                name = parts["env"].name
+                raise EnvError(name, f"cannot be opened for the evaluation: {error}") from error
+
+        return evaluated
+
+    def _notes_of_speed(self, parts: dict[str, Any], compiled: speed.Choice) -> Iterator[str]:
+        """Notes on what was chosen for speed, and why."""
+        q_net, shape = parts["q_net"], parts["env"].observation_shape
+        if isinstance(q_net, Described):
+            yield f"observation   {q_net.reads}"
+        yield f"compile       {'yes' if compiled.chosen else 'no'}, {compiled.why}"
+        yield f"precision     {speed.precision_of(q_net)}, {speed.bfloat16(self.run, shape).why}"
 
     def _notes_of_schedules(self) -> Iterator[str]:
         """A note on each part whose schedule spans the budget, which has changed."""

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from rings import make_ring
 from torch import Tensor
 
 from sqn_rl import Batch, FixedTemperature, NStep, OneStep, SettingError, Step, WiringError
@@ -40,17 +41,6 @@ def test_rewards_are_discounted_and_what_comes_after_is_not_looked_at() -> None:
 def test_with_a_discount_of_zero_the_first_reward_remains() -> None:
     returns, discount = F.n_step_return(torch.tensor([[3.0, 5.0]]), torch.tensor([2]), 0.0)
     assert (returns.tolist(), discount.tolist()) == ([3], [0])
-
-
-def make_ring(capacity: int, num_envs: int, stack: int = 1) -> Ring:
-    return Ring(
-        capacity=capacity,
-        num_envs=num_envs,
-        observation_shape=(2,) if stack == 1 else (stack, 2),
-        observation_dtype=torch.float32,
-        frame_stack=stack,
-        device="cpu",
-    )
 
 
 def play(ring: Ring, t: int, **flags: bool) -> None:

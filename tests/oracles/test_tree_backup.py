@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from rings import make_ring
 from torch import Tensor, nn
 
 from sqn_rl import NStep, OneStep, SettingError, SQNLoss, Step, TreeBackup
@@ -68,17 +69,6 @@ def make(make_loss) -> Callable[..., TDLoss]:
         return loss
 
     return with_waves
-
-
-def make_ring(capacity: int, num_envs: int, stack: int = 1) -> Ring:
-    return Ring(
-        capacity=capacity,
-        num_envs=num_envs,
-        observation_shape=(2,) if stack == 1 else (stack, 2),
-        observation_dtype=torch.float32,
-        frame_stack=stack,
-        device="cpu",
-    )
 
 
 class Happened(NamedTuple):

@@ -53,9 +53,14 @@ def test_there_are_panels_of_what_is_logged() -> None:
     assert titles([]) == []
 
 
+def test_a_single_value_has_no_panel() -> None:
+    assert titles(rows(SQN, (1.0,))) == []
+    assert titles([*rows(DQN), *rows({"alpha": 0.5}, (9.0,))]) == titles(rows(DQN))
+
+
 @pytest.mark.parametrize(
     ("metrics", "height"),
-    [(rows(SQN), 9.6), (rows(SQN, (1.0,)), 9.6), (rows(DQN), 9.6), ([], 4.6)],
+    [(rows(SQN), 9.6), (rows(SQN, (1.0,)), 4.6), (rows(DQN), 9.6), ([], 4.6)],
     ids=["sqn", "one row", "dqn", "none"],
 )
 def test_it_is_drawn(metrics: list[dict], height: float) -> None:
@@ -68,4 +73,4 @@ def test_it_is_drawn(metrics: list[dict], height: float) -> None:
         return int((np.abs(picture - rgb).max(-1) < 2).sum())
 
     assert pixels(ORANGE) > 50
-    assert (pixels(BLUE) > 100) == bool(metrics)
+    assert (pixels(BLUE) > 100) == (len(metrics) > 1)
