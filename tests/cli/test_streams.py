@@ -23,6 +23,7 @@ ARGUMENTS = {
     "compare": ["{run}"],
     "diagnose": ["{run}"],
     "diff": ["sqn", "{run}"],
+    "eject": [],
     "evaluate": ["{run}", "--episodes=1"],
     "export": ["{run}", "policy.pt2"],
     "graph": [],

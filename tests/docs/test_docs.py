@@ -5,6 +5,7 @@ environment steps, ``GAMES`` evaluation games and one seed, so that the pages ca
 
 - ``python``: executed, all blocks of a page in one namespace. ``# → text`` says that ``text`` is printed.
 - ``bash``: our commands must end with code 0; ``export`` sets variables; what ``NOT_RUN`` lists is not run.
+  ``> FILE`` writes what is printed to a file.
 - ``console``: the same after ``$``; what follows is all that is printed, and ``$ echo $?`` says how it ended.
 - ``text``: lines that the commands of the page have printed.
 - In both, ``…`` stands for any lines, or for the rest of one; what follows a training may have other numbers.
@@ -18,6 +19,7 @@ import re
 import shlex
 import subprocess
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
@@ -37,7 +39,10 @@ PAGES = [
 
 STEPS, GAMES = 1200, 2  # the warm-up of classic control is 1,000
 COMMANDS = {
-    **{f"sqn-{name}": name for name in ("run", "resume", "list", "graph", "compare", "ablate", "diff")},
+    **{
+        f"sqn-{name}": name
+        for name in ("run", "resume", "list", "graph", "compare", "ablate", "diff", "eject")
+    },
     "sqn-eval": "evaluate",
     "sqn-export": "export",
 }
@@ -144,7 +149,12 @@ def run(line: str, monkeypatch) -> int:
         arguments += ["seeds=1"] * (name == "sqn-ablate")
     if name == "sqn-resume":
         arguments = [re.sub(r"^steps=\d+$", f"steps={STEPS + 200}", argument) for argument in arguments]
-    return int(import_module(f"sqn_rl.cli.{COMMANDS[name]}").main(arguments))
+    main = import_module(f"sqn_rl.cli.{COMMANDS[name]}").main
+    if ">" not in arguments:
+        return int(main(arguments))
+    *arguments, _, file = arguments
+    with open(file, "w") as written, redirect_stdout(written):
+        return int(main(arguments))
 
 
 def session(text: str, monkeypatch, capsys) -> None:

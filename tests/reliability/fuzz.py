@@ -144,6 +144,7 @@ COMMANDS = {
     ),
     "sqn-list": Command("list", ("--config-dir", "tree"), ("tree",), TREE),
     "sqn-graph": Command("graph", ("--config-dir", "tree", "recipe=mine"), ("tree",), TREE),
+    "sqn-eject --config-dir": Command("eject", ("--config-dir", "tree", "recipe=mine"), ("tree",), TREE),
     "sqn-graph --output": Command(
         "graph",
         ("--output", "output/graph.svg"),
@@ -737,6 +738,7 @@ OVERRIDDEN: dict[str, tuple[str, Callable[[str], tuple[str, ...]]]] = {
     "sqn-run -m": ("run", lambda text: (*SHORT, "out=taken", "-m", "seed=1,2", text)),
     "sqn-run --completion": ("run", lambda text: ("--completion", f"sqn-run {text}")),
     "sqn-graph name=value": ("graph", lambda text: (text,)),
+    "sqn-eject name=value": ("eject", lambda text: (text,)),
     "sqn-diff name=value": ("diff", lambda text: ("sqn", f"sqn {text}")),
     "sqn-ablate name=value": (
         "ablate",
@@ -759,6 +761,7 @@ OPTIONS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...]]
     "sqn-diagnose": ("diagnose", ("spoilt",), ("--config-dir={}", "--trust={}"), ("spoilt",)),
     "sqn-list": ("list", (), ("{}", "--config-dir={}", "--trust={}"), ()),
     "sqn-graph": ("graph", (), ("--output={}", "--output={}.svg", "--format={}", "--config-dir={}"), ()),
+    "sqn-eject": ("eject", (), ("--config-dir={}", "--trust={}"), ()),
     "sqn-watch": ("watch", ("stopped",), ("--port={}", "--config-dir={}"), ("stopped",)),
     "sqn-ablate": (
         "ablate",
