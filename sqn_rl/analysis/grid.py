@@ -1,7 +1,7 @@
 """A grid of runs: a recipe, and each alternative to one of its parts alone, with several seeds."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -60,7 +60,7 @@ class Job:
         if not is_there(self.out / RECIPE_FILE):
             return False
         there, here = (
-            {key: each for key, each in resolved.everything.items() if _matters(key)}
+            {key: each for key, each in resolved.everything.items() if matters(key)}
             for resolved in (of_run(self.out), of_recipe("", self.recipe))
         )
         if different := differences(there, here):
@@ -85,13 +85,12 @@ def variants_of(overrides: Sequence[str], catalogue: Catalogue) -> list[Variant]
     values = {text: [value for (value,) in expand([text], catalogue)] for text in overrides}
     common = [text for text in overrides if len(values[text]) == 1]
     lists = [text for text in overrides if len(values[text]) > 1]
-    for text in [*lists, *(text for text in common if text.startswith("seed="))]:
-        if not is_idea(key := text.partition("=")[0].lstrip("+")):
-            hint = "vary parts and their settings; seeds=N is their number; sqn-run -m sweeps over anything"
-            raise RecipeError("an ablation cannot vary this", origin(text), hint, key)
+    require_ideas(
+        [*lists, *(text for text in common if text.startswith("seed="))], "an ablation cannot vary this"
+    )
     base = compose_recipe("sqn", *common, catalogue=catalogue)
-    if base.run.eval_every == 0 and base.origin("eval_every").startswith("default"):
-        common.append(f"eval_every={max(1, base.run.steps // EVALUATIONS)}")
+    if every := evaluations_of(base):
+        common.append(every)
         base = compose_recipe("sqn", *common, catalogue=catalogue)
     variants = [Variant(BASE, common, base)]
     for value in (value for text in lists for value in values[text]):
@@ -110,10 +109,30 @@ def variants_of(overrides: Sequence[str], catalogue: Catalogue) -> list[Variant]
     return variants
 
 
-def jobs_of(variants: Sequence[Variant], seeds: int, folder: Path, catalogue: Catalogue) -> list[Job]:
-    """A job for each variant and seed, into ``folder/<variant>/s<seed>``; every variant first with seed 0."""
+def require_ideas(texts: Iterable[str], message: str) -> None:
+    """Refuse overrides of what distinguishes no variants: the environment, the budget, the seed.
+
+    Raises:
+        RecipeError: there is one; with this message.
+    """
+    for text in texts:
+        if not is_idea(key := text.partition("=")[0].lstrip("+")):
+            hint = "vary parts and their settings; seeds=N is their number; sqn-run -m sweeps over anything"
+            raise RecipeError(message, origin(text), hint, key)
+
+
+def evaluations_of(recipe: Recipe) -> str:
+    """The override with which a recipe is evaluated while it trains; empty if ``eval_every`` was set."""
+    is_set = recipe.run.eval_every or not recipe.origin("eval_every").startswith("default")
+    return "" if is_set else f"eval_every={max(1, recipe.run.steps // EVALUATIONS)}"
+
+
+def jobs_of(
+    variants: Sequence[Variant], seeds: int, folder: Path, catalogue: Catalogue, first: int = 0
+) -> list[Job]:
+    """A job for each variant and seed, into ``folder/<variant>/s<seed>``; each seed with all variants."""
     jobs = []
-    for seed in range(seeds):
+    for seed in range(first, first + seeds):
         for variant in variants:
             out = folder / variant.name / f"s{seed}"
             overrides = [*variant.overrides, f"seed={seed}", override("out", str(out)), "resume=auto"]
@@ -121,6 +140,6 @@ def jobs_of(variants: Sequence[Variant], seeds: int, folder: Path, catalogue: Ca
     return jobs
 
 
-def _matters(key: str) -> bool:
+def matters(key: str) -> bool:
     """Whether runs with different values of it are different runs."""
     return is_idea(key) or is_protocol(key) or key == "seed"

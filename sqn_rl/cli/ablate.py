@@ -1,18 +1,13 @@
 """``sqn-ablate``: what each part of a recipe contributes."""
 
-import os
-from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sqn_rl.cli import Exit, catalogue_of, command, options, print_lines
+from sqn_rl.cli.terminal import many
 from sqn_rl.disk import RECIPE_FILE
-from sqn_rl.errors import require
-from sqn_rl.parts import machine
-from sqn_rl.recipe.compose import Recipe
 from sqn_rl.recipe.reading import is_there
-from sqn_rl.training.plan import convert
 
 if TYPE_CHECKING:
     from sqn_rl.analysis.grid import Job
@@ -27,7 +22,6 @@ Runs go to <out>/<variant>/s<seed>, the report to <out>/comparison.md, .csv and 
 sqn-run; if eval_every is not set, each run is evaluated ten times."""
 
 SEEDS = 5
-WHOLE = "a whole number, at least 1"
 
 
 @command
@@ -42,67 +36,38 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = options("sqn-ablate", DESCRIPTION)
     parser.add_argument("overrides", nargs="*", metavar="name=value", help="as for sqn-run, and seeds=N (5)")
-    parser.add_argument("--jobs", type=int, help="runs at a time; one a processor, if not given")
+    many.add_jobs(parser)
     arguments = parser.parse_intermixed_args(argv)
     catalogue = catalogue_of(arguments)
 
-    overrides, seeds, out = _own(arguments.overrides)
-    here = os.getcwd()
-    require(arguments.jobs is None or arguments.jobs >= 1, "jobs", arguments.jobs, WHOLE)
+    overrides, own, out = many.own_settings(arguments.overrides, {"seeds": SEEDS})
+    many.require_jobs(arguments)
 
     from sqn_rl.analysis.grid import jobs_of, variants_of
     from sqn_rl.analysis.pool import run_jobs
     from sqn_rl.cli.terminal.screen import make
-    from sqn_rl.recipe.preflight import preflight
 
-    variants = variants_of(overrides, catalogue)
-    folder = make(out or _folder(variants[0].recipe), "out")
+    variants, seeds = variants_of(overrides, catalogue), own["seeds"]
+    folder = make(out or many.folder_of("ablations", variants[0].recipe), "out")
     jobs = jobs_of(variants, seeds, folder, catalogue)
     missing = [job for job in jobs if not job.is_done()]
-    at_a_time = arguments.jobs or max(1, machine.processors() // variants[0].recipe.run.threads)
-    there = len(jobs) - len(missing)
+    at_a_time, there = many.at_a_time(arguments, variants[0].recipe), len(jobs) - len(missing)
     print_lines(f"{folder}: {len(variants)} variants x {seeds} seeds, {at_a_time} at a time")
     print_lines(f"{there} of {len(jobs)} runs are done already")
-    for variant in variants:
-        if any(job.variant is variant for job in missing):
-            preflight(variant.recipe)
-    os.chdir(here)  # an environment may have changed it
-    progress = _Progress(len(jobs), there)
-    stopped = run_jobs(missing, at_a_time, _passed_on(arguments), progress.ended, progress.waits)
+    many.preflight_all([each.recipe for each in variants if any(job.variant is each for job in missing)])
+    progress, queue = _Progress(len(jobs), there), iter(missing)
+    stopped = run_jobs(
+        lambda: next(queue, None),
+        at_a_time,
+        many.options_of(arguments),
+        progress.ended,
+        waits=many.say_waiting,
+    )
     if stopped:
         print_lines(f"stopped by {stopped}; the same command resumes")
         return Exit.STOPPED
     _report(jobs, folder)
     return progress.code
-
-
-def _own(overrides: Sequence[str]) -> tuple[list[str], int, Path | None]:
-    """The overrides for ``sqn-run``, and the values of ``seeds=`` and ``out=``."""
-    from sqn_rl.recipe.overrides import parse
-
-    own: dict[str, Any] = {"seeds": SEEDS, "out": None}
-    expected = {"seeds": WHOLE, "out": "a folder"}
-    others = [text for text in overrides if text.partition("=")[0] not in own]
-    for given in parse([text for text in overrides if text not in others]):
-        name, _, text = given.text.partition("=")
-        require(not given.sweeps, name, text, expected[name])
-        own[name] = given.value
-    seeds, out = convert(own["seeds"], int), own["out"]
-    require(isinstance(seeds, int) and 1 <= seeds < 10**6, "seeds", own["seeds"], expected["seeds"])
-    require(out is None or (isinstance(out, str) and bool(out)), "out", out, expected["out"])
-    return others, seeds, Path(out) if out else None
-
-
-def _folder(recipe: Recipe) -> Path:
-    env = recipe.fields("env")
-    name = str(env.get("game") or env.get("id") or recipe.part("env"))
-    return Path("runs", "ablations", recipe.run.recipe, name.replace("/", "-"))
-
-
-def _passed_on(arguments: Namespace) -> list[str]:
-    trees = (word for folder in arguments.config_dir for word in ("--config-dir", folder))
-    modules = (word for module in arguments.trust for word in ("--trust", module))
-    return [*trees, *modules]
 
 
 class _Progress:
@@ -117,24 +82,11 @@ class _Progress:
         self.jobs, self.done, self.code = jobs, done, int(Exit.DONE)
 
     def ended(self, job: "Job", code: int) -> None:
-        from sqn_rl.runs.directory import summary_of
-
         self.done += 1
-        summary = summary_of(job.out)
-        if code == Exit.DONE and summary.get("status") == "done":
-            what = f"final {summary['evaluation']['mean']:.1f}"
-        elif code == Exit.DONE:
-            self.code = self.code or Exit.FAILED
-            what = f"exit code 0, but no summary.json says done: its process was ended ({job.log})"
-        else:
-            self.code = self.code or (code if code > 0 else Exit.FAILED)
-            log = job.log.read_text(encoding="utf-8", errors="replace")
-            what = f"exit code {code}: {''.join(log.splitlines()[-1:])} ({job.log})"
+        what, code = many.failure_of(job, code)
+        self.code = self.code or code
+        what = what or f"final {job.summary['evaluation']['mean']:.1f}"
         print_lines(f"{self.done}/{self.jobs}  {job.variant.name}  {job.out.name}  {what}")
-
-    def waits(self, job: "Job") -> None:
-        """Print that another process is writing to this run."""
-        print(f"{job.out}: waiting for another process that is writing to this run", flush=True)
 
 
 def _report(jobs: Sequence["Job"], folder: Path) -> None:

@@ -8,8 +8,8 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -251,6 +251,22 @@ def status_of(path: Path) -> str:
     if summary := summary_of(path):
         return str(summary["status"])
     return "running" if is_locked(path) else "killed"
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """A context in which no other process has this folder.
+
+    Raises:
+        SettingError: another process has it.
+        OSError: it cannot be locked.
+    """
+    with Folder(path) as folder:
+        file = _lock(folder, path)
+        try:
+            yield
+        finally:
+            os.close(file)
 
 
 def is_locked(path: Path) -> bool:

@@ -170,7 +170,8 @@ def test_a_run_at_which_another_process_is_is_waited_for(folder: Path) -> None:
         waited.append(job)
         other.close()
 
-    assert run_jobs([job], 1, [], lambda *what: ended.append(what), waits) is None
+    queue = iter([job])
+    assert run_jobs(lambda: next(queue, None), 1, [], lambda *what: ended.append(what), waits=waits) is None
     assert (waited, ended) == ([job], [(job, 0)])
     assert job.is_done()
 

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sqn_rl.cli import Exit, print_lines
+from sqn_rl.disk import Folder
 from sqn_rl.errors import EnvError, SettingError, StorageError, blame
 from sqn_rl.recipe.compose import Recipe
 from sqn_rl.recipe.provenance import override
@@ -86,22 +87,30 @@ def write(comparison: "Comparison", folder: Path) -> None:
     """
     from sqn_rl.analysis import report
     from sqn_rl.analysis.figure import draw_comparison
-    from sqn_rl.disk import Folder
 
     files = {
         "comparison.md": report.to_markdown(comparison, FIGURE).encode(),
         "comparison.csv": report.to_csv(comparison).encode(),
         FIGURE: draw_comparison(comparison),
     }
+    write_files(files, folder)
+    print_lines("")
+    for what, name in (("report", "comparison.md"), ("numbers", "comparison.csv"), ("figure", FIGURE)):
+        print_lines(f"{what:<8}{folder / name}")
+
+
+def write_files(files: Mapping[str, bytes], folder: Path) -> None:
+    """Write files by their names into a folder.
+
+    Raises:
+        StorageError: they cannot be written.
+    """
     try:
         with Folder(folder) as opened:
             for name, data in files.items():
                 opened.write_atomic(name, [data])
     except OSError as error:
         raise StorageError(f"{folder}: cannot be written: {error.strerror}") from error
-    print_lines("")
-    for what, name in (("report", "comparison.md"), ("numbers", "comparison.csv"), ("figure", FIGURE)):
-        print_lines(f"{what:<8}{folder / name}")
 
 
 def train(recipe: Recipe, console: Screen, resume: Path | None = None) -> dict[str, Any]:

@@ -1,0 +1,115 @@
+"""What the commands that run many runs share: their own settings, runs at a time, and how each ended."""
+
+import os
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sqn_rl.cli import Exit, Parser, print_lines
+from sqn_rl.errors import require
+from sqn_rl.parts import machine
+from sqn_rl.recipe.compose import Recipe
+from sqn_rl.training.plan import convert
+
+if TYPE_CHECKING:
+    from sqn_rl.analysis.grid import Job
+
+WHOLE = "a whole number, at least 1"
+
+
+def add_jobs(parser: Parser) -> None:
+    """Add the option that says how many runs there are at a time."""
+    parser.add_argument("--jobs", type=int, help="runs at a time; one a processor, if not given")
+
+
+def require_jobs(arguments: Namespace) -> None:
+    """Refuse a number of jobs that is none."""
+    require(arguments.jobs is None or arguments.jobs >= 1, "jobs", arguments.jobs, WHOLE)
+
+
+def at_a_time(arguments: Namespace, recipe: Recipe) -> int:
+    """How many runs there are at a time: as many as was asked for, or one a processor."""
+    return arguments.jobs or max(1, machine.processors() // recipe.run.threads)
+
+
+def own_settings(
+    overrides: Sequence[str], numbers: Mapping[str, int]
+) -> tuple[list[str], dict[str, int], Path | None]:
+    """The overrides for ``sqn-run``, and a command's own: whole numbers, and ``out=``.
+
+    Args:
+        overrides: as on the command line.
+        numbers: the names and defaults of the numbers.
+
+    Raises:
+        RecipeError: one of them cannot be read.
+        SettingError: one of them is no whole number from 1 on, or ``out`` is no folder.
+    """
+    from sqn_rl.recipe.overrides import parse
+
+    own: dict[str, Any] = {**numbers, "out": None}
+    expected = dict.fromkeys(numbers, WHOLE) | {"out": "a folder"}
+    others = [text for text in overrides if text.partition("=")[0] not in own]
+    for given in parse([text for text in overrides if text not in others]):
+        name, _, text = given.text.partition("=")
+        require(not given.sweeps, name, text, expected[name])
+        own[name] = given.value
+    out = own.pop("out")
+    for name, given in own.items():
+        own[name] = convert(given, int)
+        require(isinstance(own[name], int) and 1 <= own[name] < 10**6, name, given, WHOLE)
+    require(out is None or (isinstance(out, str) and bool(out)), "out", out, expected["out"])
+    return others, own, Path(out) if out else None
+
+
+def folder_of(command: str, recipe: Recipe) -> Path:
+    """The folder for all runs of a command, if ``out=`` is not given."""
+    env = recipe.fields("env")
+    name = str(env.get("game") or env.get("id") or recipe.part("env"))
+    return Path("runs", command, recipe.run.recipe, name.replace("/", "-"))
+
+
+def options_of(arguments: Namespace) -> list[str]:
+    """The options that ``sqn-run`` must have too."""
+    trees = (word for folder in arguments.config_dir for word in ("--config-dir", folder))
+    modules = (word for module in arguments.trust for word in ("--trust", module))
+    return [*trees, *modules]
+
+
+def preflight_all(recipes: Sequence[Recipe]) -> None:
+    """Check recipes as before a run, and come back to this working directory.
+
+    Raises:
+        RecipeError: something does not fit.
+    """
+    from sqn_rl.recipe.preflight import preflight
+
+    here = os.getcwd()
+    for recipe in recipes:
+        preflight(recipe)
+    os.chdir(here)  # an environment may have changed it
+
+
+def failure_of(job: "Job", code: int) -> tuple[str, int]:
+    """What to say of a run that ended, and the exit code of it; nothing and 0 if it is done.
+
+    Args:
+        job: the run.
+        code: the exit code of its process.
+    """
+    from sqn_rl.runs.directory import summary_of
+
+    if code != Exit.DONE:
+        log = job.log.read_text(encoding="utf-8", errors="replace") if job.log.exists() else ""
+        last = "".join(log.splitlines()[-1:])
+        return f"exit code {code}: {last} ({job.log})", code if code > 0 else Exit.FAILED
+    if summary_of(job.out).get("status") != "done":
+        what = "exit code 0, but no summary.json says done: its process was ended"
+        return f"{what} ({job.log})", Exit.FAILED
+    return "", Exit.DONE
+
+
+def say_waiting(job: "Job") -> None:
+    """Print that another process is writing to this run."""
+    print_lines(f"{job.out}: waiting for another process that is writing to this run")

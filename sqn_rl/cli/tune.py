@@ -1,0 +1,154 @@
+"""``sqn-tune``: the settings with which a recipe learns best."""
+
+import shlex
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sqn_rl.cli import Exit, catalogue_of, command, options, print_lines
+from sqn_rl.cli.terminal import many
+from sqn_rl.errors import EnvError, RecipeError
+
+if TYPE_CHECKING:
+    from sqn_rl.analysis.grid import Job
+    from sqn_rl.analysis.tuning import Trial, Tuning
+
+DESCRIPTION = """Searches for the settings with which a recipe learns best, with Optuna (the extra `tune`).
+The same command resumes a search that was stopped or killed, and runs nothing twice; with more trials, it
+continues.
+
+  sqn-tune recipe=sqn env=acrobot 'optimizer.lr=loguniform(1e-4,1e-2)' 'target_update.tau=choice(.005,.05)'
+  sqn-tune 'head=choice(linear,dueling)' 'batch_size=logint(32,256)' trials=50 seeds=3 out=runs/search
+
+Distributions: uniform(a,b) and loguniform(a,b) of numbers, int(a,b) and logint(a,b) of whole numbers, with a
+and b included, and choice(a,b,…) of values or parts.
+
+Objective: the mean return of all evaluations during training, over all seeds of a trial; if eval_every is not
+set, each run is evaluated ten times. A trial is stopped early if it is behind the median of the others.
+
+Trials go to <out>/trials/<number>, the page to <out>/tuning.html, the best recipe to <out>/best.yaml. Seeds
+of trials begin at 1000: report the best recipe with others. All else is as for sqn-run."""
+
+OWN = {"trials": 30, "seeds": 2}
+PAGE, BEST = "tuning.html", "best.yaml"
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv: its arguments; by default those of the process.
+
+    Returns:
+        The exit code; of trials that failed, that of the first.
+    """
+    parser = options("sqn-tune", DESCRIPTION)
+    text = "as for sqn-run, with distributions; trials=N (30) and seeds=N (2)"
+    parser.add_argument("overrides", nargs="*", metavar="name=value", help=text)
+    many.add_jobs(parser)
+    arguments = parser.parse_intermixed_args(argv)
+    catalogue = catalogue_of(arguments)
+    if not find_spec("optuna"):
+        raise RecipeError("sqn-tune needs Optuna", "", "the extra `tune`: pip install 'sqn_rl[tune]'")
+    overrides, own, out = many.own_settings(arguments.overrides, OWN)
+    many.require_jobs(arguments)
+
+    from sqn_rl.analysis.pool import run_jobs
+    from sqn_rl.analysis.space import corners, space_of
+    from sqn_rl.analysis.tuning import Tuning, evaluated
+    from sqn_rl.cli.terminal.screen import make
+    from sqn_rl.recipe.compose import compose_recipe
+    from sqn_rl.runs.directory import locked
+
+    fixed, space = space_of(overrides, catalogue)
+    many.preflight_all(
+        [compose_recipe("sqn", *fixed, *corner, catalogue=catalogue) for corner in corners(space, catalogue)]
+    )
+    recipe = evaluated(fixed, space, catalogue)[1]
+    folder = make(out or many.folder_of("tuning", recipe), "out")
+    with locked(folder):
+        progress = _Progress(own["trials"])
+        tuning = Tuning(fixed, space, own["trials"], own["seeds"], folder, catalogue, progress.ended)
+        tuning.begin()
+        at_a_time = many.at_a_time(arguments, recipe)
+        progress.begin(tuning, at_a_time)
+        stopped = run_jobs(
+            tuning.next_job,
+            at_a_time,
+            many.options_of(arguments),
+            progress.job_ended,
+            waits=many.say_waiting,
+            is_unwanted=tuning.is_unwanted,
+        )
+        if tuning.done:
+            _report(tuning, fixed, folder)
+    if stopped:
+        print_lines(f"stopped by {stopped}; the same command resumes")
+        return Exit.STOPPED
+    if not tuning.done:
+        raise EnvError("sqn-tune", "no trial is done")
+    return progress.code
+
+
+class _Progress:
+    """Prints how each trial ended, and keeps the exit code of the first that failed.
+
+    Args:
+        trials: how many trials there are to be.
+    """
+
+    def __init__(self, trials: int) -> None:
+        self.trials, self.count, self.code = trials, 0, int(Exit.DONE)
+
+    def begin(self, tuning: "Tuning", at_a_time: int) -> None:
+        """Print what there is and what is to come."""
+        from sqn_rl.analysis.tuning import FAILED
+
+        self.tuning = tuning
+        kept = [trial for trial in tuning.trials.values() if trial.status not in ("", FAILED)]
+        self.count += len(kept)
+        print_lines(
+            f"{tuning.folder}: {self.trials} trials x {tuning.seeds} seeds, {at_a_time} runs at a time"
+        )
+        print_lines(f"{len(kept)} of {self.trials} trials have ended already")
+
+    def ended(self, trial: "Trial") -> None:
+        """Print how a trial ended."""
+        from sqn_rl.analysis.tuning import FAILED
+        from sqn_rl.analysis.tuning_page import ending
+
+        self.count += 1
+        if trial.status == FAILED:
+            self.code = self.code or Exit.FAILED
+        mean = f"  mean {trial.mean:.1f}" if trial.means else ""
+        print_lines(
+            f"{self.count}/{self.trials}  {trial.name}  {' '.join(trial.overrides)}{mean}  {ending(trial)}"
+        )
+
+    def job_ended(self, job: "Job", code: int) -> None:
+        """Take note that a run has ended."""
+        what, code = many.failure_of(job, code)
+        if code not in (Exit.STOPPED, Exit.NUMERICS):
+            self.code = self.code or code
+        self.tuning.job_ended(job, code == Exit.STOPPED, what)
+
+
+def _report(tuning: "Tuning", fixed: Sequence[str], folder: Path) -> None:
+    """Write the page and the best recipe, and print where they are."""
+    from sqn_rl.analysis.tuning_page import to_html
+    from sqn_rl.cli.terminal.screen import write_files
+    from sqn_rl.recipe.compose import compose_recipe
+
+    best, file = tuning.done[0], (folder / BEST).as_posix()
+    recipe = compose_recipe("sqn", *fixed, *best.overrides, catalogue=tuning.base.catalogue)
+    running = f"sqn-run recipe={shlex.quote(file)}"
+    page = to_html(tuning, running)
+    write_files({PAGE: page.encode(), BEST: recipe.to_template(file).encode()}, folder)
+    print_lines(f"best: trial {best.name}, mean {best.mean:.1f}: {' '.join(best.overrides)}")
+    print_lines(f"page    {folder / PAGE}", f"recipe  {file}: run it with `{running}`")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
