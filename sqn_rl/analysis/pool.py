@@ -54,7 +54,7 @@ def run_jobs(
     *,
     waits: Callable[[Job], None] = lambda job: None,
     is_unwanted: Callable[[Job], bool] = lambda job: False,
-    start: Start | None = None,
+    start: Start,
 ) -> str | None:
     """Run jobs until there are no more or a signal asks to stop.
 
@@ -70,7 +70,7 @@ def run_jobs(
         ended: called with each job that ended, and its exit code.
         waits: called with each job that is waited for.
         is_unwanted: called again and again with each job that runs; True: it is asked to stop.
-        start: starts a job; by default in a process here.
+        start: starts a job, as :func:`start_process` does.
 
     Returns:
         The name of the first signal.
@@ -96,7 +96,7 @@ def run_jobs(
     with signals_to(receive), _left_to_none(running):
         while True:
             while not first and len(running) < at_a_time and (job := next_free()):
-                running[(start or start_process)(job, options)] = job
+                running[start(job, options)] = job
             if not running and (first or not waiting):
                 return first
             for process in [each for each in running if each.poll() is not None]:

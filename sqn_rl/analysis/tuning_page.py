@@ -19,8 +19,8 @@ COLOUR = "#0072B2"  # of Okabe and Ito, as in all figures
 
 OBJECTIVE = (
     "Objective: the mean return of all evaluations during training, over all seeds of a trial. A pruned "
-    "trial was stopped as it was behind the median of the others. The best of many trials looks better than it is: "
-    "run it again with other seeds before you report it."
+    "trial was stopped as it was behind the median of the others. The best of many trials looks better than "
+    "it is: run it again with other seeds before you report it."
 )
 
 STYLE = """
@@ -130,7 +130,9 @@ def _draw_importances(axes: "Axes", found: Mapping[str, float]) -> None:
     axes.barh(range(len(found)), list(found.values()), color=COLOUR, height=0.6)
     axes.invert_yaxis()
     if not found:
-        axes.text(0.5, 0.5, "two different trials must be done", ha="center")
+        axes.text(
+            0.5, 0.5, "unknown until two trials have different means", ha="center", transform=axes.transAxes
+        )
 
 
 def _draw_parallel(axes: "Axes", space: Sequence[Tuned], done: Sequence[Trial]) -> None:

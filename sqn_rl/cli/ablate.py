@@ -18,6 +18,8 @@ then compares them. The same command resumes one that was stopped, and runs noth
   sqn-ablate recipe=sqn head=linear,dueling replay=uniform,prioritized seeds=5 steps=20000
   sqn-ablate recipe=sqn_rainbow returns.n=1,3,5 env=acrobot seeds=10 out=runs/acrobot_n
 
+With --launcher submitit each run is a job of Slurm, which resumes when it is requeued.
+
 Runs go to <out>/<variant>/s<seed>, the report to <out>/comparison.md, .csv and .png. All else is as for
 sqn-run; if eval_every is not set, each run is evaluated ten times."""
 
@@ -37,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = options("sqn-ablate", DESCRIPTION)
     parser.add_argument("overrides", nargs="*", metavar="name=value", help="as for sqn-run, and seeds=N (5)")
     many.add_jobs(parser)
+    many.add_launcher(parser)
     arguments = parser.parse_intermixed_args(argv)
     catalogue = catalogue_of(arguments)
 
@@ -44,14 +47,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     many.require_jobs(arguments)
 
     from sqn_rl.analysis.grid import jobs_of, variants_of
-    from sqn_rl.analysis.pool import run_jobs
+    from sqn_rl.analysis.pool import run_jobs, start_process
     from sqn_rl.cli.terminal.screen import make
 
     variants, seeds = variants_of(overrides, catalogue), own["seeds"]
     folder = make(out or many.folder_of("ablations", variants[0].recipe), "out")
     jobs = jobs_of(variants, seeds, folder, catalogue)
     missing = [job for job in jobs if not job.is_done()]
-    at_a_time, there = many.at_a_time(arguments, variants[0].recipe), len(jobs) - len(missing)
+    launcher, there = many.launcher_of(arguments, folder / "submitit"), len(jobs) - len(missing)
+    at_a_time = many.at_a_time(arguments, variants[0].recipe)
+    if launcher and not launcher.is_local:
+        at_a_time = arguments.jobs or len(jobs)
     print_lines(f"{folder}: {len(variants)} variants x {seeds} seeds, {at_a_time} at a time")
     print_lines(f"{there} of {len(jobs)} runs are done already")
     many.preflight_all([each.recipe for each in variants if any(job.variant is each for job in missing)])
@@ -62,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         many.options_of(arguments),
         progress.ended,
         waits=many.say_waiting,
+        start=launcher or start_process,
     )
     if stopped:
         print_lines(f"stopped by {stopped}; the same command resumes")

@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     overrides, own, out = many.own_settings(arguments.overrides, OWN)
     many.require_jobs(arguments)
 
-    from sqn_rl.analysis.pool import run_jobs
+    from sqn_rl.analysis.pool import run_jobs, start_process
     from sqn_rl.analysis.space import corners, space_of
     from sqn_rl.analysis.tuning import Tuning, evaluated
     from sqn_rl.cli.terminal.screen import make
@@ -81,6 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             progress.job_ended,
             waits=many.say_waiting,
             is_unwanted=tuning.is_unwanted,
+            start=start_process,
         )
         if tuning.done:
             _report(tuning, fixed, folder)

@@ -155,7 +155,7 @@ ELSEWHERE: Mapping[str, str] = {
     **dict.fromkeys(
         ("log_dir", "logdir", "output_dir", "save_dir", "hydra.run.dir", "hydra.sweep.dir"), "out={}"
     ),
-    "hydra/launcher": "`sqn-ablate --jobs N`, which runs several at a time",
+    "hydra/launcher": "`sqn-ablate --jobs N`, which runs several at a time; also --launcher submitit",
     **dict.fromkeys(("track", "wandb"), "logger=…; `sqn-list logger` shows what there is"),
     "dueling": "head=dueling",
     **dict.fromkeys(("noisy", "noisy_nets"), "layers=noisy"),

@@ -15,7 +15,7 @@ import pytest
 
 from sqn_rl.analysis.finished import find_runs
 from sqn_rl.analysis.grid import Job, jobs_of, variants_of
-from sqn_rl.analysis.pool import run_jobs
+from sqn_rl.analysis.pool import run_jobs, start_process
 from sqn_rl.recipe.catalogue import Catalogue
 from sqn_rl.runs.directory import RunDirectory, is_locked
 
@@ -171,7 +171,17 @@ def test_a_run_at_which_another_process_is_is_waited_for(folder: Path) -> None:
         other.close()
 
     queue = iter([job])
-    assert run_jobs(lambda: next(queue, None), 1, [], lambda *what: ended.append(what), waits=waits) is None
+    assert (
+        run_jobs(
+            lambda: next(queue, None),
+            1,
+            [],
+            lambda *what: ended.append(what),
+            waits=waits,
+            start=start_process,
+        )
+        is None
+    )
     assert (waited, ended) == ([job], [(job, 0)])
     assert job.is_done()
 

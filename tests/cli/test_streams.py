@@ -30,6 +30,7 @@ ARGUMENTS = {
     "list": [],
     "resume": ["{run}"],
     "run": TINY,
+    "tune": ["lr=uniform(0.001,0.01)", "trials=1", "seeds=1", "out=search", *TINY],
     "watch": ["{run}", "--port=-1"],
 }
 """By command, what it does cheaply: ``{run}`` is a run that is done."""
@@ -61,6 +62,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert (
             run_main("run", "out='grid/head=dueling/s0'", "head=dueling", *TINY) == 0
         )  # the other of ablate's
+        assert run_main("tune", *ARGUMENTS["tune"]) == 0
     return folder
 
 

@@ -113,6 +113,7 @@ COMMANDS: dict[str, tuple[int, tuple[str, ...]]] = {
     "run_unknown": (2, ("run", "--config-dir", "tree", "head=zzzzzzzz")),
     "graph": (2, ("graph", "--config-dir", "tree", f"head={HARM}")),
     "ablate": (2, ("ablate", "--config-dir", "tree", "recipe=wrong", "lr=1,2")),
+    "tune": (2, ("tune", "--config-dir", "tree", "recipe=wrong", "lr=uniform(1,2)")),
     "complete": (0, ("run", "--completion", "sqn-run --config-dir tree recipe=")),
     "compare": (0, ("compare", "runs/a", "runs/b", "runs/c", "--output", "out")),
     "diff": (0, ("diff", "runs/a", "sqn")),

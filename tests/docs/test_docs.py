@@ -41,7 +41,7 @@ STEPS, GAMES = 1200, 2  # the warm-up of classic control is 1,000
 COMMANDS = {
     **{
         f"sqn-{name}": name
-        for name in ("run", "resume", "list", "graph", "compare", "ablate", "diff", "eject")
+        for name in ("run", "resume", "list", "graph", "compare", "ablate", "tune", "diff", "eject")
     },
     "sqn-eval": "evaluate",
     "sqn-export": "export",
@@ -143,10 +143,11 @@ def run(line: str, monkeypatch) -> int:
     if name in NOT_RUN:
         return 0
     assert name in COMMANDS, f"{name}: neither a command of ours nor in NOT_RUN"
-    if name in ("sqn-run", "sqn-ablate"):
-        arguments = [argument for argument in arguments if not argument.startswith(("steps=", "seeds="))]
+    if name in ("sqn-run", "sqn-ablate", "sqn-tune"):
+        budgets = ("steps=", "seeds=", "trials=")
+        arguments = [argument for argument in arguments if not argument.startswith(budgets)]
         arguments += [f"steps={STEPS}", f"eval_episodes={GAMES}", "log_every=100"]
-        arguments += ["seeds=1"] * (name == "sqn-ablate")
+        arguments += ["seeds=1"] * (name != "sqn-run") + ["trials=2"] * (name == "sqn-tune")
     if name == "sqn-resume":
         arguments = [re.sub(r"^steps=\d+$", f"steps={STEPS + 200}", argument) for argument in arguments]
     main = import_module(f"sqn_rl.cli.{COMMANDS[name]}").main

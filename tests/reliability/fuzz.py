@@ -38,6 +38,8 @@ from torch import Tensor
 
 from sqn_rl import Batch, Experiment, compose
 from sqn_rl.analysis.grid import jobs_of, variants_of
+from sqn_rl.analysis.space import space_of
+from sqn_rl.analysis.tuning import Tuning
 from sqn_rl.recipe.catalogue import Catalogue
 from sqn_rl.recipe.compose import compose_recipe, load_recipe
 from sqn_rl.recipe.reading import printable
@@ -103,6 +105,7 @@ class Command(NamedTuple):
 RUN = ("", "checkpoints", "checkpoints/replay", "checkpoints/0000000140", "checkpoints/0000000210", ".lock")
 RUN += ("*.*", "checkpoints/*/manifest.json", "checkpoints/*/*.safetensors")
 SHORT = (*TINY, "steps=100")
+TUNED = "lr=uniform(0.001,0.01)"
 TREE = ("tree", "tree/*", "tree/*/*", "tree/*/*/*")
 
 
@@ -160,12 +163,41 @@ COMMANDS = {
         ("sweep", "sweep/comparison.*", "sweep/*/s0", "sweep/*/s0/*.*", "sweep/*/s0/.lock"),
         ("sweep",),
     ),
+    "sqn-tune": Command(
+        "tune",
+        (*SHORT, TUNED, "out=search", "seeds=1", "trials=2", "--jobs", "1"),
+        ("search",),
+        (
+            "search",
+            "search/*",
+            "search/.lock",
+            "search/trials/*",
+            "search/trials/*/*",
+            "search/trials/*/s1000/*.*",
+        ),
+        ("search",),
+    ),
+    "sqn-export": Command(
+        "export",
+        ("done", "output/policy.pt2"),
+        ("done", "output"),
+        (*_in("done", *RUN), "output", "output/policy.pt2"),
+        ("output",),
+    ),
+    "sqn-eval --checkpoint": Command(
+        "evaluate",
+        ("best", "--episodes", "1", "--checkpoint", "best"),
+        ("best",),
+        _in(
+            "best", "", "*.*", "checkpoints", "checkpoints/best", "checkpoints/best/*", "checkpoints/best/*/*"
+        ),
+    ),
 }
 
 PAGES = ("/data.json", "/graph.svg", "/film.gif")
 
 
-OUTPUTS = ("output", "sweep")
+OUTPUTS = ("output", "sweep", "search")
 
 
 class World:
@@ -190,6 +222,9 @@ class World:
         variants = variants_of([*SHORT, "head=linear,dueling"], Catalogue())
         for job in jobs_of(variants, 1, self.whole / "sweep", Catalogue()):
             assert Experiment(job.recipe).train()["status"] == "done"
+        self._search()
+        best = compose("sqn", *TINY, "checkpoint_best=true", f"out={self.whole / 'best'}")
+        assert best.train()["status"] == "done"
         for path in (
             "outside/folder/file",
             "outside/file",
@@ -201,6 +236,19 @@ class World:
         for command in COMMANDS.values():
             importlib.import_module(f"sqn_rl.cli.{command.module}")
         self._subreaper()
+
+    def _search(self) -> None:
+        """Two trials that are done, and a page and a recipe that were written before."""
+        fixed, space = space_of([*SHORT, TUNED], Catalogue())
+        folder = self.whole / "search"
+        folder.mkdir()
+        tuning = Tuning(fixed, space, 2, 1, folder, Catalogue(), lambda trial: None)
+        tuning.begin()
+        while job := tuning.next_job():
+            assert Experiment(job.recipe).train()["status"] == "done"
+            tuning.job_ended(job, False, "")
+        (folder / "tuning.html").touch()
+        (folder / "best.yaml").touch()
 
     def _spoilt(self) -> None:
         """A run that a NaN has stopped."""
@@ -349,7 +397,7 @@ class World:
         return answers
 
 
-ABLATE = COMMANDS["sqn-ablate"]
+ABLATE, TUNE = COMMANDS["sqn-ablate"], COMMANDS["sqn-tune"]
 
 
 def give_up_rights() -> None:
@@ -387,7 +435,8 @@ def faults(case: Case, outcome: Outcome) -> list[str]:
     if "Warning:" in outcome.err:
         wrong.append("a warning of Python's")
     if outcome.code in (1, 2) and not wrong:
-        says = printed if case.module == "ablate" else outcome.err  # its jobs fail in lines of its table
+        many = case.module in ("ablate", "tune")  # their runs fail in lines of their tables
+        says = printed if many else outcome.err
         if not says.startswith("usage: ") and not any(name in says for name in _names(case)):
             wrong.append("a message without a name")
         if len(outcome.err) > MOST:
@@ -744,6 +793,10 @@ OVERRIDDEN: dict[str, tuple[str, Callable[[str], tuple[str, ...]]]] = {
         "ablate",
         lambda text: (*SHORT, "out=taken", "seeds=1", "head=linear,dueling", text),
     ),
+    "sqn-tune name=value": (
+        "tune",
+        lambda text: (*SHORT, "out=taken", "seeds=1", "trials=1", TUNED, text),
+    ),
 }
 """The module, and its arguments with an override; where it could train, a file is in its way."""
 
@@ -753,7 +806,15 @@ OPTIONS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...]]
     "sqn-eval": (
         "evaluate",
         ("done", "--episodes=1"),
-        ("--seed={}", "--max-steps={}", "--video={}", "--video={}.gif", "--config-dir={}", "--trust={}"),
+        (
+            "--seed={}",
+            "--max-steps={}",
+            "--checkpoint={}",
+            "--video={}",
+            "--video={}.gif",
+            "--config-dir={}",
+            "--trust={}",
+        ),
         ("done",),
     ),
     "sqn-compare": ("compare", ("done",), ("--output={}", "{}"), ("done",)),
@@ -769,6 +830,20 @@ OPTIONS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...]]
         ("seeds={}", "--jobs={}", "--config-dir={}", "out=taken/{}"),
         ("sweep", "taken"),
     ),
+    "sqn-tune": (
+        "tune",
+        TUNE.arguments,
+        (
+            "seeds={}",
+            "trials={}",
+            "--jobs={}",
+            "gamma=uniform({},1)",
+            "gamma=choice(0.9,{})",
+            "gamma={}(0.9,1)",
+        ),
+        ("search", "taken"),
+    ),
+    "sqn-export": ("export", ("done",), ("output/{}", "output/{}.pt2", "{}"), ("done", "output")),
     "sqn-resume DIR": ("resume", (), ("{}",), ()),
     "sqn-eval DIR": ("evaluate", (), ("{}",), ()),
     "sqn-diagnose DIR": ("diagnose", (), ("{}",), ()),
@@ -799,7 +874,15 @@ def keys() -> list[str]:
     return [*vars(recipe.run), *slots, *fields, *others]
 
 
-SLOW = ("sqn-run resume=auto", "sqn-run out=", "sqn-eval --video", "sqn-compare --output", "sqn-ablate")
+SLOW = (
+    "sqn-run resume=auto",
+    "sqn-run out=",
+    "sqn-eval --video",
+    "sqn-compare --output",
+    "sqn-ablate",
+    "sqn-tune",
+)
+SLOW += ("sqn-export",)
 """Commands that have a third of the others' cases."""
 
 

@@ -3,17 +3,19 @@
 import os
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqn_rl.cli import Exit, Parser, print_lines
-from sqn_rl.errors import require
+from sqn_rl.errors import RecipeError, require
 from sqn_rl.parts import machine
 from sqn_rl.recipe.compose import Recipe
 from sqn_rl.training.plan import convert
 
 if TYPE_CHECKING:
     from sqn_rl.analysis.grid import Job
+    from sqn_rl.analysis.submitting import Submitter
 
 WHOLE = "a whole number, at least 1"
 
@@ -31,6 +33,39 @@ def require_jobs(arguments: Namespace) -> None:
 def at_a_time(arguments: Namespace, recipe: Recipe) -> int:
     """How many runs there are at a time: as many as was asked for, or one a processor."""
     return arguments.jobs or max(1, machine.processors() // recipe.run.threads)
+
+
+def add_launcher(parser: Parser) -> None:
+    """Add the options that have runs submitted to a cluster."""
+    text = "submit each run as a job of Slurm, or of processes where there is none (the extra `submitit`)"
+    parser.add_argument("--launcher", choices=["submitit"], help=text)
+    text = "a parameter of submitit: timeout_min=600, slurm_partition=NAME"
+    parser.add_argument("--submit", action="append", default=[], metavar="NAME=VALUE", help=text)
+
+
+def launcher_of(arguments: Namespace, folder: Path) -> "Submitter | None":
+    """What submits runs; None: they are processes here.
+
+    Args:
+        arguments: of the command.
+        folder: for the files of submitit.
+
+    Raises:
+        RecipeError: submitit is not installed.
+        SettingError: it refuses a parameter.
+    """
+    given = " ".join(arguments.submit)
+    require(bool(arguments.launcher) or not given, "submit", given, "--launcher submitit before it")
+    if not arguments.launcher:
+        return None
+    if not find_spec("submitit"):
+        hint = "the extra `submitit`: pip install 'sqn_rl[submitit]'"
+        raise RecipeError("--launcher submitit needs submitit", "", hint)
+    from sqn_rl.analysis.submitting import Submitter
+
+    pairs = [text.partition("=") for text in arguments.submit]
+    require(all(name and value for name, _, value in pairs), "submit", given, "NAME=VALUE")
+    return Submitter(folder, {name: int(v) if v.isdecimal() else v for name, _, v in pairs})
 
 
 def own_settings(

@@ -1,0 +1,115 @@
+"""Runs as jobs of submitit: of Slurm; where there is none, of processes here."""
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sqn_rl.analysis.grid import Job
+from sqn_rl.analysis.pool import start_run
+from sqn_rl.disk import Folder
+from sqn_rl.errors import SettingError
+
+if TYPE_CHECKING:
+    from submitit import Job as Submitted
+    from submitit.helpers import DelayedSubmission
+
+TIMEOUT = 24 * 60
+"""Minutes of a job, if ``timeout_min`` is not given; it is then requeued, and resumes."""
+
+
+class Task:
+    """What a job does: a run, which a requeued job resumes.
+
+    Args:
+        log: the file for its output.
+        arguments: of ``sqn-run``.
+    """
+
+    def __init__(self, log: Path, arguments: Sequence[str]) -> None:
+        self.log, self.arguments = log, arguments
+
+    def __call__(self) -> int:
+        """Run it; its exit code."""
+        process = start_run(self.log, self.arguments)
+        try:
+            return process.wait()
+        finally:  # the job is requeued or cancelled: the run saves a checkpoint
+            process.terminate()
+            process.wait()
+
+    def checkpoint(self) -> "DelayedSubmission":
+        """What a requeued job does: the same."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+
+class RunningJob:
+    """A job that was submitted.
+
+    Args:
+        job: the job.
+        log: the file for the output of its run.
+    """
+
+    def __init__(self, job: "Submitted[int]", log: Path) -> None:
+        self.job, self.log = job, log
+        self.code: int | None = None
+
+    def poll(self) -> int | None:
+        """The exit code of its run; of a job that was lost, 1. None: it has not ended."""
+        if self.code is None and self.job.done():
+            try:
+                self.code = int(self.job.result())
+            except Exception as error:  # whatever submitit, or what it read, raised
+                self.code = 1
+                line = f"submitit: job {self.job.job_id}: {str(error).strip().splitlines()[-1]}\n"
+                with Folder(self.log.parent) as folder:
+                    folder.append(self.log.name, line.encode())
+        return self.code
+
+    def send_signal(self, sig: int, /) -> None:
+        """Cancel it, whichever signal this is."""
+        self.terminate()
+
+    def terminate(self) -> None:
+        """Cancel it: its run is stopped with a checkpoint."""
+        if self.poll() is None:
+            self.job.cancel(check=False)
+
+    def wait(self) -> int:
+        """Wait for its end; its exit code."""
+        while (code := self.poll()) is None:
+            time.sleep(0.1)
+        return code
+
+
+class Submitter:
+    """Submits jobs.
+
+    Args:
+        folder: for the files of submitit.
+        parameters: of submitit's ``AutoExecutor``: ``timeout_min``, ``slurm_partition``, …
+
+    Raises:
+        SettingError: submitit refuses a parameter.
+    """
+
+    def __init__(self, folder: Path, parameters: Mapping[str, Any]) -> None:
+        from submitit import AutoExecutor
+
+        self._executor = AutoExecutor(folder=folder)
+        self.is_local = self._executor.cluster == "local"
+        """Whether jobs are processes here."""
+        try:
+            self._executor.update_parameters(**{"timeout_min": TIMEOUT, "name": "sqn-run", **parameters})
+        except (AssertionError, NameError, TypeError, ValueError) as error:
+            reason = str(error).partition("\n")[0]
+            given = " ".join(f"{name}={value}" for name, value in parameters.items())
+            raise SettingError("submit", given, f"parameters of submitit ({reason})") from error
+
+    def __call__(self, job: Job, options: Sequence[str]) -> RunningJob:
+        """Submit a job."""
+        task = Task(job.log, [*options, *job.overrides])
+        return RunningJob(self._executor.submit(task), job.log)
