@@ -255,18 +255,10 @@ def status_of(path: Path) -> str:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """A context in which no other process has this folder.
-
-    Raises:
-        SettingError: another process has it.
-        OSError: it cannot be locked.
-    """
-    with Folder(path) as folder:
-        file = _lock(folder, path)
-        try:
-            yield
-        finally:
-            os.close(file)
+    """A context in which a folder is locked; :class:`SettingError` if another process has locked it."""
+    with Folder(path) as folder, ExitStack() as opened:
+        opened.callback(os.close, _lock(folder, path))
+        yield
 
 
 def is_locked(path: Path) -> bool:
