@@ -10,7 +10,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from sqn_rl.analysis.grid import jobs_of, variants_of
-from sqn_rl.cli import ablate
+from sqn_rl.cli.terminal import many
 from sqn_rl.cli.run import _jobs
 from sqn_rl.errors import RecipeError
 from sqn_rl.recipe.catalogue import Catalogue
@@ -76,8 +76,8 @@ def test_nasty_names_are_read_as_they_were(tmp_path: Path) -> None:
 def test_jobs_of_ablations_get_what_was_meant() -> None:
     variants = variants_of(["head=linear,dueling"], Catalogue())
     for out in OUTS:
-        own = ablate._own([override("out", out), "seeds=2", "head=linear,dueling"])
-        assert own == (["head=linear,dueling"], 2, Path(out))
+        own = many.own_settings([override("out", out), "seeds=2", "head=linear,dueling"], {"seeds": 5})
+        assert own == (["head=linear,dueling"], {"seeds": 2}, Path(out))
         (job, _) = jobs_of(variants, 1, Path(out), Catalogue())
         assert compose_recipe("sqn", *job.overrides).run.out == str(Path(out, "base", "s0"))
 
