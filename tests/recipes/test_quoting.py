@@ -10,8 +10,8 @@ import yaml
 from omegaconf import OmegaConf
 
 from sqn_rl.analysis.grid import jobs_of, variants_of
-from sqn_rl.cli.terminal import many
 from sqn_rl.cli.run import _jobs
+from sqn_rl.cli.terminal import many
 from sqn_rl.errors import RecipeError
 from sqn_rl.recipe.catalogue import Catalogue
 from sqn_rl.recipe.compose import compose_recipe, load_recipe
