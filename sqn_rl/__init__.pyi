@@ -50,8 +50,8 @@ from .parts.temperature.annealed import AnnealedTemperature as AnnealedTemperatu
 from .parts.temperature.fixed import FixedTemperature as FixedTemperature
 from .parts.temperature.learned import LearnedTemperature as LearnedTemperature
 from .parts.temperature.none import no_temperature as no_temperature
+from .runs.compose import compose as compose
 from .runs.experiment import Experiment as Experiment
-from .runs.experiment import compose as compose
 from .runs.policy import Policy as Policy
 from .runs.policy import load as load
 from .training.agent import Agent as Agent

@@ -132,7 +132,7 @@ class Counters:
     episodes: int = 0
     """Episodes ended."""
     wall_s: float = 0.0
-    """Seconds in the loop, without evaluations and checkpoints."""
+    """Seconds in the loop, without evaluations, checkpoints and compiling."""
 
     def row(self) -> dict[str, Any]:
         """The counters as a row of a log."""

@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print_notes(changes(arguments.run, {path.name}))
 
     from sqn_rl.runs.policy import Policy
-    from sqn_rl.training.evaluation import cut_note
+    from sqn_rl.training.evaluation import result
 
     policy, greedy = Policy(recipe, arguments.run, arguments.checkpoint), not arguments.stochastic
     if arguments.video:
@@ -66,9 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         evaluation = policy.evaluate(greedy=greedy)
     print_lines(f"{path.parent}: weights after {policy.env_steps:,} environment steps")
-    numbers = f"mean {evaluation.mean:.1f}  std {evaluation.std:.1f}  IQM {evaluation.iqm:.1f}"
-    cut = cut_note(sum(evaluation.cut), evaluation.lengths)
-    print_lines(f"{len(evaluation.returns)} {'greedy' if greedy else 'sampled'} episodes{cut}: {numbers}")
+    iqm = f", IQM {evaluation.iqm:.1f}" if len(evaluation.returns) > 1 else ""
+    print_lines(f"return {result(evaluation.row())}{iqm}")
     print_lines(" ".join(["returns", *(f"{value:g}" for value in evaluation.returns)]))
     return Exit.DONE
 

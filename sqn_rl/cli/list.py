@@ -1,7 +1,7 @@
 """``sqn-list``: list recipes and parts."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sqn_rl.cli import Exit, catalogue_of, command, options, print_lines
@@ -23,7 +23,8 @@ class Row(NamedTuple):
     group: str
     name: str
     description: str
-    arguments: str
+    arguments: Mapping[str, str]
+    """By ``name=value``, its meaning."""
     works_with: str
 
 
@@ -45,7 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.slot and arguments.slot not in groups:
         raise RecipeError(f"there is no slot `{arguments.slot}`", "", did_you_mean(arguments.slot, groups))
     rows = list(_rows([arguments.slot] if arguments.slot else groups, catalogue))
-    (_show_table if sys.stdout.isatty() else _show_lines)(rows)
+    show = (_show_slot if arguments.slot else _show_table) if sys.stdout.isatty() else _show_lines
+    show(rows)
     return Exit.DONE
 
 
@@ -56,10 +58,12 @@ def _rows(groups: Sequence[str], catalogue: Catalogue) -> Iterator[Row]:
             try:
                 document = catalogue.read(group, name)
             except RecipeError as error:
-                yield Row(group, name, f"broken: {error}", "", "")
+                yield Row(group, name, f"broken: {error}", {}, "")
             else:
                 fields = {key: value for key, value in document.content.items() if key != TARGET}
-                arguments = " ".join(f"{key}={_value(value, defaults)}" for key, value in fields.items())
+                arguments = {
+                    f"{key}={_value(value, defaults)}": document.comment(key) for key, value in fields.items()
+                }
                 limits = " ".join(f"{slot}={','.join(names)}" for slot, names in document.works_with.items())
                 anything = "" if group in (RECIPE, TASK) else "everything"
                 yield Row(group, name, document.description, arguments, limits or anything)
@@ -76,9 +80,8 @@ def _value(value: Any, defaults: Values) -> str:
 def _show_lines(rows: Sequence[Row]) -> None:
     for row in rows:
         limits = f"works with {row.works_with}" if row.works_with else ""
-        print_lines(
-            "  ".join(filter(None, (f"{row.group}={row.name}", row.description, row.arguments, limits)))
-        )
+        columns = f"{row.group}={row.name}", row.description, " ".join(row.arguments), limits
+        print_lines("  ".join(filter(None, columns)))
 
 
 def _show_table(rows: Sequence[Row]) -> None:
@@ -87,15 +90,37 @@ def _show_table(rows: Sequence[Row]) -> None:
     from sqn_rl.cli.terminal.screen import Screen
 
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for title in ("slot", "part", "what it is", "arguments", "works with"):
-        table.add_column(title, style="cyan" if title == "part" else None)
+    table.add_column("slot", no_wrap=True)
+    table.add_column("part", no_wrap=True, style="cyan")
+    table.add_column("what it is", overflow="fold")
     previous = None
     for row in rows:
         if previous not in (None, row.group):
             table.add_section()
-        table.add_row("" if row.group == previous else row.group, *row[1:])
+        group = "" if row.group == previous else row.group
+        table.add_row(group, row.name, row.description)
         previous = row.group
-    Screen().print(table)
+    console = Screen()
+    console.print(table)
+    console.print("\n`sqn-list SLOT` shows the settings of its parts, and what they work with")
+
+
+def _show_slot(rows: Sequence[Row]) -> None:
+    """Each part with its arguments below it, and what they mean."""
+    from rich.padding import Padding
+    from rich.table import Table
+
+    from sqn_rl.cli.terminal.screen import Screen
+
+    console = Screen()
+    for row in rows:
+        console.print(f"{row.group}={row.name}", style="cyan")
+        limits = [f"works with {row.works_with}"] if row.works_with else []
+        arguments = Table.grid(padding=(0, 2, 0, 0))
+        for argument, meaning in row.arguments.items():
+            arguments.add_row(argument, meaning)
+        for each in (row.description, *limits, *([arguments] if row.arguments else [])):
+            console.print(Padding(each, (0, 0, 0, 2)))
 
 
 if __name__ == "__main__":

@@ -3,22 +3,24 @@
 import os
 import re
 import shlex
+import shutil
+import sys
+import textwrap
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from sqn_rl.cli import Exit, catalogue_of, command, options, print_lines, print_notes, report
-from sqn_rl.cli.terminal.completion import SCRIPT, complete
+from sqn_rl.cli.terminal.completion import SCRIPTS, complete
 from sqn_rl.disk import Folder
 from sqn_rl.errors import RecipeError, require
 from sqn_rl.recipe.catalogue import RECIPE, Catalogue
 from sqn_rl.recipe.compose import Recipe, compose_recipe
 from sqn_rl.recipe.overrides import expand
-from sqn_rl.recipe.provenance import override
-from sqn_rl.recipe.schema import SLOTS, Run
+from sqn_rl.recipe.provenance import INTERPOLATION, override
+from sqn_rl.recipe.schema import SLOTS, meanings
 
 DESCRIPTION = """Checks a recipe, trains it, evaluates it, and writes a run directory.
 
@@ -46,7 +48,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         "-m", "--multirun", action="store_true", help="sweep over the values given with commas or range()"
     )
     parser.add_argument(
-        "--completion", nargs="?", const="", metavar="LINE", help='eval "$(sqn-run --completion)" in bash'
+        "--completion",
+        nargs="?",
+        const="bash",
+        metavar="SHELL",
+        help="print what makes bash, zsh or fish complete names and values",
     )
     parser.add_argument(
         "--dry-run",
@@ -56,10 +62,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--save", type=Path, metavar="FILE", help="write the recipe to FILE.yaml, to start from, and stop"
     )
-    parser.epilog = _what_there_is(Catalogue())
-    arguments = parser.parse_intermixed_args(argv)
+    given = sys.argv[1:] if argv is None else argv
+    if {"-h", "--help"} & {*given}:
+        parser.epilog = _what_there_is(Catalogue())
+    arguments = parser.parse_intermixed_args(given)
     if arguments.completion is not None:
-        lines = complete(arguments.completion, parser) if arguments.completion else SCRIPT.split("\n")
+        script = SCRIPTS.get(arguments.completion)
+        lines = script.split("\n") if script else complete(arguments.completion, parser)
         if lines:
             print_lines(*lines)
         return Exit.DONE
@@ -100,8 +109,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _result(summary: Mapping[str, Any]) -> str:
     """How a job of a sweep ended."""
+    from sqn_rl.training.evaluation import mean_and_std
+
     if evaluation := summary["evaluation"]:
-        shown = f"{evaluation['mean']:.1f} ± {evaluation['std']:.1f}"
+        shown = mean_and_std(evaluation)
     else:
         shown = f"{summary['status']} after {summary['env_steps']:,} steps"
     return f"{shown}  {summary['out']}"
@@ -171,10 +182,36 @@ def _what_there_is(catalogue: Catalogue) -> str:
     lines = ["recipes and parts (sqn-list describes each):"]
     groups = (RECIPE, *(slot.name for slot in SLOTS))
     lines += [f"  {group:<14}{', '.join(catalogue.names(group))}" for group in groups]
-    lines += ["", "run-level settings, counted in environment steps:"]
-    settings = (setting for setting in fields(Run) if setting.name != RECIPE)
-    lines += [f"  {setting.name:<18}{setting.metadata['expected']}" for setting in settings]
+    recipe, meaning = compose_recipe(catalogue=catalogue), meanings()
+    lines += ["", "run-level settings, with the values of recipe=sqn env=cartpole:"]
+    for name, value in vars(recipe.run).items():
+        if name != RECIPE:
+            lines += _explained(override(name, value), meaning[name])
+    lines += ["", "settings of its parts; `sqn-list SLOT` shows those of all parts:"]
+    for setting, texts in _of_parts(recipe).items():
+        lines += _explained(setting, "; ".join(texts))
     return "\n".join(lines)
+
+
+def _of_parts(recipe: Recipe) -> dict[str, list[str]]:
+    """What the fields of parts mean, by ``name=value``; ``lr=…`` where the value is ``${lr}``."""
+    found: dict[str, list[str]] = {}
+    for slot in SLOTS:
+        for field, value in recipe.fields(slot.name).items():
+            given = INTERPOLATION.fullmatch(str(recipe.layers.values[slot.name][field]))
+            name, meaning = f"{slot.name}.{field}", recipe.meaning(slot.name, field)
+            text = f"{meaning} ({name})" if given else meaning
+            found.setdefault(override(given[1] if given else name, value), []).append(text)
+    return found
+
+
+def _explained(setting: str, meaning: str) -> Iterator[str]:
+    """A setting and its meaning, beside it or below."""
+    column = 36
+    width = max(shutil.get_terminal_size().columns - column, 40)
+    first, *others = textwrap.wrap(meaning.replace("``", "`"), width) or [""]
+    yield f"  {setting:<{column - 4}}  {first}".rstrip()
+    yield from (" " * column + line for line in others)
 
 
 if __name__ == "__main__":

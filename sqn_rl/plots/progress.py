@@ -1,17 +1,22 @@
 """Progress of a run: a bar on a terminal, plain lines elsewhere."""
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable
+from datetime import timedelta
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, Progress, TextColumn
 
 from sqn_rl.parts.logger.base import Reporter
-from sqn_rl.training.evaluation import cut_note
+from sqn_rl.training.evaluation import result
+from sqn_rl.training.loop import COMPILING
+from sqn_rl.types import Counters
 
 SHOWN = {"alpha": "α {:.3g}", "entropy": "entropy {:.3f}", "epsilon": "ε {:.3f}"}
 """The metrics shown, where a recipe has them."""
+REFRESHES_PER_SECOND = 2
 
 
 class ProgressReporter(Reporter):
@@ -19,21 +24,18 @@ class ProgressReporter(Reporter):
 
     Args:
         steps: the budget, in environment steps.
-        console: where to write.
+        console: where to write; by default standard error.
         lost: called when the console's reader has closed it.
     """
 
-    def __init__(self, steps: int, console: Console, lost: Callable[[], None] = lambda: None) -> None:
-        self._steps, self._console, self._lost = steps, console, lost
-        self._bar = Progress(
-            TextColumn("{task.completed:,}/{task.total:,}"),
-            BarColumn(bar_width=8),
-            TextColumn("{task.description}"),
-            TimeRemainingColumn(elapsed_when_finished=True),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self._task = self._bar.add_task("random actions", total=steps)
+    def __init__(
+        self, steps: int, console: Console | None = None, lost: Callable[[], None] = lambda: None
+    ) -> None:
+        self._steps, self._lost = steps, lost
+        self._console = console or Console(file=sys.stderr)
+        self._counters, self._begun = Counters(), Counters()
+        self._phase, self._numbers = "", ""
+        self._bar = _Bar(self._fields, steps, self._console)
 
     def __enter__(self) -> "ProgressReporter":
         self._bar.start()
@@ -44,32 +46,76 @@ class ProgressReporter(Reporter):
     ) -> None:
         self._bar.stop()
 
+    def begin(self, counters: Counters) -> None:
+        """Follow these counters; speed is measured from here on."""
+        self._counters, self._numbers = counters, "" if counters.updates else "random actions"
+        self._begun = Counters(env_steps=counters.env_steps, wall_s=counters.wall_s)
+
+    def phase(self, name: str) -> None:
+        """Show what takes long."""
+        self._phase = name
+        if name == COMPILING and not self._console.is_terminal:
+            self._print(f"{name}…")
+
     def note(self, text: str) -> None:
         """Print it."""
         self._print(text)
 
     def metrics(self, row: dict[str, Any]) -> None:
-        """Move the bar, or print a line."""
-        speed = row["env_steps"] / row["wall_s"]
+        """Show new numbers, or print a line."""
         recent = "–" if row["return_mean"] is None else f"{row['return_mean']:.1f}"
         shown = [text.format(row[name]) for name, text in SHOWN.items() if name in row]
-        numbers = "  ".join([f"return {recent}", *shown, f"{speed:,.0f} steps/s"])
-        if self._console.is_terminal:
-            self._bar.update(self._task, completed=row["env_steps"], description=numbers.replace("  ", " "))
-        else:
-            left = (self._steps - row["env_steps"]) / speed
-            self._print(f"{row['env_steps']:,}/{self._steps:,}  {numbers}  {left:,.0f} s left")
+        self._phase, self._numbers = "", "  ".join([f"return {recent}", *shown])
+        if not self._console.is_terminal:
+            fields = self._fields()
+            self._print("  ".join(fields[name] for name in ("steps", "text", "speed", "left")))
 
     def evaluation(self, row: dict[str, Any]) -> None:
         """Print the result."""
-        how = "greedy" if row["greedy"] else "sampled"
-        self._print(
-            f"evaluation at {row['env_steps']:,} steps: {row['mean']:.1f} ± {row['std']:.1f} "
-            f"(mean ± std of {row['episodes']} {how} episodes{cut_note(row['cut'], row['lengths'])})"
-        )
+        self._print(f"evaluation at {row['env_steps']:,} steps: {result(row)}")
+
+    def _fields(self) -> dict[str, Any]:
+        """What is shown now."""
+        steps = min(self._counters.env_steps, self._steps)
+        seconds = self._counters.wall_s - self._begun.wall_s
+        speed = (self._counters.env_steps - self._begun.env_steps) / seconds if seconds > 0 else 0.0
+        left = timedelta(seconds=round((self._steps - steps) / speed)) if speed else "–:––:––"
+        return {
+            "done": steps,
+            "steps": f"{steps:,}/{self._steps:,}",
+            "text": self._numbers if not self._phase else f"{self._phase}…",
+            "speed": f"{speed:,.0f} steps/s",
+            "left": f"{left} left",
+        }
 
     def _print(self, line: str) -> None:
         try:
             self._console.print(line, highlight=False, soft_wrap=True, markup=False)
         except OSError:
             self._lost()
+
+
+class _Bar(Progress):
+    """A bar as wide as the terminal, which asks for what it shows whenever it is drawn."""
+
+    def __init__(self, ask: Callable[[], dict[str, Any]], steps: int, console: Console) -> None:
+        names = ("steps", "text", "speed", "left")
+        steps_column, *others = (TextColumn(f"{{task.fields[{name}]}}", markup=False) for name in names)
+        self._ask = ask
+        super().__init__(
+            steps_column,
+            BarColumn(bar_width=None),
+            *others,
+            console=console,
+            expand=True,
+            disable=not console.is_terminal,
+            refresh_per_second=REFRESHES_PER_SECOND,
+        )
+        self.add_task("", total=steps, **ask())
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """The bar as it is now."""
+        for task in self.tasks:
+            task.fields.update(fields := self._ask())
+            task.completed = fields["done"]
+        yield from super().get_renderables()

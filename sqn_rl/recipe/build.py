@@ -1,10 +1,12 @@
 """From a composed recipe to built parts: each gets its fields, and by name what the parts before it gave."""
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,7 +14,7 @@ from sqn_rl.errors import COMMAND_LINE, RecipeError, SettingError, SqnError, Wir
 from sqn_rl.recipe import auto as speed
 from sqn_rl.recipe.catalogue import Catalogue
 from sqn_rl.recipe.provenance import Values, flow
-from sqn_rl.recipe.schema import SETTINGS, SLOTS, Run, Slot
+from sqn_rl.recipe.schema import SETTINGS, SLOT_NAMES, SLOTS, Run, Slot
 
 TARGET = "_target_"
 
@@ -90,6 +92,7 @@ def build(
     last: str = SLOTS[-1].name,
     device: str | None = None,
     num_envs: int | None = None,
+    instead: Mapping[str, Callable[..., Any]] = MappingProxyType({}),
 ) -> Values:
     """Build every slot's part, in the order of :data:`SLOTS`.
 
@@ -101,6 +104,8 @@ def build(
         last: the last slot to build: a part needs none that comes after its own.
         device: where; by default the run's.
         num_envs: how many environments are opened; by default the run's.
+        instead: by slot, what makes its part instead of the class that ``config`` names: a class, a function
+            or a ``partial``, whose keywords are its fields.
 
     Returns:
         By slot, the built part, or what makes it; ``env`` are the training environments, ``make_env`` makes
@@ -112,26 +117,57 @@ def build(
     from sqn_rl.training.numerics import default_float32
     from sqn_rl.training.random_state import RandomState
 
+    def origin_of(key: str) -> str:
+        return "build()" if key.partition(".")[0] in instead else origin(key)
+
     catalogue.import_trusted()
     device = device or run.device
     with default_float32(), RandomState(run.seed, device):  # modules of PyTorch draw weights from that
-        return _parts(config, run, catalogue, origin, last, device, num_envs or run.num_envs)
+        sources = _sources(config, catalogue, origin, SLOTS[: SLOT_NAMES.index(last) + 1], instead)
+        return _parts(sources, run, origin_of, device, num_envs or run.num_envs)
 
 
-def _parts(
-    config: Values, run: Run, catalogue: Catalogue, origin: Origin, last: str, device: str, num_envs: int
-) -> Values:
+class Source(NamedTuple):
+    """What makes a slot's part."""
+
+    slot: Slot
+    name: str
+    """For messages."""
+    func: Callable[..., Any]
+    fields: Values
+    """The keywords that YAML gives."""
+
+
+def _sources(
+    config: Values,
+    catalogue: Catalogue,
+    origin: Origin,
+    slots: Iterable[Slot],
+    instead: Mapping[str, Callable[..., Any]],
+) -> Iterator[Source]:
+    for slot in slots:
+        fields = {name: value for name, value in config[slot.name].items() if name != TARGET}
+        name = config[slot.name][TARGET]
+        if func := instead.get(slot.name):
+            made = func if isinstance(func, partial) and not func.args else partial(func)
+            yield Source(slot, getattr(made.func, "__name__", repr(func)), made.func, made.keywords)
+        else:
+            func = catalogue.resolve(slot.name, name, origin(f"{slot.name}.{TARGET}"))
+            yield Source(slot, name, func, fields)
+
+
+def _parts(sources: Iterable[Source], run: Run, origin: Origin, device: str, num_envs: int) -> Values:
     import torch
 
     from sqn_rl.parts.env.base import close
 
     parts: Values = {}
     bag = {name: getattr(run, name) for name in RUN_SETTINGS} | {"device": device}
-    names = [slot.name for slot in SLOTS]
     with ExitStack() as unless_built:
-        for slot in SLOTS[: names.index(last) + 1]:
+        for source in sources:
+            slot = source.slot
             bag["seed"] = stream_seed(run.seed, slot.name)
-            maker = maker_of(slot, config[slot.name], bag, catalogue, origin)
+            maker = maker_of(source, bag, origin)
             with torch.device(device):
                 parts[slot.name] = bag[slot.gives] = maker if slot.given else maker()
             if slot.name == "env":
@@ -149,37 +185,34 @@ def stream_seed(seed: int, slot: str) -> int:
     return int(np.random.SeedSequence([seed, *slot.encode()]).generate_state(1)[0])
 
 
-def maker_of(slot: Slot, fields: Values, bag: Values, catalogue: Catalogue, origin: Origin) -> Maker:
-    """What makes a slot's part.
+def maker_of(source: Source, bag: Values, origin: Origin) -> Maker:
+    """What makes a slot's part, of its fields and of what the slots before it gave.
 
     Args:
-        slot: which.
-        fields: its YAML, with ``_target_``.
+        source: its class, and its fields.
         bag: what it may ask for by name.
-        catalogue: imports its class.
         origin: for messages.
 
     Raises:
-        RecipeError: its class is not allowed, does not take a field, or needs what nobody gives; or a field
-            is set to something else than what the run or the slots before give by its name.
+        RecipeError: its class does not take a field, or needs what no slot gives; or a field is set to
+            something else than what the run or the slots before give by its name.
     """
-    target = catalogue.resolve(slot.name, fields[TARGET], origin(f"{slot.name}.{TARGET}"))
-    own = {name: value for name, value in fields.items() if name != TARGET}
-    check_fields(slot.name, target, own, origin)
+    slot, func, own = source.slot, source.func, source.fields
+    check_fields(slot.name, func, own, origin)
     for name, value in own.items():
         if name in bag and not _same(value, bag[name]):
             key = f"{slot.name}.{name}"
             hint = f"write {name}={flow(value)}" if name in SETTINGS else "leave it out"
             message, subject = f"every part is given the same `{name}`", f"{key} = {value!r}"
             raise RecipeError(message, origin(key), hint, subject)
-    wanted = {parameter.name: parameter for parameter in _parameters(target) if parameter.kind in KEYWORDS}
+    wanted = {parameter.name: parameter for parameter in _parameters(func) if parameter.kind in KEYWORDS}
     injected = {name: bag[name] for name in wanted if name in bag and name not in {*own, *slot.given}}
     for name, parameter in wanted.items():
         if parameter.default is parameter.empty and name not in {*own, *injected, *slot.given}:
-            message = f"{fields[TARGET]} needs `{name}`, which no part upstream produces"
+            message = f"{source.name} needs `{name}`, which no part upstream produces"
             hint = f"set {slot.name}.{name}, or ask for one of: {', '.join(sorted(bag))}"
             raise RecipeError(message, origin(f"{slot.name}.{TARGET}"), hint, slot.name)
-    return Maker(slot.name, target, own, injected, origin)
+    return Maker(slot.name, func, own, injected, origin)
 
 
 def _same(value: Any, given: Any) -> bool:

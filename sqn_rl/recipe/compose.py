@@ -65,15 +65,19 @@ class Recipe:
         """The values that the part in a slot is given from YAML."""
         return {name: value for name, value in self.config[slot].items() if name != TARGET}
 
+    def meaning(self, slot: str, field: str) -> str:
+        """What a field of the part in a slot means: the comment behind it in the part's YAML."""
+        return self.catalogue.read(slot, self.chosen[slot].name).comment(field)
+
     def unread(self) -> list[str]:
         """The settings of the command line that no part reads, such as ``tau`` where no part has one."""
         read = {name for slot in SLOT_NAMES for name in INTERPOLATION.findall(flow(self.layers.values[slot]))}
         others = [name for name in self.layers.values if name not in {*SETTINGS, *SLOT_NAMES, *read}]
         return [name for name in others if self.origin(name).startswith(COMMAND_LINE)]
 
-    def build(self, *, last: str = SLOT_NAMES[-1], num_envs: int | None = None) -> dict[str, Any]:
-        """Build every part, or those up to the slot ``last``; see :func:`sqn_rl.recipe.build.build`."""
-        return build(self.config, self.run, self.catalogue, self.origin, last=last, num_envs=num_envs)
+    def build(self, **options: Any) -> dict[str, Any]:
+        """Build every part; for the options see :func:`sqn_rl.recipe.build.build`."""
+        return build(self.config, self.run, self.catalogue, self.origin, **options)
 
     def parameter_bytes(self) -> int:
         """What the Q-networks' parameters take, known without taking it; 0 where that cannot be known.
@@ -140,6 +144,11 @@ class Recipe:
             own = origin.startswith(COMMAND_LINE) and name not in ("out", "resume")
             line = f"{flow(name)}: {flow(value)}"
             yield line if own else f"# {line}  # {_printable(origin)}"
+
+
+def names_in(meaning: str) -> list[str]:
+    """The names that a field's comment says to choose from: those after ``one of``."""
+    return meaning.partition("one of ")[2].split(", ") if "one of " in meaning else []
 
 
 def compose_recipe(recipe: str = "sqn", *overrides: str, catalogue: Catalogue | None = None) -> Recipe:

@@ -1,5 +1,6 @@
 """What a recipe can say: the run-level settings with their ranges, the slots, and names used elsewhere."""
 
+import inspect
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import MISSING, dataclass, fields
@@ -7,7 +8,7 @@ from typing import Any
 
 from sqn_rl.errors import SettingError, did_you_mean
 from sqn_rl.recipe.provenance import override
-from sqn_rl.training.plan import WRONG, Plan, convert, setting, whole
+from sqn_rl.training.plan import WRONG, Plan, convert, one_of, setting, whole
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class Run(Plan):
     """
 
     recipe: str = setting(bool, "the name of a recipe")
+    """What is trained."""
     num_envs: int = setting(lambda value: 1 <= value <= 2**16, "a whole number in [1, 65,536]")
     """Environments that step together."""
     gamma: float = setting(lambda value: 0 <= value <= 1, "a number in [0, 1]")
@@ -64,9 +66,9 @@ class Run(Plan):
     """Threads of torch."""
     device: str = setting(re.compile(r"cpu|(cuda|mps)(:\d+)?").fullmatch, "cpu, cuda or mps", "cpu")
     """Where the networks and the replay are."""
-    compile: str = setting(re.compile("auto|always|never").fullmatch, "auto, always or never", "auto")
+    compile: str = one_of("auto", "always", "never", default="auto")
     """Compile the update; auto: where the budget is worth it."""
-    precision: str = setting(re.compile("auto|fp32|bf16").fullmatch, "auto, fp32 or bf16", "auto")
+    precision: str = one_of("auto", "fp32", "bf16", default="auto")
     """Precision of encoders; all else is fp32. auto: bf16 for large images, where the processor has AMX."""
     out: str | None = setting(lambda value: value is None or bool(value), "a folder", None)
     """The run directory; null: ``runs/<recipe>/<env>/<time>-s<seed>``."""
@@ -76,7 +78,7 @@ class Run(Plan):
     """Cut a longer episode of an evaluation; 0: after the environment's time limit, or 27,000 without one."""
     checkpoint_keep: int = whole(1, "checkpoints", 2)
     """How many checkpoints are kept."""
-    resume: str = setting(("never", "auto").__contains__, "never or auto", "never")
+    resume: str = one_of("never", "auto", default="never")
     """If ``out`` has a run that has not ended: refuse, or resume it; one that has ended is left as it is."""
 
     @property
@@ -92,6 +94,14 @@ class Run(Plan):
 
 SETTINGS = [setting.name for setting in fields(Run)]
 """The run-level settings' names."""
+
+
+def meanings() -> dict[str, str]:
+    """What each run-level setting means: the docstring below it."""
+    source = "\n".join(map(inspect.getsource, (Plan, Run)))
+    documented = re.findall(r'^    (\w+): [^\n]*\n    """(.*?)"""$', source, re.MULTILINE | re.DOTALL)
+    return {name: " ".join(text.split()) for name, text in documented}
+
 
 DEFAULTS: Mapping[str, Any] = {each.name: each.default for each in fields(Run) if each.default is not MISSING}
 """The run-level settings that have a default of ours."""

@@ -17,17 +17,18 @@ from sqn_rl.disk import RECIPE_FILE
 from sqn_rl.errors import CheckpointError, EnvError, NumericsError, RecipeError, SettingError, StorageError
 from sqn_rl.parts.env.base import close, closing_env
 from sqn_rl.parts.logger.base import Reporter
+from sqn_rl.plots.progress import ProgressReporter
 from sqn_rl.protocols import Described
 from sqn_rl.recipe import auto as speed
 from sqn_rl.recipe import resources
 from sqn_rl.recipe.build import scheduled
-from sqn_rl.recipe.catalogue import Catalogue
-from sqn_rl.recipe.compose import Recipe, compose_recipe, load_recipe
+from sqn_rl.recipe.compose import Recipe, load_recipe
 from sqn_rl.recipe.graph import Graph
 from sqn_rl.recipe.preflight import preflight
-from sqn_rl.recipe.provenance import read
+from sqn_rl.recipe.provenance import override, read
 from sqn_rl.recipe.resolved import flat
 from sqn_rl.runs import manifest
+from sqn_rl.runs.building import Built, built
 from sqn_rl.runs.directory import RunDirectory, summary_of
 from sqn_rl.runs.manifest import extended
 from sqn_rl.training.agent import AGENT_PARTS, Agent
@@ -49,6 +50,25 @@ class Experiment:
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe, self.run = recipe, recipe.run
+
+    def __repr__(self) -> str:
+        """The recipe, its swapped parts, and its budget."""
+        env = " ".join(override(name, value) for name, value in self.recipe.fields("env").items())
+        return f"<Experiment {self.recipe.title}: {env}, steps={self.run.steps}, seed={self.run.seed}>"
+
+    def build(self, **parts: Callable[..., Any]) -> Built:
+        """Build the agent and its environments, for a loop of your own, and set PyTorch's threads.
+
+        ``agent, env, make_env = compose("sqn").build(head=MyHead)``
+
+        Args:
+            parts: by slot, what makes a part instead of the recipe's: a class, a function, or a ``partial``.
+                It is given by name what it asks for: sizes, γ, seeds, and the parts before it.
+
+        Raises:
+            RecipeError: a part cannot be built.
+        """
+        return built(self.recipe, parts)
 
     def preflight(self, folder: Path | None = None) -> Graph:
         """Check the wiring, and return it, with what a run needs.
@@ -73,6 +93,7 @@ class Experiment:
     def train(
         self,
         *,
+        progress: bool = False,
         reporters: Sequence[Reporter] = (),
         should_stop: Callable[[], bool] = lambda: False,
         resume: Path | None = None,
@@ -80,6 +101,7 @@ class Experiment:
         """Preflight, train, evaluate, and write the run directory.
 
         Args:
+            progress: show progress: a bar in a terminal, lines elsewhere.
             reporters: follow training, besides the run directory and the recipe's logger.
             should_stop: called once per loop; a stop writes a checkpoint.
             resume: a run directory to resume, or to create if it is empty; also used where the recipe
@@ -96,6 +118,9 @@ class Experiment:
             NumericsError: a loss or a weight became NaN or infinite; the summary says so too.
             KeyboardInterrupt: Ctrl-C, after a clean stop with a checkpoint; the message says how to resume.
         """
+        if progress:
+            with ProgressReporter(self.run.steps) as bar:
+                return self.train(reporters=[bar, *reporters], should_stop=should_stop, resume=resume)
         here = Path.cwd()  # an environment may go elsewhere
         if resume is None and self.run.resume == "auto":
             resume = Path(str(self.run.out))
@@ -300,20 +325,3 @@ def _written(directory: RunDirectory) -> Iterator[None]:
         hint = f"{there}; resume with `{shlex.join(['sqn-resume', str(directory.shown)])}`"
         path = str(error.filename or directory.path).replace(str(directory.path), str(directory.shown), 1)
         raise StorageError(f"{path}: cannot be written: {error.strerror}; {hint}") from error
-
-
-def compose(recipe: str = "sqn", *overrides: str, catalogue: Catalogue | None = None) -> Experiment:
-    """Compose an experiment from a recipe's name and overrides.
-
-    ``compose("sqn", "env=acrobot", "steps=20000").train()`` does what
-    ``sqn-run recipe=sqn env=acrobot steps=20000`` does.
-
-    Args:
-        recipe: its name.
-        overrides: as on the command line.
-        catalogue: where recipes and parts are; by default ours and those of ``SQN_RL_PATH``.
-
-    Raises:
-        RecipeError: something in it is invalid; the message says where, what, and how to fix it.
-    """
-    return Experiment(compose_recipe(recipe, *overrides, catalogue=catalogue))

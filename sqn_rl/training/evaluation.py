@@ -1,6 +1,6 @@
 """Evaluation: full episodes, true rewards, no learning."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -60,9 +60,18 @@ class Evaluation:
         return summary | asdict(self) | {"cut": sum(self.cut)}
 
 
-def cut_note(cut: int, lengths: Sequence[int]) -> str:
-    """A note on how many episodes of an evaluation were cut; empty if none was."""
-    return f", {cut} of them cut after {max(lengths):,} steps (eval_max_steps)" if cut else ""
+def result(row: Mapping[str, Any]) -> str:
+    """A row of ``evaluations.jsonl`` as text: ``186.6 ± 20.1 (mean ± std of 20 greedy episodes)``."""
+    how = "greedy" if row["greedy"] else "sampled"
+    cut = f", {row['cut']} of them cut after {max(row['lengths']):,} steps (eval_max_steps)"
+    what = f"mean ± std of {row['episodes']} {how} episodes" if row["episodes"] > 1 else f"1 {how} episode"
+    return f"{mean_and_std(row)} ({what}{cut if row['cut'] else ''})"
+
+
+def mean_and_std(row: Mapping[str, Any]) -> str:
+    """``186.6 ± 20.1``; of a single episode, which has no spread, its return."""
+    spread = f" ± {row['std']:.1f}" if row["episodes"] > 1 else ""
+    return f"{row['mean']:.1f}{spread}"
 
 
 def step_limit(env: BatchedEnv, max_steps: int) -> int:

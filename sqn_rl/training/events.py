@@ -17,6 +17,16 @@ class Reporters(Reporter):
     def __init__(self, reporters: Sequence[Reporter]) -> None:
         self._reporters = reporters
 
+    def begin(self, counters: Counters) -> None:
+        """Pass on that training begins."""
+        for reporter in self._reporters:
+            reporter.begin(counters)
+
+    def phase(self, name: str) -> None:
+        """Pass on that something begins that takes long."""
+        for reporter in self._reporters:
+            reporter.phase(name)
+
     def note(self, *lines: str) -> None:
         """Pass on lines that a person should read."""
         for line in lines:

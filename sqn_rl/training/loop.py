@@ -21,6 +21,9 @@ from sqn_rl.training.state import RunState
 from sqn_rl.training.stopping import Interrupting, Stopped
 from sqn_rl.types import Counters, Step, Terms
 
+COMPILING = "compiling"
+"""The phase in which the update, and acting, are compiled."""
+
 
 @default_float32()
 @flushed_denormals()
@@ -110,6 +113,7 @@ class _Run(RunState):
         if state is not None:
             self._evaluate_if_due()
         self._clock = _Clock(self.counters.wall_s)
+        self._reporters.begin(self.counters)
         return observation
 
     def ends(self) -> bool:
@@ -130,10 +134,11 @@ class _Run(RunState):
         if not self.agent.compiles(acts=self.due.policy_acts, learns=self.updates_due > 0):
             yield
             return
-        with self._clock.paused():
+        with self._clock.paused() as paused:
             self._checkpoint()
-        with self._interrupting():
-            yield
+            with self._phase(COMPILING), self._interrupting():
+                yield
+        self._reporters.note(f"compiled in {paused():.0f} s, which steps/s leaves out")
 
     def act(self, observation: Tensor) -> Tensor:
         """The policy's actions, or in the warm-up uniformly random ones."""
@@ -181,6 +186,12 @@ class _Run(RunState):
             self._reporters.note(text)
             self._advised.add(text)
 
+    @contextmanager
+    def _phase(self, name: str) -> Iterator[None]:
+        self._reporters.phase(name)
+        yield
+        self._reporters.phase("")
+
     def _checkpoint(self) -> None:
         self.agent.require_finite_weights()
         self._reporters.checkpoint(self.counters, self.state_dict)
@@ -190,7 +201,7 @@ class _Run(RunState):
         if not (self._evaluate and self.due.evaluation) or self.evaluated_at == self.due.now:
             return
         try:
-            with self._waiting("an evaluation"):
+            with self._phase("evaluating"), self._waiting("an evaluation"):
                 row = self._evaluate().row()
         except (SqnError, Stopped):
             self._checkpoint()
@@ -223,7 +234,8 @@ class _Clock:
         return time.perf_counter() - self._started
 
     @contextmanager
-    def paused(self) -> Iterator[None]:
+    def paused(self) -> Iterator[Callable[[], float]]:
+        """A context that is not counted; gives the seconds since it began."""
         at = time.perf_counter()
-        yield
+        yield lambda: time.perf_counter() - at
         self._started += time.perf_counter() - at

@@ -27,6 +27,14 @@ def setting(check: Callable[[Any], Any], expected: str, default: Any = MISSING) 
     return field(default=default, metadata={"check": check, "expected": expected})
 
 
+def one_of(*names: str, default: str) -> Any:
+    """A field of :class:`Settings` for one of a few names."""
+    expected = f"{', '.join(names[:-1])} or {names[-1]}"
+    return field(
+        default=default, metadata={"check": names.__contains__, "expected": expected, "names": names}
+    )
+
+
 def whole(least: int, what: str, default: Any = MISSING) -> Any:
     """A field of :class:`Settings` for whole numbers of something, from ``least`` on."""
     return setting(lambda value: value >= least, f"a whole number of {what}, at least {least}", default)

@@ -46,6 +46,9 @@ def test_a_slot_is_completed_with_its_parts(group: str, capsys: pytest.CaptureFi
         ("sqn-run hed=typo encoder.", ["encoder.hidden="]),
         ("sqn-run encoder.hidden=[7,8] encoder.hidden=", ["encoder.hidden=[7,8]"]),
         ("sqn-run loss.backup_entropy=", ["loss.backup_entropy=true", "loss.backup_entropy=false"]),
+        ("sqn-run loss.backup=expected_m", ["loss.backup=expected_min", "loss.backup=expected_mean"]),
+        ("sqn-run actor=epsilon_greedy actor.policy=m", ["actor.policy=min", "actor.policy=mean"]),
+        ("sqn-run precision=", ["precision=auto", "precision=fp32", "precision=bf16"]),
         ("sqn-run seed=3 --mu", ["--multirun"]),
         ("sqn-run nothing", []),
     ],
@@ -73,24 +76,50 @@ def test_it_is_quick_and_imports_no_torch(tmp_path: Path) -> None:
     assert float(seconds) < 1
 
 
-@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
-def test_bash_completes_on_the_tab_key(tmp_path: Path) -> None:
-    command = tmp_path / "sqn-run"
-    command.write_text(f"#!{sys.executable}\nfrom sqn_rl.cli.run import main\nmain()\n")
-    command.chmod(0o755)
-    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "PS1": "$ ", "TERM": "dumb"}
+SHELLS = {
+    "bash": ("--norc -i", 'eval "$(sqn-run --completion)"'),
+    "zsh": ("-f -i", 'autoload -U compinit; compinit -u -D; eval "$(sqn-run --completion zsh)"'),
+}
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_shell_completes_on_the_tab_key(shell: str, tmp_path: Path) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    write_command(tmp_path)
+    own = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PS1": "$ ", "TERM": "dumb", "HOME": str(tmp_path)}
     master, terminal = pty.openpty()
     streams = {"stdin": terminal, "stdout": terminal, "stderr": terminal, "start_new_session": True}
-    bash = subprocess.Popen(["bash", "--norc", "-i"], env=environment, cwd=tmp_path, **streams)
+    options, prepare = SHELLS[shell]
+    process = subprocess.Popen([shell, *options.split()], env={**os.environ, **own}, cwd=tmp_path, **streams)
     os.close(terminal)
-    os.write(master, b'eval "$(sqn-run --completion)"; echo rea""dy\n')
+    os.write(master, f'{prepare}; echo rea""dy\n'.encode())
     _read_until(master, "\r\nready")
-    os.write(master, b"sqn-run rec\tsqn_c\tenc\t.hid\t")
-    shown = _read_until(master, "encoder.hidden=")
-    bash.kill()
-    bash.wait()
+    for typed, becomes in (("sqn-run recipe=sqn_c\t", "ategorical"), ("encoder.hid\t", "den=")):
+        os.write(master, typed.encode())
+        assert becomes in _read_until(master, becomes)
+    process.kill()
+    process.wait()
     os.close(master)
-    assert "sqn-run recipe=sqn_categorical encoder.hidden=" in shown
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not installed")
+def test_fish_completes_a_line(tmp_path: Path) -> None:
+    write_command(tmp_path)
+    prepare = f"set PATH {tmp_path} $PATH; sqn-run --completion fish | source"
+    for typed, words in (
+        ("recipe=sqn_c", ["recipe=sqn_categorical"]),
+        ("loss.backup=m", ["loss.backup=max"]),
+    ):
+        code = f"{prepare}; complete --do-complete 'sqn-run {typed}'"
+        done = subprocess.run(["fish", "--no-config", "-c", code], capture_output=True, text=True, check=True)
+        assert (done.stdout.split(), done.stderr) == (words, "")
+
+
+def write_command(folder: Path) -> None:
+    command = folder / "sqn-run"
+    command.write_text(f"#!{sys.executable}\nfrom sqn_rl.cli.run import main\nmain()\n")
+    command.chmod(0o755)
 
 
 def _read_until(master: int, text: str) -> str:

@@ -39,14 +39,19 @@ def test_it_repeats_the_evaluation_of_the_run(trained: Path, command: Command) -
     assert str(returns(done.out)) == evaluation[1]
     first, second, _ = done.out.splitlines()
     assert first == f"{trained}: weights after 600 environment steps"
-    assert re.fullmatch(r"3 greedy episodes: mean [\d.]+  std [\d.]+  IQM [\d.]+", second)
+    assert re.fullmatch(r"return [\d.]+ ± [\d.]+ \(mean ± std of 3 greedy episodes\), IQM [\d.]+", second)
+
+
+def test_a_single_episode_has_no_spread(trained: Path, command: Command) -> None:
+    done = command("evaluate", str(trained), "--episodes", "1")
+    assert re.fullmatch(r"return [\d.]+ \(1 greedy episode\)", done.out.splitlines()[1])
 
 
 def test_other_games_and_a_sampled_policy(trained: Path, command: Command) -> None:
     greedy = command("evaluate", str(trained), "--episodes", "12")
     sampled = command("evaluate", str(trained), "--episodes", "12", "--stochastic")
     others = command("evaluate", str(trained), "--episodes", "12", "--seed", "77")
-    assert "12 sampled episodes: mean" in sampled.out
+    assert "(mean ± std of 12 sampled episodes), IQM" in sampled.out
     played = [returns(done.out) for done in (greedy, sampled, others)]
     assert [len(games) for games in played] == [12, 12, 12]
     assert played[0] != played[1] != played[2] != played[0]

@@ -1,5 +1,6 @@
 """``sqn-list``."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +8,11 @@ from pathlib import Path
 import pytest
 
 from sqn_rl.cli.list import main
+from sqn_rl.errors import RecipeError
+from sqn_rl.recipe.build import TARGET
 from sqn_rl.recipe.catalogue import Catalogue
+from sqn_rl.recipe.compose import compose_recipe, names_in
+from sqn_rl.recipe.schema import SLOTS
 
 
 def test_everything_is_listed_with_its_description(capsys: pytest.CaptureFixture[str]) -> None:
@@ -90,3 +95,44 @@ def test_a_tree_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 def test_no_torch_is_imported(tmp_path: Path) -> None:
     code = "import sys; from sqn_rl.cli.list import main; main([]); sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, stdout=subprocess.DEVNULL)
+
+
+def test_names_are_whole_and_settings_explained_on_a_narrow_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main([]) == 0
+    shown = capsys.readouterr().out
+    assert "…" not in shown
+    assert {*Catalogue().names("recipe")} < {*re.sub(r"\x1b\[\d*m", "", shown).split()}
+    assert main(["loss"]) == 0
+    shown = " ".join(re.sub(r"\x1b\[\d*m", "", capsys.readouterr().out).split())
+    assert "loss=sqn The soft Q-network's loss" in shown
+    assert "backup=expected how the next state is valued; one of expected, expected_min" in shown
+
+
+FIELDS = {
+    (slot.name, name, field): value
+    for slot in SLOTS
+    for name in Catalogue().names(slot.name)
+    for field, value in Catalogue().read(slot.name, name).content.items()
+    if field != TARGET
+}
+
+
+@pytest.mark.parametrize(("slot", "name", "field"), FIELDS, ids="/".join)
+def test_every_field_has_a_meaning(slot: str, name: str, field: str) -> None:
+    assert Catalogue().read(slot, name).comment(field)
+
+
+WORDS = {key for key, value in FIELDS.items() if isinstance(value, str) and "$" not in value}
+
+
+@pytest.mark.parametrize(("slot", "name", "field"), sorted(WORDS), ids="/".join)
+def test_the_names_to_choose_from_are_those_that_the_part_takes(slot: str, name: str, field: str) -> None:
+    recipe = compose_recipe("sqn", f"{slot}={name}", f"{slot}.{field}=nonsense")
+    with pytest.raises(RecipeError) as refused:
+        recipe.build(last=slot, num_envs=1)
+    taken = re.search(r"expected one of ([\w, ]+)", str(refused.value))
+    assert names_in(recipe.meaning(slot, field)) == (taken[1].split(", ") if taken else [])

@@ -1,17 +1,19 @@
-"""Tab completion in bash: ``eval "$(sqn-run --completion)"``."""
+"""Tab completion of ``sqn-run``, in bash, zsh and fish."""
 
 import re
 from argparse import ArgumentParser
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from typing import Any
 
 from sqn_rl.cli import catalogue_of
 from sqn_rl.errors import RecipeError
 from sqn_rl.recipe.catalogue import Catalogue
-from sqn_rl.recipe.compose import compose_recipe
+from sqn_rl.recipe.compose import Recipe, compose_recipe, names_in
 from sqn_rl.recipe.provenance import Values, override
-from sqn_rl.recipe.schema import SLOTS
+from sqn_rl.recipe.schema import SLOTS, Run
 
-SCRIPT = """\
+BASH = """\
 _sqn_run() {
     local IFS=$'\\n' line="${COMP_LINE:0:COMP_POINT}"
     local word="${line##* }"
@@ -21,6 +23,24 @@ _sqn_run() {
 }
 complete -o bashdefault -F _sqn_run sqn-run"""
 """For bash to evaluate. Bash breaks words at ``=`` and wants only what comes after."""
+
+ZSH = """\
+_sqn_run() {
+    local -a words=("${(@f)$("${words[1]}" --completion "${BUFFER[1,CURSOR]}" 2>/dev/null)}")
+    local -a names=(${(M)words:#*=}) others=(${words:#*=})
+    compadd -S '' -- $names
+    compadd -- $others
+}
+compdef _sqn_run sqn-run"""
+
+FISH = """\
+function _sqn_run
+    sqn-run --completion (commandline --cut-at-cursor --current-process | string collect) 2>/dev/null
+end
+complete --command sqn-run --no-files --arguments '(_sqn_run)'"""
+
+SCRIPTS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
+"""By shell, what it evaluates to complete a command line of ``sqn-run``."""
 
 
 def complete(line: str, parser: ArgumentParser) -> list[str]:
@@ -49,22 +69,31 @@ def _overrides(word: str, given: Sequence[str], catalogue: Catalogue) -> Iterato
         listed = word.rpartition(",")[0] + "," if "," in value else f"{name}="
         yield from (f"{listed}{part}" for part in catalogue.names(name))
         return
-    settings = _settings(given, catalogue)
-    if not equals:
-        yield from (f"{each}=" for each in (*catalogue.groups(), *settings) if word or "." not in each)
-    elif name in settings:
-        values = (True, False) if isinstance(settings[name], bool) else (settings[name],)
-        yield from (override(name, each) for each in values)
-
-
-def _settings(given: Sequence[str], catalogue: Catalogue) -> Values:
-    """The run-level settings and the fields of the parts, with the values that they have so far."""
     try:
         recipe = compose_recipe("sqn", *given, catalogue=catalogue)
     except RecipeError:
         recipe = compose_recipe(catalogue=catalogue)
-    groups, values = catalogue.groups(), recipe.layers.resolved()
+    settings = _settings(recipe)
+    if not equals:
+        yield from (f"{each}=" for each in (*catalogue.groups(), *settings) if word or "." not in each)
+    elif name in settings:
+        yield from (override(name, each) for each in _values(name, settings[name], recipe))
+
+
+def _settings(recipe: Recipe) -> Values:
+    """The run-level settings and the fields of the parts, with the values that they have so far."""
+    groups, values = recipe.catalogue.groups(), recipe.layers.resolved()
     settings = {name: value for name, value in values.items() if name not in groups}
     for slot in SLOTS:
         settings |= {f"{slot.name}.{name}": value for name, value in recipe.fields(slot.name).items()}
     return settings
+
+
+def _values(key: str, value: Any, recipe: Recipe) -> Sequence[Any]:
+    """What a setting can be: all there is to choose from, where that is known, else what it is."""
+    slot, _, field = key.partition(".")
+    if field:
+        names = names_in(recipe.meaning(slot, field))
+    else:
+        names = [name for each in fields(Run) if each.name == key for name in each.metadata.get("names", ())]
+    return names or ((True, False) if isinstance(value, bool) else (value,))

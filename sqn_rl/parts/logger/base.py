@@ -9,6 +9,12 @@ from sqn_rl.types import Counters
 class Reporter:
     """Receives the events of a run. Every method does nothing here."""
 
+    def begin(self, counters: Counters) -> None:
+        """Training begins, or is resumed, at these counters, which change as it advances."""
+
+    def phase(self, name: str) -> None:
+        """Something begins that takes long: ``compiling…`` or ``evaluating…``; empty: it has ended."""
+
     def note(self, text: str) -> None:
         """What was chosen or has happened that a person should know, as a line."""
 
@@ -16,7 +22,7 @@ class Reporter:
         """Counters, losses, α, entropies, values and recent returns, every ``log_every`` steps."""
 
     def episode(self, row: dict[str, Any]) -> None:
-        """A full game has ended."""
+        """A full episode has ended."""
 
     def evaluation(self, row: dict[str, Any]) -> None:
         """An evaluation has ended."""

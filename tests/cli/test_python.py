@@ -1,0 +1,165 @@
+"""The Python side of recipes: keyword overrides, parts of one's own, and progress."""
+
+import io
+import re
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from sqn_rl import (
+    DuelingHead,
+    Experiment,
+    GymEnv,
+    LinearHead,
+    NStep,
+    OneStep,
+    RecipeError,
+    compose,
+    load,
+    train,
+)
+from sqn_rl.plots.progress import ProgressReporter
+from sqn_rl.types import Counters
+
+TINY = {"steps": 200, "warmup_steps": 64, "batch_size": 8, "hidden": [8], "eval_episodes": 2, "log_every": 50}
+
+
+@pytest.mark.parametrize(
+    ("settings", "overrides"),
+    [
+        ({"env": "acrobot", "steps": 2000}, ["env=acrobot", "steps=2000"]),
+        ({"loss": {"backup": "own"}}, ["loss.backup=own"]),
+        ({"env": {"kwargs": {"sutton_barto_reward": True}}}, ["env.kwargs.sutton_barto_reward=true"]),
+        ({"hidden": [8, 8], "lr": np.float64(0.5)}, ["hidden=[8,8]", "lr=0.5"]),
+        ({"out": Path("runs/it's here")}, [r"out='runs/it\'s here'"]),
+        ({"replay_capacity": np.int64(100)}, ["replay_capacity=100"]),
+        ({"temperature": {"target_entropy": None, "target_entropy_fraction": 0.5}},
+         ["temperature.target_entropy=null", "temperature.target_entropy_fraction=0.5"]),
+    ],
+)  # fmt: skip
+def test_keywords_are_overrides(settings: dict[str, Any], overrides: list[str]) -> None:
+    assert compose("sqn", **settings).recipe.config == compose("sqn", *overrides).recipe.config
+
+
+def test_an_experiment_shows_what_it_is() -> None:
+    experiment = compose("sqn", "head=dueling", env="acrobot", steps=500)
+    assert repr(experiment) == "<Experiment sqn head=dueling: id=Acrobot-v1, steps=500, seed=0>"
+
+
+def test_what_is_built_trains_as_the_run_does(folder: Path) -> None:
+    experiment = compose("sqn", **TINY, checkpoint_every=0)
+    agent, env, _ = experiment.build()
+    counters = train(agent, env, experiment.run)
+    summary = Experiment(compose("sqn", **TINY, out="run").recipe).train()
+    assert (counters.env_steps, counters.updates) == (summary["env_steps"], summary["updates"])
+    observation = [[0.1, -0.2, 0.3, -0.4]]
+    values = agent.loss.q_net.values(torch.tensor(observation))[0]
+    assert load("run").q_values(observation).tolist() == values.tolist()
+
+
+class Halved(LinearHead):
+    """A head of one's own."""
+
+
+def test_parts_of_ones_own_get_what_they_ask_for() -> None:
+    agent, env, make_env = compose("sqn", gamma=0.9, seed=3, **TINY).build(
+        head=Halved,
+        returns=partial(NStep, n=2, soft=False),
+        env=partial(GymEnv, id=lambda: gym.make("Acrobot-v1")),
+    )
+    assert isinstance(agent.loss.q_net.head, Halved)
+    assert (agent.replay.returns.n, agent.replay.returns.gamma) == (2, 0.9)
+    assert env.observation_shape == (6,)
+    other = make_env(num_envs=2, seed=9, training=False)
+    assert (env.num_envs, other.num_envs) == (4, 2)
+    env.close()
+    other.close()
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"hed": DuelingHead}, "build(): hed: there is no such slot\n  did you mean `head`?"),
+        ({"returns": OneStep(gamma=0.9)}, "build(): returns: expected a class or function that makes the"),
+        ({"head": torch.nn.Linear(3, 2)}, "build(): head: expected a class or function"),
+        ({"head": partial(DuelingHead, width=3)}, "build(): head.width: DuelingHead has no such setting"),
+        ({"returns": partial(NStep, n=2, soft=False, gamma=0.5)}, "every part is given the same `gamma`"),
+        ({"returns": NStep}, "build(): returns: NStep needs `n`, which no part upstream produces"),
+        ({"returns": partial(NStep, n=0, soft=False)}, "build(): returns.n = 0"),
+    ],
+)  # fmt: skip
+def test_a_part_that_does_not_fit_is_refused(parts: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=re.escape(message)):
+        compose("sqn", **TINY).build(**parts)
+
+
+def test_progress_is_shown_on_request(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    compose("sqn", **TINY, out="quiet").train()
+    assert capsys.readouterr() == ("", "")
+    compose("sqn", **TINY, out="shown").train(progress=True)
+    shown = capsys.readouterr()
+    assert "200/200  return" in shown.err
+    assert shown.out == ""
+
+
+# --- what progress shows -----------------------------------------------------------------------------------
+
+
+def follow(terminal: bool) -> tuple[ProgressReporter, Counters, io.StringIO]:
+    file = io.StringIO()
+    console = Console(file=file, force_terminal=terminal, width=100, color_system=None)
+    counters = Counters(env_steps=500, wall_s=1.0, updates=1)
+    reporter = ProgressReporter(1010, console)
+    reporter.begin(counters)
+    return reporter, counters, file
+
+
+ROW = {"return_mean": 3.0, "alpha": 0.1}
+
+
+def test_speed_is_since_the_beginning_and_nothing_exceeds_the_budget() -> None:
+    reporter, counters, file = follow(terminal=False)
+    counters.env_steps, counters.wall_s = 700, 3.0
+    reporter.metrics(ROW)
+    counters.env_steps = 1012
+    reporter.metrics(ROW)
+    assert file.getvalue().splitlines() == [
+        "700/1,010  return 3.0  α 0.1  100 steps/s  0:00:03 left",
+        "1,010/1,010  return 3.0  α 0.1  256 steps/s  0:00:00 left",
+    ]
+
+
+def test_the_bar_moves_between_rows_and_says_what_takes_long() -> None:
+    reporter, counters, _ = follow(terminal=True)
+
+    def drawn() -> str:
+        paper = Console(file=io.StringIO(), width=100, color_system=None)
+        with paper.capture() as captured:
+            paper.print(*reporter._bar.get_renderables())
+        return captured.get().rstrip("\n")
+
+    with reporter:
+        counters.env_steps, counters.wall_s = 600, 2.0
+        bar = drawn()
+        assert (bar[:10], bar[-24:], len(bar)) == ("600/1,010 ", "100 steps/s 0:00:04 left", 100)
+        reporter.phase("compiling")
+        assert "compiling…" in drawn()
+        reporter.phase("")
+        assert "compiling…" not in drawn()
+
+
+def test_one_episode_has_no_spread() -> None:
+    reporter, _, file = follow(terminal=False)
+    row = {"env_steps": 9, "mean": 2.0, "std": 0.0, "greedy": True, "cut": 0, "lengths": [9]}
+    reporter.evaluation(row | {"episodes": 1})
+    reporter.evaluation(row | {"episodes": 2, "lengths": [9, 9]})
+    assert file.getvalue().splitlines() == [
+        "evaluation at 9 steps: 2.0 (1 greedy episode)",
+        "evaluation at 9 steps: 2.0 ± 0.0 (mean ± std of 2 greedy episodes)",
+    ]
