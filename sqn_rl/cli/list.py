@@ -119,8 +119,10 @@ def _show_slot(rows: Sequence[Row]) -> None:
         arguments = Table.grid(padding=(0, 2, 0, 0))
         for argument, meaning in row.arguments.items():
             arguments.add_row(argument, meaning)
-        for each in (row.description, *limits, *([arguments] if row.arguments else [])):
-            console.print(Padding(each, (0, 0, 0, 2)))
+        for line in (row.description, *limits):
+            console.print(Padding(line, (0, 0, 0, 2)))
+        if row.arguments:
+            console.print(Padding(arguments, (0, 0, 0, 2)))
 
 
 if __name__ == "__main__":
