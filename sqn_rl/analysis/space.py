@@ -49,6 +49,11 @@ class Interval:
         """What is checked before the first run."""
         return self.low, self.high
 
+    @property
+    def size(self) -> float:
+        """How many values there are."""
+        return self.high - self.low + 1 if self.whole else math.inf
+
     def distribution(self) -> "BaseDistribution":
         """As Optuna has it."""
         from optuna.distributions import FloatDistribution, IntDistribution
@@ -80,6 +85,11 @@ class Values:
     def __str__(self) -> str:
         """Equal for equal values."""
         return f"choice({','.join(self.ends)})"
+
+    @property
+    def size(self) -> float:
+        """How many values there are."""
+        return len(self.ends)
 
     def distribution(self) -> "BaseDistribution":
         """As Optuna has it."""

@@ -103,7 +103,9 @@ class Tuning:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.space, self.count, self.seeds, self.folder = space, trials, seeds, folder
+        self.count = int(min(trials, math.prod(each.size for each in space)))
+        """How many trials there are to be: no more than there are different settings."""
+        self.space, self.seeds, self.folder = space, seeds, folder
         self._catalogue, self._ended, self._sizes = catalogue, ended, dict[Path, int]()
         self._fixed, self.base = evaluated(fixed, space, catalogue)
         steps = self.base.run.steps
@@ -203,15 +205,26 @@ class Tuning:
 
     def _ask(self, number: int) -> Trial:
         """A new trial."""
-        from optuna.samplers import TPESampler
-
-        self.study.sampler = TPESampler(seed=number)  # so that a resumed study proposes nothing twice
-        live = self.study.ask(self._distributions)
-        values = {each.key: live.params[each.key] for each in self.space}
+        live, values = self._propose(number)
         trial = self.trials[number] = Trial(number, values, self._overrides(values))
         self._write(trial)
         self._open(trial, live)
         return trial
+
+    def _propose(self, number: int) -> tuple["optuna.Trial", dict[str, Any]]:
+        """Settings that no other trial has: a run with the same seed would be the same run."""
+        from optuna.samplers import RandomSampler, TPESampler
+        from optuna.trial import TrialState
+
+        known = [trial.values for trial in self.trials.values()]
+        self.study.sampler = TPESampler(seed=number)  # so that a resumed search begins no sequence again
+        while True:
+            live = self.study.ask(self._distributions)
+            values = {each.key: live.params[each.key] for each in self.space}
+            if values not in known:
+                return live, values
+            self.study.tell(live, state=TrialState.FAIL)
+            self.study.sampler = RandomSampler(seed=len(self.study.trials))
 
     def _open(self, trial: Trial, live: "optuna.Trial") -> None:
         trial.live = live
@@ -242,7 +255,7 @@ class Tuning:
     def next_job(self) -> Job | None:
         """The next run of a trial that has not ended, or the first one of a new trial; None: not now."""
         for trial in [*self.trials.values()]:
-            if not (trial.busy or trial.status) and (job := self._next_of(trial)):
+            if trial.live and not (trial.busy or trial.status) and (job := self._next_of(trial)):
                 return job
         for number in range(self.count):
             if number not in self.trials and (job := self._next_of(self._ask(number))):
@@ -282,10 +295,11 @@ class Tuning:
             failure: what went wrong; empty: nothing.
         """
         trial = self._trial_of(job)
-        trial.busy, trial.why = False, failure
+        trial.busy = False
         if trial.unwanted and not job.is_done():
             self._end(trial, PRUNED)
         elif failure and not stopped:
+            trial.why = failure
             self._end(trial, NUMERICS if job.summary.get("status") == NUMERICS else FAILED)
         elif not stopped and job is trial.jobs[-1]:
             self._next_of(trial)

@@ -107,12 +107,14 @@ class _Progress:
         """Print what there is and what is to come."""
         from sqn_rl.analysis.tuning import FAILED
 
-        self.tuning = tuning
+        self.tuning, asked, self.trials = tuning, self.trials, tuning.count
         kept = [trial for trial in tuning.trials.values() if trial.status not in ("", FAILED)]
         self.count += len(kept)
         print_lines(
             f"{tuning.folder}: {self.trials} trials x {tuning.seeds} seeds, {at_a_time} runs at a time"
         )
+        if self.trials < asked:
+            print_lines(f"note: there are no more than {self.trials} different settings")
         print_lines(f"{len(kept)} of {self.trials} trials have ended already")
 
     def ended(self, trial: "Trial") -> None:

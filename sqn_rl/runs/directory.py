@@ -257,7 +257,11 @@ def status_of(path: Path) -> str:
 def locked(path: Path) -> Iterator[None]:
     """A context in which a folder is locked; :class:`SettingError` if another process has locked it."""
     with Folder(path) as folder, ExitStack() as opened:
-        opened.callback(os.close, _lock(folder, path))
+        try:
+            opened.callback(os.close, _lock(folder, path))
+        except OSError as error:
+            expected = f"a directory that can be written to ({error.strerror})"
+            raise SettingError("out", str(path), expected) from error
         yield
 
 

@@ -115,8 +115,8 @@ def test_a_signal_stops_the_search_and_it_says_how_to_resume(folder: Path) -> No
 class Search:
     """A tuning in a folder, whose runs are written by hand."""
 
-    def __init__(self, folder: Path, trials: int = 8, seeds: int = 1) -> None:
-        fixed, space = space_of([*SPACE, *TINY], CATALOGUE)
+    def __init__(self, folder: Path, trials: int = 8, seeds: int = 1, tuned: list[str] = SPACE) -> None:
+        fixed, space = space_of([*tuned, *TINY], CATALOGUE)
         self.ended: list[Trial] = []
         self.tuning = Tuning(fixed, space, trials, seeds, folder, CATALOGUE, self.ended.append)
         self.tuning.begin()
@@ -151,6 +151,7 @@ def test_a_trial_behind_the_median_is_pruned_during_training(tmp_path: Path) -> 
     assert not search.tuning.is_unwanted(better)
     assert search.tuning.is_unwanted(worse)
     search.tuning.job_ended(worse, True, "exit code 3: stopped")
+    assert ending(search.ended[-1]) == "pruned after 15 steps"
     assert [trial.status for trial in search.ended] == ["done"] * 5 + ["pruned"]
     assert [trial.mean for trial in search.tuning.done] == [5, 4, 3, 2, 1]
 
@@ -201,6 +202,26 @@ def test_a_search_that_has_ended_continues_with_more_trials_and_other_folders_ar
     (tmp_path / "study.json").unlink()
     with pytest.raises(DataError, match="there is none, but there are trials"):
         Search(tmp_path)
+
+
+def test_a_trial_beyond_the_number_that_is_asked_for_stays_as_it_is(tmp_path: Path) -> None:
+    search = Search(tmp_path, trials=2)
+    first, _ = search.next(), search.next()
+    again = Search(tmp_path, trials=1)
+    assert again.next().overrides == first.overrides
+    assert again.tuning.next_job() is None
+    assert [each["status"] for each in trials_in(tmp_path).values()] == ["", ""]
+
+
+def test_no_settings_are_tried_twice(tmp_path: Path) -> None:
+    tuned = ["replay_capacity=int(1000,1002)", "head=choice(linear,dueling)"]
+    search = Search(tmp_path, trials=30, tuned=tuned)
+    for number in range(6):
+        search.end(search.next(), number)
+        if number == 2:
+            search = Search(tmp_path, trials=30, tuned=tuned)
+    assert search.tuning.next_job() is None
+    assert len({json.dumps(each["settings"]) for each in trials_in(tmp_path).values()}) == 6
 
 
 def test_the_seeds_of_a_trial_run_one_after_another_and_a_pruned_one_saves_the_rest(tmp_path: Path) -> None:
