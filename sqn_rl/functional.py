@@ -13,6 +13,18 @@ import torch
 from torch import Tensor
 from torch.nn.functional import smooth_l1_loss
 
+EXCLUDED = -1e20
+"""The value of an action that is not allowed: its probability is exactly 0, and 0 times it is 0, not NaN."""
+
+
+def masked(value_BA: Tensor, allowed_BA: Tensor | None) -> Tensor:
+    """Values or logits, of which those of actions that are not allowed are :data:`EXCLUDED`.
+
+    With them every policy, backup, entropy and loss here is over the allowed actions only, and no gradient
+    flows into the others. ``[..., A]``, bool ``[..., A]`` or None, which allows all → ``[..., A]``.
+    """
+    return value_BA if allowed_BA is None else value_BA.masked_fill(~allowed_BA, EXCLUDED)
+
 
 def logits(q_BA: Tensor, alpha: Tensor | float) -> Tensor:
     """The logits (Q(s, a) − max_a Q) / α of the policy π. ``[..., A]`` → ``[..., A]``.
@@ -23,15 +35,7 @@ def logits(q_BA: Tensor, alpha: Tensor | float) -> Tensor:
 
 
 def log_policy(q_BA: Tensor, alpha: Tensor | float) -> Tensor:
-    """The log π(a|s) of the Boltzmann policy: ``log softmax_a(Q(s, a) / α)``  (eq. 20).
-
-    Args:
-        q_BA: action values, ``[..., A]``.
-        alpha: temperature.
-
-    Returns:
-        ``[..., A]``.
-    """
+    """The log π(a|s) of the Boltzmann policy: ``log softmax_a(Q(s, a) / α)``  (eq. 20). → ``[..., A]``."""
     return torch.log_softmax(logits(q_BA, alpha), dim=-1)
 
 

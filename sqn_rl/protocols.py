@@ -97,7 +97,7 @@ class Actor(Protocol):
     def act(
         self, observation: Tensor, *, greedy: bool = False, generator: torch.Generator | None = None
     ) -> Tensor:
-        """An action for each observation, ``[B, *S]`` → ``[B]`` int64."""
+        """An action for each observation, ``[B, *S]`` → ``[B]`` int64; ``action_mask=`` if there is one."""
 
 
 class Loss(Protocol):
@@ -233,7 +233,7 @@ class Policy(Protocol):
     """An actor that has a policy: asked by soft n-step returns, at every draw."""
 
     def log_policy(self, observation: Tensor) -> Tensor:
-        """The log π(·|s), ``[B, *S]`` → ``[B, A]``."""
+        """The log π(·|s), ``[B, *S]`` → ``[B, A]``; ``action_mask=`` where there is one."""
 
 
 @runtime_checkable

@@ -33,6 +33,10 @@ class Step(NamedTuple):
     only where a lost life counts as terminated for learning while the episode continues."""
     score: Tensor
     """``[N]`` float64: the unclipped reward, from which episode returns are summed."""
+    action_mask: Tensor | None = None
+    """``[N, A]`` bool: the actions that were allowed when this step's was chosen; None: always all are."""
+    next_action_mask: Tensor | None = None
+    """``[N, A]`` bool: those allowed at ``next_observation``; all where that is terminal."""
 
 
 class Path(NamedTuple):
@@ -51,10 +55,16 @@ class Path(NamedTuple):
     """``[B, K]`` float32: ``γ (1 − d)`` of each step: 0 where it terminated."""
     trace: Tensor
     """``[B, K]`` float32: λ where the path continues after the step, else 0."""
+    next_action_mask: Tensor | None = None
+    """``[B, K, A]`` bool: the actions allowed at ``next_observation``; None: always all are."""
 
     def split(self, size: int) -> "Iterator[Path]":
         """Split into paths of ``size`` transitions, in order, without copying."""
-        return map(Path, *(column.split(size) for column in self))
+        return map(Path, *(repeat(None) if column is None else column.split(size) for column in self))
+
+    def columns(self) -> dict[str, Tensor]:
+        """All tensors by name."""
+        return {name: column for name, column in self._asdict().items() if column is not None}
 
 
 class Batch(NamedTuple):
@@ -78,6 +88,10 @@ class Batch(NamedTuple):
     """``[B]`` float32: importance weights of prioritized replay; None: all are 1."""
     path: Path | None = None
     """The steps from each transition on, if the returns need them; the columns above are of the first."""
+    action_mask: Tensor | None = None
+    """``[B, A]`` bool: the actions allowed at ``observation``; None: always all are."""
+    next_action_mask: Tensor | None = None
+    """``[B, A]`` bool: those allowed at ``next_observation``; all where that is terminal."""
 
     def split(self, size: int) -> "Iterator[Batch]":
         """Split into batches of ``size`` transitions, in order, without copying."""
@@ -87,7 +101,7 @@ class Batch(NamedTuple):
     def columns(self) -> dict[str, Tensor]:
         """All tensors by name, a path's as ``path.reward``."""
         own = {name: column for name, column in self._asdict().items() if isinstance(column, Tensor)}
-        path = {} if self.path is None else self.path._asdict()
+        path = {} if self.path is None else self.path.columns()
         return own | {f"path.{name}": column for name, column in path.items()}
 
     @classmethod
@@ -102,8 +116,11 @@ class Batch(NamedTuple):
         return cls(**own, path=Path(**path) if path else None)
 
 
-BATCH_KEYS = tuple(f"batch.{name}" for name in Batch._fields if name not in ("place", "weight", "path"))
+BATCH_KEYS = tuple(f"batch.{name}" for name in Batch._fields[:6])
 """The columns of a batch that a loss reads, as the wiring names them."""
+
+MASK_KEYS = ("batch.action_mask", "batch.next_action_mask")
+"""And those that it reads too where there are action masks."""
 
 
 class Terms(NamedTuple):
@@ -114,7 +131,7 @@ class Terms(NamedTuple):
     td_error: Tensor
     """δ_i of every network, ``[N, B]``; with a distributional head, the error of the means."""
     q: Tensor
-    """``Q_i(s, ·)``, ``[N, B, A]``, reward units."""
+    """``Q_i(s, ·)``, ``[N, B, A]``, reward units; of actions that are not allowed the mean of the others."""
     log_pi: Tensor | None
     """log π(·|s) of the policy, ``[B, A]``; None without a temperature."""
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sqn_rl.disk import require_replaceable, save
 from sqn_rl.errors import SettingError, require
-from sqn_rl.parts.actor.base import NetworkActor
+from sqn_rl.parts.actor.base import NetworkActor, masked
 from sqn_rl.parts.actor.greedy import value_actor
 from sqn_rl.parts.env.base import BatchedEnv
 from sqn_rl.parts.env.checks import describe
@@ -44,6 +44,8 @@ class Moment(NamedTuple):
     """Within the episode, counted from 0."""
     score: float
     """The return so far."""
+    allowed: Tensor | None = None
+    """The allowed actions, ``[A]`` bool; None: all are."""
 
 
 class Play:
@@ -88,14 +90,13 @@ class Play:
         with random_state:
             observation, step, score = env.begin(), 0, 0.0
         while len(result.returns) < self._episodes:
+            options = env.act_options
             with random_state:
-                action = actor.act(observation, greedy=self._greedy, generator=generator)
-            q_A, pi_A, episode = (
-                self._values(observation),
-                _policy(actor, observation),
-                len(result.returns) + 1,
-            )
-            yield Moment(_screen(env, observation), q_A, pi_A, int(action), episode, step, score)
+                action = actor.act(observation, greedy=self._greedy, generator=generator, **options)
+            mask = options.get("action_mask")
+            q_A, pi_A = self._values(observation), _policy(actor, observation, mask)
+            allowed_A, episode = None if mask is None else mask[0], len(result.returns) + 1
+            yield Moment(_screen(env, observation), q_A, pi_A, int(action), episode, step, score, allowed_A)
             with random_state:
                 answer = env.advance(action)
             observation, step, score = answer.observation, step + 1, score + answer.score.item()
@@ -113,11 +114,12 @@ class Play:
 
 
 @torch.no_grad()
-def _policy(actor: Actor, observation: Tensor) -> Tensor | None:
+def _policy(actor: Actor, observation: Tensor, action_mask: Tensor | None) -> Tensor | None:
     """π(·|s) of the mean weights, ``[A]``."""
     if not isinstance(actor, NetworkActor):
         return None
-    return actor.probabilities(actor.mean_scores(observation))[0]
+    score_BA = actor.mean_scores(observation)
+    return actor.probabilities(score_BA if action_mask is None else masked(score_BA, action_mask))[0]
 
 
 def _screen(env: BatchedEnv, observation: Tensor) -> np.ndarray:
@@ -167,6 +169,8 @@ def _picture(screen: Any, name: str) -> np.ndarray:
 INK, FAINT, BAR, CHOSEN = "#1f2933", "#e4e7eb", "#0072B2", "#D55E00"
 ROW, TOP, EDGE = 22, 84, 14
 PANEL, Q, PI = 360, 130, 245
+MOST_ROWS = 24
+"""Of more actions, a picture has the best that are allowed, in their order, and always the chosen one."""
 HEIGHT = 420
 """Screens are drawn about so many pixels high."""
 
@@ -187,7 +191,7 @@ class Frames:
         from PIL import Image, ImageDraw
 
         screen = _scaled(Image.fromarray(moment.screen))
-        height = max(screen.height, TOP + ROW * len(self._names) + EDGE)
+        height = max(screen.height, TOP + ROW * min(len(self._names), MOST_ROWS) + EDGE)
         frame = Image.new("RGB", (-(-(screen.width + PANEL) // 2) * 2, -(-height // 2) * 2), "white")
         frame.paste(screen, (0, (height - screen.height) // 2))
         pen, left = ImageDraw.Draw(frame), screen.width + EDGE
@@ -202,10 +206,16 @@ class Frames:
 
     def _rows(self, pen: Any, left: int, moment: Moment) -> None:
         q_A = moment.q.tolist()
-        lowest, highest = min(q_A), max(q_A)
-        for number, (name, q) in enumerate(zip(self._names, q_A, strict=True)):
-            y, chosen = TOP + ROW * number, number == moment.action
-            colour = CHOSEN if chosen else BAR
+        allowed_A = [True] * len(q_A) if moment.allowed is None else moment.allowed.tolist()
+        choices = [q for q, allowed in zip(q_A, allowed_A, strict=True) if allowed]
+        lowest, highest = min(choices), max(choices)
+        best = sorted(range(len(q_A)), key=lambda a: (a != moment.action, not allowed_A[a], -q_A[a]))
+        for row, number in enumerate(sorted(best[:MOST_ROWS])):
+            y, chosen, name = TOP + ROW * row, number == moment.action, self._names[number]
+            if not allowed_A[number]:
+                pen.text((left, y), f"    {name}", FAINT, _font(12))
+                continue
+            colour, q = CHOSEN if chosen else BAR, q_A[number]
             pen.text((left, y), f"{'▶' if chosen else '   '} {name}", INK, _font(12))
             _bar(pen, left + Q, y, (q - lowest) / (highest - lowest or 1), f"{q:.4g}", colour)
             if moment.pi is not None:

@@ -3,12 +3,14 @@
 import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from sqn_rl.errors import RecipeError, did_you_mean
+from sqn_rl.protocols import submodule
 from sqn_rl.recipe.resources import Needs
 
 
@@ -114,3 +116,28 @@ def _sentence(kind: type) -> str:
 
 def _entry(key: str, tensor: Tensor) -> Entry:
     return Entry(key, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
+
+
+@contextmanager
+def watch_outputs(module: nn.Module, names: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    """Collect what these submodules return while the block runs; None of one that was only begun."""
+    outputs: dict[str, Any] = {}
+
+    def begin(name: str) -> Any:
+        return lambda _module, _inputs: outputs.__setitem__(name, None)
+
+    def end(name: str) -> Any:
+        return lambda _module, _inputs, output: outputs.__setitem__(name, output)
+
+    handles = []
+    for name in names:
+        if (part := submodule(module, name)) is not None:
+            handles += [
+                part.register_forward_pre_hook(begin(name)),
+                part.register_forward_hook(end(name)),
+            ]
+    try:
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()

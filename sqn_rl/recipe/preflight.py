@@ -22,13 +22,13 @@ from sqn_rl.protocols import Keyed, Policy, Sized, Wired, submodule
 from sqn_rl.recipe.auto import compiling, precision_of
 from sqn_rl.recipe.build import Maker, located
 from sqn_rl.recipe.compose import Recipe
-from sqn_rl.recipe.graph import Graph, require
+from sqn_rl.recipe.graph import Graph, require, watch_outputs
 from sqn_rl.recipe.resources import forget_peak, needs, size
 from sqn_rl.training.agent import AGENT_PARTS, Agent
 from sqn_rl.training.evaluation import AT_ONCE, evaluation_env
 from sqn_rl.training.numerics import default_float32
 from sqn_rl.training.random_state import RandomState
-from sqn_rl.types import BATCH_KEYS, Batch, Step
+from sqn_rl.types import BATCH_KEYS, MASK_KEYS, Batch, Step
 
 TRANSITION = ("observation", "action", "next.observation", "next.reward", "next.terminated", "next.truncated")
 COPIES = 5
@@ -100,7 +100,7 @@ class _Walk:
         observation, step = self._env()
         batch = self._replay(observation, step)
         self._q_net(batch.observation)
-        self._actor(observation)
+        self._actor(observation, step.action_mask)
         agent = self._update(batch)
         self._logger()
         self.seen.require_written(self.experiment.origin)
@@ -140,8 +140,12 @@ class _Walk:
                 first = one.begin()  # all would take too long
             except (EnvError, NumericsError) as error:
                 raise RecipeError(str(error), self.experiment.origin("env"), "", "env") from error
+            mask = one.action_mask
         self._expect("env", "observation", first, (1, *env.observation_shape), env.observation_dtype)
         observation = first.expand(n, *env.observation_shape)
+        if mask is not None:
+            self._expect("env", "action_mask", mask, (1, env.n_actions), torch.bool)
+            mask = mask.expand(n, env.n_actions)
         step = Step(
             observation=observation,
             next_observation=observation,
@@ -150,10 +154,15 @@ class _Walk:
             truncated=torch.zeros(n, dtype=torch.bool),
             ended=torch.zeros(n, dtype=torch.bool),
             score=torch.ones(n),
+            action_mask=mask,
+            next_action_mask=mask,
         )
         answers = (observation, step.next_observation, step.reward, step.terminated, step.truncated)
         keys = (key for key in TRANSITION if key != "action")
-        self.seen.add("env", env, ["action"], dict(zip(keys, answers, strict=True)))
+        writes = dict(zip(keys, answers, strict=True))
+        if mask is not None:
+            writes |= {"action_mask": mask, "next.action_mask": mask}
+        self.seen.add("env", env, ["action"], writes)
         return observation, step
 
     def _replay(self, observation: Tensor, step: Step) -> Batch:
@@ -166,12 +175,21 @@ class _Walk:
                 f"batch_size = {run.batch_size}",
             )
         with self._fails("replay", "sampling one fake step"):
-            replay.store(observation, torch.zeros(run.num_envs, dtype=torch.int64), step)
+            action = torch.zeros(run.num_envs, dtype=torch.int64)
+            if step.action_mask is not None:
+                action = step.action_mask.int().argmax(-1)
+            replay.store(observation, action, step)
             batch = replay.draw(run.batch_size)
-        shape = tuple(observation.shape[1:])
-        self._expect("replay", "observation", batch.observation, (run.batch_size, *shape), observation.dtype)
-        self.seen.add("replay", replay, TRANSITION, {"transitions": batch.place})
-        writes = dict(zip(BATCH_KEYS, batch, strict=False))
+        shape = (run.batch_size, *observation.shape[1:])
+        self._expect("replay", "observation", batch.observation, shape, observation.dtype)
+        reads, writes = list(TRANSITION), dict(zip(BATCH_KEYS, batch, strict=False))
+        if step.action_mask is not None:
+            shape = (run.batch_size, step.action_mask.shape[-1])
+            for key in MASK_KEYS:
+                writes[key] = getattr(batch, key.removeprefix("batch."))
+                self._expect("returns", key, writes[key], shape, torch.bool)
+            reads += ["action_mask", "next.action_mask"]
+        self.seen.add("replay", replay, reads, {"transitions": batch.place})
         self.seen.add("returns", self.parts["returns"], self._consumes("returns", ["transitions"]), writes)
         return batch
 
@@ -179,7 +197,7 @@ class _Walk:
         q_net, env = self.parts["q_net"], self.parts["env"]
         self._reads("q_net", ["observation"], "q_net.in_keys")
         upstream = ["observation", "batch.observation", "batch.next_observation"]
-        with _watch(q_net, ("encoder", "head")) as outputs:
+        with watch_outputs(q_net, ("encoder", "head")) as outputs:
             try:
                 q_NBA = q_net.values(observation)
             except Exception as error:
@@ -214,26 +232,32 @@ class _Walk:
             dtype = features.dtype if features.dtype in allowed else torch.float32
             self._expect("encoder", "features", features, wanted, dtype)
 
-    def _actor(self, observation: Tensor) -> None:
+    def _actor(self, observation: Tensor, mask: Tensor | None) -> None:
         actor, temperature = self.parts["actor"], self.parts["temperature"]
         if temperature is not None:
             reads = self._consumes("temperature", [])
             self.seen.add("temperature", temperature, reads, {"alpha": temperature.alpha})
         self._reads("actor", ["observation"], "actor")
+        options = {} if mask is None else {"action_mask": mask}
         with self._fails("actor", "an action"):
-            action = actor.act(observation)
+            action = actor.act(observation, **options)
         self._expect("actor", "action", action, (self.run.num_envs,), torch.int64)
         writes = {"action": action}
         asked = {*self._consumes("returns", []), *self._consumes("loss", [])}
         if isinstance(actor, Policy) and "log_policy" in asked:
-            writes["log_policy"] = actor.log_policy(observation)
-        self.seen.add("actor", actor, self._consumes("actor", ["observation"]), writes)
+            writes["log_policy"] = actor.log_policy(observation, **options)
+        self.seen.add("actor", actor, [*self._consumes("actor", ["observation"]), *options], writes)
 
     def _update(self, batch: Batch) -> Agent:
         loss = self.parts["loss"]
         self._reads("loss", TRANSITION, "loss")
         with self._fails("optimizer", "parameter groups"):
             agent = Agent(**{name: self.parts[name] for name in AGENT_PARTS})
+        masks: tuple[str, ...] = ()
+        if batch.action_mask is not None:
+            masks = MASK_KEYS
+            with self._fails("loss", "reading action masks"):
+                agent.require_reads_masks()
         with self._fails("loss", "one update on a fake batch"):
             terms = agent.update(batch)
         for slot in ("q_net", "actor"):
@@ -242,7 +266,7 @@ class _Walk:
         writes = {**terms.losses, "td_error": terms.td_error}
         if terms.log_pi is not None:
             writes["entropy"] = F.entropy(terms.log_pi)
-        self.seen.add("loss", loss, self._consumes("loss", usual), writes)
+        self.seen.add("loss", loss, [*self._consumes("loss", usual), *masks], writes)
         parameters = torch.cat([parameter.detach().flatten() for parameter in loss.q_net.parameters()])
         self.seen.add("optimizer", agent.optimizer, terms.losses, {"parameters": parameters})
         self.seen.add(
@@ -314,28 +338,3 @@ class _Walk:
     def _class_in(self, slot: str) -> str:
         part = self.parts[slot]
         return part.func.__name__ if isinstance(part, Maker) else type(part).__name__
-
-
-@contextmanager
-def _watch(module: nn.Module, names: tuple[str, ...]) -> Iterator[dict[str, Any]]:
-    """Collect what these submodules return while the block runs; None of one that was only begun."""
-    outputs: dict[str, Any] = {}
-
-    def begin(name: str) -> Any:
-        return lambda _module, _inputs: outputs.__setitem__(name, None)
-
-    def end(name: str) -> Any:
-        return lambda _module, _inputs, output: outputs.__setitem__(name, output)
-
-    handles = []
-    for name in names:
-        if (part := submodule(module, name)) is not None:
-            handles += [
-                part.register_forward_pre_hook(begin(name)),
-                part.register_forward_hook(end(name)),
-            ]
-    try:
-        yield outputs
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -117,11 +117,13 @@ class Policy(nn.Module):
         Args:
             observation: one or a batch; see the class.
             greedy: take the best action; else sample the policy, from the actor's own generator.
-            action_mask: the allowed actions: bools, ``[A]`` or ``[B, A]``. The others are never chosen.
+            action_mask: the allowed actions: bools, ``[A]`` or ``[B, A]``. The others are never chosen. Not
+                needed with Dict observations that have it under ``action_mask``.
 
         Returns:
             For a tensor a tensor, ``[B]`` or scalar: actions from 0. Else for one observation an ``int``, for
-            a batch an array ``[B]`` int64: actions as the Gymnasium environment takes them.
+            a batch an array ``[B]`` int64: actions as the Gymnasium environment takes them; of MultiDiscrete
+            or MultiBinary actions an array, for a batch with ``[B]`` as its first dimension.
 
         Raises:
             ObservationError: the shape or type of the observation is wrong.
@@ -129,6 +131,7 @@ class Policy(nn.Module):
             SettingError: the mask does not fit, or allows no action in a state.
         """
         batch, single = self._batch_of(observation)
+        action_mask = self._mask_of(observation, action_mask)
         if action_mask is None:
             action_B = self.actor.act(batch, greedy=greedy)
         else:
@@ -136,8 +139,10 @@ class Policy(nn.Module):
             action_B = actor.act(batch, greedy=greedy, action_mask=action_mask)
         if isinstance(observation, Tensor):
             return action_B[0] if single else action_B
-        actions = action_B.cpu().numpy() + self._env[0].first_action
-        return int(actions[0]) if single else actions
+        actions = self._env[0].actions_outside(action_B.cpu().numpy())
+        if not single:
+            return actions
+        return int(actions[0]) if actions.ndim == 1 else actions[0]
 
     @torch.no_grad()
     def q_values(self, observation: Any) -> Any:
@@ -178,6 +183,7 @@ class Policy(nn.Module):
         actor = self._network_actor("probabilities")
         batch, single = self._batch_of(observation)
         score_BA = actor.mean_scores(batch)
+        action_mask = self._mask_of(observation, action_mask)
         if action_mask is not None:
             score_BA = masked(score_BA, action_mask)
         return _like(observation, actor.probabilities(score_BA), single)
@@ -200,6 +206,11 @@ class Policy(nn.Module):
         if isinstance(observation, Tensor):
             return self.observation_spec.batch(observation)
         return self._env[0].batch_of(observation)
+
+    def _mask_of(self, observation: Any, action_mask: Any) -> Any:
+        """The mask given, or that in an observation from outside; None if there is none."""
+        inside = action_mask is None and not isinstance(observation, Tensor)
+        return self._env[0].mask_of(observation) if inside else action_mask
 
     def _network_actor(self, wanted: str) -> NetworkActor:
         if isinstance(self.actor, NetworkActor):

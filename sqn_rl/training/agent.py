@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,13 @@ from sqn_rl.types import Batch, Terms
 
 AGENT_PARTS = ("actor", "loss", "target_update", "optimizer", "replay")
 """The slots whose parts it takes; the others are inside these."""
+
+
+@runtime_checkable
+class MaskLoss(Protocol):
+    """A loss that reads a batch's action masks; any other is refused where the environment gives some."""
+
+    reads_masks: bool
 
 
 TOGETHER = 8
@@ -108,6 +115,16 @@ class Agent:
             networks["params"].extend(alphas)
         else:
             self.optimizer.add_param_group({"params": alphas, "lr": lr, "weight_decay": 0.0})
+
+    def require_reads_masks(self) -> None:
+        """Refuse a loss that would learn from actions that are not allowed, where there are action masks.
+
+        Raises:
+            WiringError: it does not say ``reads_masks``.
+        """
+        if not (isinstance(self.loss, MaskLoss) and self.loss.reads_masks):
+            problem = "the environment gives action masks, which"
+            raise WiringError("loss", f"loss: {problem} {type(self.loss).__name__} does not read", "env")
 
     def anneal(self, env_steps: int) -> None:
         """Move every schedule to this many environment steps."""

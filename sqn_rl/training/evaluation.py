@@ -160,7 +160,7 @@ def evaluate(
         if should_stop():
             raise Stopped
         with random_state:
-            env.send(actor.act(observation, greedy=greedy, generator=generator))
+            env.send(actor.act(observation, greedy=greedy, generator=generator, **env.act_options))
             step = env.receive()
         observation = step.observation
         score += step.score

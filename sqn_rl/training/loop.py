@@ -109,6 +109,8 @@ class _Run(RunState):
                 observation = self.begin_episodes()
             else:
                 observation = self.resume(state, self._plan.seed, self._reporters.note)
+        if self.env.action_mask is not None:
+            self.agent.require_reads_masks()
         self.due = Schedule(self._plan, self.env.num_envs, self.counters.env_steps)
         if state is not None:
             self._evaluate_if_due()
@@ -141,9 +143,11 @@ class _Run(RunState):
         self._reporters.note(f"compiled in {paused():.0f} s, which steps/s leaves out")
 
     def act(self, observation: Tensor) -> Tensor:
-        """The policy's actions, or in the warm-up uniformly random ones."""
+        """The policy's actions, or in the warm-up uniformly random ones; of those that are allowed."""
         if self.due.policy_acts:
-            return self.agent.actor.act(observation)
+            return self.agent.actor.act(observation, **self.env.act_options)
+        if (mask_NA := self.env.action_mask) is not None:
+            return F.draw(F.masked(torch.zeros(mask_NA.shape), mask_NA), self.generator)
         return torch.randint(self.env.n_actions, (self.env.num_envs,), generator=self.generator)
 
     def count(self, terms: Terms) -> None:

@@ -370,7 +370,7 @@ def test_an_environment_of_the_program_is_not_closed(policy: Policy) -> None:
             r"env = 'Acrobot-v1': expected one with observations float32 \[4\] and 2 actions; it has",
         ),
         ("NoSuch-v0", "id = 'NoSuch-v0': expected an id that Gymnasium knows"),
-        ("Pendulum-v1", "expected Discrete actions"),
+        ("Pendulum-v1", "expected Discrete, MultiDiscrete or MultiBinary actions"),
         (5, "id = 5: expected the id of an environment"),
     ],
 )

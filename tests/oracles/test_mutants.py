@@ -146,14 +146,14 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("mask inverted", "batch.discount * ~batch.terminated", "batch.discount * batch.terminated"),
         ("γ instead of γ^m", "batch.discount * ~batch.terminated", "self.gamma * ~batch.terminated"),
         ("value of s, not of s'", "target_q_net.predict(next_obs", "target_q_net.predict(batch.obs"),
-        ("policy of s, not of s'", "(prediction), next_obs", "(prediction), batch.obs"),
+        ("policy of s, not of s'", "(target_q_NBA, next_obs", "(target_q_NBA, batch.obs"),
         ("own targets swapped", "in prediction.split(1)]", "in prediction.flip(0).split(1)]"),
         ("own targets are the first's", "target_of(network) for", "target_of(prediction[:1]) for"),
         ("gradient through the target", "@torch.no_grad()\n    def target", "def target"),
         ("weights never reach the loss", "F.td_loss(loss_NB, batch.weight)", "F.td_loss(loss_NB)"),
     ],
     ("parts/loss/td.py", "test_every_loss.py"): [
-        ("reported δ has a gradient", "td_error_NB.detach(), q_NBA", "td_error_NB, q_NBA"),
+        ("reported δ has a gradient", "td_error_NB.detach(), _filled", "td_error_NB, _filled"),
         ("α from the second twin's entropy", "F.log_policy(q_NBA[0], self", "F.log_policy(q_NBA[1], self"),
         ("reported Q has a gradient", "mean(prediction.detach())", "mean(prediction)"),
     ],
@@ -213,7 +213,7 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("policy at the first twin", "q_NBA.amin(0), self", "q_NBA[0], self"),
         ("bonus is a penalty", "), self.temperature.alpha * F", "), -self.temperature.alpha * F"),
         ("bonus without α", "log_pi_BA), self.temperature.alpha * F.entropy", "log_pi_BA), F.entropy"),
-        ("policy of Q_1", "return self._logits(observation)", "return (q_NBA[0] / self.temperature.alpha)"),
+        ("policy of Q_1", "self._logits(observation), act", "q_NBA[0] / self.temperature.alpha, act"),
         ("any actor", "policy_net is None or not isinst", "policy_net is not None and not isinst"),
     ],
     ("parts/loss/discrete_sac.py", "test_loss_module.py"): [
@@ -327,7 +327,7 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
     ("parts/actor/boltzmann.py", "test_actors.py"): [
         ("acts by Q times α", "noise[0], self.temp", "noise[0], 1 / self.temp"),
         ("policy for others: the worst", "F.log_policy(score_BA,", "F.log_policy(-score_BA,"),
-        ("policy for others: noisy", "self.log_probs(self.mean_scores(obs", "self.log_probs(self.scores(obs"),
+        ("policy for others: noisy", "F.masked(self.mean_scores(obs", "F.masked(self.scores(obs"),
     ],
     ("parts/actor/epsilon_greedy.py", "test_actors.py"): [
         ("ε rises", "self._start + progress", "self._start - progress"),
@@ -346,7 +346,7 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("log π of minus the logits", "score_BA.log_softmax(-1)", "(-score_BA).log_softmax(-1)"),
         ("learns with acting's noise", "self._logits(self.policy_net, ", "self._logits(self._view[0], "),
         ("no gradient", "(self.policy_net, observation)", "(self.policy_net, observation).detach()"),
-        ("policy for others: noisy", "self.log_probs(self.mean_scores(obs", "self.log_probs(self.scores(obs"),
+        ("policy for others: noisy", "F.masked(self.mean_scores(obs", "F.masked(self.scores(obs"),
     ],
     ("parts/observations.py", "../parts/test_observations.py"): [
         ("numbers taken for bytes", "torch.uint8 not in (dtype, self.dtype)", "True"),
@@ -490,6 +490,39 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("done is terminated", "batch.terminated | truncated_B", "batch.terminated"),
         ("environments before steps", "torch.stack(places, -1)", "torch.stack(places)"),
         ("a slice counts places", "ring.place(torch.arange(len", "(torch.arange(len"),
+    ],
+    ("functional.py", "test_masks.py"): [
+        ("masks ignored", "value_BA if allowed_BA is None else", "value_BA if True else"),
+        ("masks inverted", "value_BA.masked_fill(~allowed_BA", "value_BA.masked_fill(allowed_BA"),
+        ("excluded actions are NaN", "EXCLUDED = -1e20", 'EXCLUDED = -float("inf")'),
+    ],
+    ("parts/loss/td.py", "test_masks.py"): [
+        ("mask left out of the policy of s", "F.masked(q_NBA, batch.action_mask)\n", "q_NBA\n"),
+        ("mask left out of the reported Q", "_filled(q_NBA, batch.action_mask)", "q_NBA"),
+        ("mask left out of Q̄", "F.masked(distribution.mean(p", "(lambda q, _: q)(distribution.mean(p"),
+        ("mask left out of the policy of s'", "next_observation, *_given(mask))", "next_observation)"),
+        ("mask left out of the backup", "if mask is not None:\n            backup", "if False:\n            backup"),
+        ("mask left out of the bonus", "(batch, F.masked(q_NBA, batch.action_mask))", "(batch, q_NBA)"),
+        ("mask of s in the backup", "next_observation, batch.next_a", "next_observation, batch.a"),
+        ("mask of the first steps on paths", ", path.next_action_mask\n", ", path.next_action_mask.flip(1)\n"),
+        ("fractions of log A", "if action_mask is None or self._masked_loss is None:", "if True:"),
+    ],
+    ("parts/loss/double_dqn.py", "test_masks.py"): [
+        ("argmax of all actions", "F.masked(self.q_net.first(", "(lambda q, _: q)(self.q_net.first("),
+    ],
+    ("parts/loss/sqn.py", "test_masks.py"): [
+        ("policy of all actions", "self.source_policy(F.masked(q_NBA, action_mask))", "self.source_policy(q_NBA)"),
+    ],
+    ("parts/loss/munchausen.py", "test_masks.py"): [
+        ("bonus from all actions", "F.masked(self.source_values(", "(lambda q, _: q)(self.source_values("),
+    ],
+    ("parts/loss/discrete_sac.py", "test_masks.py"): [
+        ("policy of all actions", "F.masked(self._logits(obs", "(lambda q, _: q)(self._logits(obs"),
+        ("next policy of all actions", "F.masked(self._logits(next_obs", "(lambda q, _: q)(self._logits(next_obs"),
+    ],
+    ("parts/temperature/learned.py", "test_masks.py"): [
+        ("number, not its logarithm", "action_mask.sum(-1).log()", "action_mask.sum(-1)"),
+        ("fraction is 1", "self._fraction * action_mask", "1.0 * action_mask"),
     ],
 }.items() for mutant in mutants]
 # fmt: on

@@ -33,7 +33,7 @@ Selection = tuple[Tensor, Tensor]
 
 
 def masked(score_BA: Tensor, action_mask: Any) -> Tensor:
-    """Set the scores of excluded actions to −∞. ``[B, A]`` → ``[B, A]``.
+    """The scores with those of excluded actions :func:`~sqn_rl.functional.masked`. ``[B, A]`` → ``[B, A]``.
 
     Args:
         score_BA: the scores.
@@ -53,7 +53,7 @@ def masked(score_BA: Tensor, action_mask: Any) -> Tensor:
     none = (~mask.any(-1)).reshape(-1).nonzero().flatten().tolist()
     row = f"; row {none[0]} has none" if none and mask.dim() > 1 else ""
     require(not none, "action_mask", shown, f"at least one action that is allowed in every state{row}")
-    return score_BA.masked_fill(~mask, -torch.inf)
+    return F.masked(score_BA, mask)
 
 
 class NetworkActor(TensorDictModuleBase, ABC):
@@ -63,9 +63,10 @@ class NetworkActor(TensorDictModuleBase, ABC):
     the mean weights. So acting changes only the state of the generator. The network is always in eval mode,
     in every mode of the actor, so that dropout and batch norm act as in a trained network, greedy or not.
 
-    As a TensorDict module it reads the observation and writes ``action`` (``[*]`` int64) and, where it has a
-    policy, ``log_prob`` (``[*]``, log π of that action) and ``entropy`` (``[*]``, nats). It is greedy only
-    if TorchRL's exploration type is deterministic, mode or mean.
+    As a TensorDict module it reads the observation and, if present, ``action_mask`` (``[*, A]`` bool, the
+    allowed actions), and writes ``action`` (``[*]`` int64) and, where it has a policy, ``log_prob`` (``[*]``,
+    log π of that action) and ``entropy`` (``[*]``, nats). It is greedy only if TorchRL's exploration type is
+    deterministic, mode or mean.
 
     Args:
         network: scores actions; a view made by :func:`~sqn_rl.parts.noise.acting_view`, so that its noise and
@@ -130,7 +131,7 @@ class NetworkActor(TensorDictModuleBase, ABC):
     def probabilities(self, score_BA: Tensor) -> Tensor:
         """How probable every action is: its policy's, or 1 for the best. ``[B, A]`` → ``[B, A]``.
 
-        An action whose score is −∞ has probability 0.
+        An action whose score is :data:`~sqn_rl.functional.EXCLUDED` has probability 0.
         """
         if (log_pi_BA := self.log_probs(score_BA)) is not None:
             return log_pi_BA.exp()
@@ -174,11 +175,7 @@ class NetworkActor(TensorDictModuleBase, ABC):
             SettingError: the mask does not fit, or allows no action in a state.
         """
         observations, single = self.observation_spec.batch(observation)
-        generator = generator or self.generator
-        if action_mask is not None:
-            action_B = self._choose_allowed(observations, greedy, generator, action_mask)
-        else:
-            action_B, _ = self._choose(observations, greedy, generator)
+        action_B, _ = self._choose(observations, greedy, generator or self.generator, action_mask)
         return action_B[0] if single else action_B
 
     @dispatch(auto_batch_size=False)
@@ -187,8 +184,10 @@ class NetworkActor(TensorDictModuleBase, ABC):
         """Write the action and, where there is a policy, its log-probability and the entropy."""
         observation = tensordict.get(self.in_keys[0])
         lead = observation.shape[: observation.dim() - len(self.observation_spec.shape)]
-        flat = self.observation_spec.flat(observation)
-        action_B, score_BA = self._choose(flat, exploration_type() in GREEDY, self.generator)
+        flat, greedy = self.observation_spec.flat(observation), exploration_type() in GREEDY
+        if (mask := tensordict.get("action_mask", None)) is not None:
+            mask = mask.reshape(len(flat), mask.shape[-1])
+        action_B, score_BA = self._choose(flat, greedy, self.generator, mask)
         values = [action_B]
         if (log_pi_BA := self.log_probs(score_BA)) is not None:
             values += [log_pi_BA.gather(-1, action_B.unsqueeze(-1)).squeeze(-1), F.entropy(log_pi_BA)]
@@ -196,29 +195,30 @@ class NetworkActor(TensorDictModuleBase, ABC):
             tensordict.set(key, value_B.reshape(lead))
         return tensordict
 
-    def _choose(self, observation: Tensor, greedy: bool, generator: torch.Generator) -> Selection:
-        """Actions and their scores; greedy, or with noise from ``generator``."""
+    def _choose(
+        self, observation: Tensor, greedy: bool, generator: torch.Generator, action_mask: Any = None
+    ) -> Selection:
+        """Actions and their scores; greedy, or with noise from ``generator``.
+
+        Among the actions that a mask allows, they are sampled from :meth:`probabilities`.
+        """
         if greedy:
             score_BA = self.mean_scores(observation)
+            if action_mask is not None:
+                score_BA = masked(score_BA, action_mask)
             return score_BA.argmax(-1), score_BA
         self._noise.sample(generator)
         observation = observation.to(self.device)
+        if action_mask is not None:
+            score_BA = masked(self.scores(observation), action_mask)
+            pi_BA = self.probabilities(score_BA)
+            return F.gumbel_max(pi_BA.log(), F.exponentials(pi_BA, generator)), score_BA
         if self._compiled_choose is None or generator is not self.generator:
             score_BA = self.scores(observation)
             return self.select_action(score_BA, self.sample_noise(score_BA, generator)), score_BA
         if self._like is None or len(self._like) != len(observation):
             self._like = self.scores(observation)
         return self._compiled_choose(observation, self.sample_noise(self._like, generator))
-
-    def _choose_allowed(
-        self, observation: Tensor, greedy: bool, generator: torch.Generator, action_mask: Any
-    ) -> Tensor:
-        """Actions among those that are allowed; sampled from :meth:`probabilities`, for every actor alike."""
-        if greedy:
-            return masked(self.mean_scores(observation), action_mask).argmax(-1)
-        self._noise.sample(generator)
-        pi_BA = self.probabilities(masked(self.scores(observation.to(self.device)), action_mask))
-        return F.gumbel_max(pi_BA.log(), F.exponentials(pi_BA, generator))
 
 
 class ValueActor(NetworkActor):

@@ -51,6 +51,9 @@ class BoltzmannActor(ValueActor):
         return F.log_policy(score_BA, self.temperature.alpha)
 
     @torch.no_grad()
-    def log_policy(self, observation: Tensor) -> Tensor:
-        """The log π(·|s) under the mean weights, without gradient. ``[B, *S]`` → ``[B, A]``."""
-        return self.log_probs(self.mean_scores(observation))
+    def log_policy(self, observation: Tensor, action_mask: Tensor | None = None) -> Tensor:
+        """The log π(·|s) under the mean weights, without gradient. ``[B, *S]`` → ``[B, A]``.
+
+        With the actions allowed there, ``[B, A]`` bool, of the policy over these.
+        """
+        return self.log_probs(F.masked(self.mean_scores(observation), action_mask))

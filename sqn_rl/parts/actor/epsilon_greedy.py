@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from sqn_rl import functional as F
 from sqn_rl.errors import require
 from sqn_rl.parts.actor.base import ActionNoise, ValueActor
 from sqn_rl.protocols import QNetwork
@@ -53,7 +54,7 @@ class EpsilonGreedyActor(ValueActor):
 
     def probabilities(self, score_BA: Tensor) -> Tensor:
         """Mostly 1 for the best action, of which ε is shared by all allowed. ``[B, A]`` → ``[B, A]``."""
-        epsilon, allowed_BA = self.epsilon.item(), score_BA > -torch.inf
+        epsilon, allowed_BA = self.epsilon.item(), score_BA > F.EXCLUDED
         share_BA = allowed_BA * (epsilon / allowed_BA.sum(-1, keepdim=True))
         return (1 - epsilon) * super().probabilities(score_BA) + share_BA
 

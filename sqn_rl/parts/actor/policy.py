@@ -66,9 +66,12 @@ class PolicyActor(NetworkActor):
         return score_BA.log_softmax(-1)
 
     @torch.no_grad()
-    def log_policy(self, observation: Tensor) -> Tensor:
-        """The log π_φ(·|s) under the mean weights, without gradient. ``[B, *S]`` → ``[B, A]``."""
-        return self.log_probs(self.mean_scores(observation))
+    def log_policy(self, observation: Tensor, action_mask: Tensor | None = None) -> Tensor:
+        """The log π_φ(·|s) under the mean weights, without gradient. ``[B, *S]`` → ``[B, A]``.
+
+        With the actions allowed there, ``[B, A]`` bool, of the policy over these.
+        """
+        return self.log_probs(F.masked(self.mean_scores(observation), action_mask))
 
     def logits(self, observation: Tensor) -> Tensor:
         """The logits of ``policy_net``, with the noise that the loss sampled and with gradient.

@@ -53,6 +53,8 @@ class Current:
     """The actions sent last."""
     steps: int = 0
     """The number of steps so far, for error messages."""
+    action_mask: Tensor | None = None
+    """The actions allowed now, ``[N, A]`` bool; None: always all are."""
 
 
 class BatchedEnv(EnvBase):
@@ -64,7 +66,8 @@ class BatchedEnv(EnvBase):
 
     As a TorchRL environment its batch size is ``[N]``. It reads ``action`` (``[N]`` int64) and writes
     ``observation`` (``[N, *S]``), ``reward`` (``[N, 1]``, to learn from), ``done``, ``terminated`` and
-    ``truncated`` (``[N, 1]``). A reset after a lost life continues the episode.
+    ``truncated`` (``[N, 1]``). A reset after a lost life continues the episode. Where the environments give
+    action masks it writes ``action_mask`` too (``[N, A]`` bool), from the first reset on.
 
     Args:
         name: the name for run directories and titles.
@@ -92,9 +95,6 @@ class BatchedEnv(EnvBase):
 
     observation_scaling: Scaling | None = None
     """How :class:`sqn_rl.MLP` scales observations; None: bytes as ``(x − 128)/128``, others not at all."""
-
-    first_action = 0
-    """The number of action 0 outside: of a Gymnasium environment, ``start`` of its action space."""
 
     _has_frame_skip = True  # environments skip frames themselves; otherwise TorchRL would add its own skip
 
@@ -126,6 +126,17 @@ class BatchedEnv(EnvBase):
         self.reward_spec = Unbounded(shape=(num_envs, 1))
         self.done_spec = Composite(done=flag, terminated=flag, truncated=flag, shape=(num_envs,))
 
+    @property
+    def action_mask(self) -> Tensor | None:
+        """The actions allowed at the current observations, ``[N, A]`` bool; None: always all are."""
+        return self._current.action_mask
+
+    @property
+    def act_options(self) -> dict[str, Any]:
+        """Keywords for an actor at the current observations: ``action_mask``, if there is one."""
+        mask = self._current.action_mask
+        return {} if mask is None else {"action_mask": mask}
+
     def begin(self, rows: Sequence[int] | None = None) -> Tensor:
         """Reset all environments, or only ``rows``. Returns the observations of all, ``[N, *S]``."""
         with self._as_env_error():
@@ -147,6 +158,7 @@ class BatchedEnv(EnvBase):
     def advance(self, action_N: Tensor) -> Step:
         """Take one step in every environment, and reset those whose episode ended.
 
+        With action masks, it sets those of the step, and ``_current.action_mask``, as ``restart`` does.
         Returned tensors are never written to again. If no episode ended, ``observation`` and
         ``next_observation`` are the same tensor.
 
@@ -197,6 +209,14 @@ class BatchedEnv(EnvBase):
         raise RestoreError(f"{self.name}: {type(self).__name__} cannot restore the state of its environments")
 
     # --- observations from outside --------------------------------------------------------------------------
+
+    def mask_of(self, observation: Any) -> Any:
+        """The action masks in observations from outside; None if there are none in them."""
+        return None
+
+    def actions_outside(self, action_B: np.ndarray) -> np.ndarray:
+        """Actions as the environment takes them outside. ``[B]`` int64 → ``[B]``, or ``[B, *]``."""
+        return action_B
 
     def batch_of(self, observation: Any) -> tuple[Tensor, bool]:
         """Convert observations from outside to those of this environment; it may be closed.
@@ -288,7 +308,8 @@ class BatchedEnv(EnvBase):
         step = self.advance(tensordict["action"])
         self._current.observation = step.observation
         self._is_new_episode, self._lost_life = step.ended, step.terminated & ~step.ended
-        return self._tensordict(step.next_observation, step.terminated, step.truncated, reward=step.reward)
+        flags = step.terminated, step.truncated
+        return self._tensordict(step.next_observation, *flags, step.next_action_mask, reward=step.reward)
 
     def _reset(self, tensordict: TensorDictBase | None = None, **_: Any) -> TensorDict:
         which = None if tensordict is None else tensordict.get("_reset", None)
@@ -301,11 +322,21 @@ class BatchedEnv(EnvBase):
             self._start(rows)
         self._is_new_episode, self._lost_life = self._is_new_episode & ~which_N, self._lost_life & ~which_N
         no = torch.zeros_like(self._is_new_episode)
-        return self._tensordict(self._current.observation, no, no)
+        return self._tensordict(self._current.observation, no, no, self._current.action_mask)
 
     def _tensordict(
-        self, observation: Tensor, terminated: Tensor, truncated: Tensor, **more: Tensor
+        self,
+        observation: Tensor,
+        terminated: Tensor,
+        truncated: Tensor,
+        action_mask: Tensor | None,
+        **more: Tensor,
     ) -> TensorDict:
         columns = {"terminated": terminated, "truncated": truncated, "done": terminated | truncated, **more}
         columns = {key: column.unsqueeze(-1) for key, column in columns.items()}
-        return TensorDict({"observation": observation, **columns}, self.batch_size, device=self.device)
+        columns = {"observation": observation, **columns}
+        if action_mask is not None:
+            columns["action_mask"] = action_mask
+            if self.observation_spec.get("action_mask", None) is None:
+                self.observation_spec["action_mask"] = Categorical(2, action_mask.shape, dtype=torch.bool)
+        return TensorDict(columns, self.batch_size, device=self.device)

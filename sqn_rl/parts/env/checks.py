@@ -98,7 +98,11 @@ def require_columns(step: Step, observation: Tensor) -> None:
     """
     numbers = {"reward": torch.float32, "score": torch.float64}
     for name, column in step._asdict().items():
-        if "observation" in name:
+        if "mask" in name:
+            if column is None:
+                continue
+            shape, dtype = torch.Size([len(observation), *column.shape[1:]]), torch.bool
+        elif "observation" in name:
             shape, dtype = observation.shape, observation.dtype
         else:
             shape, dtype = observation.shape[:1], numbers.get(name, torch.bool)

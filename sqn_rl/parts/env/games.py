@@ -29,6 +29,8 @@ class GamesEnv(RestorableEnv):
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         self._dtype = self._current.observation.numpy().dtype
+        self._masks: np.ndarray | None = None
+        """The actions that each environment allows now, ``[N, A]`` bool; None: it gives no masks."""
 
     @abstractmethod
     def _restart_one(self, i: int, seed: int | None) -> Any:
@@ -54,6 +56,7 @@ class GamesEnv(RestorableEnv):
                 observation[place] = self._row(self._restart_one(i, self._take_seed(i)))
             except (Exception, SystemExit) as error:
                 raise EnvError(self._where(i), f"at its reset: {blame(error)}") from error
+        self._current.action_mask = self._allowed()
         require_finite("observation", observation, lambda place: self._where(rows[place]))
         return torch.from_numpy(observation)
 
@@ -83,11 +86,18 @@ class GamesEnv(RestorableEnv):
         require_finite("next_observation", observation, self._where)
         require_finite("reward", reward, self._where)
         now = successor = torch.from_numpy(observation)
+        masks: tuple[Tensor | None, ...] = ()
+        if self._masks is not None:
+            masks = self._current.action_mask, self._allowed()
+            self._current.action_mask = masks[1]
         if over:
             now = successor.clone()
             now[over] = self.restart(over)
         rest = map(torch.from_numpy, (reward, terminated, truncated, ended, score))
-        return Step(now, successor, *rest)
+        return Step(now, successor, *rest, *masks)
+
+    def _allowed(self) -> Tensor | None:
+        return None if self._masks is None else torch.tensor(self._masks)
 
     def _empty(self, rows: int) -> np.ndarray:
         return np.empty((rows, *self.observation_shape), self._dtype)

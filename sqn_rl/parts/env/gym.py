@@ -1,4 +1,4 @@
-"""Any Gymnasium environment with a discrete action space."""
+"""Any Gymnasium environment with discrete actions."""
 
 import sys
 import warnings
@@ -14,6 +14,7 @@ import torch
 from gymnasium import spaces
 
 from sqn_rl.errors import AnswerError, SettingError, blame, nearest, require, require_one_of
+from sqn_rl.parts.env.actions import KEY, Actions, mask_in, read_mask, without_mask
 from sqn_rl.parts.env.checks import describe
 from sqn_rl.parts.env.games import GamesEnv, Played
 from sqn_rl.parts.env.observations import OBSERVATIONS, flatten, flatten_batch, flattens
@@ -52,6 +53,10 @@ class GymEnv(GamesEnv):
     the concatenation of its parts. Bytes (uint8 with values above 1) stay uint8; all else becomes float32.
     They are not scaled here: ``observation_scaling`` tells a network how to, from the bounds of the space.
 
+    Actions of a MultiDiscrete or MultiBinary space are its combinations, of which there may be 1,024. Where
+    ``info`` has an ``action_mask``, ``[A]`` of 0 and 1, or a Dict observation has that key, only the actions
+    with 1 are chosen. A mask is no part of the observation. The first reset decides whether there are masks.
+
     Args:
         id: Gymnasium's name, with its version: "CartPole-v1", or "module:Name-v0" where that module has been
             imported, as by ``--trust module``. In Python also a function that makes an environment, such as
@@ -66,7 +71,7 @@ class GymEnv(GamesEnv):
 
     Raises:
         SettingError: there is no such id, a package that it needs is not installed, ``kwargs`` or
-            ``wrappers`` do not fit, its actions are not Discrete, or its observations are none of the above.
+            ``wrappers`` do not fit, or its actions or its observations are none of the above.
     """
 
     def __init__(
@@ -86,17 +91,14 @@ class GymEnv(GamesEnv):
             else:
                 first = _make(id, kwargs, wrappers)
                 opened.callback(first.close)
-            space, actions = first.observation_space, first.action_space
-            discrete, hint = isinstance(actions, spaces.Discrete), ""
-            if isinstance(actions, spaces.Box):
-                hint = "; wrappers=[{DiscretizeAction: {bins: 5}}] makes them discrete"
-            require(discrete, "id", id, f"Discrete actions; it has {actions}{hint}")
+            actions = Actions(first.action_space, id)
+            space, masks_inside = without_mask(first.observation_space, actions.n, id)
             require(flattens(space), "id", id, f"observations of {OBSERVATIONS}; it has {space}")
             flat = spaces.flatten_space(space)
             as_bytes = flat.dtype == np.uint8 and flat.high.max() > 1
             super().__init__(
                 name=first.spec.id if first.spec else type(first.unwrapped).__name__,
-                n_actions=int(actions.n),
+                n_actions=actions.n,
                 observation_shape=flat.shape,
                 observation_dtype=torch.uint8 if as_bytes else torch.float32,
                 frame_skip=1,
@@ -114,18 +116,16 @@ class GymEnv(GamesEnv):
                 opened.callback(self._envs[-1].close)
             opened.pop_all()
         self._ours, self._named = not isinstance(id, gymnasium.Env), isinstance(id, str)
-        self._kwargs, self._wrappers, self._space, self.first_action = (
-            kwargs,
-            wrappers,
-            space,
-            int(actions.start),
-        )
+        self._kwargs, self._wrappers, self._space, self._actions = kwargs, wrappers, space, actions
+        self._masks_inside, self._masks_known = masks_inside, False
         self._box_kind = (space.shape, space.dtype) if isinstance(space, spaces.Box) else None
         self.observation_scaling = scaling_of(flat.low, flat.high, self.observation_dtype)
 
     @property
     def action_names(self) -> list[str]:
         """The environment's ``get_action_meanings()`` if it has them; else the names in :data:`NAMES`."""
+        if self._actions.names is not None:
+            return self._actions.names
         meanings = getattr(self._envs[0].unwrapped, "get_action_meanings", None)
         return meanings() if meanings else NAMES.get(self.name.partition("-")[0], super().action_names)
 
@@ -160,6 +160,18 @@ class GymEnv(GamesEnv):
     def _rows_of(self, observation: Any) -> tuple[np.ndarray, bool]:
         return flatten_batch(self._space, observation)
 
+    def mask_of(self, observation: Any) -> Any:
+        """The ``action_mask`` of a Dict observation, or of a list of them; None if there is none."""
+        if not self._masks_inside:
+            return None
+        if isinstance(observation, list | tuple):
+            return [mask_in(each) for each in observation]
+        return mask_in(observation)
+
+    def actions_outside(self, action_B: np.ndarray) -> np.ndarray:
+        """Actions as the environment takes them. ``[B]`` → ``[B]``, of a product space ``[B, *]``."""
+        return self._actions.outside(action_B)
+
     @property
     def _accepts(self) -> str:
         box = isinstance(self._space, spaces.Box)
@@ -167,21 +179,43 @@ class GymEnv(GamesEnv):
 
     def _restart_one(self, i: int, seed: int | None) -> Any:
         match self._envs[i].reset(seed=seed):
-            case (observation, Mapping()):
+            case (observation, Mapping() as info):
+                self._allow(i, observation, info)
                 return observation
             case answer:
                 raise AnswerError(f"reset() returned {describe(answer)}; expected (observation, info)")
 
     def _play_one(self, i: int, action: int) -> Played:
         try:
-            observation, reward, terminated, truncated, _ = self._envs[i].step(action + self.first_action)
+            answer = self._envs[i].step(self._actions.outside(action))
+            observation, reward, terminated, truncated, info = answer
         except (TypeError, ValueError) as error:
             unpacks = extract_tb(error.__traceback__)[-1].filename.startswith((__file__, WRAPPERS))
             if not (unpacks and "unpack" in str(error)):
                 raise
             parts = "(observation, reward, terminated, truncated, info)"
             raise AnswerError(f"step() must return {parts}: {error}") from error
+        if self._masks is not None or (type(info) is dict and KEY in info):
+            self._allow(i, observation, info, terminated=bool(terminated))
         return Played(observation, reward, reward, terminated, truncated, terminated or truncated)
+
+    def _allow(self, i: int, observation: Any, info: Any, terminated: bool = False) -> None:
+        """Note the actions that environment ``i`` allows now.
+
+        Raises:
+            AnswerError: its mask does not fit; or there is one only sometimes.
+        """
+        mask = mask_in(observation if self._masks_inside else info)
+        if not self._masks_known:
+            self._masks_known = True
+            if mask is not None:
+                self._masks = np.ones((self.num_envs, self.n_actions), np.bool_)
+        if mask is None and self._masks is not None and not terminated:
+            raise AnswerError(f"no {KEY} is given, but the first reset gave one")
+        if mask is not None and self._masks is None:
+            raise AnswerError(f"an {KEY} is given, but the first reset gave none")
+        if self._masks is not None:
+            self._masks[i] = mask is None or read_mask(mask, self.n_actions, terminated)
 
     def close(self, *, raise_if_closed: bool = True) -> None:
         """Close all environments and their windows."""

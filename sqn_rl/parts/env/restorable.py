@@ -199,8 +199,10 @@ class RestorableEnv(BatchedEnv):
                 self._start(rows)
             if step < longest:
                 offsets = (step - longest + len(history) for history in histories)
-                pairs = zip(histories, offsets, strict=True)
-                actions = [history[offset] if offset >= 0 else 0 for history, offset in pairs]
+                mask_NA = self._current.action_mask
+                idle = [0] * self.num_envs if mask_NA is None else mask_NA.int().argmax(-1).tolist()
+                each = zip(histories, offsets, idle, strict=True)
+                actions = [history[offset] if offset >= 0 else other for history, offset, other in each]
                 self.advance(torch.tensor(actions))
 
     def _parse_histories(self, state: Mapping[str, Any]) -> list[list[int]]:

@@ -75,14 +75,16 @@ class DiscreteSACLoss(TDLoss):
         """The keys of the returned TensorDict."""
         return ["loss_policy", *super().out_keys]
 
-    def backup(self, target_q_NBA: Tensor, next_observation: Tensor) -> tuple[Backup, Tensor | float]:
+    def backup(
+        self, target_q_NBA: Tensor, next_observation: Tensor, action_mask: Tensor | None = None
+    ) -> tuple[Backup, Tensor | float]:
         """The chosen backup under π_φ at s', and its entropy bonus."""
-        log_pi_BA = self._logits(next_observation).log_softmax(-1)
+        log_pi_BA = F.masked(self._logits(next_observation), action_mask).log_softmax(-1)
         return self.backup_under(log_pi_BA), self.temperature.alpha * F.entropy(log_pi_BA)
 
-    def log_policy(self, observation: Tensor, q_NBA: Tensor) -> Tensor:
+    def log_policy(self, observation: Tensor, q_NBA: Tensor, action_mask: Tensor | None = None) -> Tensor:
         """The log π_φ(·|s), ``[B, A]``, with gradient."""
-        return self._logits(observation).log_softmax(-1)
+        return F.masked(self._logits(observation), action_mask).log_softmax(-1)
 
     def policy_losses(self, log_pi_BA: Tensor, q_NBA: Tensor) -> dict[str, Tensor]:
         """L_π, the policy network's loss."""

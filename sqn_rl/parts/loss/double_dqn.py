@@ -19,7 +19,9 @@ class DoubleDQNLoss(TDLoss):
 
     backup_entropy = False
 
-    def backup(self, target_q_NBA: Tensor, next_observation: Tensor) -> tuple[Backup, Tensor | float]:
+    def backup(
+        self, target_q_NBA: Tensor, next_observation: Tensor, action_mask: Tensor | None = None
+    ) -> tuple[Backup, Tensor | float]:
         """The value of Q_1's best action, and no bonus."""
-        action_B = self.q_net.first(next_observation).argmax(-1)
+        action_B = F.masked(self.q_net.first(next_observation), action_mask).argmax(-1)
         return partial(F.of_action, action_B=action_B), 0.0

@@ -17,6 +17,8 @@ class DQNLoss(TDLoss):
 
     backup_entropy = False
 
-    def backup(self, target_q_NBA: Tensor, next_observation: Tensor) -> tuple[Backup, Tensor | float]:
+    def backup(
+        self, target_q_NBA: Tensor, next_observation: Tensor, action_mask: Tensor | None = None
+    ) -> tuple[Backup, Tensor | float]:
         """The best action's value, and no bonus."""
         return F.maximum, 0.0

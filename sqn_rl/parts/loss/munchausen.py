@@ -60,7 +60,7 @@ class MunchausenLoss(SQNLoss):
     def reward(self, batch: Batch, q_NBA: Tensor) -> Tensor:
         """The reward plus the Munchausen bonus, ``[B]``."""
         if self._from_target:
-            q_NBA = self.source_values(self.target_q_net, batch.observation)
+            q_NBA = F.masked(self.source_values(self.target_q_net, batch.observation), batch.action_mask)
         log_pi_BA = self.source_policy(q_NBA)
         alpha = self.temperature.alpha
         return batch.reward + F.munchausen_bonus(log_pi_BA, batch.action, alpha, self.m, self.lowest)

@@ -73,10 +73,12 @@ class SQNLoss(TDLoss):
         self._from_target = policy_source.startswith("target_")
         self._reduce = REDUCTIONS[policy_source.removeprefix("target_")]
 
-    def backup(self, target_q_NBA: Tensor, next_observation: Tensor) -> tuple[Backup, Tensor | float]:
+    def backup(
+        self, target_q_NBA: Tensor, next_observation: Tensor, action_mask: Tensor | None = None
+    ) -> tuple[Backup, Tensor | float]:
         """The chosen backup under the policy at s', and its entropy bonus."""
         q_NBA = target_q_NBA if self._from_target else self.source_values(self.q_net, next_observation)
-        log_pi_BA = self.source_policy(q_NBA)
+        log_pi_BA = self.source_policy(F.masked(q_NBA, action_mask))
         bonus = self.temperature.alpha * F.entropy(log_pi_BA) if self.backup_entropy else 0.0
         return self.backup_under(log_pi_BA), bonus
 
@@ -88,7 +90,7 @@ class SQNLoss(TDLoss):
         """The log π of ``policy_source`` from its networks' values, ``[N, B, A]`` → ``[B, A]``."""
         return F.log_policy(self._reduce(q_NBA), self.temperature.alpha)
 
-    def log_policy(self, observation: Tensor, q_NBA: Tensor) -> Tensor:
+    def log_policy(self, observation: Tensor, q_NBA: Tensor, action_mask: Tensor | None = None) -> Tensor:
         """The log π(·|s), ``[B, A]``, whose entropy is in L_α: of Q_1, or with a mean source of the mean."""
         return F.log_policy(_mean(q_NBA) if self._reduce is _mean else _first(q_NBA), self.temperature.alpha)
 

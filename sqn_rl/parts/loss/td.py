@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
-from typing import Self
+from typing import Protocol, Self, runtime_checkable
 
 import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase
@@ -22,6 +22,14 @@ from sqn_rl.protocols import QNetwork, Temperature
 from sqn_rl.types import BATCH_KEYS, Batch, Path, Terms
 
 
+@runtime_checkable
+class MaskTemperature(Protocol):
+    """A temperature whose target depends on how many actions are allowed."""
+
+    def masked_loss(self, entropy_B: Tensor, action_mask: Tensor) -> Tensor:
+        """L_α, from the policy's entropy, ``[B]`` nats, and the allowed actions, ``[B, A]``. → scalar."""
+
+
 class TDLoss(LossModule):
     """L_Q = Σ_i mean w ℓ(Q_i(s, a), y), y = r + γ^m (1 − d) (v(s') + bonus); a subclass defines v(s').
 
@@ -30,7 +38,8 @@ class TDLoss(LossModule):
 
     As a TensorDict module it reads ``action`` and the Q-network's observation key; under ``next`` that key,
     ``reward`` and ``terminated``; and, if present, ``steps_to_next_obs`` (m of m-step returns),
-    ``priority_weight`` (importance weights w) and ``path`` (:class:`~sqn_rl.types.Path`). It writes
+    ``priority_weight`` (importance weights w), ``path`` (:class:`~sqn_rl.types.Path`), and ``action_mask``
+    (the allowed actions), which then must be under ``next`` too. It writes
     ``td_error`` (``[*, N]``, every network's |δ_i|) into its input, and returns the losses by name,
     ``q_mean``, and with a temperature ``alpha`` and ``entropy``. :meth:`compute` is the same on plain
     tensors. After the optimizer's step, ``temperature.refresh()`` updates α.
@@ -53,6 +62,7 @@ class TDLoss(LossModule):
         steps: NestedKey = "steps_to_next_obs"
         weight: NestedKey = "priority_weight"
         path: NestedKey = "path"
+        action_mask: NestedKey = "action_mask"
         td_error: NestedKey = "td_error"
 
     default_keys = _AcceptedKeys
@@ -60,6 +70,8 @@ class TDLoss(LossModule):
     """Whether the target has an entropy bonus, as soft n-step returns require."""
     reads_paths = True
     """Whether the target is computed along a batch's paths, where it has them."""
+    reads_masks = True
+    """Whether policies, maxima and means are over the allowed actions only, where a batch has masks."""
 
     def __init__(self, *, q_net: QNetwork, temperature: Temperature | None, gamma: float, seed: int) -> None:
         super().__init__()
@@ -68,6 +80,7 @@ class TDLoss(LossModule):
             if not isinstance(part, nn.Module | None):
                 raise not_a_module(slot, part)
         self.q_net, self.temperature, self.gamma = q_net, temperature, gamma
+        self._masked_loss = temperature.masked_loss if isinstance(temperature, MaskTemperature) else None
         self._observation_spec = observation_spec_of(q_net)
         self.target_q_net = deepcopy(q_net).requires_grad_(False).eval()
         device = next(q_net.parameters()).device
@@ -85,12 +98,16 @@ class TDLoss(LossModule):
     # --- methods of a subclass ------------------------------------------------------------------------------
 
     @abstractmethod
-    def backup(self, target_q_NBA: Tensor, next_observation: Tensor) -> tuple[Backup, Tensor | float]:
+    def backup(
+        self, target_q_NBA: Tensor, next_observation: Tensor, action_mask: Tensor | None = None
+    ) -> tuple[Backup, Tensor | float]:
         """What the next state is worth.
 
         Args:
-            target_q_NBA: Q̄_i(s', ·), ``[N, B, A]``.
+            target_q_NBA: Q̄_i(s', ·), ``[N, B, A]``; :func:`~sqn_rl.functional.masked`, as the returned
+                function's argument is.
             next_observation: ``[B, *S]``.
+            action_mask: the actions allowed there, ``[B, A]``, for other values; not given where all are.
 
         Returns:
             The function from action values to v(s'), ``[N, B, A]`` → ``[B]``, and the bonus to add to v(s'),
@@ -101,8 +118,13 @@ class TDLoss(LossModule):
         """The reward in the target, ``[B]``; a subclass may add a bonus."""
         return batch.reward
 
-    def log_policy(self, observation: Tensor, q_NBA: Tensor) -> Tensor | None:
-        """The log π(·|s), ``[B, A]``, with π = softmax(Q_1/α)  (eq. 20); None without a temperature."""
+    def log_policy(
+        self, observation: Tensor, q_NBA: Tensor, action_mask: Tensor | None = None
+    ) -> Tensor | None:
+        """The log π(·|s), ``[B, A]``, with π = softmax(Q_1/α)  (eq. 20); None without a temperature.
+
+        The values are masked; the mask, ``[B, A]``, is given only where there is one.
+        """
         return None if self.temperature is None else F.log_policy(q_NBA[0], self.temperature.alpha)
 
     def policy_losses(self, log_pi_BA: Tensor, q_NBA: Tensor) -> dict[str, Tensor]:
@@ -164,12 +186,19 @@ class TDLoss(LossModule):
         target = self.target(batch, q_NBA)
         loss_NB, td_error_NB = distribution.loss(prediction, batch.action, target)
         losses = {"loss_q": F.td_loss(loss_NB, batch.weight)}
-        if (log_pi_BA := self.log_policy(batch.observation, q_NBA)) is not None:
-            losses |= self.policy_losses(log_pi_BA, q_NBA)
+        masks, masked_q_NBA = _given(batch.action_mask), F.masked(q_NBA, batch.action_mask)
+        if (log_pi_BA := self.log_policy(batch.observation, masked_q_NBA, *masks)) is not None:
+            losses |= self.policy_losses(log_pi_BA, masked_q_NBA)
             log_pi_BA = log_pi_BA.detach()
         if self.temperature is not None and log_pi_BA is not None:
-            losses["loss_alpha"] = self.temperature.loss(F.entropy(log_pi_BA))
-        return Terms(losses, td_error_NB.detach(), q_NBA, log_pi_BA)
+            losses["loss_alpha"] = self._temperature_loss(F.entropy(log_pi_BA), batch.action_mask)
+        return Terms(losses, td_error_NB.detach(), _filled(q_NBA, batch.action_mask), log_pi_BA)
+
+    def _temperature_loss(self, entropy_B: Tensor, action_mask: Tensor | None) -> Tensor:
+        assert self.temperature is not None
+        if action_mask is None or self._masked_loss is None:
+            return self.temperature.loss(entropy_B)
+        return self._masked_loss(entropy_B, action_mask)
 
     @torch.no_grad()
     def target(self, batch: Batch, q_NBA: Tensor) -> Tensor:
@@ -182,10 +211,16 @@ class TDLoss(LossModule):
             q_NBA: Q_i(s, ·), ``[N, B, A]``.
         """
         distribution, path = self.q_net.distribution, batch.path
-        next_observation = batch.next_observation if path is None else path.next_observation.flatten(0, 1)
+        next_observation, mask = batch.next_observation, batch.next_action_mask
+        if path is not None:
+            next_observation, mask = path.next_observation.flatten(0, 1), path.next_action_mask
+            mask = mask if mask is None else mask.flatten(0, 1)
         prediction = self.target_q_net.predict(next_observation)
-        backup, bonus = self.backup(distribution.mean(prediction), next_observation)
-        reward_B = self.reward(batch, q_NBA)
+        target_q_NBA = F.masked(distribution.mean(prediction), mask)
+        backup, bonus = self.backup(target_q_NBA, next_observation, *_given(mask))
+        if mask is not None:
+            backup = partial(_masked_backup, backup, mask)
+        reward_B = self.reward(batch, F.masked(q_NBA, batch.action_mask))
         target_of: Callable[[Tensor], Tensor]
         if path is None:
             discount_B = batch.discount * ~batch.terminated
@@ -235,6 +270,9 @@ class TDLoss(LossModule):
         terminated_B = following.get(keys.terminated).reshape(-1)
         steps, weight, path = (tensordict.get(key, None) for key in (keys.steps, keys.weight, keys.path))
         discount_B = torch.full_like(terminated_B, self.gamma, dtype=torch.float32)
+        mask, next_mask = tensordict.get(keys.action_mask, None), following.get(keys.action_mask, None)
+        if (mask is None) != (next_mask is None):
+            raise KeyError(f"{keys.action_mask}: expected both it and the one under `next`, or neither")
         return Batch(
             observation=flat(tensordict.get(observation)),
             action=tensordict.get(keys.action).reshape(-1),
@@ -245,4 +283,24 @@ class TDLoss(LossModule):
             place=torch.arange(len(terminated_B)),
             weight=None if weight is None else weight.reshape(-1),
             path=None if path is None else Path(**path.reshape(-1).to_dict()),
+            action_mask=None if mask is None else mask.reshape(len(terminated_B), -1),
+            next_action_mask=None if next_mask is None else next_mask.reshape(len(terminated_B), -1),
         )
+
+
+def _given(action_mask: Tensor | None) -> tuple[Tensor, ...]:
+    """The mask as an argument, if there is one: a subclass that takes none serves where all are allowed."""
+    return () if action_mask is None else (action_mask,)
+
+
+def _filled(q_NBA: Tensor, allowed_BA: Tensor | None) -> Tensor:
+    """The values, of which those of actions that are not allowed are the mean of the others. ``[..., A]``."""
+    if allowed_BA is None:
+        return q_NBA
+    mean_NB1 = q_NBA.where(allowed_BA, 0).sum(-1, keepdim=True) / allowed_BA.sum(-1, keepdim=True)
+    return q_NBA.where(allowed_BA, mean_NB1)
+
+
+def _masked_backup(backup: Backup, action_mask: Tensor, q_NBA: Tensor) -> Tensor:
+    """The backup of the allowed actions' values."""
+    return backup(F.masked(q_NBA, action_mask))

@@ -47,8 +47,12 @@ class RingReplay(TensorDictReplayBuffer):
             collate_fn=_identity,
         )
         self.capacity, self.ring, self.returns = capacity, ring, returns
-        self.transition_bytes = ring.frame_bytes + sampler.place_bytes, ring.frame_bytes + ROW_BYTES
+
+    @property
+    def transition_bytes(self) -> tuple[int, int]:
         """Bytes of a transition: in memory, beyond those of the empty replay, and in a checkpoint."""
+        own = self.ring.frame_bytes + self.ring.mask_bytes
+        return own + self.sampler.place_bytes, own + ROW_BYTES
 
     def cut(self) -> None:
         """Mark a discontinuity: the next step stored does not continue the last one."""

@@ -93,6 +93,10 @@ class Ring:
         self._offset = torch.arange(frame_stack - 1, -1, -1, device=device)
         self._frames_before = torch.zeros(places, dtype=torch.uint8, device=device)
         self._episode_age = torch.zeros(num_envs, dtype=torch.uint8, device=device)
+        self.action_mask: Tensor | None = None
+        """The actions allowed at each observation, ``[places, A]`` bool, once a step has such masks."""
+        self.next_action_mask: Tensor | None = None
+        """And those of its next observation."""
         self._advance(0)
 
     def __len__(self) -> int:
@@ -114,6 +118,10 @@ class Ring:
         if self.frame_stack > 1:
             self._frames_before[row] = self._episode_age
             self._episode_age.add_(1).clamp_(max=self.frame_stack - 1)
+        if step.action_mask is not None and step.next_action_mask is not None:
+            masks = self.masks(step.action_mask.shape[-1])
+            for column, mask in zip(masks, (step.action_mask, step.next_action_mask), strict=True):
+                column[row] = mask
         if step.ended.any():
             ended = step.ended.nonzero().squeeze(-1).to(self.successor.device)
             self._spill_finals(row.start + ended)
@@ -148,6 +156,29 @@ class Ring:
             return self._read(index)
         index = torch.cat([self._stack(place)[:, 1:], index.unsqueeze(-1)], dim=-1)
         return self._read(index.flatten()).view(-1, *self.observation_shape)
+
+    def masks(self, n_actions: int) -> tuple[Tensor, Tensor]:
+        """Both columns of masks, which are made here; in rows stored before them all actions are allowed."""
+        if self.action_mask is None or self.next_action_mask is None:
+            _require_memory(self._window * self.num_envs, 0, 2 * n_actions)
+            make = torch.ones if self.row_count > 1 else torch.empty  # what was never written takes no memory
+            self.action_mask, self.next_action_mask = (
+                make(self.places, n_actions, dtype=torch.bool, device=self.action.device) for _ in "12"
+            )
+        return self.action_mask, self.next_action_mask
+
+    @property
+    def mask_bytes(self) -> int:
+        """Bytes of a transition's masks."""
+        return 0 if self.action_mask is None else 2 * self.action_mask.shape[-1]
+
+    def allowed(self, place: Tensor) -> Tensor | None:
+        """The actions allowed at each transition's observation, ``[B]`` → ``[B, A]``; None: all, always."""
+        return None if self.action_mask is None else self.action_mask.index_select(0, place)
+
+    def allowed_next(self, place: Tensor) -> Tensor | None:
+        """The actions allowed at its next observation, ``[B]`` → ``[B, A]``."""
+        return None if self.next_action_mask is None else self.next_action_mask.index_select(0, place)
 
     def next_places(self, place: Tensor, steps: int) -> Tensor:
         """Each place and its environment's places in the rows that follow, ``[B]`` → ``[B, steps]``."""

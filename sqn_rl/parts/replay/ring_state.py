@@ -27,12 +27,15 @@ COLUMNS = {
 }
 """The columns of a row, and the ring's attributes that hold them."""
 
+MASKS = {"action_mask": "action_mask", "next_action_mask": "next_action_mask"}
+"""Those that a row has too where there are action masks."""
+
 
 def ring_state(ring: Ring) -> dict[str, Any]:
     """All contents of a ring that can still be read, and the free list of its spill area."""
     ended = (ring.successor > ring.places).nonzero().squeeze(-1)
     frames = ring._frames[ring._row(ring.row_count)]
-    row_bytes = ring.num_envs * (frames[0].nbytes + ROW_BYTES)
+    row_bytes = ring.num_envs * (frames[0].nbytes + ring.mask_bytes + ROW_BYTES)
     oldest = max(0, ring.row_count - ring._rows + 1)
     return {
         **_kind(ring),
@@ -91,7 +94,8 @@ def _read(ring: Ring, begin: int, end: int) -> dict[str, Tensor]:
     Final observations of the row before are included, as a cut may have ended it after it was read.
     """
     place = torch.arange(begin * ring.num_envs, end * ring.num_envs, device=ring.action.device) % ring.places
-    columns = {name: getattr(ring, own).index_select(0, place) for name, own in COLUMNS.items()}
+    stored = COLUMNS if ring.action_mask is None else COLUMNS | MASKS
+    columns = {name: getattr(ring, own).index_select(0, place) for name, own in stored.items()}
     first = max(begin - 1, ring.row_count - ring._window, 0)
     number = torch.arange(first * ring.num_envs, end * ring.num_envs, device=place.device)
     number = number[ring.successor[number % ring.places] > ring.places]
@@ -103,7 +107,11 @@ def _write(ring: Ring, begin: int, end: int, columns: Mapping[str, Tensor]) -> N
     """Write rows back to their places, and the final observations that the spill area still needs."""
     device = ring.action.device
     place = torch.arange(begin * ring.num_envs, end * ring.num_envs, device=device) % ring.places
-    for name, own in COLUMNS.items():
+    stored = COLUMNS
+    if "action_mask" in columns:
+        ring.masks(columns["action_mask"].shape[-1])
+        stored = COLUMNS | MASKS
+    for name, own in stored.items():
         getattr(ring, own).index_copy_(0, place, columns[name].to(device))
     number, finals = columns["final_of"].to(device), columns["final_frame"].to(device)
     spill = ring.successor[number % ring.places]

@@ -128,7 +128,10 @@ class RingStorage(Storage):
             device=self.device,
         )
         if batch.path is not None:
-            transitions["path"] = TensorDict(batch.path._asdict(), place_B.shape, device=self.device)
+            transitions["path"] = TensorDict(batch.path.columns(), place_B.shape, device=self.device)
+        if batch.action_mask is not None:
+            transitions["action_mask"] = batch.action_mask
+            transitions["next", "action_mask"] = batch.next_action_mask
         return transitions.reshape(place.shape)
 
     def _place(self, index: Any) -> Tensor:
@@ -184,11 +187,16 @@ class RingWriter(Writer):
         reset_NT = self._find_resets(observation, next_observation)
         ended = torch.zeros_like(terminated)  # the ends show in ``reset_NT``
         steps = Step(next_observation, next_observation, reward, terminated, truncated, ended, reward)
+        if (mask := data.get("action_mask", None)) is not None:
+            kind = (torch.bool, mask.shape[-1:])
+            mask, next_mask = read("action_mask", *kind), read(("next", "action_mask"), *kind)
+            steps = steps._replace(action_mask=mask, next_action_mask=next_mask)
         places = []
         for t in range(reset_NT.shape[1]):
             if reset_NT[:, t].any() and len(ring):
                 ring.cut(reset_NT[:, t].nonzero().squeeze(-1))
-            self.write(observation[:, t], action[:, t], Step(*(column[:, t] for column in steps)))
+            now = Step._make(column if column is None else column[:, t] for column in steps)
+            self.write(observation[:, t], action[:, t], now)
             places.append(self._newest())
         return torch.stack(places, -1).reshape(data.shape)
 

@@ -75,6 +75,8 @@ class NStep:
             terminated=ring.terminated.index_select(0, end),
             discount=discount,
             place=place,
+            action_mask=ring.allowed(place),
+            next_action_mask=ring.allowed_next(end),
         )
 
     def steps(self, ring: Ring, place: Tensor) -> Tensor:
@@ -100,7 +102,9 @@ class _EntropyBonus:
         between_BK = (k_K > 0) & (k_K < steps_B.unsqueeze(-1))
         bonus_BK = ring.reward.new_zeros(place_BK.shape)
         if between_BK.any():
-            entropy = F.entropy(self.actor.log_policy(ring.observe(place_BK[between_BK])))
+            place = place_BK[between_BK]
+            allowed = {} if (mask := ring.allowed(place)) is None else {"action_mask": mask}
+            entropy = F.entropy(self.actor.log_policy(ring.observe(place), **allowed))
             bonus_BK[between_BK] = (self.temperature.alpha * entropy).to(bonus_BK.dtype)
         return bonus_BK
 

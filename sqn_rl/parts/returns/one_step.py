@@ -35,6 +35,8 @@ class OneStep:
             terminated=ring.terminated.index_select(0, place),
             discount=ring.reward.new_full(place.shape, self.gamma),
             place=place,
+            action_mask=ring.allowed(place),
+            next_action_mask=ring.allowed_next(place),
         )
 
     def steps(self, ring: Ring, place: Tensor) -> Tensor:

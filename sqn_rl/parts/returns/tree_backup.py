@@ -54,6 +54,8 @@ class TreeBackup:
             discount=ring.reward.new_full(place.shape, self.gamma),
             place=place,
             path=path,
+            action_mask=ring.allowed(place),
+            next_action_mask=ring.allowed_next(place),
         )
 
     def steps(self, ring: Ring, place: Tensor) -> Tensor:
@@ -66,10 +68,12 @@ class TreeBackup:
         place_BK = place_BK.gather(-1, torch.minimum(k_K, steps_B1 - 1))  # rows after the end are not read
         next_place_BK = torch.cat([place_BK[:, 1:], place_BK[:, -1:]], -1)
         next_observation = ring.observe_next(place_BK.flatten())
+        mask = ring.allowed_next(place_BK.flatten())
         return Path(
             next_observation=next_observation.unflatten(0, place_BK.shape),
             next_action=ring.action.take(next_place_BK),
             reward=ring.reward.take(place_BK),
             discount=self.gamma * (~ring.terminated.take(place_BK)).to(ring.reward.dtype),
             trace=self.lmbda * (k_K + 1 < steps_B1).to(ring.reward.dtype),
+            next_action_mask=None if mask is None else mask.unflatten(0, place_BK.shape),
         )
