@@ -236,15 +236,8 @@ def test_values_of_actions_that_are_not_allowed_influence_nothing(
     tables = [torch.randn(size, generator=generator) for _ in "12"]
     temperature = make_temperature(target_entropy=None, target_entropy_fraction=0.5, n_actions=ACTIONS)
     logits = torch.randn(STATES, ACTIONS, generator=generator)
-    loss = make_loss(
-        name,
-        *tables,
-        distribution=HEADS[head](),
-        logits=logits,
-        temperature=temperature,
-        gamma=GAMMA,
-        **settings,
-    )
+    chosen |= {"logits": logits, "temperature": temperature, "gamma": GAMMA}
+    loss = make_loss(name, *tables, distribution=HEADS[head](), **chosen)
     batch = some_batch(generator, steps)
     zero = results(loss, batch, torch.zeros(STATES * ACTIONS))
     other = results(loss, batch, data.draw(extremes()))

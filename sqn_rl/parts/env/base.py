@@ -338,5 +338,6 @@ class BatchedEnv(EnvBase):
         if action_mask is not None:
             columns["action_mask"] = action_mask
             if self.observation_spec.get("action_mask", None) is None:
-                self.observation_spec["action_mask"] = Categorical(2, action_mask.shape, dtype=torch.bool)
+                allowed = Categorical(2, action_mask.shape, dtype=torch.bool)
+                self.observation_spec = self.observation_spec.clone().set("action_mask", allowed)
         return TensorDict(columns, self.batch_size, device=self.device)

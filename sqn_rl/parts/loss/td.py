@@ -104,14 +104,14 @@ class TDLoss(LossModule):
         """What the next state is worth.
 
         Args:
-            target_q_NBA: Q̄_i(s', ·), ``[N, B, A]``; :func:`~sqn_rl.functional.masked`, as the returned
-                function's argument is.
+            target_q_NBA: Q̄_i(s', ·), ``[N, B, A]``.
             next_observation: ``[B, *S]``.
-            action_mask: the actions allowed there, ``[B, A]``, for other values; not given where all are.
+            action_mask: the actions allowed there, ``[B, A]`` bool; not given where always all are.
 
         Returns:
             The function from action values to v(s'), ``[N, B, A]`` → ``[B]``, and the bonus to add to v(s'),
-            ``[B]`` or 0.
+            ``[B]`` or 0. With a mask, the values that the function gets are
+            :func:`~sqn_rl.functional.masked`; all others are masked here.
         """
 
     def reward(self, batch: Batch, q_NBA: Tensor) -> Tensor:
@@ -216,8 +216,7 @@ class TDLoss(LossModule):
             next_observation, mask = path.next_observation.flatten(0, 1), path.next_action_mask
             mask = mask if mask is None else mask.flatten(0, 1)
         prediction = self.target_q_net.predict(next_observation)
-        target_q_NBA = F.masked(distribution.mean(prediction), mask)
-        backup, bonus = self.backup(target_q_NBA, next_observation, *_given(mask))
+        backup, bonus = self.backup(distribution.mean(prediction), next_observation, *_given(mask))
         if mask is not None:
             backup = partial(_masked_backup, backup, mask)
         reward_B = self.reward(batch, F.masked(q_NBA, batch.action_mask))
