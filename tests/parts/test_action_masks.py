@@ -488,3 +488,28 @@ def test_a_loss_that_does_not_read_masks_is_refused(tmp_path: Path, monkeypatch:
     monkeypatch.setattr("sqn_rl.TDLoss.reads_masks", False)
     with pytest.raises(RecipeError, match="the environment gives action masks, which SQNLoss does not read"):
         train(tmp_path / "run", *TINY)
+
+
+class Pair(Puzzle):
+    """The puzzle with an action of two choices."""
+
+    action_space = spaces.MultiDiscrete([2, 2])
+
+    def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict]:
+        assert self.action_space.contains(action)
+        return super().step(FIRST + int(2 * action[0] + action[1]))
+
+
+gymnasium.register("masks/Pair-v0", Pair)
+
+
+def test_a_run_with_a_product_space_and_masks(tmp_path: Path) -> None:
+    train(tmp_path / "run", *TINY[2:], "env=gym", "env.id=masks/Pair-v0")
+    policy, env = load(tmp_path / "run"), Pair()
+    assert len(policy.evaluate(episodes=2, greedy=False).returns) == 2
+    observation, info = env.reset(seed=0)
+    action = policy.act(observation, action_mask=info["action_mask"])
+    assert (action.shape, action.dtype) == ((2,), env.action_space.dtype)
+    env.step(action)
+    masks = np.array([info["action_mask"]] * 5)
+    assert policy.act(np.stack([observation] * 5), action_mask=masks).shape == (5, 2)

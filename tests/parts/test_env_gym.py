@@ -32,7 +32,11 @@ gymnasium.register("still/Still-v0", Still)
 
 
 def still(space: spaces.Space, observation: Any = None, actions: spaces.Space | None = None) -> GymEnv:
-    kwargs = {"space": space, "actions": actions or spaces.Discrete(2), "observation": observation}
+    kwargs = {
+        "space": space,
+        "actions": spaces.Discrete(2) if actions is None else actions,
+        "observation": observation,
+    }
     return GymEnv(id="still/Still-v0", kwargs=kwargs, num_envs=1, seed=0)
 
 
@@ -289,3 +293,46 @@ def test_every_wrapper_that_is_allowed_is_gymnasiums_and_takes_values() -> None:
     for name in WRAPPABLE:
         assert issubclass(getattr(gymnasium.wrappers, name), gymnasium.Wrapper)
     assert not {"RecordVideo", "HumanRendering", "TransformReward", "AtariPreprocessing"} & {*WRAPPABLE}
+
+
+# --- product spaces ----------------------------------------------------------------------------------------
+
+
+PRODUCTS = {
+    "choices": (spaces.MultiDiscrete([2, 3], start=[5, -1]), ["5,-1", "5,0", "5,1", "6,-1", "6,0", "6,1"]),
+    "a table": (spaces.MultiDiscrete(np.array([[2], [2]])), ["0,0", "0,1", "1,0", "1,1"]),
+    "bits": (spaces.MultiBinary(2), ["0,0", "0,1", "1,0", "1,1"]),
+    "a table of bits": (spaces.MultiBinary((1, 2)), ["0,0", "0,1", "1,0", "1,1"]),
+}
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_a_product_space_is_one_choice_among_its_combinations(name: str) -> None:
+    space, names = PRODUCTS[name]
+    env = still(spaces.Discrete(1), 0, actions=space)
+    env.begin()
+    assert (env.n_actions, env.action_names) == (len(names), names)
+    for action in range(env.n_actions):
+        env.advance(torch.tensor([action]))
+    played = env._envs[0].unwrapped.played
+    assert all(space.contains(each) for each in played)
+    assert [",".join(map(str, each.flat)) for each in played] == names
+    outside = env.actions_outside(np.arange(env.n_actions))
+    np.testing.assert_array_equal(outside, np.array(played))
+    outside[:] = 99  # what the caller does with it is its own
+    np.testing.assert_array_equal(env.actions_outside(np.arange(env.n_actions)), np.array(played))
+
+
+@pytest.mark.parametrize(
+    ("space", "size"),
+    [
+        (spaces.MultiDiscrete([5, 5, 41]), "1,025"),
+        (spaces.MultiBinary(11), "2,048"),
+        (spaces.MultiDiscrete([100] * 20), f"{10**40:,}"),
+    ],
+)
+def test_a_product_space_that_is_too_large_is_refused_with_its_size(space: spaces.Space, size: str) -> None:
+    with pytest.raises(SettingError, match=f"at most 1,024 combined actions; it has {size}, ") as error:
+        still(spaces.Discrete(1), 0, actions=space)
+    assert error.value.field == "id"
+    assert still(spaces.Discrete(1), 0, actions=spaces.MultiBinary(10)).n_actions == 1024

@@ -195,8 +195,9 @@ class RingWriter(Writer):
         for t in range(reset_NT.shape[1]):
             if reset_NT[:, t].any() and len(ring):
                 ring.cut(reset_NT[:, t].nonzero().squeeze(-1))
-            now = Step._make(column if column is None else column[:, t] for column in steps)
-            self.write(observation[:, t], action[:, t], now)
+            columns = steps._asdict().items()
+            now = {name: column if column is None else column[:, t] for name, column in columns}
+            self.write(observation[:, t], action[:, t], Step(**now))
             places.append(self._newest())
         return torch.stack(places, -1).reshape(data.shape)
 
