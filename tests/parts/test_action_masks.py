@@ -30,6 +30,7 @@ from sqn_rl import functional as F
 from sqn_rl.errors import EnvError, RecipeError, SettingError
 from sqn_rl.plots import film as filming
 from sqn_rl.plots.film import FAINT, Frames, Moment, Play
+from sqn_rl.recipe.eject.single_file import eject
 from sqn_rl.recipe.preflight import preflight
 
 A, FIRST = 4, 3
@@ -513,3 +514,10 @@ def test_a_run_with_a_product_space_and_masks(tmp_path: Path) -> None:
     env.step(action)
     masks = np.array([info["action_mask"]] * 5)
     assert policy.act(np.stack([observation] * 5), action_mask=masks).shape == (5, 2)
+
+
+@pytest.mark.parametrize("name", ["Puzzle", "Pair"])
+def test_what_a_single_file_does_not_have_is_refused(name: str) -> None:
+    recipe = compose("sqn", "env=gym", f"env.id=masks/{name}-v0").recipe
+    with pytest.raises(RecipeError, match="writes no action masks, and only Discrete actions"):
+        eject(recipe, "")

@@ -32,11 +32,8 @@ gymnasium.register("still/Still-v0", Still)
 
 
 def still(space: spaces.Space, observation: Any = None, actions: spaces.Space | None = None) -> GymEnv:
-    kwargs = {
-        "space": space,
-        "actions": spaces.Discrete(2) if actions is None else actions,
-        "observation": observation,
-    }
+    actions = spaces.Discrete(2) if actions is None else actions
+    kwargs = {"space": space, "actions": actions, "observation": observation}
     return GymEnv(id="still/Still-v0", kwargs=kwargs, num_envs=1, seed=0)
 
 

@@ -96,6 +96,9 @@ class BatchedEnv(EnvBase):
     observation_scaling: Scaling | None = None
     """How :class:`sqn_rl.MLP` scales observations; None: bytes as ``(x − 128)/128``, others not at all."""
 
+    first_action = 0
+    """The number of action 0 outside: of a Gymnasium environment, ``start`` of a Discrete action space."""
+
     _has_frame_skip = True  # environments skip frames themselves; otherwise TorchRL would add its own skip
 
     def __init__(
@@ -216,7 +219,7 @@ class BatchedEnv(EnvBase):
 
     def actions_outside(self, action_B: np.ndarray) -> np.ndarray:
         """Actions as the environment takes them outside. ``[B]`` int64 → ``[B]``, or ``[B, *]``."""
-        return action_B
+        return action_B + self.first_action
 
     def batch_of(self, observation: Any) -> tuple[Tensor, bool]:
         """Convert observations from outside to those of this environment; it may be closed.

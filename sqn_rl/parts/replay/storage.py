@@ -195,8 +195,7 @@ class RingWriter(Writer):
         for t in range(reset_NT.shape[1]):
             if reset_NT[:, t].any() and len(ring):
                 ring.cut(reset_NT[:, t].nonzero().squeeze(-1))
-            columns = steps._asdict().items()
-            now = {name: column if column is None else column[:, t] for name, column in columns}
+            now = {name: column[:, t] for name, column in steps._asdict().items() if column is not None}
             self.write(observation[:, t], action[:, t], Step(**now))
             places.append(self._newest())
         return torch.stack(places, -1).reshape(data.shape)

@@ -7,6 +7,8 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+import numpy as np
+
 from sqn_rl.errors import RecipeError
 from sqn_rl.recipe.build import TARGET
 from sqn_rl.recipe.catalogue import OPTIMIZERS
@@ -154,6 +156,10 @@ def _env(recipe: Recipe) -> dict[str, str]:
     from sqn_rl.training.evaluation import MAX_STEPS
 
     with closing_env(recipe.build(last="env", num_envs=1)["env"]) as env:
+        env.begin()
+        if env.action_mask is not None or env.actions_outside(np.zeros(1, np.int64)).ndim > 1:
+            message = "`sqn-eject` writes no action masks, and only Discrete actions"
+            raise RecipeError(message, recipe.origin("env"), "", "env")
         dtype = str(env.observation_dtype).removeprefix("torch.")
         values = {
             "env_name": _in_docstring(env.name),
