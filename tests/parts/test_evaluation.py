@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any, ClassVar
 
 import gymnasium
@@ -35,7 +35,7 @@ from sqn_rl.types import Counters
 class Games:
     """Environment i plays games of ``lengths[i]`` steps; each step scores 1, and is learned from as 0."""
 
-    n_actions, max_steps = 2, None
+    n_actions, max_steps, act_options = 2, None, MappingProxyType({})
 
     def __init__(self, *lengths: int) -> None:
         self.lengths, self.num_envs = torch.tensor(lengths), len(lengths)

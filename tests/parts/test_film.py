@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -172,6 +172,7 @@ class Unseen:
     """An environment that shows nothing but what the agent sees."""
 
     name, frame_stack, action_names, max_steps = "unseen", 1, ["a", "b"], None
+    act_options = MappingProxyType({})
 
     def __init__(self, observation: torch.Tensor, frame_stack: int = 1) -> None:
         self.begin, self.frame_stack = (lambda: observation), frame_stack

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from fractions import Fraction
 from functools import partial
 from itertools import repeat
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,7 +23,8 @@ LENGTH = 7
 class Games:
     """N games that last seven steps and give one point a step."""
 
-    name, frame_skip, n_actions = "games", 4, 3
+    name, frame_skip, n_actions, action_mask = "games", 4, 3, None
+    act_options = MappingProxyType({})
 
     def __init__(self, num_envs: int) -> None:
         self.num_envs, self.steps = num_envs, 0
