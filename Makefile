@@ -9,7 +9,7 @@ setup: .venv/ready
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,docs,envs,export,logging,minatar,submitit,tune,video]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,docs,envs,export,logging,minatar,ray,submitit,tune,video]'
 	touch $@
 
 run: setup

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from itertools import repeat
 from typing import Any, NamedTuple
 
+import numpy as np
+import torch
 from torch import Tensor
 
 Backup = Callable[[Tensor], Tensor]
@@ -154,6 +156,58 @@ class Counters:
     def row(self) -> dict[str, Any]:
         """The counters as a row of a log."""
         return {**vars(self), "wall_s": round(self.wall_s, 3)}
+
+
+class Request(NamedTuple):
+    """What an actor is asked for: a chunk, collected with some weights."""
+
+    serial: int
+    """The chunk's number; every actor counts from 0."""
+    version: int
+    """Updates that the weights had had."""
+    env_steps: int
+    """Environment steps before the chunk, over all actors, if all are stored in the order of the requests."""
+    random: bool
+    """Uniformly random actions, as in the warm-up."""
+    priorities: bool
+    """Whether the chunk has initial priorities."""
+
+
+class Chunk(NamedTuple):
+    """K rows of an actor's E environments, as arrays; ``*F`` is the shape of one frame."""
+
+    serial: int
+    version: int
+    begins: bool
+    """Whether new episodes begin with it, so that it does not continue the chunk before."""
+    observation: np.ndarray
+    """``[K + 1, E, *F]``: the observation for each action, and the one after the last."""
+    action: np.ndarray
+    """``[K, E]`` int64."""
+    columns: Mapping[str, np.ndarray]
+    """The other columns of :class:`Step`, ``[K, E, ...]``."""
+    final: np.ndarray
+    """``[M, *F]``: the last observations of the episodes that ended, by row and environment."""
+    priority: np.ndarray | None
+    """``[n, K, E]``: the TD errors of the n networks that acted."""
+    note: str = ""
+    """What a person should know of it."""
+
+    def steps(self, *, stacked: bool) -> "Iterator[tuple[Tensor, Tensor, Step]]":
+        """What a replay stores of each row; where observations are stacks, a stack of the newest frame alone.
+
+        The tensors are copies.
+        """
+        columns = {name: torch.tensor(column) for name, column in self.columns.items()}
+        observation, action = torch.tensor(self.observation), torch.tensor(self.action)
+        next_observation = observation[1:].clone()
+        next_observation[columns["ended"]] = torch.tensor(self.final)
+        if stacked:
+            observation, next_observation = observation.unsqueeze(2), next_observation.unsqueeze(2)
+        for row in range(len(action)):
+            rest = {name: column[row] for name, column in columns.items()}
+            step = Step(observation=observation[row + 1], next_observation=next_observation[row], **rest)
+            yield observation[row], action[row], step
 
 
 Piece = tuple[int, int, Mapping[str, Tensor]]

@@ -19,7 +19,7 @@ PLACES = {  # column, row
     "temperature": (3, 1),
     "target_update": (0, 2), "optimizer": (1, 2), "loss": (2, 2), "returns": (3, 2), "replay": (4, 2),
 }  # fmt: skip
-WITHOUT_BOX = {"layers": ("encoder", "head")}
+WITHOUT_BOX = {"layers": ("encoder", "head"), "collect": ("env",)}
 """Slots that no data goes through by themselves, and where it shows what fills them."""
 STYLE = """
 text { font: 11px ui-sans-serif, system-ui, "DejaVu Sans", sans-serif; fill: #1f2933; }

@@ -159,6 +159,7 @@ def _sources(
 def _parts(sources: Iterable[Source], run: Run, origin: Origin, device: str, num_envs: int) -> Values:
     import torch
 
+    from sqn_rl.parts.collect.base import Actors
     from sqn_rl.parts.env.base import close
 
     parts: Values = {}
@@ -176,6 +177,8 @@ def _parts(sources: Iterable[Source], run: Run, origin: Origin, device: str, num
                 parts |= {"env": env, "make_env": maker}
                 bag |= {name: getattr(env, name) for name in ENV_FACTS}
                 bag["precision"] = "bf16" if speed.bfloat16(run, env.observation_shape).chosen else "fp32"
+            if isinstance(part := parts[slot.name], Actors):
+                bag |= {"num_envs": part.actors * num_envs, "lanes": part.actors}
         unless_built.pop_all()
     return parts
 

@@ -60,6 +60,13 @@ class Catalogue:
         self.trusted = tuple(Path(each).stem if each.endswith(".py") else each for each in named)
         self._documents: dict[tuple[str, str], Document] = {}
 
+    @property
+    def arguments(self) -> dict[str, list[str]]:
+        """What makes the same catalogue in another process of any machine that has these folders."""
+        files = {name: str(path.resolve()) for name, path in self._sources.items()}
+        folders = [str(tree.resolve()) for tree in self.trees[:-1]]
+        return {"config_dirs": folders, "trust": [files.get(name, name) for name in self.trusted]}
+
     def groups(self) -> list[str]:
         """The slots, ``task`` and ``recipe``: every folder of parts."""
         return sorted(self._files)

@@ -15,7 +15,7 @@ from sqn_rl.recipe.catalogue import RECIPE, TASK, YAML, Catalogue, Choice
 from sqn_rl.recipe.defaults import Files, choose_files
 from sqn_rl.recipe.overrides import Override, origin, read_overrides
 from sqn_rl.recipe.provenance import INTERPOLATION, Layers, Values, flow, part_file, read
-from sqn_rl.recipe.schema import DEFAULTS, SETTINGS, SLOT_NAMES, Run, conform, hint_for
+from sqn_rl.recipe.schema import DEFAULTS, LATER, SETTINGS, SLOT_NAMES, Run, conform, hint_for
 
 OURS = "default of sqn_rl"
 
@@ -189,9 +189,9 @@ def load_recipe(path: Path, *overrides: str, catalogue: Catalogue | None = None)
     for choice in given.choices.values():
         raise RecipeError(f"the {choice.group} of a saved recipe cannot be changed", choice.origin)
     for name in (RECIPE, *SLOT_NAMES):
-        if name not in document.values:
+        if name not in document.values and name not in LATER:
             raise RecipeError(f"not the whole recipe of a run: it has no `{name}`", str(path))
-    layers.put("", DEFAULTS, _always(OURS))  # of settings that its version did not have
+    layers.put("", {**DEFAULTS, **LATER}, _always(OURS))  # of what its version did not have
     layers.put("", document.values, document.origin)
     apply(given.values, layers)
     origins = {slot: document.comment(slot) for slot in SLOT_NAMES}
@@ -201,7 +201,7 @@ def load_recipe(path: Path, *overrides: str, catalogue: Catalogue | None = None)
 def lay(files: Files) -> Layers:
     """Lay files over each other, over our own defaults."""
     layers, recipe = Layers(), files.chosen[RECIPE]
-    layers.put("", DEFAULTS, _always(OURS))
+    layers.put("", {**DEFAULTS, **LATER}, _always(OURS))
     name = Path(recipe.name).stem if recipe.name.endswith(YAML) else recipe.name
     layers.put(RECIPE, name, _always(recipe.origin))
     for layer in files.layers:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from sqn_rl import functional as F
 from sqn_rl.errors import EnvError, NumericsError, RecipeError, SettingError, SqnError, WiringError, blame
+from sqn_rl.parts.collect.base import Actors
 from sqn_rl.parts.distributions import Scalar
 from sqn_rl.parts.env.base import close, closing_env
 from sqn_rl.parts.machine import available_bytes
@@ -101,6 +102,11 @@ class _Walk:
         batch = self._replay(observation, step)
         self._q_net(batch.observation)
         self._actor(observation, step.action_mask)
+        if isinstance(actors := self.parts["collect"], Actors):
+            with self._fails("collect", "looking at the other parts"):
+                actors.require(self.parts["replay"], self.parts["actor"])
+            self.seen.notes += actors.notes(self.run.num_envs, self.run.update_ratio)
+            played += actors.actors * actors.actor_bytes
         agent = self._update(batch)
         self._logger()
         self.seen.require_written(self.experiment.origin)

@@ -11,7 +11,7 @@ from sqn_rl.recipe.build import TARGET
 from sqn_rl.recipe.compose import Recipe
 from sqn_rl.recipe.provenance import Values, flow, part_file, read
 from sqn_rl.recipe.reading import is_there
-from sqn_rl.recipe.schema import SLOT_NAMES
+from sqn_rl.recipe.schema import LATER, SLOT_NAMES
 
 
 class Sourced(NamedTuple):
@@ -74,8 +74,9 @@ def of_run(directory: Path) -> Resolved:
     """
     path = recipe_of(directory)
     document = read(path, str(path))
+    content = {**LATER, **document.values}
     for slot in SLOT_NAMES:
-        fields = document.values.get(slot)
+        fields = content.get(slot)
         if not isinstance(fields, dict) or not isinstance(fields.get(TARGET), str):
             raise RecipeError(f"says nothing of the part in the slot `{slot}`", str(path))
     if not isinstance(document.values.get("recipe"), str):
@@ -83,11 +84,11 @@ def of_run(directory: Path) -> Resolved:
 
     def part(slot: str) -> str:
         file = part_file(slot, document.comment(f"{slot}.{TARGET}"))
-        return file or _classes(document.values)[slot].rpartition(".")[2]
+        return file or _classes(content)[slot].rpartition(".")[2]
 
     parts = {slot: Sourced(part(slot), document.comment(slot)) for slot in SLOT_NAMES}
-    values = {key: Sourced(value, document.comment(key)) for key, value in _fields(document.values)}
-    return Resolved(str(directory), parts, values, _classes(document.values))
+    values = {key: Sourced(value, document.comment(key)) for key, value in _fields(content)}
+    return Resolved(str(directory), parts, values, _classes(content))
 
 
 def recipe_of(directory: Path) -> Path:

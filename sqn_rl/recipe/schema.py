@@ -28,6 +28,7 @@ class Slot:
 
 SLOTS = (
     Slot("env", "make_env", given=("num_envs", "seed", "training")),
+    Slot("collect", "collect"),
     Slot("layers", "layer", given=("in_features", "out_features", "members")),
     Slot("encoder", "encoder", given=("observation_shape", "layer")),
     Slot("head", "head", given=("in_features", "n_actions", "layer", "outputs")),
@@ -44,6 +45,9 @@ SLOTS = (
 """Every slot, in the order of building. A part may ask by keyword for what the slots before it give."""
 
 SLOT_NAMES = [slot.name for slot in SLOTS]
+
+LATER: Mapping[str, Any] = {"collect": {"_target_": "sqn_rl.LocalCollect"}}
+"""The slots that runs and recipes of earlier versions do not have, and what fills them there."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ import torch
 from sqn_rl import disk
 from sqn_rl.disk import RECIPE_FILE
 from sqn_rl.errors import CheckpointError, EnvError, NumericsError, RecipeError, SettingError, StorageError
+from sqn_rl.parts.collect.base import Actors
 from sqn_rl.parts.env.base import close, closing_env
 from sqn_rl.parts.logger.base import Reporter
 from sqn_rl.plots.progress import ProgressReporter
@@ -31,7 +32,9 @@ from sqn_rl.runs import manifest
 from sqn_rl.runs.building import Built, built
 from sqn_rl.runs.directory import RunDirectory, summary_of
 from sqn_rl.runs.manifest import extended
+from sqn_rl.runs.workers import started
 from sqn_rl.training.agent import AGENT_PARTS, Agent
+from sqn_rl.training.collecting.learner import learn
 from sqn_rl.training.evaluation import Evaluation, evaluate_in_new
 from sqn_rl.training.events import Reporters
 from sqn_rl.training.loop import train
@@ -195,18 +198,21 @@ class Experiment:
             everyone.note(*(self._notes_of_schedules() if directory.replaced else []))
             if not env.restorable:
                 everyone.note(f"{env.name} cannot save its state: a resumed run starts new episodes")
+            options: dict[str, Any] = {
+                "evaluate": self._evaluation(parts, should_stop),
+                "reporters": [everyone],
+                "should_stop": should_stop,
+                "counters": counters,
+                "state": found.state if found else None,
+            }
             try:
                 with _of(found.path if found else directory.path):
-                    train(
-                        agent,
-                        env,
-                        self.run,
-                        evaluate=self._evaluation(parts, should_stop),
-                        reporters=[everyone],
-                        should_stop=should_stop,
-                        counters=counters,
-                        state=found.state if found else None,
-                    )
+                    if isinstance(actors := parts["collect"], Actors):
+                        close(env)  # every actor has its own
+                        with started(actors, self.recipe) as engine:
+                            learn(agent, env, self.run, actors, engine, **options)
+                    else:
+                        train(agent, env, self.run, **options)
             except Exception as error:
                 with suppress(OSError, StorageError):  # as the disk may be full
                     if isinstance(error, NumericsError) and error.batch is not None:

@@ -202,8 +202,8 @@ class Agent:
             "weights": self.loss.state_dict(),
             "optimizer": {str(index): state for index, state in moments.items()},
             "replay": _state_of(self.replay),
-            "actor": self._besides_weights(self.actor),
-            "target_update": self._besides_weights(self.target_update),
+            "actor": state_besides_weights(self.loss, self.actor),
+            "target_update": state_besides_weights(self.loss, self.target_update),
             "hidden": {slot: each.state_dict() for slot, each in self._randomness.items()},
         }
 
@@ -231,14 +231,15 @@ class Agent:
         for slot, each in self._randomness.items():
             each.load_state_dict(state["hidden"].get(slot, {}))  # before 0.2 none of a target updater
 
-    def _besides_weights(self, part: Any) -> dict[str, Any]:
-        """The part's ``state_dict``, if it has one, without what is the loss's too."""
-        weights = {tensor.data_ptr() for tensor in self.loss.state_dict().values()}
-        return {
-            name: value
-            for name, value in _state_of(part).items()
-            if not (isinstance(value, Tensor) and value.data_ptr() in weights)
-        }
+
+def state_besides_weights(loss: Loss, part: object) -> dict[str, Any]:
+    """The part's ``state_dict``, if it has one, without what is the loss's too."""
+    weights = {tensor.data_ptr() for tensor in loss.state_dict().values()}
+    return {
+        name: value
+        for name, value in _state_of(part).items()
+        if not (isinstance(value, Tensor) and value.data_ptr() in weights)
+    }
 
 
 def _state_of(part: object) -> dict[str, Any]:

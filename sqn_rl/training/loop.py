@@ -17,7 +17,7 @@ from sqn_rl.training.evaluation import Evaluation
 from sqn_rl.training.events import Reporters
 from sqn_rl.training.numerics import default_float32, flushed_denormals
 from sqn_rl.training.plan import Plan, Schedule
-from sqn_rl.training.state import RunState
+from sqn_rl.training.state import LearningState, RunState
 from sqn_rl.training.stopping import Interrupting, Stopped
 from sqn_rl.types import Counters, Step, Terms
 
@@ -61,13 +61,14 @@ def train(
         EnvError: an environment raised, died, or gave an invalid answer. The last whole step is saved.
         NumericsError: a loss, an observation, a reward or, at a checkpoint, a weight is NaN or infinite.
     """
-    run = _Run(agent, env, plan, evaluate, Reporters(reporters), should_stop, counters or Counters())
+    everything = RunState(agent, env, plan.seed, counters or Counters())
+    run = _Run(everything, plan, evaluate, Reporters(reporters), should_stop)
     try:
-        observation = run.begin(state)
+        observation = run.observe(state)
         while not run.ends():
             agent.anneal(run.due.before)
-            with run.random_state:
-                with run.interruptible_if_compiling():
+            with everything.random_state:
+                with run.interruptible_if_compiling(acts=run.due.policy_acts, learns=run.updates_due > 0):
                     action = run.act(observation)  # line 4
                     env.send(action)  # line 5: the environments step while the learner learns
                     for batch in agent.draw(plan.batch_size, run.updates_due):  # lines 8 to 19
@@ -75,48 +76,50 @@ def train(
                 step = run.receive()
                 agent.replay.store(observation, action, step)  # line 6
             observation = step.observation
-            run.finish(step)
+            run.record(step)
+            run.finish()
     except Stopped:
         pass
     return run.counters
 
 
-class _Run(RunState):
-    """A run of :func:`train`: its state, and what it does besides Algorithm 1."""
+class Turns:
+    """What every turn of a training loop does besides Algorithm 1, wherever its transitions come from.
+
+    Args:
+        state: what changes.
+        plan: for how long, and how often what.
+        num_envs: environment steps of a turn.
+        evaluate: runs an evaluation; None: no evaluations.
+        reporters: receive the events.
+        should_stop: called once a turn.
+    """
 
     def __init__(
         self,
-        agent: Agent,
-        env: BatchedEnv,
+        state: LearningState,
         plan: Plan,
+        num_envs: int,
         evaluate: Callable[[], Evaluation] | None,
         reporters: Reporters,
         should_stop: Callable[[], bool],
-        counters: Counters,
     ) -> None:
-        super().__init__(agent, env, plan.seed, counters)
-        self._plan, self._evaluate, self._reporters = plan, evaluate, reporters
+        self.state, self.agent, self.counters = state, state.agent, state.counters
+        self.due = Schedule(plan, num_envs, 0)
+        self.reporters, self._plan, self._num_envs, self._evaluate = reporters, plan, num_envs, evaluate
         self._should_stop, self._stopped, self._advised = should_stop, False, set[str]()
         self._interrupting: Callable[[], AbstractContextManager[None]] = nullcontext
-        self._waiting: Callable[[str], AbstractContextManager[None]] = lambda _: nullcontext()
+        self.waiting: Callable[[str], AbstractContextManager[None]] = lambda _: nullcontext()
         if isinstance(should_stop, Interrupting):
-            self._interrupting, self._waiting = should_stop.interrupting, should_stop.waiting
+            self._interrupting, self.waiting = should_stop.interrupting, should_stop.waiting
 
-    def begin(self, state: Mapping[str, Any] | None) -> Tensor:
-        """Begin new episodes, or resume from a state; return the current observations."""
-        with self._waiting(self.env.name), self.random_state:
-            if state is None:
-                observation = self.begin_episodes()
-            else:
-                observation = self.resume(state, self._plan.seed, self._reporters.note)
-        if self.env.action_mask is not None:
-            self.agent.require_reads_masks()
-        self.due = Schedule(self._plan, self.env.num_envs, self.counters.env_steps)
-        if state is not None:
+    def begin(self, *, resumed: bool) -> None:
+        """The state is that before the first turn."""
+        self.due = Schedule(self._plan, self._num_envs, self.counters.env_steps)
+        if resumed:
             self._evaluate_if_due()
         self._clock = _Clock(self.counters.wall_s)
-        self._reporters.begin(self.counters)
-        return observation
+        self.reporters.begin(self.counters)
 
     def ends(self) -> bool:
         """Whether the budget is spent or a stop was requested; else the next turn begins."""
@@ -125,97 +128,124 @@ class _Run(RunState):
             self.due.advance()
         return ends
 
+    @contextmanager
+    def interruptible_if_compiling(self, *, acts: bool, learns: bool) -> Iterator[None]:
+        """A context in which compiling, which takes long, may be interrupted; it begins with a checkpoint."""
+        if not self.agent.compiles(acts=acts, learns=learns):
+            yield
+            return
+        with self._clock.paused() as paused:
+            self.checkpoint()
+            with self._phase(COMPILING), self._interrupting():
+                yield
+        self.reporters.note(f"compiled in {paused():.0f} s, which steps/s leaves out")
+
+    def count(self, terms: Terms) -> None:
+        """Count an update, and keep its terms for the metrics."""
+        self.state.terms = terms
+        self.counters.updates += 1
+
+    def finish(self, more: Callable[[], Mapping[str, Any]] = dict) -> None:
+        """Do what is due after a turn: metrics, with ``more`` of them, a checkpoint, then an evaluation."""
+        self.counters.wall_s = self._clock.seconds()
+        if self.state.terms and self.due.metrics:
+            self._log(self.state.terms, more())
+        with self._clock.paused():
+            self._stopped = self._should_stop()
+            if self._stopped or self.due.checkpoint:
+                self.checkpoint()
+            if not self._stopped:
+                self._evaluate_if_due()
+
+    def _log(self, terms: Terms, more: Mapping[str, Any]) -> None:
+        """Report metrics, and advice that is new."""
+        row = self.counters.row() | measure(self.agent, terms) | self.state.episodes.row()
+        self.reporters.metrics({**row, **more})
+        for text in set(self.agent.advice()) - self._advised:
+            self.reporters.note(text)
+            self._advised.add(text)
+
+    @contextmanager
+    def _phase(self, name: str) -> Iterator[None]:
+        self.reporters.phase(name)
+        yield
+        self.reporters.phase("")
+
+    def checkpoint(self) -> None:
+        """Save the state."""
+        self.agent.require_finite_weights()
+        self.reporters.checkpoint(self.counters, self.state.state_dict)
+
+    def _evaluate_if_due(self) -> None:
+        """Evaluate, if it is due; if that fails or is stopped, a checkpoint is saved first."""
+        state = self.state
+        if not (self._evaluate and self.due.evaluation) or state.evaluated_at == self.due.now:
+            return
+        try:
+            with self._phase("evaluating"), self.waiting("an evaluation"):
+                row = self._evaluate().row()
+        except (SqnError, Stopped):
+            self.checkpoint()
+            raise
+        row = {"env_steps": self.due.now} | row
+        self.reporters.evaluation(row)
+        state.evaluated_at = self.due.now
+        if self._plan.checkpoint_best and (state.best is None or row["mean"] > state.best):
+            state.best = row["mean"]
+            self.reporters.best(row, self.agent.loss.state_dict)
+
+
+class _Run(Turns):
+    """A run of :func:`train`, which has the environments."""
+
+    state: RunState
+
+    def __init__(self, state: RunState, plan: Plan, *others: Any) -> None:
+        super().__init__(state, plan, state.env.num_envs, *others)
+        self._seed, self.env = plan.seed, state.env
+
+    def observe(self, state: Mapping[str, Any] | None) -> Tensor:
+        """Begin new episodes, or resume from a state; return the current observations."""
+        with self.waiting(self.env.name), self.state.random_state:
+            if state is None:
+                observation = self.state.begin_episodes()
+            else:
+                observation = self.state.resume(state, self._seed, self.reporters.note)
+        if self.env.action_mask is not None:
+            self.agent.require_reads_masks()
+        self.begin(resumed=state is not None)
+        return observation
+
     @property
     def updates_due(self) -> int:
         """The number of updates in this turn."""
         return self.due.updates - self.counters.updates
-
-    @contextmanager
-    def interruptible_if_compiling(self) -> Iterator[None]:
-        """A context in which compiling, which takes long, may be interrupted; it begins with a checkpoint."""
-        if not self.agent.compiles(acts=self.due.policy_acts, learns=self.updates_due > 0):
-            yield
-            return
-        with self._clock.paused() as paused:
-            self._checkpoint()
-            with self._phase(COMPILING), self._interrupting():
-                yield
-        self._reporters.note(f"compiled in {paused():.0f} s, which steps/s leaves out")
 
     def act(self, observation: Tensor) -> Tensor:
         """The policy's actions, or in the warm-up uniformly random ones; of those that are allowed."""
         if self.due.policy_acts:
             return self.agent.actor.act(observation, **self.env.act_options)
         if (mask_NA := self.env.action_mask) is not None:
-            return F.draw(F.masked(torch.zeros(mask_NA.shape), mask_NA), self.generator)
-        return torch.randint(self.env.n_actions, (self.env.num_envs,), generator=self.generator)
-
-    def count(self, terms: Terms) -> None:
-        """Count an update, and keep its terms for the metrics."""
-        self.terms = terms
-        self.counters.updates += 1
+            return F.draw(F.masked(torch.zeros(mask_NA.shape), mask_NA), self.state.generator)
+        return torch.randint(self.env.n_actions, (self.env.num_envs,), generator=self.state.generator)
 
     def receive(self) -> Step:
         """The answer of the environments; if they fail or are interrupted, a checkpoint is saved first."""
         try:
-            with self._waiting(self.env.name):
+            with self.waiting(self.env.name):
                 return self.env.receive()
         except (SqnError, Stopped):
-            self.episodes_lost = True
-            self._checkpoint()
+            self.state.episodes_lost = True
+            self.checkpoint()
             kept = f"{self.counters.env_steps:,} steps are kept"
-            self._reporters.note(f"{kept}, but not the episodes: `sqn-resume` begins new ones")
+            self.reporters.note(f"{kept}, but not the episodes: `sqn-resume` begins new ones")
             raise
 
-    def finish(self, step: Step) -> None:
-        """Count the steps of a turn, and do what is due: metrics, then a checkpoint, then an evaluation."""
-        counters = self.counters
-        counters.env_steps = self.due.now
-        counters.frames += self.env.num_envs * self.env.frame_skip
-        self.episodes.record(step, counters, self._reporters)
-        counters.wall_s = self._clock.seconds()
-        if self.terms and self.due.metrics:
-            self._log(self.terms)
-        with self._clock.paused():
-            self._stopped = self._should_stop()
-            if self._stopped or self.due.checkpoint:
-                self._checkpoint()
-            if not self._stopped:
-                self._evaluate_if_due()
-
-    def _log(self, terms: Terms) -> None:
-        """Report metrics, and advice that is new."""
-        self._reporters.metrics(self.counters.row() | measure(self.agent, terms) | self.episodes.row())
-        for text in set(self.agent.advice()) - self._advised:
-            self._reporters.note(text)
-            self._advised.add(text)
-
-    @contextmanager
-    def _phase(self, name: str) -> Iterator[None]:
-        self._reporters.phase(name)
-        yield
-        self._reporters.phase("")
-
-    def _checkpoint(self) -> None:
-        self.agent.require_finite_weights()
-        self._reporters.checkpoint(self.counters, self.state_dict)
-
-    def _evaluate_if_due(self) -> None:
-        """Evaluate, if it is due; if that fails or is stopped, a checkpoint is saved first."""
-        if not (self._evaluate and self.due.evaluation) or self.evaluated_at == self.due.now:
-            return
-        try:
-            with self._phase("evaluating"), self._waiting("an evaluation"):
-                row = self._evaluate().row()
-        except (SqnError, Stopped):
-            self._checkpoint()
-            raise
-        row = {"env_steps": self.due.now} | row
-        self._reporters.evaluation(row)
-        self.evaluated_at = self.due.now
-        if self._plan.checkpoint_best and (self.best is None or row["mean"] > self.best):
-            self.best = row["mean"]
-            self._reporters.best(row, self.agent.loss.state_dict)
+    def record(self, step: Step) -> None:
+        """Count the steps of a turn."""
+        self.counters.env_steps = self.due.now
+        self.counters.frames += self.env.num_envs * self.env.frame_skip
+        self.state.episodes.record(step, self.counters, self.reporters)
 
 
 def measure(agent: Agent, terms: Terms) -> dict[str, Any]:

@@ -26,19 +26,27 @@ class Episodes:
     length: np.ndarray
     recent: deque[float] = field(default_factory=lambda: deque(maxlen=20))
 
-    def record(self, step: Step, counters: Counters, reporter: Reporter) -> None:
-        """Count one step of every environment, and report the episodes that ended."""
-        self.score += step.score.numpy()
-        self.length += 1
+    def record(
+        self, step: Step, counters: Counters, reporter: Reporter, columns: slice = slice(None)
+    ) -> None:
+        """Count one step of these environments, and report the episodes that ended."""
+        score, length = self.score[columns], self.length[columns]  # views
+        score += step.score.numpy()
+        length += 1
         ended = step.ended.numpy()
         if not ended.any():
             return
-        for score, length in zip(self.score[ended].tolist(), self.length[ended].tolist(), strict=True):
+        for each, steps in zip(score[ended].tolist(), length[ended].tolist(), strict=True):
             counters.episodes += 1
-            self.recent.append(score)
-            reporter.episode({"env_steps": counters.env_steps, "return": score, "length": length})
-        self.score[ended] = 0
-        self.length[ended] = 0
+            self.recent.append(each)
+            reporter.episode({"env_steps": counters.env_steps, "return": each, "length": steps})
+        score[ended] = 0
+        length[ended] = 0
+
+    def lose(self, columns: slice = slice(None)) -> None:
+        """Forget the episodes in progress of these environments."""
+        self.score[columns] = 0
+        self.length[columns] = 0
 
     def row(self) -> dict[str, float | None]:
         """The mean return of the last 20 episodes, for a log."""
@@ -55,20 +63,47 @@ class Episodes:
         self.recent.extend(state["recent"])
 
 
-class RunState:
-    """Everything that changes while a run trains."""
+class LearningState:
+    """What changes while a run trains, wherever its transitions come from."""
 
-    def __init__(self, agent: Agent, env: BatchedEnv, seed: int, counters: Counters) -> None:
-        n = env.num_envs
-        self.agent, self.env, self.counters = agent, env, counters
-        self.generator = torch.Generator().manual_seed(seed)
+    def __init__(self, agent: Agent, num_envs: int, seed: int, counters: Counters) -> None:
+        self.agent, self.counters = agent, counters
         self.random_state = RandomState(OF_MODULES + seed, agent.actor.device)
-        self.episodes = Episodes(np.zeros(n), np.zeros(n, np.int64))
+        self.episodes = Episodes(np.zeros(num_envs), np.zeros(num_envs, np.int64))
         self.terms: Terms | None = None
         self.evaluated_at: int | None = None
         """Environment steps at the last evaluation."""
         self.best: float | None = None
         """The highest mean return of an evaluation, where its weights are kept."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state that :meth:`load_learned` takes."""
+        return {
+            "counters": {**vars(self.counters)},
+            "agent": self.agent.state_dict(),
+            "torch": self.random_state.state_dict(),
+            "evaluated_at": self.evaluated_at,
+            "best": self.best,
+            "terms": self.terms and self.terms._asdict(),
+            "episodes": self.episodes.state_dict(),
+        }
+
+    def load_learned(self, state: Mapping[str, Any], n_actions: int) -> None:
+        """Load a state, but for that of torch's global generators."""
+        vars(self.counters).update(state["counters"])
+        self.agent.load_state_dict(_with_valid_actions(state["agent"], n_actions))
+        self.evaluated_at = state.get("evaluated_at")  # earlier versions did not write it
+        self.best = state.get("best")
+        self.terms = state["terms"] and Terms(**state["terms"])
+        self.episodes.load_state_dict(state["episodes"])
+
+
+class RunState(LearningState):
+    """Everything that changes while a run trains with environments of its own."""
+
+    def __init__(self, agent: Agent, env: BatchedEnv, seed: int, counters: Counters) -> None:
+        super().__init__(agent, env.num_envs, seed, counters)
+        self.env, self.generator = env, torch.Generator().manual_seed(seed)
         self.episodes_lost = False
 
     def begin_episodes(self) -> Tensor:
@@ -85,13 +120,8 @@ class RunState:
             CheckpointError: it is the state of something else.
         """
         try:
-            vars(self.counters).update(state["counters"])
-            self.agent.load_state_dict(_with_valid_actions(state["agent"], self.env.n_actions))
+            self.load_learned(state, self.env.n_actions)
             self.generator.set_state(state["warm_up"])
-            self.evaluated_at = state.get("evaluated_at")  # earlier versions did not write it
-            self.best = state.get("best")
-            self.terms = state["terms"] and Terms(**state["terms"])
-            self.episodes.load_state_dict(state["episodes"])
             if state["env"]:
                 observation = self.env.load_state_dict(state["env"])
             self.random_state.load_state_dict(state["torch"])
@@ -102,26 +132,28 @@ class RunState:
         except SqnError:
             raise
         except Exception as error:
-            raise CheckpointError(f"not the state of this recipe: {blame(error)}") from error
+            raise not_of_this_recipe(error) from error
         note(f"{self.env.name}: the episodes in progress are lost, and new ones begin")
-        self.episodes.score[:] = 0
-        self.episodes.length[:] = 0
+        self.episodes.lose()
         self.env.set_seed(seed + self.counters.env_steps)  # else the first episodes would be repeated
         return self.begin_episodes()
 
     def state_dict(self) -> dict[str, Any]:
         """The state that :meth:`resume` takes."""
+        restorable = self.env.restorable and not self.episodes_lost
+        rest = super().state_dict()
+        first = {name: rest.pop(name) for name in ("counters", "agent")}  # files have always had this order
         return {
-            "counters": {**vars(self.counters)},
-            "agent": self.agent.state_dict(),
+            **first,
             "warm_up": self.generator.get_state(),
-            "torch": self.random_state.state_dict(),
-            "evaluated_at": self.evaluated_at,
-            "best": self.best,
-            "terms": self.terms and self.terms._asdict(),
-            "episodes": self.episodes.state_dict(),
-            "env": self.env.state_dict() if self.env.restorable and not self.episodes_lost else None,
+            **rest,
+            "env": self.env.state_dict() if restorable else None,
         }
+
+
+def not_of_this_recipe(error: Exception) -> CheckpointError:
+    """The error for a state that could not be loaded."""
+    return CheckpointError(f"not the state of this recipe: {blame(error)}")
 
 
 def _with_valid_actions(state: Mapping[str, Any], n_actions: int) -> Mapping[str, Any]:

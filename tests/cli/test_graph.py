@@ -10,7 +10,7 @@ import pytest
 from sqn_rl.recipe.catalogue import RECIPE, Catalogue
 from sqn_rl.recipe.schema import SLOTS
 
-SEEN = {slot.name for slot in SLOTS} - {"layers", "logger"}
+SEEN = {slot.name for slot in SLOTS} - {"layers", "logger", "collect"}
 """The slots that data goes through."""
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -417,7 +417,7 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("lost lives end episodes", "ended = step.ended.nonzero()", "ended = step.terminated.nonzero()"),
         ("cuts leave successors to be overwritten", "self._spill_finals(place[self", "len(place[self"),
         ("cuts leave stacks whole", "self._episode_age[which] = 0", "pass"),
-        ("stacks reach into the episode before", "self._episode_age[ended] = 0", "pass"),
+        ("stacks reach into the episode before", "episode_age[ended] = 0", "pass"),
         ("stacks in reverse", "torch.arange(frame_stack - 1, -1, -1,", "torch.arange(frame_stack,"),
         ("stacks of the future", "- self.num_envs * self._offset)", "+ self.num_envs * self._offset)"),
         ("stacks one frame short", ".unsqueeze(-1) < self._offset", ".unsqueeze(-1) <= self._offset"),

@@ -26,6 +26,8 @@ LEARNED = ("q_net.", "policy_net.", "temperature.")
 def test_it_trains(name: str, env: str, tmp_path: Path) -> None:
     out = tmp_path / "run"
     tiny = [f"env={env}", *TASKS[env], *FREQUENT, f"out={out}"]
+    if name == "sqn_apex":  # without Ray, which tests/scale tests
+        tiny += ["collect=inline", "collect.rows=10"]
     every = TASKS[env][1].partition("=")[2]
     experiment = compose(name, *tiny, f"checkpoint_every={every}", "checkpoint_keep=9")
     summary = experiment.train()

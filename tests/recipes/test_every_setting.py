@@ -49,7 +49,7 @@ OTHERS = {  # other values, where not half of the default or its opposite
     "temperature.target_entropy_fraction": 0.5,
 }
 TOGETHER = {"temperature.target_entropy_fraction": ["temperature.target_entropy=null"]}
-ELSEWHERE = ("env", "logger")  # what these answer is tested in tests/parts and tests/cli
+ELSEWHERE = ("env", "logger", "collect")  # tested in tests/parts, tests/cli and tests/scale
 WITHOUT_EFFECT = [("q_net=single", "q_net.shared_encoder"), ("optimizer=adamw", "optimizer.fused")]
 
 

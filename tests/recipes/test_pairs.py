@@ -37,9 +37,13 @@ NEEDS = {
     ("logger", "tensorboard"): "tensorboard",
 }
 """The parts that need an extra, and a module of it."""
+ELSEWHERE = ("collect", "ray")
+"""What takes long to start, and runs what ``inline`` runs: tests/scale says so."""
 PARTS = {
     slot.name: [
-        name for name in CATALOGUE.names(slot.name) if find_spec(NEEDS.get((slot.name, name), "sqn_rl"))
+        name
+        for name in CATALOGUE.names(slot.name)
+        if find_spec(NEEDS.get((slot.name, name), "sqn_rl")) and (slot.name, name) != ELSEWHERE
     ]
     for slot in SLOTS
 }
@@ -123,7 +127,8 @@ EXCLUDED = [pair for pair in pairs_of(PARTS) if not fit(*pair)]
 
 def overrides(wiring: Wiring) -> list[str]:
     parts = [f"{slot}={name}" for slot, name in wiring.items()]
-    return [*parts, *TINY, *BOUNDED.get(wiring["env"], [])]
+    rows = ["collect.rows=5", "collect.depth=1"] if wiring["collect"] == "inline" else []
+    return [*parts, *TINY, *rows, *BOUNDED.get(wiring["env"], [])]
 
 
 def shown(wiring: Wiring) -> str:

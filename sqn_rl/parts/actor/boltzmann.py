@@ -9,6 +9,11 @@ from sqn_rl.parts.actor.base import ActionNoise, ValueActor
 from sqn_rl.protocols import QNetwork, Temperature
 
 
+def temperature_ladder(position: Tensor, base: float) -> Tensor:
+    """The factors of α, base^(1 − 2 i/(N−1)): from ``base`` to 1/``base``. ``[B]`` in [0, 1] → ``[B]``."""
+    return base ** (1 - 2 * position)
+
+
 class BoltzmannActor(ValueActor):
     """Acts by ``a ~ π(·|s) = softmax_a(Q(s, a) / α)``  (eq. 20), or by ``argmax_a Q(s, a)`` when greedy.
 
@@ -37,6 +42,14 @@ class BoltzmannActor(ValueActor):
             raise WiringError("actor", f"{problem}; {hint}", "temperature")
         super().__init__(q_net=q_net, policy=policy, seed=seed)
         self.temperature, self.out_keys = temperature, ["action", "log_prob", "entropy"]
+        self._factor_B1: Tensor | None = None
+
+    def explore(self, position: Tensor, base: float) -> None:
+        """Sample by :func:`temperature_ladder` from now on, in a batch of as many states.
+
+        The policy stays that of α: only :meth:`act` differs.
+        """
+        self._factor_B1 = temperature_ladder(position, base).unsqueeze(-1).to(self.device)
 
     def sample_noise(self, score_BA: Tensor, generator: torch.Generator) -> ActionNoise:
         """Exponential noise, ``[B, A]``."""
@@ -44,7 +57,8 @@ class BoltzmannActor(ValueActor):
 
     def select_action(self, score_BA: Tensor, noise: ActionNoise) -> Tensor:
         """Sample a ~ softmax(Q/α). ``[B, A]`` → ``[B]`` int64."""
-        return F.gumbel_max(score_BA, noise[0], self.temperature.alpha)
+        alpha = self.temperature.alpha
+        return F.gumbel_max(score_BA, noise[0], alpha if self._factor_B1 is None else alpha * self._factor_B1)
 
     def log_probs(self, score_BA: Tensor) -> Tensor:
         """The log softmax(Q/α), ``[B, A]``."""

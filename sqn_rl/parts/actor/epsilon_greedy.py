@@ -9,6 +9,11 @@ from sqn_rl.parts.actor.base import ActionNoise, ValueActor
 from sqn_rl.protocols import QNetwork
 
 
+def epsilon_ladder(position: Tensor) -> Tensor:
+    """ε_i = 0.4^(1 + 7 i/(N−1))  (Horgan et al. 2018, section 4.1). i/(N−1), ``[B]`` in [0, 1] → ``[B]``."""
+    return 0.4 ** (1 + 7 * position)
+
+
 class EpsilonGreedyActor(ValueActor):
     """Acts by ``argmax_a Q(s, a)``, but with probability ε by an action sampled uniformly from all A.
 
@@ -41,12 +46,17 @@ class EpsilonGreedyActor(ValueActor):
         require(0 < over <= 1, "over", over, "a fraction in (0, 1]")
         super().__init__(q_net=q_net, policy=policy, seed=seed)
         self._start, self._end, self._over = start, end, over * steps
+        self._epsilon_B: Tensor | None = None
         self.register_buffer("epsilon", torch.tensor(float(start), device=self.device))
 
     def anneal(self, env_steps: int) -> None:
         """Set ε for this number of environment steps."""
         progress = min(1.0, env_steps / self._over)
         self.epsilon.fill_(self._start + progress * (self._end - self._start))
+
+    def explore(self, position: Tensor, base: float) -> None:
+        """Explore by :func:`epsilon_ladder` from now on, a batch of as many states; ``base`` is not used."""
+        self._epsilon_B = epsilon_ladder(position).to(self.device)
 
     def metrics(self) -> dict[str, float]:
         """ε, for logs."""
@@ -67,4 +77,5 @@ class EpsilonGreedyActor(ValueActor):
     def select_action(self, score_BA: Tensor, noise: ActionNoise) -> Tensor:
         """The best action, or with probability ε the random one. ``[B, A]`` → ``[B]`` int64."""
         random_B, uniform_B = noise
-        return torch.where(uniform_B < self.epsilon, random_B, score_BA.argmax(-1))
+        epsilon = self.epsilon if self._epsilon_B is None else self._epsilon_B
+        return torch.where(uniform_B < epsilon, random_B, score_BA.argmax(-1))

@@ -54,13 +54,35 @@ class RingReplay(TensorDictReplayBuffer):
         own = self.ring.frame_bytes + self.ring.mask_bytes
         return own + self.sampler.place_bytes, own + ROW_BYTES
 
-    def cut(self) -> None:
-        """Mark a discontinuity: the next step stored does not continue the last one."""
-        self.ring.cut()
+    @property
+    def lanes(self) -> int:
+        """The groups of environments that step together."""
+        return self.ring.lanes
 
-    def store(self, observation: Tensor, action: Tensor, step: Step) -> None:
-        """Store one step of every environment: ``[N, *S]``, ``[N]``, and its result (line 6)."""
-        self.writer.write(observation, action, step)
+    @property
+    def prioritized(self) -> bool:
+        """Whether initial priorities make a difference."""
+        return self.sampler.prioritized
+
+    def cut(self, *, lane: int | None = None) -> None:
+        """Mark a discontinuity: the next step stored, of a lane or of all, does not continue the last one."""
+        columns = self.ring.columns(lane) if lane is not None else slice(None)
+        self.ring.cut(torch.arange(self.ring.num_envs)[columns])
+
+    def store(
+        self,
+        observation: Tensor,
+        action: Tensor,
+        step: Step,
+        *,
+        lane: int = 0,
+        priority: Tensor | None = None,
+    ) -> None:
+        """Store one step of every environment of a lane: ``[E, *S]``, ``[E]``, and its result (line 6).
+
+        ``priority`` is the initial TD error of every network, ``[n, E]``; None: the highest priority so far.
+        """
+        self.writer.write(observation, action, step, lane, priority)
 
     def draw(self, batch_size: int) -> Batch:
         """Sample ``batch_size`` transitions (line 9); fewer may be stored, but at least one must be.

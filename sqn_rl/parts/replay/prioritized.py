@@ -74,6 +74,7 @@ class PrioritizedReplay(RingReplay):
         returns: computes a batch from the sampled places.
         seed: seed of the replay's own generator.
         device: device of the transitions; priorities are on the CPU.
+        lanes: groups of environments, one for each actor, that step together; each has its own rows.
 
     Raises:
         SettingError: a value is out of range or unknown, or the capacity is not a whole number with room for
@@ -96,6 +97,7 @@ class PrioritizedReplay(RingReplay):
         returns: Returns,
         seed: int,
         device: torch.device | str,
+        lanes: int = 1,
     ) -> None:
         require(isinstance(capacity, int), "capacity", capacity, "a whole number of transitions")
         require(0 <= beta <= 1, "beta", beta, "a number in [0, 1]")
@@ -110,6 +112,7 @@ class PrioritizedReplay(RingReplay):
             observation_dtype=observation_dtype,
             frame_stack=frame_stack,
             device=device,
+            lanes=lanes,
         )
         self._beta, self._steps = beta, steps
         super().__init__(
@@ -132,7 +135,7 @@ class PrioritizedReplay(RingReplay):
 class _Proportional(RingSampler):
     """Samples places in proportion to p^ω, stored for every place; 0 where there is no transition."""
 
-    place_bytes = 8 + 1
+    place_bytes, prioritized = 8 + 1, True
 
     def __init__(self, places: int, omega: float, beta: float, epsilon: float, reduction: str) -> None:
         self.omega, self.beta, self.epsilon, self.reduction = omega, beta, epsilon, reduction
@@ -143,13 +146,17 @@ class _Proportional(RingSampler):
         self._last_draw = b""
         """The places of the last draw, until their TD errors arrive or they are marked in ``pending``."""
 
-    def on_append(self, ring: Ring) -> None:
+    def on_append(self, ring: Ring, priority: Tensor | None = None) -> None:
         if ring.retired_row.stop:
             self._mark_pending()
             self.tree.fill(ring.retired_row, 0.0)
             retired = self.pending[ring.retired_row]
             retired[retired == PENDING] = STALE
-        self.tree.fill(ring.newest_row, self.max_priority**self.omega)
+        if priority is None:
+            self.tree.fill(ring.newest_row, self.max_priority**self.omega)
+            return
+        place = np.arange(ring.newest_row.start, ring.newest_row.stop)
+        self.tree.update(place, self._priorities(priority, place) ** self.omega)
 
     def draw(self, ring: Ring, batch_size: int) -> tuple[Tensor, Tensor]:
         if not len(ring):
@@ -164,10 +171,8 @@ class _Proportional(RingSampler):
 
     def update_priority(self, index: Tensor, priority: Tensor, *, storage: Storage | None = None) -> None:
         place = _array(index).reshape(-1)
-        p = priority_of(_per_place(priority, place), self.epsilon, self.reduction)
+        p = self._priorities(priority, place)
         highest = np.maximum.reduce(p, initial=0.0)
-        if not highest <= self._priority_limit:
-            raise NumericsError("replay: a TD error is NaN or infinite, or its priority is too large")
         if place.tobytes() == self._last_draw:  # all transitions are still there
             self._last_draw = b""
         else:
@@ -178,6 +183,17 @@ class _Proportional(RingSampler):
             highest = p.max(initial=0.0)
         self.max_priority = max(self.max_priority, float(highest))
         self.tree.update(place, p**self.omega)
+
+    def _priorities(self, td_error: Tensor, place: Indices) -> Floats:
+        """The priorities of these places, ``[B]``.
+
+        Raises:
+            NumericsError: a TD error is NaN or infinite, or too large.
+        """
+        p = priority_of(_per_place(td_error, place), self.epsilon, self.reduction)
+        if not np.maximum.reduce(p, initial=0.0) <= self._priority_limit:
+            raise NumericsError("replay: a TD error is NaN or infinite, or its priority is too large")
+        return p
 
     def _mark_pending(self) -> None:
         """Mark the places of the last draw in ``pending``."""

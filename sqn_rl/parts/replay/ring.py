@@ -6,12 +6,18 @@ that a reset observation is never a next observation. The row after the newest t
 observation. If observations are stacks of the last k frames, only the newest frame is stored; the others are
 read from the k - 1 rows before, which are kept longer than their transitions.
 
-Legend: N environments, B transitions; a transition's *place* is its index ``row · N + environment``; ``*S``
-is the shape of an observation, ``*F`` that of a frame: ``*S`` itself, or with stacks ``*S = [k, *F]``.
+With L lanes the environments are L groups of N / L, one for each actor, and every lane has rows of its own:
+it loses a transition only to a newer one of the same lane. One lane is the plain ring.
+
+Legend: N environments, L lanes of E = N / L, B transitions; a transition's *place* is its index
+``row · N + environment``; ``*S`` is the shape of an observation, ``*F`` that of a frame: ``*S`` itself, or
+with stacks ``*S = [k, *F]``.
 """
 
 import math
+from collections import deque
 from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -26,7 +32,7 @@ ROW_BYTES = 8 + 4 + 1 + 1 + 8 + 1
 
 
 class Ring:
-    """The newest ``capacity`` transitions of N environments that step together.
+    """The newest ``capacity`` transitions of N environments, of which those in one lane step together.
 
     Args:
         capacity: transitions, over all environments; rounded down to a multiple of ``num_envs``.
@@ -37,16 +43,15 @@ class Ring:
             frames from before the episode. An episode begins at the first step, after an episode that ended,
             and after a cut, but not after a lost life.
         device: device of the tensors.
+        lanes: L, a divisor of ``num_envs``.
 
     Raises:
         SettingError: the capacity has no room for one step of every environment, or memory has no room for
-            the capacity; or an observation is not ``frame_stack`` frames.
+            the capacity; or an observation is not ``frame_stack`` frames; or the lanes are not equal.
     """
 
-    row_count: int
-    """Rows appended so far, including overwritten ones."""
     newest_row: slice
-    """The places of the row that was appended last."""
+    """The places of the row that was appended last, in its lane."""
     retired_row: slice
     """The places of the row whose transitions this append removed; empty while the ring fills."""
 
@@ -59,15 +64,18 @@ class Ring:
         observation_dtype: torch.dtype,
         frame_stack: int,
         device: torch.device | str,
+        lanes: int = 1,
     ) -> None:
         require(
             capacity >= num_envs, "capacity", capacity, f"at least {num_envs}, one step of every environment"
         )
+        require(num_envs % lanes == 0, "lanes", lanes, f"a divisor of {num_envs}, the environments")
         if frame_stack > 1 and observation_shape[0] != frame_stack:
             expected = f"{observation_shape[0]}, the first size of an observation {list(observation_shape)}"
             raise SettingError("frame_stack", frame_stack, expected)
         frame_shape = tuple(observation_shape[1:] if frame_stack > 1 else observation_shape)
         self.num_envs, self.frame_stack = num_envs, frame_stack
+        self.lanes, self.lane_envs = lanes, num_envs // lanes
         self.observation_shape, self.observation_dtype = tuple(observation_shape), observation_dtype
         self._window = capacity // num_envs
         self._rows = self._window + frame_stack
@@ -97,15 +105,25 @@ class Ring:
         """The actions allowed at each observation, ``[places, A]`` bool, once a step has such masks."""
         self.next_action_mask: Tensor | None = None
         """And those of its next observation."""
-        self._advance(0)
+        self._counts = [0] * lanes  # rows appended to each lane so far, including overwritten ones
+        self._forgotten = [0] * lanes  # of these the rows of which nothing can be read any more
+        self._order: deque[int] = deque()  # with several lanes, the lanes of the other rows, as they came
+        self._advance(0, 0)
 
     def __len__(self) -> int:
         """The number of transitions."""
-        return min(self.row_count, self._window) * self.num_envs
+        return sum(min(count, self._window) for count in self._counts) * self.lane_envs
 
-    def append(self, observation: Tensor, action: Tensor, step: Step) -> None:
-        """Store one step of N environments: ``[N, *S]``, ``[N]``, and its result."""
-        self._advance(self.row_count + 1)
+    @property
+    def row_count(self) -> int:
+        """Rows appended so far, over all lanes, including overwritten ones."""
+        return sum(self._counts)
+
+    def append(self, observation: Tensor, action: Tensor, step: Step, lane: int = 0) -> None:
+        """Store one step of a lane's environments: ``[E, *S]``, ``[E]``, and its result."""
+        self._advance(lane, self._counts[lane] + 1)
+        if self.lanes > 1:
+            self._remember(lane)
         if self.retired_row.start in self._rows_with_finals and self.retired_row.stop:
             self._release_finals(self.retired_row)
         row = self.newest_row
@@ -114,10 +132,11 @@ class Ring:
         self.reward[row] = step.reward
         self.terminated[row] = step.terminated
         self.truncated[row] = step.truncated
-        self._frames[self._row(self.row_count)] = self._newest_frame(step.next_observation)
+        self._frames[self._row(lane, self._counts[lane])] = self._newest_frame(step.next_observation)
+        episode_age = self._episode_age[self.columns(lane)]
         if self.frame_stack > 1:
-            self._frames_before[row] = self._episode_age
-            self._episode_age.add_(1).clamp_(max=self.frame_stack - 1)
+            self._frames_before[row] = episode_age
+            episode_age.add_(1).clamp_(max=self.frame_stack - 1)
         if step.action_mask is not None and step.next_action_mask is not None:
             masks = self.masks(step.action_mask.shape[-1])
             for column, mask in zip(masks, (step.action_mask, step.next_action_mask), strict=True):
@@ -125,23 +144,51 @@ class Ring:
         if step.ended.any():
             ended = step.ended.nonzero().squeeze(-1).to(self.successor.device)
             self._spill_finals(row.start + ended)
-            self._episode_age[ended] = 0
+            episode_age[ended] = 0
 
     def cut(self, environments: Tensor | None = None) -> None:
-        """Mark a discontinuity: the next row does not continue the last one.
+        """Mark a discontinuity: the next row of a lane does not continue its last one.
 
         Args:
             environments: the environments to cut, ``[*]`` int64; None: all.
         """
         which = slice(None) if environments is None else environments
-        place = torch.arange(self.newest_row.start, self.newest_row.stop, device=self.successor.device)[which]
+        place = self.newest_places()[which]
+        place = place[place >= 0]
         self._spill_finals(place[self.successor[place] < self.places])
         self._episode_age[which] = 0
 
+    def columns(self, lane: int) -> slice:
+        """The environments of a lane."""
+        return slice(lane * self.lane_envs, (lane + 1) * self.lane_envs)
+
+    def newest_places(self) -> Tensor:
+        """The place of every environment's newest transition, ``[N]``; -1 where there is none."""
+        row_L = torch.tensor([(count - 1) % self._rows if count else -1 for count in self._counts])
+        row_N = row_L.to(self.successor.device).repeat_interleave(self.lane_envs)
+        column_N = torch.arange(self.num_envs, device=row_N.device)
+        return torch.where(row_N < 0, -1, row_N * self.num_envs + column_N)
+
+    def holds(self, place: Tensor) -> Tensor:
+        """Whether there is a transition at a place, ``[*]`` in [0, places) → ``[*]`` bool."""
+        count = torch.tensor(self._counts, device=place.device)[place % self.num_envs // self.lane_envs]
+        return (count - 1 - place // self.num_envs) % self._rows < count.clamp(max=self._window)
+
     def place(self, age_rank: Tensor) -> Tensor:
-        """The places of transitions counted from the oldest, ``[B]`` in [0, len) → ``[B]``."""
-        oldest = max(0, self.row_count - self._window) * self.num_envs
-        return (oldest + age_rank) % self.places if oldest else age_rank
+        """The places of transitions counted from the oldest, ``[B]`` in [0, len) → ``[B]``.
+
+        With several lanes one lane is counted after the other.
+        """
+        if self.lanes == 1:
+            oldest = max(0, self._counts[0] - self._window) * self.num_envs
+            return (oldest + age_rank) % self.places if oldest else age_rank
+        sizes = [min(count, self._window) * self.lane_envs for count in self._counts]
+        end_L = torch.tensor([*accumulate(sizes)], device=age_rank.device)
+        lane = torch.searchsorted(end_L, age_rank, right=True)
+        rank = age_rank - (end_L - torch.tensor(sizes, device=end_L.device))[lane]
+        oldest_L = torch.tensor([max(0, count - self._window) for count in self._counts], device=end_L.device)
+        row = (oldest_L[lane] + rank // self.lane_envs) % self._rows
+        return row * self.num_envs + lane * self.lane_envs + rank % self.lane_envs
 
     def observe(self, place: Tensor) -> Tensor:
         """The observation of each transition, ``[B]`` → ``[B, *S]``."""
@@ -187,7 +234,10 @@ class Ring:
 
     def is_last(self, place: Tensor) -> Tensor:
         """Whether no transition follows: end of episode, cut, or newest row. ``[*]`` → ``[*]`` bool."""
-        newest = (place >= self.newest_row.start) & (place < self.newest_row.stop)
+        if self.lanes == 1:
+            newest = (place >= self.newest_row.start) & (place < self.newest_row.stop)
+        else:
+            newest = place == self.newest_places()[place % self.num_envs]
         return newest | (self.successor.take(place) > self.places)
 
     def lookahead(self, place: Tensor, steps: int) -> tuple[Tensor, Tensor]:
@@ -199,15 +249,21 @@ class Ring:
         last_BK = self.terminated.take(place_BK) | self.truncated.take(place_BK) | self.is_last(place_BK)
         return place_BK, F.steps_to_last(last_BK).unsqueeze(-1)
 
-    def _advance(self, row_count: int) -> None:
-        """Set the number of rows appended, and the rows that follow from it."""
-        self.row_count, retired = row_count, row_count - 1 - self._window
-        self.newest_row = self._row(row_count - 1) if row_count else slice(0, 0)
-        self.retired_row = self._row(retired) if retired >= 0 else slice(0, 0)
+    def _advance(self, lane: int, row_count: int) -> None:
+        """Set the number of rows appended to a lane, and the rows that follow from it."""
+        self._counts[lane], retired = row_count, row_count - 1 - self._window
+        self.newest_row = self._row(lane, row_count - 1) if row_count else slice(0, 0)
+        self.retired_row = self._row(lane, retired) if retired >= 0 else slice(0, 0)
 
-    def _row(self, row: int) -> slice:
-        first = row % self._rows * self.num_envs
-        return slice(first, first + self.num_envs)
+    def _remember(self, lane: int) -> None:
+        """Note that a row came to this lane, and forget the oldest rows that no lane can read."""
+        self._order.append(lane)
+        while self._forgotten[self._order[0]] < self._counts[self._order[0]] - self._rows + 1:
+            self._forgotten[self._order.popleft()] += 1
+
+    def _row(self, lane: int, row: int) -> slice:
+        first = row % self._rows * self.num_envs + lane * self.lane_envs
+        return slice(first, first + self.lane_envs)
 
     def _next_row(self, place: Tensor) -> Tensor:
         return (place + self.num_envs) % self.places
@@ -236,7 +292,7 @@ class Ring:
             self._free_spill.extend(range(self._spill_end, self._spill_end + more))
             self._spill_end += more
         spill = place.new_tensor([self._free_spill.pop() for _ in range(len(place))])
-        self._rows_with_finals.add(self.newest_row.start)
+        self._rows_with_finals.update((place - place % self.lane_envs).tolist())
         self._write_spill(spill, self._frames.index_select(0, self.successor[place]))
         self.successor[place] = spill
 

@@ -54,6 +54,9 @@ class RingSampler(Sampler):
     independent = False
     """Whether sampling does not depend on TD errors."""
 
+    prioritized = False
+    """Whether initial priorities make a difference."""
+
     @abstractmethod
     def draw(self, ring: Ring, batch_size: int) -> tuple[Tensor, Tensor | None]:
         """Sample places, ``[B]``, and their importance weights, ``[B]`` float32, or None.
@@ -67,8 +70,8 @@ class RingSampler(Sampler):
         """The generator for sampling. TorchRL's buffer sets ``_rng``, which has no public name."""
         return self._rng
 
-    def on_append(self, ring: Ring) -> None:
-        """Called after a row was appended."""
+    def on_append(self, ring: Ring, priority: Tensor | None = None) -> None:
+        """Called after a row was appended, with its initial TD errors, ``[n, E]``, where they are known."""
 
     def update_priority(self, index: Tensor, priority: Tensor, *, storage: Storage | None = None) -> None:
         """Set priorities from TD errors; a sampler without priorities ignores them."""
@@ -139,8 +142,7 @@ class RingStorage(Storage):
         if isinstance(index, slice):
             return ring.place(torch.arange(len(ring), device=self.device)[index])
         place = torch.as_tensor(index, device=self.device)
-        rank = (place.long() - ring.place(place.new_zeros((), dtype=torch.int64))) % ring.places
-        misses = (place < 0) | (place >= ring.places) | (rank >= len(ring))
+        misses = (place < 0) | (place >= ring.places) | ~ring.holds(place.long() % ring.places)
         if place.dtype == torch.bool or misses.any():
             raise IndexError(f"{index}: expected places that hold a transition")
         return place
@@ -167,11 +169,18 @@ class RingWriter(Writer):
         super().__init__(compilable=True)
         self.ring, self.sampler, self._write_count = ring, sampler, 0
 
-    def write(self, observation: Tensor, action: Tensor, step: Step) -> None:
+    def write(
+        self,
+        observation: Tensor,
+        action: Tensor,
+        step: Step,
+        lane: int = 0,
+        priority: Tensor | None = None,
+    ) -> None:
         """Append one row."""
-        self.ring.append(observation, action, step)
-        self.sampler.on_append(self.ring)
-        self._write_count += self.ring.num_envs
+        self.ring.append(observation, action, step, lane)
+        self.sampler.on_append(self.ring, priority)
+        self._write_count += self.ring.lane_envs
 
     def extend(self, data: TensorDictBase) -> Tensor:
         """See :meth:`RingReplay.extend`."""
@@ -207,6 +216,8 @@ class RingWriter(Writer):
     def _shape(self, data: TensorDictBase) -> tuple[int, int]:
         """N and T."""
         n, shape = self.ring.num_envs, data.shape
+        if self.ring.lanes > 1:
+            raise ValueError("extend: the lanes of a replay are written by store, each by an actor")
         if n == 1 and len(shape) < 2:
             return 1, data.numel()
         if len(shape) in (1, 2) and shape[0] == n:

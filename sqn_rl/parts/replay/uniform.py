@@ -23,6 +23,7 @@ class UniformReplay(RingReplay):
         returns: computes a batch from the sampled places.
         seed: seed of the replay's own generator.
         device: device of the transitions.
+        lanes: groups of environments, one for each actor, that step together; each has its own rows.
 
     Raises:
         SettingError: the capacity is not a whole number with room for one step of every environment.
@@ -39,6 +40,7 @@ class UniformReplay(RingReplay):
         returns: Returns,
         seed: int,
         device: torch.device | str,
+        lanes: int = 1,
     ) -> None:
         require(isinstance(capacity, int), "capacity", capacity, "a whole number of transitions")
         ring = Ring(
@@ -48,6 +50,7 @@ class UniformReplay(RingReplay):
             observation_dtype=observation_dtype,
             frame_stack=frame_stack,
             device=device,
+            lanes=lanes,
         )
         generator = torch.Generator(device=device).manual_seed(seed)
         super().__init__(

@@ -1,0 +1,183 @@
+"""Collecting by actors: their settings, and the engine that runs them.
+
+An actor runs a worker, :class:`sqn_rl.training.collecting.worker.Worker`: a pure function ``(state, weights,
+request) → (chunk, state')``. So what was collected is known again when a process is lost: the engine makes
+another, gives it the last state whose chunk was stored, and asks again.
+
+Legend: N environments over all actors, i one of them.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sqn_rl.errors import WiringError, require, require_one_of
+from sqn_rl.types import Chunk, Request, Step
+
+ORDERS = ("cyclic", "any")
+"""In which chunks are stored: one of each actor in turn, or whichever is there first."""
+
+WorkerState = Any
+"""What a worker needs to continue: tensors, numbers, lists and dicts; None before its first chunk."""
+
+Result = tuple[Chunk, WorkerState]
+
+STALE = 200
+"""A lag in updates above which a note says how to lower it."""
+
+Ticket = Any
+"""What stands for a chunk until it is there."""
+
+
+class WorkerLost(Exception):  # noqa: N818  not an error of the program
+    """An actor's process, or its machine, is gone, with everything that it was asked for."""
+
+
+class CollectingWorker(Protocol):
+    """What an engine runs."""
+
+    def collect(self, weights: np.ndarray, request: Request) -> Result:
+        """Collect a chunk with these weights; return it, and the state after it."""
+
+    def restore(self, state: WorkerState) -> None:
+        """Continue from a state."""
+
+    def close(self) -> None:
+        """Close its environments."""
+
+
+MakeWorker = Callable[[int], CollectingWorker]
+"""Makes the worker of an actor, by its number. An engine may send it to another process."""
+
+
+class Engine(Protocol):
+    """Runs actors. What one is asked for, it does in that order."""
+
+    def start(self, make_worker: MakeWorker, actors: int) -> None:
+        """Start so many actors.
+
+        Raises:
+            SqnError: they cannot be started; none is left running.
+        """
+
+    def publish(self, weights: np.ndarray) -> Any:
+        """Make weights available to all actors; what is returned stands for them in :meth:`ask`."""
+
+    def ask(self, actor: int, weights: Any, request: Request) -> Ticket:
+        """Ask an actor for a chunk. Returns at once."""
+
+    def ready(self, tickets: Sequence[Ticket]) -> int:
+        """Wait for one of these, and say which it is."""
+
+    def result(self, ticket: Ticket) -> Result:
+        """Wait for a chunk and the state after it.
+
+        Raises:
+            WorkerLost: the actor is gone, and with it all that it was asked for.
+        """
+
+    def revive(self, actor: int, state: WorkerState) -> None:
+        """Start an actor anew from a state; what it was asked for before is forgotten."""
+
+    def close(self) -> None:
+        """Stop all actors."""
+
+
+@runtime_checkable
+class Laddered(Protocol):
+    """An actor whose environments can explore by different amounts."""
+
+    def explore(self, position: Tensor, base: float) -> None:
+        """Explore so from now on: ``position`` is i/(N−1), ``[B]`` in [0, 1], for the states of a batch."""
+
+
+@runtime_checkable
+class Laned(Protocol):
+    """A replay with a lane for each actor."""
+
+    lanes: int
+    prioritized: bool  # whether it asks for initial priorities
+
+    def cut(self, *, lane: int) -> None:
+        """What comes next to this lane does not follow from what came last."""
+
+    def store(
+        self, observation: Tensor, action: Tensor, step: Step, *, lane: int, priority: Tensor | None
+    ) -> None:
+        """Store one step of the environments of a lane; ``priority`` is every network's δ, ``[n, E]``."""
+
+
+def ladder_positions(actor: int, actors: int, num_envs: int) -> Tensor:
+    """i/(N−1) of an actor's environments, ``[E]``; one environment alone stands in the middle."""
+    many = actors * num_envs
+    i_E = torch.arange(actor * num_envs, (actor + 1) * num_envs)
+    return i_E / (many - 1) if many > 1 else torch.full((1,), 0.5)
+
+
+class Actors(ABC):
+    """Settings of collecting by actors; abstract: a subclass says which engine runs them.
+
+    The learner stores a chunk, asks its actor for another with the newest weights, and does the updates that
+    are due, exactly as many as after the same number of environment steps without actors. Actions are random
+    until the warm-up is over. Priorities of new transitions are the |δ| of the network that acted.
+
+    Args:
+        actors: how many; each has ``num_envs`` environments, and a lane of the replay.
+        rows: of a chunk: steps of each environment.
+        depth: requests in flight to each actor. With 1 an actor waits while its chunk is stored; more lets
+            the weights that it acts by grow older.
+        sync_every: publish weights once this many updates were made since the last time; 1: for every chunk.
+        order: ``cyclic`` stores one chunk of each actor in turn, so that a run can be repeated exactly;
+            ``any`` stores whichever is there first, each exactly once.
+        ladder: environments explore by different amounts: by a Boltzmann actor, environment i with
+            ``α · ladder^(1 − 2i/(N−1))``, and by an ε-greedy one, whatever the number, with Ape-X's
+            ``ε = 0.4^(1 + 7i/(N−1))``; null: all explore alike.
+
+    Raises:
+        SettingError: a value is out of range.
+    """
+
+    def __init__(
+        self, *, actors: int, rows: int, depth: int, sync_every: int, order: str, ladder: float | None
+    ) -> None:
+        numbers = {"actors": actors, "rows": rows, "depth": depth, "sync_every": sync_every}
+        for name, value in numbers.items():
+            require(type(value) is int and 1 <= value <= 2**16, name, value, "a whole number in [1, 65,536]")
+        require_one_of(ORDERS, "order", order)
+        require(ladder is None or 1 < ladder <= 1e6, "ladder", ladder, "null, or a number above 1")
+        self.actors, self.rows, self.depth, self.sync_every = actors, rows, depth, sync_every
+        self.order, self.ladder = order, ladder
+
+    actor_bytes = 0
+    """Memory of an actor on this machine, besides its environments."""
+
+    def notes(self, num_envs: int, update_ratio: float) -> list[str]:
+        """What a person should know before the run: that acting weights will be old."""
+        lag = self.depth * self.actors * self.rows * num_envs * update_ratio
+        if lag <= STALE:
+            return []
+        hint = "lower collect.rows, or collect.depth to 1"
+        return [f"lag           weights act until about {lag:,.0f} updates after them; {hint}"]
+
+    @abstractmethod
+    def engine(self) -> Engine:
+        """What runs the actors; not started yet."""
+
+    def require(self, replay: object, actor: object) -> None:
+        """Refuse parts that know nothing of actors.
+
+        Raises:
+            WiringError: the replay has no lanes, or the actor no ladder.
+        """
+        if not isinstance(replay, Laned) or replay.lanes != self.actors:
+            problem = f"{type(replay).__name__} has no lane for each of {self.actors} actors"
+            hint = "choose replay=uniform or prioritized, or collect=local"
+            raise WiringError("collect", f"collect: {problem}; {hint}", "replay")
+        if self.ladder is not None and not isinstance(actor, Laddered):
+            problem = f"{type(actor).__name__} has no ladder: all its environments explore alike"
+            hint = "set collect.ladder=null, or choose actor=boltzmann or epsilon_greedy"
+            raise WiringError("collect.ladder", f"collect.ladder: {problem}; {hint}", "actor")

@@ -1,0 +1,63 @@
+"""Actors in the process of the learner, which collect when their chunk is taken."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sqn_rl.parts.collect.base import Actors, CollectingWorker, Engine, MakeWorker, Result, WorkerState
+from sqn_rl.types import Request
+
+
+class InlineCollect(Actors):
+    """Actors in this process, one after the other: what many processes must equal, byte for byte.
+
+    Arguments are those of :class:`~sqn_rl.parts.collect.base.Actors`.
+    """
+
+    def engine(self) -> Engine:
+        """What runs the actors; not started yet."""
+        return InlineEngine()
+
+
+class _Ticket(NamedTuple):
+    actor: int
+    weights: np.ndarray
+    request: Request
+
+
+class InlineEngine:
+    """Calls workers when their results are asked for."""
+
+    def start(self, make_worker: MakeWorker, actors: int) -> None:
+        """Make so many workers."""
+        self._make_worker, self._workers = make_worker, list[CollectingWorker]()
+        for actor in range(actors):
+            self._workers.append(make_worker(actor))
+
+    def publish(self, weights: np.ndarray) -> np.ndarray:
+        """The weights themselves."""
+        return weights
+
+    def ask(self, actor: int, weights: np.ndarray, request: Request) -> _Ticket:
+        """Remember what is asked for."""
+        return _Ticket(actor, weights, request)
+
+    def ready(self, tickets: Sequence[Any]) -> int:
+        """The first: no result is ready before it is asked for."""
+        return 0
+
+    def result(self, ticket: _Ticket) -> Result:
+        """Collect the chunk."""
+        return self._workers[ticket.actor].collect(ticket.weights, ticket.request)
+
+    def revive(self, actor: int, state: WorkerState) -> None:
+        """Make another worker, and have it continue from a state."""
+        self._workers[actor].close()
+        self._workers[actor] = self._make_worker(actor)
+        self._workers[actor].restore(state)
+
+    def close(self) -> None:
+        """Close the workers' environments."""
+        for worker in getattr(self, "_workers", ()):
+            worker.close()

@@ -1,0 +1,264 @@
+"""Actors in processes of Ray, on this machine or in a cluster."""
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sqn_rl.errors import EnvError, NumericsError, SettingError, SqnError, blame, require
+from sqn_rl.parts.collect.base import Actors, Engine, MakeWorker, Result, WorkerLost, WorkerState
+from sqn_rl.parts.machine import processors
+from sqn_rl.types import Request
+
+OBJECT_STORE_BYTES = 200 * 2**20
+"""Shared memory of a Ray that a run starts: room for the chunks in flight, and the weights."""
+
+ACTOR_BYTES = 400 * 10**6
+"""Memory of an actor's process: Python, PyTorch and Ray."""
+
+ORPHAN_SECONDS = 20
+"""How long Ray's processes look for one that was killed with the run, before they end."""
+
+CONNECT_SECONDS = 10
+"""How long a cluster may take to answer."""
+
+START_SECONDS = 120
+"""How long actors may take to start: Python and PyTorch are imported in each."""
+
+
+class RayCollect(Actors):
+    """Actors in processes of Ray, which collect while the learner learns.
+
+    Further arguments are those of :class:`~sqn_rl.parts.collect.base.Actors`.
+
+    Args:
+        address: of a running cluster, ``HOST:PORT``, or ``auto`` for the one of this machine; null: the run
+            starts a Ray of its own, and stops it.
+
+    Raises:
+        SettingError: a value is out of range, or Ray is not installed.
+    """
+
+    def __init__(
+        self,
+        *,
+        actors: int,
+        rows: int,
+        depth: int,
+        sync_every: int,
+        order: str,
+        ladder: float | None,
+        address: str | None,
+    ) -> None:
+        super().__init__(
+            actors=actors, rows=rows, depth=depth, sync_every=sync_every, order=order, ladder=ladder
+        )
+        require(address is None or isinstance(address, str), "address", address, "null, auto or HOST:PORT")
+        if find_spec("ray") is None:
+            raise SettingError("collect", "ray", "the extra `ray`: pip install 'sqn_rl[ray]'")
+        self.address = address
+        self.actor_bytes = ACTOR_BYTES if address is None else 0
+
+    def engine(self) -> Engine:
+        """What runs the actors; not started yet."""
+        return RayEngine(self.address)
+
+
+class _Ticket(NamedTuple):
+    reference: Any
+
+
+class _Process:
+    """What runs in an actor's process: a worker, whose errors are sent as text."""
+
+    def __init__(self, make_worker: MakeWorker, actor: int) -> None:
+        try:
+            self._worker, self._error = make_worker(actor), None
+        except Exception as error:
+            self._error = _sent(error)
+
+    def started(self) -> Any:
+        """None; or why the worker could not be made."""
+        return self._error
+
+    def restore(self, state: WorkerState) -> None:
+        """Continue from a state."""
+        try:
+            self._worker.restore(state)
+        except Exception as error:
+            self._error = _sent(error)
+
+    def collect(self, weights: np.ndarray, request: Request) -> Any:
+        """A chunk and the state after it; or an error, then and ever after."""
+        if self._error is None:
+            try:
+                return self._worker.collect(weights, request)
+            except Exception as error:
+                self._error = _sent(error)
+        return self._error
+
+
+class _Failure(NamedTuple):
+    """An error of a worker, which may not be one that can be pickled."""
+
+    kind: str
+    message: str
+
+    def error(self) -> SqnError:
+        """It, where it is raised again."""
+        if self.kind == NumericsError.__name__:
+            return NumericsError(self.message)
+        return EnvError("an actor", self.message)
+
+
+def _sent(error: Exception) -> _Failure:
+    return _Failure(type(error).__name__, str(error) if isinstance(error, SqnError) else blame(error))
+
+
+class RayEngine:
+    """Runs workers in actors of Ray core, which Ray itself never restarts.
+
+    Args:
+        address: see :class:`RayCollect`.
+    """
+
+    def __init__(self, address: str | None) -> None:
+        self._address, self._owns, self._actors = address, False, list[Any]()
+
+    def start(self, make_worker: MakeWorker, actors: int) -> None:
+        """Connect to Ray, or start one; then start the actors.
+
+        Raises:
+            SettingError: Ray cannot be reached or started, or has too few processors.
+            EnvError: a worker cannot be made.
+        """
+        import ray
+
+        self._ray, self._make_worker = ray, make_worker
+        try:
+            self._connect(actors)
+            self._actors = [self._actor(actor) for actor in range(actors)]
+            for number, failure in enumerate(self._started()):
+                if failure is not None:
+                    raise EnvError(f"actor {number}", failure.message)
+        except BaseException:
+            self.close()
+            raise
+
+    def _connect(self, actors: int) -> None:
+        ray = self._ray
+        if not ray.is_initialized():
+            options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
+            if self._address is None:
+                options |= {"num_cpus": max(actors, processors()), "include_dashboard": False}
+                options |= {"object_store_memory": OBJECT_STORE_BYTES}
+                os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", str(ORPHAN_SECONDS))
+            else:
+                options |= {"address": self._address}
+                self._require_reachable(self._address)
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+            try:
+                with _own_signals():
+                    ray.init(**options)
+            except Exception as error:
+                expected = "a Ray that can be reached" if self._address else "null, where a Ray can start"
+                message = f"{expected} ({type(error).__name__}: {str(error).splitlines()[0]:.200})"
+                raise SettingError("address", self._address, message) from error
+            self._owns = True
+        there = int(ray.cluster_resources().get("CPU", 0))
+        require(there >= actors, "actors", actors, f"at most {there}, the processors that Ray has")
+
+    def _require_reachable(self, address: str) -> None:
+        """Refuse an address at which nothing listens, which Ray would try for minutes."""
+        host, _, port = address.rpartition(":")
+        if address == "auto":
+            return
+        try:
+            socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+        except (OSError, ValueError, OverflowError) as error:
+            expected = f"auto, or the HOST:PORT of a running Ray ({error})"
+            raise SettingError("address", address, expected) from error
+
+    def _actor(self, actor: int) -> Any:
+        remote = self._ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(_Process)
+        return remote.remote(self._make_worker, actor)
+
+    def _started(self) -> list[_Failure | None]:
+        references = [actor.started.remote() for actor in self._actors]
+        try:
+            failures: list[_Failure | None] = self._ray.get(references, timeout=START_SECONDS)
+        except self._ray.exceptions.GetTimeoutError as error:
+            there = f"fewer: {len(references)} have not started within {START_SECONDS} s"
+            raise SettingError("actors", len(references), there) from error
+        except self._ray.exceptions.RayActorError as error:
+            raise EnvError("actors", f"a process ended while it started: {_first_line(error)}") from error
+        return failures
+
+    def publish(self, weights: np.ndarray) -> Any:
+        """A reference to the weights in Ray's shared memory."""
+        return self._ray.put(weights)
+
+    def ask(self, actor: int, weights: Any, request: Request) -> _Ticket:
+        """Send the request."""
+        return _Ticket(self._actors[actor].collect.remote(weights, request))
+
+    def ready(self, tickets: Sequence[_Ticket]) -> int:
+        """Wait for the first."""
+        references = [ticket.reference for ticket in tickets]
+        (first, *_), _ = self._ray.wait(references, num_returns=1, fetch_local=False)
+        return references.index(first)
+
+    def result(self, ticket: _Ticket) -> Result:
+        """Wait for a chunk."""
+        try:
+            found = self._ray.get(ticket.reference)
+        except (self._ray.exceptions.RayActorError, self._ray.exceptions.ObjectLostError) as error:
+            raise WorkerLost(_first_line(error)) from error
+        except self._ray.exceptions.RayTaskError as error:  # such as one whose weights were lost
+            raise WorkerLost(_first_line(error)) from error
+        if isinstance(found, _Failure):
+            raise found.error()
+        chunk, state = found
+        return chunk, state
+
+    def revive(self, actor: int, state: WorkerState) -> None:
+        """End an actor's process, if it is there, and start another from a state."""
+        self._ray.kill(self._actors[actor])
+        self._actors[actor] = self._actor(actor)
+        self._actors[actor].restore.remote(state)
+
+    def close(self) -> None:
+        """End the actors, and the Ray that this engine has started or connected to."""
+        for actor in self._actors:
+            with suppress(Exception):
+                self._ray.kill(actor)
+        self._actors = []
+        if self._owns:
+            with _own_signals():
+                self._ray.shutdown()
+            self._owns = False
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Put back the handlers of SIGINT and SIGTERM, which Ray replaces."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.getsignal(number) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"

@@ -1,0 +1,74 @@
+"""From a recipe's text to the worker of an actor, in any process; and an engine that runs these."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from sqn_rl.disk import RECIPE_FILE
+from sqn_rl.errors import SettingError
+from sqn_rl.parts.collect.base import Actors, Engine, ladder_positions
+from sqn_rl.recipe.build import stream_seed
+from sqn_rl.recipe.catalogue import Catalogue
+from sqn_rl.recipe.compose import Recipe, load_recipe
+from sqn_rl.training.collecting.worker import Ladder, Worker
+from sqn_rl.training.numerics import default_float32
+
+
+@dataclass(frozen=True)
+class WorkerMaker:
+    """Makes workers; it can be sent to other processes.
+
+    Args:
+        recipe: the resolved recipe, as YAML text.
+        config_dirs: further trees of recipes and parts.
+        trust: modules that the user trusts.
+    """
+
+    recipe: str
+    config_dirs: Sequence[str] = ()
+    trust: Sequence[str] = ()
+
+    @default_float32()
+    def __call__(self, actor: int) -> Worker:
+        """The worker of an actor."""
+        with TemporaryDirectory() as folder:
+            path = Path(folder, RECIPE_FILE)
+            path.write_text(self.recipe, encoding="utf-8")
+            recipe = load_recipe(path, catalogue=Catalogue(self.config_dirs, self.trust))
+        seed = stream_seed(recipe.run.seed, f"collect {actor}") % 2**31
+        recipe = replace(recipe, run=replace(recipe.run, seed=seed))
+        torch.set_num_threads(recipe.run.threads)
+        parts = recipe.build(last="returns")
+        collect, env = parts["collect"], parts["env"]
+        ladder = None
+        if collect.ladder is not None:
+            ladder = Ladder(ladder_positions(actor, collect.actors, env.num_envs), collect.ladder)
+        return Worker(
+            env=env,
+            actor=parts["actor"],
+            loss=parts["loss"],
+            returns=parts["returns"],
+            rows=collect.rows,
+            ladder=ladder,
+            seed=seed,
+        )
+
+
+@contextmanager
+def started(actors: Actors, recipe: Recipe) -> Iterator[Engine]:
+    """What runs the actors of a recipe, started; it is stopped at the end.
+
+    Raises:
+        RecipeError: it cannot be started.
+    """
+    with closing(actors.engine()) as engine:
+        make_worker = WorkerMaker(recipe.to_yaml(), **recipe.catalogue.arguments)
+        try:
+            engine.start(make_worker, actors.actors)
+        except SettingError as error:
+            raise error.located(f"collect.{error.field}", recipe.origin) from error
+        yield engine

@@ -1,0 +1,1 @@
+"""Training where actors collect: the learner's loop, and what an actor does."""

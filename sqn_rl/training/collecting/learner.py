@@ -1,0 +1,303 @@
+"""The training loop where actors collect: it stores their chunks, and learns.
+
+Requests leave, and chunks are stored, at fixed points of the learner's sequence. So with ``order=cyclic`` a
+run does not depend on when a chunk was ready, on the engine, or on which process was lost.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from sqn_rl.errors import CheckpointError, EnvError, SqnError
+from sqn_rl.parts.collect.base import Actors, Engine, Result, Ticket, WorkerLost, WorkerState
+from sqn_rl.parts.env.base import BatchedEnv
+from sqn_rl.parts.logger.base import Reporter
+from sqn_rl.training.agent import Agent
+from sqn_rl.training.collecting.worker import packed_weights
+from sqn_rl.training.evaluation import Evaluation
+from sqn_rl.training.events import Reporters
+from sqn_rl.training.loop import Turns
+from sqn_rl.training.numerics import default_float32, flushed_denormals
+from sqn_rl.training.plan import Plan
+from sqn_rl.training.state import LearningState, not_of_this_recipe
+from sqn_rl.training.stopping import Stopped
+from sqn_rl.types import Chunk, Counters, Request
+
+LOSSES = 3
+"""How often the actor of one chunk may be lost before the run gives up."""
+
+
+@default_float32()
+@flushed_denormals()
+def learn(
+    agent: Agent,
+    env: BatchedEnv,
+    plan: Plan,
+    actors: Actors,
+    engine: Engine,
+    *,
+    evaluate: Callable[[], Evaluation] | None = None,
+    reporters: Sequence[Reporter] = (),
+    should_stop: Callable[[], bool] = lambda: False,
+    counters: Counters | None = None,
+    state: Mapping[str, Any] | None = None,
+) -> Counters:
+    """Take a chunk, store it, ask for another with the newest weights, update; until the budget is spent.
+
+    Args:
+        agent: the parts; the replay has a lane for each actor.
+        env: what the environments of each actor are like; it is not played.
+        plan: how long, and how often what.
+        actors: their settings.
+        engine: runs them; it was started.
+        evaluate: runs an evaluation; None: no evaluations.
+        reporters: receive the events of the run.
+        should_stop: called once a chunk; True stops cleanly, with a checkpoint.
+        counters: updated in place, so that they are known even if this raises.
+        state: resume from this; a reporter's ``checkpoint`` receives such states.
+
+    Returns:
+        The counters.
+
+    Raises:
+        EnvError: an environment raised, or an actor is lost again and again.
+        NumericsError: a loss, an observation, a reward or, at a checkpoint, a weight is NaN or infinite.
+    """
+    everything = LearnerState(agent, env, plan, actors, engine, counters or Counters())
+    turns = Turns(everything, plan, everything.steps, evaluate, Reporters(reporters), should_stop)
+    try:
+        with everything.random_state:
+            everything.begin(state)
+        turns.begin(resumed=state is not None)
+        while not turns.ends():
+            agent.anneal(turns.due.before)
+            with saved_if_lost(turns):
+                actor, chunk = everything.take(turns.reporters)
+            everything.store(actor, chunk, turns.reporters)
+            everything.ask(actor)
+            due = plan.updates_due(everything.counters.env_steps) - everything.counters.updates
+            with everything.random_state, turns.interruptible_if_compiling(acts=False, learns=due > 0):
+                for batch in agent.draw(plan.batch_size, due):
+                    turns.count(agent.update(batch))
+            turns.finish(everything.metrics)
+    except Stopped:
+        pass
+    return everything.counters
+
+
+@contextmanager
+def saved_if_lost(turns: Turns) -> Any:
+    """A context in which a failure of the actors, or a second request to stop, saves a checkpoint first."""
+    try:
+        with turns.waiting("the actors"):
+            yield
+    except (SqnError, Stopped):
+        turns.checkpoint()
+        raise
+
+
+class _Asked(NamedTuple):
+    """A request in flight."""
+
+    request: Request
+    ticket: Ticket
+
+
+class LearnerState(LearningState):
+    """What changes while a run learns from actors: their states, and the requests in flight, too.
+
+    Args:
+        agent: the parts.
+        env: what the environments of each actor are like.
+        plan: of the run.
+        actors: their settings.
+        engine: runs them.
+        counters: of the run.
+    """
+
+    def __init__(
+        self, agent: Agent, env: BatchedEnv, plan: Plan, actors: Actors, engine: Engine, counters: Counters
+    ) -> None:
+        super().__init__(agent, actors.actors * env.num_envs, plan.seed, counters)
+        self._env, self._plan, self._actors, self._engine = env, plan, actors, engine
+        self.replay: Any = agent.replay
+        self.steps = actors.rows * env.num_envs
+        """Environment steps of a chunk."""
+        self._turn = self._asked_steps = self._newest = 0
+        self._stored = [0] * actors.actors  # chunks of each actor
+        self._states: list[WorkerState] = [None] * actors.actors
+        self._asked: list[deque[_Asked]] = [deque() for _ in range(actors.actors)]
+        self._weights: dict[int, tuple[np.ndarray, Any]] = {}  # by version, and what the engine calls them
+        self._lags, self._waited, self._since = list[int](), 0.0, time.perf_counter()
+        self._restarts = 0
+
+    def begin(self, state: Mapping[str, Any] | None) -> None:
+        """Ask every actor for its first chunks; or resume from a state, inside ``random_state``.
+
+        Raises:
+            CheckpointError: it is the state of something else.
+        """
+        if state is not None:
+            self._resume(state)
+            return
+        for _ in range(self._actors.depth):
+            for actor in range(self._actors.actors):
+                self.ask(actor)
+
+    # --- requests and chunks --------------------------------------------------------------------------------
+
+    def ask(self, actor: int) -> None:
+        """Ask an actor for its next chunk, with the newest weights."""
+        updates = self.counters.updates
+        if not self._weights or updates - self._newest >= self._actors.sync_every:
+            self._publish(updates, packed_weights(self.agent.loss))
+        request = Request(
+            serial=self._stored[actor] + len(self._asked[actor]),
+            version=self._newest,
+            env_steps=self._asked_steps,
+            random=self._asked_steps < self._plan.warmup_steps,
+            priorities=self.replay.prioritized,
+        )
+        self._asked_steps += self.steps
+        self._send(actor, request)
+
+    def _publish(self, version: int, weights: np.ndarray) -> None:
+        self._newest = version
+        needed = {each.request.version for asked in self._asked for each in asked}
+        self._weights = {known: self._weights[known] for known in self._weights if known in needed}
+        self._weights[version] = weights, self._engine.publish(weights)
+
+    def _send(self, actor: int, request: Request) -> None:
+        ticket = self._engine.ask(actor, self._weights[request.version][1], request)
+        self._asked[actor].append(_Asked(request, ticket))
+
+    def take(self, reporter: Reporter) -> tuple[int, Chunk]:
+        """Wait for the next chunk, and its actor's state after it; a lost actor is revived.
+
+        Raises:
+            EnvError: an actor is lost again and again.
+        """
+        began, losses = time.perf_counter(), 0
+        while True:
+            actor = self._next_actor()
+            try:
+                chunk, state = self._result(actor)
+                break
+            except WorkerLost as error:
+                losses += 1
+                if losses > LOSSES:
+                    message = f"lost {losses} times in a row at chunk {self._stored[actor]}: {error}"
+                    raise EnvError(f"actor {actor}", message) from error
+                self._restarts += 1
+                reporter.note(f"actor {actor} was lost, and continues after its last stored chunk: {error}")
+                self._revive(actor)
+        self._states[actor] = state
+        self._turn += 1
+        self._waited += time.perf_counter() - began
+        return actor, chunk
+
+    def _next_actor(self) -> int:
+        if self._actors.order == "cyclic":
+            return self._turn % self._actors.actors
+        return self._engine.ready([asked[0].ticket for asked in self._asked])
+
+    def _result(self, actor: int) -> Result:
+        asked = self._asked[actor][0]
+        chunk, state = self._engine.result(asked.ticket)
+        if (chunk.serial, chunk.version) != (asked.request.serial, asked.request.version):
+            raise EnvError(f"actor {actor}", f"chunk {chunk.serial} came in place of {asked.request.serial}")
+        self._asked[actor].popleft()
+        return chunk, state
+
+    def _revive(self, actor: int) -> None:
+        """Start an actor after its last stored chunk, and ask it again for what it was asked for."""
+        self._engine.revive(actor, self._states[actor])
+        requests = [each.request for each in self._asked[actor]]
+        self._asked[actor].clear()
+        for request in requests:
+            self._send(actor, request)
+
+    def store(self, actor: int, chunk: Chunk, reporter: Reporter) -> None:
+        """Store a chunk in its actor's lane (line 6), and count its steps."""
+        num_envs, counters = self._env.num_envs, self.counters
+        columns = slice(actor * num_envs, (actor + 1) * num_envs)
+        if chunk.note:
+            reporter.note(f"actor {actor}: {chunk.note}")
+        if "action_mask" in chunk.columns:
+            self.agent.require_reads_masks()
+        if chunk.begins:
+            self.replay.cut(lane=actor)
+            self.episodes.lose(columns)
+        priority = None if chunk.priority is None else torch.tensor(chunk.priority)
+        for row, (observation, action, step) in enumerate(chunk.steps(stacked=self._env.frame_stack > 1)):
+            of_row = None if priority is None else priority[:, row]
+            self.replay.store(observation, action, step, lane=actor, priority=of_row)
+            counters.env_steps += num_envs
+            counters.frames += num_envs * self._env.frame_skip
+            self.episodes.record(step, counters, reporter, columns)
+        self._stored[actor] += 1
+        self._lags.append(counters.updates - chunk.version)
+
+    def metrics(self) -> dict[str, Any]:
+        """Since the last time: the lag in updates, and the fraction of the time that the learner waited."""
+        now = time.perf_counter()
+        row = {
+            "lag": sum(self._lags) / len(self._lags),
+            "learner_wait": round(self._waited / (now - self._since), 3),
+            "restarts": self._restarts,
+            "actors_up": self._actors.actors,
+        }
+        self._lags, self._waited, self._since = [], 0.0, now
+        return row
+
+    # --- all that changes -----------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state that :meth:`begin` takes."""
+        versions = {each.request.version for asked in self._asked for each in asked} | {self._newest}
+        collect = {
+            **self._shape(),
+            "turn": self._turn,
+            "asked_steps": self._asked_steps,
+            "newest": self._newest,
+            "restarts": self._restarts,
+            "stored": [*self._stored],
+            "workers": [*self._states],
+            "asked": [[list(each.request) for each in asked] for asked in self._asked],
+            "weights": {str(known): torch.from_numpy(self._weights[known][0]) for known in sorted(versions)},
+        }
+        return super().state_dict() | {"collect": collect}
+
+    def _shape(self) -> dict[str, int]:
+        names = ("actors", "rows", "depth")
+        return {**{name: getattr(self._actors, name) for name in names}, "envs": self._env.num_envs}
+
+    def _resume(self, state: Mapping[str, Any]) -> None:
+        """Load a state, and ask for what was in flight."""
+        collect = state.get("collect", {})
+        for name, own in self._shape().items():
+            if collect.get(name) != own:
+                there = f"{name} = {collect.get(name)}"
+                raise CheckpointError(f"a run with {there}; here {name} = {own}: this cannot change")
+        try:
+            self.load_learned(state, self._env.n_actions)
+            self.random_state.load_state_dict(state["torch"])
+            self._turn, self._asked_steps = collect["turn"], collect["asked_steps"]
+            self._stored, self._states = [*collect["stored"]], [*collect["workers"]]
+            self._restarts = collect["restarts"]
+            for version, weights in collect["weights"].items():
+                self._weights[int(version)] = weights.numpy(), self._engine.publish(weights.numpy())
+            self._newest = collect["newest"]
+            for actor, requests in enumerate(collect["asked"]):
+                self._engine.revive(actor, self._states[actor])
+                for request in requests:
+                    self._send(actor, Request(*request))
+        except SqnError:
+            raise
+        except Exception as error:
+            raise not_of_this_recipe(error) from error

@@ -1,0 +1,226 @@
+"""A worker: it collects chunks with a copy of the network that acts, wherever an engine runs it.
+
+Legend: K rows of a chunk, E environments of the worker, n networks; ``*S`` is the shape of an observation.
+"""
+
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sqn_rl import functional as F
+from sqn_rl.errors import RestoreError
+from sqn_rl.parts.collect.base import Laddered
+from sqn_rl.parts.env.base import BatchedEnv, close
+from sqn_rl.parts.replay.ring import Ring
+from sqn_rl.protocols import Actor, Annealed, Loss
+from sqn_rl.training.agent import state_besides_weights
+from sqn_rl.training.numerics import default_float32, flushed_denormals
+from sqn_rl.training.random_state import OF_MODULES, RandomState
+from sqn_rl.training.randomness import Randomness
+from sqn_rl.types import Chunk, Request, Step
+
+OBSERVATIONS = ("observation", "next_observation")
+"""The columns of a step that a chunk has as frames."""
+
+
+class Ladder(NamedTuple):
+    """By how much a worker's environments explore: see :class:`~sqn_rl.parts.collect.base.Laddered`."""
+
+    position: Tensor
+    base: float
+
+
+class Worker:
+    """Collects chunks: a pure function ``(state, weights, request) → (chunk, state')``.
+
+    Args:
+        env: E environments.
+        actor: acts in them.
+        loss: holds the actor's networks, and computes initial priorities.
+        returns: computes what these are errors of.
+        rows: K.
+        ladder: by how much each environment explores; None: as the actor does.
+        seed: of everything that is random here.
+    """
+
+    def __init__(
+        self,
+        *,
+        env: BatchedEnv,
+        actor: Actor,
+        loss: Loss,
+        returns: Any,
+        rows: int,
+        ladder: Ladder | None,
+        seed: int,
+    ) -> None:
+        self.env, self._actor, self._loss, self._returns, self._rows = env, actor, loss, returns, rows
+        self._ladder, self._seed = ladder, seed
+        self._generator = torch.Generator().manual_seed(seed)
+        self._random_state = RandomState(OF_MODULES + seed, "cpu")
+        self._randomness = {
+            "actor": Randomness("actor", actor, stateful=True),
+            "loss": Randomness("loss", loss, stateful=False),
+        }
+        self._observation: Tensor | None = None
+        self._note, self._chunks = "", 0
+        self._version: int | None = None
+
+    @default_float32()
+    @flushed_denormals()
+    def collect(self, weights: np.ndarray, request: Request) -> tuple[Chunk, dict[str, Any]]:
+        """Collect a chunk with these weights, as :func:`packed_weights` gives them.
+
+        Returns:
+            The chunk, and the state after it.
+
+        Raises:
+            EnvError: an environment raised, died, or gave an invalid answer.
+            NumericsError: an observation or a reward is NaN or infinite.
+        """
+        with self._random_state, torch.no_grad():
+            if request.version != self._version:
+                unpack_weights(self._loss, weights)
+                self._version = request.version
+            if isinstance(self._actor, Annealed):
+                self._actor.anneal(request.env_steps)
+            if self._ladder and isinstance(self._actor, Laddered):
+                self._actor.explore(*self._ladder)
+            begins = self._observation is None
+            observation = self.env.begin() if self._observation is None else self._observation
+            chunk = self._collect(observation, begins, request)
+            self._chunks += 1
+            return chunk, deepcopy(self._state())
+
+    def _collect(self, observation: Tensor, begins: bool, request: Request) -> Chunk:
+        observations, actions, steps = [observation], list[Tensor](), list[Step]()
+        for _ in range(self._rows):
+            action = self._act(observations[-1], request.random)
+            self.env.send(action)
+            step = self.env.receive()
+            observations.append(step.observation)
+            actions.append(action)
+            steps.append(step)
+        self._observation = observations[-1]
+        finals = [step.next_observation[step.ended] for step in steps if step.ended.any()]
+        final = torch.cat(finals) if finals else observation[:0]
+        names = [name for name, column in steps[0]._asdict().items() if column is not None]
+        columns = {
+            name: torch.stack([getattr(step, name) for step in steps]).numpy()
+            for name in names
+            if name not in OBSERVATIONS
+        }
+        note, self._note = self._note, ""
+        return Chunk(
+            serial=request.serial,
+            version=request.version,
+            begins=begins,
+            observation=torch.stack([self._newest(each) for each in observations]).numpy(),
+            action=torch.stack(actions).numpy(),
+            columns=columns,
+            final=self._newest(final).numpy(),
+            priority=self._priorities(observations, actions, steps) if request.priorities else None,
+            note=note,
+        )
+
+    def _act(self, observation: Tensor, random: bool) -> Tensor:
+        if not random:
+            return self._actor.act(observation, **self.env.act_options).cpu()
+        if (mask_EA := self.env.action_mask) is not None:
+            return F.draw(F.masked(torch.zeros(mask_EA.shape), mask_EA), self._generator)
+        return torch.randint(self.env.n_actions, (self.env.num_envs,), generator=self._generator)
+
+    def _newest(self, observation: Tensor) -> Tensor:
+        """The newest frame of each observation, ``[E, *S]`` → ``[E, *F]``."""
+        return observation[:, -1] if self.env.frame_stack > 1 else observation
+
+    def _priorities(self, observations: list[Tensor], actions: list[Tensor], steps: list[Step]) -> np.ndarray:
+        """δ of each transition by the network that acted, which is its own target, ``[n, K, E]``.
+
+        Returns end at the chunk's last step, as those of the newest transitions of a replay do.
+        """
+        ring = Ring(
+            capacity=self._rows * self.env.num_envs,
+            num_envs=self.env.num_envs,
+            observation_shape=self.env.observation_shape,
+            observation_dtype=self.env.observation_dtype,
+            frame_stack=1,
+            device="cpu",
+        )
+        for observation, action, step in zip(observations, actions, steps, strict=False):
+            ring.append(observation, action, step)
+        batch = self._returns.gather(ring, torch.arange(len(ring)))
+        td_error = self._loss.compute(batch).td_error
+        return td_error.view(-1, self._rows, self.env.num_envs).numpy()
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "env": self.env.state_dict() if self.env.restorable else None,
+            "actor": state_besides_weights(self._loss, self._actor),
+            "hidden": {slot: each.state_dict() for slot, each in self._randomness.items()},
+            "warm_up": self._generator.get_state(),
+            "torch": self._random_state.state_dict(),
+            "chunks": self._chunks,
+        }
+
+    @default_float32()
+    @flushed_denormals()
+    def restore(self, state: Mapping[str, Any] | None) -> None:
+        """Continue from a state; None: from the beginning.
+
+        Environments that cannot be restored begin new episodes, and the next chunk says so.
+        """
+        if state is None:
+            return
+        with self._random_state:
+            actor: Any = self._actor
+            if own := state["actor"]:
+                actor.load_state_dict(actor.state_dict() | own)
+            for slot, each in self._randomness.items():
+                each.load_state_dict(state["hidden"][slot])
+            self._generator.set_state(state["warm_up"])
+            self._chunks = state["chunks"]
+            try:
+                self._observation = self.env.load_state_dict(state["env"]) if state["env"] else None
+            except RestoreError as error:
+                self._note = f"{error}; "
+            self._random_state.load_state_dict(state["torch"])  # an environment may have drawn from it
+            if self._observation is None:
+                self._note += f"{self.env.name}: the episodes in progress are lost, and new ones begin"
+                self.env.set_seed(self._seed + self._chunks)  # else the first would be repeated
+
+    def close(self) -> None:
+        """Close the environments."""
+        close(self.env)
+
+
+def acting_weights(loss: Loss) -> list[Tensor]:
+    """What is learned, without target copies; large elements first, so that each is aligned when packed."""
+    targets = {tensor.data_ptr() for tensor in _tensors(loss.target_q_net)}
+    own = [tensor for tensor in loss.state_dict().values() if tensor.data_ptr() not in targets]
+    return sorted(own, key=lambda tensor: -tensor.element_size())
+
+
+def packed_weights(loss: Loss) -> np.ndarray:
+    """The :func:`acting_weights` as bytes, one after the other."""
+    flat = [tensor.detach().cpu().contiguous().reshape(-1) for tensor in acting_weights(loss)]
+    return torch.cat([each.view(torch.uint8) for each in flat]).numpy()
+
+
+def unpack_weights(loss: Loss, weights: np.ndarray) -> None:
+    """Load packed weights, into the target copies too."""
+    flat, begin = torch.tensor(weights), 0
+    for tensor in acting_weights(loss):
+        end = begin + tensor.nbytes
+        tensor.copy_(flat[begin:end].view(tensor.dtype).view(tensor.shape))
+        begin = end
+    for target, online in zip(_tensors(loss.target_q_net), _tensors(loss.q_net), strict=True):
+        target.copy_(online)
+
+
+def _tensors(q_net: Any) -> list[Tensor]:
+    return [*q_net.state_dict().values()]

@@ -1,0 +1,56 @@
+"""Mistakes with actors are answered with what to do, and leave no process behind."""
+
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from sqn_rl import RecipeError, compose
+
+TINY = ["env=cartpole", "hidden=[8]", "num_envs=2", "steps=100", "collect.actors=1", "collect.rows=5"]
+
+
+def test_without_ray_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(RecipeError, match=r"expected the extra `ray`: pip install 'sqn_rl\[ray\]'"):
+        compose("sqn", *TINY, "collect=ray").preflight()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1", "nowhere.invalid:6379", "127.0.0.1:99999"])
+def test_an_address_where_nothing_listens_is_refused_soon(address: str, tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    began = time.monotonic()
+    overrides = [*TINY, "collect=ray", f"collect.address={address}", f"out={tmp_path / 'run'}"]
+    with pytest.raises(
+        RecipeError, match=r"collect.address=.*: expected auto, or the HOST:PORT of a running Ray"
+    ):
+        compose("sqn", *overrides).train()
+    assert time.monotonic() - began < 30
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("actors=0", "a whole number in"),
+        ("rows=1.5", "a whole number in"),
+        ("depth=0", "a whole number in"),
+        ("sync_every=-1", "a whole number in"),
+        ("order=first", "one of cyclic, any"),
+        ("ladder=1", "null, or a number above 1"),
+    ],
+)
+def test_settings_are_checked(setting: str, expected: str) -> None:
+    with pytest.raises(RecipeError, match=expected):
+        compose("sqn", *TINY, "collect=inline", f"collect.{setting}").preflight()
+
+
+def test_old_weights_are_announced() -> None:
+    wide = [
+        "collect=inline",
+        "collect.actors=4",
+        "collect.rows=100",
+        "update_ratio=0.5",
+    ]  # 2 · 4 · 100 · 2 · ½
+    notes = compose("sqn", *TINY, *wide).preflight().notes
+    assert any("until about 800 updates after them; lower collect.rows" in note for note in notes)

@@ -1,0 +1,129 @@
+"""Actors in processes of Ray: the run is that of one process, whichever is killed. One Ray for all tests."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sqn_rl import RecipeError, compose
+from sqn_rl.parts.logger.base import Reporter
+from sqn_rl.recipe.compose import load_recipe
+from sqn_rl.runs.experiment import Experiment
+
+ray = pytest.importorskip("ray")
+
+CARTPOLE = [
+    *("env=cartpole", "num_envs=4", "hidden=[32]", "batch_size=16", "warmup_steps=400", "update_ratio=0.1"),
+    *("replay_capacity=2000", "log_every=200", "checkpoint_every=1000", "eval_episodes=1", "compile=never"),
+    *("collect.actors=2", "collect.rows=50", "collect.ladder=4", "returns=n_step", "steps=4000"),
+]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """The address of a Ray that all tests share."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    ray.init(num_cpus=2, include_dashboard=False, object_store_memory=100 * 2**20, log_to_driver=False)
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    yield ray.get_runtime_context().gcs_address
+    ray.shutdown()
+
+
+def digests(run: Path) -> dict[str, str]:
+    """Weights, moments, priorities, and everything else that is saved; and the episodes."""
+    files = sorted((run / "checkpoints" / "0000004000").glob("*.safetensors"))
+    files += [run / "episodes.jsonl", *sorted((run / "checkpoints" / "replay").iterdir())]
+    return {file.name: sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def actors_of(pid: int) -> list[int]:
+    """The processes of actors among the descendants of a process."""
+    parents, names = dict[int, int](), dict[int, str]()
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                stat = (folder / "stat").read_text().rpartition(")")[2].split()
+                names[int(folder.name)] = (folder / "cmdline").read_text()
+            except OSError:
+                continue
+            parents[int(folder.name)] = int(stat[1])
+
+    def descends(each: int) -> bool:
+        while each in parents and each != pid:
+            each = parents[each]
+        return each == pid
+
+    return [each for each, name in names.items() if name.startswith("ray::_Process") and descends(each)]
+
+
+class Killer(Reporter):
+    """Kills an actor's process once, after 2,000 steps."""
+
+    def __init__(self) -> None:
+        self.killed: list[int] = []
+        self.notes: list[str] = []
+
+    def metrics(self, row: dict[str, Any]) -> None:
+        if row["env_steps"] >= 2000 and not self.killed:
+            self.killed = actors_of(os.getpid())[:1]
+            os.kill(self.killed[0], signal.SIGKILL)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+@pytest.fixture(scope="module")
+def inline(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What the run in one process has become."""
+    out = tmp_path_factory.mktemp("inline") / "run"
+    compose("sqn_per", *CARTPOLE, "collect=inline", f"out={out}").train()
+    return digests(out)
+
+
+def test_many_processes_are_the_one(inline: dict[str, str], cluster: str, tmp_path: Path) -> None:
+    compose("sqn_per", *CARTPOLE, "collect=ray", f"out={tmp_path / 'run'}").train()
+    assert digests(tmp_path / "run") == inline
+    assert ray.is_initialized()  # it is not the run's to stop
+    rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert all(row["restarts"] == 0 and row["actors_up"] == 2 for row in rows)
+    assert 0 < rows[-1]["lag"] < 200
+
+
+def test_an_actor_that_is_killed_is_not_missed(inline: dict[str, str], cluster: str, tmp_path: Path) -> None:
+    killer = Killer()
+    compose("sqn_per", *CARTPOLE, "collect=ray", f"out={tmp_path / 'run'}").train(reporters=[killer])
+    assert killer.killed
+    assert any("was lost, and continues after its last stored chunk" in note for note in killer.notes)
+    assert digests(tmp_path / "run") == inline
+
+
+def test_a_learner_that_is_killed_resumes(inline: dict[str, str], cluster: str, tmp_path: Path) -> None:
+    out, here = tmp_path / "run", "from sqn_rl.cli.run import main; raise SystemExit(main())"
+    command = [sys.executable, "-c", here, "recipe=sqn_per", *CARTPOLE, "collect=ray", f"out={out}"]
+    learner = subprocess.Popen([*command, f"collect.address={cluster}"], stdout=subprocess.DEVNULL)
+    try:
+        while learner.poll() is None and not (out / "checkpoints" / "0000002000").is_dir():
+            time.sleep(0.02)
+        assert learner.poll() is None
+    finally:
+        learner.kill()
+        learner.wait()
+    assert not (out / "checkpoints" / "0000004000").is_dir()
+    Experiment(load_recipe(out / "recipe.yaml")).train(resume=out)
+    assert digests(out) == inline
+
+
+def test_too_few_processors_are_said(cluster: str, tmp_path: Path) -> None:
+    overrides = [*CARTPOLE, "collect=ray", "collect.actors=5", f"out={tmp_path / 'run'}"]
+    with pytest.raises(RecipeError, match=r"collect.actors=5: expected at most 2, the processors that Ray"):
+        compose("sqn_per", *overrides).train()
+    assert actors_of(os.getpid()) == []
