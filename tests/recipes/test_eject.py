@@ -31,6 +31,7 @@ UPDATES, FEW, ROWS = 50, 10, 100
 REFUSED = {
     "discrete_sac": "actor=policy",
     "rainbow": "layers=noisy",
+    "sqn_apex": "collect=ray",
     "sqn_categorical": "head=categorical",
     "sqn_noisy": "layers=noisy",
     "sqn_quantile": "head=quantile",

@@ -17,6 +17,7 @@ from sqn_rl.recipe.provenance import Values
 
 SUPPORTED: Mapping[str, Mapping[str, str]] = {
     "env": {"GymEnv": "gym", "AtariRamEnv": "atari_ram", "MinAtarEnv": "minatar"},
+    "collect": {"LocalCollect": "local"},
     "layers": {"Dense": "dense"},
     "encoder": {"MLP": "mlp", "MinAtarCNN": "minatar_cnn"},
     "head": {"LinearHead": "linear", "DuelingHead": "dueling"},
