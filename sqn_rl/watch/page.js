@@ -169,6 +169,10 @@ function header(state) {
     `evaluation at ${whole(last.env_steps)} steps: ${last.mean.toFixed(1)} ± ${last.std.toFixed(1)} ` +
     `(mean ± std of ${last.episodes} ${last.greedy ? "greedy" : "sampled"} episodes` +
     `${last.cut ? `, ${last.cut} of them cut after ${whole(last.longest)} steps` : ""})`;
+  const actors = state.actors;
+  by_id("actors").textContent = !actors ? "" :
+    `${whole(actors.actors_up)} actors, ${whole(actors.restarts)} restarts · weights act ` +
+    `${whole(actors.lag)} updates late · the learner waits ${(100 * actors.learner_wait).toFixed(0)} % of its time`;
   by_id("notes").textContent = state.notes.length ? `note: ${state.notes.join("; ")}` : "";
   by_id("overrides").textContent = state.overrides.length ? `command line: ${state.overrides.join(" ")}` : "";
 }

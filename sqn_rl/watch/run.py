@@ -92,6 +92,7 @@ class WatchedRun:
             "speed": rate(counters.get("env_steps", 0), counters.get("wall_s") or 0),
             "overrides": self._overrides(),
             "evaluation": _evaluation(newest),
+            "actors": _actors(counters),
             "checkpoint": checkpoint,
             "notes": [*map(printable, notes)],
             "charts": [*_charts(**rows)],
@@ -164,6 +165,12 @@ def _charts(metrics: Rows, episodes: Rows, evaluations: Rows) -> Iterator[dict[s
 
 def _points(rows: Rows, name: str) -> Mapping[str, list[Any]]:
     return {"x": column_of(rows, "env_steps"), "y": column_of(rows, name)}
+
+
+def _actors(row: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The numbers of the page's line about actors; None if there are none, or they are malformed."""
+    shown = {name: number_of(row.get(name)) for name in ("actors_up", "restarts", "lag", "learner_wait")}
+    return None if None in shown.values() else shown
 
 
 def _evaluation(row: Mapping[str, Any]) -> dict[str, Any] | None:

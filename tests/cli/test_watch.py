@@ -103,6 +103,16 @@ def test_it_shows_what_curve_png_shows(trained: Path) -> None:
     assert "head=dueling" not in shown["overrides"]  # the title says so
 
 
+def test_it_shows_a_row_of_actors(run: Path) -> None:
+    actors = {"actors_up": 3, "restarts": 1, "lag": 150.5, "learner_wait": 0.25}
+    with serving(run) as server:
+        assert state(server)["actors"] is None
+        add(run, "metrics", env_steps=700, **actors)
+        assert state(server)["actors"] == actors
+        add(run, "metrics", env_steps=800, **{**actors, "lag": "old"})
+        assert state(server)["actors"] is None
+
+
 def test_idle_requests_do_not_hold_threads(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(served._Handler, "timeout", 0.5)
     with serving(run) as server:
