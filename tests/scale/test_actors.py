@@ -346,3 +346,11 @@ def test_an_actor_without_a_ladder_is_refused() -> None:
     overrides = ["actor=greedy", "loss=dqn", "temperature=none", "layers=noisy", "collect.ladder=4"]
     with pytest.raises(RecipeError, match=r"collect.ladder=4: GreedyActor has no ladder"):
         compose("sqn", *TINY, *overrides).preflight()
+
+
+def test_only_allowed_actions_are_taken() -> None:
+    taxi = ["env=gym", "env.id=Taxi-v4", "encoder.hidden=[8]", "steps=150", "checkpoint_every=0"]
+    learner = Learner(InlineEngine(), *taxi).train()
+    ring, place = learner.agent.replay.ring, torch.arange(150)
+    assert not ring.action_mask[place].all()
+    assert ring.action_mask[place].gather(1, ring.action[place].unsqueeze(1)).all()

@@ -22,9 +22,6 @@ OBJECT_STORE_BYTES = 200 * 2**20
 ACTOR_BYTES = 400 * 10**6
 """Memory of an actor's process: Python, PyTorch and Ray."""
 
-ORPHAN_SECONDS = 20
-"""How long Ray's processes look for one that was killed with the run, before they end."""
-
 CONNECT_SECONDS = 10
 """How long a cluster may take to answer."""
 
@@ -158,7 +155,6 @@ class RayEngine:
             if self._address is None:
                 options |= {"num_cpus": max(actors, processors()), "include_dashboard": False}
                 options |= {"object_store_memory": OBJECT_STORE_BYTES}
-                os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", str(ORPHAN_SECONDS))
             else:
                 options |= {"address": self._address}
                 self._require_reachable(self._address)
