@@ -1,18 +1,24 @@
-# `make run` trains the sqn recipe on CartPole; `make test` runs the tests; both set themselves up.
+# `make run` trains the sqn recipe on CartPole; `make test` runs the tests; each installs what it needs into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup run test lint bench docs clean
+.PHONY: core setup run test lint bench docs clean
+
+core: .venv/core
+
+.venv/core: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	touch $@
 
 setup: .venv/ready
 
-.venv/ready: pyproject.toml constraints.txt
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt torch
+.venv/ready: .venv/core
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,docs,envs,export,logging,minatar,ray,submitit,tune,video]'
 	touch $@
 
-run: setup
+run: core
 	$(BIN)/sqn-run
 
 test: setup

@@ -12,11 +12,14 @@ from sphinx.writers.html5 import HTML5Translator
 BAR, LOG = r"\\bar ([A-Z])", r"\\log\b(?! *[(_])"
 """The converter sets the index of ``\\bar Q_i`` below Q, and no space between log and π."""
 
+MOVER = r"<mover>\s*(<mi>\w</mi>)\s*<mo[^>]*>[^<]*</mo>\s*</mover>"
+"""A bar as the converter writes it: a character, which many fonts draw faintly or not at all. CSS draws a line."""
+
 
 def _drawn(node: nodes.math | nodes.math_block, as_block: bool) -> str:
     text = re.sub(LOG, r"\\,\\log\\,", re.sub(BAR, r"{\\bar \1{}}", node.astext()))
     try:
-        return tex2mathml(text, as_block=as_block)
+        return re.sub(MOVER, r'<mrow class="bar">\1</mrow>', tex2mathml(text, as_block=as_block))
     except MathError as error:
         getLogger(__name__).warning("%s in %s", error, node.astext(), location=node)
         return ""
