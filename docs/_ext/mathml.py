@@ -13,7 +13,7 @@ BAR, LOG = r"\\bar ([A-Z])", r"\\log\b(?! *[(_])"
 """The converter sets the index of ``\\bar Q_i`` below Q, and no space between log and π."""
 
 MOVER = r"<mover[^>]*>\s*(<mi>\w</mi>)\s*<mo[^>]*>[^<]*</mo>\s*</mover>"
-"""A bar as the converter writes it: a character, which many fonts draw faintly or not at all. CSS draws a line."""
+"""A bar as the converter writes it: a character that many fonts draw faintly or not at all. CSS draws it."""
 
 
 def _drawn(node: nodes.math | nodes.math_block, as_block: bool) -> str:

@@ -29,9 +29,12 @@ PAGES = {
     "replay": ("Replay and returns", {"replay", "returns"}),
     "optimization": ("Optimizers and target updates", {"optimizer", "target_update"}),
     "environments": ("Environments", {"env"}),
-    "running": ("Agents, training, runs", set()),
+    "running": ("Compose, train, load", set()),
 }
 """Pages of public names: title, and the slots whose classes they show; the last page has all other names."""
+
+IN_USE = ("compose", "Experiment", "train", "Plan", "Agent", "evaluate", "Evaluation", "load", "Policy")
+"""The first names of that page, in the order in which a program uses them."""
 
 
 def public_names() -> dict[str, list[str]]:
@@ -67,7 +70,7 @@ def _text(words: str) -> str:
 
 def _names(title: str, names: Iterable[str]) -> Iterator[str]:
     yield _title(title)
-    for name in sorted(names):
+    for name in sorted(names, key=lambda name: (IN_USE.index(name) if name in IN_USE else len(IN_USE), name)):
         if inspect.isclass(getattr(sqn_rl, name)):
             yield f".. autoclass:: sqn_rl.{name}\n   :members:\n   :show-inheritance:\n"
         else:

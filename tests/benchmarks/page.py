@@ -36,19 +36,21 @@ def page(raw: dict[str, Any], notes: str) -> str:
     ]
     return f"""# Speed
 
-    make bench
+Speed compared with other programs and with the minimum of work, as `make bench` measures it. Ratios are
+medians over rounds, with their range; speeds of different machines cannot be compared.
 
-{_lines(f"{number}. {each}." for number, each in enumerate(machines, 1))}
+{tables(raw)}
+
+## How it was measured
 
 Each program runs in its own process, and the programs take turns: in every round each runs a leg of a
 fixed number of environment steps, so that a slow minute of the machine affects all. The first leg of each,
-with warm-up and compilation, does not count. Speeds are medians over rounds; ratios (with range) are medians
-over rounds of legs of the same round. Speeds of different machines cannot be compared. The raw numbers are in
-[`raw/speed.json`](raw/speed.json):
+with warm-up and compilation, does not count. Speeds are medians over rounds; ratios are medians over rounds
+of legs of the same round. The raw numbers are in [`raw/speed.json`](raw/speed.json):
 
 {_lines(measured)}
 
-{tables(raw)}
+{_lines(f"{number}. {each}." for number, each in enumerate(machines, 1))}
 
 {NOTES}{notes}"""
 

@@ -99,10 +99,13 @@ def test_every_recipe_shows_its_graph(site) -> None:
         assert f"{file}.svg" in (site / "reference" / "generated" / "recipes" / f"{file}.html").read_text()
 
 
-def test_an_index_stands_beside_its_letter_and_not_below(site) -> None:
+def test_a_bar_is_a_line_of_css_and_an_index_stands_beside_its_letter(site) -> None:
     formula = (site / "algorithms" / "sqn.html").read_text()
-    assert "ˉ" in formula
-    assert re.findall(r"<munderover>(?:(?!</munderover>).)*ˉ", formula, re.DOTALL) == []
+    assert '<mrow class="bar"><mi>Q</mi></mrow>' in formula
+    assert "ˉ" not in formula
+    styles = (site / "_static" / "site.css").read_text()
+    (font,) = re.findall(r'url\("(.*?)"\)', styles)
+    assert (site / "_static" / font).stat().st_size > 100_000
 
 
 GALLERY = """<!doctype html><title>loading</title><script>
