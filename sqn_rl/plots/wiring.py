@@ -22,16 +22,30 @@ PLACES = {  # column, row
 WITHOUT_BOX = {"layers": ("encoder", "head"), "collect": ("env",)}
 """Slots that no data goes through by themselves, and where it shows what fills them."""
 STYLE = """
-text { font: 11px ui-sans-serif, system-ui, "DejaVu Sans", sans-serif; fill: #1f2933; }
+text { font: 11px ui-sans-serif, system-ui, "DejaVu Sans", sans-serif; }
 .title { font-size: 16px; font-weight: 600; } .slot { font-size: 13px; font-weight: 600; }
-.says { font-style: italic; fill: #52606d; } .faint { fill: #52606d; }
+.says { font-style: italic; } .change { font-weight: 600; } .label { font-size: 10px; }
 .shape { font-family: ui-monospace, "DejaVu Sans Mono", monospace; font-size: 10px; }
-.acting { fill: #e3f2fd; stroke: #0072b2; } .learning { fill: #f2f4f6; stroke: #7b8794; }
-.changed { fill: #fff1c9; stroke: #d55e00; stroke-width: 3; } .change { fill: #a84300; font-weight: 600; }
-.absent { fill: none; stroke: #d55e00; stroke-width: 2; stroke-dasharray: 6 4; }
-.arrow { fill: none; stroke: #52606d; stroke-width: 1.3; } .label { font-size: 10px; fill: #323f4b; }
-.under { fill: none; stroke: #ffffff; stroke-width: 6; }
+.changed { stroke-width: 3; } .absent { fill: none; stroke-width: 2; stroke-dasharray: 6 4; }
+.arrow { fill: none; stroke-width: 1.3; } .under { fill: none; stroke-width: 6; }
 """
+COLOURED = """
+text { fill: %(ink)s; } .says, .faint, .tip { fill: %(faint)s; } .change { fill: %(change)s; }
+.page { fill: %(page)s; } .under { stroke: %(page)s; } .arrow { stroke: %(faint)s; }
+.acting { fill: %(acting)s; stroke: %(acts)s; } .learning { fill: %(learning)s; stroke: %(learns)s; }
+.changed { fill: %(changed)s; stroke: %(differs)s; } .absent { stroke: %(differs)s; }
+"""
+LIGHT = {
+    "page": "#ffffff", "ink": "#1f2933", "faint": "#52606d", "change": "#a84300",
+    "acting": "#e3f2fd", "learning": "#f2f4f6", "changed": "#fff1c9",
+    "acts": "#0072b2", "learns": "#7b8794", "differs": "#d55e00",
+}  # fmt: skip
+DARK = {
+    "page": "#14181d", "ink": "#e6e9ec", "faint": "#a8b3be", "change": "#ffb866",
+    "acting": "#12304a", "learning": "#222931", "changed": "#40310f",
+    "acts": "#56b4e9", "learns": "#7b8794", "differs": "#e69f00",
+}  # fmt: skip
+"""The colours where the reader prefers dark pages."""
 
 
 class Route(NamedTuple):
@@ -96,15 +110,16 @@ def to_svg(graph: Graph, title: str) -> str:
     """
     board = _Board(graph)
     legend = list(_legend(board, graph))
+    dark = f"@media (prefers-color-scheme: dark) {{{COLOURED % DARK}}}"
     width, height = LEFT + 4 * COLUMN + WIDTH + 34, board.bottom + 48
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height:g}" '
             f'viewBox="0 0 {width} {height:g}">',
-            f"<title>{escape(title)}</title><style>{STYLE}</style>",
+            f"<title>{escape(title)}</title><style>{STYLE}{COLOURED % LIGHT}{dark}</style>",
             '<defs><marker id="tip" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="7" markerHeight="7" '
-            'orient="auto"><path d="M0 0 10 5 0 10z" fill="#52606d"/></marker></defs>',
-            f'<rect width="{width}" height="{height:g}" fill="#ffffff"/>',
+            'orient="auto"><path d="M0 0 10 5 0 10z" class="tip"/></marker></defs>',
+            f'<rect width="{width}" height="{height:g}" class="page"/>',
             _text(LEFT, 34, title, "title"),
             *(part for arrow in graph.arrows() for part in board.arrow(*arrow)),
             *(line for box in board.boxes.values() for line in box.svg()),

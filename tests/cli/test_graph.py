@@ -161,3 +161,49 @@ def test_a_mistake(arguments: list[str], message: str, command: Callable) -> Non
 def test_an_unknown_format(command: Callable) -> None:
     with pytest.raises(SystemExit, match="2"):
         command("graph", "--format", "png")
+
+
+def _luminance(colour: str) -> float:
+    """The relative luminance of ``#rrggbb``, by WCAG 2."""
+    parts = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    linear = (each / 12.92 if each <= 0.04045 else ((each + 0.055) / 1.055) ** 2.4 for each in parts)
+    return sum(weight * each for weight, each in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def _contrast(a: str, b: str) -> float:
+    low, high = sorted((_luminance(a), _luminance(b)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_the_picture_is_readable_on_light_and_on_dark_pages(dark: bool, command: Callable) -> None:
+    """WCAG's 4.5 for text, on everything that text is on, and 3 for what is drawn on the page."""
+    done = command("graph", "recipe=dqn", "--format=svg")
+    picture = ElementTree.fromstring(done.out)
+    light, dark_rules = (picture.findtext(f"{SVG}style") or "").split("@media (prefers-color-scheme: dark) ")
+    rules = re.findall(r"([\w., ]+) \{([^}]*)\}", dark_rules.strip()[1:-1] if dark else light)
+    colours: dict[tuple[str, str], str] = {}
+    for names, body in rules:
+        for kind, colour in re.findall(r"(fill|stroke): (#[0-9a-f]{6});", body):
+            colours |= {(name.strip(" ."), kind): colour for name in names.split(",")}
+    used = {name for each in picture.iter() for name in (each.get("class") or "").split()}
+    grounds = [colours[kind, "fill"] for kind in ("page", "acting", "learning", "changed")]
+    texts = {
+        colours.get((name, "fill"), colours["text", "fill"]) for name in used & {"says", "faint", "change"}
+    }
+    for text in texts | {colours["text", "fill"]}:
+        assert min(_contrast(text, ground) for ground in grounds) >= 4.5
+    for name in ("acting", "learning", "changed", "absent", "arrow"):
+        assert _contrast(colours[name, "stroke"], colours["page", "fill"]) >= 3
+    assert (_luminance(colours["page", "fill"]) < 0.05) == dark
+    assert {kind for each in picture.iter() for kind in ("fill", "stroke") if each.get(kind)} == set()
+
+
+def test_the_picture_of_the_readme_is_the_one_drawn_now(command: Callable) -> None:
+    """And the README links to its full size, as text of 11 pixels is small at the width of a page."""
+    root = Path(__file__).parents[2]
+    file = "docs/results/sqn_graph.svg"
+    assert command("graph", "--format=svg").out == (root / file).read_text(encoding="utf-8")
+    assert re.search(
+        rf"\[!\[[^\]]+\]\({file}\)\]\({file}\)", (root / "README.md").read_text(encoding="utf-8")
+    )
