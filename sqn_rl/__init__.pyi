@@ -33,7 +33,11 @@ from .parts.layers.dense import Dense as Dense
 from .parts.layers.noisy import NoisyDense as NoisyDense
 from .parts.logger.base import Reporter as Reporter
 from .parts.logger.files import FilesLogger as FilesLogger
+from .parts.logger.mlflow import MlflowLogger as MlflowLogger
 from .parts.logger.tensorboard import TensorBoardLogger as TensorBoardLogger
+from .parts.logger.tracking import TrackingLogger as TrackingLogger
+from .parts.logger.trackio import TrackioLogger as TrackioLogger
+from .parts.logger.wandb import WandbLogger as WandbLogger
 from .parts.loss.discrete_sac import DiscreteSACLoss as DiscreteSACLoss
 from .parts.loss.double_dqn import DoubleDQNLoss as DoubleDQNLoss
 from .parts.loss.dqn import DQNLoss as DQNLoss

@@ -93,6 +93,7 @@ def build(
     device: str | None = None,
     num_envs: int | None = None,
     instead: Mapping[str, Callable[..., Any]] = MappingProxyType({}),
+    title: str = "",
 ) -> Values:
     """Build every slot's part, in the order of :data:`SLOTS`.
 
@@ -106,6 +107,7 @@ def build(
         num_envs: how many environments are opened; by default the run's.
         instead: by slot, what makes its part instead of the class that ``config`` names: a class, a function
             or a ``partial``, whose keywords are its fields.
+        title: of the run, for its logger.
 
     Returns:
         By slot, the built part, or what makes it; ``env`` are the training environments, ``make_env`` makes
@@ -124,7 +126,8 @@ def build(
     device = device or run.device
     with default_float32(), RandomState(run.seed, device):  # modules of PyTorch draw weights from that
         sources = _sources(config, catalogue, origin, SLOTS[: SLOT_NAMES.index(last) + 1], instead)
-        return _parts(sources, run, origin_of, device, num_envs or run.num_envs)
+        facts = {"recipe": config, "title": title, "seed": run.seed}
+        return _parts(sources, run, facts, origin_of, device, num_envs or run.num_envs)
 
 
 class Source(NamedTuple):
@@ -156,7 +159,9 @@ def _sources(
             yield Source(slot, name, func, fields)
 
 
-def _parts(sources: Iterable[Source], run: Run, origin: Origin, device: str, num_envs: int) -> Values:
+def _parts(
+    sources: Iterable[Source], run: Run, facts: Values, origin: Origin, device: str, num_envs: int
+) -> Values:
     import torch
 
     from sqn_rl.parts.collect.base import Actors
@@ -168,6 +173,8 @@ def _parts(sources: Iterable[Source], run: Run, origin: Origin, device: str, num
         for source in sources:
             slot = source.slot
             bag["seed"] = stream_seed(run.seed, slot.name)
+            if slot.name == "logger":  # it describes the run, and draws nothing
+                bag |= facts
             maker = maker_of(source, bag, origin)
             with torch.device(device):
                 parts[slot.name] = bag[slot.gives] = maker if slot.given else maker()

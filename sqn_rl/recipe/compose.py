@@ -77,7 +77,7 @@ class Recipe:
 
     def build(self, **options: Any) -> dict[str, Any]:
         """Build every part; for the options see :func:`sqn_rl.recipe.build.build`."""
-        return build(self.config, self.run, self.catalogue, self.origin, **options)
+        return build(self.config, self.run, self.catalogue, self.origin, title=self.title, **options)
 
     def parameter_bytes(self) -> int:
         """What the Q-networks' parameters take, known without taking it; 0 where that cannot be known.

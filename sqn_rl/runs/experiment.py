@@ -188,7 +188,9 @@ class Experiment:
                 "precision": precision,
                 "compiled": agent.runs_compiled,
             }
-            return directory.finish(status, counters, facts)
+            summary = directory.finish(status, counters, facts)
+            everyone.finished(summary)
+            return summary
 
         with ExitStack() as stack:
             for each in loggers:
@@ -219,8 +221,8 @@ class Experiment:
                         directory.keep(bundle(agent.loss, error.batch))
                     finish("numerics" if isinstance(error, NumericsError) else "error")
                 raise
-        done = directory.evaluated_at == counters.env_steps >= self.run.steps
-        return finish("done" if done else "stopped")
+            done = directory.evaluated_at == counters.env_steps >= self.run.steps
+            return finish("done" if done else "stopped")
 
     def _facts(self, env_name: str, directory: RunDirectory) -> dict[str, Any]:
         """What a summary says of the run, whatever came of it."""

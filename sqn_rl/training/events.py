@@ -58,6 +58,11 @@ class Reporters(Reporter):
         for reporter in self._reporters:
             reporter.checkpoint(counters, take_state)
 
+    def finished(self, summary: dict[str, Any]) -> None:
+        """Pass on the summary of the run."""
+        for reporter in self._reporters:
+            reporter.finished(summary)
+
     def close(self) -> None:
         """Close each of them."""
         for reporter in self._reporters:

@@ -45,10 +45,19 @@ COMMANDS = {
     },
     "sqn-eval": "evaluate",
     "sqn-export": "export",
+    "sqn-push": "hub.push",
 }
 EXPORT = DOCS / "walkthroughs" / "export.md"
 STOPPING = DOCS / "walkthroughs" / "stop_and_resume.md"
-NOT_RUN = (".", "eval", "make", "pip", "python", "sqn-watch")  # set-up, and what waits: tested elsewhere
+NOT_RUN = (
+    ".",
+    "eval",
+    "make",
+    "pip",
+    "python",
+    "sqn-watch",
+    "sqn-pull",
+)  # set-up, and what waits: tested elsewhere
 
 # torchrl 0.14.1 deprecates classes of its own while it is imported.
 pytestmark = pytest.mark.filterwarnings("ignore:Creating .*WeightUpdater which inherits:DeprecationWarning")

@@ -33,5 +33,8 @@ class Reporter:
     def checkpoint(self, counters: Counters, take_state: Callable[[], dict[str, Any]]) -> None:
         """It is time to write down all that the run has become: what ``take_state()`` gives."""
 
+    def finished(self, summary: dict[str, Any]) -> None:
+        """The run has ended, well or not, and ``summary.json`` and ``curve.png`` are written."""
+
     def close(self) -> None:
-        """The run has ended, well or not."""
+        """No event follows."""

@@ -1,8 +1,7 @@
 """The TensorBoard logger."""
 
-import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from sqn_rl.disk import EVALUATIONS_FILE, Folder
 from sqn_rl.errors import SettingError
 from sqn_rl.parts.logger.base import Reporter
+from sqn_rl.parts.logger.tracking import numbers, rows
 
 
 class TensorBoardLogger(Reporter):
@@ -40,9 +40,9 @@ class TensorBoardLogger(Reporter):
                 self._folder.remove(name)
         self._file = f"{EVENTS}.{time.time():.0f}.sqn_rl"
         self._folder.append(self._file, _record(file_version="brain.Event:2"))
-        for row in _rows(directory / "metrics.jsonl"):
+        for row in rows(directory / "metrics.jsonl"):
             self.metrics(row)
-        for row in _rows(directory / EVALUATIONS_FILE):
+        for row in rows(directory / EVALUATIONS_FILE):
             self.evaluation(row)
 
     def metrics(self, row: dict[str, Any]) -> None:
@@ -61,22 +61,13 @@ class TensorBoardLogger(Reporter):
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         values = [
-            Summary.Value(tag=f"{group}/{name}", simple_value=value)
-            for name, value in row.items()
-            if isinstance(value, int | float) and not isinstance(value, bool) and name != "env_steps"
+            Summary.Value(tag=f"{group}/{name}", simple_value=value) for name, value in numbers(row).items()
         ]
         self._folder.append(self._file, _record(step=row["env_steps"], summary=Summary(value=values)))
 
 
 EVENTS = "events.out.tfevents"
 """Prefix by which TensorBoard recognises its files."""
-
-
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a log, which the run has checked already; none if the log does not exist."""
-    if path.exists():
-        with path.open(encoding="utf-8") as lines:
-            yield from map(json.loads, lines)
 
 
 def _record(**content: Any) -> bytes:

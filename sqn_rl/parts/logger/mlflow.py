@@ -1,0 +1,77 @@
+"""The MLflow logger."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sqn_rl.errors import SettingError
+from sqn_rl.parts.logger.tracking import TrackingLogger, flat, missing
+
+STATUSES = {"done": "FINISHED", "stopped": "SCHEDULED"}
+LONGEST_PARAMETER = 6000
+"""Characters of a parameter's value."""
+
+
+class MlflowLogger(TrackingLogger):
+    """Sends metrics, evaluations, the config and the curve to MLflow.
+
+    Steps are environment steps. Without ``MLFLOW_TRACKING_URI``, runs are in the folder ``<run>/mlruns``. A
+    resumed run continues the same run. MLflow's own telemetry is switched off.
+
+    Args:
+        experiment: the experiment; it is created if it does not exist.
+        directory: the run directory.
+        recipe: the resolved config.
+        title: the run's title.
+
+    Raises:
+        SettingError: MLflow is not installed, or the server does not answer.
+    """
+
+    def __init__(self, *, experiment: str, directory: Path, recipe: Mapping[str, Any], title: str) -> None:
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # it is read when MLflow is imported
+        os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
+        try:
+            from mlflow import MlflowClient, MlflowException
+        except ImportError:
+            missing("mlflow")
+        self._experiment, self._status = experiment, "FAILED"
+        try:
+            uri = os.environ.get("MLFLOW_TRACKING_URI") or (directory / "mlruns").as_uri()
+            self._client = MlflowClient(tracking_uri=uri)
+            super().__init__("mlflow", directory, recipe, title)
+        except MlflowException as error:
+            expected = f"a tracking server that can be used ({str(error).splitlines()[0]})"
+            raise SettingError("logger", "mlflow", expected) from error
+
+    def begin(self, id: str | None, recipe: Mapping[str, Any], name: str) -> str:
+        """Begin or continue a run."""
+        client = self._client
+        if id is not None:
+            client.update_run(id, status="RUNNING")
+            self._id = id
+            return id
+        found = client.get_experiment_by_name(self._experiment)
+        experiment = found.experiment_id if found else client.create_experiment(self._experiment)
+        self._id = id = str(client.create_run(experiment, run_name=name).info.run_id)
+        for key, value in flat(recipe):
+            client.log_param(id, key, str(value)[:LONGEST_PARAMETER])
+        return id
+
+    def send(self, values: Mapping[str, float], env_steps: int) -> None:
+        """Send a row."""
+        for name, value in values.items():
+            self._client.log_metric(self._id, name, value, step=env_steps)
+
+    def send_figure(self, path: Path) -> None:
+        """Send the curve, as an artifact."""
+        self._client.log_artifact(self._id, str(path))
+
+    def end(self, status: str) -> None:
+        """Remember how the run ended."""
+        self._status = STATUSES.get(status, "FAILED")
+
+    def wait(self) -> None:
+        """Say how the run ended."""
+        self._client.set_terminated(self._id, self._status)

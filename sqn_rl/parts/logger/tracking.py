@@ -1,0 +1,144 @@
+"""The base of loggers that send a run to an experiment tracker."""
+
+import json
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from sqn_rl.disk import EVALUATIONS_FILE, Folder
+from sqn_rl.errors import SettingError
+from sqn_rl.parts.logger.base import Reporter
+
+CURVE = "curve.png"
+LONGEST = 10_000
+"""Bytes of a file that says what a tracker has."""
+
+
+class TrackingLogger(Reporter):
+    """Sends the rows of the logs to a tracker, by environment steps; abstract.
+
+    ``<run>/<tracker>.json`` has the tracker's id of the run, and the environment steps of the last row sent.
+    A resumed run continues there: rows that a checkpoint has dropped, and that are computed again, are not
+    sent again, and rows from before the logger was chosen are sent first. If the tracker is not
+    ``synchronous``, that file is written only at the end: what a killed process had sent may be lost, and
+    is sent again.
+
+    Args:
+        tracker: its name.
+        directory: the run directory.
+        recipe: the resolved config.
+        title: the run's title.
+    """
+
+    synchronous = True
+    """Whether a row that was sent is stored, also if the process is killed."""
+
+    def __init__(self, tracker: str, directory: Path, recipe: Mapping[str, Any], title: str) -> None:
+        self._file, self._directory = f"{tracker}.json", directory
+        self._sent: dict[str, Any] = _read(directory / self._file)
+        self._sent["id"] = self.begin(self._sent["id"], recipe, f"{title} s{recipe['seed']}")
+        for row in rows(directory / "metrics.jsonl"):
+            self.metrics(row)
+        for row in rows(directory / EVALUATIONS_FILE):
+            self.evaluation(row)
+
+    @abstractmethod
+    def begin(self, id: str | None, recipe: Mapping[str, Any], name: str) -> str:
+        """Begin a run of the tracker, or continue the one with this id; return the id."""
+
+    @abstractmethod
+    def send(self, values: Mapping[str, float], env_steps: int) -> None:
+        """Send the numbers of a row."""
+
+    @abstractmethod
+    def send_figure(self, path: Path) -> None:
+        """Send the picture of the finished run."""
+
+    @abstractmethod
+    def end(self, status: str) -> None:
+        """End the run, or stop for now: ``status`` is that of the summary."""
+
+    @abstractmethod
+    def wait(self) -> None:
+        """Wait until everything is stored; nothing more is sent."""
+
+    def metrics(self, row: dict[str, Any]) -> None:
+        """Every number, under ``train/``."""
+        self._send_once("train", row)
+
+    def evaluation(self, row: dict[str, Any]) -> None:
+        """Mean, standard deviation and IQM, under ``evaluation/``."""
+        self._send_once("evaluation", row)
+
+    def finished(self, summary: dict[str, Any]) -> None:
+        """The curve, if training has ended."""
+        if summary["status"] == "done":
+            self.send_figure(self._directory / CURVE)
+        self.end(summary["status"])
+
+    def _send_once(self, group: str, row: Mapping[str, Any]) -> None:
+        env_steps = row["env_steps"]
+        if env_steps <= self._sent[group]:
+            return
+        self.send({f"{group}/{name}": value for name, value in numbers(row).items()}, env_steps)
+        self._sent[group] = env_steps
+        if self.synchronous:
+            self._write()
+
+    def close(self) -> None:
+        """Wait until everything is stored."""
+        self.wait()
+        self._write()
+
+    def _write(self) -> None:
+        with Folder(self._directory) as run:
+            run.write_atomic(self._file, [json.dumps(self._sent).encode()])
+
+
+def missing(name: str) -> NoReturn:
+    """Refuse a logger whose package is not installed.
+
+    Raises:
+        SettingError: always.
+    """
+    raise SettingError("logger", name, f"the extra `{name}`: pip install 'sqn_rl[{name}]'")
+
+
+def numbers(row: Mapping[str, Any]) -> dict[str, float]:
+    """What of a row can be drawn."""
+    return {
+        name: value
+        for name, value in row.items()
+        if isinstance(value, int | float) and not isinstance(value, bool) and name != "env_steps"
+    }
+
+
+def rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a log, which the run has checked already; none if the log does not exist."""
+    if path.exists():
+        with path.open(encoding="utf-8") as lines:
+            yield from map(json.loads, lines)
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of a nested config, by dotted key."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What was sent; nothing, if the file is not there or not ours."""
+    nothing: dict[str, Any] = {"id": None, "train": -1, "evaluation": -1}
+    try:
+        with path.open("rb") as file:
+            found = json.loads(file.read(LONGEST))
+        ours = isinstance(found["id"], str) and found["id"].isalnum() and len(found["id"]) <= 64
+        return (
+            found if ours and all(type(found[name]) is int for name in ("train", "evaluation")) else nothing
+        )
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return nothing

@@ -1,0 +1,225 @@
+"""A run as a folder for the Hugging Face hub: a model card, and what ``sqn_rl.load`` needs; and back.
+
+What is pulled is data from a stranger. Only files with the names of a run's are downloaded, of at most
+:data:`MOST_BYTES`, and nothing in them is executed: a recipe is built under the rules of trust.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Protocol
+
+from sqn_rl.disk import EVALUATIONS_FILE, RECIPE_FILE, Folder
+from sqn_rl.errors import CheckpointError, RecipeError, StorageError
+from sqn_rl.parts.env.base import closing_env
+from sqn_rl.plots import wiring
+from sqn_rl.plots.logs import number_of
+from sqn_rl.recipe.compose import Recipe
+from sqn_rl.recipe.preflight import preflight
+from sqn_rl.recipe.reading import is_there, read_file, read_rows
+from sqn_rl.runs import manifest
+from sqn_rl.runs.manifest import CHECKPOINTS, MANIFEST
+from sqn_rl.runs.saved import LAST, WEIGHTS, read_weights, write_folder
+
+CARD, CURVE, GRAPH = "README.md", "curve.png", "graph.svg"
+
+FILES = re.compile(
+    rf"{re.escape(CARD)}|{re.escape(CURVE)}|{re.escape(GRAPH)}|{RECIPE_FILE}|{EVALUATIONS_FILE}"
+    rf"|{CHECKPOINTS}/\d{{10,12}}/({re.escape(MANIFEST)}|{re.escape(WEIGHTS)})"
+)
+"""The names of the files that are pushed and pulled."""
+
+MOST_FILES, MOST_BYTES = 20, 2**32
+"""Of a repository that is pulled."""
+
+PICTURE_BYTES = 2**24
+
+
+class Hub(Protocol):
+    """Repositories of models."""
+
+    def push(self, folder: Path, repo: str, *, private: bool) -> None:
+        """Upload a folder, and create the repository if it does not exist."""
+
+    def files(self, repo: str) -> Mapping[str, int | None]:
+        """The size of every file of a repository, if the hub says it."""
+
+    def pull(self, repo: str, name: str, folder: Path) -> None:
+        """Download a file into a folder, under its name."""
+
+
+class HuggingFace:
+    """The Hugging Face hub, or the one of ``HF_ENDPOINT``.
+
+    Raises:
+        RecipeError: huggingface_hub is not installed.
+    """
+
+    def __init__(self) -> None:
+        try:
+            from huggingface_hub import HfApi
+        except ImportError:
+            raise RecipeError("huggingface_hub is not installed: pip install 'sqn_rl[hub]'") from None
+        self._api = HfApi(library_name="sqn_rl")
+
+    def push(self, folder: Path, repo: str, *, private: bool) -> None:
+        """Upload a folder, in one commit."""
+        self._api.create_repo(repo, private=private, exist_ok=True)
+        self._api.upload_folder(repo_id=repo, folder_path=folder, commit_message="sqn-push")
+
+    def files(self, repo: str) -> Mapping[str, int | None]:
+        """The files of the newest commit."""
+        found = self._api.model_info(repo, files_metadata=True).siblings or []
+        return {each.rfilename: each.size for each in found}
+
+    def pull(self, repo: str, name: str, folder: Path) -> None:
+        """Download a file of the newest commit."""
+        self._api.hf_hub_download(repo, name, local_dir=folder)
+
+
+def write_model(run: Path, recipe: Recipe, folder: Path, checkpoint: str | int = LAST) -> None:
+    """Write a run as a folder: a model card, the recipe, curve, wiring, evaluations, and weights.
+
+    Args:
+        run: the run directory.
+        recipe: the run's.
+        folder: where; it is created, or empty.
+        checkpoint: whose weights, as for :func:`sqn_rl.load`.
+
+    Raises:
+        RecipeError: the folder has something in it, or the recipe cannot be built.
+        CheckpointError: there is no such checkpoint, or it is damaged.
+        DataError: a file of the run is damaged.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RecipeError(f"{folder}: expected a folder that is empty or does not exist")
+    path, env_steps, weights = read_weights(run / CHECKPOINTS, checkpoint)
+    made_with = manifest.read(path.parent)["made_with"]
+    rows = [row for row in read_rows(run / EVALUATIONS_FILE) if row.get("env_steps") == env_steps]
+    graph = preflight(recipe)
+    env_name = _env_name(recipe)
+    files = {
+        RECIPE_FILE: read_file(run / RECIPE_FILE, PICTURE_BYTES),
+        EVALUATIONS_FILE: "".join(f"{json.dumps(row)}\n" for row in rows).encode(),
+        GRAPH: wiring.to_svg(graph, f"{recipe.title} on {env_name}").encode(),
+        CARD: card(recipe, env_name, env_steps, rows[-1] if rows else None).encode(),
+    }
+    if is_there(run / CURVE):
+        files[CURVE] = read_file(run / CURVE, PICTURE_BYTES)
+    folder.mkdir(parents=True, exist_ok=True)
+    with Folder(folder) as out:
+        marks = {name: out.write_atomic(name, [content]) for name, content in files.items()}
+        with out.folder(CHECKPOINTS) as saved:
+            own = {RECIPE_FILE: marks[RECIPE_FILE]}
+            write_folder(saved, env_steps, {WEIGHTS: weights}, own, made_with, state=None)
+
+
+def _env_name(recipe: Recipe) -> str:
+    with closing_env(recipe.build(last="env", num_envs=1)["env"]) as env:
+        return str(env.name)
+
+
+def card(recipe: Recipe, env_name: str, env_steps: int, evaluation: Mapping[str, Any] | None) -> str:
+    """The model card: metadata for the hub, and how to use the policy.
+
+    Args:
+        recipe: of the run.
+        env_name: the environment.
+        env_steps: of the weights.
+        evaluation: the row of the evaluation of these weights; None: there is none.
+    """
+    mean, std = (number_of((evaluation or {}).get(name)) for name in ("mean", "std"))
+    score = None if mean is None or std is None else f"{mean:.2f} +/- {std:.2f}"
+    title, env = json.dumps(recipe.title), json.dumps(env_name)
+    lines = ["---", "library_name: sqn_rl"]
+    lines += ["tags:", *(f"- {tag}" for tag in ("reinforcement-learning", "sqn_rl")), f"- {env}"]
+    if score:
+        lines += ["model-index:", f"- name: {title}", "  results:"]
+        lines += ["  - task: {type: reinforcement-learning, name: reinforcement-learning}"]
+        lines += [f"    dataset: {{name: {env}, type: {env}}}", "    metrics:"]
+        lines += [f'    - {{type: mean_reward, name: mean_reward, value: "{score}", verified: false}}']
+    lines += ["---", "", f"# {_text(recipe.title)} on {_text(env_name)}", ""]
+    lines += [
+        f"A policy of [sqn_rl](https://pypi.org/project/sqn-rl/) after {env_steps:,} environment steps."
+    ]
+    if evaluation and score:
+        episodes = number_of(evaluation.get("episodes")) or 0
+        lines += ["", f"Mean return ± standard deviation of {episodes:.0f} greedy episodes: {score}"]
+    lines += ["", f"![Curve]({CURVE})", "", "```python", "import sqn_rl", ""]
+    lines += [
+        'policy = sqn_rl.load("FOLDER")  # sqn-pull REPO FOLDER',
+        "print(policy.evaluate().mean)",
+        "```",
+    ]
+    lines += [
+        "",
+        "`sqn-eval FOLDER --video video.gif` records an episode, and `recipe.yaml` has all settings:",
+    ]
+    lines += ["", f"![Wiring]({GRAPH})"]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def pull(hub: Hub, repo: str, out: Path) -> list[str]:
+    """Download the files of a run, and nothing else.
+
+    Args:
+        hub: where from.
+        repo: ``owner/name``.
+        out: the folder to write, which must not exist. It appears when all files are there.
+
+    Returns:
+        The names of the other files, which are left there.
+
+    Raises:
+        RecipeError: ``out`` exists, or the repository has no run, or too large a one.
+        StorageError: the hub refuses, or does not answer.
+    """
+    if out.exists() or out.is_symlink():
+        raise RecipeError(f"{out}: expected a folder that does not exist")
+    sizes = _answered(repo, partial(hub.files, repo))
+    wanted = {name: size for name, size in sizes.items() if FILES.fullmatch(name)}
+    if RECIPE_FILE not in wanted or not any(name.endswith(WEIGHTS) for name in wanted):
+        raise RecipeError(f"{repo}: no run: expected {RECIPE_FILE} and {CHECKPOINTS}/…/{WEIGHTS}")
+    total = sum(MOST_BYTES + 1 if size is None else size for size in wanted.values())
+    if len(wanted) > MOST_FILES or total > MOST_BYTES:
+        raise RecipeError(
+            f"{repo}: {len(wanted)} files of {total:,} bytes; at most {MOST_BYTES:,} are pulled"
+        )
+    out.absolute().parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=out.absolute().parent, prefix=f".{out.name}.") as beside:
+        got = Path(beside) / "run"
+        for name, size in wanted.items():
+            (got / name).parent.mkdir(parents=True, exist_ok=True)
+            _answered(repo, partial(hub.pull, repo, name, Path(beside) / "hub"))
+            there = Path(beside) / "hub" / name
+            if there.is_symlink() or not there.is_file() or there.stat().st_size != size:
+                raise CheckpointError(f"{repo}: {name}: not the file that the hub lists")
+            there.rename(got / name)
+        got.rename(out)
+    return sorted(sizes.keys() - wanted.keys())
+
+
+def push(hub: Hub, folder: Path, repo: str, *, private: bool) -> None:
+    """Upload what :func:`write_model` has written.
+
+    Raises:
+        StorageError: the hub refuses, or does not answer.
+    """
+    _answered(repo, partial(hub.push, folder, repo, private=private))
+
+
+def _answered(repo: str, ask: Any) -> Any:
+    """What the hub answers; its errors, of many kinds, become ours."""
+    try:
+        return ask()
+    except Exception as error:
+        lines = str(error).splitlines() or [""]
+        raise StorageError(f"{repo}: {type(error).__name__}: {lines[0]}") from error
+
+
+def _text(text: str) -> str:
+    """Text that Markdown and HTML take as it is."""
+    return re.sub(r"([\\`*_{}\[\]<>#|])", r"\\\1", " ".join(text.split()))

@@ -1,0 +1,223 @@
+"""``sqn-push`` and ``sqn-pull``: a run as a model of the Hugging Face hub, without a network."""
+
+import json
+import shutil
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from reliability.trials import TINY
+
+import sqn_rl
+from sqn_rl import CheckpointError, RecipeError, SqnError, compose
+from sqn_rl.errors import StorageError
+from sqn_rl.runs import hub as hubs
+
+FILES = {"README.md", "recipe.yaml", "curve.png", "graph.svg", "evaluations.jsonl"}
+
+
+class FolderHub:
+    """Repositories in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.sizes = folder, dict[str, int | None]()
+
+    def push(self, folder: Path, repo: str, *, private: bool) -> None:
+        shutil.copytree(folder, self.folder / repo)
+
+    def files(self, repo: str) -> Mapping[str, int | None]:
+        root = self.folder / repo
+        there = {p.relative_to(root).as_posix(): p.stat().st_size for p in root.rglob("*") if p.is_file()}
+        return there | self.sizes
+
+    def pull(self, repo: str, name: str, folder: Path) -> None:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(self.folder / repo / name, folder / name, follow_symlinks=False)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("hub") / "run"
+    assert compose("sqn", *TINY, "head=dueling", f"out={out}").train()["status"] == "done"
+    return out
+
+
+@pytest.fixture(scope="module")
+def model(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from sqn_rl.cli import push
+
+    folder = tmp_path_factory.mktemp("models") / "me" / "model"
+    assert push.main([str(run), "--to", str(folder)]) == 0
+    return folder
+
+
+def names(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_folder_has_the_card_and_the_policy_and_nothing_else(run: Path, model: Path) -> None:
+    saved = {f"checkpoints/0000000300/{name}" for name in ("manifest.json", "weights.safetensors")}
+    assert names(model) == FILES | saved
+    _, metadata, text = (model / "README.md").read_text().split("---\n", 2)
+    card = yaml.safe_load(metadata)
+    assert (card["library_name"], card["tags"]) == (
+        "sqn_rl",
+        ["reinforcement-learning", "sqn_rl", "CartPole-v1"],
+    )
+    (result,) = card["model-index"][0]["results"]
+    *_, row = map(json.loads, (run / "evaluations.jsonl").read_text().splitlines())
+    assert result["metrics"][0]["value"] == f"{row['mean']:.2f} +/- {row['std']:.2f}"
+    assert result["dataset"] == {"name": "CartPole-v1", "type": "CartPole-v1"}
+    assert "# sqn head=dueling on CartPole-v1" in text
+
+
+def test_what_is_pulled_acts_as_the_run(run: Path, model: Path, tmp_path: Path, capsys: Any) -> None:
+    from sqn_rl.cli import evaluate, resume
+
+    hub, out = FolderHub(model.parents[1]), tmp_path / "pulled"
+    assert hubs.pull(hub, "me/model", out) == []
+    assert names(out) == names(model)
+    states = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
+    assert (sqn_rl.load(out).q_values(states) == sqn_rl.load(run).q_values(states)).all()
+    assert evaluate.main([str(out), "--max-steps", "5", "--video", str(tmp_path / "a.gif")]) == 0
+    assert (tmp_path / "a.gif").stat().st_size > 1000
+    capsys.readouterr()
+    assert resume.main([str(out)]) == 2  # there is no state to resume from
+    assert "manifest.json" in capsys.readouterr().err
+
+
+def test_other_weights_than_the_last(run: Path, tmp_path: Path) -> None:
+    from sqn_rl.cli import push
+
+    best = sqn_rl.load(run, "best").env_steps
+    assert push.main([str(run), "--to", str(tmp_path / "best"), "--checkpoint", "best"]) == 0
+    assert sqn_rl.load(tmp_path / "best").env_steps == best
+    (row,) = map(json.loads, (tmp_path / "best" / "evaluations.jsonl").read_text().splitlines())
+    assert row["env_steps"] == best
+
+
+@pytest.fixture
+def foreign(model: Path, tmp_path: Path) -> tuple[FolderHub, Path]:
+    """A hub with a copy of the model, to be forged, and that copy."""
+    shutil.copytree(model, tmp_path / "hub" / "me" / "model")
+    return FolderHub(tmp_path / "hub"), tmp_path / "hub" / "me" / "model"
+
+
+def test_only_files_of_a_run_are_pulled(foreign: tuple[FolderHub, Path], tmp_path: Path) -> None:
+    hub, there = foreign
+    others = ["sitecustomize.py", "x.pkl", "checkpoints/0000000300/state.pt", "checkpoints/best/x", ".lock"]
+    for name in others:
+        (there / name).parent.mkdir(exist_ok=True)
+        (there / name).write_text("import os; os._exit(1)")
+    hub.sizes = {"../recipe.yaml": 3, "/etc/passwd": 3, "checkpoints/../0000000300/weights.safetensors": 3}
+    assert hubs.pull(hub, "me/model", tmp_path / "out") == sorted([*others, *hub.sizes])
+    assert not {*others} & names(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("sizes", "error", "message"),
+    [
+        ({"curve.png": 2**40}, RecipeError, "bytes; at most"),
+        ({"curve.png": None}, RecipeError, "bytes; at most"),
+        ({f"checkpoints/{i:010d}/manifest.json": 1 for i in range(30)}, RecipeError, "files of"),
+        ({"curve.png": 7}, CheckpointError, "curve.png: not the file that the hub lists"),
+        ({"checkpoints/0000000301/manifest.json": 7}, StorageError, "me/model: FileNotFoundError"),
+    ],
+)
+def test_sizes_are_bounded(
+    foreign: tuple[FolderHub, Path], sizes: Any, error: type[Exception], message: str, tmp_path: Path
+) -> None:
+    hub, _ = foreign
+    hub.sizes = sizes
+    with pytest.raises(error, match=message):
+        hubs.pull(hub, "me/model", tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["hub"]
+
+
+def test_links_and_what_is_no_run_are_refused(foreign: tuple[FolderHub, Path], tmp_path: Path) -> None:
+    hub, there = foreign
+    (there / "curve.png").unlink()
+    (there / "curve.png").symlink_to(there / "README.md")
+    with pytest.raises(CheckpointError, match="curve"):
+        hubs.pull(hub, "me/model", tmp_path / "out")
+    (there / "recipe.yaml").unlink()
+    with pytest.raises(RecipeError, match="no run"):
+        hubs.pull(hub, "me/model", tmp_path / "out")
+    (tmp_path / "out").mkdir()
+    with pytest.raises(RecipeError, match="does not exist"):
+        hubs.pull(hub, "me/model", tmp_path / "out")
+
+
+def test_a_forged_recipe_runs_no_code(foreign: tuple[FolderHub, Path], tmp_path: Path) -> None:
+    hub, there = foreign
+    text = (there / "recipe.yaml").read_text()
+    (there / "recipe.yaml").write_text(text.replace("sqn_rl.DuelingHead", "os.system"))
+    hubs.pull(hub, "me/model", tmp_path / "out")
+    with pytest.raises(SqnError, match=r"os\.system"), pytest.warns(UserWarning, match="changed"):
+        sqn_rl.load(tmp_path / "out")
+
+
+def test_without_the_extra_the_message_names_it(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    from sqn_rl.cli import pull
+
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    assert pull.main(["me/model", "out"]) == 2
+    assert "pip install 'sqn_rl[hub]'" in capsys.readouterr().err
+
+
+@pytest.fixture
+def server(model: Path) -> Iterator[str]:
+    """The part of the hub's protocol that a download needs, on this machine."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            name = self.path.partition("?")[0].partition("/resolve/")[2].partition("/")[2]
+            if name:
+                content = (model / name).read_bytes()
+            else:
+                siblings = [{"rfilename": n, "size": (model / n).stat().st_size} for n in names(model)]
+                siblings.append({"rfilename": "evil.py", "size": 3})
+                content = json.dumps({"id": "me/model", "sha": "a" * 40, "siblings": siblings}).encode()
+            self.send_response(200)
+            for key, value in (
+                ("ETag", '"b"'),
+                ("X-Repo-Commit", "a" * 40),
+                ("Content-Length", len(content)),
+            ):
+                self.send_header(key, str(value))
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(content)
+
+        do_HEAD = do_GET  # noqa: N815
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as served:
+        thread = threading.Thread(target=served.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{served.server_port}"
+        served.shutdown()
+        thread.join()
+
+
+def test_huggingface_hub_pulls_it(
+    server: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    huggingface_hub = pytest.importorskip("huggingface_hub")
+    for variable in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(variable, raising=False)
+    api = huggingface_hub.HfApi(endpoint=server, token=False)
+    hub = hubs.HuggingFace()
+    monkeypatch.setattr(hub, "_api", api)
+    assert hubs.pull(hub, "me/model", tmp_path / "out") == ["evil.py"]
+    assert {name: (tmp_path / "out" / name).read_bytes() for name in names(model)} == {
+        name: (model / name).read_bytes() for name in names(model)
+    }
