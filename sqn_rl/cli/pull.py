@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sqn_rl.cli import Exit, command, options, print_lines, print_notes
 
-DESCRIPTION = """Downloads a run that `sqn-push` pushed to the Hugging Face hub: only its files; none is executed.
+DESCRIPTION = """Downloads a run that `sqn-push` pushed to the Hugging Face hub: only its files. None is run.
 Then `sqn-eval FOLDER` and `sqn_rl.load("FOLDER")` play it, as any run of somebody else.
 
   sqn-pull me/sqn-cartpole model"""

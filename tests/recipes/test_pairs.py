@@ -37,13 +37,13 @@ NEEDS = {
     ("logger", "tensorboard"): "tensorboard",
 }
 """The parts that need an extra, and a module of it."""
-ELSEWHERE = ("collect", "ray")
-"""What takes long to start, and runs what ``inline`` runs: tests/scale says so."""
+ELSEWHERE = {("collect", "ray"), *(("logger", name) for name in ("mlflow", "trackio", "wandb"))}
+"""What takes long to start, and runs what ``inline`` runs, or may use a network: tests/scale, test_trackers."""
 PARTS = {
     slot.name: [
         name
         for name in CATALOGUE.names(slot.name)
-        if find_spec(NEEDS.get((slot.name, name), "sqn_rl")) and (slot.name, name) != ELSEWHERE
+        if find_spec(NEEDS.get((slot.name, name), "sqn_rl")) and (slot.name, name) not in ELSEWHERE
     ]
     for slot in SLOTS
 }

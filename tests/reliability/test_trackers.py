@@ -94,6 +94,7 @@ def train_twice(run: Path, logger: str) -> None:
     assert train(run) == "done"
     names = [thread.name for thread in threading.enumerate() if not thread.daemon]
     assert names == ["MainThread"]
+    compose("sqn", *settings).preflight()  # begins no run of the tracker
     print(json.dumps(READ[logger](run)))
 
 

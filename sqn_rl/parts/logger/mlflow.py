@@ -36,25 +36,29 @@ class MlflowLogger(TrackingLogger):
             from mlflow import MlflowClient, MlflowException
         except ImportError:
             missing("mlflow")
-        self._experiment, self._status = experiment, "FAILED"
-        try:
-            uri = os.environ.get("MLFLOW_TRACKING_URI") or (directory / "mlruns").as_uri()
-            self._client = MlflowClient(tracking_uri=uri)
-            super().__init__("mlflow", directory, recipe, title)
-        except MlflowException as error:
-            expected = f"a tracking server that can be used ({str(error).splitlines()[0]})"
-            raise SettingError("logger", "mlflow", expected) from error
+        self._experiment, self._status, self._error = experiment, "FAILED", MlflowException
+        uri = os.environ.get("MLFLOW_TRACKING_URI") or (directory / "mlruns").as_uri()
+        self._client = MlflowClient(tracking_uri=uri)
+        super().__init__("mlflow", directory, recipe, title)
 
     def begin(self, id: str | None, recipe: Mapping[str, Any], name: str) -> str:
         """Begin or continue a run."""
+        try:
+            self._id = self._resumed(id) if id is not None else self._created(recipe, name)
+        except self._error as error:
+            expected = f"a tracking server that can be used ({str(error).splitlines()[0]})"
+            raise SettingError("logger", "mlflow", expected) from error
+        return self._id
+
+    def _resumed(self, id: str) -> str:
+        self._client.update_run(id, status="RUNNING")
+        return id
+
+    def _created(self, recipe: Mapping[str, Any], name: str) -> str:
         client = self._client
-        if id is not None:
-            client.update_run(id, status="RUNNING")
-            self._id = id
-            return id
         found = client.get_experiment_by_name(self._experiment)
         experiment = found.experiment_id if found else client.create_experiment(self._experiment)
-        self._id = id = str(client.create_run(experiment, run_name=name).info.run_id)
+        id = str(client.create_run(experiment, run_name=name).info.run_id)
         for key, value in flat(recipe):
             client.log_param(id, key, str(value)[:LONGEST_PARAMETER])
         return id

@@ -35,13 +35,9 @@ class TrackingLogger(Reporter):
     """Whether a row that was sent is stored, also if the process is killed."""
 
     def __init__(self, tracker: str, directory: Path, recipe: Mapping[str, Any], title: str) -> None:
-        self._file, self._directory = f"{tracker}.json", directory
+        self._file, self._directory, self._begun = f"{tracker}.json", directory, False
+        self._recipe, self._name = recipe, f"{title} s{recipe['seed']}"
         self._sent: dict[str, Any] = _read(directory / self._file)
-        self._sent["id"] = self.begin(self._sent["id"], recipe, f"{title} s{recipe['seed']}")
-        for row in rows(directory / "metrics.jsonl"):
-            self.metrics(row)
-        for row in rows(directory / EVALUATIONS_FILE):
-            self.evaluation(row)
 
     @abstractmethod
     def begin(self, id: str | None, recipe: Mapping[str, Any], name: str) -> str:
@@ -63,6 +59,10 @@ class TrackingLogger(Reporter):
     def wait(self) -> None:
         """Wait until everything is stored; nothing more is sent."""
 
+    def note(self, text: str) -> None:
+        """Begin: a run notes something at first, and a check of the recipe does not."""
+        self._begin()
+
     def metrics(self, row: dict[str, Any]) -> None:
         """Every number, under ``train/``."""
         self._send_once("train", row)
@@ -73,11 +73,24 @@ class TrackingLogger(Reporter):
 
     def finished(self, summary: dict[str, Any]) -> None:
         """The curve, if training has ended."""
+        self._begin()
         if summary["status"] == "done":
             self.send_figure(self._directory / CURVE)
         self.end(summary["status"])
 
+    def _begin(self) -> None:
+        """Begin or continue the tracker's run, if that was not done, and send what is in the logs."""
+        if self._begun:
+            return
+        self._begun = True
+        self._sent["id"] = self.begin(self._sent["id"], self._recipe, self._name)
+        for row in rows(self._directory / "metrics.jsonl"):
+            self.metrics(row)
+        for row in rows(self._directory / EVALUATIONS_FILE):
+            self.evaluation(row)
+
     def _send_once(self, group: str, row: Mapping[str, Any]) -> None:
+        self._begin()
         env_steps = row["env_steps"]
         if env_steps <= self._sent[group]:
             return
@@ -88,8 +101,9 @@ class TrackingLogger(Reporter):
 
     def close(self) -> None:
         """Wait until everything is stored."""
-        self.wait()
-        self._write()
+        if self._begun:
+            self.wait()
+            self._write()
 
     def _write(self) -> None:
         with Folder(self._directory) as run:
