@@ -37,7 +37,7 @@ def of_wandb(run: Path) -> tuple[Points, dict[str, Any], int, str]:
                 names.add(record.run.display_name)
                 config |= {each.key: json.loads(each.value_json) for each in record.run.config.update}
     assert len(ids) == len(names) == 1
-    return points, config, len([*run.glob("wandb/*/files/media/images/*.png")]), names.pop()
+    return points, config, len([*run.glob("wandb/offline-run-*/files/media/images/*.png")]), names.pop()
 
 
 def records(data: bytes) -> Iterator[bytes]:

@@ -21,7 +21,7 @@ class TrackingLogger(Reporter):
     ``<run>/<tracker>.json`` has the tracker's id of the run, and the environment steps of the last row sent.
     A resumed run continues there: rows that a checkpoint has dropped, and that are computed again, are not
     sent again, and rows from before the logger was chosen are sent first. If the tracker is not
-    ``synchronous``, that file is written only at the end: what a killed process had sent may be lost, and
+    ``synchronous``, the steps are written only at the end: what a killed process had sent may be lost, and
     is sent again.
 
     Args:
@@ -84,10 +84,13 @@ class TrackingLogger(Reporter):
             return
         self._begun = True
         self._sent["id"] = self.begin(self._sent["id"], self._recipe, self._name)
-        for row in rows(self._directory / "metrics.jsonl"):
-            self.metrics(row)
-        for row in rows(self._directory / EVALUATIONS_FILE):
-            self.evaluation(row)
+        self._write()
+        logs = {"train": "metrics.jsonl", "evaluation": EVALUATIONS_FILE}
+        stored = [(group, row) for group, file in logs.items() for row in rows(self._directory / file)]
+        for group, row in sorted(
+            stored, key=lambda each: each[1]["env_steps"]
+        ):  # trackers want them in order
+            self._send_once(group, row)
 
     def _send_once(self, group: str, row: Mapping[str, Any]) -> None:
         self._begin()

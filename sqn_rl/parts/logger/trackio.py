@@ -66,4 +66,4 @@ class TrackioLogger(TrackingLogger):
     def wait(self) -> None:
         """Wait until everything is written."""
         with redirect_stdout(StringIO()):
-            self._run.finish()
+            self._trackio.finish()
