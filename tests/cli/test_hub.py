@@ -50,7 +50,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from sqn_rl.cli import push
+    from sqn_rl.cli.hub import push
 
     folder = tmp_path_factory.mktemp("models") / "me" / "model"
     assert push.main([str(run), "--to", str(folder)]) == 0
@@ -93,7 +93,7 @@ def test_what_is_pulled_acts_as_the_run(run: Path, model: Path, tmp_path: Path, 
 
 
 def test_other_weights_than_the_last(run: Path, tmp_path: Path) -> None:
-    from sqn_rl.cli import push
+    from sqn_rl.cli.hub import push
 
     best = sqn_rl.load(run, "best").env_steps
     assert push.main([str(run), "--to", str(tmp_path / "best"), "--checkpoint", "best"]) == 0
@@ -164,7 +164,7 @@ def test_a_forged_recipe_runs_no_code(foreign: tuple[FolderHub, Path], tmp_path:
 
 
 def test_without_the_extra_the_message_names_it(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    from sqn_rl.cli import pull
+    from sqn_rl.cli.hub import pull
 
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     assert pull.main(["me/model", "out"]) == 2

@@ -28,8 +28,8 @@ ARGUMENTS = {
     "export": ["{run}", "policy.pt2"],
     "graph": [],
     "list": [],
-    "pull": ["me/model", "{run}"],
-    "push": ["{run}", "--to", "{run}"],
+    "hub.pull": ["me/model", "{run}"],
+    "hub.push": ["{run}", "--to", "{run}"],
     "resume": ["{run}"],
     "run": TINY,
     "tune": ["lr=uniform(0.001,0.01)", "trials=1", "seeds=1", "out=search", *TINY],
@@ -37,7 +37,7 @@ ARGUMENTS = {
 }
 """By command, what it does cheaply: ``{run}`` is a run that is done."""
 FIRST = "grid/base/s0"
-CODES = dict.fromkeys(ARGUMENTS, 0) | {"diagnose": 2, "pull": 2, "push": 2, "watch": 2}
+CODES = dict.fromkeys(ARGUMENTS, 0) | {"diagnose": 2, "hub.pull": 2, "hub.push": 2, "watch": 2}
 ENCODINGS = ("ascii", "latin-1", "cp1252", "utf-8")
 SCRIPTS = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]["scripts"]
 

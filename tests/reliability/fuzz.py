@@ -148,7 +148,7 @@ COMMANDS = {
     "sqn-list": Command("list", ("--config-dir", "tree"), ("tree",), TREE),
     "sqn-graph": Command("graph", ("--config-dir", "tree", "recipe=mine"), ("tree",), TREE),
     "sqn-push --to": Command(
-        "push", ("done", "--to", "output/model"), ("done", "output"), _in("done", *RUN), ("output",)
+        "hub.push", ("done", "--to", "output/model"), ("done", "output"), _in("done", *RUN), ("output",)
     ),
     "sqn-eject --config-dir": Command("eject", ("--config-dir", "tree", "recipe=mine"), ("tree",), TREE),
     "sqn-graph --output": Command(
@@ -825,7 +825,7 @@ OPTIONS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...]]
     "sqn-diagnose": ("diagnose", ("spoilt",), ("--config-dir={}", "--trust={}"), ("spoilt",)),
     "sqn-list": ("list", (), ("{}", "--config-dir={}", "--trust={}"), ()),
     "sqn-graph": ("graph", (), ("--output={}", "--output={}.svg", "--format={}", "--config-dir={}"), ()),
-    "sqn-push": ("push", ("done",), ("--to={}", "--config-dir={}", "--trust={}"), ("done",)),
+    "sqn-push": ("hub.push", ("done",), ("--to={}", "--config-dir={}", "--trust={}"), ("done",)),
     "sqn-eject": ("eject", (), ("--config-dir={}", "--trust={}"), ()),
     "sqn-watch": ("watch", ("stopped",), ("--port={}", "--config-dir={}"), ("stopped",)),
     "sqn-ablate": (
@@ -851,7 +851,7 @@ OPTIONS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...]]
     "sqn-resume DIR": ("resume", (), ("{}",), ()),
     "sqn-eval DIR": ("evaluate", (), ("{}",), ()),
     "sqn-diagnose DIR": ("diagnose", (), ("{}",), ()),
-    "sqn-push DIR": ("push", ("--to=output/model",), ("{}",), ("output",)),
+    "sqn-push DIR": ("hub.push", ("--to=output/model",), ("{}",), ("output",)),
     "sqn-watch DIR": ("watch", (), ("{}",), ()),
     "sqn-compare DIR": ("compare", (), ("{}",), ()),
 }

@@ -138,7 +138,7 @@ def test_a_file_that_is_not_ours_begins_a_new_run(text: str, tmp_path: Path) -> 
             self.rows: list[int] = []
             super().__init__("kept", directory, {"seed": 0}, "sqn")
 
-        def begin(self, id: str | None, recipe: Any, name: str) -> str:
+        def open(self, id: str | None, recipe: Any, name: str) -> str:
             assert id is None
             return "abc"
 

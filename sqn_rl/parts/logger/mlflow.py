@@ -41,7 +41,7 @@ class MlflowLogger(TrackingLogger):
         self._client = MlflowClient(tracking_uri=uri)
         super().__init__("mlflow", directory, recipe, title)
 
-    def begin(self, id: str | None, recipe: Mapping[str, Any], name: str) -> str:
+    def open(self, id: str | None, recipe: Mapping[str, Any], name: str) -> str:
         """Begin or continue a run."""
         try:
             self._id = self._resumed(id) if id is not None else self._created(recipe, name)

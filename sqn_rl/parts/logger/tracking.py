@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 from sqn_rl.disk import EVALUATIONS_FILE, Folder
 from sqn_rl.errors import SettingError
 from sqn_rl.parts.logger.base import Reporter
+from sqn_rl.types import Counters
 
 CURVE = "curve.png"
 LONGEST = 10_000
@@ -40,7 +41,7 @@ class TrackingLogger(Reporter):
         self._sent: dict[str, Any] = _read(directory / self._file)
 
     @abstractmethod
-    def begin(self, id: str | None, recipe: Mapping[str, Any], name: str) -> str:
+    def open(self, id: str | None, recipe: Mapping[str, Any], name: str) -> str:
         """Begin a run of the tracker, or continue the one with this id; return the id."""
 
     @abstractmethod
@@ -59,8 +60,8 @@ class TrackingLogger(Reporter):
     def wait(self) -> None:
         """Wait until everything is stored; nothing more is sent."""
 
-    def note(self, text: str) -> None:
-        """Begin: a run notes something at first, and a check of the recipe does not."""
+    def begin(self, counters: Counters) -> None:
+        """Begin or continue the tracker's run, which a check of the recipe does not."""
         self._begin()
 
     def metrics(self, row: dict[str, Any]) -> None:
@@ -83,7 +84,7 @@ class TrackingLogger(Reporter):
         if self._begun:
             return
         self._begun = True
-        self._sent["id"] = self.begin(self._sent["id"], self._recipe, self._name)
+        self._sent["id"] = self.open(self._sent["id"], self._recipe, self._name)
         self._write()
         logs = {"train": "metrics.jsonl", "evaluation": EVALUATIONS_FILE}
         stored = [(group, row) for group, file in logs.items() for row in rows(self._directory / file)]

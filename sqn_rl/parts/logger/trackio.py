@@ -36,7 +36,7 @@ class TrackioLogger(TrackingLogger):
         self._trackio, self._project = trackio, project
         super().__init__("trackio", directory, recipe, title)
 
-    def begin(self, id: str | None, recipe: Mapping[str, Any], name: str) -> str:
+    def open(self, id: str | None, recipe: Mapping[str, Any], name: str) -> str:
         """Begin or continue a run, whose name ends with the id."""
         id = id or token_hex(4)
         with redirect_stdout(StringIO()):  # it prints advertisements of its dashboard

@@ -41,7 +41,7 @@ class WandbLogger(TrackingLogger):
         self._wandb, self._project, self._mode = wandb, project, mode
         super().__init__("wandb", directory, recipe, title)
 
-    def begin(self, id: str | None, recipe: Mapping[str, Any], name: str) -> str:
+    def open(self, id: str | None, recipe: Mapping[str, Any], name: str) -> str:
         """Begin or continue a run."""
         wandb = self._wandb
         quiet = wandb.Settings(

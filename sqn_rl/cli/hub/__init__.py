@@ -1,0 +1,1 @@
+"""The commands of the Hugging Face hub: ``sqn-push`` and ``sqn-pull``."""
