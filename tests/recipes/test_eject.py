@@ -149,11 +149,6 @@ def test_a_setting_that_would_be_lost_is_refused(override: str) -> None:
         eject(compose_recipe("sqn", "env=atari_ram", override), "")
 
 
-def test_masks_are_refused() -> None:
-    with pytest.raises(RecipeError, match="no action masks and no combined actions, which Taxi-v4 has"):
-        eject(compose_recipe("sqn", "env=gym", "env.id=Taxi-v4"), "")
-
-
 def test_a_full_replay_gives_the_same_transitions() -> None:
     replays = Pair("sqn_dueling_per", "replay_capacity=200", "returns=n_step", "returns.n=4")
     for _ in range(8):

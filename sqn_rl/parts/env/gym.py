@@ -119,7 +119,6 @@ class GymEnv(GamesEnv):
         self._kwargs, self._wrappers, self._space, self._actions = kwargs, wrappers, space, actions
         self._masks_inside, self._masks_known = masks_inside, False
         self.first_action = actions.first
-        self.combined_actions = not isinstance(first.action_space, spaces.Discrete)
         self._box_kind = (space.shape, space.dtype) if isinstance(space, spaces.Box) else None
         self.observation_scaling = scaling_of(flat.low, flat.high, self.observation_dtype)
 

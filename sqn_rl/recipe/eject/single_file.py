@@ -161,10 +161,6 @@ def _env(recipe: Recipe) -> dict[str, str]:
         if env.action_mask is not None or env.actions_outside(np.zeros(1, np.int64)).ndim > 1:
             message = "`sqn-eject` writes no action masks, and only Discrete actions"
             raise RecipeError(message, recipe.origin("env"), "", "env")
-        env.begin()  # an environment gives its masks from then on
-        if env.action_mask is not None or getattr(env, "combined_actions", False):
-            message = f"`sqn-eject` writes no action masks and no combined actions, which {env.name} has"
-            raise RecipeError(message, recipe.origin("env"), "", "env")
         dtype = str(env.observation_dtype).removeprefix("torch.")
         values = {
             "env_name": _in_docstring(env.name),
