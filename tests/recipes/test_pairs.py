@@ -38,7 +38,7 @@ NEEDS = {
 }
 """The parts that need an extra, and a module of it."""
 ELSEWHERE = {("collect", "ray"), *(("logger", name) for name in ("mlflow", "trackio", "wandb"))}
-"""What takes long to start, and runs what ``inline`` runs, or may use a network: tests/scale, test_trackers."""
+"""What takes long to start, and runs what ``inline`` runs, or may use a network."""
 PARTS = {
     slot.name: [
         name
