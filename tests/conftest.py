@@ -18,6 +18,37 @@ torch.set_num_threads(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # as of a command that is not in the background
 
 
+MAY_SKIP = {
+    "TorchRL's prioritized sampler does not load here": "its extension is compiled for another PyTorch",
+    "no /dev/full here": "a device of Linux",
+    "root's rights cannot be given up here": "it takes capabilities",
+}
+"""What may be skipped although ``SQN_RL_NO_SKIPS`` is set, by the beginning of the reason, and why."""
+skipped: list[str] = []
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Remember what was skipped."""
+    if report.skipped and isinstance(report.longrepr, tuple):
+        reason = report.longrepr[2].removeprefix("Skipped: ")
+        if not reason.startswith(tuple(MAY_SKIP)):
+            skipped.append(f"{report.nodeid}: {reason}")
+
+
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    """Remember what was skipped as a whole."""
+    if report.skipped:
+        skipped.append(f"{report.nodeid}: {report.longrepr}")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Where nothing may be skipped, fail if something was."""
+    if skipped and os.environ.get("SQN_RL_NO_SKIPS") and not hasattr(session.config, "workerinput"):
+        print("", "skipped, though SQN_RL_NO_SKIPS is set:", *skipped, sep="\n")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
 def pytest_collection_finish() -> None:
     """Collect garbage without looking at the thousands of tests each time: every run collects twice."""
     gc.collect()

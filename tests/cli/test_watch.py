@@ -305,7 +305,7 @@ def test_a_browser_draws_the_curves_and_draws_them_again(run: Path, tmp_path: Pa
         charts = len(state(server)["charts"])
     assert [line for line in browser.stderr.splitlines() if "CONSOLE" in line] == []
     page = browser.stdout
-    assert "<title>done: sqn on CartPole-v1, seed 0</title>" in page
+    assert "<title>done: sqn head=dueling on CartPole-v1, seed 0</title>" in page
     assert len(re.findall(r"<svg ", page)) == charts
     assert len(re.findall(r'<path class="line" d="M[\d.L ]+"', page)) == charts
     assert "evaluation at 700 steps: 123.4" in page
