@@ -95,7 +95,8 @@ def left_by(run: Path) -> dict[str, Any]:
             files[name] = path.read_bytes()
         elif path.suffix == ".jsonl":
             lines = path.read_text().splitlines()
-            files[name] = [[*(json.loads(line) | {"wall_s": 0}).items()] for line in lines]
+            timings = {"wall_s": 0, "learner_wait": 0}
+            files[name] = [[*(json.loads(line) | timings).items()] for line in lines]
         elif path.name == "manifest.json":
             content = json.loads(path.read_text())
             counters = content["state"].get("counters", {}) | {"wall_s": 0}

@@ -3,10 +3,12 @@
 import os
 import signal
 import socket
+import subprocess
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +23,9 @@ OBJECT_STORE_BYTES = 200 * 2**20
 
 ACTOR_BYTES = 400 * 10**6
 """Memory of an actor's process: Python, PyTorch and Ray."""
+
+AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
+"""Processes of Ray that wait for a minute for one that was killed."""
 
 CONNECT_SECONDS = 10
 """How long a cluster may take to answer."""
@@ -127,6 +132,7 @@ class RayEngine:
 
     def __init__(self, address: str | None) -> None:
         self._address, self._owns, self._actors = address, False, list[Any]()
+        self._watchdog: subprocess.Popen[bytes] | None = None
 
     def start(self, make_worker: MakeWorker, actors: int) -> None:
         """Connect to Ray, or start one; then start the actors.
@@ -144,6 +150,8 @@ class RayEngine:
             for number, failure in enumerate(self._started()):
                 if failure is not None:
                     raise EnvError(f"actor {number}", failure.message)
+            if self._owns and self._address is None:
+                self._watchdog = _kill_with_this_process(_agents())
         except BaseException:
             self.close()
             raise
@@ -235,10 +243,32 @@ class RayEngine:
             with suppress(Exception):
                 self._ray.kill(actor)
         self._actors = []
+        if self._watchdog is not None:
+            self._watchdog.kill()
+            self._watchdog.communicate()
+            self._watchdog = None
         if self._owns:
             with _own_signals():
                 self._ray.shutdown()
             self._owns = False
+
+
+def _agents() -> list[int]:
+    """The agents of the Ray that this process has started: without a driver they live for 62 s."""
+    parents, names = dict[int, int](), dict[int, str]()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended
+            names[int(folder.name)] = (folder / "cmdline").read_text(encoding="utf-8", errors="replace")
+            stat = (folder / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2]
+            parents[int(folder.name)] = int(stat.split()[1])
+    agents = [pid for pid, name in names.items() if name.startswith(AGENTS)]
+    return [pid for pid in agents if parents.get(parents.get(pid, 0)) == os.getpid()]
+
+
+def _kill_with_this_process(pids: Sequence[int]) -> "subprocess.Popen[bytes]":
+    """Start a process that waits for the end of this one, and then kills others."""
+    command = ["sh", "-c", f"read -r _; kill -9 {' '.join(map(str, pids))} 2>/dev/null"]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
 
 
 @contextmanager

@@ -266,6 +266,7 @@ class LearnerState(LearningState):
             "asked_steps": self._asked_steps,
             "newest": self._newest,
             "restarts": self._restarts,
+            "lags": [*self._lags],
             "stored": [*self._stored],
             "workers": [*self._states],
             "asked": [[list(each.request) for each in asked] for asked in self._asked],
@@ -289,7 +290,7 @@ class LearnerState(LearningState):
             self.random_state.load_state_dict(state["torch"])
             self._turn, self._asked_steps = collect["turn"], collect["asked_steps"]
             self._stored, self._states = [*collect["stored"]], [*collect["workers"]]
-            self._restarts = collect["restarts"]
+            self._restarts, self._lags = collect["restarts"], [*collect["lags"]]
             for version, weights in collect["weights"].items():
                 self._weights[int(version)] = weights.numpy(), self._engine.publish(weights.numpy())
             self._newest = collect["newest"]
