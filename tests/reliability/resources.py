@@ -27,7 +27,11 @@ KINDS = {
 }
 """By environment, runs of some seconds."""
 
-EVERYTHING = [f"{recipe}:{env}" for env in KINDS for recipe in Catalogue().names(RECIPE)]
+INLINE = {"sqn_apex": ":collect=inline"}
+"""What a recipe with actors needs to be measured in one process."""
+EVERYTHING = [
+    f"{recipe}:{env}{INLINE.get(recipe, '')}" for env in KINDS for recipe in Catalogue().names(RECIPE)
+]
 COMPILED = [f"sqn_rainbow:{env}:compile=always" for env in KINDS]
 WORKER = "sqn_rl.parts.env.ram_worker"
 

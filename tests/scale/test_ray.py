@@ -118,6 +118,10 @@ def test_a_learner_that_is_killed_resumes(inline: dict[str, str], cluster: str, 
         learner.kill()
         learner.wait()
     assert not (out / "checkpoints" / "0000004000").is_dir()
+    until = time.monotonic() + 60
+    while actors_of(os.getpid()):  # those of the learner, in the Ray of this process
+        assert time.monotonic() < until
+        time.sleep(0.5)
     Experiment(load_recipe(out / "recipe.yaml")).train(resume=out)
     assert digests(out) == inline
 

@@ -19,6 +19,9 @@ OF_A_GAME = ("paper/breakout", "paper/pong", "paper/qbert")
 """Recipes that are of a game of Atari's from RAM, and not of CartPole."""
 
 
+ACTORS = {"sqn_apex": ("collect=inline", "collect.rows=5")}
+"""What a recipe with actors needs to be killed in one process; tests/scale kills those of Ray."""
+
 COMPILED = {
     "dqn": 54,
     "double_dqn": 54,
@@ -70,7 +73,7 @@ def _line(folder: Path, task: str, recipes: Mapping[str, int], *settings: str) -
     for seed, (recipe, kills) in enumerate(recipes.items()):
         run = folder / task / recipe
         run.mkdir(parents=True)
-        asked = (f"recipe={recipe}", *TASKS[task], *TINY, "steps=200", *settings)
+        asked = (f"recipe={recipe}", *TASKS[task], *TINY, "steps=200", *ACTORS.get(recipe, ()), *settings)
         trials[recipe] = killed_and_resumed(run, kills, seed, *asked)
         compiled[recipe] = json.loads((run / "alone" / "summary.json").read_text())["compiled"]
         print(task, recipe, trials[recipe], flush=True)
