@@ -97,7 +97,7 @@ class _Walk:
         self.seen = Graph()
 
     def graph(self) -> Graph:
-        played = self._evaluation()
+        played, requests = self._evaluation(), 0
         observation, step = self._env()
         batch = self._replay(observation, step)
         self._q_net(batch.observation)
@@ -107,10 +107,11 @@ class _Walk:
                 actors.require(self.parts["replay"], self.parts["actor"])
             self.seen.notes += actors.notes(self.run.num_envs, self.run.update_ratio)
             played += actors.actors * actors.actor_bytes
+            requests = actors.actors * actors.depth
         agent = self._update(batch)
         self._logger()
         self.seen.require_written(self.experiment.origin)
-        self.seen.needs = needs(self.run, agent, played)
+        self.seen.needs = needs(self.run, agent, played, requests)
         self.seen.notes.insert(0, f"memory        {self.seen.needs}")
         return self.seen
 

@@ -56,7 +56,7 @@ class Shortage(NamedTuple):
     hint: str
 
 
-def needs(run: Run, agent: Agent, played: int) -> Needs:
+def needs(run: Run, agent: Agent, played: int, requests: int = 0) -> Needs:
     """What a run takes, to be asked after an update of its agent in this process.
 
     What that update took at its peak is measured: imports, networks, moments, activations. What comes later
@@ -66,6 +66,7 @@ def needs(run: Run, agent: Agent, played: int) -> Needs:
         run: the settings.
         agent: it was updated once, and its replay is empty otherwise.
         played: bytes of the games, once they are played.
+        requests: in flight to actors; a checkpoint has their weights, and the actors' states.
     """
     stored, in_memory, on_disk = 0, 0, 0
     if isinstance(agent.replay, Sized):
@@ -76,9 +77,10 @@ def needs(run: Run, agent: Agent, played: int) -> Needs:
     piece = min(PIECE_BYTES, min(stored, every) * on_disk)
     rows = stored * in_memory if run.device == "cpu" else 0
     memory = peak + rows + played + max(late, piece) + COMPILED * compiling(run).chosen
-    state = _bytes_of(agent.state_dict()) + BESIDES
+    weights = _bytes_of(agent.loss.state_dict())
+    state = _bytes_of(agent.state_dict()) + BESIDES + requests * (weights + BESIDES)
     kept = run.checkpoint_keep + 1
-    best = run.checkpoint_best * (kept + 1) * (_bytes_of(agent.loss.state_dict()) + BESIDES)
+    best = run.checkpoint_best * (kept + 1) * (weights + BESIDES)
     disk = best + kept * state + min(run.steps, stored + kept * every) * on_disk
     return Needs(memory, max(0, memory - now), state + stored * on_disk, disk)
 

@@ -15,6 +15,8 @@ class InlineCollect(Actors):
     Arguments are those of :class:`~sqn_rl.parts.collect.base.Actors`.
     """
 
+    actor_bytes = 10 * 10**6
+
     def engine(self) -> Engine:
         """What runs the actors; not started yet."""
         return InlineEngine()
