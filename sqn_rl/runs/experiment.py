@@ -15,7 +15,7 @@ import torch
 from sqn_rl import disk
 from sqn_rl.disk import RECIPE_FILE
 from sqn_rl.errors import CheckpointError, EnvError, NumericsError, RecipeError, SettingError, StorageError
-from sqn_rl.parts.collect.base import Actors
+from sqn_rl.parts.collect.base import Engine
 from sqn_rl.parts.env.base import close, closing_env
 from sqn_rl.parts.logger.base import Reporter
 from sqn_rl.plots.progress import ProgressReporter
@@ -153,7 +153,7 @@ class Experiment:
     ) -> dict[str, Any]:
         parts = self.recipe.build()
         keep, recipe = self.run.checkpoint_keep, longer or self.recipe.to_yaml()
-        with closing_env(parts["env"]) as env:
+        with closing_env(parts["env"]) as env, started(parts["collect"], self.recipe) as engine:
             path = resume or self._directory(env.name, here)
             try:
                 directory = RunDirectory(
@@ -167,11 +167,12 @@ class Experiment:
             except SettingError as error:
                 raise error.located("out", self.recipe.origin) from error
             with closing(directory), _written(directory):
-                return self._train(parts, directory, reporters, should_stop)
+                return self._train(parts, engine, directory, reporters, should_stop)
 
     def _train(
         self,
         parts: dict[str, Any],
+        engine: Engine | None,
         directory: RunDirectory,
         reporters: Sequence[Reporter],
         should_stop: Callable[[], bool],
@@ -209,12 +210,11 @@ class Experiment:
             }
             try:
                 with _of(found.path if found else directory.path):
-                    if isinstance(actors := parts["collect"], Actors):
-                        close(env)  # every actor has its own
-                        with started(actors, self.recipe) as engine:
-                            learn(agent, env, self.run, actors, engine, **options)
-                    else:
+                    if engine is None:
                         train(agent, env, self.run, **options)
+                    else:
+                        close(env)  # every actor has its own
+                        learn(agent, env, self.run, parts["collect"], engine, **options)
             except Exception as error:
                 with suppress(OSError, StorageError):  # as the disk may be full
                     if isinstance(error, NumericsError) and error.batch is not None:

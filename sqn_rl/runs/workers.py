@@ -59,16 +59,19 @@ class WorkerMaker:
 
 
 @contextmanager
-def started(actors: Actors, recipe: Recipe) -> Iterator[Engine]:
-    """What runs the actors of a recipe, started; it is stopped at the end.
+def started(collect: object, recipe: Recipe) -> Iterator[Engine | None]:
+    """What runs the actors of a recipe, started; it is stopped at the end. None where there are no actors.
 
     Raises:
         RecipeError: it cannot be started.
     """
-    with closing(actors.engine()) as engine:
+    if not isinstance(collect, Actors):
+        yield None
+        return
+    with closing(collect.engine()) as engine:
         make_worker = WorkerMaker(recipe.to_yaml(), **recipe.catalogue.arguments)
         try:
-            engine.start(make_worker, actors.actors)
+            engine.start(make_worker, collect.actors)
         except SettingError as error:
             raise error.located(f"collect.{error.field}", recipe.origin) from error
         yield engine

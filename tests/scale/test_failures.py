@@ -27,6 +27,7 @@ def test_an_address_where_nothing_listens_is_refused_soon(address: str, tmp_path
     ):
         compose("sqn", *overrides).train()
     assert time.monotonic() - began < 30
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
