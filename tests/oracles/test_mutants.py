@@ -5,6 +5,7 @@ a program, this file does that: it imports torch once and forks for every mutant
 """
 
 import gc
+import importlib
 import os
 import shutil
 import signal
@@ -541,6 +542,10 @@ def test_every_mutant_is_killed(tmp_path: Path) -> None:
 # --- the program -------------------------------------------------------------------------------------------
 
 
+OF_MANY_ORACLES = ("gymnasium", "rich.progress", "safetensors.torch", "scipy.stats", "torchrl.objectives")
+"""What every child would import again."""
+
+
 def start(copy: Path, *oracles: str) -> int:
     """Run these oracles against the package in ``copy``, in a child; what they say goes to ``copy/log``."""
     if child := os.fork():
@@ -595,7 +600,9 @@ def link_trees(copy: Path) -> None:
 def warm_up(directory: Path) -> None:
     """Import what every child starts with."""
     import hypothesis
-    import torchrl.objectives  # noqa: F401  # only to have it imported
+
+    for module in OF_MANY_ORACLES:
+        importlib.import_module(module)
 
     once = [hypothesis.Phase.explicit, hypothesis.Phase.generate]  # a dead mutant need not be a small one
     hypothesis.settings.register_profile(
