@@ -4,6 +4,7 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,6 +21,9 @@ COLUMNS, LETTERS = 100, 100
 
 LARGEST, LAST_STEP = 1e100, 2**53
 """Beyond these nothing is drawn: a browser, which has 64 bits for every number, could not."""
+
+TAIL, LINES = 2**18, 100
+"""How much of the end of a log :func:`newest_row` reads, in bytes and in lines."""
 
 NO_CURVES = {"returns", "lengths", "greedy"}
 """Columns of an evaluation that are not numbers."""
@@ -84,13 +88,10 @@ class Log:
 
     def _add(self, line: bytes) -> None:
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            return self._note("not JSON")
-        step = row.get("env_steps") if isinstance(row, dict) else None
-        if type(step) is not int or not 0 <= step <= LAST_STEP:
-            return self._note("no row with a whole number of env_steps")
-        while self._kept and self._kept[-1]["env_steps"] > step:  # cut and grown since we looked
+            row = _row_of(line)
+        except ValueError as error:
+            return self._note(str(error))
+        while self._kept and self._kept[-1]["env_steps"] > row["env_steps"]:  # cut and grown since we looked
             self._kept.pop()
         drawn = self._drawn(row) if self._count % self._every == 0 or not self._kept else None
         if drawn:
@@ -121,6 +122,31 @@ class Log:
         if wrong:
             self._note(wrong)
         return drawn
+
+
+def newest_row(path: Path) -> Row:
+    """The newest row of a log as it is in the file, of which only the end is read; empty if there is none."""
+    try:
+        with open_file(path) as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))
+            lines = file.read(TAIL).split(b"\n")[:-1]  # the last is being written
+    except (DataError, OSError):
+        return {}
+    for line in reversed(lines[-LINES:]):
+        with suppress(ValueError):
+            return _row_of(line)
+    return {}
+
+
+def _row_of(line: bytes) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ValueError("not JSON") from error
+    step = row.get("env_steps") if isinstance(row, dict) else None
+    if type(step) is not int or not 0 <= step <= LAST_STEP:
+        raise ValueError("no row with a whole number of env_steps")
+    return row
 
 
 def number_of(value: Any) -> int | float | None:

@@ -195,7 +195,7 @@ def load_recipe(path: Path, *overrides: str, catalogue: Catalogue | None = None)
     layers.put("", document.values, document.origin)
     apply(given.values, layers)
     origins = {slot: document.comment(slot) for slot in SLOT_NAMES}
-    return replace(check(layers, Files(), catalogue), swapped=_swapped(origins))
+    return replace(check(layers, Files(), catalogue), swapped=swapped_in(origins))
 
 
 def lay(files: Files) -> Layers:
@@ -290,11 +290,11 @@ def check(layers: Layers, files: Files, catalogue: Catalogue) -> Recipe:
     except SettingError as error:
         raise error.located(error.field, layers.origin) from error
     config = vars(run) | {slot: values[slot] for slot in SLOT_NAMES}
-    swapped = _swapped({slot: choice.origin for slot, choice in files.chosen.items()})
+    swapped = swapped_in({slot: choice.origin for slot, choice in files.chosen.items()})
     return Recipe(config, run, files.chosen, layers, catalogue, swapped)
 
 
-def _swapped(origins: Mapping[str, str]) -> list[str]:
+def swapped_in(origins: Mapping[str, str]) -> list[str]:
     """The parts that the command line chose, from the origins of parts by slot."""
     slots = (slot for slot in SLOT_NAMES if slot not in ("env", "logger"))
     found = (origins.get(slot, "") for slot in slots)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from sqn_rl.disk import RECIPE_FILE
 from sqn_rl.errors import RecipeError
 from sqn_rl.recipe.build import TARGET
-from sqn_rl.recipe.compose import Recipe
+from sqn_rl.recipe.compose import Recipe, swapped_in
 from sqn_rl.recipe.provenance import Values, flow, part_file, read
 from sqn_rl.recipe.reading import is_there
 from sqn_rl.recipe.schema import LATER, SLOT_NAMES
@@ -38,6 +38,18 @@ class Resolved:
     def everything(self) -> dict[str, Sourced]:
         """Parts and values, by what one writes on the command line to have them."""
         return {**self.parts, **self.values}
+
+    @property
+    def title(self) -> str:
+        """The recipe's name, and the parts that the command line chose: ``sqn head=dueling``."""
+        swapped = swapped_in({slot: part.origin for slot, part in self.parts.items()})
+        return " ".join([str(self.values["recipe"].value), *swapped])
+
+    @property
+    def environment(self) -> str:
+        """The name of its environment: ``CartPole-v1``, or ``pong``."""
+        known = (self.values[key].value for key in ("env.game", "env.id") if key in self.values)
+        return str(next(filter(None, known), self.parts["env"].value))
 
 
 class Difference(NamedTuple):

@@ -1,31 +1,7 @@
-// Fetches data.json every few seconds and draws it as SVG, without a library.
+// The page of a run: draws data.json as SVG, without a library.
 "use strict";
 
-const EVERY = 2000;  // milliseconds
 const LEFT = 52, RIGHT = 14, TOP = 8, BOTTOM = 34;  // around a chart, pixels
-
-const by_id = (name) => document.getElementById(name);
-
-function make(name, attributes = {}, ...children) {
-  const svg = ["svg", "path", "circle", "line", "text", "g"].includes(name);
-  const element = svg ? document.createElementNS("http://www.w3.org/2000/svg", name) : document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
-  element.append(...children);
-  return element;
-}
-
-// --- numbers
-
-function short(value) {
-  if (value === null || value === undefined) return "–";
-  const size = Math.abs(value);
-  if (size >= 1e6) return `${+(value / 1e6).toPrecision(4)}M`;
-  if (size >= 1e4) return `${+(value / 1e3).toPrecision(4)}k`;
-  return size > 0 && size < 1e-3 ? value.toExponential(1) : `${+value.toPrecision(4)}`;
-}
-
-const steps = (value) => value < 1e3 ? `${value}` : value < 1e6 ? `${value / 1e3}k` : `${value / 1e6}M`;
-const whole = (value) => Math.round(value).toLocaleString("en");
 
 function ticks(low, high, most) {
   const rough = (high - low) / most, power = 10 ** Math.floor(Math.log10(rough));
@@ -147,11 +123,7 @@ function draw(figure, chart, last) {
 
 // --- the page
 
-const STATUS = {
-  running: "running", done: "done", stopped: "stopped", killed: "killed, or never started",
-  numerics: "stopped: a number was not finite", error: "failed",
-};
-let shown = null, filmed = null;
+let shown = null, filmed = null;  // the state, and the steps of the weights in the video
 
 function header(state) {
   document.title = `${state.status}: ${state.title}`;
@@ -166,7 +138,7 @@ function header(state) {
   by_id("progress").value = state.steps / state.budget;
   const last = state.evaluation;
   by_id("evaluation").textContent = !last ? "not evaluated yet" :
-    `evaluation at ${whole(last.env_steps)} steps: ${last.mean.toFixed(1)} ± ${last.std.toFixed(1)} ` +
+    `evaluation at ${whole(last.env_steps)} steps: ${mean_and_std(last)} ` +
     `(mean ± std of ${last.episodes} ${last.greedy ? "greedy" : "sampled"} episodes` +
     `${last.cut ? `, ${last.cut} of them cut after ${whole(last.longest)} steps` : ""})`;
   const actors = state.actors;
@@ -201,30 +173,18 @@ function film(state) {
   picture(by_id("film"), `film.gif?${filmed}`, caption);
 }
 
-async function look() {
-  try {
-    const answer = await fetch("data.json");
-    if (!answer.ok) throw new Error(await answer.text());
-    const text = await answer.text();
-    if (text !== shown) {
-      const state = JSON.parse(text);
-      header(state);
-      charts(state);
-      film(state);
-      shown = text;
-    }
-  } catch (error) {
-    by_id("status").textContent = error instanceof TypeError ? "sqn-watch has ended" : error.message;
-    by_id("status").className = "gone";
-    shown = null;
-  }
-  setTimeout(look, EVERY);
+function update(state) {
+  header(state);
+  charts(state);
+  film(state);
+  shown = state;
 }
 
 let resized = null;
 addEventListener("resize", () => {
   clearTimeout(resized);
-  resized = setTimeout(() => { if (shown) charts(JSON.parse(shown)); }, 150);
+  resized = setTimeout(() => { if (shown) charts(shown); }, 150);
 });
 picture(by_id("graph"), "graph.svg", "the wiring, and what the recipe changes against sqn");
-look();
+by_id("list").hidden = location.pathname === "/";
+look(update);

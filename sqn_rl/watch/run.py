@@ -52,8 +52,11 @@ class WatchedRun:
         RecipeError: there is no run in ``path``, or its recipe is not one of ours.
     """
 
+    _working = Lock()
+    """One graph or video is made at a time, of all runs: they set the threads of torch, and need memory."""
+
     def __init__(self, path: Path, catalogue: Catalogue) -> None:
-        self.path, self._reading, self._working = path, Lock(), Lock()
+        self.path, self._reading = path, Lock()
         self._resolved = of_run(path)
         capacity = self._resolved.values.get("replay.capacity")
         large = capacity and isinstance(capacity.value, int) and capacity.value > ROOM
@@ -67,9 +70,7 @@ class WatchedRun:
     def title(self) -> str:
         """``sqn on CartPole-v1, seed 0``."""
         recipe = self._experiment.recipe
-        env = recipe.fields("env")
-        name = env.get("game") or env.get("id") or self._resolved.parts["env"].value
-        return printable(f"{recipe.title} on {name}, seed {recipe.run.seed}")
+        return printable(f"{recipe.title} on {self._resolved.environment}, seed {recipe.run.seed}")
 
     def state(self) -> dict[str, Any]:
         """Everything that changes while it runs: status, counters, and the curves."""
@@ -91,7 +92,7 @@ class WatchedRun:
             "budget": self._experiment.run.steps,
             "speed": rate(counters.get("env_steps", 0), counters.get("wall_s") or 0),
             "overrides": self._overrides(),
-            "evaluation": _evaluation(newest),
+            "evaluation": evaluation_of(newest),
             "actors": _actors(counters),
             "checkpoint": checkpoint,
             "notes": [*map(printable, notes)],
@@ -173,7 +174,7 @@ def _actors(row: Mapping[str, Any]) -> dict[str, Any] | None:
     return None if None in shown.values() else shown
 
 
-def _evaluation(row: Mapping[str, Any]) -> dict[str, Any] | None:
+def evaluation_of(row: Mapping[str, Any]) -> dict[str, Any] | None:
     """The newest evaluation, for the page's line about it; None if there is none, or it is malformed."""
     shown = {name: number_of(row.get(name)) for name in ("env_steps", "mean", "std", "episodes")}
     if None in shown.values():

@@ -1,6 +1,7 @@
-"""The server: a fixed list of paths, read only, for browsers on this machine only."""
+"""The server: a fixed list of paths for each run, read only, for browsers on this machine only."""
 
 import json
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from hashlib import sha256
@@ -8,9 +9,10 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from socketserver import ThreadingTCPServer
 from threading import BoundedSemaphore
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqn_rl.errors import SettingError, SqnError, blame, require
+from sqn_rl.watch.folder import WatchedFolder
 from sqn_rl.watch.run import WatchedRun
 
 ADDRESS, HTTP = "127.0.0.1", 80
@@ -26,11 +28,20 @@ HEADERS = {
 }
 
 
+class Page(NamedTuple):
+    """What a path leads to."""
+
+    kind: str
+    """The media type."""
+    read: Callable[[], bytes]
+    """Its content, made when it is asked for."""
+
+
 class WatchServer(ThreadingTCPServer):
-    """Serves the page of one run on the loopback interface.
+    """Serves the page of a run, or of a folder and of each run in it, on the loopback interface.
 
     Args:
-        run: what to show.
+        shown: what to show.
         port: where to listen; 0 takes a free one.
 
     Raises:
@@ -39,16 +50,9 @@ class WatchServer(ThreadingTCPServer):
 
     allow_reuse_address, daemon_threads = True, True
 
-    def __init__(self, run: WatchedRun, port: int) -> None:
+    def __init__(self, shown: WatchedRun | WatchedFolder, port: int) -> None:
         require(0 <= port < 2**16, "port", port, "a number from 0 (any that is free) to 65535")
-        self.pages: dict[str, tuple[str, Callable[[], bytes]]] = {
-            "/": ("text/html; charset=utf-8", _file("page.html")),
-            "/page.js": ("text/javascript; charset=utf-8", _file("page.js")),
-            "/page.css": ("text/css; charset=utf-8", _file("page.css")),
-            "/data.json": ("application/json", lambda: json.dumps(run.state(), allow_nan=False).encode()),
-            "/graph.svg": ("image/svg+xml", lambda: run.graph().encode()),
-            "/film.gif": ("image/gif", run.film),
-        }
+        self._shown = shown
         try:
             super().__init__((ADDRESS, port), _Handler)
         except OSError as error:
@@ -58,6 +62,24 @@ class WatchServer(ThreadingTCPServer):
         self.hosts = {f"{name}:{port}" for name in names} | ({*names} if port == HTTP else set())
         self._free = BoundedSemaphore(CONNECTIONS)
         self.url = f"http://{ADDRESS}:{port}/"
+
+    def page(self, path: str) -> Page | None:
+        """What a path leads to; None if nothing.
+
+        Raises:
+            SqnError: it leads to a run that cannot be read.
+        """
+        shown, name = self._shown, path.removeprefix("/")
+        if isinstance(shown, WatchedFolder):
+            if not (found := re.fullmatch(r"run/([0-9a-f]{16})/([a-z.]*)", name)):
+                return _pages_of_folder(shown).get(name)
+            name = found[2]
+            if name in FILES_OF_RUN:  # which say what is wrong, if the rest fails
+                return FILES_OF_RUN[name] if shown.has(found[1]) else None
+            run = shown.run(found[1])
+        else:
+            run = shown
+        return (FILES_OF_RUN | _pages_of_run(run)).get(name) if run else None
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Answer in a thread; close the connection if too many are being answered."""
@@ -74,8 +96,30 @@ class WatchServer(ThreadingTCPServer):
             self._free.release()
 
 
-def _file(name: str) -> Callable[[], bytes]:
-    return Path(__file__).with_name(name).read_bytes
+def _file(name: str) -> Page:
+    kind = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}[Path(name).suffix]
+    return Page(f"{kind}; charset=utf-8", Path(__file__).with_name(name).read_bytes)
+
+
+SHARED = {name: _file(name) for name in ("shared.js", "page.css")}
+FILES_OF_RUN = {"": _file("page.html"), "page.js": _file("page.js"), **SHARED}
+FILES_OF_FOLDER = {"": _file("folder.html"), "folder.js": _file("folder.js"), **SHARED}
+
+
+def _pages_of_run(run: WatchedRun) -> dict[str, Page]:
+    return {
+        "data.json": Page("application/json", lambda: _json(run.state())),
+        "graph.svg": Page("image/svg+xml", lambda: run.graph().encode()),
+        "film.gif": Page("image/gif", run.film),
+    }
+
+
+def _pages_of_folder(folder: WatchedFolder) -> dict[str, Page]:
+    return FILES_OF_FOLDER | {"data.json": Page("application/json", lambda: _json(folder.state()))}
+
+
+def _json(state: dict[str, Any]) -> bytes:
+    return json.dumps(state, allow_nan=False).encode()
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -84,20 +128,18 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer requests for the listed paths, if the Host header is this server's."""
-        path = self.path.partition("?")[0]
         if self.headers["Host"] not in self.server.hosts:  # another site's name that leads here
-            self._answer(403, "text/plain", b"not this host")
-        elif path not in self.server.pages:
-            self._answer(404, "text/plain", b"no such page")
-        else:
-            kind, read = self.server.pages[path]
-            try:
-                self._answer(200, kind, read())
-            except ConnectionError:
-                pass  # it has gone
-            except Exception as error:
-                text = str(error) if isinstance(error, SqnError) else blame(error)
-                self._answer(500, "text/plain; charset=utf-8", text.encode())
+            return self._answer(403, "text/plain", b"not this host")
+        try:
+            page = self.server.page(self.path.partition("?")[0])
+            if page is None:
+                return self._answer(404, "text/plain", b"no such page")
+            return self._answer(200, page.kind, page.read())
+        except ConnectionError:
+            return None  # it has gone
+        except Exception as error:
+            text = str(error) if isinstance(error, SqnError) else blame(error)
+            return self._answer(500, "text/plain; charset=utf-8", text.encode(errors="backslashreplace"))
 
     def _answer(self, code: int, kind: str, body: bytes) -> None:
         tag = f'"{sha256(body).hexdigest()[:32]}"'

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from browser import CHROMIUM
 
 from sqn_rl.cli.run import main as train
 from sqn_rl.plots import curve
@@ -26,7 +27,6 @@ from sqn_rl.watch import run as watch
 from sqn_rl.watch import server as served
 
 Command = Callable
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 LOGS = ("metrics", "episodes", "evaluations")
 
 
@@ -243,15 +243,19 @@ def test_only_browsers_that_mean_this_machine_are_answered(trained: Path) -> Non
 
 
 def test_nothing_is_loaded_from_elsewhere() -> None:
-    for name in ("page.html", "page.js", "page.css"):
-        text = Path(served.__file__).with_name(name).read_text().replace("http://www.w3.org/2000/svg", "")
+    files = [
+        path for path in Path(served.__file__).parent.iterdir() if path.suffix in (".html", ".js", ".css")
+    ]
+    assert len(files) == 6
+    for file in files:
+        text = file.read_text().replace("http://www.w3.org/2000/svg", "")
         assert re.findall(r"//\w|url\(|@import|innerHTML", text) == []
 
 
 def test_it_is_told_what_it_cannot_show(trained: Path, command: Command, folder: Path) -> None:
     done = command("watch", "nothing")
     assert (done.code, done.out) == (2, "")
-    assert done.err == "nothing: not a run directory: there is no recipe.yaml in it\n"
+    assert done.err == "nothing: there is no such directory\n"
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         port = str(taken.getsockname()[1])
         done = command("watch", str(trained), "--port", port)

@@ -1,0 +1,187 @@
+"""The runs in a folder, for the page that lists them; nothing is written there."""
+
+import os
+import re
+from collections import OrderedDict
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from sqn_rl.disk import RECIPE_FILE, SUMMARY_FILE
+from sqn_rl.errors import RecipeError, SqnError, blame
+from sqn_rl.plots.logs import LAST_STEP, newest_row, number_of
+from sqn_rl.recipe.catalogue import Catalogue
+from sqn_rl.recipe.reading import is_there, printable
+from sqn_rl.recipe.resolved import of_run
+from sqn_rl.runs.directory import LOCK, LOGS, status_of, summary_of
+from sqn_rl.runs.manifest import CHECKPOINTS
+from sqn_rl.watch.run import WatchedRun, evaluation_of
+
+RUNS, FOLDERS = 1_000, 20_000
+"""The most runs that are listed, and the most folders that are searched for them."""
+OPEN = 8
+"""The most runs whose pages are kept in memory."""
+LOG_FILES = tuple(f"{name}.jsonl" for name in LOGS)
+FILES = (RECIPE_FILE, SUMMARY_FILE, *LOG_FILES, CHECKPOINTS, LOCK)
+"""What is read of a run. None of it may be a link that leads out of the folder."""
+
+
+class WatchedFolder:
+    """A folder with runs at any depth. Links to other folders are not followed.
+
+    Args:
+        path: the folder.
+        catalogue: where the parts of the runs are.
+
+    Raises:
+        RecipeError: there is no such folder, or no run in it.
+    """
+
+    def __init__(self, path: Path, catalogue: Catalogue) -> None:
+        self.path, self._catalogue = path, catalogue
+        self._listing, self._opening = Lock(), Lock()
+        self._root = Path(os.path.abspath(path))  # an environment may change the working directory
+        self._known: dict[Path, tuple[Any, dict[str, Any]]] = {}
+        self._opened: OrderedDict[str, tuple[Any, WatchedRun]] = OrderedDict()
+        self._paths: dict[str, Path] = {}
+        self._notes: list[str] = []
+        if not os.path.isdir(path):
+            problem = "not a directory" if is_there(path) else "there is no such directory"
+            raise RecipeError(f"{path}: {problem}")
+        if next(self._search(), None) is None:
+            why = "".join(f"\n  {note}" for note in self._notes)
+            raise RecipeError(f"{path}: there is no run in it; a run has a recipe.yaml{why}")
+
+    @property
+    def title(self) -> str:
+        """``runs in runs/parts``."""
+        return printable(f"runs in {self.path}")
+
+    def state(self) -> dict[str, Any]:
+        """The runs that are there now, those that are running first."""
+        with self._listing:
+            found = list(self._search())
+            rows = [self._row(path) for path in found]
+            self._known = {path: self._known[path] for path in found}
+            self._paths = {row["id"]: path for row, path in zip(rows, found, strict=True)}
+            notes = self._notes
+        return {
+            "title": self.title,
+            "notes": [*map(printable, notes)],
+            "runs": sorted(rows, key=lambda row: row["status"] != "running"),
+        }
+
+    def has(self, identifier: str) -> bool:
+        """Whether the folder has a run of this identifier."""
+        with self._listing:
+            return self._path_of(identifier) is not None
+
+    def run(self, identifier: str) -> WatchedRun | None:
+        """The run that the list gave this identifier; None if there is none, or it has gone.
+
+        Raises:
+            RecipeError: its recipe is not one of ours.
+        """
+        with self._listing:
+            path = self._path_of(identifier)
+        if path is None:
+            return None
+        with self._opening:
+            recipe = _stamp(path / RECIPE_FILE)
+            known, run = self._opened.pop(identifier, (None, None))
+            if run is None or known != recipe:  # a run that is continued may have a new one
+                run = WatchedRun(path, self._catalogue)
+            self._opened[identifier] = recipe, run
+            while len(self._opened) > OPEN:
+                self._opened.popitem(last=False)
+            return run
+
+    def _path_of(self, identifier: str) -> Path | None:
+        if identifier not in self._paths:  # of a page that was open when the command began
+            self._paths |= {_identifier(self._root, path): path for path in self._search()}
+        path = self._paths.get(identifier)
+        return path if path and self._is_run(path) else None
+
+    def _search(self) -> Iterator[Path]:
+        """The run directories below the folder, in the order of their names, numbers by their value."""
+        self._notes, searched, found = [], 0, 0
+
+        def note(error: OSError) -> None:
+            self._notes.append(f"{error.filename}: cannot be read: {error.strerror}")
+
+        for name, folders, files in os.walk(self._root, onerror=note):
+            searched, found = searched + 1, found + (RECIPE_FILE in files)
+            if searched > FOLDERS or found > RUNS:
+                limit = f"{FOLDERS:,} folders" if searched > FOLDERS else f"{RUNS:,} runs"
+                self._notes.append(f"there are more than {limit}; the others are not listed")
+                return
+            folders.sort(key=_natural)
+            if RECIPE_FILE in files:
+                folders.clear()
+                if self._is_run(Path(name)):
+                    yield Path(name)
+                else:
+                    what = f"not listed, as a link in it leads out of {self.path}"
+                    self._notes.append(f"{name}: {what}; sqn-watch with its own path shows it")
+
+    def _is_run(self, path: Path) -> bool:
+        """Whether a run is there, all of it in the folder."""
+        root = os.path.realpath(self._root)
+        real = (os.path.realpath(each) for each in (path, *(path / name for name in FILES)))
+        return os.path.lexists(path / RECIPE_FILE) and all(Path(each).is_relative_to(root) for each in real)
+
+    def _row(self, path: Path) -> dict[str, Any]:
+        """What the list says of a run; read again if its files have changed."""
+        stamps = [_stamp(path / name) for name in FILES]
+        if path not in self._known or self._known[path][0] != stamps:
+            self._known[path] = stamps, self._read(path)
+        row = self._known[path][1]
+        return row | ({} if row["ended"] else {"status": status_of(path)})
+
+    def _read(self, path: Path) -> dict[str, Any]:
+        row: dict[str, Any] = {
+            "id": _identifier(self._root, path),
+            "path": printable(str(path.relative_to(self._root))),
+            "title": "", "env": "", "seed": None, "budget": None, "evaluation": None, "problem": "",
+        }  # fmt: skip
+        try:
+            resolved = of_run(path)
+            values = {key: resolved.values[key].value for key in ("seed", "steps") if key in resolved.values}
+            row |= {"title": printable(resolved.title), "env": printable(resolved.environment)}
+            row |= {"seed": _whole(values.get("seed")), "budget": _whole(values.get("steps"))}
+        except Exception as error:  # anybody may have written it
+            row["problem"] = printable(
+                str(error).replace("\n ", ";") if isinstance(error, SqnError) else blame(error)
+            )
+        summary = summary_of(path)
+        newest = {name: newest_row(path / name) for name in LOG_FILES}
+        steps = [_whole(each.get("env_steps")) for each in (summary, *newest.values())]
+        row["evaluation"] = evaluation_of(newest["evaluations.jsonl"])
+        row["steps"] = max((each for each in steps if each is not None), default=0)
+        return row | {"status": str(summary.get("status", "")), "ended": bool(summary)}
+
+
+def _identifier(root: Path, path: Path) -> str:
+    """The same each time the folder is watched; nothing in it can be chosen by who names folders."""
+    return sha256(os.fsencode(path.relative_to(root))).hexdigest()[:16]
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """A key by which ``s2`` is before ``s10``."""
+    return [(len(part), part) if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", name)]
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    """What changes if a file is written or replaced."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _whole(value: Any) -> int | None:
+    """A whole number that a browser can show."""
+    return value if type(value) is int and abs(value) <= LAST_STEP and number_of(value) is not None else None
