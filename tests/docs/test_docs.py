@@ -186,7 +186,8 @@ def session(text: str, monkeypatch, capsys) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
 def test_links_and_pictures_lead_somewhere(page) -> None:
-    links = [target for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)) if "://" not in target]
+    text = re.sub(r"`[^`\n]*`", "", prose(page))  # a link that is shown as code leads nowhere
+    links = [target for target in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in target]
     for target in links:
         path, _, anchor = target.partition("#")
         there = (page.parent / path).resolve() if path else page

@@ -52,7 +52,7 @@ def test_it_holds_the_code_and_both_trees_and_nothing_else(wheel: Path) -> None:
     code = {
         path.relative_to(REPOSITORY).as_posix()
         for path in (REPOSITORY / "sqn_rl").rglob("*")
-        if path.suffix in {".py", ".pyi", ".typed", ".html", ".js", ".css"}
+        if path.suffix in {".py", ".pyi", ".typed", ".html", ".js", ".css", ".txt"}
     }
     trees = {
         f"sqn_rl/_catalogue/{path.relative_to(REPOSITORY).as_posix()}"
