@@ -1,5 +1,9 @@
-"""``comparison.png``: learning curves and performance profiles with their bands, a row an environment."""
+"""``comparison.png``: learning curves and performance profiles, a row an environment.
 
+A run is a thin line. What is of several runs is thick, and has a band where there are enough of them.
+"""
+
+import textwrap
 from collections.abc import Mapping, Sequence
 from functools import partial
 from io import BytesIO
@@ -13,13 +17,21 @@ from sqn_rl.analysis.statistics import Scores, estimate, iqm, profile
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-Style = Mapping[str, str]
+Style = Mapping[str, Any]
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe-Ito
 DASHES = ("-", "--", ":", "-.")
 RESAMPLES = 2_000
 """Enough for bands."""
+THIN, THICK = 0.8, 2.2
+ENOUGH, ENOUGH_FOR_PROFILE = 3, 10
+"""How many runs an interval needs. That of the profile of fewer than ten reaches from 0 to 1 or nearly so."""
+KEY = (
+    "thin: single runs; thick: IQM of several, or their profile; band: 95 % interval, "
+    f"from {ENOUGH} runs on, of a profile from {ENOUGH_FOR_PROFILE} on"
+)
 
 
 def draw_comparison(comparison: Comparison) -> bytes:
@@ -31,10 +43,17 @@ def draw_comparison(comparison: Comparison) -> bytes:
     Returns:
         A PNG.
     """
+    figure = make_figure(comparison)
+    figure.savefig(png := BytesIO(), dpi=120, format="png")
+    return png.getvalue()
+
+
+def make_figure(comparison: Comparison) -> "Figure":
+    """The figure of a comparison: a row of two panels for each environment, and the variants below them."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    variants = dict.fromkeys(row.variant for row in comparison.rows)
+    variants = list(dict.fromkeys(row.variant for row in comparison.rows))
     styles = {
         variant: {
             "color": COLOURS[i % len(COLOURS)],
@@ -43,8 +62,11 @@ def draw_comparison(comparison: Comparison) -> bytes:
         }
         for i, variant in enumerate(variants)
     }
+    columns = 2 if max(map(len, variants)) < 60 and len(variants) > 3 else 1
+    labels = [textwrap.fill(variant, 130 // columns, subsequent_indent="  ") for variant in variants]
+    lines = sum(label.count("\n") + 1 for label in labels) / columns + 2
     environments = list(dict.fromkeys(row.environment for row in comparison.rows))
-    figure = Figure(figsize=(11, 3.6 * len(environments) + 0.25 * len(variants)), layout="constrained")
+    figure = Figure(figsize=(11, 3.6 * len(environments) + 0.22 * lines), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(len(environments), 2, squeeze=False)
     for environment, (left, right) in zip(environments, panels, strict=True):
@@ -53,19 +75,21 @@ def draw_comparison(comparison: Comparison) -> bytes:
         runs = comparison.groups.get(environment, {})
         if all(len(each[0].steps) > 1 for each in runs.values()) and runs:
             _draw_curves(left, runs, styles)
+            title = "learning curves"
         else:
             _draw_averages(left, scores, styles, measure)
+            title = f"{measure} scores"
         _draw_profiles(right, scores, styles, measure)
-        for axes in (left, right):
-            axes.set_title(environment, parse_math=False)
+        for axes, panel in ((left, title), (right, f"profiles of the {measure} scores")):
+            axes.set_title(textwrap.fill(f"{environment}: {panel}", 60), parse_math=False, fontsize=11)
             axes.spines[["top", "right"]].set_visible(False)
-    handles, labels = panels[0, 1].get_legend_handles_labels()
-    columns = 1 + (len(variants) > 3)
-    legend = figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
+            axes.locator_params(axis="x", nbins=6)
+    handles, _ = panels[0, 1].get_legend_handles_labels()
+    place: dict[str, Any] = {"loc": "outside lower center", "ncols": columns, "frameon": False, "fontsize": 9}
+    legend = figure.legend(handles, labels, title=KEY, title_fontsize=9, **place)
     for text in legend.get_texts():
         text.set_parse_math(False)  # a variant may have dollars in its name
-    figure.savefig(png := BytesIO(), dpi=120, format="png")
-    return png.getvalue()
+    return figure
 
 
 def _draw_curves(
@@ -74,11 +98,15 @@ def _draw_curves(
     from matplotlib.ticker import EngFormatter
 
     for variant, same in runs.items():
-        scores_NT = np.stack([run.scores for run in same])
-        points = [estimate(iqm, [scores_N], resamples=RESAMPLES) for scores_N in scores_NT.T]
-        value, low, high = np.array(points).T
-        _draw_band(axes, same[0].steps, value, low, high, styles[variant])
-    axes.set(xlabel="environment steps", ylabel="return: IQM over runs, 95 % band")
+        style = styles[variant]
+        for run in same:
+            dashes = style["linestyle"] if len(same) == 1 else "-"
+            axes.plot(run.steps, run.scores, linewidth=THIN, color=style["color"], linestyle=dashes)
+        if len(same) > 1:
+            scores_NT = np.stack([run.scores for run in same])
+            points = [estimate(iqm, [scores_N], resamples=RESAMPLES) for scores_N in scores_NT.T]
+            _draw_line(axes, same[0].steps, np.array(points).T, style, len(same), enough=ENOUGH)
+    axes.set(xlabel="environment steps", ylabel="return of an evaluation")
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 
@@ -86,12 +114,14 @@ def _draw_profiles(
     axes: "Axes", scores: Mapping[str, Scores], styles: Mapping[str, Style], measure: str
 ) -> None:
     every = np.concatenate([each for by_environment in scores.values() for each in by_environment])
-    margin = 0.02 * (np.ptp(every) or 1)
+    margin = 0.02 * (np.ptp(every) or abs(every[0]) or 1)
     thresholds_T = np.linspace(every.min() - margin, every.max() + margin, 401)
     for variant, by_environment in scores.items():
         fractions = partial(profile, thresholds_T=thresholds_T)
         bands = estimate(fractions, by_environment, resamples=RESAMPLES)
-        _draw_band(axes, thresholds_T, *bands, styles[variant])
+        _draw_line(
+            axes, thresholds_T, bands, styles[variant], _fewest(by_environment), enough=ENOUGH_FOR_PROFILE
+        )
     axes.set(xlabel=f"τ: {measure} score", ylabel="fraction of runs that score > τ", ylim=(-0.02, 1.02))
 
 
@@ -100,15 +130,26 @@ def _draw_averages(
 ) -> None:
     for place, (variant, by_environment) in enumerate(scores.items()):
         value, low, high = estimate(iqm, by_environment)
-        colour = styles[variant]["color"]
-        axes.plot([low, high], [place, place], color=colour, linewidth=6, alpha=0.35, solid_capstyle="butt")
-        axes.plot([value], [place], "o", color=colour)
-    axes.set_yticks(range(len(scores)), list(scores))
-    axes.set(xlabel=f"{measure} score: IQM over runs, 95 % interval")
-    axes.invert_yaxis()
+        colour, every = styles[variant]["color"], np.concatenate(by_environment)
+        axes.plot(every, np.full(len(every), place), "|", color=colour, markersize=12, markeredgewidth=0.8)
+        if _fewest(by_environment) >= ENOUGH:
+            axes.plot(
+                [low, high], [place, place], color=colour, linewidth=6, alpha=0.35, solid_capstyle="butt"
+            )
+        if len(every) > 1:
+            axes.plot([value], [place], "o", color=colour)
+    names = [textwrap.fill(textwrap.shorten(variant, 75, placeholder=" …"), 25) for variant in scores]
+    axes.set_yticks(range(len(scores)), names, fontsize=8, parse_math=False)
+    axes.set(xlabel=f"{measure} score", ylim=(len(scores) - 0.5, -0.5))
 
 
-def _draw_band(axes: "Axes", x: np.ndarray, value: Any, low: Any, high: Any, style: Style) -> None:
-    colour, dashes, label = (style[name] for name in ("color", "linestyle", "label"))
-    axes.plot(x, value, linewidth=2, color=colour, linestyle=dashes, label=label)
-    axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+def _fewest(by_environment: Scores) -> int:
+    """How many runs there are in the environment with the fewest."""
+    return min(map(len, by_environment))
+
+
+def _draw_line(axes: "Axes", x: np.ndarray, values: Any, style: Style, runs: int, *, enough: int) -> None:
+    value, low, high = values
+    axes.plot(x, value, linewidth=THICK if runs > 1 else THIN, **style)
+    if runs >= enough:
+        axes.fill_between(x, low, high, color=style["color"], alpha=0.15, linewidth=0)
