@@ -169,6 +169,6 @@ def announce(recipe: Recipe, console: Screen) -> None:
         console.print(f"{slot:<14}{part:<11} {text}".rstrip(), soft_wrap=True)
     if recipe.run.steps <= recipe.run.warmup_steps:
         origin = recipe.origin("warmup_steps")
-        console.print(f"note: nothing will be learned within the warm-up ({origin})")
+        console.print(f"note: nothing will be learned within the warm-up ({origin})", soft_wrap=True)
     for name in recipe.unread():
-        console.print(f"note: no part of this run reads {name} ({recipe.origin(name)})")
+        console.print(f"note: no part of this run reads {name} ({recipe.origin(name)})", soft_wrap=True)
