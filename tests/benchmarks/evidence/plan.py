@@ -69,7 +69,7 @@ WEAK: Mapping[str, Sequence[str]] = {
     "double_dqn, half the learning rate": ["recipe=double_dqn", "lr=5e-4"],
     "double_dqn, periodic targets": ["recipe=double_dqn", "target_update=periodic"],
 }
-"""What was weak in trials, and what may explain it, with ten seeds on CartPole and Acrobot."""
+"""What was weak in trials, and what may explain it."""
 
 
 @dataclass(frozen=True)
@@ -173,12 +173,13 @@ def addition_jobs(families: Sequence[str]) -> Iterator[Job]:
 
 
 def weak_jobs(families: Sequence[str]) -> Iterator[Job]:
-    """Every variant of :data:`WEAK`, with ten tuning seeds."""
+    """Every variant of :data:`WEAK` on CartPole with ten tuning seeds; those of ``sqn`` on Acrobot with five."""
     cartpole, acrobot, _ = FAMILIES["classic_control"]
     for seed in range(10, 20) if "classic_control" in families else ():
         for name, overrides in WEAK.items():
             yield _job("weak", name, "", cartpole, seed, overrides, steps=cartpole.steps)
-            yield _job("weak", name, "", acrobot, seed, overrides)
+            if seed < 15 and "recipe=sqn" in overrides:
+                yield _job("weak", name, "", acrobot, seed, overrides)
 
 
 def report_jobs(families: Sequence[str]) -> Iterator[Job]:
