@@ -173,7 +173,7 @@ def addition_jobs(families: Sequence[str]) -> Iterator[Job]:
 
 
 def weak_jobs(families: Sequence[str]) -> Iterator[Job]:
-    """Every variant of :data:`WEAK` on CartPole with ten tuning seeds; those of ``sqn`` on Acrobot with five."""
+    """Variants of :data:`WEAK` on CartPole, with ten tuning seeds; those of ``sqn`` on Acrobot, with five."""
     cartpole, acrobot, _ = FAMILIES["classic_control"]
     for seed in range(10, 20) if "classic_control" in families else ():
         for name, overrides in WEAK.items():
