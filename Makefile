@@ -15,7 +15,7 @@ core: .venv/core
 setup: .venv/ready
 
 .venv/ready: .venv/core
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,docs,envs,export,hub,logging,minatar,mlflow,ray,submitit,tune,video,wandb]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,docs,envs,export,hub,images,logging,minatar,mlflow,ray,submitit,tune,video,wandb]'
 	touch $@
 
 run: core

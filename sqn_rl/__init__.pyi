@@ -14,6 +14,7 @@ from .parts.actor.policy import PolicyActor as PolicyActor
 from .parts.collect.inline import InlineCollect as InlineCollect
 from .parts.collect.local import LocalCollect as LocalCollect
 from .parts.collect.ray import RayCollect as RayCollect
+from .parts.encoder.cnn import CNN as CNN
 from .parts.encoder.impala_cnn import ImpalaCNN as ImpalaCNN
 from .parts.encoder.minatar_cnn import MinAtarCNN as MinAtarCNN
 from .parts.encoder.mlp import MLP as MLP

@@ -260,7 +260,8 @@ class Experiment:
         """Notes on what was chosen for speed, and why."""
         q_net, shape = parts["q_net"], parts["env"].observation_shape
         if isinstance(q_net, Described):
-            yield f"observation   {q_net.reads}"
+            image = parts["env"].image_note
+            yield f"observation   {q_net.reads}{image and f'; outside {image}'}"
         yield f"compile       {'yes' if compiled.chosen else 'no'}, {compiled.why}"
         yield f"precision     {speed.precision_of(q_net)}, {speed.bfloat16(self.run, shape).why}"
 

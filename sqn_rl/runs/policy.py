@@ -299,7 +299,8 @@ class Policy(nn.Module):
         several = isinstance(env, str) or callable(env)
 
         def make(*, num_envs: int, seed: int, training: bool) -> BatchedEnv:
-            made = GymEnv(id=env, num_envs=num_envs if several else 1, seed=seed)
+            stack = self._env[0].frame_stack
+            made = GymEnv(id=env, frame_stack=stack, num_envs=num_envs if several else 1, seed=seed)
             try:
                 self._require_like(made)
             except SettingError:

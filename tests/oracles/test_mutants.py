@@ -301,12 +301,7 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
     ],
     ("parts/encoder/images.py", "../parts/test_cnn.py"): [
         ("bytes as they are", ".div_(255)", ""),
-    ],
-    ("parts/encoder/nature_cnn.py", "../parts/test_cnn.py"): [
         ("linear convolutions", "nn.ReLU(inplace=True)", "nn.Identity()"),
-    ],
-    ("parts/encoder/minatar_cnn.py", "../parts/test_cnn.py"): [
-        ("a linear convolution", "nn.ReLU(inplace=True)", "nn.Identity()"),
     ],
     ("parts/encoder/impala_cnn.py", "../parts/test_cnn.py"): [
         ("residual subtracted", "return x + self.second", "return x - self.second"),

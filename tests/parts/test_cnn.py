@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as nn_functional
 
 from sqn_rl import (
+    CNN,
     CategoricalHead,
     Dense,
     ImpalaCNN,
@@ -22,12 +23,15 @@ from sqn_rl import (
 
 B = 3
 layer = partial(Dense, members=1)
+OTHERS: dict[type, dict[str, Any]] = {
+    CNN: {"channels": [32, 64, 64], "kernels": [5, 3, 3], "strides": [2, 2, 2]},
+    ImpalaCNN: {"width": 1},
+}
 
 
 def make(kind: type, shape: tuple[int, ...] = (4, 84, 84), **settings: Any) -> Any:
     torch.manual_seed(0)
-    width = {"width": 1} if kind is ImpalaCNN else {}
-    return kind(**{"hidden": [7]} | width | settings, observation_shape=shape, layer=layer)
+    return kind(**{"hidden": [7]} | OTHERS.get(kind, {}) | settings, observation_shape=shape, layer=layer)
 
 
 def make_bytes(shape: tuple[int, ...]) -> Tensor:
@@ -106,7 +110,18 @@ def test_minatar_of_breakout_is_as_large_as_the_papers() -> None:
     assert encoder.out_features == 128
 
 
-KINDS = pytest.mark.parametrize("kind", [NatureCNN, ImpalaCNN, MinAtarCNN])
+def test_cnn_is_the_convolutions_that_are_set() -> None:
+    settings = {"channels": [5, 6], "kernels": [4, 2], "strides": [3, 1]}
+    encoder, image = make(CNN, (3, 10, 16), **settings), make_bytes((3, 10, 16))
+    parameters = [*encoder.convolutions.parameters()]
+    assert [list(weight.shape) for weight in parameters[::2]] == [[5, 3, 4, 4], [6, 5, 2, 2]]
+    x = conv(conv(image / 255, parameters, stride=3).relu(), parameters, stride=1).relu()
+    assert x.shape == (B, 6, 2, 4)  # (10 − 4)//3 + 1 = 3, less 1; (16 − 4)//3 + 1 = 5, less 1
+    (dense,) = encoder.layers.layers
+    torch.testing.assert_close(encoder(image)[0], (x.flatten(1) @ dense.weight[0] + dense.bias[0]).relu())
+
+
+KINDS = pytest.mark.parametrize("kind", [NatureCNN, ImpalaCNN, MinAtarCNN, CNN])
 
 
 @KINDS
@@ -121,6 +136,14 @@ def test_bytes_are_scaled_and_other_numbers_are_not(kind: type) -> None:
 
 
 @KINDS
+def test_stacked_images_are_read_as_their_channels(kind: type) -> None:
+    stacked, joined = make(kind, (2, 3, 36, 36)), make(kind, (6, 36, 36))
+    images = make_bytes((2, 3, 36, 36))
+    assert torch.equal(stacked(images), joined(images.flatten(1, 2)))
+    assert torch.equal(stacked(stacked.prepare(images)), stacked(images))
+
+
+@KINDS
 def test_without_hidden_layers_it_gives_the_last_feature_maps(kind: type) -> None:
     encoder, image = make(kind, (1, 36, 36), hidden=[]), make_bytes((1, 36, 36))
     features = encoder(image)
@@ -130,20 +153,20 @@ def test_without_hidden_layers_it_gives_the_last_feature_maps(kind: type) -> Non
 
 
 @KINDS
-@pytest.mark.parametrize("shape", [(4,), (84, 84), (84, 84, 2), (4, 2, 84), (2, 4, 84, 84)], ids=str)
+@pytest.mark.parametrize("shape", [(4,), (84, 84), (84, 84, 2), (4, 2, 84), (2, 2, 4, 84, 84)], ids=str)
 def test_what_is_no_image_is_refused(kind: type, shape: tuple[int, ...]) -> None:
-    least = {NatureCNN: "36x36", ImpalaCNN: "8x8", MinAtarCNN: "3x3"}[kind]
+    least = {NatureCNN: "36x36", ImpalaCNN: "8x8", MinAtarCNN: "3x3", CNN: "17x17"}[kind]
     with pytest.raises(WiringError) as refusal:
         make(kind, shape)
     assert refusal.value.consumer == "encoder"
     assert str(refusal.value) == (
-        f"encoder: {kind.__name__} reads images [C, H, W] of at least {least}, such as env=atari; "
-        f"observations here are {list(shape)}"
+        f"encoder: {kind.__name__} reads images [C, H, W] of at least {least}, such as env=atari, "
+        f"or env=gym where they are bytes from 0 to 255; observations here are {list(shape)}"
     )
 
 
 @pytest.mark.parametrize(
-    ("kind", "side", "features"), [(NatureCNN, 36, 64), (ImpalaCNN, 8, 32), (MinAtarCNN, 3, 16)]
+    ("kind", "side", "features"), [(NatureCNN, 36, 64), (ImpalaCNN, 8, 32), (MinAtarCNN, 3, 16), (CNN, 17, 64)]
 )
 def test_the_least_image_is_enough_and_a_smaller_one_is_not(kind: type, side: int, features: int) -> None:
     assert make(kind, (1, side, side), hidden=[]).out_features == features
@@ -158,6 +181,10 @@ def test_the_least_image_is_enough_and_a_smaller_one_is_not(kind: type, side: in
         (MinAtarCNN, {"hidden": [-1]}),
         (ImpalaCNN, {"hidden": ["7"]}),
         (ImpalaCNN, {"width": 0}),
+        (CNN, {"hidden": [0]}),
+        (CNN, {"channels": []}),
+        (CNN, {"kernels": [5, 3]}),
+        (CNN, {"strides": [2, 0, 2]}),
     ],
 )
 def test_what_is_no_width_is_refused(kind: type, settings: dict[str, Any]) -> None:
@@ -170,7 +197,7 @@ def test_what_is_no_width_is_refused(kind: type, settings: dict[str, Any]) -> No
 @pytest.mark.parametrize("shared", [False, True])
 def test_it_fits_any_head(make_q_net, kind: type, shared: bool) -> None:
     head = partial(CategoricalHead, v_min=-1, v_max=1, atoms=5, dueling=True)
-    shape, encoder = (4, 36, 36), partial(kind, hidden=[7], **({"width": 1} if kind is ImpalaCNN else {}))
+    shape, encoder = (4, 36, 36), partial(kind, hidden=[7], **OTHERS.get(kind, {}))
     sizes = {"observation_shape": shape, "observation_dtype": torch.uint8}
     q_net = make_q_net(encoder=encoder, head=head, shared_encoder=shared, **sizes)
     assert q_net.predict(make_bytes(shape)).shape == (2, B, 3, 5)
@@ -185,7 +212,7 @@ def test_in_bfloat16_values_are_close_and_weights_and_gradients_stay_float32(
     nets = []
     for precision in ("fp32", "bf16"):
         torch.manual_seed(0)
-        encoder = partial(kind, hidden=[32], **({"width": 1} if kind is ImpalaCNN else {}))
+        encoder = partial(kind, hidden=[32], **OTHERS.get(kind, {}))
         sizes = {"observation_shape": (4, 36, 36), "n_actions": 3, "members": 2, "shared_encoder": shared}
         sizes["observation_dtype"] = torch.uint8
         nets.append(QNet(encoder=encoder, head=LinearHead, layer=Dense, precision=precision, **sizes))

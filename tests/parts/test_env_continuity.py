@@ -20,6 +20,7 @@ import torch
 from ale_py import ALEInterface, roms
 from ale_py.env import AtariEnv as AleEnv
 from gymnasium import spaces
+from gymnasium.wrappers import FrameStackObservation, TransformObservation
 from tensordict import TensorDict
 from torchrl.envs.utils import check_env_specs
 
@@ -35,6 +36,7 @@ with warnings.catch_warnings():
     from torchrl.collectors import Collector
 
 SEED, N = 7, 2
+COLUMNS = [name for name in Step._fields if "mask" not in name]
 
 
 class ToyEnv(gymnasium.Env):
@@ -63,7 +65,10 @@ class ToyEnv(gymnasium.Env):
 
 TOYS = {
     "float64": spaces.Box(-1, 1, (2, 2), np.float64),
-    "bytes": spaces.Box(0, 255, (2, 3), np.uint8),
+    "bytes": spaces.Box(0, 255, (6,), np.uint8),
+    "gray": spaces.Box(0, 255, (4, 3), np.uint8),
+    "channels_first": spaces.Box(0, 255, (2, 4, 3), np.uint8),
+    "channels_last": spaces.Box(0, 255, (4, 3, 2), np.uint8),
     "discrete": spaces.Discrete(5, start=2),
     "multi_discrete": spaces.MultiDiscrete([3, 2]),
     "multi_binary": spaces.MultiBinary(4),
@@ -181,10 +186,14 @@ class Game:
 
     def __init__(self, case: Case, i: int) -> None:
         settings, self.seed_every = case.settings, case.seed_every
+        self.id, self.stack = settings.get("id", ""), settings.get("frame_stack", 0)
         keys = (np.random.SeedSequence(SEED, spawn_key=(i, k)) for k in count())
         self.seeds = (int(key.generate_state(1)[0]) % 2**31 for key in keys)
         if case.kind is GymEnv:
             self.game = gymnasium.make(settings["id"], disable_env_checker=True, **settings.get("kwargs", {}))
+            if stack := settings.get("frame_stack"):
+                copied = TransformObservation(self.game, np.copy, None)
+                self.game = FrameStackObservation(copied, stack, padding_type="zero")
         elif case.kind is AtariEnv:
             self.game = Screens(**settings)
         elif case.kind is MinAtarEnv:
@@ -202,8 +211,11 @@ class Game:
 
     def _observation(self, observation: Any) -> torch.Tensor:
         flat = torch.as_tensor(spaces.flatten(self.game.observation_space, observation))
-        if flat.dtype == torch.uint8:
-            return flat.reshape(getattr(self.game, "stack", flat).shape)
+        if self.stack or flat.dtype == torch.uint8:
+            image = flat.reshape(observation.shape)
+            image = image[None] if observation.shape == (4, 3) else image
+            image = image.movedim(-1, -3) if "channels_last" in self.id else image
+            return image if flat.dtype == torch.uint8 else image.float().flatten(1)
         return flat.reshape(self.game.observation_space.shape) if flat.dtype == torch.bool else flat.float()
 
     def reset(self, *, seeded: bool = True) -> torch.Tensor:
@@ -269,6 +281,10 @@ CASES = {
     "acrobot": Case(GymEnv, {"id": "Acrobot-v1", "kwargs": {"max_episode_steps": 40}}, 100, {"truncated"}),
     "lunarlander": Case(GymEnv, {"id": "LunarLander-v3", "kwargs": {"max_episode_steps": 75}}, 250),
     **{name: Case(GymEnv, {"id": f"toy/{name}-v0"}, 60) for name in TOYS},
+    **{
+        f"{name}, stacked": Case(GymEnv, {"id": f"toy/{name}-v0", "frame_stack": 3}, 60)
+        for name in ("float64", "gray", "channels_first", "channels_last")
+    },
     "pong": atari("pong", 100, {"truncated", "scored"}, clip_reward=True, life_loss=True, max_frames=500),
     "breakout": atari(
         "breakout", 200, {"terminated", "lost a life", "scored"}, clip_reward=True, life_loss=True
@@ -330,8 +346,9 @@ def test_advance_is_what_plain_games_do(case: Case) -> None:
     total_N, returns = torch.zeros(N, dtype=torch.float64), [[] for _ in games]
     for action_N, answer in zip(action_TN, answers, strict=True):
         rows = [game.step(action) for game, action in zip(games, action_N.tolist(), strict=True)]
-        for name, column in answer._asdict().items():
-            expected = torch.stack([getattr(row, name) for row in rows])
+        assert answer.action_mask is None
+        for name in COLUMNS:
+            column, expected = getattr(answer, name), torch.stack([getattr(row, name) for row in rows])
             assert column.dtype == expected.dtype
             assert torch.equal(column, expected), name
         assert not (answer.terminated & answer.truncated).any()
@@ -354,7 +371,7 @@ def test_torchrl_collects_what_plain_games_do(case: Case) -> None:
             row_N = batch[:, t]
             assert torch.equal(row_N["observation"], now_NS)
             rows = [game.step(action) for game, action in zip(games, row_N["action"].tolist(), strict=True)]
-            step = Step(*map(torch.stack, zip(*rows, strict=True)))
+            step = Step(*(torch.stack([getattr(row, name) for row in rows]) for name in COLUMNS))
             assert torch.equal(row_N["next", "observation"], step.next_observation)
             for key in ("reward", "terminated", "truncated"):
                 assert torch.equal(row_N["next", key].squeeze(-1), getattr(step, key)), key
@@ -405,8 +422,9 @@ def test_brought_back_it_goes_on_as_if_nothing_had_happened(case: Case) -> None:
         other.seed_every = case.seed_every
         assert torch.equal(other.load_state_dict(written(states[t])), states[t]["observation"])
         for action_N, answer in zip(action_TN[t:], answers[t:], strict=True):
-            for column, expected in zip(other.advance(action_N), answer, strict=True):
-                assert torch.equal(column, expected)
+            step = other.advance(action_N)
+            for name in COLUMNS:
+                assert torch.equal(getattr(step, name), getattr(answer, name)), name
         for key, value in env.state_dict().items():
             assert torch.equal(torch.as_tensor(other.state_dict()[key]), torch.as_tensor(value)), key
 

@@ -42,7 +42,7 @@ def still(space: spaces.Space, observation: Any = None, actions: spaces.Space | 
     [
         (spaces.Box(-1, 1, (2,), np.float64), np.array([0.5, -0.25]), [0.5, -0.25], torch.float32),
         (spaces.Box(-9, 9, (1, 2), np.int64), np.array([[3, -4]]), [3, -4], torch.float32),
-        (spaces.Box(0, 255, (2, 1), np.uint8), np.array([[7], [200]], np.uint8), [7, 200], torch.uint8),
+        (spaces.Box(0, 99, (2, 1), np.uint8), np.array([[7], [20]], np.uint8), [7, 20], torch.uint8),
         (spaces.Box(0, 1, (2,), np.uint8), np.array([0, 1], np.uint8), [0, 1], torch.float32),
         (spaces.Discrete(3, start=5), 6, [0, 1, 0], torch.float32),
         (spaces.MultiDiscrete([2, 3]), np.array([1, 0]), [0, 1, 1, 0, 0], torch.float32),

@@ -1,5 +1,6 @@
 """Shared by the image encoders: checks, scaling and memory format."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -8,12 +9,50 @@ from torch import Tensor, nn
 from sqn_rl.errors import WiringError
 
 
-def require_images(encoder: object, observation_shape: Sequence[int], least: int) -> None:
-    """Raise :class:`WiringError` unless observations are ``[C, H, W]`` with H and W of at least ``least``."""
-    shape = list(observation_shape)
-    if len(shape) != 3 or min(shape[1:]) < least:
+def require_images(encoder: object, observation_shape: Sequence[int], least: int) -> tuple[int, list[int]]:
+    """Refuse what is no image.
+
+    Args:
+        encoder: for the message.
+        observation_shape: ``[C, H, W]``, or K stacked images, ``[K, C, H, W]``.
+        least: the least H and W.
+
+    Returns:
+        The number of channels, K · C, and H and W.
+
+    Raises:
+        WiringError: it is another shape, or smaller.
+    """
+    shape = [*observation_shape]
+    channels, sides = shape[:-2], shape[-2:]
+    if len(shape) not in (3, 4) or min(sides) < least:
         reads = f"{type(encoder).__name__} reads images [C, H, W] of at least {least}x{least}"
-        raise WiringError("encoder", f"encoder: {reads}, such as env=atari; observations here are {shape}")
+        such = "such as env=atari, or env=gym where they are bytes from 0 to 255"
+        raise WiringError("encoder", f"encoder: {reads}, {such}; observations here are {shape}")
+    return math.prod(channels), sides
+
+
+Convolution = tuple[int, int, int]
+"""Number of filters, filter width, stride."""
+
+
+def convolutions(
+    encoder: object, observation_shape: Sequence[int], specs: Sequence[Convolution]
+) -> tuple[list[nn.Module], list[int]]:
+    """Convolutions without padding, each followed by a ReLU, and the shape ``[F, H, W]`` of their maps.
+
+    Raises:
+        WiringError: the observation is no image, or they leave no cell of it.
+    """
+    least = 1
+    for _, width, stride in reversed(specs):
+        least = (least - 1) * stride + width
+    channels, sides = require_images(encoder, observation_shape, least)
+    steps: list[nn.Module] = []
+    for filters, width, stride in specs:
+        steps += [nn.Conv2d(channels, filters, width, stride), nn.ReLU(inplace=True)]
+        channels, sides = filters, [(side - width) // stride + 1 for side in sides]
+    return steps, [channels, *sides]
 
 
 def in_sequence(steps: Sequence[nn.Module]) -> nn.Sequential:
@@ -28,7 +67,11 @@ def scaling(dtype: torch.dtype) -> str:
 
 
 def scaled(image: Tensor) -> Tensor:
-    """Scale bytes to [0, 1], channels last; other dtypes are only cast. ``[B, C, H, W]``, same shape."""
+    """Scale bytes to [0, 1], channels last; other dtypes are only cast.
+
+    ``[B, C, H, W]``, same shape; of stacked images ``[B, K, C, H, W]`` → ``[B, K · C, H, W]``.
+    """
+    image = image.flatten(1, -3)
     if image.dtype != torch.uint8:
         return image.to(torch.get_default_dtype())
     last = torch.stack(image.unbind(1), -1)  # on bytes this takes a third of the time of .contiguous

@@ -39,8 +39,7 @@ class ImpalaCNN(nn.Module):
     ) -> None:
         super().__init__()
         require(isinstance(width, int) and width > 0, "width", width, "a whole number of at least 1")
-        require_images(self, observation_shape, least=8)
-        channels, *sides = observation_shape
+        channels, sides = require_images(self, observation_shape, least=8)
         steps: list[nn.Module] = []
         for filters in (width * each for each in CHANNELS):
             steps += [nn.Conv2d(channels, filters, 3, padding=1), nn.MaxPool2d(3, stride=2, padding=1)]
@@ -53,7 +52,7 @@ class ImpalaCNN(nn.Module):
     prepare, scaling = staticmethod(scaled), staticmethod(scaling)
 
     def forward(self, observation: Tensor) -> Tensor:
-        """``[B, C, H, W]`` → the layers' output for ``[B, F]``; ``[B, F]`` itself without a hidden layer."""
+        """``[B, C, H, W]`` or ``[B, K, C, H, W]`` → the layers' output for ``[B, F]``; ``[B, F]`` itself without a hidden layer."""
         return self.layers(self.convolutions(scaled(observation)))
 
 

@@ -4,10 +4,11 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from sqn_rl.parts.encoder.images import require_images, scaled, scaling
+from sqn_rl.parts.encoder.images import convolutions, scaled, scaling
 from sqn_rl.parts.encoder.mlp import MLP
 
-FILTERS, WIDTH = 16, 3
+CONVOLUTIONS = ((16, 3, 1),)
+"""Number of filters, filter width, stride."""
 
 
 class MinAtarCNN(nn.Module):
@@ -34,16 +35,13 @@ class MinAtarCNN(nn.Module):
         layer: Callable[[int, int], nn.Module],
     ) -> None:
         super().__init__()
-        require_images(self, observation_shape, least=WIDTH)
-        channels, *sides = observation_shape
-        # channels first, which for so small images is faster
-        self.convolutions = nn.Sequential(nn.Conv2d(channels, FILTERS, WIDTH), nn.ReLU(inplace=True))
-        maps = [FILTERS, *(side - WIDTH + 1 for side in sides)]
+        steps, maps = convolutions(self, observation_shape, CONVOLUTIONS)
+        self.convolutions = nn.Sequential(*steps)  # channels first, which for so small images is faster
         self.layers = MLP(hidden=hidden, observation_shape=maps, layer=layer)
         self.out_features = self.layers.out_features
 
     prepare, scaling = staticmethod(scaled), staticmethod(scaling)
 
     def forward(self, observation: Tensor) -> Tensor:
-        """``[B, C, H, W]`` → the layers' output for ``[B, F]``; ``[B, F]`` itself without a hidden layer."""
+        """``[B, C, H, W]`` or ``[B, K, C, H, W]`` → the layers' output for ``[B, F]``; ``[B, F]`` itself without a hidden layer."""
         return self.layers(self.convolutions(scaled(observation)))

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from sqn_rl.parts.encoder.images import in_sequence, require_images, scaled, scaling
+from sqn_rl.parts.encoder.images import convolutions, in_sequence, scaled, scaling
 from sqn_rl.parts.encoder.mlp import MLP
 
 CONVOLUTIONS = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
@@ -34,18 +34,13 @@ class NatureCNN(nn.Module):
         layer: Callable[[int, int], nn.Module],
     ) -> None:
         super().__init__()
-        require_images(self, observation_shape, least=36)
-        channels, *sides = observation_shape
-        steps: list[nn.Module] = []
-        for filters, width, stride in CONVOLUTIONS:
-            steps += [nn.Conv2d(channels, filters, width, stride), nn.ReLU(inplace=True)]
-            channels, sides = filters, [(side - width) // stride + 1 for side in sides]
+        steps, maps = convolutions(self, observation_shape, CONVOLUTIONS)
         self.convolutions = in_sequence(steps)
-        self.layers = MLP(hidden=hidden, observation_shape=[channels, *sides], layer=layer)
+        self.layers = MLP(hidden=hidden, observation_shape=maps, layer=layer)
         self.out_features = self.layers.out_features
 
     prepare, scaling = staticmethod(scaled), staticmethod(scaling)
 
     def forward(self, observation: Tensor) -> Tensor:
-        """``[B, C, H, W]`` → the layers' output for ``[B, F]``; ``[B, F]`` itself without a hidden layer."""
+        """``[B, C, H, W]`` or ``[B, K, C, H, W]`` → the layers' output for ``[B, F]``; ``[B, F]`` itself without a hidden layer."""
         return self.layers(self.convolutions(scaled(observation)))

@@ -96,6 +96,9 @@ class BatchedEnv(EnvBase):
     observation_scaling: Scaling | None = None
     """How :class:`sqn_rl.MLP` scales observations; None: bytes as ``(x − 128)/128``, others not at all."""
 
+    image_note = ""
+    """Of images, how they are laid out outside, for the console: ``an image … with last channels``."""
+
     first_action = 0
     """The number of action 0 outside: of a Gymnasium environment, ``start`` of a Discrete action space."""
 

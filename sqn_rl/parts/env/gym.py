@@ -15,9 +15,9 @@ from gymnasium import spaces
 
 from sqn_rl.errors import AnswerError, SettingError, blame, nearest, require, require_one_of
 from sqn_rl.parts.env.actions import KEY, Actions, mask_in, read_mask, without_mask
-from sqn_rl.parts.env.checks import describe
+from sqn_rl.parts.env.checks import array_or_batch, describe
 from sqn_rl.parts.env.games import GamesEnv, Played
-from sqn_rl.parts.env.observations import OBSERVATIONS, flatten, flatten_batch, flattens
+from sqn_rl.parts.env.observations import OBSERVATIONS, flatten, flatten_batch, flattens, layout_of
 from sqn_rl.parts.scaling import scaling_of
 
 NAMES = {
@@ -39,7 +39,7 @@ WRAPPABLE = (
 )
 """Gymnasium's wrappers that take plain values, write no files, and have no state beyond an episode."""
 
-EXTRAS = {"box2d": "envs", "pygame": "video"}
+EXTRAS = {"box2d": "envs", "opencv": "images", "pygame": "video"}
 """Packages that environments need, and our extras that install them."""
 
 
@@ -52,6 +52,8 @@ class GymEnv(GamesEnv):
     Observations are flattened to one dimension as by Gymnasium: a Discrete becomes one-hot, a Tuple or Dict
     the concatenation of its parts. Bytes (uint8 with values above 1) stay uint8; all else becomes float32.
     They are not scaled here: ``observation_scaling`` tells a network how to, from the bounds of the space.
+    Images, of bytes from 0 to 255, are not flattened but have their channels first, see
+    :func:`~sqn_rl.parts.env.observations.layout_of`.
 
     Actions of a MultiDiscrete or MultiBinary space are its combinations, of which there may be 1,024. Where
     ``info`` has an ``action_mask``, ``[A]`` of 0 and 1, or a Dict observation has that key, only the actions
@@ -65,13 +67,17 @@ class GymEnv(GamesEnv):
             ``max_episode_steps``.
         wrappers: Gymnasium's wrappers to put around each, in order, a name of :data:`WRAPPABLE` and its
             arguments: ``[{"TimeLimit": {"max_episode_steps": 200}}]``.
+        frame_stack: above 1, an observation of a Box is that of the last so many steps, ``[frame_stack, *F]``,
+            with zeros from before the episode; in the replay each is stored once. From outside the policy
+            then takes what Gymnasium's ``FrameStackObservation(padding_type="zero")`` gives.
         num_envs: N, the number of environments.
         seed: see :class:`~sqn_rl.parts.env.base.BatchedEnv`.
         training: has no effect: rewards and episodes are Gymnasium's.
 
     Raises:
         SettingError: there is no such id, a package that it needs is not installed, ``kwargs`` or
-            ``wrappers`` do not fit, or its actions or its observations are none of the above.
+            ``wrappers`` do not fit, or its actions or its observations are none of the above, or
+            ``frame_stack`` is not positive, or above 1 without a Box.
     """
 
     def __init__(
@@ -80,10 +86,12 @@ class GymEnv(GamesEnv):
         id: str | gymnasium.Env | Callable[..., gymnasium.Env],
         kwargs: Mapping[str, Any] = {},
         wrappers: Sequence[Mapping[str, Mapping[str, Any]]] = (),
+        frame_stack: int = 1,
         num_envs: int,
         seed: int,
         training: bool = True,
     ) -> None:
+        require(isinstance(frame_stack, int) and frame_stack > 0, "frame_stack", frame_stack, "at least 1")
         with ExitStack() as opened:
             if isinstance(id, gymnasium.Env):
                 require(num_envs == 1, "num_envs", num_envs, "1, as one environment is given")
@@ -94,14 +102,20 @@ class GymEnv(GamesEnv):
             actions = Actions(first.action_space, id)
             space, masks_inside = without_mask(first.observation_space, actions.n, id)
             require(flattens(space), "id", id, f"observations of {OBSERVATIONS}; it has {space}")
-            flat = spaces.flatten_space(space)
+            stackable = frame_stack == 1 or isinstance(space, spaces.Box)
+            require(stackable, "frame_stack", frame_stack, f"1, as observations are {space} and no Box")
+            flat, layout = spaces.flatten_space(space), layout_of(space)
+            frame_shape = layout.shape if layout else flat.shape
+            if layout and layout.channels == "no" and frame_stack == 1:
+                frame_shape = (1, *frame_shape)
             as_bytes = flat.dtype == np.uint8 and flat.high.max() > 1
             super().__init__(
                 name=first.spec.id if first.spec else type(first.unwrapped).__name__,
                 n_actions=actions.n,
-                observation_shape=flat.shape,
+                observation_shape=(frame_stack, *frame_shape) if frame_stack > 1 else frame_shape,
                 observation_dtype=torch.uint8 if as_bytes else torch.float32,
                 frame_skip=1,
+                frame_stack=frame_stack,
                 num_envs=num_envs,
                 seed=seed,
             )
@@ -120,7 +134,10 @@ class GymEnv(GamesEnv):
         self._masks_inside, self._masks_known = masks_inside, False
         self.first_action = actions.first
         self._box_kind = (space.shape, space.dtype) if isinstance(space, spaces.Box) else None
-        self.observation_scaling = scaling_of(flat.low, flat.high, self.observation_dtype)
+        self._layout, self._frame_shape, self.image_note = layout, frame_shape, str(layout or "")
+        self._stacks = np.zeros((num_envs, frame_stack, *frame_shape), self._dtype)
+        low, high = (np.tile(bound, frame_stack) for bound in (flat.low, flat.high))
+        self.observation_scaling = scaling_of(low, high, self.observation_dtype)
 
     @property
     def action_names(self) -> list[str]:
@@ -153,13 +170,34 @@ class GymEnv(GamesEnv):
             except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
                 raise SettingError("id", self.name, _missing("its renderer", error)) from error
 
-    def _row(self, observation: Any) -> np.ndarray:
-        if type(observation) is np.ndarray and (observation.shape, observation.dtype) == self._box_kind:
-            return observation.ravel()
-        return flatten(self._space, observation)
+    def _row(self, observation: np.ndarray) -> np.ndarray:
+        return observation
+
+    def _observed(self, i: int, answer: Any, *, begins: bool = False) -> np.ndarray:
+        """What environment ``i`` answers as an observation ``S``, the newest of its stack."""
+        fits = type(answer) is np.ndarray and (answer.shape, answer.dtype) == self._box_kind
+        frame = answer.ravel() if fits else flatten(self._space, answer)
+        if self._layout:
+            frame = self._frames(frame)[0]
+        if self.frame_stack == 1:
+            return frame
+        stack = self._stacks[i]
+        stack[:-1] = 0 if begins else stack[1:]
+        stack[-1] = frame
+        return stack
+
+    def _frames(self, numbers: np.ndarray) -> np.ndarray:
+        """Observations of the Box, with their channels first. ``[*, *outside]`` → ``[B, *F]``."""
+        arranged = self._layout.arranged(numbers) if self._layout else numbers
+        return arranged.reshape(-1, *self._frame_shape)
 
     def _rows_of(self, observation: Any) -> tuple[np.ndarray, bool]:
-        return flatten_batch(self._space, observation)
+        if self.frame_stack == 1:
+            rows, single = flatten_batch(self._space, observation)
+        else:
+            shape, dtype = (self.frame_stack, *self._space.shape), self._space.dtype
+            rows, single = array_or_batch("observation", observation, shape, dtype)
+        return self._frames(rows).reshape(-1, *self.observation_shape), single
 
     def mask_of(self, observation: Any) -> Any:
         """The ``action_mask`` of a Dict observation, or of a list of them; None if there is none."""
@@ -176,13 +214,14 @@ class GymEnv(GamesEnv):
     @property
     def _accepts(self) -> str:
         box = isinstance(self._space, spaces.Box)
-        return f"{list(self._space.shape)} {self._space.dtype}" if box else str(self._space)
+        stack = [self.frame_stack] * (self.frame_stack > 1)
+        return f"{[*stack, *self._space.shape]} {self._space.dtype}" if box else str(self._space)
 
     def _restart_one(self, i: int, seed: int | None) -> Any:
         match self._envs[i].reset(seed=seed):
             case (observation, Mapping() as info):
                 self._allow(i, observation, info)
-                return observation
+                return self._observed(i, observation, begins=True)
             case answer:
                 raise AnswerError(f"reset() returned {describe(answer)}; expected (observation, info)")
 
@@ -198,7 +237,7 @@ class GymEnv(GamesEnv):
             raise AnswerError(f"step() must return {parts}: {error}") from error
         if self._masks is not None or (type(info) is dict and KEY in info):
             self._allow(i, observation, info, terminated=bool(terminated))
-        return Played(observation, reward, reward, terminated, truncated, terminated or truncated)
+        return Played(self._observed(i, observation), reward, reward, terminated, truncated, terminated or truncated)
 
     def _allow(self, i: int, observation: Any, info: Any, terminated: bool = False) -> None:
         """Note the actions that environment ``i`` allows now.
@@ -259,6 +298,8 @@ def _wrapped(env: gymnasium.Env, wrappers: Wrappers) -> gymnasium.Env:
             require_one_of(WRAPPABLE, "wrappers", name)
             try:
                 env = getattr(gymnasium.wrappers, name)(env, **arguments)
+            except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
+                raise SettingError("wrappers", dict(wrapper), _missing(f"what {name} needs", error)) from error
             except Exception as error:
                 expected = f"arguments that {name} takes around {env} ({blame(error)})"
                 raise SettingError("wrappers", dict(wrapper), expected) from error

@@ -1,6 +1,8 @@
-"""Flattening of Gymnasium observations, with a check against their space."""
+"""Flattening of Gymnasium observations, with a check against their space; and which of them are images."""
 
+import math
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,52 @@ from sqn_rl.parts.env.checks import array, array_or_batch, as_array, describe
 OBSERVATIONS = "Box, Discrete, MultiDiscrete, MultiBinary, and Tuples and Dicts of these"
 
 COMPOSED = (spaces.Tuple, spaces.Dict)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where an image has its channels outside; inside they come first.
+
+    Args:
+        outside: the shape outside: ``[H, W]``, ``[H, W, C]`` or ``[C, H, W]``, or K of the last two stacked.
+        channels: ``last``, ``first``, or ``no`` where there are none.
+    """
+
+    outside: tuple[int, ...]
+    channels: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape inside, ``[C, H, W]`` or ``[K, C, H, W]``; ``[H, W]`` without channels."""
+        if self.channels != "last":
+            return self.outside
+        *stack, height, width, channels = self.outside
+        return (*stack, channels, height, width)
+
+    def arranged(self, numbers: np.ndarray) -> np.ndarray:
+        """Images with their channels first: ``[*, *outside]`` or flat → ``[B, *shape]``."""
+        images = numbers.reshape(-1, *self.outside)
+        return np.moveaxis(images, -1, -3) if self.channels == "last" else images
+
+    def __str__(self) -> str:
+        return f"an image of shape {list(self.outside)} with {self.channels} channels"
+
+
+def layout_of(space: spaces.Space) -> Layout | None:
+    """The layout of a space of images: a Box of bytes from 0 to 255 with 2, 3 or 4 dimensions; else None.
+
+    Two sides that are equal are height and width; otherwise, the channels are fewer than the rows or columns
+    at the other end. Where neither decides, they are last.
+    """
+    if not isinstance(space, spaces.Box) or space.dtype != np.uint8 or len(space.shape) not in (2, 3, 4):
+        return None
+    if math.prod(space.shape) == 0 or space.low.any() or (space.high != 255).any():
+        return None
+    if len(space.shape) == 2:
+        return Layout(space.shape, "no")
+    first, middle, last = space.shape[-3:]
+    is_first = first < last if (first == middle) == (middle == last) else middle == last
+    return Layout(space.shape, "first" if is_first else "last")
 
 
 def flattens(space: Any) -> bool:

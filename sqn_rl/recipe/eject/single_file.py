@@ -161,6 +161,9 @@ def _env(recipe: Recipe) -> dict[str, str]:
         if env.action_mask is not None or env.actions_outside(np.zeros(1, np.int64)).ndim > 1:
             message = "`sqn-eject` writes no action masks, and only Discrete actions"
             raise RecipeError(message, recipe.origin("env"), "", "env")
+        if env.image_note or env.frame_stack > 1:
+            message = "`sqn-eject` writes no images of env=gym, and no stacks of observations"
+            raise RecipeError(message, recipe.origin("env"), "", "env")
         dtype = str(env.observation_dtype).removeprefix("torch.")
         values = {
             "env_name": _in_docstring(env.name),

@@ -1,0 +1,58 @@
+"""Convolutions for images of any size."""
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor, nn
+
+from sqn_rl.errors import require
+from sqn_rl.parts.encoder.images import convolutions, in_sequence, scaled, scaling
+from sqn_rl.parts.encoder.mlp import MLP
+
+
+class CNN(nn.Module):
+    """Convolutions and fully connected layers, each followed by a ReLU.
+
+    Bytes are scaled to [0, 1]. It encodes for one network: :class:`sqn_rl.QNet` makes one per network.
+
+    Args:
+        channels: number of filters of each convolution, e.g. ``[32, 64, 64]``.
+        kernels: their widths.
+        strides: their strides.
+        hidden: width of each layer after the convolutions; empty for no such layer.
+        observation_shape: ``[C, H, W]``, or K stacked images, ``[K, C, H, W]``, whose channels are joined.
+            The image must be so large that the convolutions leave a cell.
+        layer: makes a layer from ``(in_features, out_features)``.
+
+    Raises:
+        SettingError: a number is not positive and whole, or there are not as many of each.
+        WiringError: the observation is no such image.
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: Sequence[int],
+        kernels: Sequence[int],
+        strides: Sequence[int],
+        hidden: Sequence[int],
+        observation_shape: Sequence[int],
+        layer: Callable[[int, int], nn.Module],
+    ) -> None:
+        super().__init__()
+        for name, numbers in {"channels": channels, "kernels": kernels, "strides": strides}.items():
+            fits = len(numbers) == len(channels) > 0 and all(
+                isinstance(each, int) and each > 0 for each in numbers
+            )
+            expected = f"{len(channels) or 'some'} positive whole numbers, one for each convolution"
+            require(fits, name, [*numbers], expected)
+        specs = [*zip(channels, kernels, strides, strict=True)]
+        steps, maps = convolutions(self, observation_shape, specs)
+        self.convolutions = in_sequence(steps)
+        self.layers = MLP(hidden=hidden, observation_shape=maps, layer=layer)
+        self.out_features = self.layers.out_features
+
+    prepare, scaling = staticmethod(scaled), staticmethod(scaling)
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """``[B, C, H, W]`` or ``[B, K, C, H, W]`` → the layers' output for ``[B, F]``, or ``[B, F]`` itself."""
+        return self.layers(self.convolutions(scaled(observation)))
