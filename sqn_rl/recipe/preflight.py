@@ -230,7 +230,9 @@ class _Walk:
                 self.seen.add(slot, part, upstream, {key: output})
                 upstream = [key]
         if env.image_note and isinstance(submodule(q_net, "encoder"), MLP):
-            self.seen.notes.append("encoder       mlp flattens the image; encoder=cnn reads it by convolutions")
+            self.seen.notes.append(
+                "encoder       mlp flattens the image; encoder=cnn reads it by convolutions"
+            )
         self._expect("q_net", "Q(s, ·)", q_NBA, shape, torch.float32)
         self.seen.add("q_net", q_net, upstream, {"action_value": q_NBA})
 

@@ -166,7 +166,8 @@ def test_what_is_no_image_is_refused(kind: type, shape: tuple[int, ...]) -> None
 
 
 @pytest.mark.parametrize(
-    ("kind", "side", "features"), [(NatureCNN, 36, 64), (ImpalaCNN, 8, 32), (MinAtarCNN, 3, 16), (CNN, 17, 64)]
+    ("kind", "side", "features"),
+    [(NatureCNN, 36, 64), (ImpalaCNN, 8, 32), (MinAtarCNN, 3, 16), (CNN, 17, 64)],
 )
 def test_the_least_image_is_enough_and_a_smaller_one_is_not(kind: type, side: int, features: int) -> None:
     assert make(kind, (1, side, side), hidden=[]).out_features == features

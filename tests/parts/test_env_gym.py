@@ -261,6 +261,20 @@ def test_wrappers_of_gymnasium_are_put_around_each() -> None:
     assert limited.max_steps == 9
 
 
+@pytest.mark.parametrize(
+    ("id", "wrapper", "shape"),
+    [
+        ("CartPole-v1", {"ReshapeObservation": {"shape": [2, 2]}}, (4,)),
+        ("MountainCar-v0", {"DiscretizeObservation": {"bins": [2, 3]}}, (6,)),
+    ],
+)
+def test_a_list_of_yaml_is_a_tuple_to_a_wrapper(
+    id: str, wrapper: dict[str, Any], shape: tuple[int, ...]
+) -> None:
+    env = GymEnv(id=id, wrappers=[wrapper], num_envs=1, seed=0)
+    assert env.begin().shape == (1, *shape)
+
+
 def test_actions_in_a_box_can_be_made_discrete() -> None:
     with pytest.raises(SettingError, match="DiscretizeAction") as error:
         GymEnv(id="Pendulum-v1", num_envs=1, seed=0)

@@ -15,8 +15,11 @@ from importlib.util import find_spec
 from itertools import combinations, product
 from pathlib import Path
 
+import gymnasium
+import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 from safetensors.torch import load_file
 
 from sqn_rl import compose
@@ -58,12 +61,33 @@ TINY = [
     ),
 ]
 BOUNDED = {
-    "gym": ["env.id=Blackjack-v1"],
+    "gym": ["env.id=pairs/Camera-v0", "update_ratio=0.05"],  # all encoders read images
     "acrobot": ["env.kwargs.max_episode_steps=50"],
     "lunarlander": ["env.kwargs.max_episode_steps=50"],
     "atari_ram": ["env.max_frames=80"],
     "atari": ["env.max_frames=80", "update_ratio=0.05"],
 }
+
+
+class Camera(gymnasium.Env):
+    """Images of noise, for 9 steps."""
+
+    observation_space, action_space = spaces.Box(0, 255, (36, 36, 1), np.uint8), spaces.Discrete(3)
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        self.steps = 0
+        return self.observation(), {}
+
+    def observation(self) -> np.ndarray:
+        return self.np_random.integers(256, size=(36, 36, 1), dtype=np.uint8)
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
+        self.steps += 1
+        return self.observation(), float(action), self.steps == 9, False, {}
+
+
+gymnasium.register("pairs/Camera-v0", Camera)
 LEARNED = ("q_net.", "policy_net.", "temperature.parameter")
 
 Fits = Callable[[Part, Part], bool]
@@ -149,7 +173,7 @@ def test_every_two_parts_that_fit_meet() -> None:
 def test_what_fits_trains(wiring: Wiring, tmp_path: Path) -> None:
     out = tmp_path / "run"
     summary = compose("sqn", *overrides(wiring), f"out={out}").train()
-    updates = 20 if wiring["env"] == "atari" else 40
+    updates = 20 if wiring["env"] in ("atari", "gym") else 40
     assert [summary[key] for key in ("status", "env_steps", "updates")] == ["done", 500, updates]
     for line in (out / "metrics.jsonl").read_text().splitlines():
         assert all(math.isfinite(value) for value in json.loads(line).values() if value is not None), line

@@ -21,7 +21,7 @@ class ImpalaCNN(nn.Module):
     Args:
         width: factor of the 16, 32 and 32 channels.
         hidden: width of each layer after the convolutions, the paper's ``[256]``; empty for no such layer.
-        observation_shape: ``[C, H, W]``, an image of at least 8x8 with C channels or stacked frames.
+        observation_shape: ``[C, H, W]`` or K of them, ``[K, C, H, W]``: an image of at least 8x8 with C channels or stacked frames.
         layer: makes a layer from ``(in_features, out_features)``.
 
     Raises:
@@ -52,7 +52,7 @@ class ImpalaCNN(nn.Module):
     prepare, scaling = staticmethod(scaled), staticmethod(scaling)
 
     def forward(self, observation: Tensor) -> Tensor:
-        """``[B, C, H, W]`` or ``[B, K, C, H, W]`` → the layers' output for ``[B, F]``; ``[B, F]`` itself without a hidden layer."""
+        """``[B, C, H, W]`` → the layers' output for ``[B, F]``; ``[B, F]`` itself without a hidden layer."""
         return self.layers(self.convolutions(scaled(observation)))
 
 

@@ -19,7 +19,7 @@ class MinAtarCNN(nn.Module):
 
     Args:
         hidden: width of each layer after the convolution, the paper's ``[128]``; empty for no such layer.
-        observation_shape: ``[C, H, W]``, an image of at least 3x3 with C channels.
+        observation_shape: ``[C, H, W]`` or K of them, ``[K, C, H, W]``: an image of at least 3x3 with C channels.
         layer: makes a layer from ``(in_features, out_features)``.
 
     Raises:
@@ -43,5 +43,5 @@ class MinAtarCNN(nn.Module):
     prepare, scaling = staticmethod(scaled), staticmethod(scaling)
 
     def forward(self, observation: Tensor) -> Tensor:
-        """``[B, C, H, W]`` or ``[B, K, C, H, W]`` → the layers' output for ``[B, F]``; ``[B, F]`` itself without a hidden layer."""
+        """``[B, C, H, W]`` → the layers' output for ``[B, F]``; ``[B, F]`` itself without a hidden layer."""
         return self.layers(self.convolutions(scaled(observation)))

@@ -67,9 +67,8 @@ class GymEnv(GamesEnv):
             ``max_episode_steps``.
         wrappers: Gymnasium's wrappers to put around each, in order, a name of :data:`WRAPPABLE` and its
             arguments: ``[{"TimeLimit": {"max_episode_steps": 200}}]``.
-        frame_stack: above 1, an observation of a Box is that of the last so many steps, ``[frame_stack, *F]``,
-            with zeros from before the episode; in the replay each is stored once. From outside the policy
-            then takes what Gymnasium's ``FrameStackObservation(padding_type="zero")`` gives.
+        frame_stack: see :class:`~sqn_rl.parts.env.base.BatchedEnv`; above 1 the space must be a Box, and
+            from outside come observations of Gymnasium's ``FrameStackObservation(padding_type="zero")``.
         num_envs: N, the number of environments.
         seed: see :class:`~sqn_rl.parts.env.base.BatchedEnv`.
         training: has no effect: rewards and episodes are Gymnasium's.
@@ -237,7 +236,9 @@ class GymEnv(GamesEnv):
             raise AnswerError(f"step() must return {parts}: {error}") from error
         if self._masks is not None or (type(info) is dict and KEY in info):
             self._allow(i, observation, info, terminated=bool(terminated))
-        return Played(self._observed(i, observation), reward, reward, terminated, truncated, terminated or truncated)
+        return Played(
+            self._observed(i, observation), reward, reward, terminated, truncated, terminated or truncated
+        )
 
     def _allow(self, i: int, observation: Any, info: Any, terminated: bool = False) -> None:
         """Note the actions that environment ``i`` allows now.
@@ -297,13 +298,20 @@ def _wrapped(env: gymnasium.Env, wrappers: Wrappers) -> gymnasium.Env:
         for name, arguments in wrapper.items():
             require_one_of(WRAPPABLE, "wrappers", name)
             try:
-                env = getattr(gymnasium.wrappers, name)(env, **arguments)
+                env = getattr(gymnasium.wrappers, name)(env, **wrapper_arguments(arguments))
             except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
-                raise SettingError("wrappers", dict(wrapper), _missing(f"what {name} needs", error)) from error
+                raise SettingError(
+                    "wrappers", dict(wrapper), _missing(f"what {name} needs", error)
+                ) from error
             except Exception as error:
                 expected = f"arguments that {name} takes around {env} ({blame(error)})"
                 raise SettingError("wrappers", dict(wrapper), expected) from error
     return env
+
+
+def wrapper_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """A wrapper's arguments as it takes them: YAML has lists, and shapes are tuples."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in arguments.items()}
 
 
 def _registered(id: str, kwargs: Mapping[str, Any]) -> gymnasium.Env:

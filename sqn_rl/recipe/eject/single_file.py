@@ -180,6 +180,8 @@ def _env(recipe: Recipe) -> dict[str, str]:
 
 def _made(fields: Values) -> dict[str, str]:
     """The lines that make an environment and its wrappers, in Gymnasium's names."""
+    from sqn_rl.parts.env.gym import wrapper_arguments
+
     if "game" not in fields:
         id_, kwargs = fields["id"], fields.get("kwargs", {})
     else:
@@ -194,7 +196,8 @@ def _made(fields: Values) -> dict[str, str]:
             kwargs |= {"obs_type": "ram", "max_num_frames_per_episode": fields["max_frames"] or 0}
     lines = [_call("gym.make", _literal(id_), kwargs | {"disable_env_checker": True})]
     for wrapper in fields.get("wrappers", []):
-        lines += [_call(f"gym.wrappers.{name}", "env", given) for name, given in wrapper.items()]
+        given = {name: wrapper_arguments(arguments) for name, arguments in wrapper.items()}
+        lines += [_call(f"gym.wrappers.{name}", "env", arguments) for name, arguments in given.items()]
     return {"env_id": _literal(id_), "env_made": "\n    ".join(lines)}
 
 
