@@ -16,7 +16,6 @@ from sqn_rl import functional as F
 from sqn_rl.errors import EnvError, NumericsError, RecipeError, SettingError, SqnError, WiringError, blame
 from sqn_rl.parts.collect.base import Actors
 from sqn_rl.parts.distributions import Scalar
-from sqn_rl.parts.encoder.mlp import MLP
 from sqn_rl.parts.env.base import close, closing_env
 from sqn_rl.parts.machine import available_bytes
 from sqn_rl.parts.q_net.q_net import QNet
@@ -229,10 +228,6 @@ class _Walk:
                     part = each[0]
                 self.seen.add(slot, part, upstream, {key: output})
                 upstream = [key]
-        if env.image_note and isinstance(submodule(q_net, "encoder"), MLP):
-            self.seen.notes.append(
-                "encoder       mlp flattens the image; encoder=cnn reads it by convolutions"
-            )
         self._expect("q_net", "Q(s, ·)", q_NBA, shape, torch.float32)
         self.seen.add("q_net", q_net, upstream, {"action_value": q_NBA})
 

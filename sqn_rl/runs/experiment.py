@@ -16,10 +16,11 @@ from sqn_rl import disk
 from sqn_rl.disk import RECIPE_FILE
 from sqn_rl.errors import CheckpointError, EnvError, NumericsError, RecipeError, SettingError, StorageError
 from sqn_rl.parts.collect.base import Engine
+from sqn_rl.parts.encoder.mlp import MLP
 from sqn_rl.parts.env.base import close, closing_env
 from sqn_rl.parts.logger.base import Reporter
 from sqn_rl.plots.progress import ProgressReporter
-from sqn_rl.protocols import Described
+from sqn_rl.protocols import Described, submodule
 from sqn_rl.recipe import auto as speed
 from sqn_rl.recipe import resources
 from sqn_rl.recipe.build import scheduled
@@ -262,6 +263,8 @@ class Experiment:
         if isinstance(q_net, Described):
             image = parts["env"].image_note
             yield f"observation   {q_net.reads}{image and f'; outside {image}'}"
+            if image and isinstance(submodule(q_net, "encoder"), MLP):
+                yield "encoder       mlp, which flattens images; encoder=cnn reads them by convolutions"
         yield f"compile       {'yes' if compiled.chosen else 'no'}, {compiled.why}"
         yield f"precision     {speed.precision_of(q_net)}, {speed.bfloat16(self.run, shape).why}"
 

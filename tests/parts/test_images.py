@@ -165,11 +165,11 @@ def test_frames_are_stored_once_and_as_bytes() -> None:
 
 def test_it_says_how_images_are_laid_out_and_suggests_an_encoder(tmp_path: Path) -> None:
     tiny = (*TINY, "steps=70", "eval_episodes=1", "eval_every=0", "checkpoint_every=0")
-    said: list[str] = []
+    noted: list[str] = []
 
     class Notes:
         def note(self, *notes: str) -> None:
-            said.extend(notes)
+            noted.extend(notes)
 
         def __getattr__(self, name: str) -> Any:
             return lambda *_, **__: None
@@ -177,10 +177,10 @@ def test_it_says_how_images_are_laid_out_and_suggests_an_encoder(tmp_path: Path)
     experiment = compose("sqn", *CAMERA, *tiny, f"out={tmp_path / 'run'}")
     experiment.train(reporters=[Notes()])
     line = "observation   uint8 [3, 18, 20], scaled as x/255; outside an image of shape [18, 20, 3]"
-    assert f"{line} with last channels" in said
-    assert not [note for note in said if note.startswith("encoder")]
-    flattened = compose("sqn", *CAMERA, "encoder=mlp", *tiny).preflight()
-    assert "encoder       mlp flattens the image; encoder=cnn reads it by convolutions" in flattened.notes
+    assert f"{line} with last channels" in noted
+    assert not [note for note in noted if note.startswith("encoder")]
+    compose("sqn", *CAMERA, "encoder=mlp", *tiny, f"out={tmp_path / 'flat'}").train(reporters=[Notes()])
+    assert "encoder       mlp, which flattens images; encoder=cnn reads them by convolutions" in noted
 
 
 @pytest.mark.parametrize("recipe", ["sqn", "sqn_dueling_per", "dqn"])

@@ -21,7 +21,7 @@ class ImpalaCNN(nn.Module):
     Args:
         width: factor of the 16, 32 and 32 channels.
         hidden: width of each layer after the convolutions, the paper's ``[256]``; empty for no such layer.
-        observation_shape: ``[C, H, W]`` or K of them, ``[K, C, H, W]``: an image of at least 8x8 with C channels or stacked frames.
+        observation_shape: ``[C, H, W]``, an image of at least 8x8, or K of them, ``[K, C, H, W]``.
         layer: makes a layer from ``(in_features, out_features)``.
 
     Raises:

@@ -19,7 +19,7 @@ class MinAtarCNN(nn.Module):
 
     Args:
         hidden: width of each layer after the convolution, the paper's ``[128]``; empty for no such layer.
-        observation_shape: ``[C, H, W]`` or K of them, ``[K, C, H, W]``: an image of at least 3x3 with C channels.
+        observation_shape: ``[C, H, W]``, an image of at least 3x3, or K of them, ``[K, C, H, W]``.
         layer: makes a layer from ``(in_features, out_features)``.
 
     Raises:

@@ -18,7 +18,7 @@ class NatureCNN(nn.Module):
 
     Args:
         hidden: width of each layer after the convolutions, the paper's ``[512]``; empty for no such layer.
-        observation_shape: ``[C, H, W]`` or K of them, ``[K, C, H, W]``: an image of at least 36x36 with C channels or stacked frames.
+        observation_shape: ``[C, H, W]``, an image of at least 36x36, or K of them, ``[K, C, H, W]``.
         layer: makes a layer from ``(in_features, out_features)``.
 
     Raises:
