@@ -149,6 +149,11 @@ def test_a_setting_that_would_be_lost_is_refused(override: str) -> None:
         eject(compose_recipe("sqn", "env=atari_ram", override), "")
 
 
+def test_stacks_and_images_are_refused() -> None:
+    with pytest.raises(RecipeError, match="no stacks of observations"):
+        eject(compose_recipe("sqn", "env.frame_stack=2"), "")
+
+
 def test_a_full_replay_gives_the_same_transitions() -> None:
     replays = Pair("sqn_dueling_per", "replay_capacity=200", "returns=n_step", "returns.n=4")
     for _ in range(8):
