@@ -13,7 +13,7 @@ DESCRIPTION = """Plays full episodes with the weights of a run, finished or stop
 
   sqn-eval runs/first --episodes 20
   sqn-eval runs/first --checkpoint best
-  sqn-eval runs/first --video a.gif    one episode, with Q(s, a) and π(a|s) of every action beside it"""
+  sqn-eval runs/first --video a.gif    one episode, with Q(s, a) and π(a|s) of every action below it"""
 
 
 @command

@@ -1,11 +1,10 @@
-"""A video of the agent playing: the screen, and beside it Q(s, a) and π(a|s) of every action.
+"""A video of the agent playing full episodes, as :func:`sqn_rl.evaluate` does.
 
 Legend: A actions; a picture is ``[H, W, 3]`` uint8.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from functools import cache
 from importlib.util import find_spec
 from io import BytesIO
 from itertools import islice
@@ -22,30 +21,10 @@ from sqn_rl.parts.actor.base import NetworkActor, masked
 from sqn_rl.parts.actor.greedy import value_actor
 from sqn_rl.parts.env.base import BatchedEnv
 from sqn_rl.parts.env.checks import describe
+from sqn_rl.plots.frames import Frames, Moment
 from sqn_rl.protocols import Actor, QNetwork
 from sqn_rl.training.evaluation import Evaluation, step_limit
 from sqn_rl.training.random_state import OF_MODULES, RandomState
-
-
-class Moment(NamedTuple):
-    """One step of an episode, before the action is executed."""
-
-    screen: np.ndarray
-    """The rendered screen, ``[H, W, 3]`` uint8."""
-    q: Tensor
-    """Q(s, ·) of the mean weights, ``[A]``, reward units."""
-    pi: Tensor | None
-    """π(·|s), ``[A]``, which sums to 1; None where the actor has no policy that we know of."""
-    action: int
-    """The chosen action."""
-    episode: int
-    """Counted from 1."""
-    step: int
-    """Within the episode, counted from 0."""
-    score: float
-    """The return so far."""
-    allowed: Tensor | None = None
-    """The allowed actions, ``[A]`` bool; None: all are."""
 
 
 class Play:
@@ -96,7 +75,8 @@ class Play:
             mask = options.get("action_mask")
             q_A, pi_A = self._values(observation), _policy(actor, observation, mask)
             allowed_A, episode = None if mask is None else mask[0], len(result.returns) + 1
-            yield Moment(_screen(env, observation), q_A, pi_A, int(action), episode, step, score, allowed_A)
+            screen, alpha = _screen(env, observation), _temperature(actor)
+            yield Moment(screen, q_A, pi_A, int(action), episode, step, score, allowed_A, alpha)
             with random_state:
                 answer = env.advance(action)
             observation, step, score = answer.observation, step + 1, score + answer.score.item()
@@ -120,6 +100,11 @@ def _policy(actor: Actor, observation: Tensor, action_mask: Tensor | None) -> Te
         return None
     score_BA = actor.mean_scores(observation)
     return actor.probabilities(score_BA if action_mask is None else masked(score_BA, action_mask))[0]
+
+
+def _temperature(actor: Actor) -> float | None:
+    temperature = getattr(actor, "temperature", None)
+    return None if temperature is None else float(temperature.alpha)
 
 
 def _screen(env: BatchedEnv, observation: Tensor) -> np.ndarray:
@@ -162,87 +147,6 @@ def _picture(screen: Any, name: str) -> np.ndarray:
         pixels = pixels * 255.0
     colours = pixels[..., :3] if pixels.shape[-1] > 1 else pixels.repeat(3, -1)
     return np.ascontiguousarray(colours.round() if colours.dtype.kind == "f" else colours, np.uint8)
-
-
-# --- a frame ----------------------------------------------------------------------------------------------
-
-INK, FAINT, BAR, CHOSEN = "#1f2933", "#e4e7eb", "#0072B2", "#D55E00"
-ROW, TOP, EDGE = 22, 84, 14
-PANEL, Q, PI = 360, 130, 245
-MOST_ROWS = 24
-"""Of more actions, a picture has the best that are allowed, in their order, and always the chosen one."""
-HEIGHT = 420
-"""Screens are drawn about so many pixels high."""
-
-
-class Frames:
-    """Makes pictures of moments.
-
-    Args:
-        title: the first line.
-        names: of the actions.
-    """
-
-    def __init__(self, title: str, names: list[str]) -> None:
-        self._title, self._names = title, names
-
-    def draw(self, moment: Moment) -> Any:
-        """A frame, as an image of Pillow's; both sides are even, as MP4 needs them."""
-        from PIL import Image, ImageDraw
-
-        screen = _scaled(Image.fromarray(moment.screen))
-        height = max(screen.height, TOP + ROW * min(len(self._names), MOST_ROWS) + EDGE)
-        frame = Image.new("RGB", (-(-(screen.width + PANEL) // 2) * 2, -(-height // 2) * 2), "white")
-        frame.paste(screen, (0, (height - screen.height) // 2))
-        pen, left = ImageDraw.Draw(frame), screen.width + EDGE
-        pen.line((screen.width, 0, screen.width, frame.height), FAINT)
-        pen.text((left, 12), self._title, INK, _font(15))
-        counters = f"episode {moment.episode}   step {moment.step}   return {moment.score:g}"
-        pen.text((left, 36), counters, INK, _font(13))
-        for x, heading in ((Q, "Q(s, a)"), (PI, "π(a|s)" if moment.pi is not None else "")):
-            pen.text((left + x, TOP - 20), heading, INK, _font(12))
-        self._rows(pen, left, moment)
-        return frame
-
-    def _rows(self, pen: Any, left: int, moment: Moment) -> None:
-        q_A = moment.q.tolist()
-        allowed_A = [True] * len(q_A) if moment.allowed is None else moment.allowed.tolist()
-        choices = [q for q, allowed in zip(q_A, allowed_A, strict=True) if allowed]
-        lowest, highest = min(choices), max(choices)
-        best = sorted(range(len(q_A)), key=lambda a: (a != moment.action, not allowed_A[a], -q_A[a]))
-        for row, number in enumerate(sorted(best[:MOST_ROWS])):
-            y, chosen, name = TOP + ROW * row, number == moment.action, self._names[number]
-            if not allowed_A[number]:
-                pen.text((left, y), f"    {name}", FAINT, _font(12))
-                continue
-            colour, q = CHOSEN if chosen else BAR, q_A[number]
-            pen.text((left, y), f"{'▶' if chosen else '   '} {name}", INK, _font(12))
-            _bar(pen, left + Q, y, (q - lowest) / (highest - lowest or 1), f"{q:.4g}", colour)
-            if moment.pi is not None:
-                pi = float(moment.pi[number])
-                _bar(pen, left + PI, y, pi, f"{pi:.2f}", colour)
-
-
-def _bar(pen: Any, x: int, y: int, share: float, text: str, colour: str) -> None:
-    pen.rectangle((x, y + 1, x + 50, y + ROW - 8), FAINT)
-    pen.rectangle((x, y + 1, x + round(50 * share), y + ROW - 8), colour)
-    pen.text((x + 55, y), text, INK, _font(12))
-
-
-def _scaled(screen: Any) -> Any:
-    """Small screens are enlarged pixel by pixel; large ones are made to fit."""
-    factor = max(1, HEIGHT // screen.height) if screen.height <= HEIGHT else HEIGHT / screen.height
-    size = (round(screen.width * factor), round(screen.height * factor))
-    return screen.resize(size, 0 if factor >= 1 else 1)  # nearest, or Lanczos
-
-
-@cache
-def _font(size: int) -> Any:
-    """The font that Matplotlib brings: it has Greek letters."""
-    from matplotlib import get_data_path
-    from PIL import ImageFont
-
-    return ImageFont.truetype(str(Path(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), size)
 
 
 # --- a file -----------------------------------------------------------------------------------------------

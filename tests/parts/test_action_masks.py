@@ -28,8 +28,9 @@ from sqn_rl import (
 )
 from sqn_rl import functional as F
 from sqn_rl.errors import EnvError, RecipeError, SettingError
-from sqn_rl.plots import film as filming
-from sqn_rl.plots.film import FAINT, Frames, Moment, Play
+from sqn_rl.plots import frames as drawing
+from sqn_rl.plots.film import Play
+from sqn_rl.plots.frames import FAINT, Frames, Moment
 from sqn_rl.recipe.eject.single_file import eject
 from sqn_rl.recipe.preflight import preflight
 
@@ -447,27 +448,19 @@ def test_bars_of_actions_that_are_not_allowed_are_left_out() -> None:
     at = Moment(screen, q, None, 0, 1, 0, 0.0, allowed)
     frame = np.asarray(Frames("a title", ["a", "b", "c"]).draw(at))
     faint = [int(FAINT[i : i + 2], 16) for i in (1, 3, 5)]
-    first = frame.shape[1] - filming.PANEL + filming.EDGE + filming.Q
-    rows = [frame[filming.TOP + filming.ROW * row + 5, first : first + 50] for row in range(3)]
-    assert [(row != 255).any() for row in rows] == [True, False, True]
-    assert [(row == faint).all(-1).any() for row in rows] == [True, False, False]  # c has the best value
+    top = frame.shape[0] // 2 * 2 - drawing.EDGE - 3 * drawing.ROW
+    rows = [frame[top + drawing.ROW * row + 5, slice(*drawing.PI)] for row in range(3)]
+    assert [(row != 255).any() for row in rows] == [False, False, False]  # without π
+    rows = [frame[top + drawing.ROW * row + 10, drawing.Q[0] : drawing.Q[1]] for row in range(3)]
+    assert [(row == faint).all(-1).any() for row in rows] == [True, False, True]
+    texts = [frame[top + drawing.ROW * row :][: drawing.ROW, slice(*drawing.NAME)] for row in range(3)]
+    assert [text.min() > 80 for text in texts] == [False, True, False]  # grey
 
 
 def test_of_many_actions_a_film_shows_the_best(run: Path) -> None:
     q = torch.arange(100.0)
     at = Moment(np.zeros((20, 30, 3), np.uint8), q, None, 3, 1, 0, 0.0, q < 90)
-    drawn: list[str] = []
-
-    class Pen:
-        def text(self, _where: Any, text: str, *_: Any) -> None:
-            drawn.append(text.strip(" ▶"))
-
-        def rectangle(self, *_: Any) -> None:
-            pass
-
-    Frames("a title", [f"action {a}" for a in range(100)])._rows(Pen(), 0, at)
-    names = [text for text in drawn if text.startswith("action")]
-    assert names == ["action 3", *[f"action {a}" for a in range(67, 90)]]
+    assert drawing._rows(at) == [3, *range(67, 90)]
 
 
 # --- before a run ------------------------------------------------------------------------------------------

@@ -30,7 +30,9 @@ from sqn_rl import (
     evaluate,
 )
 from sqn_rl.plots import film as filming
-from sqn_rl.plots.film import BAR, CHOSEN, FAINT, PANEL, Frames, Kind, Moment, Play, film
+from sqn_rl.plots import frames as drawing
+from sqn_rl.plots.film import Kind, Play, film
+from sqn_rl.plots.frames import BAR, CHOSEN, EDGE, HEADER, ROW, WIDTH, Frames, Moment
 
 ALPHA = 0.5
 
@@ -72,6 +74,7 @@ def test_a_moment_is_what_the_agent_sees_and_thinks_before_it_acts() -> None:
         q_A = actor.q_net.values(observation)[:, 0].amin(0)  # policy="min"
         torch.testing.assert_close(at.q, q_A.detach())
         torch.testing.assert_close(at.pi, (q_A / ALPHA).softmax(-1).detach())
+        assert at.alpha == ALPHA
         assert at.action == q_A.argmax()
         np.testing.assert_array_equal(at.screen, seen.screen())
         observation = seen.advance(torch.tensor([at.action])).observation
@@ -97,29 +100,123 @@ def test_values_of_the_q_network_where_the_actor_has_none() -> None:
     torch.testing.assert_close(known.pi, own.log_policy(cart().begin())[0].exp())
 
 
-def test_a_frame_shows_screen_and_bars() -> None:
-    screen = np.random.default_rng(0).integers(0, 255, (21, 30, 3), dtype=np.uint8)
-    at = Moment(screen, torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0.0, 0.5, 0.5]), 1, 1, 5, 7.0)
-    frame = np.asarray(Frames("a title", ["up", "down", "stay"]).draw(at))
-    assert frame.shape == (420, 600 + PANEL, 3)  # 21 x 20 pixels high
-    np.testing.assert_array_equal(frame[::20, :600:20], screen)
-
-    def bar(row: int, x: int) -> list[int]:
-        """How many pixels of a bar are filled, and with what, and how many are not."""
-        line = frame[filming.TOP + filming.ROW * row + 5, 600 + filming.EDGE + x :][:51]
-        colours = [BAR, CHOSEN, FAINT]
-        rgb = [[int(colour[i : i + 2], 16) for i in (1, 3, 5)] for colour in colours]
-        return [int((line == each).all(-1).sum()) for each in rgb]
-
-    assert [bar(row, filming.Q) for row in range(3)] == [[1, 0, 50], [0, 26, 25], [51, 0, 0]]
-    assert [bar(row, filming.PI) for row in range(3)] == [[1, 0, 50], [0, 26, 25], [26, 0, 25]]
+SCREEN = np.random.default_rng(0).integers(0, 255, (21, 30, 3), dtype=np.uint8)
+NAMES = ["up", "down", "stay"]
 
 
-def test_all_18_actions_have_a_row_and_sides_are_even() -> None:
-    at = Moment(np.zeros((99, 101, 3), np.uint8), torch.zeros(18), None, 0, 1, 0, 0.0)
-    frame = Frames("a title", ["UPRIGHTFIRE"] * 18).draw(at)
-    assert (frame.width % 2, frame.height % 2) == (0, 0)
-    assert frame.height >= filming.TOP + 18 * filming.ROW
+def rgb(colour: str) -> list[int]:
+    return [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+
+
+def a_moment(q: list[float], pi: list[float] | None = None, **more: Any) -> Moment:
+    return Moment(SCREEN, torch.tensor(q), None if pi is None else torch.tensor(pi), 1, 1, 5, 7.0, **more)
+
+
+def rows_of(frame: np.ndarray, column: tuple[int, int], count: int) -> list[np.ndarray]:
+    """What is in a column of the rows of the actions, the last of which ends an edge above the frame's."""
+    left, right = column
+    return [frame[21 * 16 + HEADER + ROW * row :][:ROW, left : right + 1] for row in range(count)]
+
+
+def bars(frame: np.ndarray, column: tuple[int, int], count: int) -> list[tuple[int, int, int]]:
+    """Of each row's bar: how many pixels are filled left of the column's middle, right of it, and in what."""
+    found = []
+    for row in rows_of(frame, column, count):
+        line, middle = row[10], (column[1] - column[0]) // 2
+        filled = [(line == rgb(colour)).all(-1) for colour in (BAR, CHOSEN)]
+        which = int(filled[1].any())
+        found.append((int(filled[which][:middle].sum()), int(filled[which][middle + 1 :].sum()), which))
+    return found
+
+
+def test_a_frame_shows_the_screen_and_below_it_differences_of_q_from_their_mean() -> None:
+    """Q is 1, 2, 6: minus the mean, −2, −1, 3. The scale is 5, for which a bar has 60 pixels."""
+    frames = Frames("a title", NAMES)
+    frame = np.asarray(frames.draw(a_moment([1.0, 2.0, 6.0], [0.0, 0.5, 0.5])))
+    assert frame.shape == (21 * 16 + HEADER + 3 * ROW + EDGE, WIDTH, 3)
+    np.testing.assert_array_equal(frame[: 21 * 16 : 16, ::16], SCREEN)
+    assert bars(frame, drawing.Q, 3) == [(24, 0, 0), (12, 0, 1), (0, 36, 0)]
+    assert [sum(bar[:2]) for bar in bars(frame, drawing.PI, 3)] == [1, 40, 40]
+    smaller = np.asarray(frames.draw(a_moment([11.0, 12.0, 16.0])))  # the mean is not in the bars
+    np.testing.assert_array_equal(rows_of(smaller, drawing.Q, 3), rows_of(frame, drawing.Q, 3))
+
+
+@pytest.mark.parametrize(
+    ("largest", "scale"),
+    [(0.0, 1), (1.0, 1), (1.01, 2), (2.1, 5), (5.0, 5), (7.0, 10), (0.013, 0.02), (2e5, 2e5)],
+)
+def test_the_scale_is_round_and_never_shrinks(largest: float, scale: float) -> None:
+    frames = Frames("a title", NAMES)
+    frames.draw(a_moment([largest, -largest, 0.0]))
+    assert frames._scale == pytest.approx(scale)
+    frames.draw(a_moment([largest / 9, 0.0, 0.0]))
+    assert frames._scale == pytest.approx(scale)
+    frames.draw(a_moment([100 * scale, -100 * scale, 0.0], allowed=torch.tensor([False, False, True])))
+    assert frames._scale == pytest.approx(scale)  # of what is allowed alone
+    frames.draw(a_moment([100 * scale, -100 * scale, 0.0]))
+    assert frames._scale == pytest.approx(100 * scale)
+
+
+def written(moment: Moment, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    texts, write = [], drawing._write
+    monkeypatch.setattr(drawing, "_write", lambda *given: texts.append(given[3]) or write(*given))
+    Frames("a title", NAMES).draw(moment)
+    return texts
+
+
+def test_temperature_and_entropy_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two actions of 3 with ½ each: ln 2 of at most ln 3; of at most ln 2, if the third is not allowed."""
+    pi = [0.5, 0.5, 0.0]
+    assert "mean Q 2   α 0.25   entropy 0.69 of 1.10 nats" in written(
+        a_moment([1, 2, 3], pi, alpha=0.25), monkeypatch
+    )
+    allowed = torch.tensor([True, True, False])
+    texts = written(a_moment([1.0, 2.0, 99.0], pi, allowed=allowed), monkeypatch)
+    assert "mean Q 1.5   entropy 0.69 of 0.69 nats" in texts
+    assert texts.count("not allowed") == 1
+    texts = written(a_moment([1.0, 2.0, 3.0]), monkeypatch)
+    assert "mean Q 2" in texts
+    assert not any("π" in text or "entropy" in text for text in texts)
+
+
+LARGE = [
+    [123456.789, -98765.4321, 1e-9],
+    [-1.23456e30, 1.23456e30, 0],
+    [1e-30, -1.23456e-30, 0],
+    [0.0, 0.0, 0.0],
+]
+
+
+@pytest.mark.parametrize("q", LARGE)
+def test_columns_do_not_run_into_each_other(q: list[float]) -> None:
+    """Between the columns, and at the edges, is nothing but the page, whatever the numbers and names."""
+    names = ["UPRIGHTFIRE" * 9, "W" * 300, "Ж漢字" * 50]
+    moment = a_moment(q, [1.0, 0.0, 1e-9], alpha=1e-9)._replace(
+        score=-1.234567e-300, step=10**9, episode=10**9
+    )
+    frame = np.asarray(Frames("sqn head=dueling replay=prioritized " * 9, names).draw(moment))
+    columns = [drawing.NAME, drawing.Q, drawing.Q_TEXT, drawing.PI, drawing.PI_TEXT]
+    below = frame[21 * 16 + HEADER :]
+    for (_, left), (right, _) in zip([(0, 0), *columns], [*columns, (WIDTH, 0)], strict=True):
+        assert right - left >= 4
+        assert (below[:, left + 1 : right - 1] == 255).all(), (left, right)
+    assert (frame[21 * 16 :, : EDGE - 1] == 255).all()
+    assert (frame[21 * 16 :, WIDTH - EDGE + 1 :] == 255).all()
+
+
+@pytest.mark.parametrize(
+    "shape", [(400, 600), (210, 160), (10, 10), (84, 84), (1000, 1000), (50, 2000), (2000, 3)]
+)
+@pytest.mark.parametrize("actions", [2, 18, 100])
+def test_a_frame_is_narrow_even_and_full(shape: tuple[int, int], actions: int) -> None:
+    """All frames are as wide as text can be read on a phone; the screen fills a side, and rows the rest."""
+    at = Moment(np.full((*shape, 3), 255, np.uint8), torch.zeros(actions), None, 0, 1, 0, 0.0)
+    frame = Frames("a title", ["UPRIGHTFIRE"] * actions).draw(at)
+    screen = frame.height - HEADER - ROW * min(actions, drawing.MOST_ROWS) - EDGE
+    assert (frame.width, frame.height % 2) == (480, 0)
+    assert 0 < screen <= drawing.SCREEN + 1
+    picture = (np.asarray(frame)[screen // 2] == 255).all(-1).sum()
+    assert picture >= WIDTH / 2 or shape[1] < shape[0] / 2  # no half of it is empty
 
 
 @pytest.mark.parametrize("suffix", [".gif", ".mp4"])
@@ -130,13 +227,13 @@ def test_a_file_has_a_frame_for_every_step(suffix: str, tmp_path: Path) -> None:
     assert [count] == play.evaluation.lengths
     if suffix == ".gif":
         with Image.open(path) as file:
-            assert (file.n_frames, file.size) == (count, (600 + PANEL, 400))
+            assert (file.n_frames, file.size) == (count, (WIDTH, 320 + HEADER + 2 * ROW + EDGE))
     else:
         import av
 
         with av.open(str(path)) as file:
             frames = [frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)]
-        assert [frame.shape for frame in frames] == [(400, 600 + PANEL, 3)] * count
+        assert [frame.shape for frame in frames] == [(320 + HEADER + 2 * ROW + EDGE, WIDTH, 3)] * count
 
 
 ATARI = {
@@ -154,9 +251,9 @@ def test_an_atari_game_is_filmed_in_colour(kind: str, tmp_path: Path) -> None:
     play = Play(boltzmann(q_net), q_net, env, episodes=1, greedy=True, seed=0)
     assert film(tmp_path / "game.gif", "a title", play) == 10  # 40 frames
     with Image.open(tmp_path / "game.gif") as file:
-        assert file.size == (320 + PANEL, 420)
+        assert file.size == (WIDTH, 420 + HEADER + 6 * ROW + EDGE)
         assert file.info["duration"] == 60  # 15 decisions a second are 67 ms; a GIF counts in 10
-        red, _, blue = file.convert("RGB").getpixel((160, 300))
+        red, _, blue = file.convert("RGB").getpixel((WIDTH // 2, 300))
     assert red > blue + 50  # Pong's ground is brown
 
 
