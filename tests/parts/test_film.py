@@ -147,13 +147,13 @@ def test_a_frame_shows_the_screen_and_below_it_differences_of_q_from_their_mean(
 )
 def test_the_scale_is_round_and_never_shrinks(largest: float, scale: float) -> None:
     frames = Frames("a title", NAMES)
-    frames.draw(a_moment([largest, -largest, 0.0]))
+    frames.draw(a_moment([8 + largest, 8 - largest, 8.0]))
     assert frames._scale == pytest.approx(scale)
-    frames.draw(a_moment([largest / 9, 0.0, 0.0]))
+    frames.draw(a_moment([8 + largest / 9, 8.0, 8.0]))
     assert frames._scale == pytest.approx(scale)
-    frames.draw(a_moment([100 * scale, -100 * scale, 0.0], allowed=torch.tensor([False, False, True])))
+    frames.draw(a_moment([8 + 100 * scale, 8 - 100 * scale, 8.0], allowed=torch.tensor([False, False, True])))
     assert frames._scale == pytest.approx(scale)  # of what is allowed alone
-    frames.draw(a_moment([100 * scale, -100 * scale, 0.0]))
+    frames.draw(a_moment([8 + 100 * scale, 8 - 100 * scale, 8.0]))
     assert frames._scale == pytest.approx(100 * scale)
 
 
