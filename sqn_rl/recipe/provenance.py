@@ -45,8 +45,8 @@ class Document:
 
     def comment(self, key: str) -> str:
         """What the line of a value says behind it: in a run's ``recipe.yaml`` where the value came from."""
-        line = self.lines.get(key)
-        return self.text[line - 1].rpartition("  # ")[2] if line else ""
+        line = self.text[self.lines[key] - 1] if key in self.lines else ""
+        return line.rpartition("  # ")[2] if "  # " in line else ""
 
     def origin(self, key: str) -> str:
         """``recipes/x.yaml:12``; of the nearest enclosing value that has a line."""

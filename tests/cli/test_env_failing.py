@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from sqn_rl.parts.env.ram_workers import RamWorkers
+from sqn_rl.parts.env.ale.ram_workers import RamWorkers
 from sqn_rl.runs.checkpoint import Checkpoints
 
 Command = Callable[..., Any]

@@ -121,7 +121,7 @@ FIELDS = {
 }
 
 
-@pytest.mark.parametrize(("slot", "name", "field"), FIELDS, ids="/".join)
+@pytest.mark.parametrize(("slot", "name", "field"), FIELDS, ids=str)
 def test_every_field_has_a_meaning(slot: str, name: str, field: str) -> None:
     assert Catalogue().read(slot, name).comment(field)
 
@@ -129,10 +129,13 @@ def test_every_field_has_a_meaning(slot: str, name: str, field: str) -> None:
 WORDS = {key for key, value in FIELDS.items() if isinstance(value, str) and "$" not in value}
 
 
-@pytest.mark.parametrize(("slot", "name", "field"), sorted(WORDS), ids="/".join)
+@pytest.mark.parametrize(("slot", "name", "field"), sorted(WORDS), ids=str)
 def test_the_names_to_choose_from_are_those_that_the_part_takes(slot: str, name: str, field: str) -> None:
     recipe = compose_recipe("sqn", f"{slot}={name}", f"{slot}.{field}=nonsense")
-    with pytest.raises(RecipeError) as refused:
+    message = ""
+    try:
         recipe.build(last=slot, num_envs=1)
-    taken = re.search(r"expected one of ([\w, ]+)", str(refused.value))
+    except RecipeError as error:
+        message = str(error)
+    taken = re.search(r"expected one of ([\w, ]+)", message)
     assert names_in(recipe.meaning(slot, field)) == (taken[1].split(", ") if taken else [])

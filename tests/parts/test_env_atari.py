@@ -9,8 +9,8 @@ from ale_py import ALEInterface, roms
 from torch import Tensor
 
 from sqn_rl.errors import SettingError
+from sqn_rl.parts.env.ale.atari_games import _require_ale
 from sqn_rl.parts.env.atari import AtariEnv
-from sqn_rl.parts.env.atari_games import _require_ale
 from sqn_rl.parts.replay.ring import Ring
 from sqn_rl.training.evaluation import evaluate
 from sqn_rl.types import Step

@@ -1,6 +1,7 @@
 """GymEnv: what it makes of spaces, and how it refuses what it cannot play."""
 
 import sys
+from contextlib import closing
 from typing import Any
 
 import gymnasium
@@ -10,7 +11,8 @@ import torch
 from gymnasium import spaces
 
 from sqn_rl.errors import SettingError
-from sqn_rl.parts.env.gym import WRAPPABLE, GymEnv
+from sqn_rl.parts.env.gym import GymEnv
+from sqn_rl.parts.env.opening import WRAPPABLE
 
 
 class Still(gymnasium.Env):
@@ -347,3 +349,25 @@ def test_a_product_space_that_is_too_large_is_refused_with_its_size(space: space
         still(spaces.Discrete(1), 0, actions=space)
     assert error.value.field == "id"
     assert still(spaces.Discrete(1), 0, actions=spaces.MultiBinary(10)).n_actions == 1024
+
+
+def test_the_environments_of_a_vector_environment_are_used_as_they_are() -> None:
+    vector = gymnasium.make_vec("CartPole-v1", num_envs=3, vectorization_mode="sync")
+    env = GymEnv(id=vector, num_envs=3, seed=0)
+    same = GymEnv(id="CartPole-v1", num_envs=3, seed=0)
+    assert torch.equal(env.begin(), same.begin())
+    for _ in range(40):  # over ends of episodes
+        action = torch.ones(3, dtype=torch.int64)
+        for mine, other in zip(env.advance(action)[:6], same.advance(action)[:6], strict=True):
+            assert torch.equal(mine, other)
+    env.close()
+    assert [each.unwrapped.state is not None for each in vector.envs] == [True] * 3
+    with pytest.raises(SettingError, match="num_envs = 2: expected 3, as many as are given"):
+        GymEnv(id=vector, num_envs=2, seed=0)
+
+
+def test_a_vector_environment_of_processes_is_refused() -> None:
+    vector = gymnasium.make_vec("CartPole-v1", num_envs=2, vectorization_mode="vector_entry_point")
+    refused = pytest.raises(SettingError, match="expected a SyncVectorEnv, or a function that makes one")
+    with closing(vector), refused:
+        GymEnv(id=vector, num_envs=2, seed=0)

@@ -33,7 +33,7 @@ EVERYTHING = [
     f"{recipe}:{env}{INLINE.get(recipe, '')}" for env in KINDS for recipe in Catalogue().names(RECIPE)
 ]
 COMPILED = [f"sqn_rainbow:{env}:compile=always" for env in KINDS]
-WORKER = "sqn_rl.parts.env.ram_worker"
+WORKER = "sqn_rl.parts.env.ale.ram_worker"
 
 
 def overrides(case: str) -> tuple[str, list[str]]:

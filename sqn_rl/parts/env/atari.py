@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sqn_rl.errors import require
-from sqn_rl.parts.env.atari_games import SEED_EVERY, actions, require_game, whole
+from sqn_rl.parts.env.ale.atari_games import SEED_EVERY, actions, require_game, whole
 from sqn_rl.parts.env.restorable import RestorableEnv
 from sqn_rl.types import Step
 

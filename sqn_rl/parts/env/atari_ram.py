@@ -9,11 +9,11 @@ from torch import Tensor
 
 from sqn_rl.errors import require
 from sqn_rl.parts import machine
-from sqn_rl.parts.env.atari_games import SEED_EVERY, actions, require_game, whole
+from sqn_rl.parts.env.ale.atari_games import SEED_EVERY, actions, require_game, whole
+from sqn_rl.parts.env.ale.ram_worker import RamGame
+from sqn_rl.parts.env.ale.ram_workers import RamWorkers
 from sqn_rl.parts.env.games import GamesEnv
 from sqn_rl.parts.env.played import Played
-from sqn_rl.parts.env.ram_worker import RamGame
-from sqn_rl.parts.env.ram_workers import RamWorkers
 from sqn_rl.types import Step
 
 WORKER_BYTES = 48_000_000

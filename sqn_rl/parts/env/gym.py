@@ -1,7 +1,5 @@
 """Any Gymnasium environment with discrete actions."""
 
-import sys
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,11 +11,12 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
-from sqn_rl.errors import AnswerError, SettingError, blame, nearest, require, require_one_of
+from sqn_rl.errors import AnswerError, SettingError, blame, require
 from sqn_rl.parts.env.actions import KEY, Actions, mask_in, read_mask, without_mask
 from sqn_rl.parts.env.checks import array_or_batch, describe
 from sqn_rl.parts.env.games import GamesEnv, Played
 from sqn_rl.parts.env.observations import OBSERVATIONS, flatten, flatten_batch, flattens, layout_of
+from sqn_rl.parts.env.opening import given, make, missing, wrapped
 from sqn_rl.parts.scaling import scaling_of
 
 NAMES = {
@@ -31,23 +30,12 @@ NAMES = {
 WRAPPERS = str(Path(gymnasium.__file__).with_name("wrappers"))
 """The folder of Gymnasium's wrappers, which unpack what an environment returns."""
 
-WRAPPABLE = (
-    *("ClipReward", "DelayObservation", "DiscretizeAction", "DiscretizeObservation", "FilterObservation"),
-    *("FlattenObservation", "GrayscaleObservation", "MaxAndSkipObservation", "RepeatAction"),
-    *("RescaleObservation", "ReshapeObservation", "ResizeObservation", "StickyAction"),
-    *("TimeAwareObservation", "TimeLimit"),
-)
-"""Gymnasium's wrappers that take plain values, write no files, and have no state beyond an episode."""
-
-EXTRAS = {"box2d": "envs", "opencv": "images", "pygame": "video"}
-"""Packages that environments need, and our extras that install them."""
-
 
 class GymEnv(GamesEnv):
     """N Gymnasium environments of one id, stepped one after the other.
 
-    Gymnasium's vector environments are not used: they insert a step with an ignored action after every
-    episode, or return the true final observation in ``info``.
+    Gymnasium's vector environments are not used, but the environments in one: they insert a step with an
+    ignored action after every episode, or return the true final observation in ``info``.
 
     Observations are flattened to one dimension as by Gymnasium: a Discrete becomes one-hot, a Tuple or Dict
     the concatenation of its parts. Bytes (uint8 with values above 1) stay uint8; all else becomes float32.
@@ -62,11 +50,13 @@ class GymEnv(GamesEnv):
     Args:
         id: Gymnasium's name, with its version: "CartPole-v1", or "module:Name-v0" where that module has been
             imported, as by ``--trust module``. In Python also a function that makes an environment, such as
-            its class; or an environment, for one that is used as it is, and not closed.
+            its class; or an environment, or a ``SyncVectorEnv`` of several, which are used as they are, and
+            not closed.
         kwargs: passed to ``gymnasium.make`` or the function: the environment's own arguments, or
             ``max_episode_steps``.
-        wrappers: Gymnasium's wrappers to put around each, in order, a name of :data:`WRAPPABLE` and its
-            arguments: ``[{"TimeLimit": {"max_episode_steps": 200}}]``.
+        wrappers: Gymnasium's wrappers to put around each, in order, a name of
+            :data:`~sqn_rl.parts.env.opening.WRAPPABLE` and its arguments:
+            ``[{"TimeLimit": {"max_episode_steps": 200}}]``.
         frame_stack: see :class:`~sqn_rl.parts.env.base.BatchedEnv`; above 1 the space must be a Box, and
             from outside come observations of Gymnasium's ``FrameStackObservation(padding_type="zero")``.
         num_envs: N, the number of environments.
@@ -82,7 +72,7 @@ class GymEnv(GamesEnv):
     def __init__(
         self,
         *,
-        id: str | gymnasium.Env | Callable[..., gymnasium.Env],
+        id: str | gymnasium.Env | gymnasium.vector.VectorEnv | Callable[..., gymnasium.Env],
         kwargs: Mapping[str, Any] = {},
         wrappers: Sequence[Mapping[str, Mapping[str, Any]]] = (),
         frame_stack: int = 1,
@@ -92,12 +82,14 @@ class GymEnv(GamesEnv):
     ) -> None:
         require(isinstance(frame_stack, int) and frame_stack > 0, "frame_stack", frame_stack, "at least 1")
         with ExitStack() as opened:
-            if isinstance(id, gymnasium.Env):
-                require(num_envs == 1, "num_envs", num_envs, "1, as one environment is given")
-                first = _wrapped(id, wrappers)
+            envs = [wrapped(each, wrappers) for each in given(id)]
+            ours, there = not envs, len(envs)
+            if ours:
+                envs.append(make(id, kwargs, wrappers))
+                opened.callback(envs[0].close)
             else:
-                first = _make(id, kwargs, wrappers)
-                opened.callback(first.close)
+                require(num_envs == there, "num_envs", num_envs, f"{there}, as many as are given")
+            first = envs[0]
             actions = Actions(first.action_space, id)
             space, masks_inside = without_mask(first.observation_space, actions.n, id)
             require(flattens(space), "id", id, f"observations of {OBSERVATIONS}; it has {space}")
@@ -119,16 +111,15 @@ class GymEnv(GamesEnv):
                 seed=seed,
             )
             self.max_steps = first.spec.max_episode_steps if first.spec else None
-            self._envs = [first]
-            while len(self._envs) < num_envs:
+            while len(envs) < num_envs:
                 try:
-                    self._envs.append(_make(id, kwargs, wrappers))
+                    envs.append(make(id, kwargs, wrappers))
                 except SettingError as error:
                     why = f"{id} cannot be opened once more: {blame(error.__cause__ or error)}"
-                    raise SettingError("num_envs", num_envs, f"at most {len(self._envs)}; {why}") from error
-                opened.callback(self._envs[-1].close)
+                    raise SettingError("num_envs", num_envs, f"at most {len(envs)}; {why}") from error
+                opened.callback(envs[-1].close)
             opened.pop_all()
-        self._ours, self._named = not isinstance(id, gymnasium.Env), isinstance(id, str)
+        self._envs, self._ours, self._named = envs, ours, isinstance(id, str)
         self._kwargs, self._wrappers, self._space, self._actions = kwargs, wrappers, space, actions
         self._masks_inside, self._masks_known = masks_inside, False
         self.first_action = actions.first
@@ -151,7 +142,7 @@ class GymEnv(GamesEnv):
         if self._named and "rgb_array" in (self._envs[0].metadata.get("render_modes") or []):
             self._envs.pop(0).close()  # closed first, as some environments can be open only once
             kwargs = {**self._kwargs, "render_mode": "rgb_array"}
-            self._envs.insert(0, _make(self.name, kwargs, self._wrappers))
+            self._envs.insert(0, make(self.name, kwargs, self._wrappers))
 
     def screen(self) -> Any:
         """Environment 0 rendered, after :meth:`show`; None if it cannot render.
@@ -167,7 +158,7 @@ class GymEnv(GamesEnv):
             try:
                 return env.render()
             except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
-                raise SettingError("id", self.name, _missing("its renderer", error)) from error
+                raise SettingError("id", self.name, missing("its renderer", error)) from error
 
     def _row(self, observation: np.ndarray) -> np.ndarray:
         return observation
@@ -265,82 +256,3 @@ class GymEnv(GamesEnv):
             closing.callback(super().close, raise_if_closed=raise_if_closed)
             for env in envs if self._ours else ():
                 closing.callback(env.close)
-
-
-Wrappers = Sequence[Mapping[str, Mapping[str, Any]]]
-
-
-def _make(
-    id: str | Callable[..., gymnasium.Env], kwargs: Mapping[str, Any], wrappers: Wrappers
-) -> gymnasium.Env:
-    """Make an environment and wrap it."""
-    if not callable(id):
-        return _wrapped(_registered(id, kwargs), wrappers)
-    try:
-        env = id(**kwargs)
-    except (Exception, SystemExit) as error:
-        raise SettingError("id", id, f"a function that makes an environment ({blame(error)})") from error
-    require(
-        isinstance(env, gymnasium.Env), "id", id, f"a function that makes a gymnasium.Env; it made {env!r}"
-    )
-    return _wrapped(env, wrappers)
-
-
-def _wrapped(env: gymnasium.Env, wrappers: Wrappers) -> gymnasium.Env:
-    """Put Gymnasium's wrappers around an environment, or raise a :class:`SettingError`."""
-    form = "a list of wrappers with their arguments, such as [{TimeLimit: {max_episode_steps: 200}}]"
-    require(isinstance(wrappers, Sequence) and not isinstance(wrappers, str), "wrappers", wrappers, form)
-    for wrapper in wrappers:
-        well_formed = isinstance(wrapper, Mapping) and all(
-            isinstance(each, Mapping) for each in wrapper.values()
-        )
-        require(well_formed, "wrappers", wrapper, form)
-        for name, arguments in wrapper.items():
-            require_one_of(WRAPPABLE, "wrappers", name)
-            try:
-                env = getattr(gymnasium.wrappers, name)(env, **wrapper_arguments(arguments))
-            except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
-                raise SettingError(
-                    "wrappers", dict(wrapper), _missing(f"what {name} needs", error)
-                ) from error
-            except Exception as error:
-                expected = f"arguments that {name} takes around {env} ({blame(error)})"
-                raise SettingError("wrappers", dict(wrapper), expected) from error
-    return env
-
-
-def wrapper_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """A wrapper's arguments as it takes them: YAML has lists, and shapes are tuples."""
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in arguments.items()}
-
-
-def _registered(id: str, kwargs: Mapping[str, Any]) -> gymnasium.Env:
-    """Make an environment, or raise a :class:`SettingError` with a hint for id, kwargs or installation."""
-    require(isinstance(id, str), "id", id, "the id of an environment, such as CartPole-v1")
-    module, _, name = id.rpartition(":")
-    imported = not module or module in sys.modules
-    require(imported, "id", id, f"a module that was imported: if you trust `{module}`, by --trust {module}")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # old versions, and old libraries on import
-            return gymnasium.make(name, disable_env_checker=True, **kwargs)
-    except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
-        raise SettingError("id", id, _missing("its dependencies", error)) from error
-    except (Exception, SystemExit) as error:
-        if isinstance(error, gymnasium.error.Error) and name not in gymnasium.registry:
-            atari = "; env=atari plays Atari games, and --trust ale_py registers their ids"
-            other = f", or that a module registers: --trust MODULE{nearest(name, gymnasium.registry)}"
-            expected = f"an id that Gymnasium knows{atari if id.startswith('ALE/') else other} ({error})"
-            raise SettingError("id", id, expected) from error
-        if isinstance(error, TypeError) or (
-            kwargs and isinstance(error, ValueError | LookupError | AssertionError)
-        ):
-            raise SettingError("kwargs", dict(kwargs), f"what {id} takes ({error!r})") from error
-        raise SettingError("id", id, f"an environment that can be opened ({blame(error)})") from error
-
-
-def _missing(what: str, error: ImportError | gymnasium.error.Error) -> str:
-    """An error message's "expected": the extra to install for the package that ``error`` names."""
-    extras = (extra for package, extra in EXTRAS.items() if package in str(error).lower())
-    command = ", ".join(f"pip install 'sqn_rl[{extra}]'" for extra in extras)
-    return f"{what} to be installed{command and ': '}{command} ({error})"

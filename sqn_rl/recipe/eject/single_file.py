@@ -180,7 +180,7 @@ def _env(recipe: Recipe) -> dict[str, str]:
 
 def _made(fields: Values) -> dict[str, str]:
     """The lines that make an environment and its wrappers, in Gymnasium's names."""
-    from sqn_rl.parts.env.gym import wrapper_arguments
+    from sqn_rl.parts.env.opening import wrapper_arguments
 
     if "game" not in fields:
         id_, kwargs = fields["id"], fields.get("kwargs", {})

@@ -14,9 +14,9 @@ from typing import IO, Any
 
 import numpy as np
 
-from sqn_rl.parts.env.ram_worker import DONE, PLAY, RESTART, layout
+from sqn_rl.parts.env.ale.ram_worker import DONE, PLAY, RESTART, layout
 
-RUN = "import sys; sys.path[:] = {path!r}; from sqn_rl.parts.env.ram_worker import main; main()"
+RUN = "import sys; sys.path[:] = {path!r}; from sqn_rl.parts.env.ale.ram_worker import main; main()"
 """The code of a worker process; not ``multiprocessing``, which would run the caller's script again."""
 
 
@@ -24,7 +24,7 @@ class RamWorkers:
     """N games, divided among worker processes.
 
     Args:
-        settings: arguments of :class:`~sqn_rl.parts.env.ram_worker.RamGame`.
+        settings: arguments of :class:`~sqn_rl.parts.env.ale.ram_worker.RamGame`.
         num_envs: N, the number of environments.
         workers: the number of processes.
 

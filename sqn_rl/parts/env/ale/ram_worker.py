@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from sqn_rl.parts.env.atari_games import actions, console
+from sqn_rl.parts.env.ale.atari_games import actions, console
 from sqn_rl.parts.env.played import Played
 
 PLAY, RESTART, DONE = b"p", b"r", b"."

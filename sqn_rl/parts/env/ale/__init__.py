@@ -1,0 +1,1 @@
+"""What the Atari environments share: the rules of ale-py, and processes that play from RAM."""

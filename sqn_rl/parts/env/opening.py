@@ -1,0 +1,107 @@
+"""Environments of Gymnasium, made by id or function, and Gymnasium's wrappers around them."""
+
+import sys
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import gymnasium
+
+from sqn_rl.errors import SettingError, blame, nearest, require, require_one_of
+
+WRAPPABLE = (
+    *("ClipReward", "DelayObservation", "DiscretizeAction", "DiscretizeObservation", "FilterObservation"),
+    *("FlattenObservation", "GrayscaleObservation", "MaxAndSkipObservation", "RepeatAction"),
+    *("RescaleObservation", "ReshapeObservation", "ResizeObservation", "StickyAction"),
+    *("TimeAwareObservation", "TimeLimit"),
+)
+"""Gymnasium's wrappers that take plain values, write no files, and have no state beyond an episode."""
+
+EXTRAS = {"box2d": "envs", "opencv": "images", "pygame": "video"}
+"""Packages that environments need, and our extras that install them."""
+
+
+Wrappers = Sequence[Mapping[str, Mapping[str, Any]]]
+
+
+def given(id: object) -> Sequence[gymnasium.Env]:
+    """The environments that are given, not made."""
+    if isinstance(id, gymnasium.vector.VectorEnv):
+        expected = "a SyncVectorEnv, or a function that makes one environment"
+        require(isinstance(id, gymnasium.vector.SyncVectorEnv), "id", id, expected)
+        return id.envs
+    return [id] if isinstance(id, gymnasium.Env) else []
+
+
+def make(
+    id: str | Callable[..., gymnasium.Env], kwargs: Mapping[str, Any], wrappers: Wrappers
+) -> gymnasium.Env:
+    """Make an environment and wrap it."""
+    if not callable(id):
+        return wrapped(_registered(id, kwargs), wrappers)
+    try:
+        env = id(**kwargs)
+    except (Exception, SystemExit) as error:
+        raise SettingError("id", id, f"a function that makes an environment ({blame(error)})") from error
+    require(
+        isinstance(env, gymnasium.Env), "id", id, f"a function that makes a gymnasium.Env; it made {env!r}"
+    )
+    return wrapped(env, wrappers)
+
+
+def wrapped(env: gymnasium.Env, wrappers: Wrappers) -> gymnasium.Env:
+    """Put Gymnasium's wrappers around an environment, or raise a :class:`SettingError`."""
+    form = "a list of wrappers with their arguments, such as [{TimeLimit: {max_episode_steps: 200}}]"
+    require(isinstance(wrappers, Sequence) and not isinstance(wrappers, str), "wrappers", wrappers, form)
+    for wrapper in wrappers:
+        well_formed = isinstance(wrapper, Mapping) and all(
+            isinstance(each, Mapping) for each in wrapper.values()
+        )
+        require(well_formed, "wrappers", wrapper, form)
+        for name, arguments in wrapper.items():
+            require_one_of(WRAPPABLE, "wrappers", name)
+            try:
+                env = getattr(gymnasium.wrappers, name)(env, **wrapper_arguments(arguments))
+            except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
+                raise SettingError("wrappers", dict(wrapper), missing(f"what {name} needs", error)) from error
+            except Exception as error:
+                expected = f"arguments that {name} takes around {env} ({blame(error)})"
+                raise SettingError("wrappers", dict(wrapper), expected) from error
+    return env
+
+
+def wrapper_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """A wrapper's arguments as it takes them: YAML has lists, and shapes are tuples."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in arguments.items()}
+
+
+def _registered(id: str, kwargs: Mapping[str, Any]) -> gymnasium.Env:
+    """Make an environment, or raise a :class:`SettingError` with a hint for id, kwargs or installation."""
+    require(isinstance(id, str), "id", id, "the id of an environment, such as CartPole-v1")
+    module, _, name = id.rpartition(":")
+    imported = not module or module in sys.modules
+    require(imported, "id", id, f"a module that was imported: if you trust `{module}`, by --trust {module}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # old versions, and old libraries on import
+            return gymnasium.make(name, disable_env_checker=True, **kwargs)
+    except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
+        raise SettingError("id", id, missing("its dependencies", error)) from error
+    except (Exception, SystemExit) as error:
+        if isinstance(error, gymnasium.error.Error) and name not in gymnasium.registry:
+            atari = "; env=atari plays Atari games, and --trust ale_py registers their ids"
+            other = f", or that a module registers: --trust MODULE{nearest(name, gymnasium.registry)}"
+            expected = f"an id that Gymnasium knows{atari if id.startswith('ALE/') else other} ({error})"
+            raise SettingError("id", id, expected) from error
+        if isinstance(error, TypeError) or (
+            kwargs and isinstance(error, ValueError | LookupError | AssertionError)
+        ):
+            raise SettingError("kwargs", dict(kwargs), f"what {id} takes ({error!r})") from error
+        raise SettingError("id", id, f"an environment that can be opened ({blame(error)})") from error
+
+
+def missing(what: str, error: ImportError | gymnasium.error.Error) -> str:
+    """An error message's "expected": the extra to install for the package that ``error`` names."""
+    extras = (extra for package, extra in EXTRAS.items() if package in str(error).lower())
+    command = ", ".join(f"pip install 'sqn_rl[{extra}]'" for extra in extras)
+    return f"{what} to be installed{command and ': '}{command} ({error})"
