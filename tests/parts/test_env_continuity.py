@@ -279,6 +279,13 @@ CASES = {
     "cartpole": Case(GymEnv, {"id": "CartPole-v1"}, 150, {"terminated"}),
     "cartpole, time limit": Case(GymEnv, {"id": "CartPole-v1", "kwargs": {"max_episode_steps": 15}}, 150),
     "acrobot": Case(GymEnv, {"id": "Acrobot-v1", "kwargs": {"max_episode_steps": 40}}, 100, {"truncated"}),
+    "cartpole, masked": Case(GymEnv, {"id": "sqn_rl/CartPoleMasked-v1"}, 150, {"terminated"}),
+    "recall": Case(
+        GymEnv,
+        {"id": "sqn_rl/Recall-v0", "kwargs": {"delay": 4, "cues": 3}},
+        60,
+        {"terminated", "scored"},
+    ),
     "lunarlander": Case(GymEnv, {"id": "LunarLander-v3", "kwargs": {"max_episode_steps": 75}}, 250),
     **{name: Case(GymEnv, {"id": f"toy/{name}-v0"}, 60) for name in TOYS},
     **{

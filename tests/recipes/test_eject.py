@@ -154,6 +154,12 @@ def test_stacks_and_images_are_refused() -> None:
         eject(compose_recipe("sqn", "env.frame_stack=2"), "")
 
 
+@pytest.mark.parametrize("env", ["recall", "cartpole_masked"])
+def test_an_environment_of_ours_is_refused(env: str) -> None:
+    with pytest.raises(RecipeError, match=f"writes no env={env}"):
+        eject(compose_recipe("sqn", f"env={env}"), "")
+
+
 def test_a_full_replay_gives_the_same_transitions() -> None:
     replays = Pair("sqn_dueling_per", "replay_capacity=200", "returns=n_step", "returns.n=4")
     for _ in range(8):

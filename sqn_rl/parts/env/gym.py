@@ -15,12 +15,14 @@ from sqn_rl.errors import AnswerError, SettingError, blame, require
 from sqn_rl.parts.env.actions import KEY, Actions, mask_in, read_mask, without_mask
 from sqn_rl.parts.env.checks import array_or_batch, describe
 from sqn_rl.parts.env.games import GamesEnv, Played
+from sqn_rl.parts.env.memory import tasks
 from sqn_rl.parts.env.observations import OBSERVATIONS, flatten, flatten_batch, flattens, layout_of
 from sqn_rl.parts.env.opening import given, make, missing, wrapped
 from sqn_rl.parts.scaling import scaling_of
 
 NAMES = {
     "CartPole": ["left", "right"],
+    f"{tasks.NAMESPACE}CartPoleMasked": ["left", "right"],
     "Acrobot": ["torque −1", "none", "torque +1"],
     "MountainCar": ["left", "none", "right"],
     "LunarLander": ["none", "left engine", "main engine", "right engine"],
@@ -29,6 +31,9 @@ NAMES = {
 
 WRAPPERS = str(Path(gymnasium.__file__).with_name("wrappers"))
 """The folder of Gymnasium's wrappers, which unpack what an environment returns."""
+
+
+tasks.register()
 
 
 class GymEnv(GamesEnv):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from sqn_rl.errors import RecipeError
+from sqn_rl.parts.env.memory.tasks import NAMESPACE
 from sqn_rl.recipe.build import TARGET
 from sqn_rl.recipe.catalogue import OPTIMIZERS
 from sqn_rl.recipe.compose import Recipe
@@ -75,7 +76,8 @@ def eject(recipe: Recipe, arguments: str) -> str:
 def _part(recipe: Recipe, slot: str) -> str:
     """What the template calls the part in a slot; refuses a part that it does not have."""
     module, _, name = recipe.config[slot][TARGET].rpartition(".")
-    if module != "sqn_rl" or name not in SUPPORTED[slot]:
+    ours = str(recipe.config[slot].get("id", "")).startswith(NAMESPACE)  # which a file without us cannot make
+    if module != "sqn_rl" or name not in SUPPORTED[slot] or ours:
         hint = f"it writes {slot}={','.join(SUPPORTED[slot].values())}"
         raise RecipeError(
             f"`sqn-eject` writes no {slot}={recipe.part(slot)}", recipe.origin(slot), hint, slot

@@ -1,0 +1,1 @@
+"""Tasks that need memory, as Gymnasium environments."""
