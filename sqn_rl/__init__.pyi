@@ -30,6 +30,7 @@ from .parts.head.categorical import CategoricalHead as CategoricalHead
 from .parts.head.dueling import DuelingHead as DuelingHead
 from .parts.head.linear import LinearHead as LinearHead
 from .parts.head.quantile import QuantileHead as QuantileHead
+from .parts.head.rescaled import RescaledHead as RescaledHead
 from .parts.layers.dense import Dense as Dense
 from .parts.layers.noisy import NoisyDense as NoisyDense
 from .parts.logger.base import Reporter as Reporter

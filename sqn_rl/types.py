@@ -131,7 +131,8 @@ class Terms(NamedTuple):
     losses: Mapping[str, Tensor]
     """Scalars with gradient, by the name that logs show; the update descends on their sum."""
     td_error: Tensor
-    """δ_i of every network, ``[N, B]``; with a distributional head, the error of the means."""
+    """δ_i of every network, ``[N, B]``; with a distributional head, the error of the means;
+    with rescaled values, of h of the values."""
     q: Tensor
     """``Q_i(s, ·)``, ``[N, B, A]``, reward units; of actions that are not allowed the mean of the others."""
     log_pi: Tensor | None

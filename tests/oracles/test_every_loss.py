@@ -10,13 +10,14 @@ from torch import Tensor
 
 from sqn_rl.parts.distributions import Categorical, Distribution, Quantile
 from sqn_rl.parts.loss.td import TDLoss
+from sqn_rl.parts.rescaling import Rescaled, rescale
 from sqn_rl.types import Batch
 
 assert_close = partial(torch.testing.assert_close, rtol=1e-12, atol=1e-12)
 B, STATES, ACTIONS, NETWORKS, K = 8, 16, 3, 2, 5
 LOSSES = ["dqn", "double_dqn", "sqn", "munchausen", "discrete_sac"]
 SOFT = LOSSES[2:]
-HEADS = ["scalar", "categorical", "quantile"]
+HEADS = ["scalar", "categorical", "quantile", "rescaled"]
 for_every_loss = pytest.mark.parametrize("name", LOSSES)
 for_every_head = pytest.mark.parametrize("head", HEADS)
 
@@ -24,6 +25,8 @@ for_every_head = pytest.mark.parametrize("head", HEADS)
 def make_distribution(head: str) -> Distribution | None:
     if head == "categorical":
         return Categorical(v_min=-3, v_max=3, atoms=K)
+    if head == "rescaled":
+        return Rescaled(epsilon=0.01)
     return Quantile(quantiles=K, kappa=1.0) if head == "quantile" else None
 
 
@@ -33,7 +36,8 @@ def make(make_loss) -> Callable[..., TDLoss]:
 
     def with_head(name: str, head: str = "scalar", **settings: Any) -> TDLoss:
         torch.manual_seed(1)
-        shape = (2, NETWORKS, STATES, ACTIONS) + (() if head == "scalar" else (K,))
+        numbers = {"scalar": (), "rescaled": (1,)}.get(head, (K,))
+        shape = (2, NETWORKS, STATES, ACTIONS, *numbers)
         logits = torch.randn(STATES, ACTIONS)
         tables = torch.randn(shape)
         return make_loss(name, *tables, distribution=make_distribution(head), logits=logits, **settings)
@@ -124,8 +128,10 @@ def test_what_is_reported_carries_no_gradient_and_is_of_the_online_networks(
         "scalar": lambda: target,
         "categorical": lambda: target @ loss.q_net.distribution.support,
         "quantile": lambda: target.mean(-1),
+        "rescaled": lambda: target,
     }[head]()
-    assert_close(terms.td_error, terms.q[:, torch.arange(B), batch.action] - mean_B)
+    unit = partial(rescale, epsilon=0.01) if head == "rescaled" else torch.Tensor.clone
+    assert_close(terms.td_error, unit(terms.q[:, torch.arange(B), batch.action]) - unit(mean_B))
 
 
 @for_every_loss

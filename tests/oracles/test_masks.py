@@ -15,6 +15,7 @@ from torch import Tensor
 from sqn_rl import functional as F
 from sqn_rl.parts.distributions import Categorical, Quantile
 from sqn_rl.parts.loss.td import TDLoss
+from sqn_rl.parts.rescaling import Rescaled
 from sqn_rl.parts.target_update.periodic import Periodic
 from sqn_rl.parts.temperature.fixed import FixedTemperature
 from sqn_rl.types import Batch, Path
@@ -152,6 +153,7 @@ HEADS = {
     "scalar": lambda: None,
     "categorical": lambda: Categorical(v_min=-5.0, v_max=5.0, atoms=K),
     "quantile": lambda: Quantile(quantiles=K, kappa=1.0),
+    "rescaled": lambda: Rescaled(epsilon=0.01),
 }
 BACKUPS = ["expected", "expected_min", "expected_mean", "sampled", "max", "own"]
 SOURCES = ["q1", "target_q1", "min", "target_min", "mean", "target_mean"]
@@ -232,7 +234,7 @@ def test_values_of_actions_that_are_not_allowed_influence_nothing(
         chosen["backup"] = data.draw(st.sampled_from(BACKUPS))
     if name in ("sqn", "munchausen"):
         chosen["policy_source"] = data.draw(st.sampled_from(SOURCES))
-    size = (NETWORKS, STATES, ACTIONS, *[K] * (head != "scalar"))
+    size = (NETWORKS, STATES, ACTIONS, *{"scalar": [], "rescaled": [1]}.get(head, [K]))
     tables = [torch.randn(size, generator=generator) for _ in "12"]
     temperature = make_temperature(target_entropy=None, target_entropy_fraction=0.5, n_actions=ACTIONS)
     logits = torch.randn(STATES, ACTIONS, generator=generator)

@@ -117,6 +117,16 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("squared priority", "square(), td_error_NB", "square(), td_error_NB.square()"),
         ("target without its reward", "td_target(reward_B,", "td_target(0 * reward_B,"),
     ],
+    ("parts/rescaling.py", "test_rescaling.py"): [
+        ("h's slope subtracted", "+ epsilon * x", "- epsilon * x"),
+        ("h without its 1", "((x.abs() + 1).sqrt() + 1)", "((x.abs() + 1).sqrt() - 1)"),
+        ("inverse with ε's wrong sign", "+ 1 + epsilon", "+ 1 - epsilon"),
+        ("inverse not odd", "y.sign() * (root", "(root"),
+        ("inverse without its 1", "(root - 1) * (root + 1)", "root * root"),
+        ("values in the unit of h", "backup(self.mean(prediction))", "backup(prediction.squeeze(-1))"),
+        ("target in reward units", "h_of_target = rescale(target, self.epsilon)", "h_of_target = target"),
+        ("absolute error", "return td_error_NB.square()", "return td_error_NB.abs()"),
+    ],
     ("parts/distributions.py", "test_categorical.py"): [
         ("mean of logits", "prediction.softmax(-1) @ self", "prediction @ self"),
         ("mixture of logits", "return prediction.softmax(-1)\n", "return prediction\n"),

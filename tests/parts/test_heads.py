@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sqn_rl import CategoricalHead, Dense, DuelingHead, LinearHead, QuantileHead, SettingError
+from sqn_rl import CategoricalHead, Dense, DuelingHead, LinearHead, QuantileHead, RescaledHead, SettingError
 from sqn_rl.parts.distributions import Categorical, Quantile
+from sqn_rl.parts.rescaling import Rescaled
 
 B, F, A, K, N = 6, 4, 3, 5, 2
 GIVEN: dict[str, Any] = {"in_features": F, "n_actions": A, "layer": partial(Dense, members=N)}
@@ -82,6 +83,17 @@ def test_quantile_gives_returns(features: Tensor, dueling: bool) -> None:
     assert type(head.distribution) is Quantile
     assert head.distribution.kappa == 0.5
     torch.testing.assert_close(head.distribution.mean(return_NBAK), return_NBAK.mean(-1))
+
+
+@pytest.mark.parametrize("dueling", [False, True])
+def test_rescaled_gives_h_of_values(features: Tensor, dueling: bool) -> None:
+    head = RescaledHead(epsilon=0.5, dueling=dueling, **GIVEN)
+    h_NBA1 = head(features)
+    assert h_NBA1.shape == (N, B, A, 1)
+    assert type(head.rescaled) is (DuelingHead if dueling else LinearHead)
+    assert type(head.distribution) is Rescaled
+    assert head.distribution.mean(h_NBA1).shape == (N, B, A)
+    assert head.distribution.epsilon == 0.5
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from sqn_rl import (
     NoisyDense,
     QNet,
     QuantileHead,
+    RescaledHead,
     WiringError,
 )
 from sqn_rl.parts.distributions import Categorical
@@ -69,6 +70,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "categorical": {"head": partial(CategoricalHead, dueling=False, **c51)},
     "dueling categorical": {"head": partial(CategoricalHead, dueling=True, **c51)},
     "quantile": {"head": partial(QuantileHead, quantiles=4, kappa=1.0, dueling=True)},
+    "rescaled": {"head": partial(RescaledHead, epsilon=0.001, dueling=True)},
     "nature_cnn": {"encoder": partial(NatureCNN, hidden=[8]), "observation_shape": IMAGE},
     "rainbow": {
         "encoder": partial(NatureCNN, hidden=[8]),

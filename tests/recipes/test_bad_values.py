@@ -21,6 +21,7 @@ VALUES = {
     "head=categorical head.atoms=2.5": "expected a whole number of at least 2",
     "head=quantile head.quantiles=0": "expected a whole number of at least 1",
     "head=quantile head.kappa=-1": "expected a number of at least 0",
+    "head=rescaled head.epsilon=-1": "expected a number of at least 0",
     "head=quantile head.dueling=2": "expected true or false",
     # networks
     "layers=noisy layers.sigma=-0.5": "expected a number of at least 0",
