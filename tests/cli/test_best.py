@@ -64,7 +64,7 @@ def test_sqn_eval_says_whose_weights_it_plays(alone: Path, command: Callable) ->
     for which in ("best", str(row["env_steps"])):
         out = command("evaluate", str(alone), "--checkpoint", which).out
         assert f"weights after {row['env_steps']} environment steps" in out
-        assert f"mean {row['mean']:.1f} " in out
+        assert f"return {row['mean']:.1f} ± " in out
     for which in ("last", "480"):
         assert "weights after 480 environ" in command("evaluate", str(alone), "--checkpoint", which).out
     failed = command("evaluate", str(alone), "--checkpoint", "400")

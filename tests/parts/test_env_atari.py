@@ -140,7 +140,7 @@ def test_without_training_games_are_full_and_rewards_unclipped() -> None:
     assert any((step.terminated & ~step.ended).any() for step in learning)
     for one, other, clipped in zip(plain, evaluating, learning, strict=True):
         assert torch.equal(one.score, clipped.score)
-        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(one[:7], other[:7], strict=True))
 
 
 class Wanderer:
@@ -173,7 +173,7 @@ def test_one_seed_is_one_run_whatever_the_threads() -> None:
     def stream(seed: int, **settings: Any) -> list[Tensor]:
         env = make("qbert", seed=seed, noop_max=20, max_frames=200, **settings)
         first, steps = play(env, 60)
-        return [first, *(column for step in steps for column in step)]
+        return [first, *(column for step in steps for column in step[:7])]
 
     one = stream(0)
     for threads in (2, 0):

@@ -95,7 +95,7 @@ def test_without_training_games_are_full_and_rewards_unclipped() -> None:
     evaluating = play(make("ms_pacman", life_loss=True, clip_reward=True, training=False))
     assert any(step.score > 1 for step in plain)
     for one, other in zip(plain, evaluating, strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(one[:7], other[:7], strict=True))
 
 
 def test_a_frame_limit_truncates() -> None:
