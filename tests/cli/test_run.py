@@ -193,7 +193,7 @@ def test_a_sweep_writes_a_run_for_every_combination(command: Command) -> None:
     wanted = [("sqn", 0), ("sqn", 1), ("sqn_dueling", 0), ("sqn_dueling", 1)]
     assert [(run.summary["recipe"], run.summary["seed"]) for run in done.runs] == wanted
     assert re.search(r"^-+ 4 of 4 -+$", done.out, re.MULTILINE)
-    results = re.findall(r"^recipe=(\w+),seed=(\d) +([\d.]+) ± [\d.]+  (\S+)$", done.out, re.MULTILINE)
+    results = re.findall(r"^recipe=(\w+),seed=(\d) +([\d.]+)  (\S+)$", done.out, re.MULTILINE)
     assert [(recipe, int(seed)) for recipe, seed, _, _ in results] == wanted
     for run, (*_, mean, path) in zip(done.runs, results, strict=True):
         assert (float(mean), path) == (round(run.summary["evaluation"]["mean"], 1), run.summary["out"])
@@ -391,10 +391,10 @@ def test_a_terminal_shows_a_bar_and_control_c_stops_it(folder: Path, monkeypatch
     shown: list[str] = []
 
     def look(terminal: int) -> bytes:
-        data = os.read(terminal, 4096)
-        if b"steps/s" in data and "steps/s" not in "".join(shown):
-            os.write(terminal, b"\x03")
+        data, before = os.read(terminal, 4096), "".join(shown)
         shown.append(data.decode(errors="replace"))
+        if "α " in "".join(shown) and "α " not in before:
+            os.write(terminal, b"\x03")
         return data
 
     status = pty.spawn([str(SQN_RUN), *LONG, "out=run"], look, lambda _: b"")
