@@ -481,7 +481,7 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("stale, not pending", "self._mark_pending()\n            self.t", "pass\n            self.t"),
         ("saved before marked pending", "        self._mark_pending()\n        arrays", "        arrays"),
         ("an answer is never over", "self.pending[place] = 0", "pass"),
-        ("NaN is a priority", "not np.maximum.reduce(p, initial=0.0) <= self", "self"),
+        ("NaN is a priority", "not np.maximum.reduce(p, initial=0.0) <= self", "0 * self"),
         ("the global generator", "generator=self.generator", "generator=None"),
         ("every seed alike", "manual_seed(seed)", "manual_seed(0)"),
     ],
