@@ -366,6 +366,11 @@ class World:
         """How many processes there are of this one that were not there before; they are ended."""
         children = Path("/proc/self/task", str(os.getpid()), "children")
         left = [int(number) for number in children.read_text().split()]
+        end = time.monotonic() + 1  # one that is ending has a moment
+        while left := [number for number in left if not os.waitpid(number, os.WNOHANG)[0]]:
+            if time.monotonic() >= end:
+                break
+            time.sleep(0.002)
         for number in left:
             os.kill(number, signal.SIGKILL)
             os.waitpid(number, 0)
