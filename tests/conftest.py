@@ -21,6 +21,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # as of a command that
 MAY_SKIP = {
     "TorchRL's prioritized sampler does not load here": "its extension is compiled for another PyTorch",
     "no /dev/full here": "a device of Linux",
+    "could not import 'trackio'": "it needs Pillow before 13, and the rest of the tests run with that",
     "root's rights cannot be given up here": "it takes capabilities",
 }
 """What may be skipped although ``SQN_RL_NO_SKIPS`` is set, by the beginning of the reason, and why."""

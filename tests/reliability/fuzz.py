@@ -294,9 +294,10 @@ class World:
         before = self._seen(case.writes)
         for path in self._streams.values():
             path.unlink(missing_ok=True)
+        there = _children()
         child = begin(lambda: self._child(case.module, case.arguments))
         pages = self._browse(child) if case.module == "watch" else {}
-        code, left = self._wait(child), self._left()
+        code, left = self._wait(child), self._left(there)
         after = self._seen(case.writes)
         changed = [name for name in sorted({*before, *after}) if before.get(name) != after.get(name)]
         out, err = (path.read_text(errors="replace") for path in self._streams.values())
@@ -362,10 +363,9 @@ class World:
             time.sleep(0.002)
         return os.waitstatus_to_exitcode(ended[1])
 
-    def _left(self) -> int:
-        """How many processes there are of this one that were not there before; they are ended."""
-        children = Path("/proc/self/task", str(os.getpid()), "children")
-        left = [int(number) for number in children.read_text().split()]
+    def _left(self, there: set[int]) -> int:
+        """How many processes there are of this one that were not ``there`` before; they are ended."""
+        left = [*_children() - there]
         end = time.monotonic() + 1  # one that is ending has a moment
         while left := [number for number in left if not os.waitpid(number, os.WNOHANG)[0]]:
             if time.monotonic() >= end:
@@ -427,6 +427,11 @@ def permissions_count() -> bool:
             return not os.access(file.name, os.R_OK)
 
         return os.waitstatus_to_exitcode(os.waitpid(begin(refused), 0)[1]) == 1
+
+
+def _children() -> set[int]:
+    """The processes of this one: Python itself may have some, such as one that tracks semaphores."""
+    return {int(number) for number in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()}
 
 
 def faults(case: Case, outcome: Outcome) -> list[str]:
