@@ -79,7 +79,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.dry_run:
         _print_checked(jobs)
         return Exit.DONE
+    return _train_all(jobs)
 
+
+def _train_all(jobs: Sequence[tuple[str, Recipe]]) -> int:
+    """Train one recipe after the other, and return the exit code of the first that failed or was stopped."""
     from sqn_rl.cli.terminal.screen import Screen, exit_code, train
 
     console, failed, results, here = Screen(), dict[str, int](), dict[str, str](), os.getcwd()
