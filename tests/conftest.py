@@ -54,6 +54,7 @@ def pytest_collection_finish() -> None:
     """Collect garbage without looking at the thousands of tests each time: every run collects twice."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(50_000)  # as the commands
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sqn_rl.training.evaluation import interquartile_mean
+
 Scores = Sequence[np.ndarray]
 
 RESAMPLES = 10_000
@@ -40,9 +42,7 @@ def median(scores: Scores) -> np.ndarray:
 
 def iqm(scores: Scores) -> np.ndarray:
     """The interquartile mean: of the runs of all environments together, the mean of the middle half."""
-    from scipy.stats import trim_mean
-
-    return np.asarray(trim_mean(np.concatenate(scores, axis=-1), 0.25, axis=-1))
+    return interquartile_mean(np.concatenate(scores, axis=-1))
 
 
 def profile(scores: Scores, thresholds_T: np.ndarray) -> np.ndarray:

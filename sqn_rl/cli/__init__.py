@@ -1,5 +1,7 @@
 """The console scripts, and what they share: options, exit codes and error messages."""
 
+import gc
+import importlib
 import os
 import re
 import sys
@@ -109,6 +111,7 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
 
     @wraps(main)
     def guarded(argv: Sequence[str] | None = None) -> int:
+        gc.set_threshold(50_000)  # of 700, imports alone pass the collector a thousand times: 0.5 s
         streams.prepare()
         try:
             try:
@@ -126,6 +129,17 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
             return Exit.FAILED
 
     return guarded
+
+
+def import_torchrl() -> None:
+    """Import TorchRL without Ray, which it imports wherever it is installed: 0.3 s less."""
+    if "torchrl" in sys.modules or "ray" in sys.modules:
+        return
+    sys.modules["ray"] = None  # type: ignore[assignment]  # what Python takes as "not there"
+    try:
+        importlib.import_module("torchrl.data")
+    finally:
+        del sys.modules["ray"]
 
 
 @contextmanager

@@ -3,7 +3,16 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from sqn_rl.cli import Exit, add_checkpoint, catalogue_of, command, options, print_lines, print_notes
+from sqn_rl.cli import (
+    Exit,
+    add_checkpoint,
+    catalogue_of,
+    command,
+    import_torchrl,
+    options,
+    print_lines,
+    print_notes,
+)
 from sqn_rl.errors import RecipeError
 from sqn_rl.recipe.compose import load_recipe
 from sqn_rl.recipe.resolved import recipe_of
@@ -53,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     recipe = load_recipe(path, *overrides, catalogue=catalogue_of(arguments))
     print_notes(changes(arguments.run, {path.name}))
 
+    import_torchrl()
     from sqn_rl.runs.policy import Policy
     from sqn_rl.training.evaluation import result
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from sqn_rl.cli import Exit, catalogue_of, command, options, print_lines
+from sqn_rl.cli import Exit, catalogue_of, command, import_torchrl, options, print_lines
 from sqn_rl.errors import RecipeError, require
 from sqn_rl.recipe.compose import compose_recipe
 from sqn_rl.recipe.diff import changes_of
@@ -43,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     recipe = compose_recipe("sqn", *arguments.overrides, catalogue=catalogue_of(arguments))
     output = arguments.output and arguments.output.absolute()  # an environment may change the folder
 
+    import_torchrl()
     from sqn_rl.disk import save
     from sqn_rl.plots import wiring
     from sqn_rl.recipe.preflight import preflight

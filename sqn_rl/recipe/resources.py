@@ -20,8 +20,8 @@ from sqn_rl.types import PIECE_BYTES
 
 MB = 10**6
 
-IMPORTED_LATE = {"scipy.stats": 55 * MB, "matplotlib": 42 * MB}
-"""What evaluations and the curve import, after the last step of preflight."""
+IMPORTED_LATE = {"matplotlib": 42 * MB}
+"""What the curve imports, after the last step of preflight."""
 
 COMPILED = 110 * MB
 """What compiling an update, and acting, leaves in the process."""

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
+from hypothesis.extra.numpy import array_shapes, arrays
 from rliable import library, metrics
+from scipy.stats import trim_mean
 
 from sqn_rl.analysis.scores import RANDOM_AND_HUMAN, human_normalised
 from sqn_rl.analysis.statistics import (
@@ -18,6 +19,7 @@ from sqn_rl.analysis.statistics import (
     probability_of_improvement,
     profile,
 )
+from sqn_rl.training.evaluation import interquartile_mean
 
 
 def scores(*environments: list[float]) -> list[np.ndarray]:
@@ -102,6 +104,11 @@ def test_the_probability_of_improvement_is_rliables() -> None:
 def test_profiles_are_rliables() -> None:
     thresholds = np.linspace(-8, 12, 41)
     np.testing.assert_allclose(profile(X, thresholds), library.score_distributions(X_NE, thresholds))
+
+
+@given(arrays(float, array_shapes(min_dims=1, max_dims=3, max_side=13), elements=st.floats(-1e6, 1e6)))
+def test_the_interquartile_mean_is_scipys(values: np.ndarray) -> None:
+    np.testing.assert_allclose(interquartile_mean(values), trim_mean(values, 0.25, axis=-1), atol=1e-9)
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [(mean, "mean"), (median, "median"), (iqm, "iqm")])

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqn_rl.cli import Exit, Parser, print_lines
+from sqn_rl.cli import Exit, Parser, import_torchrl, print_lines
 from sqn_rl.errors import RecipeError, require
 from sqn_rl.parts import machine
 from sqn_rl.recipe.compose import Recipe
@@ -118,6 +118,7 @@ def preflight_all(recipes: Sequence[Recipe]) -> None:
     Raises:
         RecipeError: something does not fit.
     """
+    import_torchrl()
     from sqn_rl.recipe.preflight import preflight
 
     here = os.getcwd()

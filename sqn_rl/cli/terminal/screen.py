@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sqn_rl.cli import Exit, print_lines
+from sqn_rl.cli import Exit, import_torchrl, print_lines
 from sqn_rl.disk import Folder
 from sqn_rl.errors import EnvError, SettingError, StorageError, blame
 from sqn_rl.recipe.compose import Recipe
@@ -124,6 +124,7 @@ def train(recipe: Recipe, console: Screen, resume: Path | None = None) -> dict[s
     Returns:
         The summary of the run.
     """
+    import_torchrl()
     from sqn_rl.plots.progress import ProgressReporter
     from sqn_rl.runs.experiment import Experiment
     from sqn_rl.training.stopping import StopRequest, signals_to
