@@ -22,7 +22,7 @@ from sqn_rl.recipe.preflight import preflight
 from sqn_rl.recipe.reading import is_there, read_file, read_rows
 from sqn_rl.runs import manifest
 from sqn_rl.runs.manifest import CHECKPOINTS, MANIFEST
-from sqn_rl.runs.saved import LAST, WEIGHTS, read_weights, write_folder
+from sqn_rl.runs.saved import LAST, TARGETS, WEIGHTS, read_weights, write_folder
 
 CARD, CURVE, GRAPH = "README.md", "curve.png", "graph.svg"
 
@@ -83,6 +83,8 @@ class HuggingFace:
 def write_model(run: Path, recipe: Recipe, folder: Path, checkpoint: str | int = LAST) -> None:
     """Write a run as a folder: a model card, the recipe, curve, wiring, evaluations, and weights.
 
+    Target copies, which only learning needs, are left out.
+
     Args:
         run: the run directory.
         recipe: the run's.
@@ -114,7 +116,8 @@ def write_model(run: Path, recipe: Recipe, folder: Path, checkpoint: str | int =
         marks = {name: out.write_atomic(name, [content]) for name, content in files.items()}
         with out.folder(CHECKPOINTS) as saved:
             own = {RECIPE_FILE: marks[RECIPE_FILE]}
-            write_folder(saved, env_steps, {WEIGHTS: weights}, own, made_with, state=None)
+            acting = {name: each for name, each in weights.items() if not name.startswith(TARGETS)}
+            write_folder(saved, env_steps, {WEIGHTS: acting}, own, made_with, state=None)
 
 
 def _env_name(recipe: Recipe) -> str:

@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ from sqn_rl.recipe.catalogue import Catalogue
 from sqn_rl.recipe.compose import Recipe, load_recipe
 from sqn_rl.recipe.resolved import recipe_of
 from sqn_rl.runs.manifest import CHECKPOINTS, noted_changes
-from sqn_rl.runs.saved import LAST, read_weights
+from sqn_rl.runs.saved import LAST, TARGETS, read_weights
 from sqn_rl.training.agent import load_weights
 from sqn_rl.training.evaluation import EVALUATION_SEED, Evaluation, evaluate, evaluate_in_new
 
@@ -97,7 +97,7 @@ class Policy(nn.Module):
         close(env)
         path, self.env_steps, weights = read_weights(run / CHECKPOINTS, checkpoint)
         try:
-            load_weights(parts["loss"], weights)
+            load_weights(parts["loss"], _with_targets(weights, parts["loss"]))
         except CheckpointError as error:
             raise CheckpointError(f"{path}: {error}") from error
         self.run, self.title, self.n_actions = recipe.run, recipe.title, env.n_actions
@@ -329,6 +329,12 @@ class Policy(nn.Module):
             yield
         finally:
             torch.set_num_threads(before)
+
+
+def _with_targets(weights: Mapping[str, Tensor], loss: nn.Module) -> dict[str, Tensor]:
+    """Weights with those of target copies, which do not act: a folder that was pushed has none."""
+    targets = {name: each for name, each in loss.state_dict().items() if name.startswith(TARGETS)}
+    return targets | dict(weights)
 
 
 def _like(observation: Any, value_BA: Tensor, single: bool) -> Any:

@@ -15,6 +15,9 @@ from sqn_rl.runs.serialization import read_tensors, tensors_file
 
 WEIGHTS = "weights.safetensors"
 
+TARGETS = "target_q_net."
+"""How the names of the weights of target copies begin."""
+
 LAST, BEST = "last", "best"
 """The newest checkpoint, and the weights of the best evaluation, where one is to be named."""
 

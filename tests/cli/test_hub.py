@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import yaml
 from reliability.trials import TINY
+from safetensors.torch import load_file
 
 import sqn_rl
 from sqn_rl import CheckpointError, RecipeError, SqnError, compose
@@ -89,7 +90,16 @@ def test_what_is_pulled_acts_as_the_run(run: Path, model: Path, tmp_path: Path, 
     assert (tmp_path / "a.gif").stat().st_size > 1000
     capsys.readouterr()
     assert resume.main([str(out)]) == 2  # there is no state to resume from
-    assert "manifest.json" in capsys.readouterr().err
+    refusal = "only weights, as written by sqn-push: sqn-eval, sqn-export and sqn_rl.load use them"
+    assert refusal in capsys.readouterr().err
+
+
+def test_target_copies_are_left_out(run: Path, model: Path) -> None:
+    (ours,) = (run / "checkpoints" / "0000000300").glob("weights.*")
+    (pushed,) = model.rglob("weights.safetensors")
+    kept = {name for name in load_file(ours) if not name.startswith("target_")}
+    assert kept == {*load_file(pushed)}
+    assert len(kept) < len(load_file(ours))
 
 
 def test_other_weights_than_the_last(run: Path, tmp_path: Path) -> None:
