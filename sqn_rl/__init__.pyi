@@ -19,6 +19,7 @@ from .parts.encoder.impala_cnn import ImpalaCNN as ImpalaCNN
 from .parts.encoder.minatar_cnn import MinAtarCNN as MinAtarCNN
 from .parts.encoder.mlp import MLP as MLP
 from .parts.encoder.nature_cnn import NatureCNN as NatureCNN
+from .parts.encoder.per_key import PerKeyEncoder as PerKeyEncoder
 from .parts.env.atari import AtariEnv as AtariEnv
 from .parts.env.atari_ram import AtariRamEnv as AtariRamEnv
 from .parts.env.base import BatchedEnv as BatchedEnv

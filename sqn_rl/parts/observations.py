@@ -1,7 +1,7 @@
 """Shape and dtype checks of a network's observations."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -9,6 +9,32 @@ from torch import Tensor
 
 from sqn_rl.errors import ObservationError
 from sqn_rl.protocols import ObservationTyped
+
+
+class Entry(NamedTuple):
+    """An entry of a Dict or Tuple in its flat observation ``[F]``."""
+
+    name: str
+    """As in ``observation['pose'][0]``: ``pose.0``."""
+    columns: slice
+    """Where it lies."""
+    shape: tuple[int, ...]
+    """Of an image with its channels first, ``[C, H, W]`` or ``[K, C, H, W]``; else ``[n]``."""
+    is_image: bool = False
+    channels_last: bool = False
+    """Whether an image has its channels last, where it lies."""
+
+    def of(self, observation: Tensor) -> Tensor:
+        """Its numbers; those of an image scaled to [0, 1]. ``[B, F]`` → ``[B, *shape]``."""
+        numbers = observation[:, self.columns]
+        if not self.is_image:
+            return numbers
+        if numbers.dtype != torch.uint8:  # the bytes of an image became floats beside other floats
+            numbers = numbers / 255
+        if not self.channels_last:
+            return numbers.reshape(-1, *self.shape)
+        *stack, channels, height, width = self.shape
+        return numbers.reshape(-1, *stack, height, width, channels).movedim(-1, -3)
 
 
 class ObservationSpec:

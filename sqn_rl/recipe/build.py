@@ -21,7 +21,14 @@ TARGET = "_target_"
 RUN_SETTINGS = ("steps", "seed", "num_envs", "batch_size", "gamma", "device")
 """What every part may ask the run for."""
 
-ENV_FACTS = ("observation_shape", "observation_dtype", "observation_scaling", "n_actions", "frame_stack")
+ENV_FACTS = (
+    "observation_shape",
+    "observation_dtype",
+    "observation_entries",
+    "observation_scaling",
+    "n_actions",
+    "frame_stack",
+)
 """And the environments, once they are built."""
 
 Origin = Callable[[str], str]

@@ -263,8 +263,10 @@ class Experiment:
         if isinstance(q_net, Described):
             image = parts["env"].image_note
             yield f"observation   {q_net.reads}{image and f'; outside {image}'}"
-            if image and isinstance(submodule(q_net, "encoder"), MLP):
-                yield "encoder       mlp, which flattens images; encoder=cnn reads them by convolutions"
+            inside = any(entry.is_image for entry in parts["env"].observation_entries)
+            if (image or inside) and isinstance(submodule(q_net, "encoder"), MLP):
+                other = "per_key" if inside else "cnn"
+                yield f"encoder       mlp, which flattens images; encoder={other} reads them by convolutions"
         yield f"compile       {'yes' if compiled.chosen else 'no'}, {compiled.why}"
         yield f"precision     {speed.precision_of(q_net)}, {speed.bfloat16(self.run, shape).why}"
 

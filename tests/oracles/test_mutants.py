@@ -354,6 +354,10 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("no gradient", "(self.policy_net, observation)", "(self.policy_net, observation).detach()"),
         ("policy for others: noisy", "F.masked(self.mean_scores(obs", "F.masked(self.scores(obs"),
     ],
+    ("parts/observations.py", "../parts/test_per_key.py::test_every_entry_is_read_where_it_lies"): [
+        ("a byte too wide", "numbers = numbers / 255", "numbers = numbers / 256"),
+        ("rows as channels", ".movedim(-1, -3)", ".movedim(-3, -1)"),
+    ],
     ("parts/observations.py", "../parts/test_observations.py"): [
         ("numbers taken for bytes", "torch.uint8 not in (dtype, self.dtype)", "True"),
         ("other shapes are reshaped", ":] != self.shape:\n            raise", ":] != ():\n            raise"),

@@ -22,6 +22,7 @@ from torchrl.envs import EnvBase
 
 from sqn_rl.errors import AnswerError, EnvError, ObservationError, RestoreError, SqnError, blame, require
 from sqn_rl.parts.env.checks import array_or_batch, describe, require_columns, require_finite
+from sqn_rl.parts.observations import Entry
 from sqn_rl.parts.scaling import Scaling
 from sqn_rl.types import Step
 
@@ -96,6 +97,9 @@ class BatchedEnv(EnvBase):
     observation_scaling: Scaling | None = None
     """How :class:`sqn_rl.MLP` scales observations; None: bytes as ``(x − 128)/128``, others not at all."""
 
+    observation_entries: Sequence[Entry] = ()
+    """Where the entries of a flattened Dict or Tuple lie, and which are images; of others none."""
+
     image_note = ""
     """Of images, how they are laid out outside, for the console: ``an image … with last channels``."""
 
@@ -124,7 +128,6 @@ class BatchedEnv(EnvBase):
         self.observation_shape, self.observation_dtype = observation_shape, observation_dtype
         self._current = Current(torch.zeros(num_envs, *observation_shape, dtype=observation_dtype))
         self._set_seed(seed)
-
         flag = Categorical(2, shape=(num_envs, 1), dtype=torch.bool)
         observation = Unbounded(shape=(num_envs, *observation_shape), dtype=observation_dtype)
         self.observation_spec = Composite(observation=observation, shape=(num_envs,))
@@ -140,8 +143,7 @@ class BatchedEnv(EnvBase):
     @property
     def act_options(self) -> dict[str, Any]:
         """Keywords for an actor at the current observations: ``action_mask``, if there is one."""
-        mask = self._current.action_mask
-        return {} if mask is None else {"action_mask": mask}
+        return {} if self.action_mask is None else {"action_mask": self.action_mask}
 
     def begin(self, rows: Sequence[int] | None = None) -> Tensor:
         """Reset all environments, or only ``rows``. Returns the observations of all, ``[N, *S]``."""
@@ -339,8 +341,7 @@ class BatchedEnv(EnvBase):
         **more: Tensor,
     ) -> TensorDict:
         columns = {"terminated": terminated, "truncated": truncated, "done": terminated | truncated, **more}
-        columns = {key: column.unsqueeze(-1) for key, column in columns.items()}
-        columns = {"observation": observation, **columns}
+        columns = {"observation": observation} | {k: each.unsqueeze(-1) for k, each in columns.items()}
         if action_mask is not None:
             columns["action_mask"] = action_mask
             if self.observation_spec.get("action_mask", None) is None:

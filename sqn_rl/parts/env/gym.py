@@ -16,7 +16,14 @@ from sqn_rl.parts.env.actions import KEY, Actions, mask_in, read_mask, without_m
 from sqn_rl.parts.env.checks import array_or_batch, describe
 from sqn_rl.parts.env.games import GamesEnv, Played
 from sqn_rl.parts.env.memory import tasks
-from sqn_rl.parts.env.observations import OBSERVATIONS, flatten, flatten_batch, flattens, layout_of
+from sqn_rl.parts.env.observations import (
+    OBSERVATIONS,
+    entries_of,
+    flatten,
+    flatten_batch,
+    flattens,
+    layout_of,
+)
 from sqn_rl.parts.env.opening import given, make, missing, wrapped
 from sqn_rl.parts.scaling import scaling_of
 
@@ -133,6 +140,7 @@ class GymEnv(GamesEnv):
         self._stacks = np.zeros((num_envs, frame_stack, *frame_shape), self._dtype)
         low, high = (np.tile(bound, frame_stack) for bound in (flat.low, flat.high))
         self.observation_scaling = scaling_of(low, high, self.observation_dtype)
+        self.observation_entries = entries_of(space)
 
     @property
     def action_names(self) -> list[str]:

@@ -10,6 +10,7 @@ from gymnasium import spaces
 
 from sqn_rl.errors import AnswerError
 from sqn_rl.parts.env.checks import array, array_or_batch, as_array, describe
+from sqn_rl.parts.observations import Entry
 
 OBSERVATIONS = "Box, Discrete, MultiDiscrete, MultiBinary, and Tuples and Dicts of these"
 
@@ -69,6 +70,28 @@ def flattens(space: Any) -> bool:
         return bool(parts) and all(map(flattens, parts))
     flat = isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary)
     return flat and spaces.flatdim(space) > 0
+
+
+def entries_of(space: spaces.Space, name: str = "", begin: int = 0) -> list[Entry]:
+    """The entries of a Dict or Tuple, and of those in it, in the order of :func:`flatten`; else none.
+
+    Args:
+        space: the space.
+        name: of ``space``, inside another.
+        begin: where ``space`` begins in the flat observation.
+    """
+    entries: list[Entry] = []
+    for key, part in _parts(space) if isinstance(space, COMPOSED) else ():
+        own, end = f"{name}.{key}" if name else str(key), begin + spaces.flatdim(part)
+        if isinstance(part, COMPOSED):
+            entries += entries_of(part, own, begin)
+        elif layout := layout_of(part):
+            shape = (1, *layout.shape) if layout.channels == "no" else layout.shape
+            entries.append(Entry(own, slice(begin, end), shape, True, layout.channels == "last"))
+        else:
+            entries.append(Entry(own, slice(begin, end), (end - begin,)))
+        begin = end
+    return entries
 
 
 def flatten(space: spaces.Space, answer: Any) -> np.ndarray:
