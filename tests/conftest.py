@@ -1,15 +1,18 @@
 """Every test: one thread, no waiting for disks, and hypothesis draws the same each time. And cheap games."""
 
+import base64
 import gc
 import os
 import signal
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import hypothesis
 import pytest
 import torch
 from torch import Tensor
 
+from sqn_rl.plots.curve import draw_curve
 from sqn_rl.types import Step
 
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
@@ -63,6 +66,32 @@ def _no_power_cuts() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda file: None)
         yield
+
+
+A_PIXEL = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_curves() -> Iterator[None]:
+    """A run in this process draws a pixel: a curve takes as long as the rest of a tiny run, 0.4 s.
+
+    The numbers of the curve are read, and follow the pixel, so that other numbers are another file.
+    """
+
+    def pixel(*shown: Any) -> bytes:
+        return A_PIXEL + repr(shown).encode()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sqn_rl.runs.directory.draw_curve", pixel)
+        yield
+
+
+@pytest.fixture
+def curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs in this process draw their curves."""
+    monkeypatch.setattr("sqn_rl.runs.directory.draw_curve", draw_curve)
 
 
 class Games:

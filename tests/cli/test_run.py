@@ -43,6 +43,7 @@ CATALOGUE = Catalogue()
 # --- what a run leaves behind ------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("curves")
 def test_a_run_directory(command: Command) -> None:
     done = command("run", *TINY, "eval_every=200", "checkpoint_every=200", "seed=3")
     assert done.code == 0

@@ -58,6 +58,7 @@ def test_a_long_log_is_thinned_evenly_and_read_once(tmp_path: Path) -> None:
     assert [row["env_steps"] for row in log.read()] == [*steps[:-1], 12_345]
 
 
+@pytest.mark.usefixtures("curves")
 def test_the_end_of_a_run_takes_little_memory_however_many_rows_there_are(tmp_path: Path) -> None:
     with closing(RunDirectory(tmp_path / "run", "recipe")) as directory:
         directory.finish("stopped", Counters(), {})  # imports what draws

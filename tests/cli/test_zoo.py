@@ -1,0 +1,32 @@
+"""The trained policies of ``zoo/``: small, loaded without trust, and as good as their cards say."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import sqn_rl
+
+ZOO = Path(__file__).parents[2] / "zoo"
+RUNS = sorted(path.parent for path in ZOO.glob("*/recipe.yaml"))
+
+
+def test_all_are_listed_with_their_scores() -> None:
+    assert {run.name for run in RUNS} >= {"acrobot", "cartpole", "lunarlander", "minatar_breakout"}
+    rows = [line for line in (ZOO / "README.md").read_text().splitlines() if line.startswith("| `")]
+    assert [row.split("`")[1] for row in rows] == [run.name for run in RUNS]
+    for row, run in zip(rows, RUNS, strict=True):
+        card, recipe = (run / "README.md").read_text(), sqn_rl.load(run).run
+        name, trained, steps, score = (cell.strip(" `") for cell in row.split("|")[1:5])
+        assert (name, trained, steps) == (run.name, recipe.recipe, f"{recipe.steps:,}")
+        assert f"greedy episodes: {score}" in card
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
+def test_it_plays_as_its_card_says(run: Path) -> None:
+    (weights,) = run.rglob("weights.safetensors")
+    assert weights.stat().st_size <= 200_000
+    evaluation = json.loads((run / "evaluations.jsonl").read_text().splitlines()[-1])
+    assert f"{evaluation['mean']:.2f} +/- {evaluation['std']:.2f}" in (run / "README.md").read_text()
+    played = sqn_rl.load(run).evaluate(episodes=3)
+    assert played.mean >= evaluation["mean"] - 2 * evaluation["std"] - 1
