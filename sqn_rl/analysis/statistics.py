@@ -16,6 +16,8 @@ from sqn_rl.training.evaluation import interquartile_mean
 Scores = Sequence[np.ndarray]
 
 RESAMPLES = 10_000
+AT_ONCE = 2**20
+"""The numbers of resamples that are in memory at once."""
 SEED = 0
 """Of every bootstrap: the same scores have the same interval."""
 
@@ -53,8 +55,24 @@ def profile(scores: Scores, thresholds_T: np.ndarray) -> np.ndarray:
 
 def probability_of_improvement(x: Scores, y: Scores) -> np.ndarray:
     """P(X > Y) + ½ P(X = Y) for a run of each in the same environment, averaged over environments."""
-    differences = (np.sign(a[..., :, None] - b[..., None, :]) for a, b in zip(x, y, strict=True))
-    return np.mean([0.5 + 0.5 * difference.mean((-2, -1)) for difference in differences], axis=0)
+    return np.mean([_chance_of_more(a, b) for a, b in zip(x, y, strict=True)], axis=0)
+
+
+def _chance_of_more(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """P(X > Y) + ½ P(X = Y) of a number of x and one of y. ``[..., N]``, ``[..., M]`` → ``[...]``.
+
+    The numbers of y are sorted, since all pairs of some hundred runs, resampled, would fill the memory.
+    """
+    several = x.shape[:-1]
+    rows = np.arange(prod(several))[:, None]
+    ranks = np.unique(np.concatenate([x.ravel(), y.ravel()]), return_inverse=True)[1]
+    ranks = ranks.reshape(-1)
+    x_RN, y_RM = (each.reshape(len(rows), -1) for each in (ranks[: x.size], ranks[x.size :]))
+    above = rows * (ranks.max() + 1)  # of each row's numbers above those of the row before
+    sorted_y = np.sort(y_RM + above).ravel()
+    below, up_to = (np.searchsorted(sorted_y, x_RN + above, side) for side in ("left", "right"))
+    wins = (below + up_to) / 2 - rows * y_RM.shape[1]
+    return (wins.mean(-1) / y_RM.shape[1]).reshape(several)
 
 
 def area_under_curve(steps_T: np.ndarray, values_T: np.ndarray) -> float:
@@ -91,9 +109,15 @@ def estimate(statistic: Callable[..., np.ndarray], *samples: Scores, resamples: 
         return Estimate(value := statistic(*samples), value * np.nan, value * np.nan)
     generator = np.random.default_rng(SEED)
 
-    def resampled(x_N: np.ndarray) -> np.ndarray:
-        return x_N[generator.integers(len(x_N), size=(resamples, len(x_N)))]
+    places = [[generator.integers(len(x), size=(resamples, len(x))) for x in scores] for scores in samples]
 
-    drawn = statistic(*([resampled(each) for each in scores] for scores in samples))
+    def of(rows: slice) -> np.ndarray:
+        pairs = (
+            zip(scores, places_of, strict=True) for scores, places_of in zip(samples, places, strict=True)
+        )
+        return statistic(*([x[place[rows]] for x, place in each] for each in pairs))
+
+    step = max(1, AT_ONCE // sum(len(x) for scores in samples for x in scores))
+    drawn = np.concatenate([of(slice(i, i + step)) for i in range(0, resamples, step)])
     low, high = np.quantile(drawn, (0.025, 0.975), axis=0)
     return Estimate(statistic(*samples), low, high)
