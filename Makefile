@@ -1,6 +1,8 @@
 # `make run` trains the sqn recipe on CartPole; `make test` runs the tests; each installs what it needs into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
+# the extra `envpool` without 90 MB of humanoids
+ENVPOOL := envpool envpool-assets envpool-assets-mujoco-large dm-env dm-tree optree
 
 .PHONY: core setup run test lint bench docs clean
 
@@ -16,6 +18,7 @@ setup: .venv/ready
 
 .venv/ready: .venv/core
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,docs,envs,export,hub,images,logging,minatar,mlflow,ray,submitit,tune,video,wandb]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps $(ENVPOOL)
 	touch $@
 
 run: core

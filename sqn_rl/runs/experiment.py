@@ -6,6 +6,7 @@ import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
+from importlib.metadata import version
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
@@ -182,6 +183,7 @@ class Experiment:
         env, compiled, precision = parts["env"], speed.compiling(self.run), speed.precision_of(parts["q_net"])
         agent = Agent(**{name: parts[name] for name in AGENT_PARTS}, compiled=compiled.chosen)
         directory.made_with |= {"compiled": compiled.chosen, "precision": precision}
+        directory.made_with |= {env.package: version(env.package)} if env.package else {}
         counters, loggers = Counters(), [parts["logger"](directory=directory.path), *reporters]
         everyone = Reporters([directory, *loggers])
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -589,6 +590,22 @@ def test_games_that_cannot_be_brought_back_begin_anew_and_that_is_said(
     assert "the episodes in progress are lost, and new ones begin" in done.out
     lengths = [json.loads(line)["length"] for line in Path("run/episodes.jsonl").read_text().splitlines()]
     assert set(lengths) == {25}
+
+
+def test_a_pool_that_cannot_be_restored_begins_anew_and_that_is_noted(command: Command, at: Callable) -> None:
+    pytest.importorskip("envpool")
+    at("metrics", 2, send("SIGTERM"))
+    first = command("run", *TINY, "env=envpool", "env.id=CartPole-v1", "out=run")
+    assert first.code == 3
+    assert "CartPole-v1 cannot save its state: a resumed run starts new episodes" in first.out
+    manifest = max(Path("run/checkpoints").glob("*/manifest.json"))
+    assert json.loads(manifest.read_text())["made_with"]["envpool"] == version("envpool")
+    done = command("resume", "run")
+    assert done.code == 0
+    assert "CartPole-v1: the episodes in progress are lost, and new ones begin" in done.out
+    lengths = [json.loads(line)["length"] for line in Path("run/episodes.jsonl").read_text().splitlines()]
+    assert min(lengths) >= 8  # no pole falls earlier, so none was counted from its middle
+    assert json.loads(Path("run/summary.json").read_text())["status"] == "done"
 
 
 # --- sweeps ------------------------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ LEARNER = {"loss_q", "loss_alpha", "td_error", "q_mean", "alpha", "entropy", "ta
 SHORT = ["env.max_frames=400", "num_envs=2"]
 NEEDED = {
     "gym": ["env.id=MountainCar-v0"],
+    "envpool": ["env.id=CartPole-v1"],
     "atari_ram": SHORT,
     "atari": [*SHORT, "steps=140", "batch_size=8", "log_every=20"],
 }

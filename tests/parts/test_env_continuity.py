@@ -21,12 +21,15 @@ from ale_py import ALEInterface, roms
 from ale_py.env import AtariEnv as AleEnv
 from gymnasium import spaces
 from gymnasium.wrappers import FrameStackObservation, TransformObservation
+from pools import Alone
 from tensordict import TensorDict
 from torchrl.envs.utils import check_env_specs
 
+from sqn_rl.errors import RestoreError
 from sqn_rl.parts.env.atari import AtariEnv
 from sqn_rl.parts.env.atari_ram import AtariRamEnv
 from sqn_rl.parts.env.base import BatchedEnv
+from sqn_rl.parts.env.envpool import EnvPoolEnv
 from sqn_rl.parts.env.gym import GymEnv
 from sqn_rl.parts.env.minatar import MinAtarEnv
 from sqn_rl.types import Step
@@ -194,6 +197,8 @@ class Game:
             if stack := settings.get("frame_stack"):
                 copied = TransformObservation(self.game, np.copy, None)
                 self.game = FrameStackObservation(copied, stack, padding_type="zero")
+        elif case.kind is EnvPoolEnv:
+            self.game = Alone(settings["id"], **settings["kwargs"])
         elif case.kind is AtariEnv:
             self.game = Screens(**settings)
         elif case.kind is MinAtarEnv:
@@ -211,6 +216,8 @@ class Game:
 
     def _observation(self, observation: Any) -> torch.Tensor:
         flat = torch.as_tensor(spaces.flatten(self.game.observation_space, observation))
+        if isinstance(self.game, Alone):
+            return flat.float()
         if self.stack or flat.dtype == torch.uint8:
             image = flat.reshape(observation.shape)
             image = image[None] if observation.shape == (4, 3) else image
@@ -264,6 +271,11 @@ def screens(game: str, steps: int, happens: set[str], **settings: Any) -> Case:
     return Case(AtariEnv, {**usual, **more, **settings}, steps, happens, seed_every)
 
 
+def pool(id: str, steps: int, happens: set[str], **kwargs: Any) -> Case:
+    usual = {"keys": [], "frame_stack": 1, "clip_reward": False, "threads": 2}
+    return Case(EnvPoolEnv, {"id": id, "kwargs": kwargs, **usual}, steps, happens, seed_every=10**9)
+
+
 def cells(game: str, happens: set[str], **settings: Any) -> Case:
     usual = {
         "sticky_action_prob": 0.1,
@@ -310,6 +322,10 @@ CASES = {
     "qbert, screen": screens(
         "qbert", 100, {"truncated", "lost a life", "clipped"}, max_frames=700, frame_stack=2
     ),
+    "cartpole, pool": pool("CartPole-v1", 60, {"terminated", "truncated"}, max_episode_steps=15),
+    "grid, pool": pool(
+        "MiniGrid-Empty-5x5-v0", 150, {"terminated", "truncated", "scored"}, max_episode_steps=40
+    ),
     "asterix, cells": cells("asterix", {"terminated", "scored"}, sticky_action_prob=0.0),
     "breakout, cells": cells("breakout", {"terminated", "scored"}, minimal_actions=False),
     "freeway, cells": cells("freeway", {"truncated"}),
@@ -326,6 +342,8 @@ def case(request: pytest.FixtureRequest) -> Case:
         pytest.importorskip("Box2D", exc_type=ImportError)
     if CASES[request.param].kind is MinAtarEnv:
         pytest.importorskip("minatar")
+    if CASES[request.param].kind is EnvPoolEnv:
+        pytest.importorskip("envpool")
     return CASES[request.param]
 
 
@@ -418,6 +436,11 @@ def written(state: dict[str, Any]) -> dict[str, Any]:
 def test_brought_back_it_goes_on_as_if_nothing_had_happened(case: Case) -> None:
     env = case.env()
     env.begin()
+    if not env.restorable:
+        for attempt in (env.state_dict, partial(env.load_state_dict, {})):
+            with pytest.raises(RestoreError, match=f"{env.name}: EnvPoolEnv cannot"):
+                attempt()
+        return
     action_TN = torch.randint(env.n_actions, (case.steps, N), generator=torch.Generator().manual_seed(SEED))
     states, answers = [], []
     for action_N in action_TN:

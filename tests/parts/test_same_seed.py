@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from sqn_rl import Agent, AtariRamEnv, BatchedEnv, GymEnv, Plan, Reporter, evaluate, train
+from sqn_rl import Agent, AtariRamEnv, BatchedEnv, EnvPoolEnv, GymEnv, Plan, Reporter, evaluate, train
 
 
 def cartpole(seed: int) -> BatchedEnv:
@@ -16,6 +16,12 @@ def cartpole(seed: int) -> BatchedEnv:
 def pong(seed: int) -> BatchedEnv:
     learning = {"sticky_actions": 0.25, "frame_skip": 4, "clip_reward": True, "life_loss": False}
     return AtariRamEnv(game="pong", max_frames=160, num_envs=2, workers=2, seed=seed, **learning)
+
+
+def pool(seed: int) -> BatchedEnv:
+    pytest.importorskip("envpool")
+    fixed = {"keys": [], "frame_stack": 1, "clip_reward": False, "threads": 2, "num_envs": 3}
+    return EnvPoolEnv(id="CartPole-v1", seed=seed, **fixed)
 
 
 class Rows(Reporter):
@@ -31,7 +37,7 @@ class Rows(Reporter):
     evaluation = episode
 
 
-@pytest.mark.parametrize("make_env", [cartpole, pong])
+@pytest.mark.parametrize("make_env", [cartpole, pong, pool])
 def test_same_seed_same_run(make_env: Callable[[int], BatchedEnv], make_agent: Callable[..., Agent]) -> None:
     def run(seed: int) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
         env, reporter = make_env(seed), Rows()

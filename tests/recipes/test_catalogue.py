@@ -17,7 +17,7 @@ SLOT_NAMES = [slot.name for slot in SLOTS]
 RECIPES = CATALOGUE.names(RECIPE)
 ENVS = CATALOGUE.names("env")
 PARTS = [(slot, name) for slot in SLOT_NAMES for name in CATALOGUE.names(slot)]
-NEEDED = {"gym": ["env.id=CartPole-v1"]}
+NEEDED = {name: ["env.id=CartPole-v1"] for name in ("envpool", "gym")}
 """What an env does not work without."""
 
 

@@ -1,4 +1,4 @@
-"""Every recipe of the tree trains: on CartPole, on an Atari game's memory, and on its screen."""
+"""Every recipe of the tree trains: on CartPole, by EnvPool too, and on an Atari game by RAM and by screen."""
 
 import json
 import math
@@ -13,11 +13,12 @@ from sqn_rl.recipe.catalogue import RECIPE, Catalogue
 
 TASKS = {
     "cartpole": ["steps=300", "warmup_steps=100", "batch_size=16"],
+    "envpool": [*("steps=140", "warmup_steps=40", "batch_size=16"), "env.id=CartPole-v1"],
     "atari_ram": ["steps=200", "warmup_steps=100", "batch_size=16", "env.max_frames=200"],
     "atari": ["steps=120", "warmup_steps=40", "batch_size=4", "env.max_frames=200"],
 }
 FREQUENT = ["num_envs=2", "update_ratio=0.1", "replay_capacity=1000", "log_every=40", "eval_episodes=1"]
-UPDATES = {"cartpole": 20, "atari_ram": 10, "atari": 8}
+UPDATES = {"cartpole": 20, "envpool": 10, "atari_ram": 10, "atari": 8}
 LEARNED = ("q_net.", "policy_net.", "temperature.")
 
 

@@ -61,7 +61,7 @@ def typing_errors() -> Iterator[Mistake]:
                 if field not in ("_target_", "defaults")
             ]
             for field in own:
-                if len(field) > 3 and (slot.name, name) != ("env", "gym"):  # which has no id of its own
+                if len(field) > 3 and name not in ("envpool", "gym"):  # which have no id of their own
                     typed = f"{slot.name}.{unlike(field, own)}=1"
                     yield Mistake((f"{slot.name}={name}", typed), field)
         yield Mistake((f"{unlike(slot.name, [])}=x",), slot.name)

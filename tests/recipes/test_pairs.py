@@ -35,6 +35,7 @@ Parts = Mapping[str, Sequence[str]]
 
 CATALOGUE = Catalogue()
 NEEDS = {
+    ("env", "envpool"): "envpool",
     ("env", "lunarlander"): "Box2D",
     ("env", "minatar"): "minatar",
     ("logger", "tensorboard"): "tensorboard",
@@ -62,6 +63,10 @@ TINY = [
 ]
 BOUNDED = {
     "gym": ["env.id=pairs/Camera-v0", "update_ratio=0.05"],  # all encoders read images
+    "envpool": [
+        *("env.id=Pong-v5", "env.kwargs={max_episode_steps: 20, img_height: 36, img_width: 36, noop_max: 1}"),
+        "update_ratio=0.05",
+    ],
     "acrobot": ["env.kwargs.max_episode_steps=50"],
     "lunarlander": ["env.kwargs.max_episode_steps=50"],
     "atari_ram": ["env.max_frames=80"],
@@ -173,7 +178,7 @@ def test_every_two_parts_that_fit_meet() -> None:
 def test_what_fits_trains(wiring: Wiring, tmp_path: Path) -> None:
     out = tmp_path / "run"
     summary = compose("sqn", *overrides(wiring), f"out={out}").train()
-    updates = 20 if wiring["env"] in ("atari", "gym") else 40
+    updates = 20 if wiring["env"] in ("atari", "envpool", "gym") else 40
     assert [summary[key] for key in ("status", "env_steps", "updates")] == ["done", 500, updates]
     for line in (out / "metrics.jsonl").read_text().splitlines():
         assert all(math.isfinite(value) for value in json.loads(line).values() if value is not None), line

@@ -94,6 +94,9 @@ class BatchedEnv(EnvBase):
     played_bytes = 0
     """Memory that is allocated only at the first reset, in all processes."""
 
+    package = ""
+    """The package whose version decides how it plays, besides Gymnasium and ale-py; checkpoints name it."""
+
     observation_scaling: Scaling | None = None
     """How :class:`sqn_rl.MLP` scales observations; None: bytes as ``(x − 128)/128``, others not at all."""
 
@@ -333,18 +336,13 @@ class BatchedEnv(EnvBase):
         return self._tensordict(self._current.observation, no, no, self._current.action_mask)
 
     def _tensordict(
-        self,
-        observation: Tensor,
-        terminated: Tensor,
-        truncated: Tensor,
-        action_mask: Tensor | None,
-        **more: Tensor,
+        self, observation: Tensor, terminated: Tensor, truncated: Tensor, mask: Tensor | None, **more: Tensor
     ) -> TensorDict:
         columns = {"terminated": terminated, "truncated": truncated, "done": terminated | truncated, **more}
         columns = {"observation": observation} | {k: each.unsqueeze(-1) for k, each in columns.items()}
-        if action_mask is not None:
-            columns["action_mask"] = action_mask
+        if mask is not None:
+            columns["action_mask"] = mask
             if self.observation_spec.get("action_mask", None) is None:
-                allowed = Categorical(2, action_mask.shape, dtype=torch.bool)
+                allowed = Categorical(2, mask.shape, dtype=torch.bool)
                 self.observation_spec = self.observation_spec.clone().set("action_mask", allowed)
         return TensorDict(columns, self.batch_size, device=self.device)

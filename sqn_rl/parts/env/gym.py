@@ -13,17 +13,10 @@ from gymnasium import spaces
 
 from sqn_rl.errors import AnswerError, SettingError, blame, require
 from sqn_rl.parts.env.actions import KEY, Actions, mask_in, read_mask, without_mask
-from sqn_rl.parts.env.checks import array_or_batch, describe
+from sqn_rl.parts.env.checks import describe
 from sqn_rl.parts.env.games import GamesEnv, Played
 from sqn_rl.parts.env.memory import tasks
-from sqn_rl.parts.env.observations import (
-    OBSERVATIONS,
-    entries_of,
-    flatten,
-    flatten_batch,
-    flattens,
-    layout_of,
-)
+from sqn_rl.parts.env.observations import View, entries_of, flatten
 from sqn_rl.parts.env.opening import given, make, missing, wrapped
 from sqn_rl.parts.scaling import scaling_of
 
@@ -92,7 +85,6 @@ class GymEnv(GamesEnv):
         seed: int,
         training: bool = True,
     ) -> None:
-        require(isinstance(frame_stack, int) and frame_stack > 0, "frame_stack", frame_stack, "at least 1")
         with ExitStack() as opened:
             envs = [wrapped(each, wrappers) for each in given(id)]
             ours, there = not envs, len(envs)
@@ -104,19 +96,12 @@ class GymEnv(GamesEnv):
             first = envs[0]
             actions = Actions(first.action_space, id)
             space, masks_inside = without_mask(first.observation_space, actions.n, id)
-            require(flattens(space), "id", id, f"observations of {OBSERVATIONS}; it has {space}")
-            stackable = frame_stack == 1 or isinstance(space, spaces.Box)
-            require(stackable, "frame_stack", frame_stack, f"1, as observations are {space} and no Box")
-            flat, layout = spaces.flatten_space(space), layout_of(space)
-            frame_shape = layout.shape if layout else flat.shape
-            if layout and layout.channels == "no" and frame_stack == 1:
-                frame_shape = (1, *frame_shape)
-            as_bytes = flat.dtype == np.uint8 and flat.high.max() > 1
+            view = View(space, frame_stack, id)
             super().__init__(
                 name=first.spec.id if first.spec else type(first.unwrapped).__name__,
                 n_actions=actions.n,
-                observation_shape=(frame_stack, *frame_shape) if frame_stack > 1 else frame_shape,
-                observation_dtype=torch.uint8 if as_bytes else torch.float32,
+                observation_shape=view.shape,
+                observation_dtype=torch.uint8 if view.dtype == np.uint8 else torch.float32,
                 frame_skip=1,
                 frame_stack=frame_stack,
                 num_envs=num_envs,
@@ -136,10 +121,9 @@ class GymEnv(GamesEnv):
         self._masks_inside, self._masks_known = masks_inside, False
         self.first_action = actions.first
         self._box_kind = (space.shape, space.dtype) if isinstance(space, spaces.Box) else None
-        self._layout, self._frame_shape, self.image_note = layout, frame_shape, str(layout or "")
-        self._stacks = np.zeros((num_envs, frame_stack, *frame_shape), self._dtype)
-        low, high = (np.tile(bound, frame_stack) for bound in (flat.low, flat.high))
-        self.observation_scaling = scaling_of(low, high, self.observation_dtype)
+        self._view, self.image_note = view, str(view.layout or "")
+        self._stacks = np.zeros((num_envs, frame_stack, *view.frame_shape), self._dtype)
+        self.observation_scaling = scaling_of(view.low, view.high, self.observation_dtype)
         self.observation_entries = entries_of(space)
 
     @property
@@ -180,8 +164,8 @@ class GymEnv(GamesEnv):
         """What environment ``i`` answers as an observation ``S``, the newest of its stack."""
         fits = type(answer) is np.ndarray and (answer.shape, answer.dtype) == self._box_kind
         frame = answer.ravel() if fits else flatten(self._space, answer)
-        if self._layout:
-            frame = self._frames(frame)[0]
+        if self._view.layout:
+            frame = self._view.frames(frame)[0]
         if self.frame_stack == 1:
             return frame
         stack = self._stacks[i]
@@ -189,18 +173,8 @@ class GymEnv(GamesEnv):
         stack[-1] = frame
         return stack
 
-    def _frames(self, numbers: np.ndarray) -> np.ndarray:
-        """Observations of the Box, with their channels first. ``[*, *outside]`` → ``[B, *F]``."""
-        arranged = self._layout.arranged(numbers) if self._layout else numbers
-        return arranged.reshape(-1, *self._frame_shape)
-
     def _rows_of(self, observation: Any) -> tuple[np.ndarray, bool]:
-        if self.frame_stack == 1:
-            rows, single = flatten_batch(self._space, observation)
-        else:
-            shape, dtype = (self.frame_stack, *self._space.shape), self._space.dtype
-            rows, single = array_or_batch("observation", observation, shape, dtype)
-        return self._frames(rows).reshape(-1, *self.observation_shape), single
+        return self._view.rows(observation)
 
     def mask_of(self, observation: Any) -> Any:
         """The ``action_mask`` of a Dict observation, or of a list of them; None if there is none."""
@@ -216,9 +190,7 @@ class GymEnv(GamesEnv):
 
     @property
     def _accepts(self) -> str:
-        box = isinstance(self._space, spaces.Box)
-        stack = [self.frame_stack] * (self.frame_stack > 1)
-        return f"{[*stack, *self._space.shape]} {self._space.dtype}" if box else str(self._space)
+        return self._view.accepts
 
     def _restart_one(self, i: int, seed: int | None) -> Any:
         match self._envs[i].reset(seed=seed):

@@ -45,6 +45,8 @@ class MinAtarEnv(GamesEnv):
         SettingError: there is no such game, MinAtar is not installed, or a number is out of its range.
     """
 
+    package = "minatar"
+
     def __init__(
         self,
         *,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from sqn_rl.errors import AnswerError
+from sqn_rl.errors import AnswerError, require
 from sqn_rl.parts.env.checks import array, array_or_batch, as_array, describe
 from sqn_rl.parts.observations import Entry
 
@@ -61,6 +61,54 @@ def layout_of(space: spaces.Space) -> Layout | None:
     first, middle, last = space.shape[-3:]
     is_first = first < last if (first == middle) == (middle == last) else middle == last
     return Layout(space.shape, "first" if is_first else "last")
+
+
+class View:
+    """Observations of a space as the networks take them: flat, or images with their channels first; stacked.
+
+    Bytes (uint8 with values above 1) stay bytes; all else becomes float32.
+
+    Args:
+        space: of one observation.
+        frame_stack: above 1, the frames of so many last steps, ``[frame_stack, *F]``, of a Box only.
+        id: of the environment, for messages.
+
+    Raises:
+        SettingError: it has another space than :data:`OBSERVATIONS`; or ``frame_stack`` is not positive, or
+            above 1 without a Box.
+    """
+
+    def __init__(self, space: spaces.Space, frame_stack: int, id: Any) -> None:
+        require(isinstance(frame_stack, int) and frame_stack > 0, "frame_stack", frame_stack, "at least 1")
+        require(flattens(space), "id", id, f"observations of {OBSERVATIONS}; it has {space}")
+        is_box = isinstance(space, spaces.Box)
+        stackable = frame_stack == 1 or is_box
+        require(stackable, "frame_stack", frame_stack, f"1, as observations are {space} and no Box")
+        flat, self.layout = spaces.flatten_space(space), layout_of(space)
+        frame_shape = self.layout.shape if self.layout else flat.shape
+        if self.layout and self.layout.channels == "no" and frame_stack == 1:
+            frame_shape = (1, *frame_shape)
+        self.space, self.frame_stack, self.frame_shape = space, frame_stack, frame_shape
+        self.shape = (frame_stack, *frame_shape) if frame_stack > 1 else frame_shape
+        self.dtype = np.dtype(np.uint8 if flat.dtype == np.uint8 and flat.high.max() > 1 else np.float32)
+        self.low, self.high = (np.tile(bound, frame_stack) for bound in (flat.low, flat.high))
+        stack = [frame_stack] * (frame_stack > 1)
+        self.accepts = f"{[*stack, *space.shape]} {space.dtype}" if is_box else str(space)
+        """What :meth:`rows` accepts, for an error message."""
+
+    def frames(self, numbers: np.ndarray) -> np.ndarray:
+        """Flat observations as frames, images with their channels first. ``[*, *outside]`` → ``[B, *F]``."""
+        arranged = self.layout.arranged(numbers) if self.layout else numbers
+        return arranged.reshape(-1, *self.frame_shape)
+
+    def rows(self, observation: Any) -> tuple[np.ndarray, bool]:
+        """Observations from outside, ``[B, *S]``, and whether it was one; raises :class:`AnswerError`."""
+        if self.frame_stack == 1:
+            rows, single = flatten_batch(self.space, observation)
+        else:
+            shape, dtype = (self.frame_stack, *self.space.shape), self.space.dtype
+            rows, single = array_or_batch("observation", observation, shape, dtype)
+        return self.frames(rows).reshape(-1, *self.shape), single
 
 
 def flattens(space: Any) -> bool:
@@ -132,6 +180,21 @@ def flatten_batch(space: spaces.Space, answer: Any) -> tuple[np.ndarray, bool]:
         return flatten(space, answer)[None], True
     rows = [flatten(space, each) for each in _unstacked(space, answer)]
     return np.array(rows).reshape(len(rows), spaces.flatdim(space)), False
+
+
+def flatten_columns(space: spaces.Space, answer: Any, rows: int) -> np.ndarray:
+    """Flatten a batch of observations that has ``rows`` in every part, without a loop over them: ``[B, F]``.
+
+    For environments whose answers have the shapes and types of their space. A choice that the space does not
+    have is all zeros: step counters reach their end at a time limit.
+    """
+    if isinstance(space, COMPOSED):
+        parts = [flatten_columns(part, answer[key], rows) for key, part in _parts(space)]
+        return np.concatenate(parts, axis=1)
+    numbers = np.asarray(answer).reshape(rows, -1)
+    if not isinstance(space, spaces.Discrete):
+        return numbers
+    return numbers - space.start == np.arange(space.n)
 
 
 def _is_batch(space: spaces.Space, answer: Any) -> bool:

@@ -1,0 +1,67 @@
+"""The environments that EnvPool has, and what they look like; the package is imported when it is needed."""
+
+import warnings
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+from sqn_rl.errors import SettingError, blame, nearest, require
+
+FOREVER = 2**31 - 1
+"""EnvPool's time limit of episodes that have none."""
+
+
+OURS = {"num_envs", "batch_size", "num_threads", "seed", "env_seed", "render_mode"}
+"""EnvPool's settings that follow from the fields of the part."""
+
+
+def package(field: str, value: object) -> ModuleType:
+    """EnvPool, or a :class:`SettingError` that says how to install it."""
+    try:
+        import envpool
+    except (ImportError, OSError) as error:  # OSError: a package of its assets is missing
+        expected = f"EnvPool to be installed: pip install 'sqn_rl[envpool]' ({blame(error)})"
+        raise SettingError(field, value, expected) from error
+    return envpool
+
+
+def spec_of(id: str, kwargs: Mapping[str, Any], field: str, value: object) -> Any:
+    """EnvPool's description of an environment: its spaces, and all its settings in ``config``.
+
+    Args:
+        id: of the environment.
+        kwargs: EnvPool's own settings of it.
+        field: the setting that chose it, for messages.
+        value: of that setting.
+
+    Raises:
+        SettingError: EnvPool, the id, or what it needs, is missing; or ``kwargs`` do not fit.
+    """
+    envpool = package(field, value)
+    known = envpool.list_all_envs()
+    known_id = isinstance(id, str) and id in known
+    require(known_id, field, value, f"one of the {len(known):,} ids of EnvPool{nearest(id, known)}")
+    ours = sorted(OURS & kwargs.keys())
+    require(not ours, "kwargs", dict(kwargs), f"no setting that is made here: {', '.join(ours)}")
+    try:
+        return envpool.make_spec(id, **kwargs)
+    except ImportError as error:
+        raise SettingError(field, value, f"what {id} needs to be installed ({error})") from error
+    except (Exception, SystemExit) as error:
+        if kwargs:
+            raise SettingError("kwargs", dict(kwargs), f"what {id} takes ({blame(error)})") from error
+        raise SettingError(field, value, f"an environment that can be opened ({blame(error)})") from error
+
+
+def opened(id: str, **settings: Any) -> Any:
+    """A pool of environments, which :func:`spec_of` has accepted."""
+    pool = package("id", id).make_gymnasium(id, **settings)
+    spaces_of(pool)  # which it keeps
+    return pool
+
+
+def spaces_of(described: Any) -> tuple[Any, Any]:
+    """The spaces of one environment's observations and actions, of a description or of a pool."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of bounds in double precision
+        return described.observation_space, described.action_space
