@@ -1,0 +1,83 @@
+"""A player holds what an actor remembers, for as long as the episode lasts."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sqn_rl.parts.memory import Memory
+from sqn_rl.training.player import Player
+from sqn_rl.types import Step
+
+N = 3
+
+
+class Counting:
+    """Its state counts the steps of the episode; it acts by what it was given last."""
+
+    device, state_size = torch.device("cpu"), 1
+
+    def act(self, observation: Tensor, **_: Any) -> Tensor:
+        raise AssertionError("an actor with memory is given it")
+
+    def act_from(self, observation: Tensor, memory: Memory, **_: Any) -> tuple[Tensor, Tensor]:
+        self.given = memory
+        return memory.action + 1, memory.state + 1
+
+
+class Stateless:
+    device = torch.device("cpu")
+
+    def act(self, observation: Tensor, **options: Any) -> Tensor:
+        self.options = options
+        return torch.arange(len(observation))
+
+
+def step(ended: list[int], reward: float = 0.0) -> Step:
+    observation, flags = torch.zeros(N, 1), torch.zeros(N, dtype=torch.bool)
+    flags[ended] = True
+    reward_N = torch.full((N,), reward)
+    return Step(observation, observation, reward_N, flags, flags & False, flags, reward_N.double())
+
+
+def test_it_remembers_until_the_episode_ends() -> None:
+    actor = Counting()
+    player = Player(actor, N)
+    for t, ended in enumerate([[], [], [1]]):
+        action = player.act(torch.zeros(N, 1))
+        assert actor.given.state.tolist() == [[t]] * N
+        player.saw(action, step(ended, reward=t + 1))
+    assert player.memory is not None
+    assert player.memory.action.tolist() == [2, -1, 2]
+    assert player.memory.reward.tolist() == [3, 0, 3]
+    player.begin([2])
+    assert player.memory.action.tolist() == [2, -1, -1]
+    assert player.memory.state.flatten().tolist() == [3, 0, 0]
+    player.begin()
+    assert player.memory.state.tolist() == [[0]] * N
+
+
+def test_the_action_that_was_taken_is_remembered_not_the_one_that_was_chosen() -> None:
+    player = Player(Counting(), N)
+    player.act(torch.zeros(N, 1))
+    player.saw(torch.tensor([7, 8, 9]), step([]))
+    assert player.memory is not None
+    assert player.memory.action.tolist() == [7, 8, 9]
+
+
+def test_it_continues_from_its_state() -> None:
+    players = [Player(Counting(), N) for _ in "12"]
+    players[0].saw(players[0].act(torch.zeros(N, 1)), step([0], reward=2.0))
+    players[1].load_state_dict(players[0].state_dict())
+    for one, other in zip(*(player.state_dict().values() for player in players), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_an_actor_without_memory_acts_as_alone() -> None:
+    actor = Stateless()
+    player = Player(actor, N)
+    assert player.act(torch.zeros(N, 1), greedy=True).tolist() == [0, 1, 2]
+    assert actor.options == {"greedy": True}
+    player.saw(torch.zeros(N), step([0]))
+    player.begin([1])
+    assert player.state_dict() == {}
