@@ -35,9 +35,10 @@ class LSTM(nn.Module):
         layer: Callable[[int, int], nn.Module],
     ) -> None:
         super().__init__()
-        self.encoder: Any = encoder(observation_shape=observation_shape, layer=layer)
+        inner: Any = encoder(observation_shape=observation_shape, layer=layer)
+        self.encoder: nn.Module = inner
         self.n_actions, self.out_features = n_actions, units
-        self.lstm = nn.LSTM(self.encoder.out_features + n_actions + 1, units, batch_first=True)
+        self.lstm = nn.LSTM(inner.out_features + n_actions + 1, units, batch_first=True)
 
     @property
     def state_size(self) -> int:
