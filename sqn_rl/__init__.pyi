@@ -49,8 +49,10 @@ from .parts.loss.munchausen import MunchausenLoss as MunchausenLoss
 from .parts.loss.sqn import SQNLoss as SQNLoss
 from .parts.loss.td import TDLoss as TDLoss
 from .parts.optimizer.adam import Adam as Adam
+from .parts.q_net.lstm import LSTMQNet as LSTMQNet
 from .parts.q_net.q_net import QNet as QNet
 from .parts.replay.prioritized import PrioritizedReplay as PrioritizedReplay
+from .parts.replay.sequences import SequenceReplay as SequenceReplay
 from .parts.replay.uniform import UniformReplay as UniformReplay
 from .parts.returns.n_step import NStep as NStep
 from .parts.returns.one_step import OneStep as OneStep
@@ -70,5 +72,6 @@ from .training.evaluation import Evaluation as Evaluation
 from .training.evaluation import evaluate as evaluate
 from .training.loop import train as train
 from .training.plan import Plan as Plan
+from .training.player import Player as Player
 from .types import Batch as Batch
 from .types import Step as Step

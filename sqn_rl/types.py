@@ -1,7 +1,7 @@
 """Types passed between environment, replay, loss and loop: a step, a batch, a loss's terms, counters, rows.
 
-Legend: N environments, in :class:`Terms` networks; B sampled transitions, A actions; ``*S`` is the shape of
-one observation.
+Legend: N environments, in :class:`Terms` networks; B sampled transitions, A actions, M numbers of a memory;
+``*S`` is the shape of one observation.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -39,6 +39,8 @@ class Step(NamedTuple):
     """``[N, A]`` bool: the actions that were allowed when this step's was chosen; None: always all are."""
     next_action_mask: Tensor | None = None
     """``[N, A]`` bool: those allowed at ``next_observation``; all where that is terminal."""
+    memory: Tensor | None = None
+    """``[N, M]`` float32: what the actor remembered when it acted; None: it remembers nothing."""
 
 
 class Path(NamedTuple):
@@ -69,11 +71,30 @@ class Path(NamedTuple):
         return {name: column for name, column in self._asdict().items() if column is not None}
 
 
+class Sequences(NamedTuple):
+    """Q sequences of T observations, each within an episode, for networks with memory.
+
+    After its end a sequence repeats its last observation. ``W`` is the size of the networks' state.
+    """
+
+    observation: Tensor
+    """``[Q, T, *S]``."""
+    action: Tensor
+    """``[Q, T]`` int64: the action before each observation; -1: it is the first of its episode."""
+    reward: Tensor
+    """``[Q, T]`` float32: the reward before each, 0 if it is the first."""
+    state: Tensor
+    """``[Q, W]`` float32: the networks' state before the first observation."""
+    burn_in: Tensor
+    """``[Q]`` int64: steps from which nothing is learned: of some sequences the same number, of others 0."""
+
+
 class Batch(NamedTuple):
     """B transitions from the replay, with the returns computed for them."""
 
     observation: Tensor
-    """``[B, *S]``."""
+    """``[B, *S]``; where there are ``sequences``, ``[B]`` int64: steps of these, of step t of sequence q
+    ``q T + t``. So is ``next_observation``."""
     action: Tensor
     """``[B]`` int64."""
     reward: Tensor
@@ -94,17 +115,21 @@ class Batch(NamedTuple):
     """``[B, A]`` bool: the actions allowed at ``observation``; None: always all are."""
     next_action_mask: Tensor | None = None
     """``[B, A]`` bool: those allowed at ``next_observation``; all where that is terminal."""
+    sequences: Sequences | None = None
+    """The sequences whose transitions these are; ``place`` is then where each one's begins."""
 
     def split(self, size: int) -> "Iterator[Batch]":
-        """Split into batches of ``size`` transitions, in order, without copying."""
+        """Split into batches of ``size`` transitions, in order, without copying; not one with sequences."""
         columns = (repeat(None) if column is None else column.split(size) for column in self)
         return map(Batch, *columns)
 
     def columns(self) -> dict[str, Tensor]:
-        """All tensors by name, a path's as ``path.reward``."""
+        """All tensors by name, a path's as ``path.reward``, those of sequences as ``sequences.reward``."""
         own = {name: column for name, column in self._asdict().items() if isinstance(column, Tensor)}
         path = {} if self.path is None else self.path.columns()
-        return own | {f"path.{name}": column for name, column in path.items()}
+        sequences = {} if self.sequences is None else self.sequences._asdict()
+        own |= {f"path.{name}": column for name, column in path.items()}
+        return own | {f"sequences.{name}": column for name, column in sequences.items()}
 
     @classmethod
     def of(cls, columns: Mapping[str, Tensor]) -> "Batch":
@@ -113,9 +138,18 @@ class Batch(NamedTuple):
         Raises:
             TypeError: one is missing, or unknown.
         """
-        own = {name: column for name, column in columns.items() if "." not in name}
-        path = {name.removeprefix("path."): column for name, column in columns.items() if "." in name}
-        return cls(**own, path=Path(**path) if path else None)
+        parts: dict[str, dict[str, Tensor]] = {"": {}, "path": {}, "sequences": {}}
+        for key, column in columns.items():
+            part, _, name = key.rpartition(".")
+            parts.setdefault(part, {})[name] = column
+        own, path, sequences, *others = parts.values()
+        if others:
+            raise TypeError(f"unknown columns: {', '.join(parts.keys() - {'', 'path', 'sequences'})}")
+        return cls(
+            **own,
+            path=Path(**path) if path else None,
+            sequences=Sequences(**sequences) if sequences else None,
+        )
 
 
 BATCH_KEYS = tuple(f"batch.{name}" for name in Batch._fields[:6])

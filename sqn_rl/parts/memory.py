@@ -1,27 +1,31 @@
 """What is remembered within an episode: the state of recurrent networks, the previous action and reward.
 
-Legend: B environments, W numbers of a state.
+Legend: N environments, W numbers of a state, M = W + 2 numbers of a memory.
 """
 
-from typing import NamedTuple
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
+
+from sqn_rl.types import Sequences
 
 
 class Memory(NamedTuple):
     """What an actor brings to a step from the steps before it; all zero, and -1, where an episode begins."""
 
     state: Tensor
-    """``[B, W]`` float32: that of all networks, one after the other."""
+    """``[N, W]`` float32: that of all networks, one after the other."""
     action: Tensor
-    """``[B]`` int64: the previous action; -1: there is none."""
+    """``[N]`` int64: the previous action; -1: there is none."""
     reward: Tensor
-    """``[B]`` float32: the previous reward."""
+    """``[N]`` float32: the previous reward."""
 
     @classmethod
     def empty(cls, rows: int, width: int) -> "Memory":
-        """That of B episodes that begin."""
+        """That of N episodes that begin."""
         action = torch.full((rows,), -1, dtype=torch.int64)
         return cls(torch.zeros(rows, width), action, torch.zeros(rows))
 
@@ -31,3 +35,40 @@ class Memory(NamedTuple):
         return Memory(
             state * keeps.unsqueeze(-1), action.where(keeps, torch.tensor(-1)), reward.where(keeps, 0.0)
         )
+
+    def packed(self) -> Tensor:
+        """All of it, ``[N, M]`` float32, as a replay stores it: actions are below 2^24."""
+        columns = (self.state, self.action.float().unsqueeze(-1), self.reward.unsqueeze(-1))
+        return torch.cat(columns, -1)
+
+    @classmethod
+    def unpacked(cls, memory: Tensor) -> "Memory":
+        """What was packed."""
+        state, action, reward = memory[:, :-2], memory[:, -2], memory[:, -1]
+        return cls(state, action.to(torch.int64), reward)
+
+
+@runtime_checkable
+class Recurrent(Protocol):
+    """A Q-network that remembers: what it says of an observation depends on those before it."""
+
+    state_size: int
+    """W; 0: it remembers nothing."""
+
+    def recalling(self, sequences: Sequences) -> AbstractContextManager[Any]:
+        """A context in which an observation is the number of a step of these sequences."""
+
+
+def state_size(part: object) -> int:
+    """W of a Q-network, or of an actor; 0: it remembers nothing."""
+    return int(getattr(part, "state_size", 0))
+
+
+@contextmanager
+def recalling(sequences: Sequences | None, *q_nets: object) -> Iterator[None]:
+    """A context in which these networks read the sequences of a batch, if it has some."""
+    with ExitStack() as stack:
+        for q_net in q_nets if sequences is not None else ():
+            if isinstance(q_net, Recurrent) and sequences is not None:
+                stack.enter_context(q_net.recalling(sequences))
+        yield

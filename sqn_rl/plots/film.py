@@ -24,6 +24,7 @@ from sqn_rl.parts.env.checks import describe
 from sqn_rl.plots.frames import Frames, Moment
 from sqn_rl.protocols import Actor, QNetwork
 from sqn_rl.training.evaluation import Evaluation, step_limit
+from sqn_rl.training.player import Player
 from sqn_rl.training.random_state import OF_MODULES, RandomState
 
 
@@ -64,6 +65,7 @@ class Play:
         actor, env, result = self._actor, self.env, self.evaluation
         generator = torch.Generator(device=actor.device).manual_seed(self._seed)
         random_state = RandomState(OF_MODULES + self._seed, actor.device)
+        player = Player(actor, env.num_envs)
         env.show()
         limit = step_limit(env, self._max_steps)
         with random_state:
@@ -71,19 +73,24 @@ class Play:
         while len(result.returns) < self._episodes:
             options = env.act_options
             with random_state:
-                action = actor.act(observation, greedy=self._greedy, generator=generator, **options)
+                action = player.act(observation, greedy=self._greedy, generator=generator, **options)
             mask = options.get("action_mask")
-            q_A, pi_A = self._values(observation), _policy(actor, observation, mask)
+            score_BA = player.scores(observation)
+            q_A = self._values(observation) if score_BA is None else score_BA[0]
+            pi_A = _policy(actor, observation, mask, score_BA)
             allowed_A, episode = None if mask is None else mask[0], len(result.returns) + 1
             screen, alpha = _screen(env, observation), _temperature(actor)
             yield Moment(screen, q_A, pi_A, int(action), episode, step, score, allowed_A, alpha)
             with random_state:
                 answer = env.advance(action)
+            player.saw(action, answer)
             observation, step, score = answer.observation, step + 1, score + answer.score.item()
             if answer.ended or step >= limit:
                 result.returns.append(score)
                 result.lengths.append(step)
                 result.cut.append(not answer.ended)
+                if not answer.ended:
+                    player.begin()
                 with random_state:
                     observation = observation if answer.ended else env.begin()
                 step, score = 0, 0.0
@@ -94,11 +101,13 @@ class Play:
 
 
 @torch.no_grad()
-def _policy(actor: Actor, observation: Tensor, action_mask: Tensor | None) -> Tensor | None:
-    """π(·|s) of the mean weights, ``[A]``."""
+def _policy(
+    actor: Actor, observation: Tensor, action_mask: Tensor | None, score_BA: Tensor | None
+) -> Tensor | None:
+    """π(·|s) of the mean weights, ``[A]``, from scores if they are known."""
     if not isinstance(actor, NetworkActor):
         return None
-    score_BA = actor.mean_scores(observation)
+    score_BA = actor.mean_scores(observation) if score_BA is None else score_BA
     return actor.probabilities(score_BA if action_mask is None else masked(score_BA, action_mask))[0]
 
 

@@ -11,6 +11,8 @@ from sqn_rl.recipe.schema import Run
 COMPILING_PAYS = 20_000
 """Updates: compiling takes some 10 s, and saves half a millisecond or more of each."""
 
+NOT_COMPILED = "networks that remember are not compiled"
+
 SMALL_IMAGE = 36 * 36
 """Pixels below which bf16 does not pay: it was slower on MinAtar's 10 × 10, and faster on Atari's 84 × 84."""
 
@@ -22,12 +24,20 @@ class Choice(NamedTuple):
     why: str
 
 
-def compiling(run: Run) -> Choice:
+def compiling(run: Run, q_net: object = None) -> Choice:
     """Whether to compile the update.
 
+    Args:
+        run: the settings.
+        q_net: the networks, if they are known.
+
     Raises:
-        SettingError: it was asked for, and there is no C++ compiler.
+        SettingError: it was asked for, and there is no C++ compiler, or the networks remember.
     """
+    if getattr(q_net, "state_size", 0):
+        if run.compile == "always":
+            raise SettingError("compile", run.compile, f"auto or never: {NOT_COMPILED}")
+        return Choice(False, NOT_COMPILED)
     updates = int(max(0, run.steps - run.warmup_steps) * run.update_ratio)
     there = run.device != "cpu" or machine.has_cxx()
     if run.compile == "always" and not there:

@@ -17,24 +17,22 @@ from sqn_rl.errors import EnvError, NumericsError, RecipeError, SettingError, Sq
 from sqn_rl.parts.collect.base import Actors
 from sqn_rl.parts.distributions import Scalar
 from sqn_rl.parts.env.base import close, closing_env
-from sqn_rl.parts.machine import available_bytes
+from sqn_rl.parts.memory import recalling
 from sqn_rl.parts.q_net.q_net import QNet
 from sqn_rl.protocols import Keyed, Policy, Sized, Wired, submodule
 from sqn_rl.recipe.auto import compiling, precision_of
 from sqn_rl.recipe.build import Maker, located
 from sqn_rl.recipe.compose import Recipe
 from sqn_rl.recipe.graph import Graph, require, watch_outputs
-from sqn_rl.recipe.resources import forget_peak, needs, size
-from sqn_rl.training.agent import AGENT_PARTS, Agent
+from sqn_rl.recipe.resources import forget_peak, needs, require_room
+from sqn_rl.training.agent import AGENT_PARTS, Agent, require_memory
 from sqn_rl.training.evaluation import AT_ONCE, evaluation_env
 from sqn_rl.training.numerics import default_float32
+from sqn_rl.training.player import Player
 from sqn_rl.training.random_state import RandomState
 from sqn_rl.types import BATCH_KEYS, MASK_KEYS, Batch, Step
 
 TRANSITION = ("observation", "action", "next.observation", "next.reward", "next.terminated", "next.truncated")
-COPIES = 5
-"""Of the networks' parameters: their targets, gradients, and an optimizer's two moments besides."""
-
 EVALUATE_AFTER = "set eval_every=0, which evaluates after training, or lower num_envs"
 
 
@@ -58,49 +56,36 @@ def preflight(experiment: Recipe) -> Graph:
     except Exception as error:  # every kind of device has its own
         message, subject = "torch cannot use it here", f"device = {run.device!r}"
         raise RecipeError(message, experiment.origin("device"), "set device=cpu", subject) from error
-    try:
-        compiling(run)
-    except SettingError as error:
-        raise error.located("compile", experiment.origin) from error
-    _require_room(experiment)
+    _require_compiler(experiment)
+    require_room(experiment)
     with RandomState(run.seed, run.device):
         walk = _Walk(experiment)
         with closing_env(walk.parts["env"]):
+            _require_compiler(experiment, walk.parts["q_net"])
             return walk.graph()
 
 
-def _require_room(experiment: Recipe) -> None:
-    """Refuse what is far too large before any of it is built."""
-    run, capacity = experiment.run, experiment.fields("replay").get("capacity")
-    if isinstance(capacity, int) and run.num_envs > capacity:
-        message, hint = f"expected at most the replay's capacity, {capacity:,}", "raise replay.capacity"
-        raise RecipeError(message, experiment.origin("num_envs"), hint, f"num_envs = {run.num_envs:,}")
-    free = available_bytes()
-    if free is None or run.device != "cpu":
-        return
-    least = COPIES * experiment.parameter_bytes()
-    if least > free:
-        message = (
-            f"the networks, their targets, gradients and moments take {size(least)}; {size(free)} are free"
-        )
-        raise RecipeError(
-            message,
-            experiment.origin("encoder.hidden"),
-            "use smaller networks: encoder.hidden, q_net.members",
-        )
+def _require_compiler(experiment: Recipe, q_net: object = None) -> None:
+    try:
+        compiling(experiment.run, q_net)
+    except SettingError as error:
+        raise error.located("compile", experiment.origin) from error
 
 
 class _Walk:
     def __init__(self, experiment: Recipe) -> None:
         self.experiment, self.run = experiment, experiment.run
         self.parts = experiment.build()
+        self.player = Player(self.parts["actor"], self.run.num_envs)
         self.seen = Graph()
 
     def graph(self) -> Graph:
         played, requests = self._evaluation(), 0
         observation, step = self._env()
+        with self._fails("q_net", "looking at the other parts"):
+            require_memory(self.parts["actor"], self.parts["loss"], self.parts["replay"])
         batch = self._replay(observation, step)
-        self._q_net(batch.observation)
+        self._q_net(batch)
         self._actor(observation, step.action_mask)
         if isinstance(actors := self.parts["collect"], Actors):
             with self._fails("collect", "looking at the other parts"):
@@ -185,11 +170,19 @@ class _Walk:
             action = torch.zeros(run.num_envs, dtype=torch.int64)
             if step.action_mask is not None:
                 action = step.action_mask.int().argmax(-1)
+            if self.player.remembers:
+                self.player.act(observation)
+            step = self.player.saw(action, step)
             replay.store(observation, action, step)
             batch = replay.draw(run.batch_size)
-        shape = (run.batch_size, *observation.shape[1:])
-        self._expect("replay", "observation", batch.observation, shape, observation.dtype)
         reads, writes = list(TRANSITION), dict(zip(BATCH_KEYS, batch, strict=False))
+        shape, seen = (run.batch_size, *observation.shape[1:]), batch.observation
+        if batch.sequences is not None:
+            seen = batch.sequences.observation
+            shape = (run.batch_size, seen.shape[1], *observation.shape[1:])
+            writes |= {"batch.observation": seen, "batch.next_observation": seen}
+            reads.append("memory")
+        self._expect("replay", "observation", seen, shape, observation.dtype)
         if step.action_mask is not None:
             shape = (run.batch_size, step.action_mask.shape[-1])
             for key in MASK_KEYS:
@@ -200,13 +193,14 @@ class _Walk:
         self.seen.add("returns", self.parts["returns"], self._consumes("returns", ["transitions"]), writes)
         return batch
 
-    def _q_net(self, observation: Tensor) -> None:
-        q_net, env = self.parts["q_net"], self.parts["env"]
+    def _q_net(self, batch: Batch) -> None:
+        q_net, env, observation = self.parts["q_net"], self.parts["env"], batch.observation
         self._reads("q_net", ["observation"], "q_net.in_keys")
         upstream = ["observation", "batch.observation", "batch.next_observation"]
         with watch_outputs(q_net, ("encoder", "head")) as outputs:
             try:
-                q_NBA = q_net.values(observation)
+                with recalling(batch.sequences, q_net):
+                    q_NBA = q_net.values(observation)
             except Exception as error:
                 self._expect_features(outputs.get("encoder"))
                 failed = next((slot for slot, output in outputs.items() if output is None), "q_net")
@@ -224,6 +218,7 @@ class _Walk:
         for slot, key in (("encoder", "features"), ("head", predicted)):
             if slot in outputs:
                 part, output = submodule(q_net, slot), outputs[slot]
+                output = output[0] if isinstance(output, tuple) else output  # of an LSTM its state too
                 if isinstance(each := submodule(part, "parts"), nn.ModuleList):  # one for each network
                     part = each[0]
                 self.seen.add(slot, part, upstream, {key: output})
@@ -247,9 +242,11 @@ class _Walk:
         self._reads("actor", ["observation"], "actor")
         options = {} if mask is None else {"action_mask": mask}
         with self._fails("actor", "an action"):
-            action = actor.act(observation, **options)
+            action = self.player.act(observation, **options)
         self._expect("actor", "action", action, (self.run.num_envs,), torch.int64)
         writes = {"action": action}
+        if self.player.memory is not None:
+            writes["memory"] = self.player.memory.packed()
         asked = {*self._consumes("returns", []), *self._consumes("loss", [])}
         if isinstance(actor, Policy) and "log_policy" in asked:
             writes["log_policy"] = actor.log_policy(observation, **options)

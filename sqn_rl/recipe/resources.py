@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from sqn_rl.errors import RecipeError
 from sqn_rl.parts.machine import available_bytes
 from sqn_rl.protocols import Sized
 from sqn_rl.recipe.auto import compiling
+from sqn_rl.recipe.compose import Recipe
 from sqn_rl.recipe.schema import Run
 from sqn_rl.training.agent import Agent
 from sqn_rl.types import PIECE_BYTES
@@ -28,6 +30,10 @@ COMPILED = 110 * MB
 
 BESIDES = 20_000
 """Bytes of a checkpoint that are no tensors of the agent: its manifest, and generators."""
+
+
+COPIES = 5
+"""Of the networks' parameters: their targets, gradients, and an optimizer's two moments besides."""
 
 
 class Needs(NamedTuple):
@@ -76,7 +82,7 @@ def needs(run: Run, agent: Agent, played: int, requests: int = 0) -> Needs:
     late = sum(size for name, size in IMPORTED_LATE.items() if name not in sys.modules)
     piece = min(PIECE_BYTES, min(stored, every) * on_disk)
     rows = stored * in_memory if run.device == "cpu" else 0
-    memory = peak + rows + played + max(late, piece) + COMPILED * compiling(run).chosen
+    memory = peak + rows + played + max(late, piece) + COMPILED * compiling(run, agent.loss.q_net).chosen
     weights = _bytes_of(agent.loss.state_dict())
     state = _bytes_of(agent.state_dict()) + BESIDES + requests * (weights + BESIDES)
     kept = run.checkpoint_keep + 1
@@ -104,6 +110,31 @@ def shortage(need: Needs, folder: Path) -> Shortage | None:
         hint = "lower replay.capacity or checkpoint_keep, or write to another disk: out=…"
         return Shortage("checkpoint_keep", message, hint)
     return None
+
+
+def require_room(experiment: Recipe) -> None:
+    """Refuse what is far too large before any of it is built.
+
+    Raises:
+        RecipeError: more environments than the replay holds steps, or larger networks than memory.
+    """
+    run, capacity = experiment.run, experiment.fields("replay").get("capacity")
+    if isinstance(capacity, int) and run.num_envs > capacity:
+        message, hint = f"expected at most the replay's capacity, {capacity:,}", "raise replay.capacity"
+        raise RecipeError(message, experiment.origin("num_envs"), hint, f"num_envs = {run.num_envs:,}")
+    free = available_bytes()
+    if free is None or run.device != "cpu":
+        return
+    least = COPIES * experiment.parameter_bytes()
+    if least > free:
+        message = (
+            f"the networks, their targets, gradients and moments take {size(least)}; {size(free)} are free"
+        )
+        raise RecipeError(
+            message,
+            experiment.origin("encoder.hidden"),
+            "use smaller networks: encoder.hidden, q_net.members",
+        )
 
 
 def forget_peak() -> None:

@@ -42,5 +42,6 @@ def built(recipe: Recipe, instead: Mapping[str, Callable[..., Any]]) -> Built:
             raise RecipeError(message, "build()", "functools.partial gives a class its settings", slot)
     parts = recipe.build(instead=instead)
     torch.set_num_threads(recipe.run.threads)
-    agent = Agent(**{name: parts[name] for name in AGENT_PARTS}, compiled=compiling(recipe.run).chosen)
+    compiled = compiling(recipe.run, parts["q_net"]).chosen
+    agent = Agent(**{name: parts[name] for name in AGENT_PARTS}, compiled=compiled)
     return Built(agent, parts["env"], parts["make_env"])

@@ -180,7 +180,8 @@ class Experiment:
         should_stop: Callable[[], bool],
     ) -> dict[str, Any]:
         found = directory.restore()  # before a logger reads the rows that are left
-        env, compiled, precision = parts["env"], speed.compiling(self.run), speed.precision_of(parts["q_net"])
+        env, q_net = parts["env"], parts["q_net"]
+        compiled, precision = speed.compiling(self.run, q_net), speed.precision_of(q_net)
         agent = Agent(**{name: parts[name] for name in AGENT_PARTS}, compiled=compiled.chosen)
         directory.made_with |= {"compiled": compiled.chosen, "precision": precision}
         directory.made_with |= {env.package: version(env.package)} if env.package else {}

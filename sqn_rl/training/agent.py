@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from sqn_rl.errors import CheckpointError, NumericsError, WiringError
+from sqn_rl.parts.memory import state_size
 from sqn_rl.protocols import (
     Actor,
     Advising,
@@ -47,6 +48,20 @@ class MaskLoss(Protocol):
     reads_masks: bool
 
 
+@runtime_checkable
+class SequenceLoss(Protocol):
+    """A loss that may read a batch's sequences; any other is refused with networks that remember."""
+
+    reads_sequences: bool
+
+
+@runtime_checkable
+class SequenceGiving(Protocol):
+    """A replay whose batches have sequences: the only ones from which networks that remember learn."""
+
+    gives_sequences: bool
+
+
 TOGETHER = 8
 """Batches that are drawn at once, at most."""
 
@@ -61,11 +76,12 @@ class Agent:
         optimizer: makes the optimizer from parameter groups.
         replay: stores and draws transitions.
         compiled: compile the update, and acting if the actor can: see
-            :class:`~sqn_rl.training.compiling.Compiled`.
+            :class:`~sqn_rl.training.compiling.Compiled`. With networks that remember nothing is compiled, as
+            batches have as many transitions as there are in their sequences.
 
     Raises:
-        WiringError: the parts disagree about γ, about the temperature, or about which entropies count; or one
-            draws from a generator that no checkpoint keeps.
+        WiringError: the parts disagree about γ, about the temperature, about which entropies count, or about
+            whether there is memory; or one draws from a generator that no checkpoint keeps.
     """
 
     def __init__(
@@ -79,6 +95,8 @@ class Agent:
         compiled: bool = False,
     ) -> None:
         _require_agreement(actor, loss, replay)
+        require_memory(actor, loss, replay)
+        compiled = compiled and not state_size(loss.q_net)
         self._randomness = {
             "loss": Randomness("loss", loss, stateful=False),
             "actor": Randomness("actor", actor, stateful=True),
@@ -268,6 +286,26 @@ def _require_agreement(actor: Actor, loss: Loss, replay: Replay) -> None:
         message = f"returns.soft = true: {needs}: {type(loss).__name__} leaves that entropy out"
         producer = "loss.backup_entropy" if "backup_entropy" in vars(loss) else "loss"  # a setting, or none
         raise WiringError("returns.soft", message, producer)
+
+
+def require_memory(actor: Actor, loss: Loss, replay: Replay) -> None:
+    """Refuse parts of which some remember and others do not.
+
+    Raises:
+        WiringError: networks that remember, with an actor, a loss or a replay for others.
+    """
+    if not state_size(loss.q_net):
+        return
+    remembers = f"{type(loss.q_net).__name__} remembers the episode, and"
+    if not state_size(actor):
+        hint = "choose actor=boltzmann, epsilon_greedy or greedy, or q_net=twin"
+        raise WiringError("actor", f"actor: {remembers} {type(actor).__name__} does not; {hint}", "q_net")
+    if not (isinstance(loss, SequenceLoss) and loss.reads_sequences):
+        problem = f"{type(loss).__name__} does not read sequences"
+        raise WiringError("loss", f"loss: {remembers} {problem}; choose q_net=twin", "q_net")
+    if not (isinstance(replay, SequenceGiving) and replay.gives_sequences):
+        problem = f"{type(replay).__name__} gives single steps"
+        raise WiringError("q_net", f"q_net: {remembers} {problem}; choose replay=sequences", "replay")
 
 
 def _laid_out_as(parameter: Tensor, value: Any) -> Any:

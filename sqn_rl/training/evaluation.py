@@ -12,6 +12,7 @@ from sqn_rl.errors import RecipeError, SettingError
 from sqn_rl.parts.env.base import BatchedEnv, closing_env
 from sqn_rl.protocols import Actor
 from sqn_rl.training.numerics import default_float32
+from sqn_rl.training.player import Player
 from sqn_rl.training.random_state import OF_MODULES, RandomState
 from sqn_rl.training.stopping import Stopped
 
@@ -162,6 +163,7 @@ def evaluate(
     score = torch.zeros(env.num_envs, dtype=torch.float64)
     length = torch.zeros(env.num_envs, dtype=torch.int64)
     result, limit = Evaluation([], [], greedy), step_limit(env, max_steps)
+    player = Player(actor, env.num_envs)
     random_state = RandomState(OF_MODULES + seed, actor.device)
     with random_state:
         observation = env.begin()
@@ -169,8 +171,10 @@ def evaluate(
         if should_stop():
             raise Stopped
         with random_state:
-            env.send(actor.act(observation, greedy=greedy, generator=generator, **env.act_options))
+            action = player.act(observation, greedy=greedy, generator=generator, **env.act_options)
+            env.send(action)
             step = env.receive()
+        player.saw(action, step)
         observation = step.observation
         score += step.score
         length += 1
@@ -183,6 +187,8 @@ def evaluate(
                 result.cut.append(bool(late[i]))
             score[i], length[i] = 0, 0
         if late.any() and any(left):
+            begin = late.nonzero().flatten().tolist()
+            player.begin(begin)
             with random_state:
-                observation = env.begin(late.nonzero().flatten().tolist())
+                observation = env.begin(begin)
     return result

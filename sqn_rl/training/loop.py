@@ -74,7 +74,7 @@ def train(
                     for batch in agent.draw(plan.batch_size, run.updates_due):  # lines 8 to 19
                         run.count(agent.update(batch))
                 step = run.receive()
-                agent.replay.store(observation, action, step)  # line 6
+                agent.replay.store(observation, action, run.player.saw(action, step))  # line 6
             observation = step.observation
             run.record(step)
             run.finish()
@@ -202,7 +202,7 @@ class _Run(Turns):
 
     def __init__(self, state: RunState, plan: Plan, *others: Any) -> None:
         super().__init__(state, plan, state.env.num_envs, *others)
-        self._seed, self.env = plan.seed, state.env
+        self._seed, self.env, self.player = plan.seed, state.env, state.player
 
     def observe(self, state: Mapping[str, Any] | None) -> Tensor:
         """Begin new episodes, or resume from a state; return the current observations."""
@@ -224,7 +224,9 @@ class _Run(Turns):
     def act(self, observation: Tensor) -> Tensor:
         """The policy's actions, or in the warm-up uniformly random ones; of those that are allowed."""
         if self.due.policy_acts:
-            return self.agent.actor.act(observation, **self.env.act_options)
+            return self.player.act(observation, **self.env.act_options)
+        if self.player.remembers:  # what was seen, whoever chooses the action
+            self.player.act(observation, **self.env.act_options)
         if (mask_NA := self.env.action_mask) is not None:
             return F.draw(F.masked(torch.zeros(mask_NA.shape), mask_NA), self.state.generator)
         return torch.randint(self.env.n_actions, (self.env.num_envs,), generator=self.state.generator)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from sqn_rl.parts.memory import recalling
 from sqn_rl.protocols import CompilableLoss, Targeting
 from sqn_rl.types import Batch
 
@@ -47,7 +48,8 @@ def not_finite(loss: Any, batch: Batch) -> list[str]:
     Returns:
         ``node: quantity, how much of it``, the first of which made the others so.
     """
-    return _found(_quantities(loss, batch))
+    with recalling(batch.sequences, loss.q_net, loss.target_q_net):
+        return _found(_quantities(loss, batch))
 
 
 def learned_not_finite(loss: Any, optimizer: Optimizer) -> list[str]:

@@ -16,10 +16,13 @@ class Remembering(Protocol):
     """An actor whose networks are recurrent: it has no state itself: it is given one and returns the next."""
 
     state_size: int
-    """W, numbers of a state."""
+    """W, numbers of a state; 0: this one's networks are not recurrent."""
 
     def act_from(self, observation: Tensor, memory: Memory, **options: Any) -> tuple[Tensor, Tensor]:
-        """Actions, ``[B]`` int64, and the states after them, ``[B, W]``; options are those of ``act``."""
+        """Actions, ``[N]`` int64, and the states after them, ``[N, W]``; options are those of ``act``."""
+
+    def mean_scores_from(self, observation: Tensor, memory: Memory) -> Tensor:
+        """The scores of the actions, with the mean weights, ``[N, *S]`` → ``[N, A]``."""
 
 
 class Player:
@@ -35,11 +38,17 @@ class Player:
 
     def __init__(self, actor: Actor, num_envs: int) -> None:
         self.actor, self._num_envs = actor, num_envs
-        self._remembering = actor if isinstance(actor, Remembering) else None
+        remembers = isinstance(actor, Remembering) and actor.state_size > 0
+        self._remembering: Remembering | None = actor if remembers else None  # type: ignore[assignment]
         self.memory: Memory | None = None
         """Before the next step; None: the actor has none."""
         self._state: Tensor | None = None
         self.begin()
+
+    @property
+    def remembers(self) -> bool:
+        """Whether there is something to remember."""
+        return self._remembering is not None
 
     def begin(self, rows: Sequence[int] | None = None) -> None:
         """New episodes begin in these environments; None: in all."""
@@ -57,19 +66,33 @@ class Player:
         """An action for each environment, ``[N, *S]`` → ``[N]``; options are those of the actor's ``act``."""
         if self._remembering is None or self.memory is None:
             return self.actor.act(observation, **options)
-        action, self._state = self._remembering.act_from(observation, self.memory, **options)
+        action, state = self._remembering.act_from(observation, self.memory, **options)
+        self._state = state.cpu()
         return action
 
-    def saw(self, action: Tensor, step: Step) -> None:
-        """The actions were taken, perhaps others than :meth:`act` gave (a warm-up); this is their result."""
-        if self.memory is not None and self._state is not None:
-            self.memory = self.memory.after(self._state, action, step.reward, step.ended)
+    def scores(self, observation: Tensor) -> Tensor | None:
+        """The scores by which it acts here, with the mean weights, ``[N, A]``; None: it remembers nothing."""
+        if self._remembering is None or self.memory is None:
+            return None
+        return self._remembering.mean_scores_from(observation, self.memory)
+
+    def saw(self, action: Tensor, step: Step) -> Step:
+        """The actions were taken, perhaps others than :meth:`act` gave (a warm-up); this is their result.
+
+        Returns:
+            The step, with what was remembered when :meth:`act` was called.
+        """
+        if self.memory is None or self._state is None:
+            return step
+        remembered = self.memory.packed()
+        self.memory = self.memory.after(self._state, action.cpu(), step.reward, step.ended)
+        return step._replace(memory=remembered)
 
     def state_dict(self) -> dict[str, Any]:
         """What is remembered, between two steps."""
         return {} if self.memory is None else self.memory._asdict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from a state."""
-        if self.memory is not None:
+        """Continue from a state; from none, as a run without memory has it, as it is."""
+        if self.memory is not None and state:
             self.memory = Memory(**state)

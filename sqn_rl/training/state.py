@@ -13,6 +13,7 @@ from sqn_rl.errors import CheckpointError, RestoreError, SqnError, blame
 from sqn_rl.parts.env.base import BatchedEnv
 from sqn_rl.parts.logger.base import Reporter
 from sqn_rl.training.agent import Agent
+from sqn_rl.training.player import Player
 from sqn_rl.training.random_state import OF_MODULES, RandomState
 from sqn_rl.types import Counters, Piece, Step, Terms
 
@@ -104,11 +105,13 @@ class RunState(LearningState):
     def __init__(self, agent: Agent, env: BatchedEnv, seed: int, counters: Counters) -> None:
         super().__init__(agent, env.num_envs, seed, counters)
         self.env, self.generator = env, torch.Generator().manual_seed(seed)
+        self.player = Player(agent.actor, env.num_envs)
         self.episodes_lost = False
 
     def begin_episodes(self) -> Tensor:
         """Begin new episodes and return their first observations."""
         self.agent.replay.cut()
+        self.player.begin()
         return self.env.begin()
 
     def resume(self, state: Mapping[str, Any], seed: int, note: Callable[[str], None]) -> Tensor:
@@ -122,6 +125,7 @@ class RunState(LearningState):
         try:
             self.load_learned(state, self.env.n_actions)
             self.generator.set_state(state["warm_up"])
+            self.player.load_state_dict(state.get("player", {}))
             if state["env"]:
                 observation = self.env.load_state_dict(state["env"])
             self.random_state.load_state_dict(state["torch"])
@@ -143,10 +147,12 @@ class RunState(LearningState):
         restorable = self.env.restorable and not self.episodes_lost
         rest = super().state_dict()
         first = {name: rest.pop(name) for name in ("counters", "agent")}  # files have always had this order
+        player = {"player": self.player.state_dict()} if self.player.remembers else {}
         return {
             **first,
             "warm_up": self.generator.get_state(),
             **rest,
+            **player,
             "env": self.env.state_dict() if restorable else None,
         }
 

@@ -13,6 +13,7 @@ from torchrl.envs.utils import ExplorationType, exploration_type
 
 from sqn_rl import functional as F
 from sqn_rl.errors import not_a_module, require, require_one_of
+from sqn_rl.parts.memory import Memory, state_size
 from sqn_rl.parts.noise import Noise, acting_view
 from sqn_rl.parts.observations import ObservationSpec, observation_spec_of
 from sqn_rl.protocols import QNetwork
@@ -243,7 +244,35 @@ class ValueActor(NetworkActor):
         view, observation_spec = acting_view(q_net), observation_spec_of(q_net)
         super().__init__(network=view, in_keys=q_net.in_keys, observation_spec=observation_spec, seed=seed)
         self.q_net, self.policy = view, policy
+        self.state_size = state_size(q_net)
+        """W, the size of the networks' state; 0: they remember nothing."""
 
     def scores(self, observation: Tensor) -> Tensor:
         """The action values of ``policy``, reward units. ``[B, *S]`` → ``[B, A]``."""
         return POLICIES[self.policy](self.q_net, observation)
+
+    @torch.no_grad()
+    def act_from(
+        self,
+        observation: Any,
+        memory: Memory,
+        *,
+        greedy: bool = False,
+        generator: torch.Generator | None = None,
+        action_mask: Any = None,
+    ) -> tuple[Tensor, Tensor]:
+        """:meth:`act` in episodes of which something is remembered, ``[B, *S]``.
+
+        Returns:
+            The actions, ``[B]`` int64, and the networks' states after the observations, ``[B, W]``.
+        """
+        observations, _ = self.observation_spec.batch(observation)
+        with self.q_net.remembering(observations.to(self.device), memory) as recalled:
+            action_B, _ = self._choose(recalled.steps, greedy, generator or self.generator, action_mask)
+            return action_B, recalled.after
+
+    @torch.no_grad()
+    def mean_scores_from(self, observation: Tensor, memory: Memory) -> Tensor:
+        """The scores there with the mean weights. ``[B, *S]`` → ``[B, A]``."""
+        with self.q_net.remembering(observation.to(self.device), memory) as recalled:
+            return self.mean_scores(recalled.steps)

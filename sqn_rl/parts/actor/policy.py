@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from sqn_rl import functional as F
+from sqn_rl.errors import WiringError
 from sqn_rl.parts.actor.base import ActionNoise, NetworkActor
+from sqn_rl.parts.memory import state_size
 from sqn_rl.parts.noise import acting_view
 from sqn_rl.parts.observations import observation_spec_of
 from sqn_rl.protocols import QNetwork
@@ -29,6 +31,9 @@ class PolicyActor(NetworkActor):
         layer: makes a layer from ``(in_features, out_features, members=)``.
         n_actions: A, the number of actions.
         seed: seed of the actor's own generator.
+
+    Raises:
+        WiringError: the Q-network remembers, which a policy network does not.
     """
 
     policy_net: nn.Sequential
@@ -42,6 +47,9 @@ class PolicyActor(NetworkActor):
         n_actions: int,
         seed: int,
     ) -> None:
+        if state_size(q_net):
+            problem = f"actor: PolicyActor's own network remembers nothing, and {type(q_net).__name__} does"
+            raise WiringError("actor", f"{problem}; choose q_net=twin, or actor=boltzmann", "q_net")
         one, observation_spec = partial(layer, members=1), observation_spec_of(q_net)
         features = encoder(observation_shape=observation_spec.shape, layer=one)
         policy_net = nn.Sequential(features, one(features.out_features, n_actions))

@@ -16,6 +16,7 @@ from torchrl.objectives import LossModule
 from sqn_rl import functional as F
 from sqn_rl.errors import not_a_module, require, require_one_of
 from sqn_rl.parts.distributions import Backup
+from sqn_rl.parts.memory import recalling
 from sqn_rl.parts.noise import Noise
 from sqn_rl.parts.observations import observation_spec_of
 from sqn_rl.protocols import QNetwork, Temperature
@@ -70,6 +71,8 @@ class TDLoss(LossModule):
     """Whether the target has an entropy bonus, as soft n-step returns require."""
     reads_paths = True
     """Whether the target is computed along a batch's paths, where it has them."""
+    reads_sequences = True
+    """Whether networks that remember are unrolled over a batch's sequences, where it has them."""
     reads_masks = True
     """Whether policies, maxima and means are over the allowed actions only, where a batch has masks."""
 
@@ -164,8 +167,12 @@ class TDLoss(LossModule):
 
     def compute(self, batch: Batch) -> Terms:
         """The losses of one batch, with new noise."""
-        self.redraw(batch)
-        return self.terms(batch)
+        if batch.sequences is None:
+            self.redraw(batch)
+            return self.terms(batch)
+        with recalling(batch.sequences, self.q_net, self.target_q_net):
+            self.redraw(batch)
+            return self.terms(batch)
 
     def redraw(self, batch: Batch) -> None:
         """Sample all noise of one update: the noisy layers' of each network, and the backup's."""

@@ -119,7 +119,7 @@ class PrioritizedReplay(RingReplay):
             capacity=capacity,
             ring=ring,
             returns=returns,
-            sampler=_Proportional(ring.places, omega, beta, epsilon, td_error),
+            sampler=Proportional(ring.places, omega, beta, epsilon, td_error),
             generator=torch.Generator().manual_seed(seed),
         )
 
@@ -132,7 +132,7 @@ class PrioritizedReplay(RingReplay):
         return {"beta": self.sampler.beta}
 
 
-class _Proportional(RingSampler):
+class Proportional(RingSampler):
     """Samples places in proportion to p^ω, stored for every place; 0 where there is no transition."""
 
     place_bytes, prioritized = 8 + 1, True
@@ -147,16 +147,20 @@ class _Proportional(RingSampler):
         """The places of the last draw, until their TD errors arrive or they are marked in ``pending``."""
 
     def on_append(self, ring: Ring, priority: Tensor | None = None) -> None:
-        if ring.retired_row.stop:
-            self._mark_pending()
-            self.tree.fill(ring.retired_row, 0.0)
-            retired = self.pending[ring.retired_row]
-            retired[retired == PENDING] = STALE
+        self.retire(ring)
         if priority is None:
             self.tree.fill(ring.newest_row, self.max_priority**self.omega)
             return
         place = np.arange(ring.newest_row.start, ring.newest_row.stop)
         self.tree.update(place, self._priorities(priority, place) ** self.omega)
+
+    def retire(self, ring: Ring) -> None:
+        """The transitions that the newest row has removed are not sampled any more."""
+        if ring.retired_row.stop:
+            self._mark_pending()
+            self.tree.fill(ring.retired_row, 0.0)
+            retired = self.pending[ring.retired_row]
+            retired[retired == PENDING] = STALE
 
     def draw(self, ring: Ring, batch_size: int) -> tuple[Tensor, Tensor]:
         if not len(ring):

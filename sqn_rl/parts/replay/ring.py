@@ -25,6 +25,7 @@ from torch import Tensor
 from sqn_rl import functional as F
 from sqn_rl.errors import SettingError, require
 from sqn_rl.parts.machine import available_bytes
+from sqn_rl.parts.replay.states import States
 from sqn_rl.types import Step
 
 ROW_BYTES = 8 + 4 + 1 + 1 + 8 + 1
@@ -105,6 +106,8 @@ class Ring:
         """The actions allowed at each observation, ``[places, A]`` bool, once a step has such masks."""
         self.next_action_mask: Tensor | None = None
         """And those of its next observation."""
+        self.states: States | None = None
+        """Where sequences begin, and with what memory, if there are networks that remember."""
         self._counts = [0] * lanes  # rows appended to each lane so far, including overwritten ones
         self._forgotten = [0] * lanes  # of these the rows of which nothing can be read any more
         self._order: deque[int] = deque()  # with several lanes, the lanes of the other rows, as they came
@@ -141,6 +144,8 @@ class Ring:
             masks = self.masks(step.action_mask.shape[-1])
             for column, mask in zip(masks, (step.action_mask, step.next_action_mask), strict=True):
                 column[row] = mask
+        if self.states is not None:
+            self.states.append(row, self._counts[lane] - 1, self.columns(lane), step)
         if step.ended.any():
             ended = step.ended.nonzero().squeeze(-1).to(self.successor.device)
             self._spill_finals(row.start + ended)
@@ -157,6 +162,8 @@ class Ring:
         place = place[place >= 0]
         self._spill_finals(place[self.successor[place] < self.places])
         self._episode_age[which] = 0
+        if self.states is not None:
+            self.states.cut(which)
 
     def columns(self, lane: int) -> slice:
         """The environments of a lane."""
@@ -171,8 +178,17 @@ class Ring:
 
     def holds(self, place: Tensor) -> Tensor:
         """Whether there is a transition at a place, ``[*]`` in [0, places) → ``[*]`` bool."""
-        count = torch.tensor(self._counts, device=place.device)[place % self.num_envs // self.lane_envs]
+        count = self._count(place)
         return (count - 1 - place // self.num_envs) % self._rows < count.clamp(max=self._window)
+
+    def row_number(self, place: Tensor) -> Tensor:
+        """The number of the row that a place is in, counted from the first of its lane, ``[*]`` → ``[*]``."""
+        last = self._count(place) - 1
+        return last - (last - place // self.num_envs) % self._rows
+
+    def _count(self, place: Tensor) -> Tensor:
+        """Rows appended so far to the lanes of these places, ``[*]`` → ``[*]``."""
+        return torch.tensor(self._counts, device=place.device)[place % self.num_envs // self.lane_envs]
 
     def place(self, age_rank: Tensor) -> Tensor:
         """The places of transitions counted from the oldest, ``[B]`` in [0, len) → ``[B]``.

@@ -43,9 +43,11 @@ def ring_state(ring: Ring) -> dict[str, Any]:
     row_bytes = ring.lane_envs * (frames[0].nbytes + ring.mask_bytes + ROW_BYTES)
     oldest = sum(ring._forgotten) if ring.lanes > 1 else max(0, ring.row_count - ring._rows + 1)
     several = {"lanes": ring.lanes, "forgotten": [*ring._forgotten]} if ring.lanes > 1 else {}
+    steps = {} if ring.states is None else {"episode_steps": ring.states.age.clone()}
     return {
         **_kind(ring),
         **several,
+        **steps,
         "written": [*ring._counts] if several else ring.row_count,
         "next_frame": frames,
         "age": ring._episode_age.clone(),
@@ -79,6 +81,8 @@ def load_ring_state(ring: Ring, state: Mapping[str, Any]) -> None:
     ring._spill_end, ring._free_spill = state["aside_end"], state["free"].tolist()
     ring._episode_age.copy_(state["age"])
     ring._forgotten = [*state.get("forgotten", [0])]
+    if ring.states is not None:
+        ring.states.age.copy_(state["episode_steps"])
     _load_rows(ring, state["rows"])
     if ring._order:
         ring._advance(ring._order[-1], ring._counts[ring._order[-1]])
@@ -142,9 +146,12 @@ def _read(ring: Ring, begin: int, end: int) -> dict[str, Tensor]:
     Final observations of a lane's row before are included, as a cut may have ended it after it was read.
     """
     lane_R, row_R = _ordered_rows(ring, begin, end) if ring.lanes > 1 else _plain_rows(begin, end)
-    place = _numbers(ring, lane_R, row_R) % ring.places
+    number = _numbers(ring, lane_R, row_R)
+    place = number % ring.places
     stored = COLUMNS if ring.action_mask is None else COLUMNS | MASKS
     columns = {name: getattr(ring, own).index_select(0, place) for name, own in stored.items()}
+    if ring.states is not None:
+        columns |= ring.states.read(place, number // ring.num_envs)
     if ring.lanes > 1:
         columns |= {"lane": lane_R, "row": row_R}
     number = torch.cat([_candidates(ring, lane, row_R[lane_R == lane]) for lane in lane_R.unique().tolist()])
@@ -163,7 +170,10 @@ def _candidates(ring: Ring, lane: int, row_R: Tensor) -> Tensor:
 def _write(ring: Ring, lane_R: Tensor, row_R: Tensor, columns: Mapping[str, Tensor]) -> None:
     """Write rows back to their places, and the final observations that the spill area still needs."""
     device = ring.action.device
-    place = _numbers(ring, lane_R, row_R) % ring.places
+    number = _numbers(ring, lane_R, row_R)
+    place = number % ring.places
+    if ring.states is not None:
+        ring.states.write(place, number // ring.num_envs, columns)
     stored = COLUMNS
     if "action_mask" in columns:
         ring.masks(columns["action_mask"].shape[-1])

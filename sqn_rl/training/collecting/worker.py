@@ -19,6 +19,7 @@ from sqn_rl.parts.replay.ring import Ring
 from sqn_rl.protocols import Actor, Annealed, Loss
 from sqn_rl.training.agent import state_besides_weights
 from sqn_rl.training.numerics import default_float32, flushed_denormals
+from sqn_rl.training.player import Player
 from sqn_rl.training.random_state import OF_MODULES, RandomState
 from sqn_rl.training.randomness import Randomness
 from sqn_rl.types import Chunk, Request, Step
@@ -60,6 +61,7 @@ class Worker:
     ) -> None:
         self.env, self._actor, self._loss, self._returns, self._rows = env, actor, loss, returns, rows
         self._ladder, self._seed = ladder, seed
+        self._player = Player(actor, env.num_envs)
         self._generator = torch.Generator().manual_seed(seed)
         self._random_state = RandomState(OF_MODULES + seed, "cpu")
         self._randomness = {
@@ -90,7 +92,8 @@ class Worker:
                 self._actor.anneal(request.env_steps)
             if self._ladder and isinstance(self._actor, Laddered):
                 self._actor.explore(*self._ladder)
-            begins = self._observation is None
+            if begins := self._observation is None:
+                self._player.begin()
             observation = self.env.begin() if self._observation is None else self._observation
             chunk = self._collect(observation, begins, request)
             self._chunks += 1
@@ -101,7 +104,7 @@ class Worker:
         for _ in range(self._rows):
             action = self._act(observations[-1], request.random)
             self.env.send(action)
-            step = self.env.receive()
+            step = self._player.saw(action, self.env.receive())
             observations.append(step.observation)
             actions.append(action)
             steps.append(step)
@@ -128,8 +131,10 @@ class Worker:
         )
 
     def _act(self, observation: Tensor, random: bool) -> Tensor:
+        if not random or self._player.remembers:
+            action = self._player.act(observation, **self.env.act_options).cpu()
         if not random:
-            return self._actor.act(observation, **self.env.act_options).cpu()
+            return action
         if (mask_EA := self.env.action_mask) is not None:
             return F.draw(F.masked(torch.zeros(mask_EA.shape), mask_EA), self._generator)
         return torch.randint(self.env.n_actions, (self.env.num_envs,), generator=self._generator)
@@ -158,7 +163,9 @@ class Worker:
         return td_error.view(-1, self._rows, self.env.num_envs).numpy()
 
     def _state(self) -> dict[str, Any]:
+        player = {"player": self._player.state_dict()} if self._player.remembers else {}
         return {
+            **player,
             "env": self.env.state_dict() if self.env.restorable else None,
             "actor": state_besides_weights(self._loss, self._actor),
             "hidden": {slot: each.state_dict() for slot, each in self._randomness.items()},
@@ -182,6 +189,7 @@ class Worker:
                 actor.load_state_dict(actor.state_dict() | own)
             for slot, each in self._randomness.items():
                 each.load_state_dict(state["hidden"][slot])
+            self._player.load_state_dict(state.get("player", {}))
             self._generator.set_state(state["warm_up"])
             self._chunks = state["chunks"]
             try:

@@ -1,0 +1,239 @@
+"""Replay of sequences, for networks that remember  (R2D2, Kapturowski et al. 2019).
+
+Legend: N environments, Q sequences of T observations, K steps of which each is learned from at most; B
+transitions, all that the sequences have; n networks.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchrl.data.replay_buffers import Storage
+
+from sqn_rl import functional as F
+from sqn_rl.errors import WiringError, require, require_one_of
+from sqn_rl.parts.memory import Memory, state_size
+from sqn_rl.parts.replay.base import RingReplay
+from sqn_rl.parts.replay.prioritized import REDUCTIONS, Proportional
+from sqn_rl.parts.replay.ring import Ring
+from sqn_rl.parts.replay.states import States
+from sqn_rl.parts.replay.storage import Returns, refuse
+from sqn_rl.parts.replay.sum_tree import Floats, Indices
+from sqn_rl.protocols import PathReturns, QNetwork, SoftReturns
+from sqn_rl.types import Batch, Sequences
+
+
+def sequence_error(error_B: Floats, sequence_B: Indices, eta: float) -> Floats:
+    """η max_t |δ_t| + (1 − η) mean_t |δ_t| of each sequence  (section 2.3). ``[B]``, ``[B]`` → ``[Q]``.
+
+    Args:
+        error_B: |δ| of every transition.
+        sequence_B: the number of its sequence, from 0 to Q − 1; each has at least one.
+        eta: η, in [0, 1].
+    """
+    highest_Q = np.zeros(sequence_B.max() + 1)
+    np.maximum.at(highest_Q, sequence_B, error_B)
+    mean_Q = np.bincount(sequence_B, error_B) / np.bincount(sequence_B)
+    return eta * highest_Q + (1 - eta) * mean_Q
+
+
+class SequenceReplay(RingReplay):
+    """Sequences of the newest ``capacity`` transitions, sampled in proportion to p^ω.
+
+    A sequence begins at the first step of an episode or at every ``stride``-th after it, with what was
+    remembered there when it was played. From its first ``burn_in`` steps only the networks' state is
+    computed anew; from the next ``length`` steps is learned. At an episode's first step the state is known
+    to be empty: there all ``burn_in + length`` steps are learned from. A sequence ends with the episode, with
+    a cut, or with the newest step; one is drawn as soon as it has a step to learn from. The returns of its
+    last steps reach beyond it.
+
+    p = η max |δ| + (1 − η) mean |δ| + ε over a sequence's steps; a new one gets the highest p so far.
+
+    Args:
+        capacity: transitions, over all environments.
+        length: steps of a sequence from which is learned.
+        burn_in: steps before them.
+        stride: steps from the beginning of one sequence to that of the next; at most ``length``, or steps
+            would be left out.
+        eta: η, in [0, 1].
+        omega: as of :class:`~sqn_rl.PrioritizedReplay`.
+        beta: as there.
+        epsilon: as there.
+        td_error: as there.
+        steps: the budget, environment steps.
+        q_net: the networks, whose state is stored.
+        num_envs: N, the environments that step together.
+        observation_shape: S, of one observation.
+        observation_dtype: how observations are stored.
+        frame_stack: k; above 1 an observation is k frames, each of which is stored once.
+        returns: the rewards and discounts of transitions.
+        seed: seed of the replay's own generator.
+        device: device of the transitions; priorities are on the CPU.
+        lanes: groups of environments, one for each actor, that step together; each has its own rows.
+
+    Raises:
+        SettingError: a value is out of range, or the capacity has no room for a sequence of each environment.
+        WiringError: the networks remember nothing, or the returns need single observations.
+    """
+
+    def __init__(
+        self,
+        *,
+        capacity: int,
+        length: int,
+        burn_in: int,
+        stride: int,
+        eta: float,
+        omega: float,
+        beta: float,
+        epsilon: float,
+        td_error: str,
+        steps: int,
+        q_net: QNetwork,
+        num_envs: int,
+        observation_shape: Sequence[int],
+        observation_dtype: torch.dtype,
+        frame_stack: int,
+        returns: Returns,
+        seed: int,
+        device: torch.device | str,
+        lanes: int = 1,
+    ) -> None:
+        require(type(length) is int and length >= 1, "length", length, "a whole number of steps, at least 1")
+        require(type(burn_in) is int and burn_in >= 0, "burn_in", burn_in, "a whole number of steps")
+        fits = type(stride) is int and 1 <= stride <= length
+        require(fits, "stride", stride, f"a whole number of steps in [1, length], [1, {length}]")
+        require(0 <= eta <= 1, "eta", eta, "a number in [0, 1]")
+        require(isinstance(capacity, int), "capacity", capacity, "a whole number of transitions")
+        least = (burn_in + length + stride) * num_envs
+        expected = f"at least {least:,}: burn_in + length + stride = {least // num_envs} steps of each"
+        require(capacity >= least, "capacity", capacity, f"{expected} of {num_envs} environments")
+        require(0 <= beta <= 1, "beta", beta, "a number in [0, 1]")
+        require(0 < epsilon < np.inf, "epsilon", epsilon, "a positive number")
+        require(0 <= omega < np.inf, "omega", omega, "a number, at least 0")
+        require(epsilon**omega > 0, "omega", omega, f"an exponent for which {epsilon}^omega is above 0")
+        require_one_of(REDUCTIONS, "td_error", td_error)
+        _require_wiring(q_net, returns)
+        ring = Ring(
+            capacity=capacity,
+            num_envs=num_envs,
+            observation_shape=observation_shape,
+            observation_dtype=observation_dtype,
+            frame_stack=frame_stack,
+            device=device,
+            lanes=lanes,
+        )
+        self.states = ring.states = States(
+            num_envs=num_envs,
+            rows=ring.places // num_envs,
+            stride=stride,
+            burn_in=burn_in,
+            state_size=state_size(q_net),
+            device=device,
+        )
+        self._most, self._beta, self._steps = burn_in + length, beta, steps
+        super().__init__(
+            capacity=capacity,
+            ring=ring,
+            returns=returns,
+            sampler=_OfSequences(ring.places, omega, beta, epsilon, td_error, eta),
+            generator=torch.Generator().manual_seed(seed),
+        )
+
+    gives_sequences = True
+
+    @property
+    def transition_bytes(self) -> tuple[int, int]:
+        """Bytes of a transition: in memory, beyond those of the empty replay, and in a checkpoint."""
+        in_memory, on_disk = super().transition_bytes
+        return in_memory + self.states.place_bytes, on_disk + self.states.place_bytes
+
+    def anneal(self, env_steps: int) -> None:
+        """Set β for this number of environment steps."""
+        self.sampler.beta = self._beta + (1 - self._beta) * min(1.0, env_steps / self._steps)
+
+    def metrics(self) -> dict[str, float]:
+        """β, for logs."""
+        return {"beta": self.sampler.beta}
+
+    def draw(self, batch_size: int) -> Batch:
+        """Sample ``batch_size`` sequences, and all transitions of theirs from which is learned.
+
+        Raises:
+            IndexError: nothing is stored.
+        """
+        place_Q, weight_Q = self.sampler.draw(self.ring, batch_size)
+        memory_QM, burn_in_Q = self.states.at(place_Q, self.ring.row_number(place_Q))
+        place_QK = self.ring.next_places(place_Q, self._most)
+        t_K = torch.arange(self._most, device=place_Q.device)
+        learned_QK = (t_K >= burn_in_Q.unsqueeze(-1)) & (t_K < self._count(place_QK))
+        sequence_B, t_B = learned_QK.nonzero(as_tuple=True)
+        place_B = place_QK[learned_QK]
+        steps_B = self.returns.steps(self.ring, place_B)
+        many = int((t_B + steps_B).max()) + 1
+        step_B = sequence_B * many + t_B
+        return self.returns.gather(self.ring, place_B)._replace(
+            observation=step_B,
+            next_observation=step_B + steps_B,
+            place=place_Q[sequence_B],
+            weight=None if weight_Q is None else weight_Q[sequence_B],
+            sequences=self._sequences(place_Q, Memory.unpacked(memory_QM), burn_in_Q, many),
+        )
+
+    def _count(self, place_QK: Tensor) -> Tensor:
+        """How many of consecutive steps are of one episode, the first always, ``[Q, 1]``."""
+        return F.steps_to_last(self.ring.is_last(place_QK)).unsqueeze(-1)
+
+    def _sequences(self, place_Q: Tensor, memory: Memory, burn_in_Q: Tensor, many: int) -> Sequences:
+        """T = ``many`` observations from each place on, with what came before each."""
+        ring = self.ring
+        place_QT = ring.next_places(place_Q, many - 1)
+        last = torch.minimum(torch.arange(many - 1, device=place_Q.device), self._count(place_QT) - 1)
+        place_QT = place_QT.gather(-1, last)  # steps after the end are not read
+        following = ring.observe_next(place_QT.flatten()).unflatten(0, place_QT.shape)
+        return Sequences(
+            observation=torch.cat([ring.observe(place_Q).unsqueeze(1), following], 1),
+            action=torch.cat([memory.action.unsqueeze(-1), ring.action.take(place_QT)], -1),
+            reward=torch.cat([memory.reward.unsqueeze(-1), ring.reward.take(place_QT)], -1),
+            state=memory.state,
+            burn_in=burn_in_Q,
+        )
+
+    extend = add = sample = update_tensordict_priority = refuse
+
+
+class _OfSequences(Proportional):
+    """Samples the places at which sequences begin; all others have priority 0."""
+
+    prioritized = False  # the initial priorities of single transitions say nothing of sequences
+
+    def __init__(
+        self, places: int, omega: float, beta: float, epsilon: float, reduction: str, eta: float
+    ) -> None:
+        super().__init__(places, omega, beta, epsilon, reduction)
+        self._eta = eta
+
+    def on_append(self, ring: Ring, priority: Tensor | None = None) -> None:
+        self.retire(ring)
+        assert ring.states is not None
+        place = ring.states.eligible.numpy(force=True)
+        self.tree.update(place, np.full(len(place), self.max_priority**self.omega))
+
+    def update_priority(self, index: Tensor, priority: Tensor, *, storage: Storage | None = None) -> None:
+        """Set priorities from δ of transitions, ``[n, B]``, each at the place where its sequence begins."""
+        place, sequence_B = np.unique(index.numpy(force=True), return_inverse=True)
+        error_nB = np.abs(priority.numpy(force=True).astype(np.float64)).reshape(-1, len(sequence_B))
+        error_Q = sequence_error(REDUCTIONS[self.reduction](error_nB), sequence_B, self._eta)
+        super().update_priority(torch.from_numpy(place), torch.from_numpy(error_Q))
+
+
+def _require_wiring(q_net: QNetwork, returns: Returns) -> None:
+    if not state_size(q_net):
+        problem = f"replay: SequenceReplay is for networks that remember; {type(q_net).__name__} does not"
+        raise WiringError("replay", f"{problem}; choose q_net=lstm, or replay=prioritized", "q_net")
+    soft = isinstance(returns, SoftReturns) and returns.soft
+    if soft or (isinstance(returns, PathReturns) and returns.gives_paths):
+        problem = f"{'soft ' * soft}{type(returns).__name__} needs observations one by one"
+        hint = "set returns.soft=false, or choose returns=one_step" if soft else "choose returns=one_step or n_step"
+        raise WiringError("replay", f"replay: SequenceReplay gives sequences, and {problem}; {hint}", "returns")

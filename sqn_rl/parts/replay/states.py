@@ -1,0 +1,111 @@
+"""Where the sequences of a ring begin, and what was remembered there.
+
+Legend: N environments, E of one lane, M numbers of a memory, as :meth:`sqn_rl.parts.memory.Memory.packed`
+writes them; a transition's *place* is its index in the ring, and the *number* of a row counts from the first
+of its lane.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sqn_rl.types import Step
+
+FIRST, LATER = 1, 2
+"""The beginnings of sequences: an episode's first step, at which nothing is remembered; and others."""
+
+
+class States:
+    """A sequence begins at an episode's first step, and at every ``stride``-th after it.
+
+    At the first step nothing is remembered, and nothing is stored. Of the other beginnings at most one of an
+    environment lies in ``stride`` consecutive rows, so such a block of rows has room for one memory.
+
+    Args:
+        num_envs: N.
+        rows: of the ring.
+        stride: steps from one beginning to the next, at least 1.
+        burn_in: steps of a sequence from which nothing is learned; at an episode's first step there are none.
+        state_size: W = M − 2.
+        device: of the tensors.
+    """
+
+    eligible: Tensor
+    """The places of beginnings from which there is something to learn since the newest row, ``[*]``."""
+
+    def __init__(
+        self, *, num_envs: int, rows: int, stride: int, burn_in: int, state_size: int, device: Any
+    ) -> None:
+        self.num_envs, self.stride, self.burn_in, self.state_size = num_envs, stride, burn_in, state_size
+        self._places, self._blocks = rows * num_envs, rows // stride + 2
+        self.age = torch.zeros(num_envs, dtype=torch.int64, device=device)
+        """Steps of each environment's episode so far."""
+        self.start = torch.zeros(self._places, dtype=torch.uint8, device=device)
+        """By place, whether a sequence begins there: 0, :data:`FIRST` or :data:`LATER`."""
+        self.memory = torch.empty(self._blocks * num_envs, state_size + 2, device=device)
+        """By block and environment; never written pages take no memory."""
+        self.eligible = self.age[:0]
+
+    @property
+    def place_bytes(self) -> int:
+        """Bytes of a place, rounded up."""
+        return 1 + -(-self.memory[0].nbytes // self.stride)
+
+    def append(self, row: slice, number: int, columns: slice, step: Step) -> None:
+        """A row was appended: its places, its number, the environments, ``[E]``, and their results.
+
+        Raises:
+            ValueError: the step has no memory of this size.
+        """
+        if step.memory is None or step.memory.shape[-1] != self.state_size + 2:
+            raise ValueError(f"a step without the memory of its actor, [{self.state_size + 2}] numbers each")
+        age = self.age[columns]
+        place = torch.arange(row.start, row.stop, device=age.device)
+        later = self._is_start(age)
+        self.start[row] = (age == 0) * FIRST + later * LATER
+        slot = self._slot(place, torch.tensor(number, device=age.device))
+        self.memory[slot[later]] = step.memory.to(self.memory)[later]
+        before = (place - self.burn_in * self.num_envs) % self._places
+        self.eligible = torch.cat([place[age == 0], before[self._is_start(age - self.burn_in)]])
+        age += 1
+        age[step.ended.to(age.device)] = 0
+
+    def cut(self, environments: Any) -> None:
+        """New episodes begin in these environments."""
+        self.age[environments] = 0
+
+    def at(self, place: Tensor, number: Tensor) -> tuple[Tensor, Tensor]:
+        """What was remembered at beginnings, ``[Q, M]``, and how many steps are burnt in there, ``[Q]``.
+
+        Args:
+            place: the beginnings, ``[Q]``.
+            number: of their rows, ``[Q]``.
+        """
+        empty = self.memory.new_zeros(self.state_size + 2)
+        empty[-2] = -1  # the action before: none
+        first = self.start[place] == FIRST
+        stored = self.memory.index_select(0, self._slot(place, number))
+        return torch.where(first.unsqueeze(-1), empty, stored), self.burn_in * ~first
+
+    def _is_start(self, age: Tensor) -> Tensor:
+        """Whether a later sequence of an episode begins with the step of this age."""
+        return (age > 0) & (age % self.stride == 0)
+
+    def _slot(self, place: Tensor, number: Tensor) -> Tensor:
+        return number // self.stride % self._blocks * self.num_envs + place % self.num_envs
+
+    # --- checkpoints ----------------------------------------------------------------------------------------
+
+    def read(self, place: Tensor, number: Tensor) -> dict[str, Tensor]:
+        """What the places of whole rows have besides their transitions, for :meth:`write`."""
+        start = self.start[place]
+        slot = self._slot(place, number)[start == LATER]
+        return {"start": start, "memory": self.memory[slot]}
+
+    def write(self, place: Tensor, number: Tensor, columns: Mapping[str, Tensor]) -> None:
+        """Write it back."""
+        start = columns["start"].to(self.start)
+        self.start[place] = start
+        self.memory[self._slot(place, number)[start == LATER]] = columns["memory"].to(self.memory)
