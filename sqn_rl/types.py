@@ -120,8 +120,8 @@ class Batch(NamedTuple):
 
     def split(self, size: int) -> "Iterator[Batch]":
         """Split into batches of ``size`` transitions, in order, without copying; not one with sequences."""
-        columns = (repeat(None) if column is None else column.split(size) for column in self)
-        return map(Batch, *columns)
+        *columns, _ = self
+        return map(Batch, *(repeat(None) if column is None else column.split(size) for column in columns))
 
     def columns(self) -> dict[str, Tensor]:
         """All tensors by name, a path's as ``path.reward``, those of sequences as ``sequences.reward``."""

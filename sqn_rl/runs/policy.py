@@ -22,6 +22,7 @@ from sqn_rl.recipe.catalogue import Catalogue
 from sqn_rl.recipe.compose import Recipe, load_recipe
 from sqn_rl.recipe.resolved import recipe_of
 from sqn_rl.runs.manifest import CHECKPOINTS, noted_changes
+from sqn_rl.runs.playing import PolicyPlayer
 from sqn_rl.runs.saved import LAST, TARGETS, read_weights
 from sqn_rl.training.agent import load_weights
 from sqn_rl.training.evaluation import EVALUATION_SEED, Evaluation, evaluate, evaluate_in_new
@@ -129,14 +130,21 @@ class Policy(nn.Module):
             ObservationError: the shape or type of the observation is wrong.
             NumericsError: a number in it is NaN or infinite.
             SettingError: the mask does not fit, or allows no action in a state.
+            WiringError: the policy remembers the episode: act by :meth:`player`.
         """
+        return self._act(self.actor.act, observation, greedy, action_mask)
+
+    def player(self, num_envs: int = 1) -> PolicyPlayer:
+        """Who plays ``num_envs`` episodes by this policy, and remembers them, if the policy has a memory."""
+        return PolicyPlayer(self._act, self.actor, num_envs)
+
+    def _act(self, choose: Callable[..., Tensor], observation: Any, greedy: bool, action_mask: Any) -> Any:
         batch, single = self._batch_of(observation)
         action_mask = self._mask_of(observation, action_mask)
-        if action_mask is None:
-            action_B = self.actor.act(batch, greedy=greedy)
-        else:
-            actor = self._network_actor("action_mask")
-            action_B = actor.act(batch, greedy=greedy, action_mask=action_mask)
+        options = {} if action_mask is None else {"action_mask": action_mask}
+        if options:
+            self._network_actor("action_mask")
+        action_B = choose(batch, greedy=greedy, **options)
         if isinstance(observation, Tensor):
             return action_B[0] if single else action_B
         actions = self._env[0].actions_outside(action_B.cpu().numpy())

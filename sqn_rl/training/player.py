@@ -85,8 +85,13 @@ class Player:
         if self.memory is None or self._state is None:
             return step
         remembered = self.memory.packed()
-        self.memory = self.memory.after(self._state, action.cpu(), step.reward, step.ended)
+        self.remember(action, step.reward, step.ended)
         return step._replace(memory=remembered)
+
+    def remember(self, action: Tensor, reward: Tensor, ended: Tensor) -> None:
+        """The same, of the rewards and of which episodes ended, ``[N]`` each."""
+        if self.memory is not None and self._state is not None:
+            self.memory = self.memory.after(self._state, action.cpu(), reward, ended)
 
     def state_dict(self) -> dict[str, Any]:
         """What is remembered, between two steps."""

@@ -1,89 +1,194 @@
 """Memory: what is replayed from a stored state is what acted; from a zero state it is not."""
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from sqn_rl import MLP
-from sqn_rl.parts.encoder.lstm import LSTM
-from sqn_rl.parts.memory import Memory
+from sqn_rl import MLP, Dense, GreedyActor, LinearHead, LSTMQNet, NStep, Player, SequenceReplay, WiringError
+from sqn_rl.parts.memory import Memory, recalling
+from sqn_rl.types import Batch, Sequences
 
-B, T, S, A, H = 3, 40, 2, 4, 16
+N, A, H, LENGTH, STEPS = 3, 5, 8, 6, 120
 
 
-@pytest.fixture
-def lstm() -> LSTM:
+@pytest.fixture(autouse=True)
+def float32() -> None:
+    """As memories are stored."""
+    torch.set_default_dtype(torch.float32)
     torch.manual_seed(0)
-    encoder = partial(MLP, hidden=[8])
-    return LSTM(encoder=encoder, units=H, observation_shape=(S,), n_actions=A, layer=nn.Linear)
+
+
+def make_q_net(**settings: Any) -> LSTMQNet:
+    sizes = {"observation_shape": (2,), "n_actions": A, "units": H, "members": 2, "shared_encoder": False}
+    parts = {"encoder": partial(Scaled, hidden=[8]), "head": LinearHead, "layer": Dense}
+    return LSTMQNet(**parts | sizes | settings)
+
+
+class Scaled(MLP):
+    """Of observations that are large numbers."""
+
+    def forward(self, observation: Tensor) -> Tensor:
+        return super().forward(torch.sin(observation.double() * 0.7).float())
+
+
+def make_replay(q_net: LSTMQNet, **settings: Any) -> SequenceReplay:
+    sizes = {"num_envs": N, "observation_shape": (2,), "observation_dtype": torch.float32, "frame_stack": 1}
+    sampling = {"eta": 0.9, "omega": 0.0, "beta": 1.0, "epsilon": 1e-6, "td_error": "mean", "steps": 1}
+    lengths = {"capacity": N * STEPS, "length": LENGTH, "burn_in": 3, "stride": 4}
+    returns = NStep(gamma=0.9, n=2, soft=False)
+    rest = {"q_net": q_net, "returns": returns, "seed": 0, "device": "cpu"}
+    return SequenceReplay(**sizes | sampling | lengths | rest | settings)
 
 
 class Played:
-    """T random steps of B environments, of which some end: the memory before each step, and its features."""
+    """Many steps of N environments that an actor with memory played: its Q, by the observation's number."""
 
-    def __init__(self, lstm: LSTM, ends: bool) -> None:
-        torch.manual_seed(1)
-        memory = Memory.empty(B, lstm.state_size)
-        self.observation = torch.randn(B, T, S)
-        self.memories, features, self.ended = list[Memory](), list[Tensor](), torch.rand(B, T) < 0.2 * ends
-        for t in range(T):
-            self.memories.append(memory)
-            feature, state = lstm(self.observation[:, t], memory)
-            features.append(feature)
-            action, reward = torch.randint(A, (B,)), torch.randn(B)
-            memory = memory.after(state, action, reward, self.ended[:, t])
-        self.feature = torch.stack(features, 1)
+    def __init__(
+        self, q_net: LSTMQNet, make_games: Callable[..., Any], ending: float, **settings: Any
+    ) -> None:
+        actor = GreedyActor(q_net=q_net, policy="q1", seed=0)
+        player, games = Player(actor, N), make_games(N, ending)
+        self.replay, self.q = make_replay(q_net, **settings), dict[float, Tensor]()
+        for _ in range(STEPS):
+            scores = player.scores(games.observation)
+            assert scores is not None
+            self.q |= dict(zip(games.observation[:, 0].tolist(), scores, strict=True))
+            player.act(games.observation)
+            observation, action, step = games.play()  # actions are random, as in a warm-up
+            self.replay.store(observation, action, player.saw(action, step))
 
-    def replayed(self, lstm: LSTM, begin: int, state: Tensor) -> Tensor:
-        """Features from a step on, unrolled from this state, ``[B, T - begin, H]``."""
-        action, reward = (
-            torch.stack([getattr(each, name) for each in self.memories[begin:]], 1)
-            for name in ("action", "reward")
-        )
-        return lstm.unroll(self.observation[:, begin:], action, reward, state)[0]
-
-
-@torch.no_grad()
-def test_replayed_from_the_stored_state_is_what_acted(lstm: LSTM) -> None:
-    played = Played(lstm, ends=False)
-    for begin in (0, 10, 33):
-        features = played.replayed(lstm, begin, played.memories[begin].state)
-        torch.testing.assert_close(features, played.feature[:, begin:], rtol=0, atol=1e-6)
+    def acted(self, batch: Batch, steps: Tensor) -> tuple[Tensor, Tensor]:
+        """Q of the network when it acted at these steps, ``[B, A]``; and whether it did there, ``[B]``."""
+        assert batch.sequences is not None
+        number = batch.sequences.observation.flatten(0, 1)[steps][:, 0].tolist()
+        known = torch.tensor([each in self.q for each in number])
+        return torch.stack([self.q.get(each, torch.zeros(A)) for each in number]), known
 
 
 @torch.no_grad()
-def test_from_a_zero_state_it_is_not_and_burn_in_shrinks_the_difference(lstm: LSTM) -> None:
-    played = Played(lstm, ends=False)
-    features = played.replayed(lstm, 10, torch.zeros(B, lstm.state_size))
-    difference_T = (features - played.feature[:, 10:]).abs().amax((0, 2))
-    assert difference_T[0] > 1e-2
-    assert difference_T[10] < difference_T[0] / 10
-    assert difference_T[20] < difference_T[10] / 10
+def recalled(q_net: LSTMQNet, batch: Batch, steps: Tensor) -> Tensor:
+    with recalling(batch.sequences, q_net):
+        return q_net.first(steps)
 
 
-@torch.no_grad()
-def test_nothing_is_remembered_across_episodes(lstm: LSTM) -> None:
-    played = Played(lstm, ends=True)
-    assert played.ended.any()
-    for t in range(1, T):
-        over = played.ended[:, t - 1]
-        for column, empty in zip(played.memories[t], Memory.empty(B, lstm.state_size), strict=True):
-            assert torch.equal(column[over], empty[over])
-            assert not torch.equal(column[~over], empty[~over]) or over.all()
+@pytest.mark.parametrize("shared_encoder", [False, True])
+@pytest.mark.parametrize("ending", [0.0, 0.05])
+def test_replayed_from_the_stored_state_is_what_acted(
+    make_games: Callable[..., Any], ending: float, shared_encoder: bool
+) -> None:
+    q_net = make_q_net(shared_encoder=shared_encoder)
+    played = Played(q_net, make_games, ending)
+    batch = played.replay.draw(100)
+    for steps in (batch.observation, batch.next_observation):
+        q_BA, known_B = played.acted(batch, steps)
+        assert known_B.float().mean() > 0.5  # not the last observations of episodes
+        torch.testing.assert_close(recalled(q_net, batch, steps)[known_B], q_BA[known_B], rtol=0, atol=1e-6)
 
 
-@torch.no_grad()
-def test_the_previous_action_and_reward_are_inputs(lstm: LSTM) -> None:
-    memory, observation = Memory.empty(B, lstm.state_size), torch.randn(B, S)
-    nothing = lstm(observation, memory)[0]
+def forgetting(batch: Batch) -> Batch:
+    """The batch, with a zero state at the beginning of each sequence."""
+    assert batch.sequences is not None
+    return batch._replace(sequences=batch.sequences._replace(state=batch.sequences.state * 0))
+
+
+def test_from_a_zero_state_it_is_not_and_burn_in_shrinks_the_difference(
+    make_games: Callable[..., Any],
+) -> None:
+    q_net = make_q_net()
+    differences = []
+    for burn_in in (0, 4, 16):
+        played = Played(q_net, make_games, 0.0, burn_in=burn_in)
+        batch = forgetting(played.replay.draw(100))
+        q_BA, _ = played.acted(batch, batch.observation)
+        difference = (recalled(q_net, batch, batch.observation) - q_BA).abs().amax(-1)
+        assert batch.sequences is not None
+        many = batch.sequences.action.shape[1]
+        burnt = batch.sequences.burn_in[batch.observation // many] == burn_in
+        first = burnt & (batch.observation % many == burn_in)  # the first step that is learned from
+        differences.append(difference[first].max().item())
+    assert differences[0] > 1e-2
+    assert differences[1] < differences[0] / 2
+    assert differences[2] < differences[1] / 3
+
+
+def test_nothing_is_learned_from_a_burn_in_and_at_an_episodes_first_step_there_is_none(
+    make_games: Callable[..., Any],
+) -> None:
+    q_net = make_q_net()
+    batch = Played(q_net, make_games, 0.0).replay.draw(100)
+    assert batch.sequences is not None
+    reward = batch.sequences.reward.clone().requires_grad_()
+    with recalling(batch.sequences._replace(reward=reward), q_net):
+        q_net.values(batch.observation).sum().backward()
+    assert reward.grad is not None
+    touched = reward.grad != 0
+    burnt = batch.sequences.burn_in == 3
+    assert burnt.any()
+    assert not burnt.all()
+    assert not touched[burnt, :3].any()
+    assert touched[burnt, 3].all()
+    assert touched[~burnt, :3].all()
+    many = batch.sequences.action.shape[1]
+    learned = torch.bincount(batch.observation, minlength=100 * many).view(100, many)
+    whole = learned.sum(-1) >= LENGTH  # others end with the newest step
+    assert whole[burnt].float().mean() > 0.8
+    assert learned[burnt & whole].unique(dim=0).tolist() == [[0] * 3 + [1] * LENGTH + [0] * 2]
+    assert learned[~burnt & whole].unique(dim=0).tolist() == [[1] * (3 + LENGTH) + [0] * 2]
+
+
+def test_the_previous_action_and_reward_are_inputs_and_large_rewards_are_clamped() -> None:
+    q_net = make_q_net(observation_shape=(2,))
+    memory, observation = Memory.empty(1, q_net.state_size), torch.randn(1, 2)
     others = [
-        memory._replace(action=torch.zeros(B, dtype=torch.int64)),
-        memory._replace(action=torch.ones(B, dtype=torch.int64)),
-        memory._replace(reward=torch.ones(B)),
+        memory,
+        memory._replace(action=torch.tensor([0])),
+        memory._replace(action=torch.tensor([1])),
+        memory._replace(reward=torch.tensor([0.5])),
+        memory._replace(reward=torch.tensor([-1.0])),
     ]
-    features = [nothing, *(lstm(observation, other)[0] for other in others)]
-    for one in range(4):
+    values = []
+    for other in others:
+        with torch.no_grad(), q_net.remembering(observation, other) as recall:
+            values.append(q_net.first(recall.steps))
+    for one in range(len(others)):
         for other in range(one):
-            assert not torch.allclose(features[one], features[other], atol=1e-4)
+            assert not torch.allclose(values[one], values[other], atol=1e-5)
+    with (
+        torch.no_grad(),
+        q_net.remembering(observation, memory._replace(reward=torch.tensor([-9.0]))) as recall,
+    ):
+        assert torch.equal(q_net.first(recall.steps), values[-1])
+
+
+def test_each_network_has_a_state_of_its_own_unless_it_is_shared() -> None:
+    for shared, size in ((False, 2 * 2 * H), (True, 2 * H)):
+        q_net = make_q_net(shared_encoder=shared)
+        assert q_net.state_size == size
+        state = torch.zeros(1, size)
+        state[:, -1] = 5.0  # a cell of the last network
+        sequences = Sequences(
+            torch.zeros(1, 1, 2),
+            torch.tensor([[-1]]),
+            torch.zeros(1, 1),
+            state,
+            torch.zeros(1, dtype=torch.int64),
+        )
+        with torch.no_grad():
+            values, others = [], []
+            for each in (sequences, sequences._replace(state=state * 0)):
+                with q_net.recalling(each) as recall:
+                    values.append(q_net.values(recall.steps))
+                    others.append(recall.after)
+        changed = (values[0] != values[1]).any(-1).flatten().tolist()
+        assert changed == [shared, True]
+        assert others[0].shape == (1, size)
+
+
+def test_without_what_is_remembered_it_says_how_to_act() -> None:
+    q_net = make_q_net()
+    with pytest.raises(WiringError, match=r"remembers the episode; act by sqn_rl\.Player"):
+        q_net.values(torch.zeros(1, 2))

@@ -24,6 +24,9 @@ class Counting:
         self.given = memory
         return memory.action + 1, memory.state + 1
 
+    def mean_scores_from(self, observation: Tensor, memory: Memory) -> Tensor:
+        return memory.state.expand(-1, 5)
+
 
 class Stateless:
     device = torch.device("cpu")
@@ -65,6 +68,21 @@ def test_the_action_that_was_taken_is_remembered_not_the_one_that_was_chosen() -
     assert player.memory.action.tolist() == [7, 8, 9]
 
 
+def test_a_step_is_given_what_was_remembered_when_its_action_was_chosen() -> None:
+    player = Player(Counting(), N)
+    for reward in (1.0, 2.0):
+        seen = player.saw(player.act(torch.zeros(N, 1)), step([2], reward))
+    assert seen.memory is not None
+    assert seen.memory.tolist() == [[1, 0, 1], [1, 0, 1], [0, -1, 0]]  # state, action, reward
+    for column, own in zip(
+        Memory.unpacked(seen.memory), ([[1], [1], [0]], [0, 0, -1], [1, 1, 0]), strict=True
+    ):
+        assert column.tolist() == own
+    scores = player.scores(torch.zeros(N, 1))
+    assert scores is not None
+    assert scores[:, 0].tolist() == [2, 2, 0]
+
+
 def test_it_continues_from_its_state() -> None:
     players = [Player(Counting(), N) for _ in "12"]
     players[0].saw(players[0].act(torch.zeros(N, 1)), step([0], reward=2.0))
@@ -78,6 +96,8 @@ def test_an_actor_without_memory_acts_as_alone() -> None:
     player = Player(actor, N)
     assert player.act(torch.zeros(N, 1), greedy=True).tolist() == [0, 1, 2]
     assert actor.options == {"greedy": True}
-    player.saw(torch.zeros(N), step([0]))
+    result = step([0])
+    assert player.saw(torch.zeros(N), result) is result
+    assert player.scores(torch.zeros(N, 1)) is None
     player.begin([1])
     assert player.state_dict() == {}

@@ -30,11 +30,13 @@ UPDATES, FEW, ROWS = 50, 10, 100
 
 REFUSED = {
     "discrete_sac": "actor=policy",
+    "r2d2": "head=rescaled",
     "rainbow": "layers=noisy",
     "sqn_apex": "collect=ray",
     "sqn_categorical": "head=categorical",
     "sqn_noisy": "layers=noisy",
     "sqn_quantile": "head=quantile",
+    "sqn_r2d2": "head=rescaled",
     "sqn_rainbow": "layers=noisy",
     "sqn_tb": "returns=tree_backup",
 }

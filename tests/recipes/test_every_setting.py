@@ -15,12 +15,16 @@ from sqn_rl.training.loop import train
 TINY = ["env=cartpole", "steps=40", "num_envs=2", "warmup_steps=12", "batch_size=8", "update_ratio=1"]
 TINY += ["encoder.hidden=[8]", "replay_capacity=24", "tau=0.2"]  # so that the ring is full before the end
 
+SHORT = ["replay.length=4", "replay.burn_in=2", "replay.stride=2", "replay_capacity=24"]
+
 COMPLETE = {  # what a part, or one of its fields, needs besides itself to have an effect
     "actor=policy": ["loss=discrete_sac"],
     "loss=discrete_sac": ["actor=policy"],
     "actor=epsilon_greedy": ["actor.over=1"],
     "target_update=periodic": ["target_update.every=8"],
     "replay=prioritized": ["returns=n_step"],
+    "q_net=lstm": ["replay=sequences", *SHORT],
+    "replay=sequences": ["q_net=lstm", "returns=n_step", *SHORT],
     "loss=munchausen": ["temperature.initial=0.9"],
     "temperature=learned temperature.minimum": ["target_entropy=0.01"],  # so that α falls
     "temperature=annealed temperature.minimum": ["target_entropy=0.01", "temperature.start=0.01"],
@@ -37,6 +41,7 @@ OTHERS = {  # other values, where not half of the default or its opposite
     "optimizer.lr": 0.02,
     "q_net.members": 3,
     "replay.capacity": 20,
+    "replay.stride": 3,
     "replay.epsilon": 0.5,
     "replay.td_error": "max",
     "returns.n": 2,

@@ -20,6 +20,8 @@ COMPLETE = {  # what a part needs besides itself
     ("actor", "policy"): ["loss=discrete_sac"],
     ("loss", "discrete_sac"): ["actor=policy"],
     ("temperature", "none"): ["loss=dqn", "actor=greedy"],
+    ("q_net", "lstm"): ["replay=sequences"],
+    ("replay", "sequences"): ["q_net=lstm"],
 }
 
 

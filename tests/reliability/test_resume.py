@@ -26,6 +26,14 @@ def test_a_family_of_recipes(task: str, kills: int, family: str, tmp_path: Path)
     assert (trial.differ, trial.faults) == ([], {})
 
 
+@pytest.mark.parametrize("collect", ["local", "inline"])
+def test_what_an_actor_remembers(collect: str, tmp_path: Path) -> None:
+    tiny = [*TINY, "q_net.units=8", "replay.length=4", "replay.stride=4", "replay.burn_in=2"]
+    tiny += ["collect.rows=5"] * (collect == "inline")
+    trial = killed_and_resumed(tmp_path, 5, 0, "recipe=sqn_r2d2", "env=recall", *tiny, f"collect={collect}")
+    assert (trial.differ, trial.faults) == ([], {})
+
+
 def test_games_from_pixels(tmp_path: Path) -> None:
     shorter = ("recipe=dqn", *TASKS["Pong from pixels"], *TINY, "steps=160", "eval_episodes=1")
     trial = killed_and_resumed(tmp_path, 4, 0, *shorter)

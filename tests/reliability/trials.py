@@ -22,6 +22,7 @@ from unittest.mock import patch
 from safetensors.torch import load_file
 
 from sqn_rl import Experiment, compose
+from sqn_rl.parts.replay.states import LATER
 from sqn_rl.recipe.compose import load_recipe
 from sqn_rl.training.compiling import Compiled
 
@@ -113,6 +114,10 @@ def _replay(folder: Path, chunks: list[dict[str, Any]]) -> dict[tuple[int, str],
         games = len(columns["action"]) // (end - begin)
         finals = zip(columns.pop("final_of").tolist(), columns.pop("final_frame"), strict=True)
         found |= {(n // games, f"final {n % games}"): frame.numpy().tobytes() for n, frame in finals}
+        if "memory" in columns:  # of the beginnings of sequences alone, but the first of an episode
+            numbers = (begin * games + (columns["start"] == LATER).nonzero().flatten()).tolist()
+            memories = zip(numbers, columns.pop("memory"), strict=True)
+            found |= {(n // games, f"memory {n % games}"): each.numpy().tobytes() for n, each in memories}
         for name, column in columns.items():
             rows = column.reshape(end - begin, -1).numpy()
             found |= {(begin + i, name): row.tobytes() for i, row in enumerate(rows)}

@@ -127,20 +127,31 @@ class Unordered(InlineEngine):
 # --- exactly the same, exactly once ------------------------------------------------------------------------
 
 
-def test_a_run_that_loses_workers_is_the_run_that_does_not() -> None:
+@pytest.mark.parametrize(("recipe", "more"), [("sqn_per", []), ("sqn_r2d2", ["q_net.units=8"])], ids=str)
+def test_a_run_that_loses_workers_is_the_run_that_does_not(recipe: str, more: list[str]) -> None:
     losing = Losing(0, 0.1)
-    run, other = Learner(InlineEngine()).train(), Learner(losing).train()
+    run = Learner(InlineEngine(), *more, recipe=recipe).train()
+    other = Learner(losing, *more, recipe=recipe).train()
     assert losing.lost > 5
     assert len([note for note in other.notes if "unplugged" in note]) == losing.lost
     assert other.rows[-1]["restarts"] == losing.lost
     assert other.learned() == run.learned()
 
 
-@pytest.mark.parametrize("more", [[], ["layers=noisy", "returns=n_step"], ["actor=epsilon_greedy"]], ids=str)
-def test_a_run_that_is_resumed_is_the_run_that_is_not(more: list[str]) -> None:
-    run = Learner(InlineEngine(), *more, "steps=300", "checkpoint_every=90").train()
+@pytest.mark.parametrize(
+    ("recipe", "more"),
+    [
+        ("sqn_per", []),
+        ("sqn_per", ["layers=noisy", "returns=n_step"]),
+        ("sqn_per", ["actor=epsilon_greedy"]),
+        ("sqn_r2d2", ["q_net.units=8", "update_ratio=0.25"]),
+    ],
+    ids=str,
+)
+def test_a_run_that_is_resumed_is_the_run_that_is_not(recipe: str, more: list[str]) -> None:
+    run = Learner(InlineEngine(), *more, "steps=300", "checkpoint_every=90", recipe=recipe).train()
     for state in run.states[:2]:
-        resumed = Learner(InlineEngine(), *more, "steps=300").train(state)
+        resumed = Learner(InlineEngine(), *more, "steps=300", recipe=recipe).train(state)
         assert plain(resumed.states[-1]) == plain(run.states[-1])
         assert resumed.episodes == run.episodes[-len(resumed.episodes) :]
 

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Self
 
 import numpy as np
@@ -267,12 +268,16 @@ class ValueActor(NetworkActor):
             The actions, ``[B]`` int64, and the networks' states after the observations, ``[B, W]``.
         """
         observations, _ = self.observation_spec.batch(observation)
-        with self.q_net.remembering(observations.to(self.device), memory) as recalled:
+        with self._remembering(observations, memory) as recalled:
             action_B, _ = self._choose(recalled.steps, greedy, generator or self.generator, action_mask)
             return action_B, recalled.after
 
     @torch.no_grad()
     def mean_scores_from(self, observation: Tensor, memory: Memory) -> Tensor:
         """The scores there with the mean weights. ``[B, *S]`` → ``[B, A]``."""
-        with self.q_net.remembering(observation.to(self.device), memory) as recalled:
+        with self._remembering(observation, memory) as recalled:
             return self.mean_scores(recalled.steps)
+
+    def _remembering(self, observation: Tensor, memory: Memory) -> AbstractContextManager[Any]:
+        network: Any = self.q_net
+        return network.remembering(observation.to(self.device), memory)

@@ -95,8 +95,8 @@ class Unrolling(nn.Module):
 
     def scaling(self, dtype: torch.dtype) -> str:
         """How φ scales observations, in words."""
-        encoder = self.parts[0].encoder
-        return encoder.scaling(dtype) if isinstance(encoder, ScalingEncoder) else "as they are"
+        part: Any = self.parts[0]
+        return part.encoder.scaling(dtype) if isinstance(part.encoder, ScalingEncoder) else "as they are"
 
     def forward(self, sequences: Sequences) -> tuple[Tensor, Tensor]:
         """The features of every step, ``[P, Q·T, H]``, and the state after the last, ``[Q, W]``.
@@ -105,7 +105,8 @@ class Unrolling(nn.Module):
         """
         cut, burnt_Q1 = int(sequences.burn_in.max()), (sequences.burn_in > 0).unsqueeze(-1)
         features, states = [], []
-        for part, state in zip(self.parts, sequences.state.chunk(len(self.parts), -1), strict=True):
+        parts: Any = self.parts
+        for part, state in zip(parts, sequences.state.chunk(len(parts), -1), strict=True):
             pieces = []
             for steps in (slice(0, cut), slice(cut, None)) if cut else (slice(None),):
                 columns = (column[:, steps] for column in sequences[:3])
@@ -219,8 +220,8 @@ class LSTMQNet(QNet):
         """The same for a single step of each of Q episodes: ``[Q, *S]``, and what is remembered of them."""
         device = observation.device
         state, action, reward = (column.to(device) for column in memory)
-        columns = (each.unsqueeze(1) for each in (observation, action, reward))
-        with self.recalling(Sequences(*columns, state, torch.zeros_like(action))) as recalled:
+        before = (action.unsqueeze(1), reward.unsqueeze(1), state, torch.zeros_like(action))
+        with self.recalling(Sequences(observation.unsqueeze(1), *before)) as recalled:
             yield recalled
 
     def _predict_from(self, encoder: Callable[[Tensor], Tensor], observation: Tensor) -> Tensor:

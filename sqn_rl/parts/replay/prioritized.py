@@ -147,6 +147,7 @@ class Proportional(RingSampler):
         """The places of the last draw, until their TD errors arrive or they are marked in ``pending``."""
 
     def on_append(self, ring: Ring, priority: Tensor | None = None) -> None:
+        """Give the newest row its priorities, by default the highest so far."""
         self.retire(ring)
         if priority is None:
             self.tree.fill(ring.newest_row, self.max_priority**self.omega)
@@ -163,6 +164,7 @@ class Proportional(RingSampler):
             retired[retired == PENDING] = STALE
 
     def draw(self, ring: Ring, batch_size: int) -> tuple[Tensor, Tensor]:
+        """Sample places, ``[B]``, one of each of B equal segments, and their importance weights, ``[B]``."""
         if not len(ring):
             raise IndexError("nothing is stored yet: there is nothing to draw from")
         uniform_B = torch.rand(batch_size, dtype=torch.float64, generator=self.generator).numpy()
@@ -174,6 +176,7 @@ class Proportional(RingSampler):
         return torch.from_numpy(place).to(device), torch.from_numpy(weight).to(device)
 
     def update_priority(self, index: Tensor, priority: Tensor, *, storage: Storage | None = None) -> None:
+        """Set priorities from TD errors, but not of places overwritten since they were drawn."""
         place = _array(index).reshape(-1)
         p = self._priorities(priority, place)
         highest = np.maximum.reduce(p, initial=0.0)
@@ -206,12 +209,14 @@ class Proportional(RingSampler):
             self._last_draw = b""
 
     def state_dict(self) -> dict[str, Any]:
+        """All priorities, and which places wait for theirs."""
         self._mark_pending()
         arrays = {"value": self.tree.value, "asked": self.pending}
         tensors = {name: torch.tensor(array) for name, array in arrays.items()}
         return {**tensors, "highest": self.max_priority, "beta": self.beta}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Load a state."""
         self.tree.update(np.arange(self.tree.capacity), state_dict["value"].numpy())
         self.pending[:] = state_dict["asked"]
         self._last_draw = b""

@@ -235,5 +235,11 @@ def _require_wiring(q_net: QNetwork, returns: Returns) -> None:
     soft = isinstance(returns, SoftReturns) and returns.soft
     if soft or (isinstance(returns, PathReturns) and returns.gives_paths):
         problem = f"{'soft ' * soft}{type(returns).__name__} needs observations one by one"
-        hint = "set returns.soft=false, or choose returns=one_step" if soft else "choose returns=one_step or n_step"
-        raise WiringError("replay", f"replay: SequenceReplay gives sequences, and {problem}; {hint}", "returns")
+        hint = (
+            "set returns.soft=false, or choose returns=one_step"
+            if soft
+            else "choose returns=one_step or n_step"
+        )
+        raise WiringError(
+            "replay", f"replay: SequenceReplay gives sequences, and {problem}; {hint}", "returns"
+        )

@@ -131,10 +131,10 @@ class Worker:
         )
 
     def _act(self, observation: Tensor, random: bool) -> Tensor:
-        if not random or self._player.remembers:
+        if self._player.remembers or not random:
             action = self._player.act(observation, **self.env.act_options).cpu()
-        if not random:
-            return action
+            if not random:  # else only what was seen is remembered
+                return action
         if (mask_EA := self.env.action_mask) is not None:
             return F.draw(F.masked(torch.zeros(mask_EA.shape), mask_EA), self._generator)
         return torch.randint(self.env.n_actions, (self.env.num_envs,), generator=self._generator)

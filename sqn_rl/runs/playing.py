@@ -1,0 +1,63 @@
+"""A trained policy in episodes of one's own program, for one that remembers them."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sqn_rl.errors import require
+from sqn_rl.protocols import Actor
+from sqn_rl.training.player import Player
+
+
+class PolicyPlayer:
+    """Plays episodes by a policy, made by :meth:`sqn_rl.Policy.player`; it holds what is remembered of them.
+
+    Call :meth:`act`, then :meth:`saw` with what came of it. A policy without memory acts as it does alone.
+
+    Args:
+        act: :meth:`sqn_rl.Policy.act`, of which the first argument chooses the actions of a batch.
+        actor: the policy's.
+        num_envs: N, how many episodes are played at a time.
+    """
+
+    def __init__(self, act: Callable[..., Any], actor: Actor, num_envs: int) -> None:
+        require(num_envs >= 1, "num_envs", num_envs, "a whole number of at least 1")
+        self._act, self._player, self._num_envs = act, Player(actor, num_envs), num_envs
+        self._action: Tensor | None = None
+
+    def act(self, observation: Any, greedy: bool = True, *, action_mask: Any = None) -> Any:
+        """Choose an action in each episode; arguments and result are those of :meth:`sqn_rl.Policy.act`.
+
+        Raises:
+            SettingError: the observations are not ``num_envs``; and as there.
+        """
+        return self._act(self._choose, observation, greedy, action_mask)
+
+    def _choose(self, observation: Tensor, **options: Any) -> Tensor:
+        wanted = f"{self._num_envs}, as policy.player(num_envs={self._num_envs}) has it"
+        require(len(observation) == self._num_envs, "observations", len(observation), wanted)
+        self._action = self._player.act(observation, **options)
+        return self._action
+
+    def saw(self, reward: Any, ended: Any) -> None:
+        """The actions were taken: their rewards, and whether each episode ended and the next one begins.
+
+        Args:
+            reward: a number, or ``[N]``, as the environment gives it.
+            ended: terminated or truncated, a bool, or ``[N]``.
+
+        Raises:
+            SettingError: nothing was chosen before.
+        """
+        require(self._action is not None, "saw", reward, "to be called after act")
+        assert self._action is not None
+        numbers = torch.from_numpy(np.asarray(reward, np.float32).reshape(-1))
+        self._player.remember(self._action, numbers, torch.from_numpy(np.asarray(ended, bool).reshape(-1)))
+        self._action = None
+
+    def begin(self, rows: Sequence[int] | None = None) -> None:
+        """New episodes begin that no result announced: in these environments, or in all."""
+        self._player.begin(rows)

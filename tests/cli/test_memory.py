@@ -1,0 +1,121 @@
+"""Networks that remember, as a user meets them: trained, evaluated, filmed, loaded, and refused with a reason."""
+
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+
+from sqn_rl import GymEnv, Policy, RecipeError, SettingError, WiringError, compose, evaluate, load
+from sqn_rl.plots.film import Play
+from sqn_rl.runs.export import export
+
+RECALL = ["env=recall", "env.kwargs.delay=4", "steps=1200", "warmup_steps=200", "lr=3e-3", "update_ratio=0.2"]
+TINY = ["env=cartpole_masked", "hidden=[8]", "steps=60", "warmup_steps=20", "num_envs=2"]
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> Policy:
+    out = tmp_path_factory.mktemp("recall") / "run"
+    compose("sqn_r2d2", *RECALL, "q_net.units=64", "eval_episodes=30", f"out={out}").train()
+    return load(out)
+
+
+def test_it_learns_what_only_a_memory_can(policy: Policy) -> None:
+    assert policy.evaluate().mean == 1.0
+    assert policy.evaluate(greedy=False).mean > 0.8
+
+
+def test_its_player_remembers_in_a_loop_of_ones_own(policy: Policy) -> None:
+    env, player = gymnasium.make("sqn_rl/Recall-v0", delay=4, cues=2), policy.player()
+    returns = []
+    for seed in range(12):
+        observation, _ = env.reset(seed=seed)
+        score, over = 0.0, False
+        while not over:
+            action = player.act(observation)
+            observation, reward, terminated, truncated, _ = env.step(action)
+            player.saw(reward, over := terminated or truncated)
+            score += float(reward)
+        returns.append(score)
+    assert returns == [1.0] * 12
+
+
+def test_several_episodes_are_played_at_a_time_and_may_be_given_up(policy: Policy) -> None:
+    cues, flag = np.eye(3, dtype=np.float32)[[0, 1, 0]], np.eye(3, dtype=np.float32)[[2] * 3]
+    nothing = flag * 0
+    acted = dict[int, list[int]]()
+    for forgets in ([], [1]):
+        player = policy.player(num_envs=3)
+        for observation in (cues, nothing, nothing, nothing):
+            player.act(observation)
+            player.saw(np.zeros(3), np.zeros(3, bool))
+        player.begin(forgets)
+        acted[len(forgets)] = player.act(flag).tolist()
+    assert acted[0] == [0, 1, 0]
+    assert acted[1][::2] == [0, 0]
+
+
+def test_alone_it_says_how_to_act(policy: Policy, tmp_path: Path) -> None:
+    for method in (policy.act, policy.q_values, policy.probabilities):
+        with pytest.raises(WiringError, match=r"LSTMQNet remembers the episode; act by .*policy\.player\(\)"):
+            method(np.zeros(3, np.float32))
+    with pytest.raises(SettingError, match="observations = 2: expected 1, as policy.player"):
+        policy.player().act(np.zeros((2, 3), np.float32))
+    with pytest.raises(SettingError, match="to be called after act"):
+        policy.player().saw(0.0, False)
+    with pytest.raises(RecipeError, match=r"cannot be exported: .*remembers the episode"):
+        export(policy, tmp_path / "policy.pt2")
+
+
+def test_a_film_shows_the_episodes_of_an_evaluation_and_the_values_it_acts_by() -> None:
+    parts = compose("sqn_r2d2", *TINY).recipe.build()
+    parts["env"].close()
+    actor, q_net = parts["actor"], parts["q_net"]
+
+    def cart() -> GymEnv:
+        return GymEnv(id="sqn_rl/CartPoleMasked-v1", num_envs=1, seed=4, training=False)
+
+    env = cart()
+    env.show = lambda: None  # it draws, which takes long
+    env.screen = lambda: np.zeros((4, 4, 3), np.uint8)
+    play = Play(actor, q_net, env, episodes=3, greedy=False, seed=7)
+    moments = [*play]
+    evaluation = evaluate(actor, cart(), episodes=3, greedy=False, seed=7)
+    assert play.evaluation.returns == evaluation.returns
+    assert len(moments) == sum(evaluation.lengths)
+    firsts = [moment for moment in moments if moment.step == 0]
+    for moment in firsts:
+        assert torch.allclose(moment.pi, torch.softmax(moment.q / parts["temperature"].alpha, -1))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["replay=uniform"], "UniformReplay gives single steps; choose replay=sequences"),
+        (["q_net=twin"], "SequenceReplay is for networks that remember; QNet does not; choose q_net=lstm"),
+        (["returns=tree_backup"], "TreeBackup needs observations one by one"),
+        (["returns.soft=true"], "set returns.soft=false, or choose returns=one_step"),
+        (["actor=policy", "loss=discrete_sac"], "PolicyActor's own network remembers nothing"),
+        (["compile=always"], "auto or never: networks that remember are not compiled"),
+        (["replay.stride=30"], r"replay.stride=30: expected a whole number of steps in \[1, length\]"),
+        (["encoder=lstm"], "write q_net=lstm"),
+        (["replay_capacity=70"], "expected at least 80: burn_in . length . stride = 40 steps of each of 2"),
+    ],
+    ids=str,
+)
+def test_what_does_not_go_together_is_refused(overrides: list[str], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        compose("sqn_r2d2", *TINY, *overrides).preflight()
+
+
+def test_the_wiring_shows_what_is_remembered() -> None:
+    graph = compose("sqn_r2d2", *TINY).preflight()
+    writes = {entry.key: entry for entry in graph.nodes[0].writes}
+    assert "memory" not in writes
+    actor = next(node for node in graph.nodes if node.slot == "actor")
+    memory = next(entry for entry in actor.writes if entry.key == "memory")
+    assert memory.shape == (2, 2 * 128 + 2)
+    assert "memory" in next(node for node in graph.nodes if node.slot == "replay").reads
+    assert [node.slot for node in graph.nodes if node.slot in ("encoder", "head")] == ["encoder", "head"]
