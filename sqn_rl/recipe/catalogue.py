@@ -89,7 +89,7 @@ class Catalogue:
             kind = "recipe" if choice.group == RECIPE else "part"
             hint = hint_for_part(choice.group, choice.name, self.names(choice.group))
             slots = [slot for slot, files in self._files.items() if choice.name in files]
-            hint = f"write {slots[0]}={choice.name}" if slots and not choice.group == RECIPE else hint
+            hint = f"write {slots[0]}={choice.name}" if slots and choice.group != RECIPE else hint
             subject = f"{choice.group}={choice.name}"
             raise RecipeError(f"there is no such {kind}", choice.origin, hint, subject)
 

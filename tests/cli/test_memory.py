@@ -1,4 +1,4 @@
-"""Networks that remember, as a user meets them: trained, evaluated, filmed, loaded, and refused with a reason."""
+"""Networks that remember, as a user meets them: trained, evaluated, filmed, loaded, and refused."""
 
 from pathlib import Path
 
@@ -61,7 +61,7 @@ def test_alone_it_says_how_to_act(policy: Policy, tmp_path: Path) -> None:
     for method in (policy.act, policy.q_values, policy.probabilities):
         with pytest.raises(WiringError, match=r"LSTMQNet remembers the episode; act by .*policy\.player\(\)"):
             method(np.zeros(3, np.float32))
-    with pytest.raises(SettingError, match="observations = 2: expected 1, as policy.player"):
+    with pytest.raises(SettingError, match=r"observations = 2: expected 1, as policy\.player"):
         policy.player().act(np.zeros((2, 3), np.float32))
     with pytest.raises(SettingError, match="to be called after act"):
         policy.player().saw(0.0, False)

@@ -121,18 +121,26 @@ def test_nothing_is_learned_from_a_burn_in_and_at_an_episodes_first_step_there_i
     q_net = make_q_net()
     batch = Played(q_net, make_games, 0.0).replay.draw(100)
     assert batch.sequences is not None
-    reward = batch.sequences.reward.clone().requires_grad_()
-    with recalling(batch.sequences._replace(reward=reward), q_net):
-        q_net.values(batch.observation).sum().backward()
-    assert reward.grad is not None
-    touched = reward.grad != 0
-    burnt = batch.sequences.burn_in == 3
+    many = batch.sequences.action.shape[1]
+
+    def touched_by(steps: Tensor) -> Tensor:
+        """From which steps a gradient comes, ``[Q, T]`` bool."""
+        assert batch.sequences is not None
+        reward = batch.sequences.reward.clone().requires_grad_()
+        with recalling(batch.sequences._replace(reward=reward), q_net):
+            q_net.values(steps).sum().backward()
+        assert reward.grad is not None
+        return reward.grad != 0
+
+    burnt, touched = batch.sequences.burn_in == 3, touched_by(batch.observation)
+    later = touched_by(batch.observation[batch.observation % many >= 3])
     assert burnt.any()
     assert not burnt.all()
     assert not touched[burnt, :3].any()
     assert touched[burnt, 3].all()
     assert touched[~burnt, :3].all()
-    many = batch.sequences.action.shape[1]
+    assert not later[burnt, :3].any()
+    assert later[~burnt, :3].all()  # through time
     learned = torch.bincount(batch.observation, minlength=100 * many).view(100, many)
     whole = learned.sum(-1) >= LENGTH  # others end with the newest step
     assert whole[burnt].float().mean() > 0.8

@@ -98,7 +98,7 @@ class Played:
             self.episodes[env].append([])
 
     def starts(self, env: int) -> dict[float, tuple[list[Row], int]]:
-        """The episodes and steps at which a sequence of an environment can begin, by the observation's number."""
+        """Where an environment's sequences can begin: episode and step, by the observation's number."""
         states, found, after = self.replay.states, {}, 0
         for episode in reversed(self.episodes[env]):
             for step in reversed(range(len(episode))):
