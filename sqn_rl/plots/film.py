@@ -65,7 +65,7 @@ class Play:
         actor, env, result = self._actor, self.env, self.evaluation
         generator = torch.Generator(device=actor.device).manual_seed(self._seed)
         random_state = RandomState(OF_MODULES + self._seed, actor.device)
-        player = Player(actor, env.num_envs)
+        player = Player(actor, 1)
         env.show()
         limit = step_limit(env, self._max_steps)
         with random_state:
