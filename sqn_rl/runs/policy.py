@@ -38,8 +38,7 @@ def load(
 ) -> "Policy":
     """Load the trained policy of a run, finished or not.
 
-    Nothing that only learns is built: no replay, no optimizer. There is a warning if its ``recipe.yaml`` was
-    changed since the run wrote it.
+    No replay and no optimizer are built. A ``recipe.yaml`` that was changed since the run gives a warning.
 
     Args:
         run: the run directory.
