@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from sqn_rl import compose
 from sqn_rl.parts.collect.ray import RayEngine
 from sqn_rl.recipe.catalogue import Catalogue
-from sqn_rl.runs.experiment import compose
 from sqn_rl.types import Request
 
 STILL = Path(__file__).parent / "still.py"
