@@ -58,6 +58,9 @@ class Recurrent(Protocol):
     def recalling(self, sequences: Sequences) -> AbstractContextManager[Any]:
         """A context in which an observation is the number of a step of these sequences."""
 
+    def remembering(self, observation: Tensor, memory: Memory) -> AbstractContextManager[Any]:
+        """The same for one step of N episodes; gives its ``steps``, and ``after``, the states after them."""
+
 
 def state_size(part: object) -> int:
     """W of a Q-network, or of an actor; 0: it remembers nothing."""

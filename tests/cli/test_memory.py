@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from sqn_rl import GymEnv, Policy, RecipeError, SettingError, WiringError, compose, evaluate, load
+from sqn_rl import GymEnv, Player, Policy, RecipeError, SettingError, WiringError, compose, evaluate, load
 from sqn_rl.plots.film import Play
 from sqn_rl.runs.export import export
+from sqn_rl.training.numerics import bundle, not_finite, unbundle
 
 RECALL = ["env=recall", "env.kwargs.delay=4", "steps=1200", "warmup_steps=200", "lr=3e-3", "update_ratio=0.2"]
 TINY = ["env=cartpole_masked", "hidden=[8]", "steps=60", "warmup_steps=20", "num_envs=2"]
@@ -88,6 +89,24 @@ def test_a_film_shows_the_episodes_of_an_evaluation_and_the_values_it_acts_by() 
     firsts = [moment for moment in moments if moment.step == 0]
     for moment in firsts:
         assert torch.allclose(moment.pi, torch.softmax(moment.q / parts["temperature"].alpha, -1))
+
+
+def test_what_is_not_finite_is_found_in_what_a_run_keeps_of_an_update() -> None:
+    agent, env, _ = compose("sqn_r2d2", *TINY).build()
+    player, observation = Player(agent.actor, 2), env.begin()
+    for _ in range(20):
+        action = player.act(observation)
+        step = player.saw(action, env.advance(action))
+        agent.replay.store(observation, action, step)
+        observation = step.observation
+    env.close()
+    kept = bundle(agent.loss, agent.replay.draw(4))
+    batch, _ = unbundle(kept)
+    assert not_finite(agent.loss, batch) == []
+    kept["batch.sequences.state"][0, 0] = float("nan")
+    assert not_finite(agent.loss, unbundle(kept)[0])[0].startswith(
+        "replay: sequences.state of the batch: 1 of"
+    )
 
 
 @pytest.mark.parametrize(

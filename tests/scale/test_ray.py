@@ -38,9 +38,10 @@ def cluster() -> Iterator[str]:
     ray.shutdown()
 
 
-def digests(run: Path) -> dict[str, str]:
+def digests(run: Path, steps: int = 4000) -> dict[str, str]:
     """Weights, moments, priorities, and everything else that is saved; and the episodes."""
-    files = sorted((run / "checkpoints" / "0000004000").glob("*.safetensors"))
+    files = sorted((run / "checkpoints" / f"{steps:010d}").glob("*.safetensors"))
+    assert files
     files += [run / "episodes.jsonl", *sorted((run / "checkpoints" / "replay").iterdir())]
     return {file.name: sha256(file.read_bytes()).hexdigest() for file in files}
 
@@ -124,6 +125,13 @@ def test_a_learner_that_is_killed_resumes(inline: dict[str, str], cluster: str, 
         time.sleep(0.5)
     Experiment(load_recipe(out / "recipe.yaml")).train(resume=out)
     assert digests(out) == inline
+
+
+def test_what_actors_remember_is_that_of_one_process(cluster: str, tmp_path: Path) -> None:
+    small = [*CARTPOLE, "env=recall", "steps=800", "returns.n=2", "q_net.units=8", "collect.rows=20"]
+    for collect in ("inline", "ray"):
+        compose("sqn_r2d2", *small, f"collect={collect}", f"out={tmp_path / collect}").train()
+    assert digests(tmp_path / "ray", 800) == digests(tmp_path / "inline", 800)
 
 
 def test_too_few_processors_are_said(cluster: str, tmp_path: Path) -> None:
