@@ -53,6 +53,19 @@ def stratified(uniform_B: Floats, total: float) -> Floats:
     return (np.arange(len(uniform_B)) + uniform_B) * (total / len(uniform_B))
 
 
+def require_priorities(omega: float, beta: float, epsilon: float, td_error: str) -> None:
+    """Refuse settings of priorities that are out of range or unknown.
+
+    Raises:
+        SettingError: one is.
+    """
+    require(0 <= beta <= 1, "beta", beta, "a number in [0, 1]")
+    require(0 < epsilon < np.inf, "epsilon", epsilon, "a positive number")
+    require(0 <= omega < np.inf, "omega", omega, "a number, at least 0")
+    require(epsilon**omega > 0, "omega", omega, f"an exponent for which {epsilon}^omega is above 0")
+    require_one_of(REDUCTIONS, "td_error", td_error)
+
+
 class PrioritizedReplay(RingReplay):
     """The newest ``capacity`` transitions, sampled in proportion to p^ω, with importance weights.
 
@@ -100,11 +113,7 @@ class PrioritizedReplay(RingReplay):
         lanes: int = 1,
     ) -> None:
         require(isinstance(capacity, int), "capacity", capacity, "a whole number of transitions")
-        require(0 <= beta <= 1, "beta", beta, "a number in [0, 1]")
-        require(0 < epsilon < np.inf, "epsilon", epsilon, "a positive number")
-        require(0 <= omega < np.inf, "omega", omega, "a number, at least 0")
-        require(epsilon**omega > 0, "omega", omega, f"an exponent for which {epsilon}^omega is above 0")
-        require_one_of(REDUCTIONS, "td_error", td_error)
+        require_priorities(omega, beta, epsilon, td_error)
         ring = Ring(
             capacity=capacity,
             num_envs=num_envs,

@@ -12,10 +12,10 @@ from torch import Tensor
 from torchrl.data.replay_buffers import Storage
 
 from sqn_rl import functional as F
-from sqn_rl.errors import WiringError, require, require_one_of
+from sqn_rl.errors import WiringError, require
 from sqn_rl.parts.memory import Memory, state_size
 from sqn_rl.parts.replay.base import RingReplay
-from sqn_rl.parts.replay.prioritized import REDUCTIONS, Proportional
+from sqn_rl.parts.replay.prioritized import REDUCTIONS, Proportional, require_priorities
 from sqn_rl.parts.replay.ring import Ring
 from sqn_rl.parts.replay.states import States
 from sqn_rl.parts.replay.storage import Returns, refuse
@@ -77,6 +77,9 @@ class SequenceReplay(RingReplay):
         WiringError: the networks remember nothing, or the returns need single observations.
     """
 
+    gives_sequences = True
+    """Its batches have sequences."""
+
     def __init__(
         self,
         *,
@@ -109,11 +112,7 @@ class SequenceReplay(RingReplay):
         least = (burn_in + length + stride) * num_envs
         expected = f"at least {least:,}: burn_in + length + stride = {least // num_envs} steps of each"
         require(capacity >= least, "capacity", capacity, f"{expected} of {num_envs} environments")
-        require(0 <= beta <= 1, "beta", beta, "a number in [0, 1]")
-        require(0 < epsilon < np.inf, "epsilon", epsilon, "a positive number")
-        require(0 <= omega < np.inf, "omega", omega, "a number, at least 0")
-        require(epsilon**omega > 0, "omega", omega, f"an exponent for which {epsilon}^omega is above 0")
-        require_one_of(REDUCTIONS, "td_error", td_error)
+        require_priorities(omega, beta, epsilon, td_error)
         _require_wiring(q_net, returns)
         ring = Ring(
             capacity=capacity,
@@ -140,8 +139,6 @@ class SequenceReplay(RingReplay):
             sampler=_OfSequences(ring.places, omega, beta, epsilon, td_error, eta),
             generator=torch.Generator().manual_seed(seed),
         )
-
-    gives_sequences = True
 
     @property
     def transition_bytes(self) -> tuple[int, int]:
