@@ -24,6 +24,7 @@ from .parts.env.atari import AtariEnv as AtariEnv
 from .parts.env.atari_ram import AtariRamEnv as AtariRamEnv
 from .parts.env.base import BatchedEnv as BatchedEnv
 from .parts.env.envpool import EnvPoolEnv as EnvPoolEnv
+from .parts.env.football import FootballEnv as FootballEnv
 from .parts.env.games import GamesEnv as GamesEnv
 from .parts.env.gym import GymEnv as GymEnv
 from .parts.env.minatar import MinAtarEnv as MinAtarEnv

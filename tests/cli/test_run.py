@@ -33,6 +33,7 @@ SHORT = ["env.max_frames=400", "num_envs=2"]
 NEEDED = {
     "gym": ["env.id=MountainCar-v0"],
     "envpool": ["env.id=CartPole-v1"],
+    "football": ["env.max_episode_steps=30", "num_envs=2", "steps=140", "update_ratio=0.2", "log_every=20"],
     "atari_ram": SHORT,
     "atari": [*SHORT, "steps=140", "batch_size=8", "log_every=20"],
 }

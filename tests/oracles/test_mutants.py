@@ -320,6 +320,23 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("linear within the block", "self.second(torch.relu(self.first", "self.second((self.first"),
         ("linear after the blocks", "[*steps, nn.ReLU()]", "steps"),
     ],
+    ("parts/env/pool/pooled.py", "../parts/test_env_pool.py"): [
+        ("the true final observation is overwritten", "observation = successor.copy()", "pass"),
+        ("terminated is truncated", "score, terminated, truncated, info", "score, truncated, terminated, info"),
+        ("EnvPool's own reset is a transition", "if ended.any():", "if False:"),
+        ("all are reset where one ended", "(over)", "(np.arange(self.num_envs, dtype=np.int32))[over]"),
+        ("reward's sign", "reward = np.sign(score)", "reward = -np.sign(score)"),
+        ("the mask of the next state twice", "self._current.action_mask, following", "following, following"),
+        ("no action in a terminal state", "mask_BA[terminated & ~mask_BA.any(-1)] = True", "pass"),
+        ("frames of the last episode", "np.zeros_like(self._stacks[rows]) if begins else ", ""),
+        ("the same seeds", "seed=self._seeds)", "seed=0)"),
+    ],
+    ("parts/env/observations.py", "../parts/test_env_pool.py"): [
+        ("choices from 0", "numbers - space.start ==", "numbers =="),
+    ],
+    ("parts/env/football.py", "../parts/test_env_pool.py"): [
+        ("a limit of one step more", '{"max_episode_steps": limit - 1}', '{"max_episode_steps": limit}'),
+    ],
     ("parts/actor/base.py", "test_actors.py"): [
         ("acts by the maximum of twins", "values(observation).amin(0)", "values(observation).amax(0)"),
         ("acts by the second twin", "q_net.first(observation)", "q_net.values(observation)[1]"),

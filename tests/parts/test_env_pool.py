@@ -13,11 +13,14 @@ from torch import Tensor
 
 from sqn_rl.errors import EnvError, SettingError
 from sqn_rl.parts.env.envpool import EnvPoolEnv
+from sqn_rl.parts.env.football import COLOURS, DRAWN, FootballEnv
 from sqn_rl.types import Step
 
 pytest.importorskip("envpool")
 
 SEED, N = 3, 3
+SCENARIO = "academy_empty_goal_close"
+MATCH = f"gfootball/{SCENARIO}-v1"
 GRID, TOUR = "MiniGrid-Empty-5x5-v0", "TSP-v1"
 BOTH = {"terminated", "truncated"}
 SHORT = {"max_episode_steps": 9}
@@ -31,6 +34,7 @@ CASES: dict[str, tuple[dict[str, Any], int, set[str]]] = {
         {"truncated"},
     ),
     "masks": ({"id": TOUR}, 50, {"terminated"}),
+    "football": ({"id": MATCH, "kwargs": {"max_episode_steps": 24}}, 60, BOTH),
     "masks in info": ({"id": "Play2048-v1"}, 150, {"terminated"}),
 }
 """Settings, steps, and what is bound to happen in them."""
@@ -41,6 +45,11 @@ def make(id: str = "CartPole-v1", **settings: Any) -> EnvPoolEnv:
     return EnvPoolEnv(**{"id": id, **usual, **settings})
 
 
+def football(**settings: Any) -> FootballEnv:
+    usual = {"max_episode_steps": None, "frame_stack": 1, "threads": 1, "num_envs": N, "seed": SEED}
+    return FootballEnv(**{"scenario": SCENARIO, **usual, **settings})
+
+
 def plain(settings: dict[str, Any], answer: Any, space: spaces.Space) -> np.ndarray:
     """What ours should make of a raw observation, before stacking."""
     if isinstance(space, spaces.Dict):
@@ -49,6 +58,8 @@ def plain(settings: dict[str, Any], answer: Any, space: spaces.Space) -> np.ndar
             return answer["image"].transpose(2, 0, 1)
         space = spaces.Dict({key: space[key] for key in keys})
         answer = {key: answer[key] for key in keys}
+    if space.shape == (72, 96, 4):
+        return answer.transpose(2, 0, 1)
     flat = spaces.flatten(space, answer)
     return flat if flat.dtype == np.uint8 else flat.astype(np.float32)
 
@@ -103,7 +114,8 @@ def choose(mask: Tensor | None, n_actions: int, generator: torch.Generator) -> T
 @pytest.mark.parametrize("name", CASES)
 def test_every_step_is_that_of_raw_pools_stepped_by_hand(name: str) -> None:
     settings, steps, happens = CASES[name]
-    env, rows = make(**settings), [Row(settings, i) for i in range(N)]
+    env = football(max_episode_steps=25) if name == "football" else make(**settings)
+    rows = [Row(settings, i) for i in range(N)]
     assert torch.equal(env.begin(), torch.stack([row.first for row in rows]))
     generator, answers, expected = torch.Generator().manual_seed(SEED), [], []
     for _ in range(steps):
@@ -214,6 +226,26 @@ def test_limits_and_names() -> None:
     assert make("BabyAI-GoToRedBallGrey-v0").max_steps is None  # it has one, but does not say so
 
 
+def test_football_has_names_and_is_seen_from_above() -> None:
+    env = football(num_envs=1, frame_stack=2)
+    assert (env.name, env.n_actions, env.max_steps) == (MATCH, 19, 401)
+    assert football(max_episode_steps=30).max_steps == 30
+    assert (env.action_names[0], env.action_names[12], len(env.action_names)) == ("idle", "shot", 19)
+    assert env.begin().shape == (1, 2, 4, 72, 96)
+    for _ in range(3):
+        newest = env.advance(torch.tensor([5])).observation[0, -1]  # right
+    screen = env.screen()
+    assert (screen.shape, screen.dtype) == ((360, 480, 3), np.uint8)
+    cells = screen[::5, ::5]
+    assert np.array_equal(cells.repeat(5, 0).repeat(5, 1), screen)
+    drawn = torch.zeros(72, 96, dtype=torch.bool)
+    for channel in reversed(DRAWN):
+        marked = (newest[channel] == 255) & ~drawn  # what is drawn later covers it
+        assert np.array_equal((cells == COLOURS[channel]).all(-1), marked.numpy())
+        drawn |= marked
+    assert (newest[2] == 255).sum() == 1  # the ball
+
+
 @pytest.mark.parametrize("action", [-1, 2])
 def test_an_action_that_it_does_not_have_is_an_error(action: int) -> None:
     env = make()
@@ -246,6 +278,33 @@ def test_mistakes_are_refused_with_what_is_expected(settings: dict[str, Any], me
     with pytest.raises(SettingError, match=message) as error:
         make(**settings)
     assert error.value.field in settings
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"scenario": "academy_empty_goals"},
+            ".*; did you mean 'academy_empty_goal'",
+        ),
+        ({"scenario": MATCH}, "one of 11_vs_11_competition, "),
+        ({"max_episode_steps": 1}, "at least 2, or null"),
+        ({"max_episode_steps": 9.5}, "at least 2, or null"),
+        ({"frame_stack": 0}, "at least 1"),
+    ],
+)
+def test_mistakes_in_football_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingError, match=message) as error:
+        football(**settings)
+    assert error.value.field in settings
+
+
+def test_all_scenarios_are_listed() -> None:
+    with pytest.raises(SettingError) as error:
+        football(scenario="academy")
+    listed = error.value.expected.removeprefix("one of ").partition(";")[0].split(", ")
+    assert len(listed) == 18
+    assert SCENARIO in listed
 
 
 def test_without_envpool_it_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -180,6 +180,12 @@ def test_a_bad_value_in_a_recipe(tmp_path: Path, capfd: pytest.CaptureFixture[st
             "pip install 'sqn_rl[minatar]'",
         ),
         (
+            "envpool",
+            "env=football",
+            "components/env/football.yaml:4: env.scenario = 'academy_empty_goal_close': expected EnvPool",
+            "pip install 'sqn_rl[envpool]'",
+        ),
+        (
             "tensorboard",
             "logger=tensorboard",
             "command line: logger=tensorboard: expected ",

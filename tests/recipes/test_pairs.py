@@ -41,8 +41,11 @@ NEEDS = {
     ("logger", "tensorboard"): "tensorboard",
 }
 """The parts that need an extra, and a module of it."""
-ELSEWHERE = {("collect", "ray"), *(("logger", name) for name in ("mlflow", "trackio", "wandb"))}
-"""What takes long to start, and runs what ``inline`` runs, or may use a network."""
+ELSEWHERE = {
+    *(("collect", "ray"), ("env", "football")),
+    *(("logger", name) for name in ("mlflow", "trackio", "wandb")),
+}
+"""What takes long to start, and runs what ``inline`` and ``envpool`` run, or may use a network."""
 PARTS = {
     slot.name: [
         name
