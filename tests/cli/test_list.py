@@ -36,7 +36,7 @@ def test_a_slot_is_listed_with_arguments_and_what_they_come_to(capsys: pytest.Ca
 @pytest.mark.parametrize(
     ("part", "limits"),
     [
-        ("encoder=nature_cnn", "env=atari,gym"),
+        ("encoder=nature_cnn", "env=atari,envpool,football,gym"),
         ("actor=policy", "loss=discrete_sac"),
         ("actor=boltzmann", "temperature=learned,fixed,annealed"),
         ("loss=discrete_sac", "temperature=learned,fixed,annealed actor=policy"),

@@ -322,7 +322,7 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
     ],
     ("parts/env/pool/pooled.py", "../parts/test_env_pool.py"): [
         ("the true final observation is overwritten", "observation = successor.copy()", "pass"),
-        ("terminated is truncated", "score, terminated, truncated, info", "score, truncated, terminated, info"),
+        ("terminated is truncated", "score, terminated, truncated,", "score, truncated, terminated,"),
         ("EnvPool's own reset is a transition", "if ended.any():", "if False:"),
         ("all are reset where one ended", "(over)", "(np.arange(self.num_envs, dtype=np.int32))[over]"),
         ("reward's sign", "reward = np.sign(score)", "reward = -np.sign(score)"),

@@ -257,8 +257,8 @@ def test_an_action_that_it_does_not_have_is_an_error(action: int) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"id": "CartPol-v1"}, "one of the .* ids of EnvPool; did you mean 'CartPole-v1'"),
-        ({"id": 3}, "ids of EnvPool"),
+        ({"id": "CartPol-v1"}, "an id of EnvPool, which has .*; did you mean 'CartPole-v1'"),
+        ({"id": 3}, "an id of EnvPool"),
         ({"id": "Pendulum-v1"}, r"discrete actions; it has Box\("),
         ({"id": "TicTacToe-v1"}, "one player; it has 2"),
         ({"kwargs": {"gravity": 1}}, "what CartPole-v1 takes"),

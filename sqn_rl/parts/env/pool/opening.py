@@ -40,7 +40,7 @@ def spec_of(id: str, kwargs: Mapping[str, Any], field: str, value: object) -> An
     envpool = package(field, value)
     known = envpool.list_all_envs()
     known_id = isinstance(id, str) and id in known
-    require(known_id, field, value, f"one of the {len(known):,} ids of EnvPool{nearest(id, known)}")
+    require(known_id, field, value, f"an id of EnvPool, which has {len(known):,}{nearest(id, known)}")
     ours = sorted(OURS & kwargs.keys())
     require(not ours, "kwargs", dict(kwargs), f"no setting that is made here: {', '.join(ours)}")
     try:
