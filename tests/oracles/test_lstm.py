@@ -8,7 +8,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from sqn_rl import MLP, Dense, GreedyActor, LinearHead, LSTMQNet, NStep, Player, SequenceReplay, WiringError
+from sqn_rl import (
+    MLP,
+    BoltzmannActor,
+    Dense,
+    FixedTemperature,
+    GreedyActor,
+    LinearHead,
+    LSTMQNet,
+    NStep,
+    Player,
+    SequenceReplay,
+    WiringError,
+)
 from sqn_rl.parts.memory import Memory, recalling
 from sqn_rl.types import Batch, Sequences
 
@@ -170,6 +182,24 @@ def test_the_previous_action_and_reward_are_inputs_and_large_rewards_are_clamped
         q_net.remembering(observation, memory._replace(reward=torch.tensor([-9.0]))) as recall,
     ):
         assert torch.equal(q_net.first(recall.steps), values[-1])
+
+
+def test_it_acts_greedily_or_draws_from_the_generator_that_is_lent() -> None:
+    actor = BoltzmannActor(q_net=make_q_net(), temperature=FixedTemperature(alpha=1.0), policy="q1", seed=0)
+    observation, memory, before = (
+        torch.randn(50, 2),
+        Memory.empty(50, actor.state_size),
+        actor.generator.get_state(),
+    )
+
+    def act(greedy: bool = False) -> list[int]:
+        generator = torch.Generator().manual_seed(7)
+        return actor.act_from(observation, memory, greedy=greedy, generator=generator)[0].tolist()
+
+    assert act() == act()
+    assert len({*act()}) == A
+    assert act(greedy=True) == actor.mean_scores_from(observation, memory).argmax(-1).tolist()
+    assert torch.equal(actor.generator.get_state(), before)
 
 
 def test_each_network_has_a_state_of_its_own_unless_it_is_shared() -> None:

@@ -345,7 +345,7 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("acting has no noise", "sample(generator)\n        obs", "layers\n        obs"),
         ("acting has no noise of its own", "_spec = acting_view(q_net)", "_spec = (q_net)"),
         ("noise of the actor's generator", "(generator)\n        obs", "(self.generator)\n        obs"),
-        ("a lent generator is ignored", "generator or self.generator", "self.generator"),
+        ("a lent generator is ignored", "(observations, greedy, generator or", "(observations, greedy, 0 or"),
     ],
     ("parts/actor/boltzmann.py", "test_actors.py"): [
         ("acts by Q times α", "noise[0], alpha if", "noise[0], 1 / alpha if"),
@@ -527,6 +527,8 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
     ],
     ("parts/actor/base.py", "test_lstm.py"): [
         ("the state stands still", "return action_B, recalled.after", "return action_B, memory.state"),
+        ("its own generator is drawn from", "steps, greedy, generator or", "steps, greedy, 0 or"),
+        ("never greedy", "(recalled.steps, greedy, gen", "(recalled.steps, False, gen"),
     ],
     ("parts/q_net/lstm.py", "test_lstm.py"): [
         ("a burn-in is learned from", "torch.where(burnt_Q1, state.detach(), state)", "state"),
