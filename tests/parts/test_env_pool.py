@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sqn_rl.errors import EnvError, SettingError
 from sqn_rl.parts.env.envpool import EnvPoolEnv
-from sqn_rl.parts.env.football import COLOURS, DRAWN, FootballEnv
+from sqn_rl.parts.env.football import COLOURS, FootballEnv
 from sqn_rl.types import Step
 
 pytest.importorskip("envpool")
@@ -232,18 +232,19 @@ def test_football_has_names_and_is_seen_from_above() -> None:
     assert football(max_episode_steps=30).max_steps == 30
     assert (env.action_names[0], env.action_names[12], len(env.action_names)) == ("idle", "shot", 19)
     assert env.begin().shape == (1, 2, 4, 72, 96)
-    for _ in range(3):
-        newest = env.advance(torch.tensor([5])).observation[0, -1]  # right
+    own, other, ball, player = (torch.tensor(place) for place in ((0, 9), (20, 30), (40, 70), (40, 70)))
+    seen = torch.zeros(1, 2, 4, 72, 96, dtype=torch.uint8)
+    for channel, (y, x) in enumerate((own, other, ball, player)):
+        seen[0, 1, channel, y, x] = 255
+    seen[0, 0] = 255 - seen[0, 1]  # the frame before is not drawn
+    env._current.observation = seen
     screen = env.screen()
     assert (screen.shape, screen.dtype) == ((360, 480, 3), np.uint8)
-    cells = screen[::5, ::5]
-    assert np.array_equal(cells.repeat(5, 0).repeat(5, 1), screen)
-    drawn = torch.zeros(72, 96, dtype=torch.bool)
-    for channel in reversed(DRAWN):
-        marked = (newest[channel] == 255) & ~drawn  # what is drawn later covers it
-        assert np.array_equal((cells == COLOURS[channel]).all(-1), marked.numpy())
-        drawn |= marked
-    assert (newest[2] == 255).sum() == 1  # the ball
+    counts = [(screen == colour).all(-1).sum() for colour in COLOURS]
+    assert counts == [7 * 9, 81, 25, 81 - 25]  # at the edge, whole, the ball, and who has it
+    assert (screen[202, 352] == COLOURS[2]).all()
+    assert (screen[202 + 4, 352 - 4] == COLOURS[3]).all()
+    assert (screen[102, 152] == COLOURS[1]).all()
 
 
 @pytest.mark.parametrize("action", [-1, 2])

@@ -26,8 +26,8 @@ GRASS, LINE, GOAL = (52, 105, 52), (92, 145, 92), (190, 205, 190)
 COLOURS = ((90, 150, 255), (235, 75, 65), (255, 255, 255), (255, 215, 60))
 """Of the minimap's channels: the own team, the other, the ball, and the player who acts."""
 
-DRAWN = (0, 1, 3, 2)
-"""The channels in the order in which they are drawn: the ball is on top."""
+MARKS = ((0, 4), (1, 4), (3, 4), (2, 2))
+"""The channels in the order in which they are drawn, each with the pixels around a mark's centre."""
 
 
 class FootballEnv(PooledEnv):
@@ -96,9 +96,13 @@ class FootballEnv(PooledEnv):
         height, width = field.shape[:2]
         field[:, width // 2 - 1 : width // 2 + 1] = LINE
         field[height // 2 - 4 : height // 2 + 4, [0, -1]] = GOAL
-        for channel in DRAWN:
-            field[minimap[channel] > 0] = COLOURS[channel]
-        return field.repeat(CELL, 0).repeat(CELL, 1)
+        field = field.repeat(CELL, 0).repeat(CELL, 1)
+        for channel, around in MARKS:
+            for y, x in np.argwhere(minimap[channel]) * CELL + CELL // 2:
+                field[max(0, y - around) : y + around + 1, max(0, x - around) : x + around + 1] = COLOURS[
+                    channel
+                ]
+        return field
 
 
 def _scenarios(scenario: str) -> list[str]:
