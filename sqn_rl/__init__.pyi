@@ -57,6 +57,7 @@ from .parts.replay.sequences import SequenceReplay as SequenceReplay
 from .parts.replay.uniform import UniformReplay as UniformReplay
 from .parts.returns.n_step import NStep as NStep
 from .parts.returns.one_step import OneStep as OneStep
+from .parts.returns.retrace import Retrace as Retrace
 from .parts.returns.tree_backup import TreeBackup as TreeBackup
 from .parts.target_update.periodic import Periodic as Periodic
 from .parts.target_update.polyak import Polyak as Polyak

@@ -39,6 +39,8 @@ class Step(NamedTuple):
     """``[N, A]`` bool: the actions that were allowed when this step's was chosen; None: always all are."""
     next_action_mask: Tensor | None = None
     """``[N, A]`` bool: those allowed at ``next_observation``; all where that is terminal."""
+    log_mu: Tensor | None = None
+    """``[N]`` float32: log μ(a|s), with which probability the actor took the action; None: not recorded."""
     memory: Tensor | None = None
     """``[N, M]`` float32: what the actor remembered when it acted; None: it remembers nothing."""
 
@@ -61,6 +63,8 @@ class Path(NamedTuple):
     """``[B, K]`` float32: λ where the path continues after the step, else 0."""
     next_action_mask: Tensor | None = None
     """``[B, K, A]`` bool: the actions allowed at ``next_observation``; None: always all are."""
+    next_log_mu: Tensor | None = None
+    """``[B, K]`` float32: log μ of ``next_action``, for Retrace; None: a tree backup."""
 
     def split(self, size: int) -> "Iterator[Path]":
         """Split into paths of ``size`` transitions, in order, without copying."""

@@ -24,6 +24,9 @@ from sqn_rl.types import Backup, Path
 class Distribution(nn.Module, ABC):
     """The meaning of a head's predictions, ``[N, B, A]`` or ``[N, B, A, K]``; abstract."""
 
+    is_mean = False
+    """Whether one number stands for the returns, so that a part of it may be subtracted, as Retrace does."""
+
     @abstractmethod
     def mean(self, prediction: Tensor) -> Tensor:
         """The action values, ``[N, B, A]``, reward units."""
@@ -69,9 +72,12 @@ class Distribution(nn.Module, ABC):
         share_BTAZ = (weight.unsqueeze(-1) * self.returns(prediction)).sum(0).unflatten(0, reward_BT.shape)
         chance_BTA = weight.sum(0).unflatten(0, reward_BT.shape)
         action_BT1 = path.next_action.unsqueeze(-1)
-        chance_BT = path.trace * chance_BTA.gather(-1, action_BT1).squeeze(-1)
+        pi_BT, trace_BT = chance_BTA.gather(-1, action_BT1).squeeze(-1), path.trace
+        if path.next_log_mu is not None:  # c = λ min(1, π/μ) in place of λ π
+            trace_BT = trace_BT * torch.minimum(1 / pi_BT, (-path.next_log_mu.to(pi_BT.dtype)).exp())
+        chance_BT = trace_BT * pi_BT
         taken_BT1Z = action_BT1.unsqueeze(-1).expand(-1, -1, 1, share_BTAZ.shape[-1])
-        taken_BTZ = path.trace.unsqueeze(-1) * share_BTAZ.gather(2, taken_BT1Z).squeeze(2)
+        taken_BTZ = trace_BT.unsqueeze(-1) * share_BTAZ.gather(2, taken_BT1Z).squeeze(2)
         value_BTZ = share_BTAZ.sum(2)
         last = reward_BT.shape[1] - 1
         target_BZ = self.discounted(value_BTZ[:, last], reward_BT[:, last], path.discount[:, last])
@@ -90,6 +96,8 @@ class Distribution(nn.Module, ABC):
 
 class Scalar(Distribution):
     """The mean itself, learned with the squared error  (eq. 10)."""
+
+    is_mean = True
 
     def mean(self, prediction: Tensor) -> Tensor:
         """The prediction."""

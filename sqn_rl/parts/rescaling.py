@@ -48,6 +48,8 @@ class Rescaled(Distribution):
         SettingError: ε is negative or infinite.
     """
 
+    is_mean = True
+
     def __init__(self, *, epsilon: float) -> None:
         super().__init__()
         require(0 <= epsilon < math.inf, "epsilon", epsilon, "a number of at least 0")

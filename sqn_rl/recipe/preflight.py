@@ -28,7 +28,7 @@ from sqn_rl.recipe.resources import forget_peak, needs, require_room
 from sqn_rl.training.agent import AGENT_PARTS, Agent, require_memory
 from sqn_rl.training.evaluation import AT_ONCE, evaluation_env
 from sqn_rl.training.numerics import default_float32
-from sqn_rl.training.player import Player
+from sqn_rl.training.player import Player, recorded_actions
 from sqn_rl.training.random_state import RandomState
 from sqn_rl.types import BATCH_KEYS, MASK_KEYS, Batch, Step
 
@@ -76,7 +76,9 @@ class _Walk:
     def __init__(self, experiment: Recipe) -> None:
         self.experiment, self.run = experiment, experiment.run
         self.parts = experiment.build()
-        self.player = Player(self.parts["actor"], self.run.num_envs)
+        recorded = recorded_actions(self.parts["env"], self.parts["returns"])
+        with self._fails("returns", "looking at the actor"):
+            self.player = Player(self.parts["actor"], self.run.num_envs, recorded)
         self.seen = Graph()
 
     def graph(self) -> Graph:

@@ -34,6 +34,7 @@ from sqn_rl.training.compiling import Compiled
 from sqn_rl.training.descent import Descent
 from sqn_rl.training.gradients import Gradients
 from sqn_rl.training.numerics import learned_not_finite, not_finite
+from sqn_rl.training.player import OffPolicy
 from sqn_rl.training.randomness import Randomness
 from sqn_rl.types import Batch, Terms
 
@@ -280,6 +281,10 @@ def _require_agreement(actor: Actor, loss: Loss, replay: Replay) -> None:
     if isinstance(returns, PathReturns) and returns.gives_paths and not reads_paths:
         problem = f"{type(returns).__name__} gives paths, which {type(loss).__name__} does not read"
         raise WiringError("returns", f"returns: {problem}; choose returns=one_step or n_step", "loss")
+    is_mean = getattr(loss.q_net.distribution, "is_mean", False)
+    if isinstance(returns, OffPolicy) and returns.reads_log_mu and not is_mean:
+        problem = f"{type(returns).__name__} subtracts values, which a distribution of returns does not allow"
+        raise WiringError("returns", f"returns: {problem}; choose returns=tree_backup or head=linear", "head")
     leaves_out = isinstance(loss, EntropyBackup) and not loss.backup_entropy
     if isinstance(returns, SoftReturns) and returns.soft and leaves_out:
         needs = "expected a loss that counts the entropy of the last step too; set it to false"

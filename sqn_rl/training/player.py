@@ -1,11 +1,13 @@
 """Who plays: an actor, and for each of its environments what it remembers of the episode."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from sqn_rl.errors import WiringError
 from sqn_rl.parts.memory import Memory
 from sqn_rl.protocols import Actor
 from sqn_rl.types import Step
@@ -25,6 +27,33 @@ class Remembering(Protocol):
         """The scores of the actions, with the mean weights, ``[N, *S]`` → ``[N, A]``."""
 
 
+class Actions(Protocol):
+    """Environments with A actions."""
+
+    n_actions: int
+    """A."""
+
+
+@runtime_checkable
+class Recording(Protocol):
+    """An actor that knows with what probability it acts."""
+
+    def act_recorded(self, observation: Tensor, *, action_mask: Any = None) -> tuple[Tensor, Tensor]:
+        """Actions, ``[N]`` int64, and log μ of each, ``[N]`` float32."""
+
+
+@runtime_checkable
+class OffPolicy(Protocol):
+    """Returns that read log μ of every action, to correct for the policy that acted."""
+
+    reads_log_mu: bool
+
+
+def recorded_actions(env: Actions, returns: object) -> int | None:
+    """A :class:`Player`'s ``n_actions``: None unless the returns read log μ."""
+    return env.n_actions if isinstance(returns, OffPolicy) and returns.reads_log_mu else None
+
+
 class Player:
     """An actor in N environments. One that remembers nothing acts as it does alone.
 
@@ -34,9 +63,19 @@ class Player:
     Args:
         actor: acts; its weights may change between steps.
         num_envs: N.
+        n_actions: A; then the steps have log μ of the actions taken. None: they have not.
+
+    Raises:
+        WiringError: the actor does not know log μ.
     """
 
-    def __init__(self, actor: Actor, num_envs: int) -> None:
+    def __init__(self, actor: Actor, num_envs: int, n_actions: int | None = None) -> None:
+        if n_actions is not None and not isinstance(actor, Recording):
+            problem = f"Retrace needs an actor with `act_recorded`, which {type(actor).__name__} lacks"
+            raise WiringError("returns", f"returns: {problem}; choose returns=tree_backup", "actor")
+        self._recording: Any = None if n_actions is None else actor
+        self._n_actions = n_actions
+        self._log_mu: Tensor | None = None
         self.actor, self._num_envs = actor, num_envs
         remembers = isinstance(actor, Remembering) and actor.state_size > 0
         self._remembering: Remembering | None = actor if remembers else None  # type: ignore[assignment]
@@ -64,6 +103,9 @@ class Player:
 
     def act(self, observation: Tensor, **options: Any) -> Tensor:
         """An action for each environment, ``[N, *S]`` → ``[N]``; options are those of the actor's ``act``."""
+        if self._recording is not None:
+            action, self._log_mu = self._recording.act_recorded(observation, **options)
+            return action
         if self._remembering is None or self.memory is None:
             return self.actor.act(observation, **options)
         action, state = self._remembering.act_from(observation, self.memory, **options)
@@ -80,13 +122,23 @@ class Player:
         """The actions were taken, perhaps others than :meth:`act` gave (a warm-up); this is their result.
 
         Returns:
-            The step, with what was remembered when :meth:`act` was called.
+            The step, with what was remembered when :meth:`act` was called, and with log μ. Actions that
+            were not asked for since the last step were uniformly random.
         """
+        if self._n_actions is not None:
+            log_mu, self._log_mu = self._log_mu, None
+            step = step._replace(log_mu=self._uniform(step) if log_mu is None else log_mu.cpu())
         if self.memory is None or self._state is None:
             return step
         remembered = self.memory.packed()
         self.remember(action, step.reward, step.ended)
         return step._replace(memory=remembered)
+
+    def _uniform(self, step: Step) -> Tensor:
+        """The log μ of uniformly random actions, ``[N]``."""
+        if step.action_mask is not None:
+            return -step.action_mask.sum(-1).log()
+        return torch.full((self._num_envs,), -math.log(self._n_actions or 1))
 
     def remember(self, action: Tensor, reward: Tensor, ended: Tensor) -> None:
         """The same, of the rewards and of which episodes ended, ``[N]`` each."""

@@ -12,8 +12,9 @@ from torch import Tensor
 from sqn_rl.errors import CheckpointError, RestoreError, SqnError, blame
 from sqn_rl.parts.env.base import BatchedEnv
 from sqn_rl.parts.logger.base import Reporter
+from sqn_rl.protocols import Returning
 from sqn_rl.training.agent import Agent
-from sqn_rl.training.player import Player
+from sqn_rl.training.player import Player, recorded_actions
 from sqn_rl.training.random_state import OF_MODULES, RandomState
 from sqn_rl.types import Counters, Piece, Step, Terms
 
@@ -105,7 +106,8 @@ class RunState(LearningState):
     def __init__(self, agent: Agent, env: BatchedEnv, seed: int, counters: Counters) -> None:
         super().__init__(agent, env.num_envs, seed, counters)
         self.env, self.generator = env, torch.Generator().manual_seed(seed)
-        self.player = Player(agent.actor, env.num_envs)
+        returns = agent.replay.returns if isinstance(agent.replay, Returning) else None
+        self.player = Player(agent.actor, env.num_envs, recorded_actions(env, returns))
         self.episodes_lost = False
 
     def begin_episodes(self) -> Tensor:

@@ -4,6 +4,7 @@ The networks are tables: N = 2 networks answer ``q + σ f(ε)`` to everything, w
 number, the noise.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -19,6 +20,7 @@ from sqn_rl.parts.actor.boltzmann import BoltzmannActor
 from sqn_rl.parts.actor.epsilon_greedy import EpsilonGreedyActor
 from sqn_rl.parts.actor.greedy import GreedyActor
 from sqn_rl.parts.actor.policy import PolicyActor
+from sqn_rl.parts.collect.base import Laddered
 from sqn_rl.parts.encoder.mlp import MLP
 from sqn_rl.parts.layers.dense import Dense
 from sqn_rl.parts.layers.noisy import NoisyDense
@@ -117,6 +119,32 @@ def test_the_frequencies_of_its_actions(make: Callable[..., NetworkActor], polic
     observation = torch.zeros(20_000, 1)
     assert agrees(make(Table(), policy).act(observation), FREQUENCIES[make][policy])
     assert make(Table(), policy).act(observation, greedy=True).unique().tolist() == [BEST[policy]]
+
+
+@pytest.mark.parametrize("mask", [None, [True, False, True]])
+@pytest.mark.parametrize("ladder", [False, True])
+@pytest.mark.parametrize("make", [*VALUE_ACTORS, policy_actor])
+def test_what_is_recorded_is_how_often_an_action_is_taken(
+    make: Callable[..., Any], ladder: bool, mask: list[bool] | None
+) -> None:
+    actor = make() if make is policy_actor else make(Table())
+    if ladder and isinstance(actor, Laddered):
+        actor.explore(torch.full((20_000,), 0.8), 3.0)
+    options = {} if mask is None else {"action_mask": mask}
+    action_B, log_mu_B = actor.act_recorded(torch.zeros(20_000, *actor.observation_spec.shape), **options)
+    assert log_mu_B.dtype == torch.float32
+    probability = np.zeros(3)
+    for action in action_B.unique().tolist():
+        (log_mu,) = log_mu_B[action_B == action].unique().tolist()
+        probability[action] = math.exp(log_mu)
+    assert probability.sum() == pytest.approx(1, abs=1e-6)
+    assert agrees(action_B, probability / probability.sum())
+    if ladder and make is epsilon_greedy:
+        epsilon, allowed = 0.4 ** (1 + 7 * 0.8), 3 if mask is None else 2
+        assert probability.max() == pytest.approx(1 - epsilon + epsilon / allowed, abs=1e-6)
+    if ladder and make is boltzmann:
+        weight = np.exp(Q1 / (ALPHA * 3 ** (1 - 1.6))) * (1 if mask is None else np.array(mask))
+        np.testing.assert_allclose(probability, weight / weight.sum(), atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The tree backup against a plain Python list of everything that happened, walked step by step.
+"""The tree backup and Retrace against a plain Python list of everything that happened, walked step by step.
 
 The oracle knows each state's Q̄ and π as numbers, and computes G by recursion over what happened.
 """
@@ -14,7 +14,7 @@ import torch
 from rings import make_ring
 from torch import Tensor, nn
 
-from sqn_rl import NStep, OneStep, SettingError, SQNLoss, Step, TreeBackup
+from sqn_rl import NStep, OneStep, Retrace, SettingError, SQNLoss, Step, TreeBackup, WiringError
 from sqn_rl.parts.distributions import Categorical, Distribution, Quantile, Scalar
 from sqn_rl.parts.loss.td import TDLoss
 from sqn_rl.parts.replay.ring import Ring
@@ -79,6 +79,7 @@ class Happened(NamedTuple):
     next_observation: Tensor
     terminated: bool
     is_last: bool
+    mu: float
 
 
 class Record:
@@ -90,7 +91,8 @@ class Record:
     def append(self, _: Tensor, action: Tensor, step: Any) -> None:
         is_last = step.terminated | step.truncated | step.ended
         columns = (action.tolist(), step.reward.tolist(), step.next_observation, step.terminated.tolist())
-        for steps, *row in zip(self.steps, *columns, is_last.tolist(), strict=True):
+        mu = torch.ones(len(action)) if step.log_mu is None else step.log_mu.double().exp()
+        for steps, *row in zip(self.steps, *columns, is_last.tolist(), mu.tolist(), strict=True):
             steps.append(Happened(*row))
 
     def cut(self, which: list[int]) -> None:
@@ -130,8 +132,20 @@ def weights_of(backup: str, target_q: list[list[float]], pi: list[float], twin: 
     return [[float(i == lower and q == best[i]) for q in target_q[i]] for i in range(TWINS)]
 
 
-def tree_backup(loss: TDLoss, future: list[Happened], n: int, lmbda: float, backup: str, twin: int) -> float:
-    """G_k = r_k + γ [v(s_{k+1}) + λ (w(a) G_{k+1} − Σ_i w_i(a) Q̄_i(a))], by recursion."""
+def tree_backup(
+    loss: TDLoss,
+    future: list[Happened],
+    n: int,
+    lmbda: float,
+    backup: str,
+    twin: int,
+    *,
+    corrects: bool = False,
+) -> float:
+    """G_k = r_k + γ [v(s_{k+1}) + λ (w(a) G_{k+1} − Σ_i w_i(a) Q̄_i(a))], by recursion.
+
+    Retrace ``corrects``: with π(a) = w(a) the last is c (G_{k+1} − Q̄(a)), c = λ min(1, π(a)/μ(a)).
+    """
     step = future[0]
     if step.terminated:
         return step.reward
@@ -140,12 +154,15 @@ def tree_backup(loss: TDLoss, future: list[Happened], n: int, lmbda: float, back
     value = sum(w[i][a] * target_q[i][a] for i in range(TWINS) for a in range(ACTIONS)) + ALPHA * entropy
     if n > 1 and not step.is_last and len(future) > 1:
         a = future[1].action
-        following = tree_backup(loss, future[1:], n - 1, lmbda, backup, twin)
+        following = tree_backup(loss, future[1:], n - 1, lmbda, backup, twin, corrects=corrects)
         chance, share = (
             sum(w[i][a] for i in range(TWINS)),
             sum(w[i][a] * target_q[i][a] for i in range(TWINS)),
         )
-        value += lmbda * (chance * following - share)
+        if not corrects:
+            value += lmbda * (chance * following - share)
+        elif chance > 0:
+            value += lmbda * min(1.0, chance / future[1].mu) * (following - share / chance)
     return step.reward + GAMMA * value
 
 
@@ -184,10 +201,20 @@ def test_two_steps_worked_by_hand(make_loss) -> None:
 @pytest.mark.parametrize("ending", [0.0, 0.1, 0.3])
 @pytest.mark.parametrize(("num_envs", "capacity", "stack"), [(1, 12, 3), (3, 31, 1)])
 @pytest.mark.parametrize("backup", BACKUPS)
-@pytest.mark.parametrize(("n", "lmbda"), [(1, 1.0), (3, 1.0), (7, 0.75)])
+@pytest.mark.parametrize(
+    ("kind", "n", "lmbda"),
+    [
+        (TreeBackup, 1, 1.0),
+        (TreeBackup, 3, 1.0),
+        (TreeBackup, 7, 0.75),
+        (Retrace, 3, 1.0),
+        (Retrace, 7, 0.75),
+    ],
+)
 def test_targets_are_those_of_what_happened(
     make,
     make_games,
+    kind: type[TreeBackup],
     n: int,
     lmbda: float,
     backup: str,
@@ -198,11 +225,13 @@ def test_targets_are_those_of_what_happened(
 ) -> None:
     ring, record = make_ring(capacity, num_envs, stack), Record(num_envs)
     loss, games = make(backup=backup), make_games(num_envs, ending, stack=stack)
-    returns = TreeBackup(gamma=GAMMA, n=n, lmbda=lmbda)
+    returns, generator = kind(gamma=GAMMA, n=n, lmbda=lmbda), torch.Generator().manual_seed(0)
     for row in range(1, 21):
-        played = games.play()
-        ring.append(*played)
-        record.append(*played)
+        *acted, step = games.play()
+        if kind is Retrace:  # any probabilities: of some actions less than π, of some more
+            step = step._replace(log_mu=torch.rand(num_envs, generator=generator).log().float())
+        ring.append(*acted, step)
+        record.append(*acted, step)
         if row % 6 == 0:
             which = torch.arange(num_envs)[row // 6 % 3 :]  # all of them, or some
             games.restart(which)
@@ -212,9 +241,28 @@ def test_targets_are_those_of_what_happened(
             batch = returns.gather(ring, ring.place(torch.arange(len(ring))))
             y = loss.target(batch, loss.q_net.values(batch.observation))
             for twin in range(TWINS):
-                of = partial(tree_backup, loss, n=n, lmbda=lmbda, backup=backup, twin=twin)
+                how = {"n": n, "lmbda": lmbda, "backup": backup, "twin": twin, "corrects": kind is Retrace}
+                of = partial(tree_backup, loss, **how)
                 wanted = record.targets(min(row, capacity // num_envs), of)
                 assert_close(y[twin] if backup == "own" else y, torch.tensor(wanted))
+
+
+@pytest.mark.parametrize("backup", BACKUPS)
+def test_retrace_of_actions_that_were_certain_is_the_tree_backup(make, make_games, backup: str) -> None:
+    ring, games, loss = make_ring(60, 3), make_games(3, 0.1), make(backup=backup)
+    for _ in range(30):
+        *acted, step = games.play()
+        ring.append(*acted, step._replace(log_mu=torch.zeros(3)))
+    place, settings = ring.place(torch.arange(len(ring))), {"gamma": GAMMA, "n": 4, "lmbda": 0.9}
+    batches = [kind(**settings).gather(ring, place) for kind in (Retrace, TreeBackup)]
+    q_NBA = loss.q_net.values(batches[0].observation)
+    assert_close(*(loss.target(batch, q_NBA) for batch in batches))
+
+
+def test_retrace_without_probabilities_is_refused(make_games) -> None:
+    ring, place = played_ring(make_games)
+    with pytest.raises(WiringError, match="no step has them"):
+        Retrace(gamma=GAMMA, n=3, lmbda=1.0).gather(ring, place)
 
 
 def played_ring(make_games, ending: float = 0.1) -> tuple[Ring, Tensor]:
@@ -351,16 +399,24 @@ def test_at_the_soft_optimum_any_path_gives_the_optimal_value(make_games) -> Non
         action = int(torch.randint(ACTIONS, (), generator=generator))
         following, reward = int(goes[state, action]), pays[state, action].float().reshape(1)
         frames = [torch.full((1, 2), float(each)) for each in (state, following)]
-        ring.append(frames[0], torch.tensor([action]), Step(frames[1], frames[1], reward, no, no, no, reward))
+        step = Step(
+            frames[1], frames[1], reward, no, no, no, reward, log_mu=torch.tensor([-math.log(ACTIONS)])
+        )
+        ring.append(frames[0], torch.tensor([action]), step)
         state = following
     place = ring.place(torch.arange(len(ring)))
     errors = []
-    for returns in (TreeBackup(gamma=gamma, n=6, lmbda=1.0), NStep(gamma=gamma, n=6, soft=False)):
+    settings = {"gamma": gamma, "n": 6}
+    for returns in (
+        TreeBackup(**settings, lmbda=1.0),
+        Retrace(**settings, lmbda=1.0),
+        NStep(**settings, soft=False),
+    ):
         batch = returns.gather(ring, place)
         y_B = loss.target(batch, q_net.values(batch.observation))
         errors.append((y_B - q_SA[batch.observation[:, 0].long(), batch.action]).abs().max().item())
-    assert errors[0] < 1e-6  # rewards and discounts are float32
-    assert errors[1] > 1
+    assert max(errors[:2]) < 1e-6  # rewards and discounts are float32
+    assert errors[2] > 1
 
 
 def test_no_gradient_flows_into_the_target(make, make_games) -> None:

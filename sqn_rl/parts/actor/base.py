@@ -139,6 +139,10 @@ class NetworkActor(TensorDictModuleBase, ABC):
             return log_pi_BA.exp()
         return nn.functional.one_hot(score_BA.argmax(-1), score_BA.shape[-1]).to(score_BA.dtype)
 
+    def behaviour(self, score_BA: Tensor) -> Tensor:
+        """How probable every action is to be sampled: its policy's probability, or that of its ladder."""
+        return self.probabilities(score_BA)
+
     def choose(self, observation: Tensor, noise: ActionNoise) -> Selection:
         """Select actions with the network's current noise, and return them with their scores."""
         score_BA = self.scores(observation)
@@ -180,6 +184,14 @@ class NetworkActor(TensorDictModuleBase, ABC):
         action_B, _ = self._choose(observations, greedy, generator or self.generator, action_mask)
         return action_B[0] if single else action_B
 
+    @torch.no_grad()
+    def act_recorded(self, observation: Tensor, *, action_mask: Any = None) -> tuple[Tensor, Tensor]:
+        """:meth:`act`, not greedy: the actions, ``[B]`` int64, and log μ(a|s) of each, ``[B]`` float32."""
+        observations, _ = self.observation_spec.batch(observation)
+        action_B, score_BA = self._choose(observations, False, self.generator, action_mask)
+        mu_B = self.behaviour(score_BA).gather(-1, action_B.unsqueeze(-1)).squeeze(-1)
+        return action_B, mu_B.log().float()
+
     @dispatch(auto_batch_size=False)
     @torch.no_grad()
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
@@ -202,7 +214,7 @@ class NetworkActor(TensorDictModuleBase, ABC):
     ) -> Selection:
         """Actions and their scores; greedy, or with noise from ``generator``.
 
-        Among the actions that a mask allows, they are sampled from :meth:`probabilities`.
+        Among the actions that a mask allows, they are sampled from :meth:`behaviour`.
         """
         if greedy:
             score_BA = self.mean_scores(observation)
@@ -213,7 +225,7 @@ class NetworkActor(TensorDictModuleBase, ABC):
         observation = observation.to(self.device)
         if action_mask is not None:
             score_BA = masked(self.scores(observation), action_mask)
-            pi_BA = self.probabilities(score_BA)
+            pi_BA = self.behaviour(score_BA)
             return F.gumbel_max(pi_BA.log(), F.exponentials(pi_BA, generator)), score_BA
         if self._compiled_choose is None or generator is not self.generator:
             score_BA = self.scores(observation)

@@ -60,6 +60,12 @@ class BoltzmannActor(ValueActor):
         alpha = self.temperature.alpha
         return F.gumbel_max(score_BA, noise[0], alpha if self._factor_B1 is None else alpha * self._factor_B1)
 
+    def behaviour(self, score_BA: Tensor) -> Tensor:
+        """The softmax(Q/α), of this ladder's α if there is one. ``[B, A]`` → ``[B, A]``."""
+        if self._factor_B1 is None:
+            return self.probabilities(score_BA)
+        return F.log_policy(score_BA, self.temperature.alpha * self._factor_B1).exp()
+
     def log_probs(self, score_BA: Tensor) -> Tensor:
         """The log softmax(Q/α), ``[B, A]``."""
         return F.log_policy(score_BA, self.temperature.alpha)

@@ -64,7 +64,15 @@ class EpsilonGreedyActor(ValueActor):
 
     def probabilities(self, score_BA: Tensor) -> Tensor:
         """Mostly 1 for the best action, of which ε is shared by all allowed. ``[B, A]`` → ``[B, A]``."""
-        epsilon, allowed_BA = self.epsilon.item(), score_BA > F.EXCLUDED
+        return self._probabilities(score_BA, self.epsilon)
+
+    def behaviour(self, score_BA: Tensor) -> Tensor:
+        """The same, with this ladder's ε if there is one."""
+        ladder = self._epsilon_B
+        return self._probabilities(score_BA, self.epsilon if ladder is None else ladder.unsqueeze(-1))
+
+    def _probabilities(self, score_BA: Tensor, epsilon: Tensor) -> Tensor:
+        allowed_BA = score_BA > F.EXCLUDED
         share_BA = allowed_BA * (epsilon / allowed_BA.sum(-1, keepdim=True))
         return (1 - epsilon) * super().probabilities(score_BA) + share_BA
 

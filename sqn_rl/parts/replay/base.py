@@ -51,7 +51,7 @@ class RingReplay(TensorDictReplayBuffer):
     @property
     def transition_bytes(self) -> tuple[int, int]:
         """Bytes of a transition: in memory, beyond those of the empty replay, and in a checkpoint."""
-        own = self.ring.frame_bytes + self.ring.mask_bytes
+        own = self.ring.frame_bytes + self.ring.optional_bytes
         return own + self.sampler.place_bytes, own + ROW_BYTES
 
     @property

@@ -67,9 +67,8 @@ class Ring:
         device: torch.device | str,
         lanes: int = 1,
     ) -> None:
-        require(
-            capacity >= num_envs, "capacity", capacity, f"at least {num_envs}, one step of every environment"
-        )
+        room = f"at least {num_envs}, one step of every environment"
+        require(capacity >= num_envs, "capacity", capacity, room)
         require(num_envs % lanes == 0, "lanes", lanes, f"a divisor of {num_envs}, the environments")
         if frame_stack > 1 and observation_shape[0] != frame_stack:
             expected = f"{observation_shape[0]}, the first size of an observation {list(observation_shape)}"
@@ -106,6 +105,8 @@ class Ring:
         """The actions allowed at each observation, ``[places, A]`` bool, once a step has such masks."""
         self.next_action_mask: Tensor | None = None
         """And those of its next observation."""
+        self.log_mu: Tensor | None = None
+        """With which log-probability each action was taken, ``[places]``, once a step has that."""
         self.states: States | None = None
         """Where sequences begin, and with what memory, if there are networks that remember."""
         self._counts = [0] * lanes  # rows appended to each lane so far, including overwritten ones
@@ -144,6 +145,8 @@ class Ring:
             masks = self.masks(step.action_mask.shape[-1])
             for column, mask in zip(masks, (step.action_mask, step.next_action_mask), strict=True):
                 column[row] = mask
+        if step.log_mu is not None:
+            self.record()[row] = step.log_mu
         if self.states is not None:
             self.states.append(row, self._counts[lane] - 1, self.columns(lane), step)
         if step.ended.any():
@@ -230,10 +233,16 @@ class Ring:
             )
         return self.action_mask, self.next_action_mask
 
+    def record(self) -> Tensor:
+        """The column of log-probabilities, which is made here; in rows stored before it they are 0."""
+        self.log_mu = torch.zeros_like(self.reward) if self.log_mu is None else self.log_mu
+        return self.log_mu
+
     @property
-    def mask_bytes(self) -> int:
-        """Bytes of a transition's masks."""
-        return 0 if self.action_mask is None else 2 * self.action_mask.shape[-1]
+    def optional_bytes(self) -> int:
+        """Bytes of a transition's masks and log-probability."""
+        masks = 0 if self.action_mask is None else 2 * self.action_mask.shape[-1]
+        return masks + (0 if self.log_mu is None else 4)
 
     def allowed(self, place: Tensor) -> Tensor | None:
         """The actions allowed at each transition's observation, ``[B]`` → ``[B, A]``; None: all, always."""
@@ -336,7 +345,6 @@ def _require_memory(capacity: int, more: int, place_bytes: int) -> None:
     free = available_bytes()
     if free is not None and (capacity + more) * place_bytes > free:
         fits = max(free // place_bytes - more, 0)
-        expected = (
-            f"at most {fits:,}: a transition takes {place_bytes:,} bytes, and {free / 1e9:.1f} GB are free"
-        )
+        takes = f"a transition takes {place_bytes:,} bytes"
+        expected = f"at most {fits:,}: {takes}, and {free / 1e9:.1f} GB are free"
         raise SettingError("capacity", capacity, expected)

@@ -36,11 +36,15 @@ MASKS = {"action_mask": "action_mask", "next_action_mask": "next_action_mask"}
 """Those that a row has too where there are action masks."""
 
 
+LOG_MU = {"log_mu": "log_mu"}
+"""And where the actor recorded it."""
+
+
 def ring_state(ring: Ring) -> dict[str, Any]:
     """All contents of a ring that can still be read, and the free list of its spill area."""
     ended = (ring.successor > ring.places).nonzero().squeeze(-1)
     frames = torch.cat([ring._frames[ring._row(*each)] for each in enumerate(ring._counts)])
-    row_bytes = ring.lane_envs * (frames[0].nbytes + ring.mask_bytes + ROW_BYTES)
+    row_bytes = ring.lane_envs * (frames[0].nbytes + ring.optional_bytes + ROW_BYTES)
     oldest = sum(ring._forgotten) if ring.lanes > 1 else max(0, ring.row_count - ring._rows + 1)
     several = {"lanes": ring.lanes, "forgotten": [*ring._forgotten]} if ring.lanes > 1 else {}
     steps = {} if ring.states is None else {"episode_steps": ring.states.age.clone()}
@@ -149,6 +153,8 @@ def _read(ring: Ring, begin: int, end: int) -> dict[str, Tensor]:
     number = _numbers(ring, lane_R, row_R)
     place = number % ring.places
     stored = COLUMNS if ring.action_mask is None else COLUMNS | MASKS
+    if ring.log_mu is not None:
+        stored = stored | LOG_MU
     columns = {name: getattr(ring, own).index_select(0, place) for name, own in stored.items()}
     if ring.states is not None:
         columns |= ring.states.read(place, number // ring.num_envs)
@@ -177,7 +183,10 @@ def _write(ring: Ring, lane_R: Tensor, row_R: Tensor, columns: Mapping[str, Tens
     stored = COLUMNS
     if "action_mask" in columns:
         ring.masks(columns["action_mask"].shape[-1])
-        stored = COLUMNS | MASKS
+        stored = stored | MASKS
+    if "log_mu" in columns:
+        ring.record()
+        stored = stored | LOG_MU
     for name, own in stored.items():
         getattr(ring, own).index_copy_(0, place, columns[name].to(device))
     number, finals = columns["final_of"].to(device), columns["final_frame"].to(device)

@@ -63,13 +63,18 @@ class TreeBackup:
         return torch.ones_like(place)
 
     def _path(self, ring: Ring, place: Tensor) -> Path:
+        path, _ = self._paths(ring, place)
+        return path
+
+    def _paths(self, ring: Ring, place: Tensor) -> tuple[Path, Tensor]:
+        """The paths, and the places of the next actions, ``[B, K]``."""
         place_BK, steps_B1 = ring.lookahead(place, self.n)
         k_K = torch.arange(self.n, device=place.device)
         place_BK = place_BK.gather(-1, torch.minimum(k_K, steps_B1 - 1))  # rows after the end are not read
         next_place_BK = torch.cat([place_BK[:, 1:], place_BK[:, -1:]], -1)
         next_observation = ring.observe_next(place_BK.flatten())
         mask = ring.allowed_next(place_BK.flatten())
-        return Path(
+        path = Path(
             next_observation=next_observation.unflatten(0, place_BK.shape),
             next_action=ring.action.take(next_place_BK),
             reward=ring.reward.take(place_BK),
@@ -77,3 +82,4 @@ class TreeBackup:
             trace=self.lmbda * (k_K + 1 < steps_B1).to(ring.reward.dtype),
             next_action_mask=None if mask is None else mask.unflatten(0, place_BK.shape),
         )
+        return path, next_place_BK
