@@ -13,7 +13,7 @@ FAMILIES = {
     "munchausen": ("recipe=sqn_munchausen", "temperature=annealed"),
     "actor-critic": ("recipe=discrete_sac", "layers=noisy", "returns=n_step", "returns.soft=true"),
     "dqn": ("recipe=double_dqn", "optimizer=rmsprop"),
-    "actors": ("recipe=sqn_apex", "collect=inline", "collect.rows=5", "returns=n_step"),
+    "actors": ("recipe=sqn_apex", "collect=inline", "collect.rows=5", "returns=retrace"),
 }
 
 
