@@ -34,6 +34,7 @@ REFUSED = {
     "rainbow": "layers=noisy",
     "sqn_apex": "collect=ray",
     "sqn_categorical": "head=categorical",
+    "sqn_impala": "env=atari",
     "sqn_noisy": "layers=noisy",
     "sqn_quantile": "head=quantile",
     "sqn_r2d2": "head=rescaled",

@@ -27,7 +27,7 @@ KINDS = {
 }
 """By environment, runs of some seconds."""
 
-INLINE = {"sqn_apex": ":collect=inline"}
+INLINE = {"sqn_apex": ":collect=inline", "sqn_impala": ":collect=inline:encoder=mlp"}
 """What a recipe with actors needs to be measured in one process."""
 EVERYTHING = [
     f"{recipe}:{env}{INLINE.get(recipe, '')}" for env in KINDS for recipe in Catalogue().names(RECIPE)

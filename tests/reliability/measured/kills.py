@@ -19,7 +19,8 @@ OF_A_GAME = ("paper/breakout", "paper/pong", "paper/qbert")
 """Recipes that are of a game of Atari's from RAM, and not of CartPole."""
 
 
-ACTORS = {"sqn_apex": ("collect=inline", "collect.rows=5")}
+_INLINE = ("collect=inline", "collect.rows=5")
+ACTORS = {"sqn_apex": _INLINE, "sqn_impala": (*_INLINE, "encoder=mlp")}
 """What a recipe with actors needs to be killed in one process; tests/scale kills those of Ray."""
 
 COMPILED = {
