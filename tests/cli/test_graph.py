@@ -6,6 +6,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from flat import FLAT
 
 from sqn_rl.recipe.catalogue import RECIPE, Catalogue
 from sqn_rl.recipe.schema import SLOTS
@@ -76,10 +77,11 @@ CHANGED = {
 
 @pytest.mark.parametrize("name", Catalogue().names(RECIPE))
 def test_svg_is_a_picture_of_every_recipe(name: str, command: Callable) -> None:
-    done = command("graph", f"recipe={name}", "env=atari_ram", "num_envs=1", "--format=svg")
+    more = FLAT.get(name, ())
+    done = command("graph", f"recipe={name}", "env=atari_ram", *more, "num_envs=1", "--format=svg")
     picture = ElementTree.fromstring(done.out)
     assert picture.tag == f"{SVG}svg"
-    assert picture.findtext(f"{SVG}title") == f"{name} on atari_ram"
+    assert picture.findtext(f"{SVG}title") == " ".join([name, *more, "on atari_ram"])
     slots = [text for text in picture.iter(f"{SVG}text") if text.get("class") == "slot" and text.text in SEEN]
     assert {text.text for text in slots} == SEEN
     assert "observation [1×128] uint8" in [text.text for text in picture.iter(f"{SVG}text")]

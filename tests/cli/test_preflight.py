@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from flat import FLAT
 from messages import said_twice
 
 import sqn_rl
@@ -291,7 +292,7 @@ def test_a_module_that_exits_does_not_end_the_program(command: Callable, folder:
 @pytest.mark.parametrize("env", ["cartpole", "atari_ram"])
 @pytest.mark.parametrize("name", CATALOGUE.names(RECIPE))
 def test_it_costs_little(name: str, env: str) -> None:
-    recipe = compose(name, f"env={env}").recipe
+    recipe = compose(name, f"env={env}", *FLAT.get(name, ())).recipe
     preflight(recipe)  # imports
     before = time.process_time()
     preflight(recipe)

@@ -348,6 +348,7 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("a lent generator is ignored", "(observations, greedy, generator or", "(observations, greedy, 0 or"),
     ],
     ("parts/actor/boltzmann.py", "test_actors.py"): [
+        ("recorded without the ladder", "alpha * self._factor_B1).exp()", "alpha).exp()"),
         ("acts by Q times α", "noise[0], alpha if", "noise[0], 1 / alpha if"),
         ("policy for others: the worst", "F.log_policy(score_BA,", "F.log_policy(-score_BA,"),
         ("policy for others: noisy", "F.masked(self.mean_scores(obs", "F.masked(self.scores(obs"),
@@ -403,8 +404,9 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
     ],
     ("parts/distributions.py", "test_tree_backup.py"): [
         ("share of all actions", "share_BTAZ.gather(2, taken_BT1Z).squeeze(2)", "share_BTAZ.sum(2)"),
-        ("share without λ", "taken_BTZ = path.trace.unsqueeze(-1) * share", "taken_BTZ = share"),
-        ("chance without λ", "chance_BT = path.trace * chance", "chance_BT = chance"),
+        ("share without λ", "taken_BTZ = trace_BT.unsqueeze(-1) * share", "taken_BTZ = share"),
+        ("chance without λ", "chance_BT = trace_BT * pi_BT", "chance_BT = pi_BT"),
+        ("a trace above one", "torch.minimum(1 / pi_BT", "torch.maximum(1 / pi_BT"),
         ("chance of the first network", "weight.sum(0).unflatten", "weight[0].unflatten"),
         ("value of the first action", "share_BTAZ.sum(2)\n", "share_BTAZ[:, :, 0]\n"),
         ("the last step is left out", "reward_BT.shape[1] - 1", "max(0, reward_BT.shape[1] - 2)"),
@@ -415,6 +417,9 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("bonus left out on paths", "reward_BT + path.discount * bonus_BT", "reward_BT"),
         ("bonus not discounted on paths", "reward_BT + path.discount * bonus_BT", "reward_BT + bonus_BT"),
         ("the first reward only", "path.reward[:, 1:]]", "0 * path.reward[:, 1:]]"),
+    ],
+    ("parts/returns/retrace.py", "test_tree_backup.py"): [
+        ("of the action before", "log_mu.take(following)", "log_mu.take(following - ring.num_envs)"),
     ],
     ("parts/returns/tree_backup.py", "test_tree_backup.py"): [
         ("rows after the end", "torch.minimum(k_K, steps_B1 - 1)", "k_K.expand(len(place), -1)"),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flat import FLAT
 from safetensors.torch import load_file
 
 from sqn_rl import compose
@@ -29,8 +30,7 @@ def test_it_trains(name: str, env: str, tmp_path: Path) -> None:
     tiny = [f"env={env}", *TASKS[env], *FREQUENT, f"out={out}"]
     if name in ("sqn_apex", "sqn_impala"):  # without Ray, which tests/scale tests
         tiny += ["collect=inline", "collect.rows=10"]
-    if name == "sqn_impala" and env != "atari":
-        tiny += ["encoder=mlp"]
+    tiny += FLAT.get(name, ()) if env != "atari" else ()
     every = TASKS[env][1].partition("=")[2]
     experiment = compose(name, *tiny, f"checkpoint_every={every}", "checkpoint_keep=9")
     summary = experiment.train()
@@ -66,5 +66,5 @@ def rows(path: Path) -> list[dict[str, Any]]:
 def test_the_screen_is_seen_by_an_encoder_of_images(name: str) -> None:
     assert compose(name, "env=atari").recipe.part("encoder").endswith("_cnn")
     assert compose(name, "env=atari", "encoder=mlp").recipe.part("encoder") == "mlp"
-    if name != "sqn_impala":  # which has an encoder of images itself
+    if name not in FLAT:
         assert compose(name, "env=atari_ram").recipe.part("encoder") == "mlp"

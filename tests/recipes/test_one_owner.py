@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 import pytest
+from flat import FLAT
 
 from sqn_rl import compose
 from sqn_rl.errors import RecipeError
@@ -67,7 +68,8 @@ def test_a_part_may_repeat_what_it_is_given() -> None:
 
 @pytest.mark.parametrize("name", Catalogue().names(RECIPE))
 def test_the_parts_of_a_recipe_share_what_they_share(name: str) -> None:
-    parts = compose(name, "env=cartpole", "gamma=0.9", "replay_capacity=1000").recipe.build()
+    settings = ["env=cartpole", *FLAT.get(name, ()), "gamma=0.9", "replay_capacity=1000"]
+    parts = compose(name, *settings).recipe.build()
     loss, returns, actor = (parts[slot] for slot in ("loss", "returns", "actor"))
     assert loss.gamma == returns.gamma == 0.9
     assert parts["replay"].returns is returns

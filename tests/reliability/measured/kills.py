@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from flat import FLAT
 from reliability.score import Line, Section
 from reliability.trials import TASKS, TINY, Trial, killed_and_resumed
 from torch._inductor import config
@@ -20,7 +21,7 @@ OF_A_GAME = ("paper/breakout", "paper/pong", "paper/qbert")
 
 
 _INLINE = ("collect=inline", "collect.rows=5")
-ACTORS = {"sqn_apex": _INLINE, "sqn_impala": (*_INLINE, "encoder=mlp")}
+ACTORS = {"sqn_apex": _INLINE, "sqn_impala": (*_INLINE, *FLAT["sqn_impala"])}
 """What a recipe with actors needs to be killed in one process; tests/scale kills those of Ray."""
 
 COMPILED = {
