@@ -1,6 +1,8 @@
 """Mistakes with actors are answered with what to do, and leave no process behind."""
 
+import socket
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -27,6 +29,34 @@ def test_an_address_where_nothing_listens_is_refused_soon(address: str, tmp_path
     ):
         compose("sqn", *overrides).train()
     assert time.monotonic() - began < 30
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("answer", [None, b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
+def test_a_port_of_another_program_is_refused_soon(
+    answer: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ray")
+    monkeypatch.setattr("sqn_rl.parts.collect.ray.CONNECT_SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def talk() -> None:
+            connection, _ = server.accept()
+            with connection:
+                if answer is None:  # it waits
+                    connection.recv(1000)
+                    over.wait()
+                else:
+                    connection.sendall(answer)
+
+        over, talker = threading.Event(), threading.Thread(target=talk)
+        talker.start()
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        overrides = [*TINY, "collect=ray", f"collect.address={address}", f"out={tmp_path / 'run'}"]
+        with pytest.raises(RecipeError, match="expected auto, or the HOST:PORT of a running Ray"):
+            compose("sqn", *overrides).train()
+        over.set()
+        talker.join()
     assert not (tmp_path / "run").exists()
 
 

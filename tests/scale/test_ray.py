@@ -138,4 +138,7 @@ def test_too_few_processors_are_said(cluster: str, tmp_path: Path) -> None:
     overrides = [*CARTPOLE, "collect=ray", "collect.actors=5", f"out={tmp_path / 'run'}"]
     with pytest.raises(RecipeError, match=r"collect.actors=5: expected at most 2, the processors that Ray"):
         compose("sqn_per", *overrides).train()
-    assert actors_of(os.getpid()) == []
+    until = time.monotonic() + 60  # those of the test before may still be ending
+    while actors_of(os.getpid()):
+        assert time.monotonic() < until
+        time.sleep(0.1)

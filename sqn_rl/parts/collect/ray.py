@@ -30,6 +30,11 @@ AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 CONNECT_SECONDS = 10
 """How long a cluster may take to answer."""
 
+SETTINGS = 4
+"""The type of a frame of HTTP/2, after the three bytes of its length."""
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, SETTINGS, 0, 0, 0, 0, 0])
+"""What a client of HTTP/2 sends first, with settings that are empty  (RFC 9113, section 3.4)."""
+
 START_SECONDS = 120
 """How long actors may take to start: Python and PyTorch are imported in each."""
 
@@ -179,12 +184,13 @@ class RayEngine:
         require(there >= actors, "actors", actors, f"at most {there}, the processors that Ray has")
 
     def _require_reachable(self, address: str) -> None:
-        """Refuse an address at which nothing listens, which Ray would try for minutes."""
+        """Refuse an address at which nothing listens, or another program, which Ray would try for minutes."""
         host, _, port = address.rpartition(":")
         if address == "auto":
             return
         try:
-            socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+            with socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS) as connection:
+                _require_http2(connection)
         except (OSError, ValueError, OverflowError) as error:
             expected = f"auto, or the HOST:PORT of a running Ray ({error})"
             raise SettingError("address", address, expected) from error
@@ -251,6 +257,19 @@ class RayEngine:
             with _own_signals():
                 self._ray.shutdown()
             self._owns = False
+
+
+def _require_http2(connection: socket.socket) -> None:
+    """Refuse a program that does not answer as servers of gRPC do, of which Ray is one.
+
+    Raises:
+        OSError: it does not.
+    """
+    connection.settimeout(CONNECT_SECONDS)
+    connection.sendall(PREFACE)
+    frame = connection.recv(9, socket.MSG_WAITALL)
+    if len(frame) < 9 or frame[3] != SETTINGS:
+        raise OSError("what listens there is not Ray")
 
 
 def _agents() -> list[int]:
