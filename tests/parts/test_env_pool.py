@@ -11,7 +11,7 @@ from gymnasium import spaces
 from pools import Alone
 from torch import Tensor
 
-from sqn_rl.errors import EnvError, SettingError
+from sqn_rl.errors import EnvError, ObservationError, SettingError
 from sqn_rl.parts.env.envpool import EnvPoolEnv
 from sqn_rl.parts.env.football import COLOURS, FootballEnv
 from sqn_rl.types import Step
@@ -175,13 +175,20 @@ def test_observations_from_outside_are_those_inside() -> None:
     env, raw = make(GRID, keys=["image"]), Alone(GRID)
     answer, _ = raw.reset(seed=1)
     inside = torch.from_numpy(answer["image"].transpose(2, 0, 1).copy())
-    for given, many in ((answer, False), (answer["image"], False), (answer["image"][None], True)):
+    image = answer["image"]
+    ones: list[Any] = [answer, image, image.tolist()]
+    batches: list[Any] = [image[None], [answer], [image], {"image": image[None]}]
+    for given in [*ones, *batches]:
         rows, single = env.batch_of(given)
-        assert torch.equal(rows[0], inside)
-        assert single is not many
+        assert torch.equal(rows, inside[None])
+        assert single == any(given is one for one in ones)
+    assert torch.equal(env.batch_of([answer, answer])[0], torch.stack([inside, inside]))
+    with pytest.raises(ObservationError, match=r"\[7, 7, 3\] uint8"):
+        env.batch_of({"picture": image})
     tour, raw = make(TOUR), Alone(TOUR)
     answer, _ = raw.reset(seed=1)
     assert np.array_equal(tour.mask_of(answer), answer["action_mask"])
+    assert np.array_equal(tour.mask_of([answer, answer]), [answer["action_mask"]] * 2)
     assert env.mask_of(answer["coordinates"]) is None
     rows, _ = tour.batch_of(answer)
     assert np.array_equal(rows[0].numpy(), plain({"id": TOUR}, answer, raw.observation_space))

@@ -76,6 +76,13 @@ def mask_in(answer: Any) -> Any:
     return answer.get(KEY) if isinstance(answer, Mapping) else None
 
 
+def masks_in(observation: Any) -> Any:
+    """The masks of a Dict observation, or of a list of them; None if it gives none."""
+    if isinstance(observation, list | tuple):
+        return [mask_in(each) for each in observation]
+    return mask_in(observation)
+
+
 def read_mask(mask: Any, n_actions: int, terminated: bool) -> np.ndarray | bool:
     """A mask as bools, ``[A]``; True, which allows all, of a terminal state that allows none.
 

@@ -12,7 +12,7 @@ import torch
 from gymnasium import spaces
 
 from sqn_rl.errors import AnswerError, SettingError, blame, require
-from sqn_rl.parts.env.actions import KEY, Actions, mask_in, read_mask, without_mask
+from sqn_rl.parts.env.actions import KEY, Actions, mask_in, masks_in, read_mask, without_mask
 from sqn_rl.parts.env.checks import describe
 from sqn_rl.parts.env.games import GamesEnv, Played
 from sqn_rl.parts.env.memory import tasks
@@ -178,11 +178,7 @@ class GymEnv(GamesEnv):
 
     def mask_of(self, observation: Any) -> Any:
         """The ``action_mask`` of a Dict observation, or of a list of them; None if there is none."""
-        if not self._masks_inside:
-            return None
-        if isinstance(observation, list | tuple):
-            return [mask_in(each) for each in observation]
-        return mask_in(observation)
+        return masks_in(observation) if self._masks_inside else None
 
     def actions_outside(self, action_B: np.ndarray) -> np.ndarray:
         """Actions as the environment takes them. ``[B]`` → ``[B]``, of a product space ``[B, *]``."""

@@ -9,7 +9,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from sqn_rl.errors import AnswerError, require
-from sqn_rl.parts.env.actions import KEY, Actions, mask_in, without_mask
+from sqn_rl.parts.env.actions import KEY, Actions, masks_in, without_mask
 from sqn_rl.parts.env.base import BatchedEnv
 from sqn_rl.parts.env.checks import require_finite
 from sqn_rl.parts.env.observations import View, entries_of, flatten_columns
@@ -195,12 +195,16 @@ class PooledEnv(BatchedEnv):
     # --- from outside ---------------------------------------------------------------------------------------
 
     def mask_of(self, observation: Any) -> Any:
-        """The ``action_mask`` of a Dict observation; None if there is none."""
-        return mask_in(observation) if self._masks_inside else None
+        """The ``action_mask`` of a Dict observation, or of a list of them; None if there is none."""
+        return masks_in(observation) if self._masks_inside else None
 
     def _rows_of(self, observation: Any) -> tuple[np.ndarray, bool]:
-        is_dict = isinstance(observation, Mapping) and self._key in observation
-        return self._view.rows(self._part(observation) if is_dict else observation)
+        def part(answer: Any) -> Any:
+            return self._part(answer) if isinstance(answer, Mapping) and self._key in answer else answer
+
+        if isinstance(observation, list | tuple):
+            return self._view.rows(list(map(part, observation)))
+        return self._view.rows(part(observation))
 
     @property
     def _accepts(self) -> str:
