@@ -229,6 +229,9 @@ def test_limits_and_names() -> None:
     env = make(num_envs=1)
     assert (env.name, env.max_steps, env.restorable, env.n_actions) == ("CartPole-v1", 500, False, 2)
     assert make(kwargs={"max_episode_steps": 7}).max_steps == 7
+    assert (env.action_names, make("Catch-v0").action_names) == (["left", "right"], ["0", "1", "2"])
+    assert make(GRID).action_names[2] == "forward"
+    assert make(GRID, kwargs={"action_max": 2}).action_names == ["0", "1", "2"]
     assert make("Catch-v0").max_steps is None
     assert make("BabyAI-GoToRedBallGrey-v0").max_steps is None  # it has one, but does not say so
 

@@ -3,7 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sqn_rl.parts.env import gym
 from sqn_rl.parts.env.pool.pooled import PooledEnv
+
+GRID = ["turn left", "turn right", "forward", "pick up", "drop", "toggle", "done"]
+NAMES = {**gym.NAMES, "MiniGrid": GRID, "BabyAI": GRID}
+"""Action names by the first word of an id, which EnvPool gives in its documentation only."""
 
 
 class EnvPoolEnv(PooledEnv):
@@ -43,3 +48,9 @@ class EnvPoolEnv(PooledEnv):
             seed=seed,
             training=training,
         )
+
+    @property
+    def action_names(self) -> list[str]:
+        """The names of the actions in :data:`NAMES`; else their numbers."""
+        names = NAMES.get(self.name.partition("-")[0], [])
+        return names if len(names) == self.n_actions else super().action_names
