@@ -231,7 +231,7 @@ def test_limits_and_names() -> None:
     assert make(kwargs={"max_episode_steps": 7}).max_steps == 7
     assert (env.action_names, make("Catch-v0").action_names) == (["left", "right"], ["0", "1", "2"])
     assert make(GRID).action_names[2] == "forward"
-    assert make(GRID, kwargs={"action_max": 2}).action_names == ["0", "1", "2"]
+    assert make(GRID, kwargs={"action_max": 2}).action_names == ["turn left", "turn right", "forward"]
     assert make("Catch-v0").max_steps is None
     assert make("BabyAI-GoToRedBallGrey-v0").max_steps is None  # it has one, but does not say so
 

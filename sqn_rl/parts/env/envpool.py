@@ -53,4 +53,4 @@ class EnvPoolEnv(PooledEnv):
     def action_names(self) -> list[str]:
         """The names of the actions in :data:`NAMES`; else their numbers."""
         names = NAMES.get(self.name.partition("-")[0], [])
-        return names if len(names) == self.n_actions else super().action_names
+        return names[: self.n_actions] if len(names) >= self.n_actions else super().action_names
