@@ -55,7 +55,7 @@ PARTS = {
     for slot in SLOTS
 }
 TINY = [
-    *("steps=500", "num_envs=4", "warmup_steps=100", "update_ratio=0.1", "batch_size=8", "hidden=[16]"),
+    *("steps=300", "num_envs=4", "warmup_steps=100", "update_ratio=0.1", "batch_size=8", "hidden=[16]"),
     *(
         "replay_capacity=1000",
         "log_every=100",
@@ -181,8 +181,8 @@ def test_every_two_parts_that_fit_meet() -> None:
 def test_what_fits_trains(wiring: Wiring, tmp_path: Path) -> None:
     out = tmp_path / "run"
     summary = compose("sqn", *overrides(wiring), f"out={out}").train()
-    updates = 20 if wiring["env"] in ("atari", "envpool", "gym") else 40
-    assert [summary[key] for key in ("status", "env_steps", "updates")] == ["done", 500, updates]
+    updates = 10 if wiring["env"] in ("atari", "envpool", "gym") else 20
+    assert [summary[key] for key in ("status", "env_steps", "updates")] == ["done", 300, updates]
     for line in (out / "metrics.jsonl").read_text().splitlines():
         assert all(math.isfinite(value) for value in json.loads(line).values() if value is not None), line
     checkpoints = sorted((out / "checkpoints").glob("*/weights.safetensors"))
