@@ -18,7 +18,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from recipes.test_mistakes import MISTAKES, refusal
-from reliability.measured import cost, damage, disk, fuzz, hostile, kills, loss, sharing, signals
+from reliability.measured import actors, cost, damage, disk, fuzz, hostile, kills, loss, sharing, signals
 from reliability.score import RAW, Line, Section, measure, page, tests_line
 
 PAGE = RAW.parent / "reliability.md"
@@ -97,6 +97,7 @@ def mistakes(folder: Path) -> list[Line]:
 SECTIONS = [
     kills.SECTION,
     kills.COMPILED_SECTION,
+    actors.SECTION,
     disk.SECTION,
     cost.SECTION,
     damage.SECTION,

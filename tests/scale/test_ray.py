@@ -7,11 +7,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
+from scale.processes import actors_of, digests
 
 from sqn_rl import RecipeError, compose
 from sqn_rl.parts.logger.base import Reporter
@@ -20,10 +20,11 @@ from sqn_rl.runs.experiment import Experiment
 
 ray = pytest.importorskip("ray")
 
+STEPS = 4000
 CARTPOLE = [
     *("env=cartpole", "num_envs=4", "hidden=[32]", "batch_size=16", "warmup_steps=400", "update_ratio=0.1"),
     *("replay_capacity=2000", "log_every=200", "checkpoint_every=1000", "eval_episodes=1", "compile=never"),
-    *("collect.actors=2", "collect.rows=50", "collect.ladder=4", "returns=n_step", "steps=4000"),
+    *("collect.actors=2", "collect.rows=50", "collect.ladder=4", "returns=n_step", f"steps={STEPS}"),
 ]
 
 
@@ -36,34 +37,6 @@ def cluster() -> Iterator[str]:
         signal.signal(number, handler)
     yield ray.get_runtime_context().gcs_address
     ray.shutdown()
-
-
-def digests(run: Path, steps: int = 4000) -> dict[str, str]:
-    """Weights, moments, priorities, and everything else that is saved; and the episodes."""
-    files = sorted((run / "checkpoints" / f"{steps:010d}").glob("*.safetensors"))
-    assert files
-    files += [run / "episodes.jsonl", *sorted((run / "checkpoints" / "replay").iterdir())]
-    return {file.name: sha256(file.read_bytes()).hexdigest() for file in files}
-
-
-def actors_of(pid: int) -> list[int]:
-    """The processes of actors among the descendants of a process."""
-    parents, names = dict[int, int](), dict[int, str]()
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                stat = (folder / "stat").read_text().rpartition(")")[2].split()
-                names[int(folder.name)] = (folder / "cmdline").read_text()
-            except OSError:
-                continue
-            parents[int(folder.name)] = int(stat[1])
-
-    def descends(each: int) -> bool:
-        while each in parents and each != pid:
-            each = parents[each]
-        return each == pid
-
-    return [each for each, name in names.items() if name.startswith("ray::_Process") and descends(each)]
 
 
 class Killer(Reporter):
@@ -87,12 +60,12 @@ def inline(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """What the run in one process has become."""
     out = tmp_path_factory.mktemp("inline") / "run"
     compose("sqn_per", *CARTPOLE, "collect=inline", f"out={out}").train()
-    return digests(out)
+    return digests(out, STEPS)
 
 
 def test_many_processes_are_the_one(inline: dict[str, str], cluster: str, tmp_path: Path) -> None:
     compose("sqn_per", *CARTPOLE, "collect=ray", f"out={tmp_path / 'run'}").train()
-    assert digests(tmp_path / "run") == inline
+    assert digests(tmp_path / "run", STEPS) == inline
     assert ray.is_initialized()  # it is not the run's to stop
     rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert all(row["restarts"] == 0 and row["actors_up"] == 2 for row in rows)
@@ -104,7 +77,7 @@ def test_an_actor_that_is_killed_is_not_missed(inline: dict[str, str], cluster: 
     compose("sqn_per", *CARTPOLE, "collect=ray", f"out={tmp_path / 'run'}").train(reporters=[killer])
     assert killer.killed
     assert any("was lost, and continues after its last stored chunk" in note for note in killer.notes)
-    assert digests(tmp_path / "run") == inline
+    assert digests(tmp_path / "run", STEPS) == inline
 
 
 def test_a_learner_that_is_killed_resumes(inline: dict[str, str], cluster: str, tmp_path: Path) -> None:
@@ -124,7 +97,7 @@ def test_a_learner_that_is_killed_resumes(inline: dict[str, str], cluster: str, 
         assert time.monotonic() < until
         time.sleep(0.5)
     Experiment(load_recipe(out / "recipe.yaml")).train(resume=out)
-    assert digests(out) == inline
+    assert digests(out, STEPS) == inline
 
 
 def test_what_actors_remember_is_that_of_one_process(cluster: str, tmp_path: Path) -> None:
