@@ -72,7 +72,7 @@ class Plan(Settings):
     update_ratio: float = setting(lambda value: 0 < value < math.inf, "a positive number of updates")
     """Updates per environment step after the warm-up, exact for any number of environments."""
     batch_size: int = whole(1, "transitions")
-    """Transitions per update."""
+    """Transitions per update; with replay=sequences, sequences."""
     warmup_steps: int = whole(0, "environment steps")
     """Uniformly random actions and no updates until here."""
     eval_every: int = whole(0, "environment steps", 0)
