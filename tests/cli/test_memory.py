@@ -115,6 +115,7 @@ def test_what_is_not_finite_is_found_in_what_a_run_keeps_of_an_update() -> None:
         (["replay=uniform"], "UniformReplay gives single steps; choose replay=sequences"),
         (["q_net=twin"], "SequenceReplay is for networks that remember; QNet does not; choose q_net=lstm"),
         (["returns=tree_backup"], "TreeBackup needs observations one by one"),
+        (["returns=retrace"], "Retrace needs observations one by one"),
         (["returns.soft=true"], "set returns.soft=false, or choose returns=one_step"),
         (["actor=policy", "loss=discrete_sac"], "PolicyActor's own network remembers nothing"),
         (["compile=always"], "auto or never: networks that remember are not compiled"),
