@@ -350,7 +350,7 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
     ("parts/actor/boltzmann.py", "test_actors.py"): [
         ("recorded without the ladder", "alpha * self._factor_B1).exp()", "alpha).exp()"),
         ("acts by Q times α", "noise[0], alpha if", "noise[0], 1 / alpha if"),
-        ("policy for others: the worst", "(score_BA, self.temperature.alpha)", "(-score_BA, self.temperature.alpha)"),
+        ("policy for others: the worst", "(score_BA, self.temperature.alpha)", "(-score_BA, 1)"),
         ("policy for others: noisy", "F.masked(self.mean_scores(obs", "F.masked(self.scores(obs"),
     ],
     ("parts/actor/epsilon_greedy.py", "test_actors.py"): [
