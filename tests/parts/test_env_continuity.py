@@ -39,7 +39,7 @@ with warnings.catch_warnings():
     from torchrl.collectors import Collector
 
 SEED, N = 7, 2
-COLUMNS = [name for name in Step._fields if "mask" not in name]
+COLUMNS = [name for name in Step._fields if name not in Step._field_defaults]
 
 
 class ToyEnv(gymnasium.Env):
