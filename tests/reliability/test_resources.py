@@ -43,7 +43,8 @@ def test_what_is_said_is_what_is_taken() -> None:
 
 
 def test_what_does_not_fit_the_memory_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("sqn_rl.recipe.resources.available_bytes", lambda: 0)
+    free = iter([10**12])  # for the networks, which are looked at first; and then nothing
+    monkeypatch.setattr("sqn_rl.recipe.resources.available_bytes", lambda: next(free, 0))
     with pytest.raises(
         RecipeError, match=r"the run takes up to .+ of memory, .+ more than now; 0\.0 MB are free"
     ) as error:

@@ -93,14 +93,16 @@ def as_array(answer: Any) -> np.ndarray:
 def require_columns(step: Step, observation: Tensor) -> None:
     """Check that observations are like ``observation``, ``[N, *S]``, and all other columns are ``[N]``.
 
+    What an environment need not give, such as action masks, is checked where it is given.
+
     Raises:
         AnswerError: a column has another shape or dtype.
     """
     numbers = {"reward": torch.float32, "score": torch.float64}
     for name, column in step._asdict().items():
+        if column is None and name in Step._field_defaults:
+            continue
         if "mask" in name:
-            if column is None:
-                continue
             shape, dtype = torch.Size([len(observation), *column.shape[1:]]), torch.bool
         elif "observation" in name:
             shape, dtype = observation.shape, observation.dtype
