@@ -15,7 +15,7 @@ from torchrl.data.replay_buffers import RandomSampler, ReplayBuffer
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CODE = sorted((REPOSITORY / "sqn_rl").rglob("*.py"))
-DOCUMENTED = {"_asdict", "_fields", "_replace", "_exit"}
+DOCUMENTED = {"_asdict", "_fields", "_field_defaults", "_replace", "_exit"}
 """Of named tuples, and ``os._exit``: public, whatever they look like."""
 
 
