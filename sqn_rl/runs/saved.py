@@ -83,10 +83,6 @@ def read_weights(folder: Path, checkpoint: str | int = LAST) -> tuple[Path, int,
     return path / WEIGHTS, content["env_steps"], tensors_in(path, WEIGHTS, content)
 
 
-def _name(env_steps: int) -> str:
-    return f"{env_steps:010d}"
-
-
 def tensors_in(path: Path, name: str, content: Mapping[str, Any]) -> dict[str, Tensor]:
     """The tensors in one of a checkpoint's files, verified."""
     disk.verify(path / name, manifest.mark(content["files"].get(name), path))

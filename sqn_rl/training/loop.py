@@ -225,7 +225,7 @@ class _Run(Turns):
         """The policy's actions, or in the warm-up uniformly random ones; of those that are allowed."""
         if self.due.policy_acts:
             return self.player.act(observation, **self.env.act_options)
-        if self.player.remembers:  # what was seen, whoever chooses the action
+        if self.player.remembers:  # it remembers random steps too
             self.player.act(observation, **self.env.act_options)
         if (mask_NA := self.env.action_mask) is not None:
             return F.draw(F.masked(torch.zeros(mask_NA.shape), mask_NA), self.state.generator)
