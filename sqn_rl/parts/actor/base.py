@@ -190,7 +190,7 @@ class NetworkActor(TensorDictModuleBase, ABC):
         observations, _ = self.observation_spec.batch(observation)
         action_B, score_BA = self._choose(observations, False, self.generator, action_mask)
         mu_B = self.behaviour(score_BA).gather(-1, action_B.unsqueeze(-1)).squeeze(-1)
-        return action_B, mu_B.log().float()
+        return action_B, mu_B.clamp_min(torch.finfo(mu_B.dtype).tiny).log().float()  # finite, as 1/μ must be
 
     @dispatch(auto_batch_size=False)
     @torch.no_grad()
