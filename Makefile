@@ -4,7 +4,7 @@ BIN := .venv/bin
 # the extra `envpool` without 90 MB of humanoids
 ENVPOOL := envpool envpool-assets envpool-assets-mujoco-large dm-env dm-tree optree
 
-.PHONY: core setup run test lint bench docs clean
+.PHONY: core setup run test test-slow lint bench docs clean
 
 core: .venv/core
 
@@ -25,7 +25,10 @@ run: core
 	$(BIN)/sqn-run
 
 test: setup
-	$(BIN)/pytest -n 2 --dist worksteal
+	$(BIN)/pytest -n 2 --dist worksteal -m "not slow"
+
+test-slow: setup
+	$(BIN)/pytest -n 2 --dist worksteal -m slow
 
 lint: setup
 	$(BIN)/ruff check

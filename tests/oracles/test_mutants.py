@@ -624,6 +624,7 @@ def test_mutant_still_applies(mutant: Mutant) -> None:
     assert count == 1, f"{mutant.name}: {mutant.source!r} occurs {count} times in {mutant.file}"
 
 
+@pytest.mark.slow
 def test_every_mutant_is_killed(tmp_path: Path) -> None:
     check = subprocess.run([sys.executable, __file__, tmp_path], capture_output=True, text=True, check=False)
     assert check.returncode == 0, check.stdout + check.stderr

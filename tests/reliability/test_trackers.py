@@ -98,6 +98,7 @@ def train_twice(run: Path, logger: str) -> None:
     print(json.dumps(READ[logger](run)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("logger", READ)
 def test_a_run_that_was_killed_has_every_row(logger: str, tmp_path: Path) -> None:
     pytest.importorskip(logger)

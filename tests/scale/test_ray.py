@@ -18,6 +18,8 @@ from sqn_rl.parts.logger.base import Reporter
 from sqn_rl.recipe.compose import load_recipe
 from sqn_rl.runs.experiment import Experiment
 
+pytestmark = pytest.mark.slow
+
 ray = pytest.importorskip("ray")
 
 STEPS = 4000
