@@ -54,6 +54,7 @@ from .parts.q_net.lstm import LSTMQNet as LSTMQNet
 from .parts.q_net.q_net import QNet as QNet
 from .parts.replay.prioritized import PrioritizedReplay as PrioritizedReplay
 from .parts.replay.sequences import SequenceReplay as SequenceReplay
+from .parts.replay.sharded import ShardedReplay as ShardedReplay
 from .parts.replay.uniform import UniformReplay as UniformReplay
 from .parts.returns.n_step import NStep as NStep
 from .parts.returns.one_step import OneStep as OneStep

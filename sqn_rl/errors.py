@@ -107,6 +107,10 @@ class StorageError(SqnError):
     """A file cannot be written: the disk is full or does not respond, or another process owns the folder."""
 
 
+class ReplayError(SqnError):
+    """Transitions that were stored are lost, with the process or the machine that had them."""
+
+
 def blame(error: BaseException) -> str:
     """An error's type and message, with the line of the user's own code that raised it, if any."""
     frames = traceback.extract_tb(error.__traceback__)

@@ -212,6 +212,23 @@ class Request(NamedTuple):
     """Whether the chunk has initial priorities."""
 
 
+class Head(NamedTuple):
+    """What a learner needs of a chunk that it does not store itself: K rows of E environments."""
+
+    serial: int
+    version: int
+    begins: bool
+    """Whether new episodes begin with it, so that it does not continue the chunk before."""
+    score: np.ndarray
+    """``[K, E]`` float64: the unclipped rewards."""
+    ended: np.ndarray
+    """``[K, E]`` bool: the episode ended."""
+    masked: bool
+    """Whether there are action masks."""
+    note: str
+    """What a person should know of it."""
+
+
 class Chunk(NamedTuple):
     """K rows of an actor's E environments, as arrays; ``*F`` is the shape of one frame."""
 
@@ -231,6 +248,12 @@ class Chunk(NamedTuple):
     """``[n, K, E]``: the TD errors of the n networks that acted."""
     note: str = ""
     """What a person should know of it."""
+
+    @property
+    def head(self) -> Head:
+        """All but what only a replay needs."""
+        score, ended, masked = self.columns["score"], self.columns["ended"], "action_mask" in self.columns
+        return Head(self.serial, self.version, self.begins, score, ended, masked, self.note)
 
     def steps(self, *, stacked: bool) -> "Iterator[tuple[Tensor, Tensor, Step]]":
         """What a replay stores of each row; where observations are stacks, a stack of the newest frame alone.
@@ -271,6 +294,8 @@ class Rows:
     """Rows of one piece."""
     read: Callable[[int, int], Mapping[str, Tensor]]
     """Reads the columns of the rows ``[begin, end)``."""
+    table: int = 0
+    """The number of the table, where a state has several."""
 
     def since(self, row: int) -> Iterator[Piece]:
         """The pieces from ``row`` on."""

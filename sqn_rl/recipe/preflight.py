@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from sqn_rl import functional as F
 from sqn_rl.errors import EnvError, NumericsError, RecipeError, SettingError, SqnError, WiringError, blame
-from sqn_rl.parts.collect.base import Actors
+from sqn_rl.parts.collect.base import Actors, Sharded
 from sqn_rl.parts.distributions import Scalar
 from sqn_rl.parts.env.base import close, closing_env
 from sqn_rl.parts.memory import recalling
@@ -82,7 +82,7 @@ class _Walk:
         self.seen = Graph()
 
     def graph(self) -> Graph:
-        played, requests = self._evaluation(), 0
+        played, requests, elsewhere = self._evaluation(), 0, False
         observation, step = self._env()
         with self._fails("q_net", "looking at the other parts"):
             require_memory(self.parts["actor"], self.parts["loss"], self.parts["replay"])
@@ -95,10 +95,11 @@ class _Walk:
             self.seen.notes += actors.notes(self.run.num_envs, self.run.update_ratio)
             played += actors.actors * actors.actor_bytes
             requests = actors.actors * actors.depth
+            elsewhere = actors.elsewhere and isinstance(self.parts["replay"], Sharded)
         agent = self._update(batch)
         self._logger()
         self.seen.require_written(self.experiment.origin)
-        self.seen.needs = needs(self.run, agent, played, requests)
+        self.seen.needs = needs(self.run, agent, played, requests, elsewhere=elsewhere)
         self.seen.notes.insert(0, f"memory        {self.seen.needs}")
         return self.seen
 

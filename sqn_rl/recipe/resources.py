@@ -62,7 +62,7 @@ class Shortage(NamedTuple):
     hint: str
 
 
-def needs(run: Run, agent: Agent, played: int, requests: int = 0) -> Needs:
+def needs(run: Run, agent: Agent, played: int, requests: int = 0, *, elsewhere: bool = False) -> Needs:
     """What a run takes, to be asked after an update of its agent in this process.
 
     What that update took at its peak is measured: imports, networks, moments, activations. What comes later
@@ -73,6 +73,7 @@ def needs(run: Run, agent: Agent, played: int, requests: int = 0) -> Needs:
         agent: it was updated once, and its replay is empty otherwise.
         played: bytes of the games, once they are played.
         requests: in flight to actors; a checkpoint has their weights, and the actors' states.
+        elsewhere: the rows of the replay are on other machines.
     """
     stored, in_memory, on_disk = 0, 0, 0
     if isinstance(agent.replay, Sized):
@@ -81,7 +82,7 @@ def needs(run: Run, agent: Agent, played: int, requests: int = 0) -> Needs:
     peak, now = _resident_bytes()
     late = sum(size for name, size in IMPORTED_LATE.items() if name not in sys.modules)
     piece = min(PIECE_BYTES, min(stored, every) * on_disk)
-    rows = stored * in_memory if run.device == "cpu" else 0
+    rows = stored * in_memory if run.device == "cpu" and not elsewhere else 0
     memory = peak + rows + played + max(late, piece) + COMPILED * compiling(run, agent.loss.q_net).chosen
     weights = _bytes_of(agent.loss.state_dict())
     state = _bytes_of(agent.state_dict()) + BESIDES + requests * (weights + BESIDES)

@@ -2,16 +2,18 @@
 
 ``checkpoints/<env_steps>/`` holds ``weights.safetensors``, ``state.safetensors`` and ``manifest.json``; the
 rows of a replay lie beside, in ``checkpoints/replay/<first>-<end>.safetensors``, each written once, for all
-checkpoints that need them. ``checkpoints/best/<env_steps>/`` holds the weights of an evaluation that was the
-best so far, and a manifest. It is kept while it is the best of the run or of a checkpoint, as a run may
-resume from any. A manifest has the size and SHA-256 of every file and of itself, and all values
-that are no tensors. No name in it is ever made a path.
+checkpoints that need them; those of a second table in ``<first>-<end>.1.safetensors``, and so on.
+``checkpoints/best/<env_steps>/`` holds the weights of an evaluation that was the best so far, and a manifest.
+It is kept while it is the best of the run or of a checkpoint, as a run may resume from any. A manifest has
+the size and SHA-256 of every file and of itself, and all values that are no tensors. No name in it is ever
+made a path.
 """
 
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ from sqn_rl.types import Piece, Rows
 
 STATE, REPLAY = "state.safetensors", "replay"
 
-_CHUNK = re.compile(r"\d{12,}-\d{12,}\.safetensors")
+_CHUNK = re.compile(r"\d{12,}-\d{12,}(\.\d+)?\.safetensors")
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,12 @@ class Chunk:
     begin: int
     end: int
     mark: Mark
+    table: int = 0
+
+    @property
+    def name(self) -> str:
+        """Of the file."""
+        return _chunk_name(self.begin, self.end, self.table)
 
 
 @dataclass(frozen=True)
@@ -89,7 +97,7 @@ class Checkpoints:
         Args:
             env_steps: its name.
             weights: the learned parameters.
-            state: everything else: dicts and lists of tensors, of what JSON has, and one :class:`Rows`.
+            state: everything else: dicts and lists of tensors, of what JSON has, and :class:`Rows`.
             run: size and hash of the run's own files.
             made_with: the versions of software, and the machine.
 
@@ -189,9 +197,9 @@ class Checkpoints:
         tensors: dict[str, Tensor] = {}
         tree = pack(state, "", tensors, rows)
         with self._opened() as (folder, replay):
-            chunks = [*self._write_rows(replay, rows[0])] if rows else []
+            chunks = [chunk for table in rows for chunk in self._write_rows(replay, table)]
             files = {WEIGHTS: weights, STATE: tensors}
-            rest = {"replay": [{"begin": each.begin, "end": each.end, **vars(each.mark)} for each in chunks]}
+            rest = {"replay": [*map(_content, chunks)]}
             write_folder(folder, env_steps, files, run, made_with, state=tree, best=self._best, **rest)
         return chunks
 
@@ -207,10 +215,12 @@ class Checkpoints:
 
     def _write_rows(self, replay: Folder, rows: Rows) -> Iterator[Chunk]:
         """The chunks that have these rows; what no chunk has yet is written."""
-        written = [chunk for chunk in self._chunks if chunk.end > rows.begin]
+        table = rows.table
+        written = [chunk for chunk in self._chunks if chunk.table == table and chunk.end > rows.begin]
         yield from written
         for begin, end, columns in rows.since(written[-1].end if written else rows.begin):
-            yield Chunk(begin, end, replay.write_atomic(_chunk_name(begin, end), tensors_file(columns)))
+            mark = replay.write_atomic(_chunk_name(begin, end, table), tensors_file(columns))
+            yield Chunk(begin, end, mark, table)
 
     def prune(self, env_steps: int) -> None:
         """Remove all but the newest few checkpoints of a run that is at ``env_steps``, and what they need.
@@ -236,7 +246,7 @@ class Checkpoints:
     ) -> None:
         """Remove the rows that those kept do not need, or move them to the newest of the ``newer``."""
         chunks = [chunk for path, content in kept.items() for chunk in _chunks(content, path)]
-        needed = {_chunk_name(chunk.begin, chunk.end) for chunk in chunks}
+        needed = {chunk.name for chunk in chunks}
         others = [name for name in replay.names() if _CHUNK.fullmatch(name) and name not in needed]
         if newer and others:
             with folder.folder(newer[-1]) as damaged, damaged.folder(REPLAY) as aside:
@@ -266,8 +276,14 @@ class Checkpoints:
             yield folder, replay
 
 
-def _chunk_name(begin: int, end: int) -> str:
-    return f"{begin:012d}-{end:012d}.safetensors"
+def _chunk_name(begin: int, end: int, table: int) -> str:
+    return f"{begin:012d}-{end:012d}{f'.{table}' if table else ''}.safetensors"
+
+
+def _content(chunk: Chunk) -> dict[str, Any]:
+    """What a manifest has of it."""
+    table = {"table": chunk.table} if chunk.table else {}
+    return {"begin": chunk.begin, "end": chunk.end, **table, **vars(chunk.mark)}
 
 
 def _load(path: Path, skipped: list[str]) -> Checkpoint:
@@ -282,10 +298,10 @@ def _load(path: Path, skipped: list[str]) -> Checkpoint:
     if chunks:
         disk.require_folder(folder)
     for chunk in chunks:
-        disk.verify(folder / _chunk_name(chunk.begin, chunk.end), chunk.mark)
+        disk.verify(folder / chunk.name, chunk.mark)
     weights, tensors = (tensors_in(path, name, content) for name in (WEIGHTS, STATE))
     try:
-        state = unpack(content["state"], tensors, _Pieces(folder, chunks))
+        state = unpack(content["state"], tensors, partial(_Pieces, folder, chunks))
     except (LookupError, TypeError) as error:
         raise CheckpointError(f"{path / MANIFEST}: names a tensor that is not there: {error}") from error
     known = content["env_steps"], weights, state, run, chunks
@@ -296,24 +312,23 @@ def _chunks(content: Mapping[str, Any], path: Path) -> list[Chunk]:
     chunks = []
     for value in content["replay"]:
         mark = manifest.mark(value, path)
-        begin, end = value.get("begin"), value.get("end")
-        if type(begin) is not int or type(end) is not int or not 0 <= begin < end:
+        begin, end, table = value.get("begin"), value.get("end"), value.get("table", 0)
+        numbers = all(type(number) is int for number in (begin, end, table))
+        if not numbers or not 0 <= begin < end or table < 0:
             raise CheckpointError(f"{path / MANIFEST}: {value!r:.60} where rows of a replay should be")
-        chunks.append(Chunk(begin, end, mark))
+        chunks.append(Chunk(begin, end, mark, table))
     return chunks
 
 
 @dataclass(frozen=True)
 class _Pieces:
-    """Saved rows, read lazily."""
+    """Saved rows of a table, read lazily."""
 
     folder: Path
     chunks: list[Chunk]
+    table: int
 
     def __iter__(self) -> Iterator[Piece]:
         for chunk in self.chunks:
-            yield (
-                chunk.begin,
-                chunk.end,
-                dict(read_tensors(self.folder / _chunk_name(chunk.begin, chunk.end))),
-            )
+            if chunk.table == self.table:
+                yield chunk.begin, chunk.end, dict(read_tensors(self.folder / chunk.name))

@@ -155,7 +155,10 @@ class Experiment:
     ) -> dict[str, Any]:
         parts = self.recipe.build()
         keep, recipe = self.run.checkpoint_keep, longer or self.recipe.to_yaml()
-        with closing_env(parts["env"]) as env, started(parts["collect"], self.recipe) as engine:
+        with (
+            closing_env(parts["env"]) as env,
+            started(parts["collect"], parts["replay"], self.recipe) as engine,
+        ):
             path = resume or self._directory(env.name, here)
             try:
                 directory = RunDirectory(

@@ -1,7 +1,7 @@
 """A state on disk: its tensors as a safetensors file, the rest as JSON."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +37,14 @@ def pack(value: Any, path: str, tensors: dict[str, Tensor], rows: list[Rows]) ->
         value: dicts and lists of tensors, :class:`Rows`, and what JSON has.
         path: where it is in the state.
         tensors: get the tensors, by their path.
-        rows: get the rows.
+        rows: get the tables.
     """
     if isinstance(value, Tensor):
         tensors[path] = value
         return {TENSOR: path}
     if isinstance(value, Rows):
         rows.append(value)
-        return {ROWS: True}
+        return {ROWS: value.table or True}  # of the first it has always been True
     if isinstance(value, Mapping):
         return {name: pack(each, f"{path}/{name}", tensors, rows) for name, each in value.items()}
     if isinstance(value, list | tuple):
@@ -52,8 +52,8 @@ def pack(value: Any, path: str, tensors: dict[str, Tensor], rows: list[Rows]) ->
     return value
 
 
-def unpack(value: Any, tensors: Mapping[str, Tensor], pieces: Iterable[Piece]) -> Any:
-    """The state that :func:`pack` packed; for rows it has ``pieces``.
+def unpack(value: Any, tensors: Mapping[str, Tensor], pieces: Callable[[int], Iterable[Piece]]) -> Any:
+    """The state that :func:`pack` packed; for its tables, by their number, it has ``pieces``.
 
     Raises:
         LookupError: a tensor is not there.
@@ -62,7 +62,7 @@ def unpack(value: Any, tensors: Mapping[str, Tensor], pieces: Iterable[Piece]) -
         if value.keys() == {TENSOR}:
             return tensors[value[TENSOR]]
         if value.keys() == {ROWS}:
-            return pieces
+            return pieces(0 if value[ROWS] is True else value[ROWS])
         return {name: unpack(each, tensors, pieces) for name, each in value.items()}
     if isinstance(value, list):
         return [unpack(each, tensors, pieces) for each in value]

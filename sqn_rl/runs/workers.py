@@ -5,12 +5,14 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 
 from sqn_rl.disk import RECIPE_FILE
 from sqn_rl.errors import SettingError
-from sqn_rl.parts.collect.base import Actors, Engine, ladder_positions
+from sqn_rl.parts.collect.base import Actors, Engine, Sharded, ladder_positions
+from sqn_rl.parts.env.base import close
 from sqn_rl.recipe.build import stream_seed
 from sqn_rl.recipe.catalogue import Catalogue
 from sqn_rl.recipe.compose import Recipe, load_recipe
@@ -35,10 +37,7 @@ class WorkerMaker:
     @default_float32()
     def __call__(self, actor: int) -> Worker:
         """The worker of an actor."""
-        with TemporaryDirectory() as folder:
-            path = Path(folder, RECIPE_FILE)
-            path.write_text(self.recipe, encoding="utf-8")
-            recipe = load_recipe(path, catalogue=Catalogue(self.config_dirs, self.trust))
+        recipe = self._read()
         seed = stream_seed(recipe.run.seed, f"collect {actor}") % 2**31
         recipe = replace(recipe, run=replace(recipe.run, seed=seed))
         torch.set_num_threads(recipe.run.threads)
@@ -57,10 +56,27 @@ class WorkerMaker:
             seed=seed,
         )
 
+    def _read(self) -> Recipe:
+        with TemporaryDirectory() as folder:
+            path = Path(folder, RECIPE_FILE)
+            path.write_text(self.recipe, encoding="utf-8")
+            return load_recipe(path, catalogue=Catalogue(self.config_dirs, self.trust))
+
+    @default_float32()
+    def shard(self, number: int) -> Any:
+        """A shard of the replay."""
+        recipe = self._read()
+        torch.set_num_threads(recipe.run.threads)
+        parts = recipe.build(last="replay", device="cpu")
+        close(parts["env"])
+        return parts["replay"].make_shard(number)
+
 
 @contextmanager
-def started(collect: object, recipe: Recipe) -> Iterator[Engine | None]:
+def started(collect: object, replay: object, recipe: Recipe) -> Iterator[Engine | None]:
     """What runs the actors of a recipe, started; it is stopped at the end. None where there are no actors.
+
+    It runs the shards of the replay too, if there are some.
 
     Raises:
         RecipeError: it cannot be started.
@@ -72,6 +88,8 @@ def started(collect: object, recipe: Recipe) -> Iterator[Engine | None]:
         make_worker = WorkerMaker(recipe.to_yaml(), **recipe.catalogue.arguments)
         try:
             engine.start(make_worker, collect.actors)
+            if isinstance(replay, Sharded):
+                replay.use(engine.host(make_worker.shard, replay.shards))
         except SettingError as error:
             raise error.located(f"collect.{error.field}", recipe.origin) from error
         yield engine

@@ -247,7 +247,7 @@ class _Run(Turns):
         """Count the steps of a turn."""
         self.counters.env_steps = self.due.now
         self.counters.frames += self.env.num_envs * self.env.frame_skip
-        self.state.episodes.record(step, self.counters, self.reporters)
+        self.state.episodes.record(step.score.numpy(), step.ended.numpy(), self.counters, self.reporters)
 
 
 def measure(agent: Agent, terms: Terms) -> dict[str, Any]:

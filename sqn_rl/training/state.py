@@ -16,7 +16,7 @@ from sqn_rl.protocols import Returning
 from sqn_rl.training.agent import Agent
 from sqn_rl.training.player import Player, recorded_actions
 from sqn_rl.training.random_state import OF_MODULES, RandomState
-from sqn_rl.types import Counters, Piece, Step, Terms
+from sqn_rl.types import Counters, Piece, Terms
 
 
 @dataclass
@@ -29,20 +29,24 @@ class Episodes:
     recent: deque[float] = field(default_factory=lambda: deque(maxlen=20))
 
     def record(
-        self, step: Step, counters: Counters, reporter: Reporter, columns: slice = slice(None)
+        self,
+        score: np.ndarray,
+        ended: np.ndarray,
+        counters: Counters,
+        reporter: Reporter,
+        columns: slice = slice(None),
     ) -> None:
-        """Count one step of these environments, and report the episodes that ended."""
-        score, length = self.score[columns], self.length[columns]  # views
-        score += step.score.numpy()
+        """Count one step of these environments, and report the episodes that ended: both ``[N]``."""
+        total, length = self.score[columns], self.length[columns]  # views
+        total += score
         length += 1
-        ended = step.ended.numpy()
         if not ended.any():
             return
-        for each, steps in zip(score[ended].tolist(), length[ended].tolist(), strict=True):
+        for each, steps in zip(total[ended].tolist(), length[ended].tolist(), strict=True):
             counters.episodes += 1
             self.recent.append(each)
             reporter.episode({"env_steps": counters.env_steps, "return": each, "length": steps})
-        score[ended] = 0
+        total[ended] = 0
         length[ended] = 0
 
     def lose(self, columns: slice = slice(None)) -> None:
@@ -167,11 +171,17 @@ def not_of_this_recipe(error: Exception) -> CheckpointError:
 def _with_valid_actions(state: Mapping[str, Any], n_actions: int) -> Mapping[str, Any]:
     """The state of an agent, in which the stored actions are checked while they are read."""
     replay = state["replay"]
+    if "shards" in replay:
+        shards = [shard and _valid(shard, n_actions) for shard in replay["shards"]]
+        return {**state, "replay": {**replay, "shards": shards}}
+    return {**state, "replay": _valid(replay, n_actions)}
+
+
+def _valid(replay: Mapping[str, Any], n_actions: int) -> Mapping[str, Any]:
     storage = replay.get("_storage", {})
     if "rows" not in storage:  # as in a replay of a user
-        return state
-    rows = _valid_rows(storage["rows"], n_actions)
-    return {**state, "replay": {**replay, "_storage": {**storage, "rows": rows}}}
+        return replay
+    return {**replay, "_storage": {**storage, "rows": _valid_rows(storage["rows"], n_actions)}}
 
 
 def _valid_rows(rows: Iterable[Piece], n_actions: int) -> Iterator[Piece]:

@@ -117,6 +117,15 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("squared priority", "square(), td_error_NB", "square(), td_error_NB.square()"),
         ("target without its reward", "td_target(reward_B,", "td_target(0 * reward_B,"),
     ],
+    ("parts/replay/sharded.py", "test_sharded.py"): [
+        ("what a shard gave is not its share", "share * (len(share) / batch_size)", "share"),
+        ("probabilities of no shard", ".value[batch.place.numpy()] / total", ".value[batch.place.numpy()]"),
+        ("shards confused", "(number << PLACE_BITS)", "0"),
+        ("points not stratified", "stratified(uniform_B, ends[-1])", "uniform_B * ends[-1]"),
+        ("errors of other transitions", "td_error[:, own_B]", "td_error[:, : own_B.sum()]"),
+        ("lanes confused", "chunk, lane // self.shards", "chunk, lane % (self.lanes // self.shards)"),
+        ("equal shares", "np.cumsum(self._totals)", "np.cumsum(np.sign(self._totals))"),
+    ],
     ("parts/rescaling.py", "test_rescaling.py"): [
         ("h's slope subtracted", "+ epsilon * x", "- epsilon * x"),
         ("h without its 1", "((x.abs() + 1).sqrt() + 1)", "((x.abs() + 1).sqrt() - 1)"),

@@ -183,7 +183,8 @@ def test_every_return_is_summed_in_double_precision() -> None:
     env, episodes = steady(1, max_episode_steps=n), Episodes(np.zeros(1), np.zeros(1, np.int64))
     env.begin()
     for _ in range(n):
-        episodes.record(env.advance(torch.zeros(1, dtype=torch.int64)), Counters(), reporter)
+        step = env.advance(torch.zeros(1, dtype=torch.int64))
+        episodes.record(step.score.numpy(), step.ended.numpy(), Counters(), reporter)
     assert told == [{"env_steps": 0, "return": expected, "length": n}]
 
     for limit in ({}, {"max_episode_steps": n}):  # cut by the evaluation, and by itself

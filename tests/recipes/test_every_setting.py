@@ -9,7 +9,9 @@ import torch
 from sqn_rl import Agent, compose
 from sqn_rl.recipe.catalogue import Catalogue
 from sqn_rl.recipe.schema import SLOTS
+from sqn_rl.runs.workers import started
 from sqn_rl.training.agent import AGENT_PARTS
+from sqn_rl.training.collecting.learner import learn
 from sqn_rl.training.loop import train
 
 TINY = ["env=cartpole", "steps=40", "num_envs=2", "warmup_steps=12", "batch_size=8", "update_ratio=1"]
@@ -23,6 +25,7 @@ COMPLETE = {  # what a part, or one of its fields, needs besides itself to have 
     "actor=epsilon_greedy": ["actor.over=1"],
     "target_update=periodic": ["target_update.every=8"],
     "replay=prioritized": ["returns=n_step"],
+    "replay=sharded": ["collect=inline", "collect.rows=2", "returns=n_step"],
     "q_net=lstm": ["replay=sequences", *SHORT],
     "replay=sequences": ["q_net=lstm", "returns=n_step", *SHORT],
     "loss=munchausen": ["temperature.initial=0.9"],
@@ -43,6 +46,7 @@ OTHERS = {  # other values, where not half of the default or its opposite
     "replay.capacity": 20,
     "replay.stride": 3,
     "replay.epsilon": 0.5,
+    "replay.shards": 1,
     "replay.td_error": "max",
     "returns.n": 2,
     "returns.soft": True,
@@ -77,7 +81,11 @@ def learned(*overrides: str) -> tuple[tuple[float, ...], Any]:
     recipe = compose("sqn", *TINY, *overrides).recipe
     parts = recipe.build()
     agent = Agent(**{name: parts[name] for name in AGENT_PARTS})
-    train(agent, parts["env"], recipe.run)
+    with started(parts["collect"], parts["replay"], recipe) as engine:
+        if engine:
+            learn(agent, parts["env"], recipe.run, parts["collect"], engine)
+        else:
+            train(agent, parts["env"], recipe.run)
     weights = torch.cat([each.flatten() for each in agent.loss.state_dict().values()])
     return tuple(weights.tolist()), recipe.config
 

@@ -23,6 +23,7 @@ COMPLETE = {  # what a part needs besides itself
     ("temperature", "none"): ["loss=dqn", "actor=greedy"],
     ("q_net", "lstm"): ["replay=sequences"],
     ("replay", "sequences"): ["q_net=lstm"],
+    ("replay", "sharded"): ["collect=inline"],
 }
 
 

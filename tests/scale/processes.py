@@ -11,8 +11,8 @@ def digests(run: Path, steps: int) -> dict[str, str]:
     return {file.name: sha256(file.read_bytes()).hexdigest() for file in files}
 
 
-def actors_of(pid: int) -> list[int]:
-    """The processes of actors among the descendants of a process."""
+def actors_of(pid: int, kind: str = "ActorProcess") -> list[int]:
+    """The processes of actors, or of another kind, among the descendants of a process."""
     parents, names = dict[int, int](), dict[int, str]()
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
@@ -28,4 +28,4 @@ def actors_of(pid: int) -> list[int]:
             each = parents[each]
         return each == pid
 
-    return [each for each, name in names.items() if name.startswith("ray::_Process") and descends(each)]
+    return [each for each, name in names.items() if name.startswith(f"ray::{kind}") and descends(each)]

@@ -13,10 +13,12 @@ from safetensors.torch import load_file
 
 from sqn_rl import Agent, RecipeError, compose
 from sqn_rl import functional as F
+from sqn_rl.errors import ReplayError
 from sqn_rl.parts.actor.boltzmann import temperature_ladder
 from sqn_rl.parts.actor.epsilon_greedy import epsilon_ladder
-from sqn_rl.parts.collect.base import Result, WorkerLost, ladder_positions
+from sqn_rl.parts.collect.base import Result, Sharded, WorkerLost, ladder_positions
 from sqn_rl.parts.collect.inline import InlineEngine
+from sqn_rl.parts.hosting import LocalHost
 from sqn_rl.parts.logger.base import Reporter
 from sqn_rl.runs.workers import WorkerMaker
 from sqn_rl.training.agent import AGENT_PARTS
@@ -29,6 +31,9 @@ TINY = [
     *("replay_capacity=400", "log_every=40", "checkpoint_every=200", "eval_episodes=2", "compile=never"),
     *("collect=inline", "collect.actors=3", "collect.rows=5", "steps=600"),
 ]
+
+
+SHARDED = ["replay=sharded", "replay.shards=3"]
 
 
 class Learner(Reporter):
@@ -49,8 +54,10 @@ class Learner(Reporter):
         self.notes: list[str] = []
 
     def train(self, state: Any = None) -> "Learner":
-        actors = self.parts["collect"]
-        self.engine.start(WorkerMaker(self.recipe.to_yaml()), actors.actors)
+        actors, make_worker = self.parts["collect"], WorkerMaker(self.recipe.to_yaml())
+        self.engine.start(make_worker, actors.actors)
+        if isinstance(replay := self.agent.replay, Sharded):
+            replay.use(self.engine.host(make_worker.shard, replay.shards))
         env, run, everyone = self.parts["env"], self.recipe.run, [self]
         learn(
             self.agent, env, run, actors, self.engine, reporters=everyone, counters=self.counters, state=state
@@ -127,7 +134,9 @@ class Unordered(InlineEngine):
 # --- exactly the same, exactly once ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("recipe", "more"), [("sqn_per", []), ("sqn_r2d2", ["q_net.units=8"])], ids=str)
+@pytest.mark.parametrize(
+    ("recipe", "more"), [("sqn_per", []), ("sqn_per", SHARDED), ("sqn_r2d2", ["q_net.units=8"])], ids=str
+)
 def test_a_run_that_loses_workers_is_the_run_that_does_not(recipe: str, more: list[str]) -> None:
     losing = Losing(0, 0.1)
     run = Learner(InlineEngine(), *more, recipe=recipe).train()
@@ -144,6 +153,7 @@ def test_a_run_that_loses_workers_is_the_run_that_does_not(recipe: str, more: li
         ("sqn_per", []),
         ("sqn_per", ["layers=noisy", "returns=n_step"]),
         ("sqn_per", ["actor=epsilon_greedy"]),
+        ("sqn_per", SHARDED),
         ("sqn_r2d2", ["q_net.units=8", "update_ratio=0.25"]),
     ],
     ids=str,
@@ -225,9 +235,10 @@ def test_an_actor_that_is_always_lost_stops_the_run_with_a_checkpoint() -> None:
 # --- whole runs --------------------------------------------------------------------------------------------
 
 
-def test_a_run_directory_is_resumed_to_the_byte(tmp_path: Path) -> None:
-    compose("sqn_per", *TINY, f"out={tmp_path / 'whole'}").train()
-    stopped, turns = compose("sqn_per", *TINY, f"out={tmp_path / 'stopped'}"), iter(range(11))
+@pytest.mark.parametrize("more", [[], SHARDED], ids=str)
+def test_a_run_directory_is_resumed_to_the_byte(more: list[str], tmp_path: Path) -> None:
+    compose("sqn_per", *TINY, *more, f"out={tmp_path / 'whole'}").train()
+    stopped, turns = compose("sqn_per", *TINY, *more, f"out={tmp_path / 'stopped'}"), iter(range(11))
     assert stopped.train(should_stop=lambda: next(turns, None) is None)["status"] == "stopped"
     assert stopped.train(resume=tmp_path / "stopped")["status"] == "done"
     last = "checkpoints/0000000600/state.safetensors"
@@ -238,6 +249,45 @@ def test_a_run_directory_is_resumed_to_the_byte(tmp_path: Path) -> None:
         assert (tmp_path / "whole" / file).read_bytes() == (tmp_path / "stopped" / file).read_bytes()
     rows = [json.loads(line) for line in (tmp_path / "whole/metrics.jsonl").read_text().splitlines()]
     assert all(row["lag"] >= 0 and row["actors_up"] == 3 and 0 <= row["learner_wait"] <= 1 for row in rows)
+
+
+class Unplugged(LocalHost):
+    """Loses an object after so many calls, with all that it has.
+
+    Args:
+        make: makes them.
+        number: how many.
+    """
+
+    calls = 40
+
+    def call(self, number: int, method: str, *arguments: Any) -> Any:
+        self.calls -= number == 1
+        return self if number == 1 and self.calls < 0 else super().call(number, method, *arguments)
+
+    def answer(self, ticket: Any) -> Any:
+        if ticket is self:
+            raise ReplayError("shard 1 is unplugged")
+        return ticket
+
+
+def test_a_lost_shard_stops_the_run_with_a_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, notes = tmp_path / "run", Learner(InlineEngine())
+    with monkeypatch.context() as patch:
+        patch.setattr(InlineEngine, "host", lambda _, make, number: Unplugged(make, number))
+        with pytest.raises(ReplayError, match="shard 1 is unplugged"):
+            compose("sqn_per", *TINY, *SHARDED, f"out={out}").train()
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["status"] == "error"
+    assert summary["updates"] > 0
+    (newest, *_) = sorted((out / "checkpoints").glob("0*"), reverse=True)
+    assert int(newest.name) == summary["env_steps"] < 600
+    assert compose("sqn_per", *TINY, *SHARDED, f"out={out}").train(resume=out, reporters=[notes])
+    assert notes.notes.count("replay: shard 1 began empty, as its transitions were lost") == 1
+    summary = json.loads((out / "summary.json").read_text())
+    assert [summary[name] for name in ("status", "env_steps", "updates")] == ["done", 600, 135]
 
 
 # --- what a worker sends -----------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import pytest
 from scale.processes import actors_of, digests
 
 from sqn_rl import RecipeError, compose
+from sqn_rl.errors import ReplayError
 from sqn_rl.parts.logger.base import Reporter
 from sqn_rl.recipe.compose import load_recipe
 from sqn_rl.runs.experiment import Experiment
@@ -107,6 +108,48 @@ def test_what_actors_remember_is_that_of_one_process(cluster: str, tmp_path: Pat
     for collect in ("inline", "ray"):
         compose("sqn_r2d2", *small, f"collect={collect}", f"out={tmp_path / collect}").train()
     assert digests(tmp_path / "ray", 800) == digests(tmp_path / "inline", 800)
+
+
+def test_shards_in_processes_are_those_of_one_process(cluster: str, tmp_path: Path) -> None:
+    for collect in ("inline", "ray"):
+        sharded = [
+            *CARTPOLE,
+            "steps=2000",
+            "replay=sharded",
+            f"collect={collect}",
+            f"out={tmp_path / collect}",
+        ]
+        compose("sqn_per", *sharded).train()
+    assert digests(tmp_path / "ray", 2000) == digests(tmp_path / "inline", 2000)
+
+
+class ShardKiller(Reporter):
+    """Kills the process of a shard once, after 2,000 steps; and keeps the notes."""
+
+    def __init__(self) -> None:
+        self.killed: list[int] = []
+        self.notes: list[str] = []
+
+    def metrics(self, row: dict[str, Any]) -> None:
+        if row["env_steps"] >= 2000 and not self.killed:
+            self.killed = actors_of(os.getpid(), "ShardProcess")[:1]
+            os.kill(self.killed[0], signal.SIGKILL)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def test_a_shard_that_is_killed_stops_the_run_with_a_checkpoint(cluster: str, tmp_path: Path) -> None:
+    out, killer = tmp_path / "run", ShardKiller()
+    experiment = compose("sqn_per", *CARTPOLE, "replay=sharded", "collect=ray", f"out={out}")
+    with pytest.raises(ReplayError, match=r"shard \d is lost, with its transitions: \w+"):
+        experiment.train(reporters=[killer])
+    stopped = json.loads((out / "summary.json").read_text())["env_steps"]
+    assert 2000 <= stopped < STEPS
+    assert (out / "checkpoints" / f"{stopped:010d}").is_dir()
+    summary = experiment.train(resume=out, reporters=[killer])
+    assert (summary["status"], summary["env_steps"]) == ("done", STEPS)
+    assert any("began empty, as its transitions were lost" in note for note in killer.notes)
 
 
 def test_too_few_processors_are_said(cluster: str, tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from sqn_rl.errors import WiringError, require, require_one_of
-from sqn_rl.types import Chunk, Request, Step
+from sqn_rl.parts.hosting import Host, Make
+from sqn_rl.types import Chunk, Head, Request
 
 ORDERS = ("cyclic", "any")
 """In which chunks are stored: one of each actor in turn, or whichever is there first."""
@@ -24,7 +25,8 @@ ORDERS = ("cyclic", "any")
 WorkerState = Any
 """What a worker needs to continue: tensors, numbers, lists and dicts; None before its first chunk."""
 
-Result = tuple[Chunk, WorkerState]
+Result = tuple[Head, Any, WorkerState]
+"""Of a chunk its head; the chunk, or what stands for it where it stays elsewhere; the state after it."""
 
 STALE = 200
 """A lag in updates above which a note says how to lower it."""
@@ -40,7 +42,7 @@ class WorkerLost(Exception):  # noqa: N818  not an error of the program
 class CollectingWorker(Protocol):
     """What an engine runs."""
 
-    def collect(self, weights: np.ndarray, request: Request) -> Result:
+    def collect(self, weights: np.ndarray, request: Request) -> tuple[Chunk, WorkerState]:
         """Collect a chunk with these weights; return it, and the state after it."""
 
     def restore(self, state: WorkerState) -> None:
@@ -73,6 +75,13 @@ class Engine(Protocol):
     def ready(self, tickets: Sequence[Ticket]) -> int:
         """Wait for one of these, and say which it is."""
 
+    def host(self, make: Make, number: int) -> Host:
+        """Run so many objects, by preference elsewhere; from now on chunks stay there too.
+
+        Raises:
+            SqnError: they cannot be started.
+        """
+
     def result(self, ticket: Ticket) -> Result:
         """Wait for a chunk and the state after it.
 
@@ -102,13 +111,21 @@ class Laned(Protocol):
     lanes: int
     prioritized: bool  # whether it asks for initial priorities
 
-    def cut(self, *, lane: int) -> None:
-        """What comes next to this lane does not follow from what came last."""
+    def store_chunk(self, chunk: Any, *, lane: int) -> None:
+        """Store the rows of a chunk in the lane of its actor; a replay with shards, of what stands for it."""
 
-    def store(
-        self, observation: Tensor, action: Tensor, step: Step, *, lane: int, priority: Tensor | None
-    ) -> None:
-        """Store one step of the environments of a lane; ``priority`` is every network's δ, ``[n, E]``."""
+
+@runtime_checkable
+class Sharded(Protocol):
+    """A replay whose parts may be elsewhere."""
+
+    shards: int
+
+    def make_shard(self, number: int) -> Any:
+        """A part of it."""
+
+    def use(self, host: Host) -> None:
+        """Have the parts there."""
 
 
 def ladder_positions(actor: int, actors: int, num_envs: int) -> Tensor:
@@ -154,6 +171,9 @@ class Actors(ABC):
 
     actor_bytes = 0
     """Memory of an actor on this machine, besides its environments."""
+
+    elsewhere = False
+    """Whether actors, and the shards of a replay, run on other machines."""
 
     def notes(self, num_envs: int, update_ratio: float) -> list[str]:
         """What a person should know before the run: that acting weights will be old."""

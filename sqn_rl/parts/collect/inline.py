@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sqn_rl.parts.collect.base import Actors, CollectingWorker, Engine, MakeWorker, Result, WorkerState
+from sqn_rl.parts.hosting import Host, LocalHost, Make
 from sqn_rl.types import Request
 
 
@@ -49,9 +50,14 @@ class InlineEngine:
         """The first: no result is ready before it is asked for."""
         return 0
 
+    def host(self, make: Make, number: int) -> Host:
+        """Objects in this process."""
+        return LocalHost(make, number)
+
     def result(self, ticket: _Ticket) -> Result:
         """Collect the chunk."""
-        return self._workers[ticket.actor].collect(ticket.weights, ticket.request)
+        chunk, state = self._workers[ticket.actor].collect(ticket.weights, ticket.request)
+        return chunk.head, chunk, state
 
     def revive(self, actor: int, state: WorkerState) -> None:
         """Make another worker, and have it continue from a state."""

@@ -13,8 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sqn_rl.errors import EnvError, NumericsError, SettingError, SqnError, blame, require
+from sqn_rl.errors import EnvError, SettingError, require
 from sqn_rl.parts.collect.base import Actors, Engine, MakeWorker, Result, WorkerLost, WorkerState
+from sqn_rl.parts.collect.ray_processes import ActorProcess, Failure, RayHost, ShardProcess, first_line
+from sqn_rl.parts.hosting import Host, Make
 from sqn_rl.parts.machine import processors
 from sqn_rl.types import Request
 
@@ -70,7 +72,8 @@ class RayCollect(Actors):
         if find_spec("ray") is None:
             raise SettingError("collect", "ray", "the extra `ray`: pip install 'sqn_rl[ray]'")
         self.address = address
-        self.actor_bytes = ACTOR_BYTES if address is None else 0
+        self.elsewhere = address is not None
+        self.actor_bytes = 0 if self.elsewhere else ACTOR_BYTES
 
     def engine(self) -> Engine:
         """What runs the actors; not started yet."""
@@ -79,53 +82,8 @@ class RayCollect(Actors):
 
 class _Ticket(NamedTuple):
     reference: Any
-
-
-class _Process:
-    """What runs in an actor's process: a worker, whose errors are sent as text."""
-
-    def __init__(self, make_worker: MakeWorker, actor: int) -> None:
-        try:
-            self._worker, self._error = make_worker(actor), None
-        except Exception as error:
-            self._error = _sent(error)
-
-    def started(self) -> Any:
-        """None; or why the worker could not be made."""
-        return self._error
-
-    def restore(self, state: WorkerState) -> None:
-        """Continue from a state."""
-        try:
-            self._worker.restore(state)
-        except Exception as error:
-            self._error = _sent(error)
-
-    def collect(self, weights: np.ndarray, request: Request) -> Any:
-        """A chunk and the state after it; or an error, then and ever after."""
-        if self._error is None:
-            try:
-                return self._worker.collect(weights, request)
-            except Exception as error:
-                self._error = _sent(error)
-        return self._error
-
-
-class _Failure(NamedTuple):
-    """An error of a worker, which may not be one that can be pickled."""
-
-    kind: str
-    message: str
-
-    def error(self) -> SqnError:
-        """It, where it is raised again."""
-        if self.kind == NumericsError.__name__:
-            return NumericsError(self.message)
-        return EnvError("an actor", self.message)
-
-
-def _sent(error: Exception) -> _Failure:
-    return _Failure(type(error).__name__, str(error) if isinstance(error, SqnError) else blame(error))
+    chunk: Any = None
+    """The reference to a chunk that stays where it is."""
 
 
 class RayEngine:
@@ -136,7 +94,7 @@ class RayEngine:
     """
 
     def __init__(self, address: str | None) -> None:
-        self._address, self._owns, self._actors = address, False, list[Any]()
+        self._address, self._owns, self._actors, self._shards = address, False, list[Any](), list[Any]()
         self._watchdog: subprocess.Popen[bytes] | None = None
 
     def start(self, make_worker: MakeWorker, actors: int) -> None:
@@ -152,9 +110,7 @@ class RayEngine:
         try:
             self._connect(actors)
             self._actors = [self._actor(actor) for actor in range(actors)]
-            for number, failure in enumerate(self._started()):
-                if failure is not None:
-                    raise EnvError(f"actor {number}", failure.message)
+            self._require_started("actor", self._actors)
             if self._owns and self._address is None:
                 self._watchdog = _kill_with_this_process(_agents())
         except BaseException:
@@ -196,27 +152,44 @@ class RayEngine:
             raise SettingError("address", address, expected) from error
 
     def _actor(self, actor: int) -> Any:
-        remote = self._ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(_Process)
+        remote = self._ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(ActorProcess)
         return remote.remote(self._make_worker, actor)
 
-    def _started(self) -> list[_Failure | None]:
-        references = [actor.started.remote() for actor in self._actors]
+    def _require_started(self, what: str, processes: Sequence[Any]) -> None:
+        references = [process.started.remote() for process in processes]
         try:
-            failures: list[_Failure | None] = self._ray.get(references, timeout=START_SECONDS)
+            failures: list[Failure | None] = self._ray.get(references, timeout=START_SECONDS)
         except self._ray.exceptions.GetTimeoutError as error:
             there = f"fewer: {len(references)} have not started within {START_SECONDS} s"
-            raise SettingError("actors", len(references), there) from error
+            raise SettingError(f"{what}s", len(references), there) from error
         except self._ray.exceptions.RayActorError as error:
-            raise EnvError("actors", f"a process ended while it started: {_first_line(error)}") from error
-        return failures
+            raise EnvError(f"{what}s", f"a process ended while it started: {first_line(error)}") from error
+        for number, failure in enumerate(failures):
+            if failure is not None:
+                raise EnvError(f"{what} {number}", failure.message)
+
+    def host(self, make: Make, number: int) -> Host:
+        """Run so many objects in processes of their own, on as many machines as there are.
+
+        Raises:
+            EnvError: one cannot be made.
+        """
+        options = {"num_cpus": 0, "max_restarts": 0, "max_task_retries": 0, "scheduling_strategy": "SPREAD"}
+        remote = self._ray.remote(**options)(ShardProcess)
+        self._shards = [remote.remote(make, each) for each in range(number)]
+        self._require_started("shard", self._shards)
+        return RayHost(self._ray, self._shards)
 
     def publish(self, weights: np.ndarray) -> Any:
         """A reference to the weights in Ray's shared memory."""
         return self._ray.put(weights)
 
     def ask(self, actor: int, weights: Any, request: Request) -> _Ticket:
-        """Send the request."""
-        return _Ticket(self._actors[actor].collect.remote(weights, request))
+        """Send the request. Where there are shards, the chunk stays with the actor until one takes it."""
+        collect = self._actors[actor].collect
+        if self._shards:
+            return _Ticket(*collect.options(num_returns=2).remote(weights, request, True))
+        return _Ticket(collect.remote(weights, request, False))
 
     def ready(self, tickets: Sequence[_Ticket]) -> int:
         """Wait for the first."""
@@ -229,13 +202,13 @@ class RayEngine:
         try:
             found = self._ray.get(ticket.reference)
         except (self._ray.exceptions.RayActorError, self._ray.exceptions.ObjectLostError) as error:
-            raise WorkerLost(_first_line(error)) from error
+            raise WorkerLost(first_line(error)) from error
         except self._ray.exceptions.RayTaskError as error:  # such as one whose weights were lost
-            raise WorkerLost(_first_line(error)) from error
-        if isinstance(found, _Failure):
+            raise WorkerLost(first_line(error)) from error
+        if isinstance(found, Failure):
             raise found.error()
-        chunk, state = found
-        return chunk, state
+        head, chunk, state = found
+        return head, chunk if ticket.chunk is None else ticket.chunk, state
 
     def revive(self, actor: int, state: WorkerState) -> None:
         """End an actor's process, if it is there, and start another from a state."""
@@ -245,10 +218,10 @@ class RayEngine:
 
     def close(self) -> None:
         """End the actors, and the Ray that this engine has started or connected to."""
-        for actor in self._actors:
+        for process in [*self._actors, *self._shards]:
             with suppress(Exception):
-                self._ray.kill(actor)
-        self._actors = []
+                self._ray.kill(process)
+        self._actors, self._shards = [], []
         if self._watchdog is not None:
             self._watchdog.kill()
             self._watchdog.communicate()
@@ -303,7 +276,3 @@ def _own_signals() -> Iterator[None]:
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"

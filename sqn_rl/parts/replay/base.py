@@ -13,7 +13,7 @@ from torchrl.data.replay_buffers import TensorDictReplayBuffer
 
 from sqn_rl.parts.replay.ring import ROW_BYTES, Ring
 from sqn_rl.parts.replay.storage import Returns, RingSampler, RingStorage, RingWriter, refuse
-from sqn_rl.types import Batch, Step
+from sqn_rl.types import Batch, Chunk, Step
 
 
 class RingReplay(TensorDictReplayBuffer):
@@ -83,6 +83,15 @@ class RingReplay(TensorDictReplayBuffer):
         ``priority`` is the initial TD error of every network, ``[n, E]``; None: the highest priority so far.
         """
         self.writer.write(observation, action, step, lane, priority)
+
+    def store_chunk(self, chunk: Chunk, *, lane: int) -> None:
+        """Store the rows of a chunk in its actor's lane."""
+        if chunk.begins:
+            self.cut(lane=lane)
+        priority = None if chunk.priority is None else torch.tensor(chunk.priority)
+        for row, (observation, action, step) in enumerate(chunk.steps(stacked=self.ring.frame_stack > 1)):
+            of_row = None if priority is None else priority[:, row]
+            self.store(observation, action, step, lane=lane, priority=of_row)
 
     def draw(self, batch_size: int) -> Batch:
         """Sample ``batch_size`` transitions (line 9); fewer may be stored, but at least one must be.

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from sqn_rl.errors import CheckpointError, EnvError, SqnError
+from sqn_rl.errors import CheckpointError, EnvError, ReplayError, SqnError
 from sqn_rl.parts.collect.base import Actors, Engine, Result, Ticket, WorkerLost, WorkerState
 from sqn_rl.parts.env.base import BatchedEnv
 from sqn_rl.parts.logger.base import Reporter
@@ -26,7 +26,7 @@ from sqn_rl.training.numerics import default_float32, flushed_denormals
 from sqn_rl.training.plan import Plan
 from sqn_rl.training.state import LearningState, not_of_this_recipe
 from sqn_rl.training.stopping import Stopped
-from sqn_rl.types import Chunk, Counters, Request
+from sqn_rl.types import Counters, Head, Request
 
 LOSSES = 3
 """How often the actor of one chunk may be lost before the run gives up."""
@@ -77,8 +77,8 @@ def learn(
         while not turns.ends():
             agent.anneal(turns.due.before)
             with saved_if_lost(turns):
-                actor, chunk = everything.take(turns.reporters)
-            everything.store(actor, chunk, turns.reporters)
+                actor, head, chunk = everything.take(turns.reporters)
+            everything.store(actor, head, chunk, turns.reporters)
             everything.ask(actor)
             due = plan.updates_due(everything.counters.env_steps) - everything.counters.updates
             with everything.random_state, turns.interruptible_if_compiling(acts=False, learns=due > 0):
@@ -87,6 +87,9 @@ def learn(
             turns.finish(everything.metrics)
     except Stopped:
         pass
+    except ReplayError:
+        turns.checkpoint()
+        raise
     return everything.counters
 
 
@@ -176,7 +179,7 @@ class LearnerState(LearningState):
         ticket = self._engine.ask(actor, self._weights[request.version][1], request)
         self._asked[actor].append(_Asked(request, ticket))
 
-    def take(self, reporter: Reporter) -> tuple[int, Chunk]:
+    def take(self, reporter: Reporter) -> tuple[int, Head, Any]:
         """Wait for the next chunk, and its actor's state after it; a lost actor is revived.
 
         Raises:
@@ -186,7 +189,7 @@ class LearnerState(LearningState):
         while True:
             actor = self._next_actor()
             try:
-                chunk, state = self._result(actor)
+                head, chunk, state = self._result(actor)
                 break
             except WorkerLost as error:
                 losses += 1
@@ -199,7 +202,7 @@ class LearnerState(LearningState):
         self._states[actor] = state
         self._turn += 1
         self._waited += time.perf_counter() - began
-        return actor, chunk
+        return actor, head, chunk
 
     def _next_actor(self) -> int:
         if self._actors.order == "cyclic":
@@ -208,11 +211,11 @@ class LearnerState(LearningState):
 
     def _result(self, actor: int) -> Result:
         asked = self._asked[actor][0]
-        chunk, state = self._engine.result(asked.ticket)
-        if (chunk.serial, chunk.version) != (asked.request.serial, asked.request.version):
-            raise EnvError(f"actor {actor}", f"chunk {chunk.serial} came in place of {asked.request.serial}")
+        result = self._engine.result(asked.ticket)
+        if (serial := result[0].serial, result[0].version) != (asked.request.serial, asked.request.version):
+            raise EnvError(f"actor {actor}", f"chunk {serial} came in place of {asked.request.serial}")
         self._asked[actor].popleft()
-        return chunk, state
+        return result
 
     def _revive(self, actor: int) -> None:
         """Start an actor after its last stored chunk, and ask it again for what it was asked for."""
@@ -222,26 +225,23 @@ class LearnerState(LearningState):
         for request in requests:
             self._send(actor, request)
 
-    def store(self, actor: int, chunk: Chunk, reporter: Reporter) -> None:
-        """Store a chunk in its actor's lane (line 6), and count its steps."""
+    def store(self, actor: int, head: Head, chunk: Any, reporter: Reporter) -> None:
+        """Store a chunk, or what stands for it, in its actor's lane (line 6), and count its steps."""
         num_envs, counters = self._env.num_envs, self.counters
         columns = slice(actor * num_envs, (actor + 1) * num_envs)
-        if chunk.note:
-            reporter.note(f"actor {actor}: {chunk.note}")
-        if "action_mask" in chunk.columns:
+        if head.note:
+            reporter.note(f"actor {actor}: {head.note}")
+        if head.masked:
             self.agent.require_reads_masks()
-        if chunk.begins:
-            self.replay.cut(lane=actor)
+        if head.begins:
             self.episodes.lose(columns)
-        priority = None if chunk.priority is None else torch.tensor(chunk.priority)
-        for row, (observation, action, step) in enumerate(chunk.steps(stacked=self._env.frame_stack > 1)):
-            of_row = None if priority is None else priority[:, row]
-            self.replay.store(observation, action, step, lane=actor, priority=of_row)
+        self.replay.store_chunk(chunk, lane=actor)
+        for score, ended in zip(head.score, head.ended, strict=True):
             counters.env_steps += num_envs
             counters.frames += num_envs * self._env.frame_skip
-            self.episodes.record(step, counters, reporter, columns)
+            self.episodes.record(score, ended, counters, reporter, columns)
         self._stored[actor] += 1
-        self._lags.append(counters.updates - chunk.version)
+        self._lags.append(counters.updates - head.version)
 
     def metrics(self) -> dict[str, Any]:
         """Since the last time: the lag in updates, and the fraction of the time that the learner waited."""

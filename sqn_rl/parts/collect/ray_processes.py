@@ -1,0 +1,122 @@
+"""What runs in processes of Ray: an actor's worker, or a shard of a replay; and the errors that they send."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sqn_rl.errors import EnvError, NumericsError, ReplayError, SqnError, blame
+from sqn_rl.parts.collect.base import MakeWorker, WorkerState
+from sqn_rl.parts.hosting import Make
+from sqn_rl.types import Request
+
+
+class Failure(NamedTuple):
+    """An error of another process, which may not be one that can be pickled."""
+
+    kind: str
+    message: str
+
+    def error(self) -> SqnError:
+        """It, where it is raised again."""
+        if self.kind == NumericsError.__name__:
+            return NumericsError(self.message)
+        return EnvError("an actor", self.message)
+
+
+def sent(error: Exception) -> Failure:
+    """An error as it is sent."""
+    return Failure(type(error).__name__, str(error) if isinstance(error, SqnError) else blame(error))
+
+
+class ActorProcess:
+    """A worker, in its process."""
+
+    def __init__(self, make_worker: MakeWorker, actor: int) -> None:
+        try:
+            self._worker, self._error = make_worker(actor), None
+        except Exception as error:
+            self._error = sent(error)
+
+    def started(self) -> Failure | None:
+        """None; or why the worker could not be made."""
+        return self._error
+
+    def restore(self, state: WorkerState) -> None:
+        """Continue from a state."""
+        try:
+            self._worker.restore(state)
+        except Exception as error:
+            self._error = sent(error)
+
+    def collect(self, weights: np.ndarray, request: Request, apart: bool) -> Any:
+        """A chunk's head, the chunk, and the state after it; or an error, then and ever after.
+
+        Where the chunk is to stay ``apart``, there are two results: the rest, and the chunk.
+        """
+        if self._error is None:
+            try:
+                chunk, state = self._worker.collect(weights, request)
+                return ((chunk.head, None, state), chunk) if apart else (chunk.head, chunk, state)
+            except Exception as error:
+                self._error = sent(error)
+        return (self._error, None) if apart else self._error
+
+
+class ShardProcess:
+    """An object that is called from another process."""
+
+    def __init__(self, make: Make, number: int) -> None:
+        try:
+            self._object, self._error = make(number), None
+        except Exception as error:
+            self._error = sent(error)
+
+    def started(self) -> Failure | None:
+        """None; or why the object could not be made."""
+        return self._error
+
+    def call(self, method: str, *arguments: Any) -> Any:
+        """The answer of a method; or an error, then and ever after."""
+        if self._error is None:
+            try:
+                return getattr(self._object, method)(*arguments)
+            except Exception as error:
+                self._error = sent(error)
+        return self._error
+
+
+class RayHost:
+    """Has objects in processes of Ray.
+
+    Args:
+        ray: the module.
+        processes: of :class:`ShardProcess`.
+    """
+
+    def __init__(self, ray: Any, processes: Sequence[Any]) -> None:
+        self._ray, self._processes = ray, processes
+
+    def call(self, number: int, method: str, *arguments: Any) -> Any:
+        """Send the call. A chunk that stayed apart arrives as such."""
+        return number, self._processes[number].call.remote(method, *arguments)
+
+    def answer(self, ticket: Any) -> Any:
+        """Wait for the answer.
+
+        Raises:
+            ReplayError: the process is lost, or the object has failed.
+        """
+        number, reference = ticket
+        try:
+            answer = self._ray.get(reference)
+        except self._ray.exceptions.RayError as error:
+            raise ReplayError(f"shard {number} is lost, with its transitions: {first_line(error)}") from error
+        if isinstance(answer, Failure):
+            raise ReplayError(f"shard {number} has failed: {answer.message}")
+        return answer
+
+
+def first_line(error: Exception) -> str:
+    """An error's type, and the beginning of its message."""
+    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
