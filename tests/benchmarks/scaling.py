@@ -150,10 +150,11 @@ def trained(chunks: int, *overrides: str) -> tuple[list[dict[str, float]], list[
             seen.append(own | {"collect": collect[0], "update": update[0]})
             return len(seen) >= chunks
 
-        settings = [*WORK, *overrides, f"steps={10**9}", f"out={folder}/run"]
+        settings = [*WORK, *overrides, f"steps={2 * chunks * CHUNK}", f"out={folder}/run"]
         catalogue = Catalogue(trust=[str(STILL)])
         compose("sqn_per", *settings, catalogue=catalogue).train(should_stop=should_stop)
-        rows = [json.loads(line) for line in (Path(folder) / "run" / "metrics.jsonl").open()]
+        metrics = Path(folder) / "run" / "metrics.jsonl"  # without updates there are none
+        rows = [json.loads(line) for line in metrics.open()] if metrics.exists() else []
     return seen, rows
 
 
@@ -171,8 +172,9 @@ def measured_costs() -> Costs:
     in_learner = there["own"] - (here["own"] - here["collect"])
     in_actor = there["all"] - there["own"] - here["collect"]
     learner = real["own"] - real["collect"] - real["update"]
+    games = real["all"] - real["own"]  # they are processes of their own
     return Costs(
-        collect=real["collect"] + in_actor,
+        collect=real["collect"] + games + in_actor,
         take=learner + in_learner,
         update=real["update"] / (CHUNK * RATIOS[0]),
     )
@@ -228,7 +230,9 @@ def draw(curves: dict[float, list[tuple[float, float]]], rows: list[dict[str, An
         panel.set_xticks(SIMULATED, [str(n) for n in SIMULATED])
         panel.minorticks_off()
         panel.grid(alpha=0.3)
-    panels[0].legend(fontsize=7)
+    panels[0].set_ylim(500, 16_000)
+    panels[0].set_yticks([500, 1000, 2000, 4000, 8000, 16_000], ["500", "1k", "2k", "4k", "8k", "16k"])
+    panels[0].legend(fontsize=7, loc="lower right", bbox_to_anchor=(1, 0.28))
     figure.savefig(RESULTS / "scaling.png", dpi=100)
 
 
