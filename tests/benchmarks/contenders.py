@@ -6,6 +6,7 @@ python tests/benchmarks/contenders.py LEG LEGS THREADS WHO [argument ...]
 import os
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -29,11 +30,9 @@ def ours(baton: Baton, recipe: str, *overrides: str) -> None:
     experiment.train(reporters=[Turns()], should_stop=lambda: baton.over)
 
 
-def hand_written(baton: Baton) -> None:
-    """The same arithmetic as ours on CartPole, without the toolkit."""
-    from hand_written_sqn import learn
-
-    learn(baton)
+def hand_written(baton: Baton, algorithm: str) -> None:
+    """A script without a toolkit: the same arithmetic as ours on CartPole, or a compiled DQN on MinAtar."""
+    import_module(f"hand_written_{algorithm}").learn(baton)
 
 
 def sb3(baton: Baton, work: str) -> None:

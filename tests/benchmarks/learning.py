@@ -72,6 +72,21 @@ TABLES = {
         },
         wanted=475,
     ),
+    "retrace": Table(
+        "Five-step targets with four actors and old weights: Acrobot-v1, 50,000 steps",
+        (
+            *("env=acrobot", "steps=50000", "loss.backup=expected_mean", "loss.policy_source=target_mean"),
+            *("actor.policy=mean", "collect=inline", "collect.actors=4", "collect.rows=50", "num_envs=2"),
+            "collect.ladder=4",
+        ),
+        {
+            "one step": ("returns=one_step",),
+            "n-step, not corrected": ("returns=n_step", "returns.n=5", "returns.soft=false"),
+            "tree backup": ("returns=tree_backup", "returns.n=5"),
+            "Retrace": ("returns=retrace", "returns.n=5"),
+        },
+        wanted=-100,
+    ),
 }
 
 

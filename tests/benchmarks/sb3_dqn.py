@@ -4,11 +4,14 @@ from typing import Any
 
 import ale_py
 import gymnasium
+import numpy as np
 from race import Baton
 from stable_baselines3 import DQN
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_atari_env, make_vec_env
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import VecFrameStack
+from torch import Tensor, nn
 
 gymnasium.register_envs(ale_py)
 
@@ -59,6 +62,46 @@ def pong_ram(baton: Baton) -> None:
             **COMMON,
         ),
     )
+
+
+class Images(gymnasium.ObservationWrapper):
+    """Channels first, as Stable-Baselines3 has images; of numbers, not of bytes."""
+
+    def __init__(self, env: gymnasium.Env) -> None:
+        super().__init__(env)
+        height, width, channels = env.observation_space.shape
+        self.observation_space = gymnasium.spaces.Box(0, 1, (channels, height, width), np.float32)
+
+    def observation(self, observation: np.ndarray) -> np.ndarray:
+        """Of an observation of MinAtar."""
+        return observation.transpose(2, 0, 1).astype(np.float32)
+
+
+class SmallCnn(BaseFeaturesExtractor):
+    """16 filters of 3 x 3, and 128 units."""
+
+    def __init__(self, observation_space: gymnasium.Space) -> None:
+        super().__init__(observation_space, 128)
+        convolution = nn.Conv2d(observation_space.shape[0], 16, 3)
+        self.layers = nn.Sequential(convolution, nn.ReLU(), nn.Flatten(), nn.Linear(1024, 128), nn.ReLU())
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """``[B, C, 10, 10]`` → ``[B, 128]``."""
+        return self.layers(observation)
+
+
+def minatar(baton: Baton) -> None:
+    """8 environments, two updates for each of their steps, batch 32, MinAtar's network."""
+    from minatar.gym import BaseEnv
+
+    def make() -> gymnasium.Env:
+        return Images(BaseEnv("breakout", sticky_action_prob=0.1))
+
+    policy = {"features_extractor_class": SmallCnn, "net_arch": []}
+    sizes = {"buffer_size": 100_000, "batch_size": 32, "learning_rate": 2.5e-4}
+    env = make_vec_env(make, n_envs=8)
+    model = DQN("CnnPolicy", env, train_freq=1, gradient_steps=2, policy_kwargs=policy, **sizes, **COMMON)
+    learn(baton, model)
 
 
 def pong_pixels(baton: Baton) -> None:

@@ -7,6 +7,7 @@ from race import Contender
 
 CARTPOLE = "env=cartpole num_envs=1 update_ratio=1 batch_size=128 warmup_steps=128 hidden=[120,84]"
 RAM = "env=atari_ram num_envs=8 update_ratio=0.25 batch_size=64 warmup_steps=128 hidden=[400,300]"
+MINATAR = "env=minatar num_envs=8 update_ratio=0.25 batch_size=32 warmup_steps=128"
 PIXELS = "env=atari num_envs=8 update_ratio=0.25 batch_size=32 warmup_steps=128 replay.capacity=10000"
 
 
@@ -47,7 +48,7 @@ def races(checkout: str | None) -> dict[str, Race]:
             "sqn, eager": ours(CARTPOLE, compiled=False),
             "sqn, 8 envs": ours(CARTPOLE, "num_envs=8"),
             "sqn_per": ours(CARTPOLE, recipe="sqn_per"),
-            "hand-written SQN": Contender(["hand_written"]),
+            "hand-written SQN": Contender(["hand_written", "sqn"]),
             "SB3 DQN": Contender(["sb3", "cartpole"]),
             **cleanrl(checkout, "dqn"),
         }),
@@ -63,6 +64,12 @@ def races(checkout: str | None) -> dict[str, Race]:
             "sqn, twin_shared, eager": ours(PIXELS, "q_net=twin_shared", compiled=False),
             "SB3 DQN": Contender(["sb3", "pong_pixels"]),
             **cleanrl(checkout, "dqn_atari"),
+        }),
+        "minatar": Race(2000, 1, {
+            "sqn": ours(MINATAR),
+            "sqn, eager": ours(MINATAR, compiled=False),
+            "hand-written DQN": Contender(["hand_written", "dqn"]),
+            "SB3 DQN": Contender(["sb3", "minatar"]),
         }),
         "precision": Race(200, 2, {
             "bf16": ours(PIXELS, "precision=bf16"),
@@ -118,6 +125,7 @@ class Row:
 
 DENSE = "CartPole, 1 env, an update a step, batch 128, MLP 120-84, one thread"
 PONG = "Pong RAM, 8 envs, update ratio ¼, batch 64, MLP 400-300, two threads"
+SMALL = "MinAtar Breakout, 8 envs, update ratio ¼, batch 32, a 3 × 3 convolution of 16, 128 units, one thread"
 SCREEN = "Pong pixels, 8 envs, update ratio ¼, batch 32, Nature CNN, two threads"
 ROWS = [
     Row(DENSE, "cartpole", "sqn", "SB3 DQN", 2.0),
@@ -129,6 +137,9 @@ ROWS = [
     Row("the same, prioritized or uniform", "cartpole", "sqn_per", "sqn", 1 / 1.25),
     Row(PONG, "ram", "sqn", "SB3 DQN", 2.0),
     Row("the same, compiled or not", "ram", "sqn", "sqn, eager", None),
+    Row(SMALL, "minatar", "sqn", "hand-written DQN", 0.75),
+    Row(SMALL, "minatar", "sqn", "SB3 DQN", 2.0),
+    Row("the same, compiled or not", "minatar", "sqn", "sqn, eager", None),
     Row(SCREEN, "pixels", "sqn", "SB3 DQN", 1.3),
     Row(SCREEN, "pixels", "sqn", "CleanRL DQN", 1.3),
     Row("the same, compiled or not", "pixels", "sqn", "sqn, eager", None),
