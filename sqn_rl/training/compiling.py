@@ -1,9 +1,14 @@
 """Compiling: a method in one piece, without what PyTorch does around every operation."""
 
+import atexit
 import logging
 import os
+import shutil
+import stat
+import tempfile
 from collections.abc import Callable, Sequence
 from inspect import signature
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -13,6 +18,9 @@ VARIANTS = 8
 
 VALUES = {"CONSTANT_MATCH", "EQUALS_MATCH", "SEQUENCE_LENGTH"}
 """What PyTorch calls its checks of numbers, and of how many of something there are."""
+
+CACHE = "TORCHINDUCTOR_CACHE_DIR"
+"""Where PyTorch keeps compiled code, if it is set, for runs to come."""
 
 T = TypeVar("T")
 
@@ -58,6 +66,7 @@ class Compiled(Generic[T]):
     def _compile(self, arguments: Sequence[Any]) -> Callable[..., T] | None:
         """Compile for such arguments; None, after a warning, if that is impossible."""
         self.pending = False
+        keep_code_privately()
         options: dict[str, Any] = {"guard_filter_fn": self._may_change, "size_asserts": False}
         whole: Any = torch.compile(self._method, fullgraph=True, dynamic=False, options=options)
         torch._dynamo.config.trace_autograd_ops = (
@@ -67,7 +76,7 @@ class Compiled(Generic[T]):
             self._made.append(_ahead(whole, arguments))
         except _refusals() as error:
             reason = str(error).strip().splitlines()[0]
-            if " " in (folder := os.environ.get("TORCHINDUCTOR_CACHE_DIR", "")):  # where PyTorch writes
+            if " " in (folder := os.environ.get(CACHE, "")):  # where PyTorch writes
                 reason += f"; its compiler fails in a folder with a space in its name, {folder}"
             warn_not_compiled(self._name, reason)
             self._most = 0
@@ -80,6 +89,27 @@ class Compiled(Generic[T]):
     def __getstate__(self) -> dict[str, Any]:
         """Without the code, which is of this process."""
         return vars(self) | {"_made": [], "pending": True}
+
+
+def keep_code_privately() -> None:
+    """Have PyTorch keep compiled code where only this user can write: by default in ``~/.cache/sqn_rl``.
+
+    PyTorch's own default is a folder of ``/tmp`` with a known name, from which it loads code and pickles. If
+    the folder here is a link, another user's, or open to others, code is kept for this process only.
+    """
+    if CACHE in os.environ:
+        return
+    try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "sqn_rl", "compiled")
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = folder.lstat()
+        private = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
+    except (OSError, RuntimeError):  # such as without a home
+        private = False
+    if not private or " " in str(folder):  # with which PyTorch's compiler fails
+        folder = Path(tempfile.mkdtemp(prefix="sqn_rl-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.environ[CACHE] = str(folder)
 
 
 def warn_not_compiled(name: str, reason: str) -> None:

@@ -1,6 +1,8 @@
 """What is compiled is what it was: for other shapes, for numbers that change, and where it cannot be."""
 
 import logging
+import os
+import stat
 import threading
 from copy import deepcopy
 from pathlib import Path
@@ -11,7 +13,7 @@ from torch import Tensor
 
 from sqn_rl import compose
 from sqn_rl.parts.actor.base import NetworkActor
-from sqn_rl.training.compiling import Compiled
+from sqn_rl.training.compiling import CACHE, Compiled, keep_code_privately
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning"
@@ -135,3 +137,48 @@ def test_compiled_acting_draws_the_same_actions(recipe: str, caplog: pytest.LogC
         )
     assert len(choose._made) == 2
     assert "cannot be compiled" not in caplog.text
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where compiled code is kept by default."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv(CACHE, "")  # so that it is put back
+    monkeypatch.delenv(CACHE)
+    return tmp_path / "sqn_rl" / "compiled"
+
+
+def test_code_is_kept_where_only_the_user_can_write(cache: Path) -> None:
+    for _ in range(2):
+        keep_code_privately()
+        assert os.environ.pop(CACHE) == str(cache)
+        assert stat.S_IMODE(cache.stat().st_mode) == 0o700
+
+
+def test_what_the_user_has_set_stays(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CACHE, "/elsewhere")
+    keep_code_privately()
+    assert os.environ[CACHE] == "/elsewhere"
+    assert not cache.exists()
+
+
+@pytest.mark.parametrize("odd", ["open to others", "a link", "a file", "a parent that is a file"])
+def test_a_folder_of_others_is_not_used(odd: str, cache: Path, tmp_path: Path) -> None:
+    cache.parent.mkdir()
+    match odd:
+        case "open to others":
+            cache.mkdir()
+            cache.chmod(0o770)
+        case "a link":
+            (tmp_path / "other").mkdir(mode=0o700)
+            cache.symlink_to(tmp_path / "other")
+        case "a file":
+            cache.touch()
+        case _:
+            cache.parent.rmdir()
+            cache.parent.touch()
+    keep_code_privately()
+    folder = Path(os.environ[CACHE])
+    assert not folder.is_relative_to(tmp_path)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    folder.rmdir()

@@ -25,8 +25,8 @@ SETTINGS = [
     *("collect.actors=2", "collect.rows=20", "collect.ladder=4", f"steps={STEPS}"),
 ]
 COMMAND = "from sqn_rl.cli.run import main; raise SystemExit(main())"
-APART = (0.2, 3.0)
-"""Seconds from one kill to the next, once the actors are there."""
+LATER = (0.0, 1.0)
+"""Seconds until the next kill, once the run has advanced since the last: an actor takes seconds to start."""
 HANGS = 120
 """Seconds without an end after which a learner hangs."""
 
@@ -58,7 +58,7 @@ def _line(folder: Path, task: str) -> Line:
     same = sum(run["same"] for run in runs)
     ways = ", ".join(f"{count} of {who}" for who, count in sorted(killed.items()))
     return Line(
-        f"{task}, 2 actors on Ray: {killed.total()} kills at random times ({ways}), in {len(runs)} runs",
+        f"{task}, 2 actors on Ray: {killed.total()} kills at random times ({ways}), in {len(runs)} run{"s" * (len(runs) > 1)}",
         "every byte as in one process",
         f"{same} of {len(runs)} runs",
         same == len(runs),
@@ -70,6 +70,7 @@ def _line(folder: Path, task: str) -> Line:
 
 def _killed_until_it_ends(out: Path, settings: list[str], chance: random.Random, killed: Counter[str]) -> int:
     """Kill actors and the learner of a run, and resume it, until it ends; 1 if it hangs, else 0."""
+    before = 0
     while True:
         command = [sys.executable, "-c", COMMAND, "recipe=sqn_per", *settings, f"out={out}", "resume=auto"]
         learner = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -78,8 +79,9 @@ def _killed_until_it_ends(out: Path, settings: list[str], chance: random.Random,
             while learner.poll() is None:
                 if time.monotonic() - began > HANGS:
                     return 1
-                if (actors := actors_of(os.getpid())) and (out / "checkpoints").is_dir():
-                    time.sleep(chance.uniform(*APART))
+                if (actors := actors_of(os.getpid())) and (there := _size(out / "metrics.jsonl")) != before:
+                    before = there
+                    time.sleep(chance.uniform(*LATER))
                     who = "the learner" if chance.random() < 1 / 3 else "an actor"
                     _kill(learner.pid if who == "the learner" else chance.choice(actors))
                     killed[who] += learner.poll() is None or who == "the learner"
@@ -89,6 +91,10 @@ def _killed_until_it_ends(out: Path, settings: list[str], chance: random.Random,
             learner.wait()
         if learner.returncode == 0:
             return 0
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0
 
 
 def _kill(pid: int) -> None:
