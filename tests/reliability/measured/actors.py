@@ -58,7 +58,7 @@ def _line(folder: Path, task: str) -> Line:
     same = sum(run["same"] for run in runs)
     ways = ", ".join(f"{count} of {who}" for who, count in sorted(killed.items()))
     return Line(
-        f"{task}, 2 actors on Ray: {killed.total()} kills at random times ({ways}), in {len(runs)} run{"s" * (len(runs) > 1)}",
+        f"{task}, 2 actors on Ray: {killed.total()} kills at random times ({ways}), in {len(runs)} run{'s' * (len(runs) > 1)}",
         "every byte as in one process",
         f"{same} of {len(runs)} runs",
         same == len(runs),
