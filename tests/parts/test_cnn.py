@@ -224,3 +224,26 @@ def test_in_bfloat16_values_are_close_and_weights_and_gradients_stay_float32(
     torch.testing.assert_close(rounded, exact, rtol=0, atol=2**-6 * exact.abs().max().item())
     rounded.square().sum().backward()
     assert all(each.grad.dtype == each.dtype == torch.float32 for each in nets[1].parameters())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+def test_minatars_convolution_is_the_same_when_compiled() -> None:
+    """The graph that would be compiled is run as it is; there is no convolution in it."""
+    encoder, image = make(MinAtarCNN, (4, 10, 9)), torch.rand(B, 4, 10, 9) < 0.3
+    names = list[str]()
+
+    def backend(graph: torch.fx.GraphModule, _: Any) -> Any:
+        names.extend(str(node.target) for node in graph.graph.nodes)
+        return graph.forward
+
+    compiled = torch.compile(encoder, backend=backend, fullgraph=True)
+    weight = torch.randn(1, B, 7)
+    results = []
+    for compute in (encoder, compiled):
+        encoder.zero_grad()
+        output = compute(image)
+        (weight * output).sum().backward()
+        results.append([output, *(each.grad.clone() for each in encoder.parameters())])
+    torch.testing.assert_close(*results, rtol=1e-5, atol=1e-6)
+    assert "unfold" in names
+    assert not [name for name in names if "conv" in name and "modules" not in name]

@@ -1,7 +1,7 @@
 """Shared by the image encoders: checks, scaling and memory format."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -37,9 +37,18 @@ Convolution = tuple[int, int, int]
 
 
 def convolutions(
-    encoder: object, observation_shape: Sequence[int], specs: Sequence[Convolution]
+    encoder: object,
+    observation_shape: Sequence[int],
+    specs: Sequence[Convolution],
+    make: Callable[..., nn.Module] = nn.Conv2d,
 ) -> tuple[list[nn.Module], list[int]]:
     """Convolutions without padding, each followed by a ReLU, and the shape ``[F, H, W]`` of their maps.
+
+    Args:
+        encoder: for messages.
+        observation_shape: ``[C, H, W]``, or K stacked images, ``[K, C, H, W]``.
+        specs: of each convolution.
+        make: makes one, as ``nn.Conv2d`` is made.
 
     Raises:
         WiringError: the observation is no image, or they leave no cell of it.
@@ -50,7 +59,7 @@ def convolutions(
     channels, sides = require_images(encoder, observation_shape, least)
     steps: list[nn.Module] = []
     for filters, width, stride in specs:
-        steps += [nn.Conv2d(channels, filters, width, stride), nn.ReLU(inplace=True)]
+        steps += [make(channels, filters, width, stride), nn.ReLU(inplace=True)]
         channels, sides = filters, [(side - width) // stride + 1 for side in sides]
     return steps, [channels, *sides]
 

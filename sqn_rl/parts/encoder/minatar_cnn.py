@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from sqn_rl.parts.encoder.images import convolutions, scaled, scaling
@@ -9,6 +10,26 @@ from sqn_rl.parts.encoder.mlp import MLP
 
 CONVOLUTIONS = ((16, 3, 1),)
 """Number of filters, filter width, stride."""
+
+
+class PatchConv2d(nn.Conv2d):
+    """A convolution without padding, which compiled is one product with all patches of the images.
+
+    On so small images that takes 0.4 of the time, and a compiled update three quarters; not compiled, it
+    would take longer.
+    """
+
+    bias: Tensor  # it always has one
+
+    def forward(self, image: Tensor) -> Tensor:
+        """``[B, C, H, W]`` → ``[B, F, H', W']``."""
+        if not torch.compiler.is_dynamo_compiling() or torch.compiler.is_exporting():
+            return super().forward(image)
+        (height, width), (down, right) = self.kernel_size, self.stride
+        patches = image.unfold(2, height, down).unfold(3, width, right)  # [B, C, H', W', height, width]
+        rows = patches.permute(0, 2, 3, 1, 4, 5).flatten(3)
+        maps = rows.flatten(0, 2) @ self.weight.flatten(1).T
+        return maps.view(*rows.shape[:3], -1).permute(0, 3, 1, 2) + self.bias.view(-1, 1, 1)
 
 
 class MinAtarCNN(nn.Module):
@@ -35,7 +56,7 @@ class MinAtarCNN(nn.Module):
         layer: Callable[[int, int], nn.Module],
     ) -> None:
         super().__init__()
-        steps, maps = convolutions(self, observation_shape, CONVOLUTIONS)
+        steps, maps = convolutions(self, observation_shape, CONVOLUTIONS, PatchConv2d)
         self.convolutions = nn.Sequential(*steps)  # channels first, which for so small images is faster
         self.layers = MLP(hidden=hidden, observation_shape=maps, layer=layer)
         self.out_features = self.layers.out_features

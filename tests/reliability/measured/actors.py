@@ -56,9 +56,10 @@ def _line(folder: Path, task: str) -> Line:
         runs.append({"same": same, "hangs": hangs, **(killed - before)})
         print(task, runs[-1], flush=True)
     same = sum(run["same"] for run in runs)
-    ways = ", ".join(f"{count} of {who}" for who, count in sorted(killed.items()))
+    count = f"{len(runs)} run{'s' * (len(runs) > 1)}"
+    ways = ", ".join(f"{number} of {who}" for who, number in sorted(killed.items()))
     return Line(
-        f"{task}, 2 actors on Ray: {killed.total()} kills at random times ({ways}), in {len(runs)} run{'s' * (len(runs) > 1)}",
+        f"{task}, 2 actors on Ray: {killed.total()} kills at random times ({ways}), in {count}",
         "every byte as in one process",
         f"{same} of {len(runs)} runs",
         same == len(runs),
