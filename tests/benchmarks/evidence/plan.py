@@ -50,8 +50,15 @@ ADDITIONS: Mapping[str, Sequence[str]] = {
     "n-step": ["returns=n_step"],
     "tree of five": ["returns.n=5"],
     "minimum": ["loss.backup=expected", "loss.policy_source=q1", "actor.policy=q1"],
+    "prioritized, dueling": ["replay=prioritized", "head=dueling"],
+    "prioritized, noisy": ["replay=prioritized", "layers=noisy"],
+    "prioritized, dueling, noisy": ["replay=prioritized", "head=dueling", "layers=noisy"],
+    "prioritized, dueling, tree of five": ["replay=prioritized", "head=dueling", "returns.n=5"],
 }
-"""Changes of ``sqn_tb``, one at a time: candidates for ``sqn_best``, and what each idea in it is worth."""
+"""Changes of ``sqn_tb``: candidates for ``sqn_best``, and what each idea in it is worth.
+
+First one at a time; then the best of these together.
+"""
 
 
 MEAN = ["loss.backup=expected_mean", "loss.policy_source=target_mean", "actor.policy=mean"]
