@@ -152,7 +152,7 @@ def start_run(log: Path, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
         )
 
 
-_PRCTL, _PR_SET_PDEATHSIG = getattr(ctypes.CDLL(None), "prctl", None), 1
+_PRCTL, _PR_SET_PDEATHSIG = ctypes.CDLL(None).prctl if sys.platform == "linux" else None, 1
 
 
 def _end_with(parent: int) -> None:

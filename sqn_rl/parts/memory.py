@@ -62,9 +62,16 @@ class Recurrent(Protocol):
         """The same for one step of N episodes; gives its ``steps``, and ``after``, the states after them."""
 
 
+@runtime_checkable
+class Remembering(Protocol):
+    """A Q-network or an actor that may remember."""
+
+    state_size: int
+
+
 def state_size(part: object) -> int:
     """W of a Q-network, or of an actor; 0: it remembers nothing."""
-    return int(getattr(part, "state_size", 0))
+    return part.state_size if isinstance(part, Remembering) else 0
 
 
 @contextmanager

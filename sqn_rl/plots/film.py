@@ -22,7 +22,7 @@ from sqn_rl.parts.actor.greedy import value_actor
 from sqn_rl.parts.env.base import BatchedEnv
 from sqn_rl.parts.env.checks import describe
 from sqn_rl.plots.frames import Frames, Moment
-from sqn_rl.protocols import Actor, QNetwork
+from sqn_rl.protocols import Actor, QNetwork, submodule
 from sqn_rl.training.evaluation import Evaluation, step_limit
 from sqn_rl.training.player import Player
 from sqn_rl.training.random_state import OF_MODULES, RandomState
@@ -112,7 +112,7 @@ def _policy(
 
 
 def _temperature(actor: Actor) -> float | None:
-    temperature = getattr(actor, "temperature", None)
+    temperature: Any = submodule(actor, "temperature")
     return None if temperature is None else float(temperature.alpha)
 
 

@@ -34,7 +34,7 @@ def compiling(run: Run, q_net: object = None) -> Choice:
     Raises:
         SettingError: it was asked for, and there is no C++ compiler, or the networks remember.
     """
-    if getattr(q_net, "state_size", 0):
+    if q_net is not None and _remembers(q_net):
         if run.compile == "always":
             raise SettingError("compile", run.compile, f"auto or never: {NOT_COMPILED}")
         return Choice(False, NOT_COMPILED)
@@ -69,3 +69,9 @@ def precision_of(q_net: object) -> str:
     from sqn_rl.protocols import Described  # which imports torch, and composing does not
 
     return q_net.precision if isinstance(q_net, Described) else "fp32"
+
+
+def _remembers(q_net: object) -> bool:
+    from sqn_rl.parts.memory import state_size  # which imports torch, and composing does not
+
+    return state_size(q_net) > 0

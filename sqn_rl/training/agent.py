@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from sqn_rl.errors import CheckpointError, NumericsError, WiringError
+from sqn_rl.parts.distributions import Distribution
 from sqn_rl.parts.memory import state_size
 from sqn_rl.protocols import (
     Actor,
@@ -281,7 +282,8 @@ def _require_agreement(actor: Actor, loss: Loss, replay: Replay) -> None:
     if isinstance(returns, PathReturns) and returns.gives_paths and not reads_paths:
         problem = f"{type(returns).__name__} gives paths, which {type(loss).__name__} does not read"
         raise WiringError("returns", f"returns: {problem}; choose returns=one_step or n_step", "loss")
-    is_mean = getattr(loss.q_net.distribution, "is_mean", False)
+    distribution = loss.q_net.distribution
+    is_mean = isinstance(distribution, Distribution) and distribution.is_mean
     if isinstance(returns, OffPolicy) and returns.reads_log_mu and not is_mean:
         problem = f"{type(returns).__name__} subtracts values, which a distribution of returns does not allow"
         raise WiringError("returns", f"returns: {problem}; choose returns=tree_backup or head=linear", "head")

@@ -109,6 +109,7 @@ class Losing(InlineEngine):
     """
 
     def __init__(self, seed: int, often: float) -> None:
+        super().__init__()
         self._chance, self._often, self.lost = random.Random(seed), often, 0
 
     def result(self, ticket: Any) -> Result:
@@ -125,6 +126,7 @@ class Unordered(InlineEngine):
     """Any of the chunks is ready first, and slow actors seldom are."""
 
     def __init__(self, seed: int) -> None:
+        super().__init__()
         self._chance = random.Random(seed)
 
     def ready(self, tickets: Sequence[Any]) -> int:

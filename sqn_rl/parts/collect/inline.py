@@ -32,9 +32,12 @@ class _Ticket(NamedTuple):
 class InlineEngine:
     """Calls workers when their results are asked for."""
 
+    def __init__(self) -> None:
+        self._workers: list[CollectingWorker] = []
+
     def start(self, make_worker: MakeWorker, actors: int) -> None:
         """Make so many workers."""
-        self._make_worker, self._workers = make_worker, list[CollectingWorker]()
+        self._make_worker = make_worker
         for actor in range(actors):
             self._workers.append(make_worker(actor))
 
@@ -67,5 +70,5 @@ class InlineEngine:
 
     def close(self) -> None:
         """Close the workers' environments."""
-        for worker in getattr(self, "_workers", ()):
+        for worker in self._workers:
             worker.close()

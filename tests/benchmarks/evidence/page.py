@@ -76,7 +76,8 @@ def additions(family: str) -> Iterator[str]:
     shares = normalised(areas, tasks)
     yield f"## Additions to `sqn_tb`: {family}"
     seeds = ", ".join(map(str, TUNING_SEEDS))
-    yield f"One change at a time, then the best together; seeds {seeds}, half the budget. In parentheses each seed."
+    how = "One change at a time, then the best together"
+    yield f"{how}; seeds {seeds}, half the budget. In parentheses each seed."
     heads = [
         "addition",
         "share of the best area",

@@ -84,7 +84,7 @@ def _encode_seeds(seeds: Sequence[int | None]) -> list[int]:
 
 def _memory_file() -> IO[bytes]:
     """A file to share with other processes: in memory if the system supports it, else a temporary file."""
-    if hasattr(os, "memfd_create"):
+    if sys.platform == "linux":
         return os.fdopen(os.memfd_create("sqn_rl"), "r+b")
     return tempfile.TemporaryFile()
 
