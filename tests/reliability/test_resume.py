@@ -35,6 +35,13 @@ def test_what_an_actor_remembers(collect: str, tmp_path: Path) -> None:
     assert (trial.differ, trial.faults) == ([], {})
 
 
+def test_a_replay_in_shards(tmp_path: Path) -> None:
+    settings = ["recipe=sqn_apex", *TASKS["CartPole"], *TINY, "collect=inline", "collect.rows=5"]
+    trial = killed_and_resumed(tmp_path, 6, 0, *settings, "replay=sharded", "returns=n_step")
+    assert trial.kills.total() == 6
+    assert (trial.differ, trial.faults) == ([], {})
+
+
 def test_games_from_pixels(tmp_path: Path) -> None:
     shorter = ("recipe=dqn", *TASKS["Pong from pixels"], *TINY, "steps=160", "eval_episodes=1")
     trial = killed_and_resumed(tmp_path, 4, 0, *shorter)
