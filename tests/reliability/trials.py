@@ -87,6 +87,9 @@ def _in(run: Path, what: Any, folder: int | None) -> bool:
     return Path(what).absolute().is_relative_to(run.absolute())
 
 
+REPLAY = ": rows of table "
+
+
 def left_by(run: Path) -> dict[str, Any]:
     """All that a run leaves, timings aside: its logs, and of its checkpoints every tensor and every value."""
     files: dict[str, Any] = {}
@@ -102,15 +105,20 @@ def left_by(run: Path) -> dict[str, Any]:
             content = json.loads(path.read_text())
             counters = content["state"].get("counters", {}) | {"wall_s": 0}
             files[name] = content["state"] | {"counters": counters}
-            files[f"{name}: replay"] = _replay(path.parents[1] / "replay", content["replay"])
+            tables: dict[int, list[dict[str, Any]]] = {0: []}
+            for chunk in content["replay"]:
+                tables.setdefault(chunk.get("table", 0), []).append(chunk)
+            for table, chunks in tables.items():
+                files[f"{name}{REPLAY}{table}"] = _replay(path.parents[1] / "replay", chunks)
     return files
 
 
 def _replay(folder: Path, chunks: list[dict[str, Any]]) -> dict[tuple[int, str], bytes]:
     """Every row of a replay by its number, and every final frame, however they are cut in pieces."""
     found: dict[tuple[int, str], bytes] = {}
-    for begin, end in ((chunk["begin"], chunk["end"]) for chunk in chunks):
-        columns = load_file(folder / f"{begin:012d}-{end:012d}.safetensors")
+    for chunk in chunks:
+        begin, end, table = chunk["begin"], chunk["end"], chunk.get("table")
+        columns = load_file(folder / f"{begin:012d}-{end:012d}{f'.{table}' if table else ''}.safetensors")
         games = len(columns["action"]) // (end - begin)
         finals = zip(columns.pop("final_of").tolist(), columns.pop("final_frame"), strict=True)
         found |= {(n // games, f"final {n % games}"): frame.numpy().tobytes() for n, frame in finals}
@@ -128,7 +136,7 @@ def differences(one: Path, other: Path) -> list[str]:
     """The names of what two runs left that is not the same; of replays, rows that both still have count."""
     these, those = left_by(one), left_by(other)
     for name in these.keys() & those.keys():
-        if name.endswith(": replay") and these[name] and those[name]:
+        if REPLAY in name and these[name] and those[name]:
             first = max(min(these[name]), min(those[name]))[0]
             for each in (these, those):
                 each[name] = {key: row for key, row in each[name].items() if key[0] >= first}
