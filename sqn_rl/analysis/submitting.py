@@ -1,7 +1,9 @@
 """Runs as jobs of submitit: of Slurm; where there is none, of processes here."""
 
+import os
 import time
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,22 @@ if TYPE_CHECKING:
 
 TIMEOUT = 24 * 60
 """Minutes of a job, if ``timeout_min`` is not given; it is then requeued, and resumes."""
+
+
+LOGGING = "SUBMITIT_LOG_LEVEL"
+"""Says at which level submitit logs, or that it is not to configure logging."""
+
+
+def import_submitit() -> Any:
+    """Import submitit, but leave logging as it is: its import closes the handlers that the process has."""
+    before = os.environ.get(LOGGING)
+    os.environ[LOGGING] = "NOCONFIG"
+    try:
+        return import_module("submitit")
+    finally:
+        del os.environ[LOGGING]
+        if before is not None:
+            os.environ[LOGGING] = before
 
 
 class Task:
@@ -97,9 +115,9 @@ class Submitter:
     """
 
     def __init__(self, folder: Path, parameters: Mapping[str, Any]) -> None:
-        from submitit import AutoExecutor
+        submitit = import_submitit()
 
-        self._executor = AutoExecutor(folder=folder)
+        self._executor = submitit.AutoExecutor(folder=folder)
         self.is_local = self._executor.cluster == "local"
         """Whether jobs are processes here."""
         try:

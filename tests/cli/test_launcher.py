@@ -2,8 +2,10 @@
 
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ LONG = [
     "update_ratio=0.1",
 ]
 CATALOGUE = Catalogue()
+needs_submitit = pytest.mark.skipif(find_spec("submitit") is None, reason="could not import 'submitit'")
 
 
 def descendants(number: int) -> dict[int, str]:
@@ -35,9 +38,9 @@ def descendants(number: int) -> dict[int, str]:
     return found
 
 
+@needs_submitit
 @pytest.mark.slow
 def test_a_requeued_job_resumes_its_run(folder: Path) -> None:
-    pytest.importorskip("submitit")
     from sqn_rl.analysis.submitting import Submitter
 
     job = jobs_of(variants_of(["head=linear,dueling", *LONG], CATALOGUE), 1, Path("here"), CATALOGUE)[0]
@@ -69,9 +72,9 @@ def test_a_requeued_job_resumes_its_run(folder: Path) -> None:
     assert job.summary["status"] == "done"
 
 
+@needs_submitit
 @pytest.mark.slow
 def test_a_grid_of_jobs_is_compared_and_a_failed_one_is_named(trusting: list[str], command: Command) -> None:
-    pytest.importorskip("submitit")
     task = [
         "env=gym",
         "env.id=users/Task-v0",
@@ -88,6 +91,7 @@ def test_a_grid_of_jobs_is_compared_and_a_failed_one_is_named(trusting: list[str
     assert done.err.startswith("there is no finished run to compare\nleft out: here/base/s0: failed after ")
 
 
+@needs_submitit
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -108,7 +112,6 @@ def test_a_grid_of_jobs_is_compared_and_a_failed_one_is_named(trusting: list[str
     ],
 )
 def test_what_is_refused(arguments: list[str], message: str, folder: Path, command: Command) -> None:
-    pytest.importorskip("submitit")
     done = command("ablate", "head=linear,dueling", *arguments)
     assert (done.code, done.err[: len(message)]) == (2, message)
     assert not list(folder.rglob("recipe.yaml"))
@@ -121,3 +124,17 @@ def test_without_submitit_it_says_what_to_install(command: Command, monkeypatch:
         2,
         "--launcher submitit needs submitit\n  the extra `submitit`: pip install 'sqn_rl[submitit]'\n",
     )
+
+
+@needs_submitit
+def test_the_handlers_of_logging_are_left_as_they_are(tmp_path: Path) -> None:
+    """In a process of its own, as an import is made once."""
+    program = f"""
+import logging, os
+handler = logging.FileHandler({str(tmp_path / "log")!r})
+from sqn_rl.analysis.submitting import import_submitit
+assert import_submitit().AutoExecutor
+assert not handler.stream.closed and handler in [each() for each in logging._handlerList]
+assert not logging.getLogger("submitit").handlers and "SUBMITIT_LOG_LEVEL" not in os.environ
+"""
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
