@@ -6,14 +6,15 @@ from statistics import median
 from typing import Any
 
 from race import Contender
-from works import ROWS
+from works import KINDS, ROWS
 
 NOTES = "## Reading it\n"
 """The heading after which the page is written by hand."""
-LIMITS = {"memory": 9, "`sqn-list`": 1, "`sqn-run` to its first environment step": 6}
+LIMITS = {"memory": 9, "`sqn-list`": 1, "`sqn-run` to its first environment step": 3}
 """GB and seconds."""
 
-Races = dict[str, dict[str, Contender]]
+Races = dict[tuple[str, str], dict[str, Contender]]
+"""By name and kind of processor, those measured last at the end."""
 
 
 def by_hand(path: Path) -> str:
@@ -30,7 +31,7 @@ def page(raw: dict[str, Any], notes: str) -> str:
     """
     machines = list(dict.fromkeys(each["machine"] for each in raw.values()))
     measured = [
-        f"- {name}: {each['date']}, {each['rounds']} rounds, `{each['revision']}`"
+        f"- {', '.join(split(name))}: {each['date']}, {each['rounds']} rounds, `{each['revision']}`"
         f", machine {1 + machines.index(each['machine'])}"
         for name, each in raw.items()
     ]
@@ -55,31 +56,48 @@ of legs of the same round. The raw numbers are in [`raw/speed.json`](raw/speed.j
 {NOTES}{notes}"""
 
 
+def split(name: str) -> tuple[str, str]:
+    """The name of a race, and the kind of processor, of what ``speed.json`` calls it."""
+    race, _, kind = name.rpartition(" | ")
+    return race, kind
+
+
+def _newest(races: Races, name: str) -> dict[str, Contender] | None:
+    return next((each for (race, _), each in reversed(races.items()) if race == name), None)
+
+
 def _lines(each: Iterable[str]) -> str:
     return "\n".join(each)
 
 
 def tables(raw: dict[str, Any]) -> str:
     """The tables of all races that were measured."""
+    newest_last = sorted(raw.items(), key=lambda item: item[1]["date"])
     races = {
-        name: {who: Contender(**each) for who, each in race["contenders"].items()}
-        for name, race in raw.items()
+        split(name): {who: Contender(**each) for who, each in race["contenders"].items()}
+        for name, race in newest_last
         if "contenders" in race
     }
-    seconds = raw["start"]["seconds"] if "start" in raw else {}
+    starts = [each["seconds"] for _, each in newest_last if "seconds" in each]
+    seconds = starts[-1] if starts else {}
     parts = [_ratios(races), _limits(races, seconds), _checks(races), _compiling(races)]
     return "\n\n".join(part for part in parts if part)
 
 
 def _ratios(races: Races) -> str:
-    rows = [row.cells(races[row.race]) for row in ROWS if row.race in races]
+    rows = []
+    for row in ROWS:
+        if isinstance(row.wanted, tuple):
+            rows += [row.cells(races.get((row.race, kind)), kind) for kind in KINDS]
+        elif newest := _newest(races, row.race):
+            rows.append(row.cells(newest))
     return _table("work|ours|steps/s|peer|steps/s|ours ÷ peer|wanted|met", rows)
 
 
 def _limits(races: Races, seconds: dict[str, list[float]]) -> str:
     rows = []
-    if "memory" in races:
-        peak = max(leg["memory"] for leg in races["memory"]["pixels, 1,000,000"].legs) / 1e9
+    if memory := _newest(races, "memory"):
+        peak = max(leg["memory"] for leg in memory["pixels, 1,000,000"].legs) / 1e9
         name = "memory of Pong pixels with a full replay of 1,000,000"
         rows.append([name, f"{peak:.2f} GB", *_verdict(peak, LIMITS["memory"], "GB")])
     for name, times in seconds.items():
@@ -95,27 +113,29 @@ def _verdict(value: float, wanted: float, unit: str) -> list[str]:
 def _checks(races: Races) -> str:
     """The speed of each program, and the counts that show that all do the same work."""
     rows = []
-    for name, race in races.items():
+    for (name, kind), race in races.items():
         for who, contender in race.items():
             legs, speeds = contender.legs[1:], contender.speeds
             updates = sum(leg["updates"] for leg in legs) / sum(leg["steps"] for leg in legs)
             spread = f"{contender.speed:,.0f} ({min(speeds):,.0f}–{max(speeds):,.0f})"
             score = legs[-1]["return"]
-            rows.append([name, who, spread, f"{updates:.3f}", "" if score is None else f"{score:.0f}"])
+            rows.append(
+                [f"{name}, {kind}", who, spread, f"{updates:.3f}", "" if score is None else f"{score:.0f}"]
+            )
     return _table("race|contender|steps/s (range)|updates per step|return, last 20 episodes", rows)
 
 
 def _compiling(races: Races) -> str:
     """Seconds of compilation, from the first legs, and the steps after which it is faster in total."""
     rows = []
-    for name, race in races.items():
+    for (name, kind), race in races.items():
         for who, compiled in race.items():
             if eager := race.get(f"{who}, eager"):
                 saved = 1 / eager.speed - 1 / compiled.speed
                 first, other = compiled.legs[0], eager.legs[0]
                 seconds = first["seconds"] - other["seconds"] + first["steps"] * saved
                 steps = f"{seconds / saved:,.0f}" if saved > 0 else "never"
-                rows.append([name, who, f"{seconds:.0f} s", steps])
+                rows.append([f"{name}, {kind}", who, f"{seconds:.0f} s", steps])
     return _table("race|contender|compilation|faster in total after steps", rows)
 
 

@@ -21,19 +21,21 @@ from typing import Any
 from machine import machine, revision
 from page import by_hand, page, tables
 from race import race
-from works import races
+from works import KINDS, races
+
+from sqn_rl.parts.machine import has_amx
 
 RESULTS = Path(__file__).resolve().parents[2] / "docs" / "results"
 PAGE, RAW = RESULTS / "speed.md", RESULTS / "raw" / "speed.json"
 
 FIRST_STEP = """
-import os, sys, time
+import os, signal, sys, time
 from sqn_rl.cli.run import main
 from sqn_rl.parts.env.games import GamesEnv
 
 def send(self, action):
     os.write(2, str(time.time()).encode())
-    os._exit(0)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 GamesEnv.send = send
 main(sys.argv[1:])
@@ -68,6 +70,7 @@ def seconds_of_starts(rounds: int) -> dict[str, list[float]]:
 
 def measure(raw: dict[str, Any], only: str | None, rounds: int, cleanrl: str | None) -> None:
     """Run the races, or one of them, and put what they gave into ``raw``."""
+    kind = KINDS[0] if has_amx() else KINDS[1]
     facts = {
         "rounds": rounds,
         "revision": revision(),
@@ -85,9 +88,14 @@ def measure(raw: dict[str, Any], only: str | None, rounds: int, cleanrl: str | N
                 }
                 for who, contender in each.contenders.items()
             }
-            raw[name] = {**facts, "threads": each.threads, "leg": each.leg, "contenders": contenders}
+            raw[f"{name} | {kind}"] = {
+                **facts,
+                "threads": each.threads,
+                "leg": each.leg,
+                "contenders": contenders,
+            }
     if only in (None, "start"):
-        raw["start"] = {**facts, "seconds": seconds_of_starts(rounds)}
+        raw[f"start | {kind}"] = {**facts, "seconds": seconds_of_starts(rounds)}
 
 
 def main() -> None:
