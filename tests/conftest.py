@@ -24,6 +24,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # as of a command that
 MAY_SKIP = {
     "TorchRL's prioritized sampler does not load here": "its extension is compiled for another PyTorch",
     "no /dev/full here": "a device of Linux",
+    "no GPU here": "tests/cuda is for machines that have one",
     "could not import 'trackio'": "it needs Pillow before 13, and the rest of the tests run with that",
     "root's rights cannot be given up here": "it takes capabilities",
 }

@@ -1,0 +1,98 @@
+"""On a GPU: what the processor computes, within the rounding of fp32; what stays there; runs that resume.
+
+``pytest -m cuda`` where there is one.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sqn_rl import Agent, compose
+from sqn_rl.training.agent import AGENT_PARTS, load_weights
+from sqn_rl.types import Batch
+
+DEVICE = os.environ.get("SQN_RL_TEST_DEVICE", "cuda")
+"""``cpu`` lets the tests themselves be tested."""
+
+pytestmark = [
+    pytest.mark.cuda,
+    pytest.mark.skipif(not torch.cuda.is_available() and DEVICE == "cuda", reason="no GPU here"),
+]
+
+TINY = ["env=cartpole", "hidden=[32]", "batch_size=16", "num_envs=4", "replay_capacity=200", "compile=never"]
+RECIPES = [
+    ("sqn", []),
+    ("sqn_tb", []),
+    ("sqn_per", ["returns=n_step"]),
+    ("sqn_categorical", []),
+    ("sqn_quantile", ["head.dueling=true"]),
+    ("sqn_munchausen", ["loss.backup=own"]),
+    ("discrete_sac", []),
+    ("double_dqn", []),
+    ("sqn", ["q_net=twin_shared", "temperature=annealed"]),
+]
+
+
+def made(device: str, recipe: str, *overrides: str) -> tuple[Agent, Any]:
+    """An agent whose replay has 40 random steps, the same on every device, and its environments."""
+    parts = compose(recipe, *TINY, *overrides, f"device={device}", "precision=fp32").recipe.build()
+    agent, env = Agent(**{name: parts[name] for name in AGENT_PARTS}), parts["env"]
+    observation, rng = env.begin(), torch.Generator().manual_seed(0)
+    agent.replay.cut()
+    for _ in range(40):
+        action = torch.randint(env.n_actions, (env.num_envs,), generator=rng)
+        step = env.advance(action)
+        agent.replay.store(observation, action, step)
+        observation = step.observation
+    return agent, env
+
+
+def moved(batch: Batch, device: str) -> Batch:
+    return Batch.of({name: column.to(device) for name, column in batch.columns().items()})
+
+
+@pytest.mark.parametrize(("recipe", "overrides"), RECIPES, ids=str)
+def test_losses_and_gradients_are_those_of_the_processor(recipe: str, overrides: list[str]) -> None:
+    here, there = made("cpu", recipe, *overrides)[0], made(DEVICE, recipe, *overrides)[0]
+    load_weights(there.loss, here.loss.state_dict())
+    batch = here.replay.draw(16)
+    results = []
+    for agent, own in ((here, batch), (there, moved(batch, DEVICE))):
+        terms = agent.loss.compute(own)
+        learned = [each for each in agent.loss.parameters() if each.requires_grad]
+        gradients = torch.autograd.grad(sum(terms.losses.values()), learned, allow_unused=True)
+        tensors = [
+            *terms.losses.values(),
+            terms.td_error,
+            terms.q,
+            *filter(lambda each: each is not None, gradients),
+        ]
+        results.append([each.detach().cpu() for each in tensors])
+    torch.testing.assert_close(results[1], results[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("recipe", ["sqn", "sqn_per"])
+def test_networks_and_replay_stay_on_the_device(recipe: str) -> None:
+    agent, _ = made(DEVICE, recipe)
+    batch = agent.replay.draw(16)
+    tensors = [*agent.loss.state_dict().values(), agent.replay.ring.action, *batch.columns().values()]
+    assert {each.device.type for each in tensors} == {DEVICE}
+    agent.update(batch)
+    moments = [value for state in agent.optimizer.state.values() for value in state.values() if value.dim()]
+    assert {each.device.type for each in moments} == {DEVICE}
+
+
+@pytest.mark.parametrize("compiled", ["never", "always"])
+def test_a_run_trains_and_resumes(compiled: str, tmp_path: Path) -> None:
+    tiny = [*TINY[:-1], f"compile={compiled}", f"device={DEVICE}", "steps=400", "warmup_steps=100"]
+    tiny += ["checkpoint_every=200", "eval_episodes=1"]
+    whole = compose("sqn_per", *tiny, f"out={tmp_path / 'whole'}").train()
+    stopped, turns = compose("sqn_per", *tiny, f"out={tmp_path / 'stopped'}"), iter(range(60))
+    assert stopped.train(should_stop=lambda: next(turns, None) is None)["status"] == "stopped"
+    again = stopped.train(resume=tmp_path / "stopped")
+    assert [again[name] for name in ("status", "updates")] == [whole[name] for name in ("status", "updates")]
+    one, other = ((tmp_path / run / "episodes.jsonl").read_text() for run in ("whole", "stopped"))
+    assert one == other
