@@ -26,6 +26,7 @@ def test_all_are_listed_with_their_scores() -> None:
 def test_it_plays_as_its_card_says(run: Path) -> None:
     (weights,) = run.rglob("weights.safetensors")
     assert weights.stat().st_size <= 200_000
+    assert not Path(str(sqn_rl.load(run).run.out)).is_absolute()  # a folder of whoever trained it
     evaluation = json.loads((run / "evaluations.jsonl").read_text().splitlines()[-1])
     assert f"{evaluation['mean']:.2f} +/- {evaluation['std']:.2f}" in (run / "README.md").read_text()
     played = sqn_rl.load(run).evaluate(episodes=3)
