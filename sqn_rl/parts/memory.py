@@ -63,7 +63,7 @@ class Recurrent(Protocol):
 
 
 @runtime_checkable
-class Remembering(Protocol):
+class StateSized(Protocol):
     """A Q-network or an actor that may remember."""
 
     state_size: int
@@ -71,7 +71,7 @@ class Remembering(Protocol):
 
 def state_size(part: object) -> int:
     """W of a Q-network, or of an actor; 0: it remembers nothing."""
-    return part.state_size if isinstance(part, Remembering) else 0
+    return part.state_size if isinstance(part, StateSized) else 0
 
 
 @contextmanager

@@ -19,7 +19,7 @@ FAMILIES = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize(("task", "kills"), [("CartPole", 10), ("Pong from RAM", 5)])
+@pytest.mark.parametrize(("task", "kills"), [("CartPole", 15), ("Pong from RAM", 6)])
 def test_a_family_of_recipes(task: str, kills: int, family: str, tmp_path: Path) -> None:
     trial = killed_and_resumed(tmp_path, kills, 0, *FAMILIES[family], *TASKS[task], *TINY)
     assert trial.kills.total() == kills

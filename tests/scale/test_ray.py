@@ -43,15 +43,16 @@ def cluster() -> Iterator[str]:
 
 
 class Killer(Reporter):
-    """Kills an actor's process once, after 2,000 steps."""
+    """Kills a process of this kind once, after 2,000 steps; and keeps the notes."""
 
-    def __init__(self) -> None:
+    def __init__(self, kind: str = "ActorProcess") -> None:
+        self.kind = kind
         self.killed: list[int] = []
         self.notes: list[str] = []
 
     def metrics(self, row: dict[str, Any]) -> None:
         if row["env_steps"] >= 2000 and not self.killed:
-            self.killed = actors_of(os.getpid())[:1]
+            self.killed = actors_of(os.getpid(), self.kind)[:1]
             os.kill(self.killed[0], signal.SIGKILL)
 
     def note(self, text: str) -> None:
@@ -123,24 +124,8 @@ def test_shards_in_processes_are_those_of_one_process(cluster: str, tmp_path: Pa
     assert digests(tmp_path / "ray", 2000) == digests(tmp_path / "inline", 2000)
 
 
-class ShardKiller(Reporter):
-    """Kills the process of a shard once, after 2,000 steps; and keeps the notes."""
-
-    def __init__(self) -> None:
-        self.killed: list[int] = []
-        self.notes: list[str] = []
-
-    def metrics(self, row: dict[str, Any]) -> None:
-        if row["env_steps"] >= 2000 and not self.killed:
-            self.killed = actors_of(os.getpid(), "ShardProcess")[:1]
-            os.kill(self.killed[0], signal.SIGKILL)
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-
 def test_a_shard_that_is_killed_stops_the_run_with_a_checkpoint(cluster: str, tmp_path: Path) -> None:
-    out, killer = tmp_path / "run", ShardKiller()
+    out, killer = tmp_path / "run", Killer("ShardProcess")
     experiment = compose("sqn_per", *CARTPOLE, "replay=sharded", "collect=ray", f"out={out}")
     with pytest.raises(ReplayError, match=r"shard \d is lost, with its transitions: \w+"):
         experiment.train(reporters=[killer])
