@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from sqn_rl.errors import SettingError
@@ -15,6 +16,13 @@ NOT_COMPILED = "networks that remember are not compiled"
 
 SMALL_IMAGE = 36 * 36
 """Pixels below which bf16 does not pay: it was slower on MinAtar's 10 × 10, and faster on Atari's 84 × 84."""
+
+WIDE = 6_000_000
+"""Multiplications of a batch by one network's hidden layers, from which on bf16 pays for vectors.
+
+Measured on AMX, compiled: 0.72 and 0.85 times the steps per second at 1 and 2 million, 1.02 at 4, and 1.2 to
+1.6 at 8 and more. Not compiled it is slower.
+"""
 
 
 class Choice(NamedTuple):
@@ -50,15 +58,26 @@ def compiling(run: Run, q_net: object = None) -> Choice:
     return Choice(updates >= COMPILING_PAYS, f"{updates:,} updates; it pays from {COMPILING_PAYS:,} on")
 
 
-def bfloat16(run: Run, observation_shape: Sequence[int]) -> Choice:
-    """Whether encoders compute in bfloat16."""
+def bfloat16(run: Run, observation_shape: Sequence[int], hidden: object) -> Choice:
+    """Whether encoders compute in bfloat16.
+
+    Args:
+        run: the settings.
+        observation_shape: shape of one observation.
+        hidden: widths of the encoder's fully connected layers; anything but a list of numbers counts as none.
+    """
     if run.precision != "auto":
         return Choice(run.precision == "bf16", "as asked")
     if run.device != "cpu":
         return Choice(False, f"bf16 was not measured on device={run.device}")
     if len(observation_shape) < 3:
-        return Choice(False, "observations are no images")
-    if math.prod(observation_shape[-2:]) < SMALL_IMAGE:
+        known = isinstance(hidden, list) and all(isinstance(width, int) for width in hidden)
+        widths = [math.prod(observation_shape), *(hidden if known else ())]
+        if run.batch_size * sum(i * o for i, o in pairwise(widths)) < WIDE:
+            return Choice(False, "networks are small, for which bf16 was slower")
+        if not compiling(run).chosen:
+            return Choice(False, "not compiled, for which bf16 was slower")
+    elif math.prod(observation_shape[-2:]) < SMALL_IMAGE:
         return Choice(False, "images are small, for which bf16 was slower")
     amx = machine.has_amx()
     return Choice(amx, f"the processor has {'AMX' if amx else 'no AMX, without which bf16 was slower'}")

@@ -182,6 +182,9 @@ def _parts(
             bag["seed"] = stream_seed(run.seed, slot.name)
             if slot.name == "logger":  # it describes the run, and draws nothing
                 bag |= facts
+            if slot.name == "encoder":
+                choice = speed.bfloat16(run, bag["observation_shape"], source.fields.get("hidden"))
+                bag["precision"] = "bf16" if choice.chosen else "fp32"
             maker = maker_of(source, bag, origin)
             with torch.device(device):
                 parts[slot.name] = bag[slot.gives] = maker if slot.given else maker()
@@ -190,7 +193,6 @@ def _parts(
                 unless_built.callback(close, env)
                 parts |= {"env": env, "make_env": maker}
                 bag |= {name: getattr(env, name) for name in ENV_FACTS}
-                bag["precision"] = "bf16" if speed.bfloat16(run, env.observation_shape).chosen else "fp32"
             if isinstance(part := parts[slot.name], Actors):
                 bag |= {"num_envs": part.actors * num_envs, "lanes": part.actors}
         unless_built.pop_all()

@@ -73,7 +73,7 @@ class Run(Plan):
     compile: str = one_of("auto", "always", "never", default="auto")
     """Compile the update; auto: where the budget is worth it."""
     precision: str = one_of("auto", "fp32", "bf16", default="auto")
-    """Precision of encoders; all else is fp32. auto: bf16 for large images, where the processor has AMX."""
+    """Precision of encoders; all else is fp32. auto: bf16 for large images and wide networks, with AMX."""
     out: str | None = setting(lambda value: value is None or bool(value), "a folder", None)
     """The run directory; null: ``runs/<recipe>/<env>/<time>-s<seed>``."""
     eval_episodes: int = whole(1, "episodes", 20)

@@ -274,7 +274,8 @@ class Experiment:
                 other = "per_key" if inside else "cnn"
                 yield f"encoder       mlp, which flattens images; encoder={other} reads them by convolutions"
         yield f"compile       {'yes' if compiled.chosen else 'no'}, {compiled.why}"
-        yield f"precision     {speed.precision_of(q_net)}, {speed.bfloat16(self.run, shape).why}"
+        why = speed.bfloat16(self.run, shape, self.recipe.fields("encoder").get("hidden")).why
+        yield f"precision     {speed.precision_of(q_net)}, {why}"
 
     def _notes_of_schedules(self) -> Iterator[str]:
         """A note on each part whose schedule spans the budget, which has changed."""

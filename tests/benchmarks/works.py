@@ -53,8 +53,8 @@ def races(checkout: str | None) -> dict[str, Race]:
             **cleanrl(checkout, "dqn"),
         }),
         "ram": Race(2000, 2, {
-            "sqn": ours(RAM),
-            "sqn, eager": ours(RAM, compiled=False),
+            "sqn": ours(RAM, "threads=1"),
+            "sqn, eager": ours(RAM, "threads=1", compiled=False),
             "SB3 DQN": Contender(["sb3", "pong_ram"]),
         }),
         "pixels": Race(200, 2, {
@@ -79,8 +79,8 @@ def races(checkout: str | None) -> dict[str, Race]:
             "SB3 DQN": Contender(["sb3", "pong_pixels"]),
         }),
         "precision, RAM": Race(1000, 2, {
-            "bf16": ours(RAM, "precision=bf16"),
-            "fp32": ours(RAM, "precision=fp32"),
+            "bf16": ours(RAM, "threads=1", "precision=bf16"),
+            "fp32": ours(RAM, "threads=1", "precision=fp32"),
         }),
         "collecting": Race(4000, 2, {
             "env=atari": Contender(["play", "env=atari", "num_envs=16"]),
@@ -131,7 +131,7 @@ class Row:
 
 
 DENSE = "CartPole, 1 env, an update a step, batch 128, MLP 120-84, one thread"
-PONG = "Pong RAM, 8 envs, update ratio ¼, batch 64, MLP 400-300, two threads"
+PONG = "Pong RAM, 8 envs, update ratio ¼, batch 64, MLP 400-300, two cores: of ours one learns, and both play"
 SMALL = "MinAtar Breakout, 8 envs, update ratio ¼, batch 32, a 3 × 3 convolution of 16, 128 units, one thread"
 SCREEN = "Pong pixels, 8 envs, update ratio ¼, batch 32, Nature CNN, two threads"
 ROWS = [

@@ -3,6 +3,7 @@
 import pytest
 
 from sqn_rl import SettingError, compose
+from sqn_rl.parts import machine
 from sqn_rl.recipe.auto import bfloat16, compiling
 
 LONG = ["warmup_steps=1000", "update_ratio=0.5", "steps=41000"]  # 20,000 updates
@@ -29,9 +30,21 @@ def test_without_a_compiler_there_is_none(monkeypatch: pytest.MonkeyPatch) -> No
         compiling(compose("sqn", *LONG, "compile=always").run)
 
 
-def test_bfloat16_are_for_images() -> None:
+def test_bfloat16_of_images() -> None:
     automatic, asked = compose("sqn").run, compose("sqn", "precision=bf16").run
-    assert bfloat16(automatic, (4,)) == (False, "observations are no images")
-    assert "AMX" in bfloat16(automatic, (4, 84, 84)).why
-    assert bfloat16(automatic, (4, 10, 10)) == (False, "images are small, for which bf16 was slower")
-    assert bfloat16(asked, (4,)) == (True, "as asked")
+    assert "AMX" in bfloat16(automatic, (4, 84, 84), [512]).why
+    assert bfloat16(automatic, (4, 10, 10), [512]) == (False, "images are small, for which bf16 was slower")
+    assert bfloat16(asked, (4,), []) == (True, "as asked")
+
+
+@pytest.mark.parametrize("amx", [False, True])
+def test_bfloat16_of_vectors(monkeypatch: pytest.MonkeyPatch, amx: bool) -> None:
+    monkeypatch.setattr(machine, "has_amx", lambda: amx)
+    run, eager = (compose("sqn", "batch_size=64", f"compile={each}").run for each in ("always", "never"))
+    small = (False, "networks are small, for which bf16 was slower")
+    assert bfloat16(run, (128,), [400, 300]).chosen == amx
+    assert bfloat16(eager, (128,), [400, 300]) == (False, "not compiled, for which bf16 was slower")
+    assert bfloat16(run, (4,), [304, 304]) == small  # 5.99 and 6.01 million multiplications of a batch
+    assert bfloat16(run, (4,), [306, 303]).chosen == amx
+    for unknown in ([], None, 512, ["wide"]):
+        assert bfloat16(run, (128,), unknown) == small
