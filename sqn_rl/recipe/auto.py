@@ -64,15 +64,15 @@ def bfloat16(run: Run, observation_shape: Sequence[int], hidden: object) -> Choi
     Args:
         run: the settings.
         observation_shape: shape of one observation.
-        hidden: widths of the encoder's fully connected layers; anything but a list of numbers counts as none.
+        hidden: widths of the encoder's fully connected layers; what is no whole number does not count.
     """
     if run.precision != "auto":
         return Choice(run.precision == "bf16", "as asked")
     if run.device != "cpu":
         return Choice(False, f"bf16 was not measured on device={run.device}")
     if len(observation_shape) < 3:
-        known = isinstance(hidden, list) and all(isinstance(width, int) for width in hidden)
-        widths = [math.prod(observation_shape), *(hidden if known else ())]
+        layers = hidden if isinstance(hidden, list) else []
+        widths = [math.prod(observation_shape), *(width for width in layers if isinstance(width, int))]
         if run.batch_size * sum(i * o for i, o in pairwise(widths)) < WIDE:
             return Choice(False, "networks are small, for which bf16 was slower")
         if not compiling(run).chosen:
