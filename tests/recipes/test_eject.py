@@ -33,6 +33,7 @@ REFUSED = {
     "r2d2": "head=rescaled",
     "rainbow": "layers=noisy",
     "sqn_apex": "collect=ray",
+    "sqn_best": "returns=tree_backup",
     "sqn_categorical": "head=categorical",
     "sqn_impala": "env=atari",
     "sqn_noisy": "layers=noisy",

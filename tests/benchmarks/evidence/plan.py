@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 AGENTS: Mapping[str, Sequence[str]] = {
     "sqn": ["recipe=sqn"],
     "sqn_tb": ["recipe=sqn_tb"],
+    "sqn_best": ["recipe=sqn_best"],
     "dqn": ["recipe=dqn"],
     "dqn_n3": ["recipe=dqn", "returns=n_step"],
     "double_dqn": ["recipe=double_dqn"],
@@ -21,9 +22,6 @@ AGENTS: Mapping[str, Sequence[str]] = {
 
 PPO = "ppo"
 """PPO of Stable-Baselines3, a peer: RL Baselines3 Zoo's settings, tuned for these tasks or for Atari."""
-
-BEST: Sequence[str] = []
-"""``sqn_best``: what wins on the tuning seeds; empty until it is frozen."""
 
 CHOSEN: Mapping[str, Mapping[str, Sequence[str]]] = {}
 """By family and agent, the best point of the grid; empty until it is frozen."""
@@ -55,9 +53,9 @@ ADDITIONS: Mapping[str, Sequence[str]] = {
     "prioritized, dueling, noisy": ["replay=prioritized", "head=dueling", "layers=noisy"],
     "prioritized, dueling, tree of five": ["replay=prioritized", "head=dueling", "returns.n=5"],
 }
-"""Changes of ``sqn_tb``: candidates for ``sqn_best``, and what each idea in it is worth.
+"""Changes of ``sqn_tb``, and what each idea is worth: one at a time; then the best of these together.
 
-First one at a time; then the best of these together.
+``sqn_best`` is the one with the largest share of the best area, averaged over the two families.
 """
 
 
@@ -195,10 +193,10 @@ def report_jobs(families: Sequence[str]) -> Iterator[Job]:
     Raises:
         SystemExit: what is run is not frozen yet.
     """
-    if not CHOSEN or not BEST:
-        raise SystemExit("nothing is frozen yet: fill in CHOSEN and BEST from the tuning, and commit them")
+    if not CHOSEN:
+        raise SystemExit("nothing is frozen yet: fill in CHOSEN from the tuning, and commit it")
     for family in families:
-        agents = {**AGENTS, "sqn_best": BEST, **(ABLATIONS if family == "classic_control" else {})}
+        agents = {**AGENTS, **(ABLATIONS if family == "classic_control" else {})}
         for place in range(max(len(task.seeds) for task in FAMILIES[family])):
             for task in FAMILIES[family]:
                 if place < len(task.seeds):
