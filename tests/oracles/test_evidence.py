@@ -2,13 +2,17 @@
 
 import json
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks.evidence import plan
+from benchmarks.evidence import pictures, plan, report
+from benchmarks.evidence.claims import spread, verdict, verdict_of_difference
 from benchmarks.evidence.report import holm, permutation_p
 from benchmarks.evidence.runs import BINS, training_curve
 from scipy.stats import mannwhitneyu
+
+from sqn_rl.analysis.statistics import Estimate
 
 
 def test_a_training_curve_is_the_mean_return_of_each_part_of_the_budget() -> None:
@@ -52,3 +56,60 @@ def test_every_agent_is_tuned_alike_and_no_report_seed_is_used() -> None:
     others = [job for phase in ("additions", "weak") for job in plan.PHASES[phase]([*plan.FAMILIES])]
     assert max(job.seed for job in [*jobs, *others]) < 100
     assert min(min(task.seeds) for tasks in plan.FAMILIES.values() for task in tasks) >= 1000
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "least", "expected"),
+    [
+        (0.8, 0.55, 0.95, 0.75, "confirmed"),
+        (0.8, 0.45, 0.95, 0.75, "undecided"),  # the interval reaches one half
+        (0.7, 0.55, 0.85, 0.75, "undecided"),  # better, but not by as much as claimed
+        (0.6, 0.52, 0.70, 0.75, "refuted"),
+        (0.6, 0.52, 0.70, 0.5, "confirmed"),
+        (0.3, 0.10, 0.49, 0.5, "refuted"),
+        (0.3, 0.10, 0.50, 0.5, "undecided"),
+    ],
+)
+def test_verdicts(value: float, low: float, high: float, least: float, expected: str) -> None:
+    assert verdict(Estimate(value, low, high), least) == expected
+
+
+def test_spreads() -> None:
+    assert spread([np.array([1.0, 3.0]), np.array([5.0, 5.0])]) == 0.5  # deviations of 1 and 0
+    assert verdict_of_difference(Estimate(-2, -3, -1)) == "confirmed"
+    assert verdict_of_difference(Estimate(0, -1, 1)) == "undecided"
+    assert verdict_of_difference(Estimate(2, 1, 3)) == "refuted"
+
+
+def made_up_rows() -> list[dict[str, object]]:
+    """A row of each job of the report: of ``sqn_best`` a multiple of what the others have."""
+    rng = np.random.default_rng(0)
+    randoms = {task.name: task.random for tasks in plan.FAMILIES.values() for task in tasks}
+    rows: list[dict[str, object]] = []
+    for job in plan.report_jobs([*plan.FAMILIES]):
+        score = randoms[job.task] + (30 if job.agent == "sqn_best" else 10) * rng.uniform(0.9, 1.1)
+        own = {"agent": job.agent, "variant": "", "task": job.task, "seed": job.seed}
+        rows.append({**own, "area": score, "final": score, "cpu_s": 100.0, "curve": [score] * BINS})
+    return rows
+
+
+def test_the_report_says_what_its_rows_say(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(plan, "CHOSEN", {"minatar": {"sqn_best": ["lr=1"]}})
+    rows = made_up_rows()
+    assert {row["agent"] for row in rows if row["task"] == "pong_ram"} == {"sqn_best", "double_dqn"}
+    monkeypatch.setattr(report, "rows_of", lambda phase: rows)
+    monkeypatch.setattr(pictures, "RESULTS", tmp_path)
+    monkeypatch.setattr(report, "PERMUTATIONS", 100)
+    page = "\n".join(report.sections())
+    primary, asked = ("`sqn_best` against `double_dqn`, minatar", "`sqn_best` against `rainbow`, minatar")
+    for claim in (primary, asked):
+        assert f"| {claim} |" in page
+    assert "1.00 [1.00, 1.00] | confirmed |" in next(line for line in page.splitlines() if primary in line)
+    assert {each.name for each in tmp_path.iterdir()} == {
+        "evidence.png",
+        "evidence_classic_control.png",
+        "evidence_minatar.png",
+        "evidence_atari_ram.png",
+    }
+    monkeypatch.setattr(report, "rows_of", lambda phase: [])
+    assert not [*report.sections()]

@@ -40,7 +40,7 @@ def normalised(scores: Scores, tasks: Sequence[Task]) -> dict[str, float]:
 
 def tuning(family: str) -> Iterator[str]:
     """The grid of one family, and the point chosen for each agent."""
-    tasks = [task for task in FAMILIES[family] if task.name in TUNING_TASKS[family]]
+    tasks = [task for task in FAMILIES[family] if task.name in TUNING_TASKS.get(family, ())]
     names = [task.name for task in tasks]
     rows = [row for row in rows_of("tune") if row["task"] in names]
     if not rows:
@@ -67,7 +67,7 @@ def tuning(family: str) -> Iterator[str]:
 
 def additions(family: str) -> Iterator[str]:
     """What each addition to ``sqn_tb`` is worth in one family."""
-    tasks = [task for task in FAMILIES[family] if task.name in TUNING_TASKS[family]]
+    tasks = [task for task in FAMILIES[family] if task.name in TUNING_TASKS.get(family, ())]
     names = [task.name for task in tasks]
     rows = [row for row in rows_of("additions") if row["task"] in names]
     if not rows:

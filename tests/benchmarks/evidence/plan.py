@@ -103,6 +103,13 @@ def _minatar(game: str, random: float) -> Task:
     return Task(game, overrides, 200_000, lr=2.5e-4, tau=0.005, random=random, seeds=seeds)
 
 
+def _ram(game: str, random: float) -> Task:
+    overrides = ["env=atari_ram", f"env.game={game}", "env.workers=0"]
+    return Task(
+        f"{game}_ram", overrides, 200_000, lr=2.5e-4, tau=0.005, random=random, seeds=range(1000, 1003)
+    )
+
+
 FAMILIES: Mapping[str, Sequence[Task]] = {
     "classic_control": [
         _classic("cartpole", 50_000, 22.0),
@@ -116,7 +123,15 @@ FAMILIES: Mapping[str, Sequence[Task]] = {
         _minatar("seaquest", 0.10),
         _minatar("space_invaders", 3.9),
     ],
+    "atari_ram": [
+        _ram("breakout", 1.1),
+        _ram("pong", -20.4),
+        _ram("qbert", 128.0),
+    ],
 }
+
+SUPPLEMENT: Mapping[str, Sequence[str]] = {"atari_ram": ["sqn_best", "double_dqn"]}
+"""The paper's games, with two agents only: at the settings of the family, which were not tuned on games."""
 
 TUNING_TASKS: Mapping[str, Sequence[str]] = {
     "classic_control": ["acrobot"],
@@ -196,23 +211,22 @@ def report_jobs(families: Sequence[str]) -> Iterator[Job]:
     if not CHOSEN:
         raise SystemExit("nothing is frozen yet: fill in CHOSEN from the tuning, and commit it")
     for family in families:
-        agents = {**AGENTS, **(ABLATIONS if family == "classic_control" else {})}
+        agents = {**AGENTS, PPO: [], **(ABLATIONS if family == "classic_control" else {})}
+        agents = {name: agents[name] for name in SUPPLEMENT.get(family, agents)}
         for place in range(max(len(task.seeds) for task in FAMILIES[family])):
             for task in FAMILIES[family]:
                 if place < len(task.seeds):
-                    seed, steps = task.seeds[place], task.steps
                     for agent, overrides in agents.items():
-                        settings = [*overrides, *CHOSEN[family].get(agent, ())]
-                        yield _job("report", agent, "", task, seed, settings, steps=steps)
-                    ppo = _job("report", PPO, "", task, seed, [], steps=steps)
-                    yield replace(ppo, program="tests.benchmarks.evidence.ppo")
+                        settings = [*overrides, *CHOSEN.get(family, {}).get(agent, ())]
+                        job = _job("report", agent, "", task, task.seeds[place], settings, steps=task.steps)
+                        yield replace(job, program="tests.benchmarks.evidence.ppo") if agent == PPO else job
 
 
 PHASES = {"tune": tuning_jobs, "additions": addition_jobs, "weak": weak_jobs, "report": report_jobs}
 
 
 def _tuning(family: str) -> Iterator[Task]:
-    return (task for task in FAMILIES[family] if task.name in TUNING_TASKS[family])
+    return (task for task in FAMILIES[family] if task.name in TUNING_TASKS.get(family, ()))
 
 
 def _job(

@@ -1,19 +1,23 @@
 """The tables and figures of the report phase, and what they say of each claim."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from sqn_rl.analysis.statistics import Estimate, estimate, iqm, probability_of_improvement, profile
+from sqn_rl.analysis.statistics import Estimate, estimate, iqm, probability_of_improvement
 
-from .plan import FAMILIES, Task
-from .runs import BINS, Row, rows_of
-from .tables import Scores, cell, number, scores_of, table
+from . import claims
+from .pictures import curves, standings
+from .plan import FAMILIES, SUPPLEMENT, Task
+from .runs import Row, rows_of
+from .tables import Scores, cell, interval, scores_of, table
 
 REFERENCE, BEST = "double_dqn", "sqn_best"
 """Whose mean is 1 where scores of several tasks are averaged; and whom the primary claim is about."""
+OURS = (BEST, "sqn_tb", "sqn")
+Shares = dict[str, list[np.ndarray]]
+"""Agent → its scores on each task, of which double DQN's mean is 1 and random play 0."""
 
 PERMUTATIONS = 20_000
 
@@ -87,43 +91,56 @@ def relative(scores: Scores, tasks: Sequence[Task]) -> dict[str, list[np.ndarray
 
 
 def sections() -> Iterator[str]:
-    """The report, family by family; nothing until there are runs of every task."""
+    """The report; nothing until there are runs of every task of a family."""
     rows = rows_of("report")
+    areas, finals, parts = {}, {}, []
     for family, tasks in FAMILIES.items():
         names = [task.name for task in tasks]
         of_family = [row for row in rows if row["task"] in names]
-        areas, finals = (
+        by_area, by_final = (
             scores_of(of_family, measure, lambda row: row["agent"]) for measure in ("area", "final")
         )
-        agents = complete(areas, tasks)
-        if REFERENCE not in agents:
-            continue
-        yield f"## Report: {family}"
-        for what, scores in (("Area under the training curve", areas), ("Final greedy mean", finals)):
-            yield f"### {what}"
-            lines = [[f"`{agent}`", *(cell(scores[agent][name]) for name in names)] for agent in agents]
-            yield table(["agent", *names], lines)
-        yield "### Over all tasks"
-        yield (
-            "IQM of scores of which 0 is random play and 1 the mean of double DQN, with 95 % stratified "
-            "bootstrap intervals; and processor seconds of a run, the median."
-        )
-        both = [relative(scores, tasks) for scores in (areas, finals)]
-        lines = []
-        for agent in sorted(agents, key=lambda agent: -float(iqm(both[0][agent]))):
-            cells = [interval(estimate(iqm, each[agent])) for each in both]
-            seconds = np.median([row["cpu_s"] for row in of_family if row["agent"] == agent])
-            lines.append([f"`{agent}`", *cells, f"{seconds:.0f}"])
-        yield table(["agent", "area", "final", "processor s"], lines)
-        if BEST in agents:
-            yield from _of_pairs(areas, agents, names)
-        yield figure(family, of_family, both[0], agents)
+        if REFERENCE in complete(by_area, tasks):
+            areas[family], finals[family] = relative(by_area, tasks), relative(by_final, tasks)
+            parts += [*_of_family(family, of_family, (by_area, by_final), (areas[family], finals[family]))]
+    if areas:
+        main = {family: each for family, each in areas.items() if BEST in each and family not in SUPPLEMENT}
+        if main:
+            yield standings(main)
+        yield from claims.sections(areas, finals)
+        yield from parts
 
 
-def _of_pairs(areas: Scores, agents: Sequence[str], names: Sequence[str]) -> Iterator[str]:
-    others = [agent for agent in agents if agent != BEST]
-    pairs = pairs_of(areas, BEST, others, names)
-    yield f"### P(improvement) of `{BEST}`, by area"
+def _of_family(
+    family: str, rows: Sequence[Row], raw: tuple[Scores, Scores], shares: tuple[Shares, Shares]
+) -> Iterator[str]:
+    names = [task.name for task in FAMILIES[family]]
+    agents = [*shares[0]]
+    yield f"## Report: {family}"
+    for what, scores in zip(("Area under the training curve", "Final greedy mean"), raw, strict=True):
+        yield f"### {family}: {what}"
+        lines = [[f"`{agent}`", *(cell(scores[agent][name]) for name in names)] for agent in agents]
+        yield table(["agent", *names], lines)
+    yield f"### {family}: over all tasks"
+    yield (
+        "IQM of scores of which 0 is random play and 1 the mean of double DQN, with 95 % stratified "
+        "bootstrap intervals; and processor seconds of a run, the median."
+    )
+    lines = []
+    for agent in sorted(agents, key=lambda agent: -float(iqm(shares[0][agent]))):
+        cells = [interval(estimate(iqm, each[agent])) for each in shares]
+        seconds = np.median([row["cpu_s"] for row in rows if row["agent"] == agent])
+        lines.append([f"`{agent}`", *cells, f"{seconds:.0f}"])
+    yield table(["agent", "area", "final", "processor s"], lines)
+    for agent in OURS:
+        if agent in agents:
+            yield from _of_pairs(raw[0], agent, agents, names)
+    yield curves(family, rows, shares[0])
+
+
+def _of_pairs(areas: Scores, agent: str, agents: Sequence[str], names: Sequence[str]) -> Iterator[str]:
+    pairs = pairs_of(areas, agent, [other for other in agents if other != agent], names)
+    yield f"### P(improvement) of `{agent}`, by area"
     yield "The p-values are of permutation tests within tasks, with Holm's correction over the lines."
     adjusted = holm([pair.p for pair in pairs])
     lines = [
@@ -131,44 +148,3 @@ def _of_pairs(areas: Scores, agents: Sequence[str], names: Sequence[str]) -> Ite
         for pair, p in zip(pairs, adjusted, strict=True)
     ]
     yield table(["against", "P(improvement)", "p"], lines)
-
-
-def interval(found: Estimate) -> str:
-    """``0.71 [0.62, 0.80]``."""
-    return f"{number(float(found.value))} [{number(float(found.low))}, {number(float(found.high))}]"
-
-
-def figure(
-    family: str, rows: Sequence[Row], areas: Mapping[str, list[np.ndarray]], agents: Sequence[str]
-) -> str:
-    """Draw curves by steps and by processor time, and the performance profile; the Markdown of it."""
-    from matplotlib.figure import Figure
-
-    from .runs import ROOT
-
-    tasks = FAMILIES[family]
-    drawn = Figure(figsize=(4 * (len(tasks) + 1), 6.4), layout="constrained")
-    axes = drawn.subplots(2, len(tasks) + 1, squeeze=False)
-    for column, task in enumerate(tasks):
-        for agent in agents:
-            runs = [row for row in rows if (row["agent"], row["task"]) == (agent, task.name)]
-            curves = np.array([row["curve"] for row in runs])
-            share = (np.arange(BINS) + 0.5) / BINS
-            seconds = float(np.median([row["cpu_s"] for row in runs]))
-            for line, x in ((0, share * task.steps), (1, share * seconds)):
-                (drawn_line,) = axes[line, column].plot(x, curves.mean(0), label=agent, linewidth=1.2)
-                low, high = np.quantile(curves, (0.25, 0.75), axis=0)
-                axes[line, column].fill_between(
-                    x, low, high, alpha=0.12, color=drawn_line.get_color(), linewidth=0
-                )
-        axes[0, column].set(title=task.name, xlabel="environment steps")
-        axes[1, column].set(xlabel="processor seconds")
-    thresholds = np.linspace(0, 2.5, 101)
-    for agent in agents:
-        axes[0, -1].plot(thresholds, profile(areas[agent], thresholds), label=agent, linewidth=1.2)
-    axes[0, -1].set(title="fraction of runs above", xlabel="area, double DQN = 1")
-    axes[1, -1].axis("off")
-    axes[1, -1].legend(*axes[0, -1].get_legend_handles_labels(), loc="center", fontsize=8, frameon=False)
-    name = f"evidence_{family}.png"
-    drawn.savefig(Path(ROOT, "docs", "results", name), dpi=110)
-    return f"![Training curves and performance profile: {family}]({name})\n\nBands are quartiles over seeds."

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from sqn_rl.analysis.statistics import estimate, mean
+from sqn_rl.analysis.statistics import Estimate, estimate, mean
 
 from .runs import Row
 
@@ -47,3 +47,8 @@ def cell(values: np.ndarray | None) -> str:
         return f"{number(values.mean())} ({' '.join(map(number, values))})"
     found = estimate(mean, [values])
     return f"{number(found.value)} [{number(found.low)}, {number(found.high)}]"
+
+
+def interval(found: Estimate) -> str:
+    """``0.71 [0.62, 0.80]``."""
+    return f"{number(float(found.value))} [{number(float(found.low))}, {number(float(found.high))}]"
