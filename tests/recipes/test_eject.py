@@ -21,7 +21,7 @@ from sqn_rl.parts.layers.dense import Dense
 from sqn_rl.parts.q_net.per_network import PerNetwork
 from sqn_rl.recipe.catalogue import RECIPE, Catalogue
 from sqn_rl.recipe.compose import compose_recipe
-from sqn_rl.recipe.eject.single_file import SUPPORTED, eject
+from sqn_rl.recipe.eject.single_file import PATH_BACKUPS, SUPPORTED, eject
 from sqn_rl.training.agent import AGENT_PARTS
 from sqn_rl.types import Step
 
@@ -33,14 +33,12 @@ REFUSED = {
     "r2d2": "head=rescaled",
     "rainbow": "layers=noisy",
     "sqn_apex": "collect=ray",
-    "sqn_best": "returns=tree_backup",
     "sqn_categorical": "head=categorical",
     "sqn_impala": "env=atari",
     "sqn_noisy": "layers=noisy",
     "sqn_quantile": "head=quantile",
     "sqn_r2d2": "head=rescaled",
     "sqn_rainbow": "layers=noisy",
-    "sqn_tb": "returns=tree_backup",
 }
 """The recipes that are not written, and the part that is the reason."""
 
@@ -56,6 +54,9 @@ VARIANTS = [
     ["temperature.target_entropy=null", "temperature.target_entropy_fraction=0.3", "optimizer=adamw"],
     ["actor.policy=min", "returns=n_step", "returns.soft=true", "replay=prioritized", "replay.td_error=max"],
     ["loss=munchausen", "loss.policy_source=min", "returns=n_step", "returns.n=5"],
+    *(["returns=tree_backup", f"loss.backup={name}", "returns.lmbda=0.7"] for name in PATH_BACKUPS),
+    ["returns=tree_backup", "loss=munchausen", "loss.policy_source=target_q1", "replay=prioritized"],
+    ["returns=tree_backup", "returns.n=1"],
     [
         "loss=dqn",
         "actor=epsilon_greedy",
@@ -153,6 +154,15 @@ def test_a_setting_that_would_be_lost_is_refused(override: str) -> None:
         eject(compose_recipe("sqn", "env=atari_ram", override), "")
 
 
+@pytest.mark.parametrize(
+    "overrides", [["loss.backup=sampled"], ["loss=dqn", "actor=epsilon_greedy"]], ids=" ".join
+)
+def test_other_tree_backups_are_refused(overrides: list[str]) -> None:
+    with pytest.raises(RecipeError, match="no such tree backup") as error:
+        eject(compose_recipe("sqn", "returns=tree_backup", *overrides), "")
+    assert "loss.backup=expected,expected_min" in error.value.hint
+
+
 def test_stacks_and_images_are_refused() -> None:
     with pytest.raises(RecipeError, match="no stacks of observations"):
         eject(compose_recipe("sqn", "env.frame_stack=2"), "")
@@ -165,11 +175,12 @@ def test_an_environment_of_ours_is_refused(env: str) -> None:
 
 
 def test_a_full_replay_gives_the_same_transitions() -> None:
-    replays = Pair("sqn_dueling_per", "replay_capacity=200", "returns=n_step", "returns.n=4")
-    for _ in range(8):
-        replays.store(17)
-        batch = replays.recipe.replay.draw(64)
-        replays.same_columns(replays.ejected_batch(batch), batch)
+    for returns in ("n_step", "tree_backup"):
+        replays = Pair("sqn_dueling_per", "replay_capacity=200", f"returns={returns}", "returns.n=4")
+        for _ in range(8):
+            replays.store(17)
+            batch = replays.recipe.replay.draw(64)
+            replays.same_columns(replays.ejected_batch(batch), batch)
 
 
 def compare(name: str, *overrides: str, updates: int = UPDATES) -> None:
@@ -250,11 +261,25 @@ class Pair:
         weight = np.ones(len(row)) if batch.weight is None else batch.weight.numpy()
         return self.replay.batch(index, weight)
 
+    @staticmethod
+    def columns(batch: Any) -> dict[str, Tensor]:
+        """A batch from the recipe's replay, in the file's columns, in double precision."""
+        path = batch if batch.path is None else batch.path
+        discount = batch.discount * ~batch.terminated if batch.path is None else path.discount
+        weight = torch.ones_like(batch.discount) if batch.weight is None else batch.weight
+        columns = {"observation": batch.observation, "reward": path.reward, "discount": discount}
+        columns |= {"next_observation": path.next_observation, "weight": weight}
+        columns |= {} if batch.path is None else {"trace": path.trace}
+        actions = {"action": batch.action} | ({} if batch.path is None else {"next_action": path.next_action})
+        return actions | {name: column.double() for name, column in columns.items()}
+
     def same_columns(self, own: Any, batch: Any) -> None:
-        discount = batch.discount * ~batch.terminated
-        weight = torch.ones_like(discount) if batch.weight is None else batch.weight
-        there = [batch.observation, batch.action, batch.reward, batch.next_observation, discount, weight]
-        for ours, theirs in zip(own, there, strict=False):
+        for name, theirs in self.columns(batch).items():
+            ours = getattr(own, name)
+            if name in ("trace", "next_action"):  # of the last step, which is followed by none
+                ours, theirs = ours[:, :-1], theirs[:, :-1]
+            if name == "next_action":
+                ours, theirs = (each * (batch.path.trace[:, :-1] > 0) for each in (ours, theirs))
             assert_close(ours.double(), theirs.double(), rtol=1e-6, atol=1e-6)
 
     def train(self, updates: int) -> None:
@@ -271,11 +296,7 @@ class Pair:
             own = self.replay.sample() if prioritized else self.ejected_batch(batch)
             if number < 3:
                 self.same_columns(own, batch)
-            discount = batch.discount * ~batch.terminated
-            weight = torch.ones_like(discount) if batch.weight is None else batch.weight
-            columns = (batch.observation, batch.reward, batch.next_observation, discount, weight)
-            observation, reward, following, discount, weight = (each.double() for each in columns)
-            own = self.file.Batch(observation, batch.action, reward, following, discount, weight, own.index)
+            own = self.file.Batch(**self.columns(batch), index=own.index)
             if hasattr(self.agent, "target_entropy") and hasattr(self.recipe.temperature, "anneal"):
                 self.recipe.temperature.anneal(4 * number)
                 self.agent.target_entropy = self.recipe.temperature.target_entropy

@@ -37,10 +37,13 @@ SUPPORTED: Mapping[str, Mapping[str, str]] = {
         "DoubleDQNLoss": "double_dqn",
     },
     "target_update": {"Polyak": "polyak", "Periodic": "periodic"},
-    "returns": {"OneStep": "one_step", "NStep": "n_step"},
+    "returns": {"OneStep": "one_step", "NStep": "n_step", "TreeBackup": "tree_backup"},
     "replay": {"UniformReplay": "uniform", "PrioritizedReplay": "prioritized"},
 }
 """By slot, the classes of sqn_rl that the template has, and what its conditions call them."""
+
+PATH_BACKUPS = ("expected", "expected_min", "expected_mean", "own")
+"""Those of which the template has a tree backup."""
 
 REDUCED = {"q1": "[0]", "min": ".amin(0)", "mean": ".mean(0)"}
 """From ``[N, B, A]`` to the values of a policy, ``[B, A]``."""
@@ -93,6 +96,13 @@ def _require_settings(recipe: Recipe) -> None:
         if (recipe.config[slot] if slot else recipe.config).get(field) == value:
             message, subject = "`sqn-eject` does not write this", f"{key} = {value!r}"
             raise RecipeError(message, recipe.origin(key), "leave it out", subject)
+    backup = recipe.config["loss"].get("backup")
+    if recipe.part("returns") == "tree_backup" and backup not in PATH_BACKUPS:
+        message, hint = (
+            "`sqn-eject` writes no such tree backup",
+            f"it writes loss.backup={','.join(PATH_BACKUPS)}",
+        )
+        raise RecipeError(message, recipe.origin("loss.backup" if backup else "loss"), hint, "loss")
 
 
 def _values(
@@ -122,7 +132,8 @@ def _values(
         "scaling": env.pop("scaling"),
     }
     own = parts["temperature"] == "annealed" or fraction is not None
-    prioritized, n_step = parts["replay"] == "prioritized", parts["returns"] == "n_step"
+    prioritized = parts["replay"] == "prioritized"
+    n_step, tree = (parts["returns"] == each for each in ("n_step", "tree_backup"))
     optimizer, lr = _optimizer(recipe)
     values |= env | {
         "title": _in_docstring(recipe.title),
@@ -138,6 +149,7 @@ def _values(
         "shared_note": ", and one encoder" if config["q_net"]["shared_encoder"] else "",
         "n_step_note": ": the discounted sum of m steps" if n_step else "",
         "power": "^m" if n_step else "",
+        "next_observation": "next_observation" if tree else "batch.next_observation",
         "weight_note": "" if prioritized else "; here all are 1",
         "own_note": ", of each network its own: [N, B]" if loss.get("backup") == "own" else "",
         "sampled_note": "by their TD errors" if prioritized else "uniformly",
