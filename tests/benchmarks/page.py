@@ -10,8 +10,17 @@ from works import KINDS, ROWS
 
 NOTES = "## Reading it\n"
 """The heading after which the page is written by hand."""
-LIMITS = {"memory": 9, "`sqn-list`": 1, "`sqn-run` to its first environment step": 3}
+LIMITS = {
+    "memory": 9,
+    "`sqn-list`": 1,
+    "`sqn-run` to its first environment step": 3,
+    "`sqn-run` to its first compiled update, where one was compiled before": 6,
+}
 """GB and seconds."""
+BIG_LIMITS = {"sqn-compare of 1,000 runs": (20, 1000)}
+"""Seconds and MB."""
+TWO_JOBS = 1.8
+"""How many times as fast two jobs at once are to be."""
 
 Races = dict[tuple[str, str], dict[str, Contender]]
 """By name and kind of processor, those measured last at the end."""
@@ -22,11 +31,12 @@ def by_hand(path: Path) -> str:
     return path.read_text().partition(NOTES)[2] if path.exists() else ""
 
 
-def page(raw: dict[str, Any], notes: str) -> str:
+def page(raw: dict[str, Any], big: dict[str, Any], notes: str) -> str:
     """The whole page.
 
     Args:
         raw: as in ``speed.json``.
+        big: the rows of ``big.json``.
         notes: its end.
     """
     machines = list(dict.fromkeys(each["machine"] for each in raw.values()))
@@ -40,7 +50,7 @@ def page(raw: dict[str, Any], notes: str) -> str:
 Speed compared with other programs and with the minimum of work, as `make bench` measures it. Ratios are
 medians over rounds, with their range; speeds of different machines cannot be compared.
 
-{tables(raw)}
+{tables(raw, big)}
 
 ## How it was measured
 
@@ -70,8 +80,8 @@ def _lines(each: Iterable[str]) -> str:
     return "\n".join(each)
 
 
-def tables(raw: dict[str, Any]) -> str:
-    """The tables of all races that were measured."""
+def tables(raw: dict[str, Any], big: dict[str, Any]) -> str:
+    """The tables of all that was measured."""
     newest_last = sorted(raw.items(), key=lambda item: item[1]["date"])
     races = {
         split(name): {who: Contender(**each) for who, each in race["contenders"].items()}
@@ -80,7 +90,10 @@ def tables(raw: dict[str, Any]) -> str:
     }
     starts = [each["seconds"] for _, each in newest_last if "seconds" in each]
     seconds = starts[-1] if starts else {}
-    parts = [_ratios(races), _limits(races, seconds), _checks(races), _compiling(races)]
+    sweeps = [each["sweeps"] for _, each in newest_last if "sweeps" in each]
+    limits = [*_limits(races, seconds), *map(_of_sweeps, sweeps[-1:]), *_of_big(big)]
+    of_limits = _table("|measured|wanted|met", limits)
+    parts = [_ratios(races), of_limits, _checks(races), _compiling(races)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -94,7 +107,7 @@ def _ratios(races: Races) -> str:
     return _table("work|ours|steps/s|peer|steps/s|ours ÷ peer|wanted|met", rows)
 
 
-def _limits(races: Races, seconds: dict[str, list[float]]) -> str:
+def _limits(races: Races, seconds: dict[str, list[float]]) -> list[list[str]]:
     rows = []
     if memory := _newest(races, "memory"):
         peak = max(leg["memory"] for leg in memory["pixels, 1,000,000"].legs) / 1e9
@@ -103,7 +116,34 @@ def _limits(races: Races, seconds: dict[str, list[float]]) -> str:
     for name, times in seconds.items():
         spread = f"{median(times):.2f} s ({min(times):.2f}–{max(times):.2f})"
         rows.append([name, spread, *_verdict(median(times), LIMITS[name], "s")])
-    return _table("|measured|wanted|met", rows)
+    return rows
+
+
+def _of_sweeps(seconds: dict[str, list[float]]) -> list[str]:
+    one, two = seconds["1"], seconds["2"]
+    ratios = sorted(a / b for a, b in zip(one, two, strict=True))
+    spread = (
+        f"{median(ratios):.2f} ({ratios[0]:.2f}–{ratios[-1]:.2f}); {median(one):.0f} and {median(two):.0f} s"
+    )
+    met = "yes" if median(ratios) >= TWO_JOBS else "**no**"
+    return ["ten runs of CartPole by `sqn-ablate`, two at once or one", spread, f"≥ {TWO_JOBS:.2f}", met]
+
+
+def _of_big(big: dict[str, Any]) -> list[list[str]]:
+    rows = []
+    for name, row in big.items():
+        limits = BIG_LIMITS.get(name)
+        wanted = f"≤ {limits[0]} s, ≤ {limits[1]:,} MB" if limits else ""
+        met = limits and row["seconds"] <= limits[0] and row["MB"] <= limits[1]
+        rows.append(
+            [
+                name,
+                f"{row['seconds']} s, {row['MB']:,} MB",
+                wanted,
+                "yes" if met else "**no**" if limits else "",
+            ]
+        )
+    return rows
 
 
 def _verdict(value: float, wanted: float, unit: str) -> list[str]:
