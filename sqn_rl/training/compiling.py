@@ -97,7 +97,10 @@ def keep_code_privately() -> None:
     PyTorch's own default is a folder of ``/tmp`` with a known name, from which it loads code and pickles. If
     the folder here is a link, another user's, or open to others, code is kept for this process only.
     """
-    if CACHE in os.environ:
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+    own = default_cache_dir()  # which PyTorch sets when TensorDict imports it
+    if os.environ.get(CACHE, own) != own:
         return
     try:
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "sqn_rl", "compiled")

@@ -12,6 +12,7 @@ measured.
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -51,7 +52,9 @@ from sqn_rl.cli.run import main
 from sqn_rl.training.agent import Agent
 
 def update(self, batch, whole=Agent.update):
-    whole(self, batch)
+    terms = whole(self, batch)
+    if not self.runs_compiled:  # before the run one update is tried
+        return terms
     os.write(2, str(time.time()).encode())
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -75,7 +78,7 @@ def _until_killed(script: str, *arguments: str) -> float:
         started = time.time()
         command = [sys.executable, "-c", script, f"out={folder}/run", *arguments]
         done = subprocess.run(command, capture_output=True, text=True)
-        return float(done.stderr.splitlines()[-1]) - started
+        return float(re.findall(r"\d{10}\.\d+", done.stderr)[-1]) - started
 
 
 def sweep(jobs: int) -> float:

@@ -3,6 +3,8 @@
 import logging
 import os
 import stat
+import subprocess
+import sys
 import threading
 from copy import deepcopy
 from pathlib import Path
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
 from sqn_rl import compose
 from sqn_rl.parts.actor.base import NetworkActor
@@ -153,6 +156,15 @@ def test_code_is_kept_where_only_the_user_can_write(cache: Path) -> None:
         keep_code_privately()
         assert os.environ.pop(CACHE) == str(cache)
         assert stat.S_IMODE(cache.stat().st_mode) == 0o700
+
+
+def test_the_folder_that_pytorch_has_set_is_not_used(cache: Path) -> None:
+    """TensorDict imports what sets it, before anything is compiled."""
+    script = "import os, tensordict; from sqn_rl.training import compiling as it"
+    script += "; print(os.environ[it.CACHE]); it.keep_code_privately(); print(os.environ[it.CACHE])"
+    theirs, kept = subprocess.check_output([sys.executable, "-c", script], text=True).split()
+    assert theirs == default_cache_dir()
+    assert kept == str(cache)
 
 
 def test_what_the_user_has_set_stays(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
