@@ -67,8 +67,10 @@ class Compiled(Generic[T]):
         """Compile for such arguments; None, after a warning, if that is impossible."""
         self.pending = False
         keep_code_privately()
-        options: dict[str, Any] = {"guard_filter_fn": self._may_change, "size_asserts": False}
-        whole: Any = torch.compile(self._method, fullgraph=True, dynamic=False, options=options)
+        options: dict[str, Any] = {"guard_filter_fn": self._may_change}
+        whole: Any = torch.compile(
+            self._method, fullgraph=True, dynamic=False, backend=_inductor, options=options
+        )
         torch._dynamo.config.trace_autograd_ops = (
             True  # for gradients inside; torch.compiler has no such option
         )
@@ -118,6 +120,18 @@ def keep_code_privately() -> None:
 def warn_not_compiled(name: str, reason: str) -> None:
     """Log that a method runs as plain PyTorch although it was to be compiled."""
     logging.getLogger(__name__).warning("compile: %s cannot be compiled (%s)", name, reason)
+
+
+def _inductor(graph: Any, inputs: Sequence[Any], **options: Any) -> Any:
+    """PyTorch's compiler, which finds the code that an earlier process has kept.
+
+    What is compiled ahead has a name that is of this process only, and PyTorch 2.13 keeps the code under it
+    too, so that no other process would find it.
+    """
+    from torch._inductor.compile_fx import compile_fx
+
+    graph._backend_id = None
+    return compile_fx(graph, inputs, config_patches={"size_asserts": False})
 
 
 def _ahead(

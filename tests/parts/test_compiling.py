@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.utils import counters
 from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
 from sqn_rl import compose
@@ -156,6 +157,18 @@ def test_code_is_kept_where_only_the_user_can_write(cache: Path) -> None:
         keep_code_privately()
         assert os.environ.pop(CACHE) == str(cache)
         assert stat.S_IMODE(cache.stat().st_mode) == 0o700
+
+
+def test_code_that_was_kept_is_found_again(cache: Path) -> None:
+    hits = counters["aot_autograd"]
+    hits.clear()
+    for found in (0, 1, 2):  # what compiles knows the others no more than another process does
+        torch.testing.assert_close(Compiled(Scaling().scale, "this")(X), 2 * X + 1)
+        assert hits["autograd_cache_hit"] == found
+    other = Scaling()
+    other.factor = 3.0
+    torch.testing.assert_close(Compiled(other.scale, "this")(X), 3 * X + 1)
+    assert hits["autograd_cache_hit"] == 2
 
 
 def test_the_folder_that_pytorch_has_set_is_not_used(cache: Path) -> None:
