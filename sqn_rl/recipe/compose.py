@@ -75,6 +75,10 @@ class Recipe:
         others = [name for name in self.layers.values if name not in {*SETTINGS, *SLOT_NAMES, *read}]
         return [name for name in others if self.origin(name).startswith(COMMAND_LINE)]
 
+    def uncompiled(self) -> "Recipe":
+        """The same, to act and not to learn: nothing is compiled, and ``precision=auto`` chooses for that."""
+        return replace(self, run=replace(self.run, compile="never"))
+
     def build(self, **options: Any) -> dict[str, Any]:
         """Build every part; for the options see :func:`sqn_rl.recipe.build.build`."""
         return build(self.config, self.run, self.catalogue, self.origin, title=self.title, **options)

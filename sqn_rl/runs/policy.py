@@ -92,7 +92,7 @@ class Policy(nn.Module):
 
     def __init__(self, recipe: Recipe, run: Path, checkpoint: str | int = LAST) -> None:
         super().__init__()
-        parts = recipe.build(last="loss", num_envs=1)  # first: it refuses what is not trusted
+        parts = recipe.uncompiled().build(last="loss", num_envs=1)  # first: it refuses what is not trusted
         env: BatchedEnv = parts["env"]
         close(env)
         path, self.env_steps, weights = read_weights(run / CHECKPOINTS, checkpoint)

@@ -39,6 +39,19 @@ def check_of_compiled() -> Any:
     assert not made._artifacts.guard_manager.check({"x": torch.ones(3)})
 
 
+def name_of_compiled() -> None:
+    """A graph that is compiled ahead comes with a name, which is new each time."""
+    names = []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        names.append(graph._backend_id)
+        return import_module("torch._inductor.compile_fx").compile_fx(graph, inputs)
+
+    for _ in range(2):
+        torch.compile(double, fullgraph=True, backend=backend).aot_compile(((torch.ones(2),), {}))  # type: ignore[attr-defined]
+    assert len(set(names)) == 2
+
+
 def buffer() -> ReplayBuffer:
     return ReplayBuffer(sampler=RandomSampler(), generator=torch.Generator())
 
@@ -47,6 +60,7 @@ NAMES: dict[str, tuple[str, Callable[[], Any]]] = {
     "_dynamo": ("training/compiling.py", lambda: torch._dynamo.config.trace_autograd_ops),
     "_inductor": ("training/compiling.py", lambda: torch._inductor.exc.InductorError),
     "_artifacts": ("training/compiling.py", check_of_compiled),
+    "_backend_id": ("training/compiling.py", name_of_compiled),
     "_foreach_copy_": ("parts/foreach.py", lambda: torch._foreach_copy_),
     "_foreach_lerp_": ("parts/foreach.py", lambda: torch._foreach_lerp_),
     "_fused_adam_": ("parts/optimizer/adam.py", lambda: torch._fused_adam_),

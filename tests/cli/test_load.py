@@ -27,6 +27,7 @@ from sqn_rl import (
     compose,
     load,
 )
+from sqn_rl.parts import machine
 from sqn_rl.recipe.catalogue import Catalogue
 from sqn_rl.recipe.compose import load_recipe
 from sqn_rl.runs.checkpoint import Checkpoints
@@ -49,6 +50,18 @@ def policy(run: Path) -> Policy:
 @pytest.fixture
 def states() -> np.ndarray:
     return np.random.default_rng(0).normal(size=(100, 4)).astype(np.float32)
+
+
+def test_wide_networks_act_in_fp32_wherever_they_were_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ram = untrained(tmp_path / "run", "env=atari_ram")
+    seen = np.arange(128, dtype=np.uint8)
+    values = []
+    for amx in (False, True):
+        monkeypatch.setattr(machine, "has_amx", lambda amx=amx: amx)
+        values.append(load(ram).q_values(seen))
+    np.testing.assert_array_equal(*values)
 
 
 def trained_parts(run: Path, env_steps: int = 400) -> dict[str, Any]:
