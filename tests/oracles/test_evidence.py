@@ -1,6 +1,7 @@
 """The arithmetic of the evidence: training curves, permutation tests, Holm's correction, the plan."""
 
 import json
+from collections import Counter
 from itertools import product
 from pathlib import Path
 
@@ -97,6 +98,9 @@ def test_the_report_says_what_its_rows_say(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setattr(plan, "CHOSEN", {"minatar": {"sqn_best": ["lr=1"]}})
     rows = made_up_rows()
     assert {row["agent"] for row in rows if row["task"] == "pong_ram"} == {"sqn_best", "double_dqn"}
+    seeds = Counter(row["agent"] for row in rows if row["task"] == "acrobot")
+    assert (seeds["rainbow"], seeds["dqn"]) == (10, 5)
+    assert {*seeds} == {*plan.AGENTS, plan.PPO, *plan.ABLATIONS}
     monkeypatch.setattr(report, "rows_of", lambda phase: rows)
     monkeypatch.setattr(pictures, "RESULTS", tmp_path)
     monkeypatch.setattr(report, "PERMUTATIONS", 100)
