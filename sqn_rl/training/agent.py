@@ -168,9 +168,9 @@ class Agent:
             NumericsError: a loss, gradient or priority is NaN or infinite. The networks are as they were
                 before, and ``batch`` of the error is the batch.
         """
-        terms, gradients, norm = self._gradients(batch)
+        terms, gradients, numbers = self._gradients(batch)
         try:
-            self._require_finite(terms, norm, batch)
+            self._require_finite(terms, numbers.tolist(), batch)
             self.replay.update_priority(batch.place, terms.td_error)
         except NumericsError as error:
             error.batch = batch
@@ -178,10 +178,10 @@ class Agent:
         self._descend(gradients)
         return terms
 
-    def _require_finite(self, terms: Terms, norm: Tensor, batch: Batch) -> None:
-        values = {name: loss.item() for name, loss in terms.losses.items()} | {"gradient norm": norm.item()}
-        if not math.isfinite(sum(values.values())):
-            losses = ", ".join(f"{name} = {value}" for name, value in values.items())
+    def _require_finite(self, terms: Terms, numbers: list[float], batch: Batch) -> None:
+        if not math.isfinite(sum(numbers)):
+            values = zip((*terms.losses, "gradient norm"), numbers, strict=True)
+            losses = ", ".join(f"{name} = {value}" for name, value in values)
             raise NumericsError("\n  ".join([f"loss: {losses}", *not_finite(self.loss, batch)[:1]]))
 
     def require_finite_weights(self) -> None:

@@ -20,8 +20,8 @@ class Result(NamedTuple):
     """Detached."""
     gradients: tuple[Tensor | None, ...]
     """Of each parameter; None where none reaches it."""
-    norm: Tensor
-    """Of all gradients together, scalar."""
+    numbers: Tensor
+    """Each loss, then the norm of all gradients together, ``[losses + 1]``: what is read of them, at once."""
 
 
 class Gradients:
@@ -67,9 +67,10 @@ class Gradients:
             reduce(add, terms.losses.values()), self._parameters, allow_unused=True
         )
         flat = [gradient.flatten() for gradient in gradients if gradient is not None]
-        squares = torch.stack([each.dot(each) for each in flat])
+        norm = torch.stack([each.dot(each) for each in flat]).sum().sqrt()
         losses = {name: loss.detach() for name, loss in terms.losses.items()}
-        return Result(terms._replace(losses=losses), gradients, squares.sum().sqrt())
+        numbers = torch.cat([each.reshape(1) for each in (*losses.values(), norm)])
+        return Result(terms._replace(losses=losses), gradients, numbers)
 
 
 def _nothing(batch: Batch) -> None:

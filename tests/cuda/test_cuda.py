@@ -4,6 +4,7 @@
 """
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,23 @@ def test_networks_and_replay_stay_on_the_device(recipe: str) -> None:
     agent.update(batch)
     moments = [value for state in agent.optimizer.state.values() for value in state.values() if value.dim()]
     assert {each.device.type for each in moments} == {DEVICE}
+
+
+@pytest.mark.skipif(DEVICE != "cuda", reason="no GPU here")
+@pytest.mark.parametrize(("recipe", "most"), [("sqn", 1), ("sqn_tb", 1), ("rainbow", 2)])
+def test_an_update_waits_for_the_device_once(recipe: str, most: int) -> None:
+    """Besides it, prioritized replay fetches TD errors, of an idle device."""
+    agent, _ = made(DEVICE, recipe)
+    batch = agent.replay.draw(16)
+    agent.update(batch)
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            agent.update(batch)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert len([each for each in found if "synchroniz" in str(each.message)]) <= most
 
 
 @pytest.mark.parametrize("compiled", ["never", "always"])

@@ -2,10 +2,12 @@
 
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sqn_rl import Agent, SQNLoss
 from sqn_rl.parts.loss.td import TDLoss
@@ -20,9 +22,9 @@ def both(agent: Agent, batch: Batch) -> list[list[Tensor]]:
     results = []
     for compute in (agent.plain, agent.fast):
         agent.loss.generator.manual_seed(7)
-        terms, gradients, norm = compute(batch)
+        terms, gradients, numbers = compute(batch)
         assert not any(loss.requires_grad for loss in terms.losses.values())
-        results.append([*terms.losses.values(), terms.td_error, terms.q, *gradients, norm])
+        results.append([*terms.losses.values(), terms.td_error, terms.q, *gradients, numbers])
     return results
 
 
@@ -61,6 +63,43 @@ def test_compiled_is_the_same_within_rounding(
         torch.testing.assert_close(compiled, plain, rtol=1e-4, atol=1e-6)
         agent.update(drawn(agent.replay.draw(8)))
     assert "cannot be compiled" not in caplog.text
+
+
+class Reads(TorchDispatchMode):
+    """Operations for which a processor waits for a GPU: ``.item()``, ``if tensor:``, a mask as an index."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.overloadpacket.__name__ in {"_local_scalar_dense", "nonzero", "masked_select"}:
+            self.found.append(str(func))
+        return func(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize(
+    ("recipe", "overrides"),
+    [
+        ("sqn", []),
+        ("sqn_best", ["layers=noisy"]),
+        ("sqn_rainbow", ["head=quantile"]),
+        ("discrete_sac", ["temperature=annealed"]),
+        ("munchausen_dqn", []),
+        ("rainbow", []),
+    ],
+    ids=str,
+)
+def test_an_update_reads_its_numbers_together(
+    recipe: str, overrides: list[str], make_played_agent: MakeAgent
+) -> None:
+    """Nothing is read one by one: on a GPU each reading waits for all that was computed before."""
+    agent = make_played_agent(recipe, *overrides)
+    batch = agent.replay.draw(8)
+    agent.update(batch)
+    with Reads() as reads:
+        agent.update(batch)
+    assert not reads.found
 
 
 def unrolled(self: SQNLoss, batch: Batch) -> Terms:

@@ -182,7 +182,8 @@ class Proportional(RingSampler):
         self._last_draw = place.tobytes()
         weight = importance_weights(self.tree.value[place], self.beta).astype(np.float32)
         device = ring.action.device
-        return torch.from_numpy(place).to(device), torch.from_numpy(weight).to(device)
+        drawn = (torch.from_numpy(place), torch.from_numpy(weight))
+        return drawn[0].to(device, non_blocking=True), drawn[1].to(device, non_blocking=True)
 
     def update_priority(self, index: Tensor, priority: Tensor, *, storage: Storage | None = None) -> None:
         """Set priorities from TD errors, but not of places overwritten since they were drawn."""

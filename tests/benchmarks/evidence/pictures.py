@@ -11,6 +11,7 @@ from sqn_rl.analysis.statistics import estimate, iqm, mean, profile
 
 from .plan import FAMILIES, Task
 from .runs import BINS, ROOT, Row
+from .tables import least_seconds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -100,7 +101,7 @@ def _draw_curves(
 ) -> None:
     values = np.array([row["curve"] for row in runs])
     share = (np.arange(BINS) + 0.5) / BINS
-    seconds = float(np.median([row["cpu_s"] for row in runs]))
+    seconds = least_seconds(runs)
     low, high = np.quantile(values, (0.25, 0.75), axis=0)
     for axes, x in ((by_steps, share * task.steps), (by_seconds, share * seconds)):
         axes.plot(x, values.mean(0), linewidth=1.4, **style)

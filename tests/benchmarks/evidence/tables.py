@@ -52,3 +52,8 @@ def cell(values: np.ndarray | None) -> str:
 def interval(found: Estimate) -> str:
     """``0.71 [0.62, 0.80]``."""
     return f"{number(float(found.value))} [{number(float(found.low))}, {number(float(found.high))}]"
+
+
+def least_seconds(rows: Sequence[Row]) -> float:
+    """The processor seconds of the run that needed fewest: the machine's other users can only add to them."""
+    return min(row["cpu_s"] for row in rows)
