@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -51,7 +52,7 @@ class RunDirectory(Reporter):
         recipe: the resolved recipe, as YAML text; enough to run again.
         keep: how many checkpoints to keep.
         resume: whether to resume the run in ``path``, if there is one.
-        replace: whether ``recipe`` takes the place of that run's, which has a smaller budget.
+        replace: whether ``recipe``, of a larger budget, takes the place of that run's once it is restored.
         shown: ``path`` as it was given, for messages.
 
     Raises:
@@ -84,8 +85,8 @@ class RunDirectory(Reporter):
                 there = self._exists or any(log.path.exists() for log in self._logs.values())
                 if there and not (resume and self._exists):
                     raise SettingError("out", str(self.shown), "a directory without a run in it")
-                self.replaced = there and replace
-                if not there or replace:
+                self.replaced, self._longer = there and replace, recipe
+                if not there:
                     self._folder.write_atomic(RECIPE_FILE, [recipe.encode()])
                 self._recipe = disk.mark_of(self.path / RECIPE_FILE)
             except OSError as error:
@@ -115,6 +116,9 @@ class RunDirectory(Reporter):
             missing = f"no checkpoint is there, but {rows[0]} has rows; nothing was changed"
             hint = "bring checkpoints/ back (is a disk not mounted?), or start again in another directory"
             raise CheckpointError(f"{self.checkpoints.folder}: {missing}\n  {hint}")
+        if self.replaced:
+            self._folder.write_atomic(RECIPE_FILE, [self._longer.encode()])
+            self._recipe = disk.mark_of(self.path / RECIPE_FILE)
         self.checkpoints.make()  # before there are rows
         for name, log in self._logs.items():
             mark = found.run.get(f"{name}.jsonl") if found else None
@@ -325,16 +329,12 @@ def _made_with() -> dict[str, Any]:
 def _git_revision() -> str | None:
     """The revision of the checkout that this package runs from, with ``+changes`` if it has any."""
     git = ["git", "-C", str(Path(__file__).parent)]
+    run = partial(subprocess.run, capture_output=True, text=True)
     try:
-        tracked = subprocess.run([*git, "ls-files", "--error-unmatch", __file__], capture_output=True)
-        if tracked.returncode:
+        if run([*git, "ls-files", "--error-unmatch", __file__]).returncode:
             return None
-        revision = subprocess.run(
-            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-        ).stdout
-        changes = subprocess.run(
-            [*git, "status", "--porcelain", "-uno"], capture_output=True, text=True
-        ).stdout
+        revision = run([*git, "rev-parse", "HEAD"], check=True).stdout
+        changes = run([*git, "status", "--porcelain", "-uno"]).stdout
     except (OSError, subprocess.CalledProcessError):
         return None
     return revision.strip() + ("+changes" if changes else "")

@@ -205,7 +205,7 @@ class Experiment:
                 stack.callback(each.close)
             everyone.note(*self._notes_of_speed(parts, compiled))
             everyone.note(*(directory.notes(found) if found else []))
-            everyone.note(*(self._notes_of_schedules() if directory.replaced else []))
+            everyone.note(*(self._notes_of_extension() if directory.replaced else []))
             if not env.restorable:
                 everyone.note(f"{env.name} cannot save its state: a resumed run starts new episodes")
             options: dict[str, Any] = {
@@ -277,8 +277,9 @@ class Experiment:
         why = speed.bfloat16(self.run, shape, self.recipe.fields("encoder").get("hidden")).why
         yield f"precision     {speed.precision_of(q_net)}, {why}"
 
-    def _notes_of_schedules(self) -> Iterator[str]:
-        """A note on each part whose schedule spans the budget, which has changed."""
+    def _notes_of_extension(self) -> Iterator[str]:
+        """The new budget, and each part whose schedule spans it."""
+        yield f"the run is extended to {self.run.steps:,} steps"
         for slot in scheduled(self.recipe.config, self.recipe.catalogue):
             yield f"the schedule of {slot} ({self.recipe.part(slot)}) now spans {self.run.steps:,} steps"
 
@@ -309,7 +310,7 @@ class Experiment:
             if key not in ("out", "resume") and (other := others.get(key)) != value:
                 message = f"the run in {path} has {other!r} ({there.origin(key)})"
                 resuming = shlex.join(["sqn-resume", str(path)])
-                resuming += f" steps={value}" if key == "steps" else ""
+                resuming += f" steps={value}" if key == "steps" and value > other else ""
                 hint = f"resume it with `{resuming}`, or write to another directory: out=…"
                 raise RecipeError(message, self.recipe.origin(key), hint, f"{key} = {value!r}")
 

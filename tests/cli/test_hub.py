@@ -89,9 +89,12 @@ def test_what_is_pulled_acts_as_the_run(run: Path, model: Path, tmp_path: Path, 
     assert evaluate.main([str(out), "--max-steps", "5", "--video", str(tmp_path / "a.gif")]) == 0
     assert (tmp_path / "a.gif").stat().st_size > 1000
     capsys.readouterr()
-    assert resume.main([str(out)]) == 2  # there is no state to resume from
-    refusal = "only weights, as written by sqn-push: sqn-eval, sqn-export and sqn_rl.load use them"
-    assert refusal in capsys.readouterr().err
+    recipe = (out / "recipe.yaml").read_bytes()
+    for budget in ([], ["steps=1000000"]):
+        assert resume.main([str(out), *budget]) == 2  # there is no state to resume from
+        refusal = "only weights, as written by sqn-push: sqn-eval, sqn-export and sqn_rl.load use them"
+        assert refusal in capsys.readouterr().err
+        assert (out / "recipe.yaml").read_bytes() == recipe
 
 
 def test_target_copies_are_left_out(run: Path, model: Path) -> None:

@@ -232,6 +232,9 @@ def test_a_larger_budget_of_another_command_says_how(command: Command) -> None:
     done = command("run", *longer, "steps=280", "out=run", "resume=auto")
     assert (done.code, "`sqn-resume run steps=280`" in done.err) == (2, True)
     assert "`sqn-resume run steps=N` extends it" in command("resume", "run").out
+    assert "the run is extended to 280 steps" in command("resume", "run", "steps=280").out
+    done = command("run", *TINY, "out=run", "resume=auto")  # which has a smaller budget than the run by now
+    assert (done.code, "resume it with `sqn-resume run`, or" in done.err) == (2, True)
 
 
 # --- auto --------------------------------------------------------------------------------------------------
@@ -327,6 +330,10 @@ def _secrets(run: Path) -> None:
     path.write_text(path.read_text().replace("seed: 0", "seed: ${oc.env:HOME}"))
 
 
+LONGER = pytest.mark.parametrize("budget", [(), ("steps=1000",)], ids=["resumed", "extended"])
+
+
+@LONGER
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -343,10 +350,12 @@ def _secrets(run: Path) -> None:
         (_secrets, r"{run}/recipe.yaml:\d+: seed = \${oc.env:HOME}: `\${…}` takes the name of a value"),
     ],
 )
-def test_what_cannot_be_gone_on_with(damage: Callable, message: str, run: Path, command: Command) -> None:
+def test_what_cannot_be_gone_on_with(
+    damage: Callable, message: str, budget: tuple[str, ...], run: Path, command: Command
+) -> None:
     damage(run)
     files = {path: path.read_bytes() for path in run.rglob("*.*") if path.is_file()}
-    done = command("resume", str(run))
+    done = command("resume", str(run), *budget)
     assert done.code == 2
     assert re.match(message.replace("{run}", str(run)), done.err)
     left = {path: path.read_bytes() for path in run.rglob("*.*") if path.is_file() and path.name != ".lock"}
@@ -375,9 +384,14 @@ def _not_mounted(run: Path) -> str:
     return message
 
 
+@LONGER
 @pytest.mark.parametrize("happens", [_unreadable, _newer_format, _checkpoints_gone, _not_mounted])
 def test_what_may_come_back_stops_a_resume_and_nothing_is_changed(
-    happens: Callable[[Path], str], run: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+    happens: Callable[[Path], str],
+    budget: tuple[str, ...],
+    run: Path,
+    command: Command,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     message = happens(run)
     files = {path: path.read_bytes() for path in run.rglob("*.*") if path.is_file()}
@@ -391,7 +405,7 @@ def test_what_may_come_back_stops_a_resume_and_nothing_is_changed(
     with monkeypatch.context() as patch:
         if happens is _unreadable:
             patch.setattr(disk, "digest_of", fail)
-        done = command("resume", str(run))
+        done = command("resume", str(run), *budget)
     assert done.code == 2
     assert done.err.startswith(message)
     assert {path: path.read_bytes() for path in run.rglob("*.*") if path.is_file()} == files
