@@ -145,6 +145,19 @@ def nearest(name: object, names: Iterable[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
+def for_atari_id(id: str) -> str:
+    """What to write instead of an id of Atari's environments, such as ``ALE/Pong-v5``; empty for others."""
+    match = re.fullmatch(r"(ALE/)?(\w+?)(NoFrameskip)?-v\d+", id)
+    if match is None or not (match[1] or match[3]):
+        return ""
+    return f"write env=atari env.game={in_snake_case(match[2])}"
+
+
+def in_snake_case(name: str) -> str:
+    """``space_invaders`` for ``SpaceInvaders``."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+
+
 def did_you_mean(name: str, names: Collection[str]) -> str:
     """A hint: the nearest of ``names`` and others about as near; if none, all of them."""
     if near := _similar(name, names):

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sqn_rl.disk import EVALUATIONS_FILE, RECIPE_FILE, SUMMARY_FILE
-from sqn_rl.errors import SqnError
+from sqn_rl.errors import RecipeError, SqnError
 from sqn_rl.recipe.overrides import origin
 from sqn_rl.recipe.reading import DataError, is_there, printable, read_json, read_rows
 from sqn_rl.recipe.resolved import Resolved, Sourced, of_run
@@ -143,26 +143,23 @@ def read_runs(directories: Iterable[Path]) -> tuple[list[FinishedRun], dict[str,
     """Read the finished runs.
 
     Returns:
-        The runs; and by directory, why each other run is left out.
-
-    Raises:
-        RecipeError: a directory has no ``recipe.yaml``, or it is not one of ours.
-        ComparisonError: a file of a finished run is damaged.
+        The runs; and by directory, why each other run is left out: it has not ended, or a file of it is
+        damaged.
     """
     runs, left_out = [], {}
     for directory in directories:
-        resolved = of_run(directory)
         try:
+            resolved = of_run(directory)
             summary = read_summary(directory)
             if summary.get("status") == "done":
                 runs.append(_finished(directory, resolved, summary))
             else:
                 left_out[str(directory)] = _what_happened(summary, resolved)
-        except DataError as error:
-            raise ComparisonError(str(error)) from error
+        except (DataError, RecipeError) as error:
+            left_out[str(directory)] = str(error).removeprefix(f"{directory}: ")
         except (ValueError, LookupError, TypeError, ArithmeticError) as error:
-            what = f"its summary.json or {EVALUATIONS_FILE} is damaged ({type(error).__name__}: {error})"
-            raise ComparisonError(f"{directory}: {what}") from error
+            what = f"its summary.json or {EVALUATIONS_FILE} is damaged"
+            left_out[str(directory)] = f"{what} ({type(error).__name__}: {error})"
     return runs, left_out
 
 

@@ -41,26 +41,36 @@ def group(runs: Iterable[FinishedRun], labels: Labels, first: str | None = None)
         first: the variant to name first; the others follow in alphabetical order.
 
     Returns:
-        The groups; and a note for each run that is left out: it does not fit, or repeats a seed.
+        The groups; and a note for each run that is left out: it does not fit, or repeats a seed. Where
+        neither of two kinds is the more common, both are left out.
 
     Raises:
-        ComparisonError: runs do not fit each other, and neither kind is the more common.
+        ComparisonError: nothing is left.
     """
     by_environment: dict[str, list[FinishedRun]] = {}
     for run in sorted(runs, key=lambda run: (labels(run) != first, labels(run), run.seed, run.resolved.name)):
         by_environment.setdefault(run.environment, []).append(run)
-    groups, notes = dict[str, dict[str, list[FinishedRun]]](), list[str]()
+    groups, notes, refused = dict[str, dict[str, list[FinishedRun]]](), list[str](), list[ComparisonError]()
     for environment, together in sorted(by_environment.items()):
-        what = f"evaluated differently on {environment}"
-        alike = _cut_alike(
-            environment, _most_alike(together, lambda run: run.protocol, f"were {what}", notes), notes
-        )
-        groups[environment] = {}
+        what = f"were evaluated differently on {environment}"
+        try:
+            alike = _most_alike(together, lambda run: run.protocol, what, notes)
+            alike = _cut_alike(environment, alike, notes)
+        except ComparisonError as error:
+            refused.append(error)
+            continue
         for label in dict.fromkeys(map(labels, alike)):
             same = [run for run in alike if labels(run) == label]
             what = f"are both `{label}` on {environment}, but differ in parts or values"
-            fitting = _most_alike(same, lambda run: run.ideas, what, notes)
-            groups[environment][label] = list(_once(fitting, notes))
+            try:
+                fitting = _most_alike(same, lambda run: run.ideas, what, notes)
+            except ComparisonError as error:
+                refused.append(error)
+                continue
+            groups.setdefault(environment, {})[label] = list(_once(fitting, notes))
+    if not groups:
+        raise refused[0]
+    notes += [f"left out: {error}" for error in refused]
     return groups, notes
 
 

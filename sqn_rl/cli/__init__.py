@@ -50,7 +50,11 @@ class Parser(ArgumentParser):
         if unknown and unknown[1] == "cfg":
             hint = "\n  sqn-run --dry-run prints the resolved recipe"
         elif unknown:
-            hint = f"\n  settings are written without dashes: {unknown[1].replace('-', '_')}=VALUE"
+            from sqn_rl.recipe.schema import ELSEWHERE
+
+            name = unknown[1].replace("-", "_")
+            hint = ELSEWHERE.get(name, f"{name}={{}}").replace("{}", "VALUE")
+            hint = f"\n  settings are written without dashes: {hint}"
         super().error(printable(_shortened(message)) + hint)
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from sqn_rl.cli import Exit, Parser, command
 
 DESCRIPTION = """Compares finished runs, grouped by recipe, overrides and environment: scores with 95 %
-intervals, and the probability that one is better than another. Rejects runs that were evaluated differently.
+intervals, and the probability that one is better than another. Names the runs that it leaves out: those that
+have not ended, are damaged, or were evaluated in another way than most.
 
   sqn-compare runs/sqn/CartPole-v1 runs/sqn_dueling/CartPole-v1
   sqn-compare 'runs/*/CartPole-v1' --output comparison     as Markdown, CSV and PNG too"""

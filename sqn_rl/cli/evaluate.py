@@ -51,8 +51,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--video",
         type=Path,
+        nargs="?",
+        const=Path("video.gif"),
         metavar="FILE",
-        help="record the episodes: a .gif (at most 900 steps) or, with the extra `video`, an .mp4 (9,000)",
+        help="record the episodes: a .gif (at most 900 steps), by default video.gif, or an .mp4 (9,000); "
+        "an .mp4, and classic control, need the extra `video`",
     )
     arguments = parser.parse_args(argv)
     path = recipe_of(arguments.run)

@@ -11,6 +11,7 @@ Legend: N networks, B transitions, A actions, K atoms or quantiles of an action,
 represent the returns of one action: 1, K probabilities or K quantiles.
 """
 
+import math
 from abc import ABC, abstractmethod
 
 import torch
@@ -141,7 +142,8 @@ class Categorical(Distribution):
 
     def __init__(self, *, v_min: float, v_max: float, atoms: int) -> None:
         super().__init__()
-        require(v_min < v_max, "v_min", v_min, f"a number below v_max, {v_max}")
+        require(-math.inf < v_min < v_max, "v_min", v_min, f"a finite number below v_max, {v_max}")
+        require(v_max < math.inf, "v_max", v_max, "a finite number")
         require(isinstance(atoms, int) and atoms > 1, "atoms", atoms, "a whole number of at least 2")
         self.register_buffer("support", torch.linspace(v_min, v_max, atoms), persistent=False)
 
@@ -180,7 +182,7 @@ class Quantile(Distribution):
         super().__init__()
         whole = isinstance(quantiles, int) and quantiles > 0
         require(whole, "quantiles", quantiles, "a whole number of at least 1")
-        require(kappa >= 0, "kappa", kappa, "a number of at least 0")
+        require(0 <= kappa < math.inf, "kappa", kappa, "a finite number of at least 0")
         self.quantiles, self.kappa = quantiles, kappa
 
     def mean(self, prediction: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from sqn_rl.parts.actor.base import NetworkActor, masked
 from sqn_rl.parts.actor.greedy import value_actor
 from sqn_rl.parts.env.base import BatchedEnv
 from sqn_rl.parts.env.checks import describe
-from sqn_rl.plots.frames import Frames, Moment
+from sqn_rl.plots.frames import DARK, LIGHT, Frames, Moment
 from sqn_rl.protocols import Actor, QNetwork, submodule
 from sqn_rl.training.evaluation import Evaluation, step_limit
 from sqn_rl.training.player import Player
@@ -182,7 +182,7 @@ def kind_of(path: Path) -> Kind:
     require(path.parent.is_dir(), "video", str(path), "a file in a folder that exists")
     require_replaceable(path)
     if path.suffix == ".mp4" and find_spec("av") is None:
-        hint = "the extra `video`, pip install 'sqn_rl[video]'; or a .gif, which needs nothing more"
+        hint = "the extra `video`, pip install 'sqn_rl[video]'; or a .gif"
         raise SettingError("video", str(path), hint)
     return kinds[path.suffix]
 
@@ -209,7 +209,7 @@ def _write_mp4(file: BinaryIO, frames: Iterable[Any], per_second: float) -> int:
     return count
 
 
-def film(path: Path, title: str, play: Play, longest: int | None = None) -> int:
+def film(path: Path, title: str, play: Play, longest: int | None = None, *, dark: bool = False) -> int:
     """Record episodes up to the longest video of the kind, and play the rest unrecorded.
 
     Args:
@@ -217,6 +217,7 @@ def film(path: Path, title: str, play: Play, longest: int | None = None) -> int:
         title: the first line of every picture.
         play: the episodes.
         longest: the most frames to film; then the rest is not played.
+        dark: as for a dark page.
 
     Returns:
         How many frames the film has, one a step.
@@ -226,7 +227,9 @@ def film(path: Path, title: str, play: Play, longest: int | None = None) -> int:
         OSError: the file cannot be written.
     """
     kind, env = kind_of(path), play.env
-    frames = map(Frames(title, env.action_names).draw, islice(play, longest or kind.longest))
+    frames = map(
+        Frames(title, env.action_names, DARK if dark else LIGHT).draw, islice(play, longest or kind.longest)
+    )
     count = kind.write(file := BytesIO(), frames, 30 if env.frame_skip == 1 else 60 / env.frame_skip)
     save(path, file.getvalue())
     if longest is None:

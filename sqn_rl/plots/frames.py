@@ -37,7 +37,20 @@ class Moment(NamedTuple):
     """The temperature α of the actor, in reward units; None where it has none."""
 
 
-INK, GREY, FAINT, BAR, CHOSEN = "#1f2933", "#5f6b76", "#e4e7eb", "#0072B2", "#D55E00"
+class Palette(NamedTuple):
+    """The colours of a picture, besides the screen's."""
+
+    page: str
+    ink: str
+    grey: str
+    faint: str
+    bar: str
+    chosen: str
+
+
+LIGHT = Palette("#ffffff", "#1f2933", "#5f6b76", "#e4e7eb", "#0072B2", "#D55E00")
+DARK = Palette("#1b2027", "#e6e9ec", "#9aa5b1", "#323a44", "#56B4E9", "#E69F00")
+"""As on a dark page of ``sqn-watch``."""
 WIDTH, SCREEN = 480, 420
 """The width of a frame in pixels, whose text is still readable at 400; and the most height of the screen."""
 EDGE, HEADER, ROW = 12, 104, 22
@@ -57,10 +70,11 @@ class Frames:
     Args:
         title: the first line.
         names: of the actions.
+        palette: its colours.
     """
 
-    def __init__(self, title: str, names: list[str]) -> None:
-        self._title, self._names, self._largest = title, names, 0.0
+    def __init__(self, title: str, names: list[str], palette: Palette = LIGHT) -> None:
+        self._title, self._names, self._palette, self._largest = title, names, palette, 0.0
 
     def draw(self, moment: Moment) -> Any:
         """A frame, as an image of Pillow's; both sides are even, as MP4 needs them."""
@@ -69,20 +83,21 @@ class Frames:
         screen = _scaled(Image.fromarray(moment.screen))
         rows, self._largest = _rows(moment), max(self._largest, *map(abs, _differences(moment)))
         height = screen.height + HEADER + ROW * len(rows) + EDGE
-        frame = Image.new("RGB", (WIDTH, -(-height // 2) * 2), "white")
-        frame.paste(FAINT, (0, 0, WIDTH, screen.height))
+        palette = self._palette
+        frame = Image.new("RGB", (WIDTH, -(-height // 2) * 2), palette.page)
+        frame.paste(palette.faint, (0, 0, WIDTH, screen.height))
         frame.paste(screen, ((WIDTH - screen.width) // 2, 0))
         pen, top = ImageDraw.Draw(frame), screen.height
-        _write(pen, (EDGE, WIDTH - EDGE), top + 8, self._title, 15)
+        self._write(pen, (EDGE, WIDTH - EDGE), top + 8, self._title, 15)
         counters = f"episode {moment.episode}   step {moment.step}   return {moment.score:g}"
-        _write(pen, (EDGE, WIDTH - EDGE), top + 31, counters, 13)
+        self._write(pen, (EDGE, WIDTH - EDGE), top + 31, counters, 13)
         mean = f"mean Q {_mean(moment):.4g}"
-        _write(pen, (EDGE, WIDTH - EDGE), top + 50, "   ".join([mean, *_policy_line(moment)]), 13)
+        self._write(pen, (EDGE, WIDTH - EDGE), top + 50, "   ".join([mean, *_policy_line(moment)]), 13)
         self._draw_scale(pen, top + HEADER)
         if moment.pi is not None:
-            _write(pen, (PI[0], PI_TEXT[1]), top + 72, "π(a|s)", 12)
-            _write(pen, PI, top + 85, "0", 11, GREY)
-            _write(pen, PI, top + 85, "1", 11, GREY, "ra")
+            self._write(pen, (PI[0], PI_TEXT[1]), top + 72, "π(a|s)", 12)
+            self._write(pen, PI, top + 85, "0", 11, palette.grey)
+            self._write(pen, PI, top + 85, "1", 11, palette.grey, "ra")
         for number, row in enumerate(rows):
             self._draw_row(pen, top + HEADER + ROW * number, row, moment)
         return frame
@@ -98,29 +113,50 @@ class Frames:
         )
 
     def _draw_scale(self, pen: Any, y: int) -> None:
-        _write(pen, (Q[0], Q_TEXT[1]), y - 32, "Q(s, a) − mean, reward units", 12)
+        self._write(pen, (Q[0], Q_TEXT[1]), y - 32, "Q(s, a) − mean, reward units", 12)
         for place, text in (("la", f"−{self._scale:g}"), ("ma", "0"), ("ra", f"+{self._scale:g}")):
-            _write(pen, Q, y - 19, text, 11, GREY, place)
+            self._write(pen, Q, y - 19, text, 11, self._palette.grey, place)
 
     def _draw_row(self, pen: Any, y: int, action: int, moment: Moment) -> None:
-        chosen, name = action == moment.action, self._names[action]
+        palette, chosen, name = self._palette, action == moment.action, self._names[action]
         if not _allowed(moment)[action]:
-            _write(pen, NAME, y, f"    {name}", 12, GREY)
-            _write(pen, (Q[0], Q_TEXT[1]), y, "not allowed", 12, GREY)
+            self._write(pen, NAME, y, f"    {name}", 12, palette.grey)
+            self._write(pen, (Q[0], Q_TEXT[1]), y, "not allowed", 12, palette.grey)
             return
-        colour, difference = CHOSEN if chosen else BAR, float(moment.q[action]) - _mean(moment)
-        _write(pen, NAME, y, f"{'▶' if chosen else '   '} {name}", 12)
+        colour = palette.chosen if chosen else palette.bar
+        difference = float(moment.q[action]) - _mean(moment)
+        self._write(pen, NAME, y, f"{'▶' if chosen else '   '} {name}", 12)
         middle, half = sum(Q) // 2, (Q[1] - Q[0]) // 2
-        pen.rectangle((Q[0], y + 2, Q[1], y + ROW - 7), FAINT)
+        pen.rectangle((Q[0], y + 2, Q[1], y + ROW - 7), palette.faint)
         end = middle + round(half * difference / self._scale)
         pen.rectangle((min(middle, end), y + 2, max(middle, end), y + ROW - 7), colour)
-        pen.line((middle, y, middle, y + ROW - 5), INK)
-        _write(pen, Q_TEXT, y, f"{difference:+.3g}".replace("-", "−"), 12, INK, "ra")
+        pen.line((middle, y, middle, y + ROW - 5), palette.ink)
+        self._write(pen, Q_TEXT, y, f"{difference:+.3g}".replace("-", "−"), 12, place="ra")
         if moment.pi is not None:
             pi, (left, right) = float(moment.pi[action]), PI
-            pen.rectangle((left, y + 2, right, y + ROW - 7), FAINT)
+            pen.rectangle((left, y + 2, right, y + ROW - 7), palette.faint)
             pen.rectangle((left, y + 2, left + round((right - left) * pi), y + ROW - 7), colour)
-            _write(pen, PI_TEXT, y, f"{pi:.2f}", 12, INK, "ra")
+            self._write(pen, PI_TEXT, y, f"{pi:.2f}", 12, place="ra")
+
+    def _write(
+        self,
+        pen: Any,
+        column: tuple[int, int],
+        y: int,
+        text: str,
+        size: int,
+        colour: str = "",
+        place: str = "la",
+    ) -> None:
+        """Write a line into a column, at its left, middle or right; what is too long for it ends in ``…``."""
+        left, right = column
+        text = whole = text[:200]
+        font = _font(size)
+        while font.getlength(text) > right - left:
+            whole = whole[:-1]
+            text = f"{whole}…"
+        x = {"l": left, "m": (left + right) / 2, "r": right}[place[0]]
+        pen.text((x, y), text, colour or self._palette.ink, font, anchor=place)
 
 
 def _rows(moment: Moment) -> list[int]:
@@ -151,20 +187,6 @@ def _policy_line(moment: Moment) -> Iterator[str]:
     if moment.pi is not None:
         entropy = float(torch.special.entr(moment.pi).sum())
         yield f"entropy {entropy:.2f} of {log(sum(_allowed(moment))):.2f} nats"
-
-
-def _write(
-    pen: Any, column: tuple[int, int], y: int, text: str, size: int, colour: str = INK, place: str = "la"
-) -> None:
-    """Write a line into a column, at its left, middle or right; what is too long for it ends in ``…``."""
-    left, right = column
-    text = whole = text[:200]
-    font = _font(size)
-    while font.getlength(text) > right - left:
-        whole = whole[:-1]
-        text = f"{whole}…"
-    x = {"l": left, "m": (left + right) / 2, "r": right}[place[0]]
-    pen.text((x, y), text, colour, font, anchor=place)
 
 
 def _scaled(screen: Any) -> Any:

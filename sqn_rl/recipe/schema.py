@@ -1,12 +1,13 @@
 """What a recipe can say: the run-level settings with their ranges, the slots, and names used elsewhere."""
 
 import inspect
+import math
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
-from sqn_rl.errors import SettingError, did_you_mean
+from sqn_rl.errors import SettingError, did_you_mean, for_atari_id, in_snake_case
 from sqn_rl.recipe.provenance import override
 from sqn_rl.training.plan import WRONG, Plan, convert, one_of, setting, whole
 
@@ -123,8 +124,10 @@ def conform(key: str, value: Any, example: Any, origin: str) -> Any:
     """``value``, if it is the kind of thing that ``example`` is; 1e5 becomes whole where the example is.
 
     Raises:
-        SettingError: it is another kind of thing. Null goes with everything.
+        SettingError: it is another kind of thing, NaN or infinite. Null goes with everything.
     """
+    if isinstance(value, float) and not math.isfinite(value):
+        raise SettingError(key, value, "a finite number")
     for kind, expected in _KINDS.items():
         if value is not None and isinstance(example, kind):
             if convert(value, kind) is WRONG:
@@ -135,6 +138,7 @@ def conform(key: str, value: Any, example: Any, origin: str) -> Any:
     return value
 
 
+GYM_ID = "env=gym env.id={}"
 ELSEWHERE: Mapping[str, str] = {
     **dict.fromkeys(("learning_rate", "step_size"), "lr={}"),
     **dict.fromkeys(
@@ -165,7 +169,7 @@ ELSEWHERE: Mapping[str, str] = {
     ),
     "seeds": '-m "seed=range({})", or `sqn-ablate … seeds={}`',
     "game": "env=atari_ram env.game={}; also env=atari, from pixels, and env=minatar",
-    **dict.fromkeys(("env_id", "env_name", "environment", "task_id"), "env=gym env.id={}"),
+    **dict.fromkeys(("env_id", "env_name", "environment", "task_id"), GYM_ID),
     **dict.fromkeys(
         ("log_dir", "logdir", "output_dir", "save_dir", "hydra.run.dir", "hydra.sweep.dir"), "out={}"
     ),
@@ -193,8 +197,11 @@ def hint_for(key: str, value: Any, known: Collection[str]) -> str:
         ((name, value),) = value.items()
         key = f"{key}.{name}"
     if key in ELSEWHERE:
+        instead = ELSEWHERE[key]
+        if instead == GYM_ID and (atari := for_atari_id(str(value))):
+            return atari
         shown = override(key, value).partition("=")[2]
-        return "write " + ELSEWHERE[key].replace("[{}]" if isinstance(value, list) else "{}", shown)
+        return "write " + instead.replace("[{}]" if isinstance(value, list) else "{}", shown)
     if key.startswith("hydra"):
         return "recipes are not a Hydra application; `sqn-run --dry-run` prints a resolved recipe"
     return did_you_mean(key.partition(".")[0], known)
@@ -211,8 +218,9 @@ def hint_for_part(group: str, name: str, names: Collection[str]) -> str:
     hint = did_you_mean(name, names)
     if group != "env" or not hint.startswith("there are"):
         return hint
-    if match := re.fullmatch(r"(ALE/)?(\w+?)(NoFrameskip)?-v\d+", name):
-        atari, game, skips = match.groups()
-        game = re.sub(r"(?<!^)(?=[A-Z])", "_", game).lower()
-        return f"write env=atari env.game={game}" if atari or skips else f"write env=gym env.id={name}"
-    return f"{hint}; write a game as env=atari env.game={name}, and an id of Gymnasium as env=gym env.id=…"
+    if instead := for_atari_id(name):
+        return instead
+    if re.fullmatch(r"\w+-v\d+", name):
+        return f"write env=gym env.id={name}"
+    game = in_snake_case(name)
+    return f"{hint}; write a game as env=atari env.game={game}, and an id of Gymnasium as env=gym env.id=…"

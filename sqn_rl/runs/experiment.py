@@ -127,9 +127,9 @@ class Experiment:
             with ProgressReporter(self.run.steps) as bar:
                 return self.train(reporters=[bar, *reporters], should_stop=should_stop, resume=resume)
         here = Path.cwd()  # an environment may go elsewhere
-        if resume is None and self.run.resume == "auto":
-            resume = Path(str(self.run.out))
-            self._require_same_recipe(resume)
+        automatic = resume is None and self.run.resume == "auto"
+        if resume := Path(str(self.run.out)) if automatic else resume:
+            self._require_same_recipe(resume, except_for=() if automatic else ("steps",))
         longer = self._extended(resume) if resume else None
         if resume and not longer and (summary := summary_of(resume)).get("status") == "done":
             hint = f"`{shlex.join(['sqn-resume', str(resume)])} steps=N` extends it"
@@ -300,14 +300,14 @@ class Experiment:
             raise RecipeError(message, self.recipe.origin("steps"), "", f"steps = {steps}")
         return extended("".join(f"{line}\n" for line in document.text), steps)
 
-    def _require_same_recipe(self, path: Path) -> None:
+    def _require_same_recipe(self, path: Path, except_for: Sequence[str]) -> None:
         """Raise :class:`RecipeError` if the run in ``path`` has another recipe."""
         if not os.path.lexists(path / RECIPE_FILE):
             return
         there = load_recipe(path / RECIPE_FILE, catalogue=self.recipe.catalogue)
         others = dict(flat(there.config))
         for key, value in flat(self.recipe.config):
-            if key not in ("out", "resume") and (other := others.get(key)) != value:
+            if key not in ("out", "resume", *except_for) and (other := others.get(key)) != value:
                 message = f"the run in {path} has {other!r} ({there.origin(key)})"
                 resuming = shlex.join(["sqn-resume", str(path)])
                 resuming += f" steps={value}" if key == "steps" and value > other else ""

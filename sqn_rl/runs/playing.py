@@ -50,13 +50,21 @@ class PolicyPlayer:
             ended: terminated or truncated, a bool, or ``[N]``.
 
         Raises:
-            SettingError: nothing was chosen before.
+            SettingError: nothing was chosen before, or there are not ``num_envs`` of them.
         """
         require(self._action is not None, "saw", reward, "to be called after act")
         assert self._action is not None
-        numbers = torch.from_numpy(np.asarray(reward, np.float32).reshape(-1))
-        self._player.remember(self._action, numbers, torch.from_numpy(np.asarray(ended, bool).reshape(-1)))
+        self._player.remember(
+            self._action, self._of_each("reward", reward, np.float32), self._of_each("ended", ended, bool)
+        )
         self._action = None
+
+    def _of_each(self, name: str, value: Any, dtype: Any) -> Tensor:
+        """``[N]``; a number stands for all."""
+        given = np.asarray(value, dtype)
+        fits = given.shape in ((), (self._num_envs,))
+        require(fits, name, value, f"a number, or {self._num_envs} of them, one for each episode")
+        return torch.from_numpy(np.broadcast_to(given, self._num_envs).copy())
 
     def begin(self, rows: Sequence[int] | None = None) -> None:
         """New episodes begin that no result announced: in these environments, or in all."""

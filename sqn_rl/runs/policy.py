@@ -16,6 +16,7 @@ from sqn_rl.errors import CheckpointError, SettingError, require
 from sqn_rl.parts.actor.base import NetworkActor, masked
 from sqn_rl.parts.actor.greedy import value_actor
 from sqn_rl.parts.env.base import BatchedEnv, close, closing_env
+from sqn_rl.parts.env.checks import require_finite
 from sqn_rl.parts.observations import ObservationSpec
 from sqn_rl.protocols import Annealed
 from sqn_rl.recipe.catalogue import Catalogue
@@ -210,9 +211,12 @@ class Policy(nn.Module):
 
     def _batch_of(self, observation: Any) -> tuple[Tensor, bool]:
         """``[B, *S]``, and whether it was one observation."""
-        if isinstance(observation, Tensor):
-            return self.observation_spec.batch(observation)
-        return self._env[0].batch_of(observation)
+        if not isinstance(observation, Tensor):
+            return self._env[0].batch_of(observation)
+        batch, single = self.observation_spec.batch(observation)
+        numbers, name = batch.detach().float().cpu().numpy(), self._env[0].name
+        require_finite("observation", numbers, lambda row: f"given to act in {name}, row {row}")
+        return batch, single
 
     def _mask_of(self, observation: Any, action_mask: Any) -> Any:
         """The mask given, or that in an observation from outside; None if there is none."""
@@ -253,7 +257,6 @@ class Policy(nn.Module):
                 ``episodes`` is not positive.
         """
         episodes = self.run.eval_episodes if episodes is None else episodes
-        require(episodes >= 1, "episodes", episodes, "a positive integer")
         options: dict[str, Any] = {
             "episodes": episodes,
             "seed": self.run.seed if seed is None else seed,
@@ -266,13 +269,16 @@ class Policy(nn.Module):
                 return evaluate(self.actor, env, **options)
             return evaluate_in_new(self.actor, self._maker(env), **options)
 
-    def film(self, path: str | Path, *, greedy: bool = True, longest: int | None = None) -> Filmed:
+    def film(
+        self, path: str | Path, *, greedy: bool = True, longest: int | None = None, dark: bool = False
+    ) -> Filmed:
         """Record the run's evaluation episodes, from the first on.
 
         Args:
             path: the file to write, a ``.gif`` or an ``.mp4``.
             greedy: take the best action instead of sampling.
             longest: the most frames to film; then nothing is played but these.
+            dark: as for a dark page.
 
         Raises:
             SettingError: there is nothing to see, or no film that can be written.
@@ -285,16 +291,10 @@ class Policy(nn.Module):
         path, run = Path(path).absolute(), self.run  # before an environment goes elsewhere
         make_env = self._make_env(num_envs=1, seed=EVALUATION_SEED + run.seed, training=False)
         with self._threads(), closing_env(make_env) as env:
-            play = Play(
-                self.actor,
-                self._q_net[0],
-                env,
-                episodes=run.eval_episodes,
-                greedy=greedy,
-                seed=run.seed,
-                max_steps=run.eval_max_steps,
-            )
-            frames = film(path, f"{self.title} on {env.name}, {self.env_steps:,} steps", play, longest)
+            limits = {"episodes": run.eval_episodes, "max_steps": run.eval_max_steps}
+            play = Play(self.actor, self._q_net[0], env, greedy=greedy, seed=run.seed, **limits)
+            title = f"{self.title} on {env.name}, {self.env_steps:,} steps"
+            frames = film(path, title, play, longest, dark=dark)
         return Filmed(play.evaluation, frames)
 
     def _maker(self, env: Any) -> Callable[..., BatchedEnv]:

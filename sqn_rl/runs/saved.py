@@ -74,6 +74,7 @@ def read_weights(folder: Path, checkpoint: str | int = LAST) -> tuple[Path, int,
     for name, paths in ((LAST, found), (BEST, best)):
         if paths:
             kept[name] = paths[-1]
+    checkpoint = int(checkpoint) if str(checkpoint).isdecimal() else checkpoint
     if checkpoint not in kept:
         hint = "; checkpoint_best=true keeps the best evaluation's" if checkpoint == BEST else ""
         there = ", ".join(map(str, kept))

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from sqn_rl.errors import RecipeError, SettingError
+from sqn_rl.errors import RecipeError, SettingError, require
 from sqn_rl.parts.env.base import BatchedEnv, closing_env
 from sqn_rl.protocols import Actor
 from sqn_rl.training.numerics import default_float32
@@ -124,8 +125,17 @@ def evaluate_in_new(
     Raises:
         RecipeError, SettingError: no environment can be opened.
     """
+    _require_whole(episodes, seed, options.get("max_steps", 0))
     with closing_env(evaluation_env(make_env, episodes, EVALUATION_SEED + seed)) as env:
         return evaluate(actor, env, episodes=episodes, seed=seed, **options)
+
+
+def _require_whole(episodes: Any, seed: Any, max_steps: Any) -> None:
+    """Raise :class:`SettingError` unless they are whole numbers that an evaluation can have."""
+    most = 2**32  # Gymnasium's seeds are below it
+    for name, number, least in (("episodes", episodes, 1), ("seed", seed, 0), ("max_steps", max_steps, 0)):
+        fits = isinstance(number, Integral) and least <= int(number) < most
+        require(fits, name, number, f"a whole number in [{least}, 2^32)")
 
 
 @default_float32()
@@ -156,8 +166,10 @@ def evaluate(
         should_stop: called at every step; True stops the evaluation.
 
     Raises:
+        SettingError: ``episodes`` is not a positive whole number, or ``max_steps`` or ``seed`` is negative.
         Stopped: ``should_stop`` returned True.
     """
+    _require_whole(episodes, seed, max_steps)
     generator = torch.Generator(device=actor.device).manual_seed(seed)
     left = [episodes // env.num_envs + (i < episodes % env.num_envs) for i in range(env.num_envs)]
     score = torch.zeros(env.num_envs, dtype=torch.float64)

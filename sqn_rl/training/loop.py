@@ -68,7 +68,9 @@ def train(
         while not run.ends():
             agent.anneal(run.due.before)
             with everything.random_state:
-                with run.interruptible_if_compiling(acts=run.due.policy_acts, learns=run.updates_due > 0):
+                compiles = {"acts": run.due.policy_acts, "learns": run.updates_due > 0}
+                run.save_if_compiling(**compiles)
+                with run.interruptible_if_compiling(**compiles):
                     action = run.act(observation)  # line 4
                     env.send(action)  # line 5: the environments step while the learner learns
                     for batch in agent.draw(plan.batch_size, run.updates_due):  # lines 8 to 19
@@ -128,16 +130,20 @@ class Turns:
             self.due.advance()
         return ends
 
+    def save_if_compiling(self, *, acts: bool, learns: bool) -> None:
+        """Save a checkpoint before a turn in which acting, or learning, compiles and may be interrupted."""
+        if self.agent.compiles(acts=acts, learns=learns):
+            with self._clock.paused():
+                self.checkpoint()
+
     @contextmanager
     def interruptible_if_compiling(self, *, acts: bool, learns: bool) -> Iterator[None]:
-        """A context in which compiling, which takes long, may be interrupted; it begins with a checkpoint."""
+        """A context in which compiling, which takes long, may be interrupted; what was before is saved."""
         if not self.agent.compiles(acts=acts, learns=learns):
             yield
             return
-        with self._clock.paused() as paused:
-            self.checkpoint()
-            with self._phase(COMPILING), self._interrupting():
-                yield
+        with self._clock.paused() as paused, self._phase(COMPILING), self._interrupting():
+            yield
         self.reporters.note(f"compiled in {paused():.0f} s, which steps/s leaves out")
 
     def count(self, terms: Terms) -> None:

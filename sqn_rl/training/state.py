@@ -139,6 +139,7 @@ class RunState(LearningState):
                 return observation
         except RestoreError as error:
             note(str(error))
+            self.random_state.load_state_dict(state["torch"])
         except SqnError:
             raise
         except Exception as error:

@@ -170,7 +170,8 @@ function film(state) {
   filmed = state.checkpoint;
   by_id("film").hidden = false;
   const caption = `the first episode of an evaluation, with the weights after ${whole(filmed)} steps`;
-  picture(by_id("film"), `film.gif?${filmed}`, caption);
+  const name = matchMedia("(prefers-color-scheme: dark)").matches ? "film_dark.gif" : "film.gif";
+  picture(by_id("film"), `${name}?${filmed}`, caption);
 }
 
 function update(state) {

@@ -63,7 +63,7 @@ class WatchedRun:
         small = [f"replay.capacity={ROOM}"] if large else []
         self._experiment = Experiment(load_recipe(path / RECIPE_FILE, *small, catalogue=catalogue))
         self._logs = {name: Log(path / f"{name}.jsonl") for name in LOGS}
-        self._graph, self._filmed = "", (-1, b"")
+        self._graph, self._filmed = "", dict[bool, tuple[int, bytes]]()
         self._changes = noted_changes(path, {RECIPE_FILE, *(f"{name}.jsonl" for name in LOGS)})
 
     @property
@@ -115,8 +115,11 @@ class WatchedRun:
                 self._graph = to_svg(graph, self.title)
             return self._graph
 
-    def film(self) -> bytes:
+    def film(self, *, dark: bool) -> bytes:
         """The first episode of an evaluation, played with the newest weights, as a GIF.
+
+        Args:
+            dark: as for a dark page.
 
         Raises:
             CheckpointError: there are no weights.
@@ -126,12 +129,14 @@ class WatchedRun:
             newest = self._newest()
             if newest is None:
                 raise CheckpointError("no checkpoint yet")
-            if self._filmed[0] != newest:
+            filmed, film = self._filmed.get(dark, (-1, b""))
+            if filmed != newest:
                 with TemporaryDirectory() as folder:
                     path = Path(folder, "episode.gif")
-                    Policy(self._experiment.recipe, self.path).film(path, longest=FRAMES)
-                    self._filmed = newest, path.read_bytes()
-            return self._filmed[1]
+                    Policy(self._experiment.recipe, self.path).film(path, longest=FRAMES, dark=dark)
+                    film = path.read_bytes()
+                self._filmed[dark] = newest, film
+            return film
 
     def _newest(self) -> int | None:
         """The environment steps of the newest weights."""

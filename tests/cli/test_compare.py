@@ -419,11 +419,11 @@ def _broken_recipe(run: Path) -> None:
     [
         (
             _no_evaluations,
-            r"a: its summary.json or evaluations.jsonl is damaged \(.*no evaluation\)",
+            r"its summary.json or evaluations.jsonl is damaged \(.*no evaluation\)",
         ),
         (
             _empty_evaluations,
-            r"a: its summary.json or evaluations.jsonl is damaged \(.*no evaluation\)",
+            r"its summary.json or evaluations.jsonl is damaged \(.*no evaluation\)",
         ),
         (_cut_evaluations, r"a/evaluations.jsonl:\d+: not JSON: .*"),
         (_cut_summary, r"a/summary.json: not JSON: .*"),
@@ -433,11 +433,27 @@ def _broken_recipe(run: Path) -> None:
     ],
 )
 def test_a_damaged_run(damage: Callable[[Path], None], message: str, write: Write, command: Command) -> None:
+    """It is left out, and named; of nothing but such runs there is no comparison."""
     damage(write("a"))
     write("b", "seed=1")
     done = command("compare", "a", "b")
+    assert (done.code, done.err) == (0, "")
+    assert re.search(f"^note: left out: a: {message}$", done.out, re.MULTILINE)
+    done = command("compare", "a")
     assert (done.code, done.out) == (2, "")
-    assert re.fullmatch(message, done.err.strip())
+    assert re.fullmatch(f"there is no finished run to compare\nleft out: a: {message}", done.err.strip())
+
+
+def test_what_no_kind_of_has_the_majority_is_left_out(write: Write, command: Command) -> None:
+    """Two protocols on Pong, one on CartPole; of one variant there two recipes: the others are compared."""
+    write("a", *ATARI)
+    write("b", *ATARI, "head=dueling", "env.sticky_actions=0")
+    write("c")
+    write("d", "head=dueling", "seed=1")
+    done = command("compare", "a", "b", "c", "d")
+    assert (done.code, done.err) == (0, "")
+    assert "note: left out: a and b were evaluated differently on pong-ram:" in done.out
+    assert re.search(r"^ *sqn head=dueling +1 ", done.out, re.MULTILINE)
 
 
 def test_places_without_runs(folder: Path, command: Command) -> None:

@@ -1,6 +1,7 @@
 """``sqn_rl.load``: the policy of a run, in one's own program."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -321,8 +322,10 @@ def test_observations_of_another_shape_are_refused(name: str, tmp_path: Path) ->
 
 def test_an_observation_that_is_not_finite_is_refused(policy: Policy) -> None:
     observation = np.array([[0, 0, 0, 0], [0, np.nan, 0, 0]])
-    with pytest.raises(NumericsError, match=r"CartPole-v1, row 1: observation\[1\] = nan"):
-        policy.act(observation)
+    for given in (observation, torch.tensor(observation)):
+        for method in (policy.act, policy.q_values, policy.probabilities):
+            with pytest.raises(NumericsError, match=r"CartPole-v1, row 1: observation\[1\] = nan"):
+                method(given)
 
 
 @pytest.mark.parametrize(
@@ -392,6 +395,15 @@ def test_an_environment_that_does_not_fit(env: Any, message: str, policy: Policy
         policy.evaluate(env)
 
 
+@pytest.mark.parametrize(
+    "options", [{"episodes": 2.5}, {"episodes": 0}, {"max_steps": -1}, {"seed": 2**64}, {"seed": -1}], ids=str
+)
+def test_numbers_that_no_evaluation_has(options: dict[str, Any], policy: Policy) -> None:
+    ((name, number),) = options.items()
+    with pytest.raises(SettingError, match=rf"{name} = {re.escape(str(number))}: expected a whole number in"):
+        policy.evaluate(**options)
+
+
 def test_the_program_keeps_its_threads_and_its_random_numbers(run: Path) -> None:
     before = torch.get_rng_state(), np.random.get_state()[1].tolist()
     torch.set_num_threads(2)
@@ -408,7 +420,7 @@ def test_the_program_keeps_its_threads_and_its_random_numbers(run: Path) -> None
 
 
 def test_an_older_checkpoint_that_is_kept(run: Path, states: np.ndarray) -> None:
-    older, last = load(run, 200), load(str(run), checkpoint="last")
+    older, last = load(run, "200"), load(str(run), checkpoint="last")
     assert (older.env_steps, last.env_steps) == (200, 400)
     assert older.q_values(states).tolist() != last.q_values(states).tolist()
     with pytest.raises(CheckpointError, match=r"checkpoints: no checkpoint 300; kept: 200, 400, last"):

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from reliability.trials import Killed, differences, train
 
-from sqn_rl import compose, disk
+from sqn_rl import RecipeError, compose, disk
 from sqn_rl.runs.directory import RunDirectory
 from sqn_rl.runs.manifest import extended
 from sqn_rl.training.stopping import StopRequest, signals_to
@@ -235,6 +235,14 @@ def test_a_larger_budget_of_another_command_says_how(command: Command) -> None:
     assert "the run is extended to 280 steps" in command("resume", "run", "steps=280").out
     done = command("run", *TINY, "out=run", "resume=auto")  # which has a smaller budget than the run by now
     assert (done.code, "resume it with `sqn-resume run`, or" in done.err) == (2, True)
+
+
+def test_a_run_is_not_resumed_with_other_settings_from_python(alone: Path) -> None:
+    other = compose("sqn", *[each for each in TINY if not each.startswith("steps=")], steps=400, gamma=0.5)
+    recipe = (alone / "recipe.yaml").read_text()
+    with pytest.raises(RecipeError, match=r"gamma = 0.5: the run in .* has 0.99"):
+        other.train(resume=alone)
+    assert (alone / "recipe.yaml").read_text() == recipe
 
 
 # --- auto --------------------------------------------------------------------------------------------------

@@ -42,6 +42,9 @@ def test_a_name_of_another_program_is_answered_by_ours(name: str, command: Comma
         (["env=pong"], "env=atari env.game=pong"),
         (["env=ALE/SpaceInvaders-v5"], "write env=atari env.game=space_invaders"),
         (["env=PongNoFrameskip-v4"], "write env=atari env.game=pong"),
+        (["env=SpaceInvaders"], "env=atari env.game=space_invaders"),
+        (["env_id=ALE/Pong-v5"], "write env=atari env.game=pong"),
+        (["env_id=Pendulum-v1"], "write env=gym env.id=Pendulum-v1"),
         (["env=Pendulum-v1"], "write env=gym env.id=Pendulum-v1"),
         (["batch_sise=3"], "did you mean `batch_size`?"),
         (["recipe=mine.yaml"], "sqn-run recipe=sqn --save FILE.yaml"),
@@ -56,15 +59,16 @@ def test_a_guess_is_answered(guess: list[str], answer: str, command: Command) ->
 def test_an_atari_id_is_answered_by_our_env(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     for id in [id for id in gymnasium.registry if id.startswith("ALE/")]:  # another test may have them
         monkeypatch.delitem(gymnasium.registry, id)
-    done = command("run", "env=gym", "env.id=ALE/Pong-v5")
-    assert (done.code, "env=atari plays Atari games" in done.err) == (2, True)
+    for guess in (["env=gym", "env.id=ALE/Pong-v5"], ["env=gym", "env.id=PongNoFrameskip-v4"]):
+        done = command("run", *guess)
+        assert (done.code, "; write env=atari env.game=pong (" in done.err) == (2, True)
 
 
 @pytest.mark.parametrize(
     ("guess", "answer"),
     [
         (["--steps", "1000"], "settings are written without dashes: steps=VALUE"),
-        (["--learning-rate=3"], "settings are written without dashes: learning_rate=VALUE"),
+        (["--learning-rate=3"], "settings are written without dashes: lr=VALUE"),
         (["--cfg", "job"], "sqn-run --dry-run prints the resolved recipe"),
     ],
 )

@@ -20,7 +20,7 @@ import pytest
 from browser import CHROMIUM
 
 from sqn_rl.cli.run import main as train
-from sqn_rl.plots import curve
+from sqn_rl.plots import curve, frames
 from sqn_rl.recipe.catalogue import Catalogue
 from sqn_rl.recipe.reading import read_rows
 from sqn_rl.watch import run as watch
@@ -149,6 +149,9 @@ def test_its_colours_are_those_of_curve_png() -> None:
     light = style.partition("@media")[0]
     for name, colour in (("line", curve.BLUE), ("other", curve.ORANGE), ("dots", curve.GREY)):
         assert f"--{name}: {colour.lower()};" in light
+    dark, film = style.partition("@media")[2], frames.DARK
+    for name, colour in (("card", film.page), ("ink", film.ink), ("faint", film.grey), ("rule", film.faint)):
+        assert f"--{name}: {colour.lower()};" in dark
 
 
 @pytest.mark.parametrize("status", ["done", "stopped", "numerics", "error"])
@@ -199,9 +202,12 @@ def test_a_film_is_made_once_for_every_checkpoint(run: Path, monkeypatch) -> Non
         assert first.startswith(b"GIF89a")
         (run / "checkpoints" / "0000000600" / "weights.safetensors").unlink()
         assert ask(server, "/film.gif").body == first
+        assert ask(server, "/film_dark.gif?600").status == 500  # another, whose weights are gone
         shutil.rmtree(run / "checkpoints" / "0000000600")
         assert state(server)["checkpoint"] == 400
-        assert ask(server, "/film.gif?400").body not in (first, b"")
+        light, dark = (ask(server, f"/{name}.gif?400").body for name in ("film", "film_dark"))
+        assert dark.startswith(b"GIF89a")
+        assert len({first, light, dark}) == 3
         shutil.rmtree(run / "checkpoints")
         answer = ask(server, "/film.gif")
         assert (answer.status, answer.body) == (500, b"no checkpoint yet")

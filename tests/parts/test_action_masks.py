@@ -30,7 +30,7 @@ from sqn_rl import functional as F
 from sqn_rl.errors import EnvError, RecipeError, SettingError
 from sqn_rl.plots import frames as drawing
 from sqn_rl.plots.film import Play
-from sqn_rl.plots.frames import FAINT, Frames, Moment
+from sqn_rl.plots.frames import LIGHT, Frames, Moment
 from sqn_rl.recipe.eject.single_file import eject
 from sqn_rl.recipe.preflight import preflight
 
@@ -447,7 +447,7 @@ def test_bars_of_actions_that_are_not_allowed_are_left_out() -> None:
     screen, q = np.zeros((20, 30, 3), np.uint8), torch.tensor([1.0, 99.0, 2.0])
     at = Moment(screen, q, None, 0, 1, 0, 0.0, allowed)
     frame = np.asarray(Frames("a title", ["a", "b", "c"]).draw(at))
-    faint = [int(FAINT[i : i + 2], 16) for i in (1, 3, 5)]
+    faint = [int(LIGHT.faint[i : i + 2], 16) for i in (1, 3, 5)]
     top = frame.shape[0] // 2 * 2 - drawing.EDGE - 3 * drawing.ROW
     rows = [frame[top + drawing.ROW * row + 5, slice(*drawing.PI)] for row in range(3)]
     assert [(row != 255).any() for row in rows] == [False, False, False]  # without π

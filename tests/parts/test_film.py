@@ -32,7 +32,7 @@ from sqn_rl import (
 from sqn_rl.plots import film as filming
 from sqn_rl.plots import frames as drawing
 from sqn_rl.plots.film import Kind, Play, film
-from sqn_rl.plots.frames import BAR, CHOSEN, EDGE, HEADER, ROW, WIDTH, Frames, Moment
+from sqn_rl.plots.frames import DARK, EDGE, HEADER, LIGHT, ROW, WIDTH, Frames, Moment
 
 ALPHA = 0.5
 
@@ -123,7 +123,7 @@ def bars(frame: np.ndarray, column: tuple[int, int], count: int) -> list[tuple[i
     found = []
     for row in rows_of(frame, column, count):
         line, middle = row[10], (column[1] - column[0]) // 2
-        filled = [(line == rgb(colour)).all(-1) for colour in (BAR, CHOSEN)]
+        filled = [(line == rgb(colour)).all(-1) for colour in (LIGHT.bar, LIGHT.chosen)]
         which = int(filled[1].any())
         found.append((int(filled[which][:middle].sum()), int(filled[which][middle + 1 :].sum()), which))
     return found
@@ -139,6 +139,15 @@ def test_a_frame_shows_the_screen_and_below_it_differences_of_q_from_their_mean(
     assert [sum(bar[:2]) for bar in bars(frame, drawing.PI, 3)] == [1, 40, 40]
     smaller = np.asarray(frames.draw(a_moment([11.0, 12.0, 16.0])))  # the mean is not in the bars
     np.testing.assert_array_equal(rows_of(smaller, drawing.Q, 3), rows_of(frame, drawing.Q, 3))
+
+
+def test_a_dark_frame_is_the_same_in_other_colours() -> None:
+    moment = a_moment([1.0, 2.0, 6.0], [0.0, 0.5, 0.5])
+    light, dark = (np.asarray(Frames("a title", NAMES, each).draw(moment)) for each in (LIGHT, DARK))
+    for ours, theirs in zip(LIGHT, DARK, strict=True):
+        there = (light == rgb(ours)).all(-1)
+        assert there.any()
+        np.testing.assert_array_equal((dark == rgb(theirs)).all(-1), there)
 
 
 @pytest.mark.parametrize(
@@ -158,8 +167,10 @@ def test_the_scale_is_round_and_never_shrinks(largest: float, scale: float) -> N
 
 
 def written(moment: Moment, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    texts, write = [], drawing._write
-    monkeypatch.setattr(drawing, "_write", lambda *given: texts.append(given[3]) or write(*given))
+    texts, write = [], Frames._write
+    monkeypatch.setattr(
+        Frames, "_write", lambda *given, **more: texts.append(given[4]) or write(*given, **more)
+    )
     Frames("a title", NAMES).draw(moment)
     return texts
 

@@ -9,6 +9,7 @@ from scipy.stats import chisquare
 from torch import Tensor
 
 from sqn_rl import OneStep, SettingError, Step, UniformReplay
+from sqn_rl.parts.replay.ring import Ring
 
 GAMMA = 0.9
 SHAPE = (2,)
@@ -47,6 +48,13 @@ def stored(replay: UniformReplay) -> list[Transition]:
     columns = (batch.observation, batch.action, batch.reward, batch.next_observation, batch.terminated)
     assert torch.equal(batch.discount, torch.full((len(replay),), GAMMA))
     return [Transition(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
+
+
+def test_a_stack_is_at_most_as_deep_as_ages_are_counted() -> None:
+    deep = {"capacity": 10, "num_envs": 1, "observation_dtype": torch.float32, "device": "cpu"}
+    Ring(observation_shape=(255, 1), frame_stack=255, **deep)
+    with pytest.raises(SettingError, match="frame_stack = 256: expected at most 255"):
+        Ring(observation_shape=(256, 1), frame_stack=256, **deep)
 
 
 def test_who_stores_may_write_into_what_was_stored() -> None:

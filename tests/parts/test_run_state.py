@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sqn_rl import Agent, compose
-from sqn_rl.errors import CheckpointError
+from sqn_rl.errors import CheckpointError, RestoreError
 from sqn_rl.training.agent import AGENT_PARTS
 from sqn_rl.training.state import RunState
 from sqn_rl.types import Counters
@@ -47,3 +47,23 @@ def test_actions_that_exist_are_loaded() -> None:
     with run.random_state:
         run.resume(state_after(3), 0, lambda note: None)
     assert len(run.agent.replay) == 6
+
+
+def test_random_numbers_go_on_although_episodes_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, drawn = make_run(), []
+    with first.random_state:
+        first.begin_episodes()
+        torch.rand(5)
+        state = first.state_dict()
+
+    def fail(state: object) -> None:
+        raise RestoreError("played differently")
+
+    for fails in (False, True):
+        run = make_run()
+        if fails:
+            monkeypatch.setattr(run.env, "load_state_dict", fail)
+        with run.random_state:
+            run.resume(state, 0, lambda note: None)
+            drawn.append(torch.rand(5))
+    assert torch.equal(*drawn)

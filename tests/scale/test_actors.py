@@ -253,6 +253,20 @@ def test_a_run_directory_is_resumed_to_the_byte(more: list[str], tmp_path: Path)
     assert all(row["lag"] >= 0 and row["actors_up"] == 3 and 0 <= row["learner_wait"] <= 1 for row in rows)
 
 
+def test_what_is_saved_before_compiling_is_the_state_before_the_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the checkpoint of its end, of the same step, would lack its updates."""
+    compose("sqn_per", *TINY, f"out={tmp_path / 'plain'}").train()
+    monkeypatch.setattr(Agent, "compiles", lambda agent, *, acts, learns: learns)
+    compose("sqn_per", *TINY, f"out={tmp_path / 'compiling'}").train()
+    last = "checkpoints/0000000600"
+    for file in ("weights.safetensors", "state.safetensors"):
+        one, other = (load_file(tmp_path / run / last / file) for run in ("plain", "compiling"))
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+
 class Unplugged(LocalHost):
     """Loses an object after so many calls, with all that it has.
 

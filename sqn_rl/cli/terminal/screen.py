@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from sqn_rl.cli import Exit, import_torchrl, print_lines
@@ -51,7 +51,8 @@ def show(comparison: "Comparison") -> None:
     for line in report.measured(comparison):
         console.print(line, soft_wrap=True)
     for title, header, rows in report.tables(comparison):
-        table = Table(*header, box=None, header_style="bold", padding=(0, 2, 0, 0))
+        columns = (Column(name, overflow="fold") for name in header)  # no name is cut
+        table = Table(*columns, box=None, header_style="bold", padding=(0, 2, 0, 0))
         for row in rows:
             table.add_row(*row)
         console.print()

@@ -7,7 +7,7 @@ from typing import Any
 
 import gymnasium
 
-from sqn_rl.errors import SettingError, blame, nearest, require, require_one_of
+from sqn_rl.errors import SettingError, blame, for_atari_id, nearest, require, require_one_of
 
 WRAPPABLE = (
     *("ClipReward", "DelayObservation", "DiscretizeAction", "DiscretizeObservation", "FilterObservation"),
@@ -89,9 +89,9 @@ def _registered(id: str, kwargs: Mapping[str, Any]) -> gymnasium.Env:
         raise SettingError("id", id, missing("its dependencies", error)) from error
     except (Exception, SystemExit) as error:
         if isinstance(error, gymnasium.error.Error) and name not in gymnasium.registry:
-            atari = "; env=atari plays Atari games, and --trust ale_py registers their ids"
             other = f", or that a module registers: --trust MODULE{nearest(name, gymnasium.registry)}"
-            expected = f"an id that Gymnasium knows{atari if id.startswith('ALE/') else other} ({error})"
+            instead = f"; {atari}" if (atari := for_atari_id(id)) else other
+            expected = f"an id that Gymnasium knows{instead} ({error})"
             raise SettingError("id", id, expected) from error
         if isinstance(error, TypeError) or (
             kwargs and isinstance(error, ValueError | LookupError | AssertionError)

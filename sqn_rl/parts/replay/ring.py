@@ -69,6 +69,7 @@ class Ring:
     ) -> None:
         room = f"at least {num_envs}, one step of every environment"
         require(capacity >= num_envs, "capacity", capacity, room)
+        require(frame_stack <= 255, "frame_stack", frame_stack, "at most 255, as ages of episodes are bytes")
         require(num_envs % lanes == 0, "lanes", lanes, f"a divisor of {num_envs}, the environments")
         if frame_stack > 1 and observation_shape[0] != frame_stack:
             expected = f"{observation_shape[0]}, the first size of an observation {list(observation_shape)}"
@@ -87,9 +88,8 @@ class Ring:
         self.terminated = torch.zeros(places, dtype=torch.bool, device=device)
         self.truncated = torch.zeros(places, dtype=torch.bool, device=device)
         self.successor = self._next_row(torch.arange(places, device=device))  # index of the next observation
-        # torch.empty: pages that were never written take no memory, and are never read. Behind the rows come
-        # a frame that stays zero, and the spill area for final observations. It suffices for episodes of 8
-        # steps or more; with shorter ones it overflows.
+        # torch.empty: pages never written take no memory, and are never read. Behind the rows come a frame
+        # that stays zero, and the spill area for final observations; episodes below 8 steps overflow it.
         self._frames = torch.empty(
             places + 1 + places // 8, *frame_shape, dtype=observation_dtype, device=device
         )

@@ -76,11 +76,12 @@ def learn(
         turns.begin(resumed=state is not None)
         while not turns.ends():
             agent.anneal(turns.due.before)
+            due = plan.updates_due(turns.due.now) - everything.counters.updates
+            turns.save_if_compiling(acts=False, learns=due > 0)
             with saved_if_lost(turns):
                 actor, head, chunk = everything.take(turns.reporters)
             everything.store(actor, head, chunk, turns.reporters)
             everything.ask(actor)
-            due = plan.updates_due(everything.counters.env_steps) - everything.counters.updates
             with everything.random_state, turns.interruptible_if_compiling(acts=False, learns=due > 0):
                 for batch in agent.draw(plan.batch_size, due):
                     turns.count(agent.update(batch))
