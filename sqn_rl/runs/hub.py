@@ -145,9 +145,7 @@ def card(recipe: Recipe, env_name: str, env_steps: int, evaluation: Mapping[str,
         lines += [f"    dataset: {{name: {env}, type: {env}}}", "    metrics:"]
         lines += [f'    - {{type: mean_reward, name: mean_reward, value: "{score}", verified: false}}']
     lines += ["---", "", f"# {_text(recipe.title)} on {_text(env_name)}", ""]
-    lines += [
-        f"A policy of [sqn_rl](https://pypi.org/project/sqn-rl/) after {env_steps:,} environment steps."
-    ]
+    lines += [f"A policy of the Python package `sqn_rl` after {env_steps:,} environment steps."]
     if evaluation and score:
         episodes = number_of(evaluation.get("episodes")) or 0
         lines += ["", f"Mean return ± standard deviation of {episodes:.0f} greedy episodes: {score}"]

@@ -135,7 +135,7 @@ class Policy(nn.Module):
         return self._act(self.actor.act, observation, greedy, action_mask)
 
     def player(self, num_envs: int = 1) -> PolicyPlayer:
-        """Who plays ``num_envs`` episodes by this policy, and remembers them, if the policy has a memory."""
+        """Make a player of ``num_envs`` episodes at a time, with the memory of each if the policy has one."""
         return PolicyPlayer(self._act, self.actor, num_envs)
 
     def _act(self, choose: Callable[..., Tensor], observation: Any, greedy: bool, action_mask: Any) -> Any:

@@ -112,8 +112,9 @@ SECTIONS = [
     Section(
         "resources",
         "7. Resources",
-        "Short runs of every recipe, with a replay that is full at the end: peak memory of the run and its\n"
-        "environment processes, and bytes of the last checkpoint, compared with the predictions.",
+        "Short runs of every recipe of that revision, with a replay that is full at the end: peak memory of\n"
+        "the run and its environment processes, and bytes of the last checkpoint, compared with the\n"
+        "predictions.",
         resources,
     ),
     Section(

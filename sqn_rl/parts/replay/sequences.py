@@ -52,7 +52,7 @@ class SequenceReplay(RingReplay):
 
     Args:
         capacity: transitions, over all environments.
-        length: steps of a sequence from which is learned.
+        length: steps of a sequence that are learned from.
         burn_in: steps before them.
         stride: steps from the beginning of one sequence to that of the next; at most ``length``, or steps
             would be left out.

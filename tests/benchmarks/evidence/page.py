@@ -4,17 +4,18 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from .plan import FAMILIES, GRID, TUNING_SEEDS, TUNING_TASKS, Task, point
+from .plan import FAMILIES, GRID, TUNING_SEEDS, TUNING_TASKS, Task, point, weak_jobs
 from .report import sections
 from .runs import ROOT, rows_of
 from .tables import Scores, cell, scores_of, table
 
 INTRODUCTION = """# Evidence
 
-What makes the soft Q-network strong, and how it compares. `python -m tests.benchmarks.evidence PHASE` makes
-the runs, and `python -m tests.benchmarks.evidence page` writes this page from the rows in
-`docs/results/raw/evidence_*.jsonl`: one row a run, with settings, seed, revision, 30 greedy episodes of the
-last weights, the training curve and processor seconds. Precision is fp32, one thread a run.
+This page shows what makes the soft Q-network strong, and how it compares with other agents.
+`python -m tests.benchmarks.evidence PHASE` makes the runs, and `python -m tests.benchmarks.evidence page`
+writes this page from the rows in `docs/results/raw/evidence_*.jsonl`: one row a run, with settings, seed,
+revision, 30 greedy episodes of the last weights, the training curve and processor seconds. Precision is fp32,
+one thread a run.
 
 *Area* is the mean return of training episodes over the budget, exploration included; *final* the mean of the
 greedy episodes. Averages over at least five seeds are followed by 95 % bootstrap intervals.
@@ -50,9 +51,10 @@ def tuning(family: str) -> Iterator[str]:
     points = [point(lr, tau) for lr, tau in GRID]
     yield f"## Tuning: {family}"
     yield (
-        f"Every agent at five points: the learning rate and τ of the family, times the factors. Seeds "
-        f"{', '.join(map(str, TUNING_SEEDS))}, half the budget, on {' and '.join(names)}. Cells are areas: 0 "
-        "is random play, 1 the best of all cells (averaged over tasks). The best point of each agent is bold."
+        f"Every agent at five points: the family's learning rate and τ before tuning, {tasks[0].lr:g} and "
+        f"{tasks[0].tau:g}, times the factors. Seeds {', '.join(map(str, TUNING_SEEDS))}, half the budget, "
+        f"on {' and '.join(names)}. Cells are areas: 0 is random play, 1 the best of all cells (averaged "
+        "over tasks). The best point of each agent is bold."
     )
     lines = []
     for agent in dict.fromkeys(row["agent"] for row in rows):
@@ -91,14 +93,18 @@ def additions(family: str) -> Iterator[str]:
 
 
 def weak() -> Iterator[str]:
-    """The variants that were weak in trials."""
+    """The variants that were weak in trials, once all their runs are there."""
     rows = rows_of("weak")
-    if not rows:
+    there = {(row["agent"], row["task"], row["seed"]) for row in rows}
+    if {(job.agent, job.task, job.seed) for job in weak_jobs([*FAMILIES])} - there:
         return
     names = list(dict.fromkeys(row["task"] for row in rows))
     finals, areas = (scores_of(rows, measure, lambda row: row["agent"]) for measure in ("final", "area"))
-    yield "## n-step returns and double DQN, ten seeds"
-    yield "CartPole with 50,000 steps, Acrobot with 50,000; settings of the task family; seeds 10 to 19."
+    yield "## n-step returns and double DQN"
+    yield (
+        "CartPole with 50,000 steps and seeds 10 to 19; variants of `sqn` also on Acrobot, with 50,000 steps "
+        "and seeds 10 to 14. Settings are those of the task family."
+    )
     heads = ["variant", *(f"{what}, {name}" for name in names for what in ("final", "solved", "area"))]
     solved = {"cartpole": 475, "acrobot": -100}
     lines = []
@@ -108,7 +114,7 @@ def weak() -> Iterator[str]:
             values = finals[variant].get(name, np.array([]))
             cells += [
                 cell(values),
-                f"{(values >= solved[name]).sum()} of {len(values)}",
+                f"{(values >= solved[name]).sum()} of {len(values)}" if len(values) else "–",
                 cell(areas[variant].get(name)),
             ]
         lines.append([variant, *cells])
