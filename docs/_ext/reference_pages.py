@@ -17,7 +17,7 @@ from sqn_rl.recipe.catalogue import RECIPE, TASK, Catalogue
 from sqn_rl.recipe.compose import Recipe, compose_recipe
 from sqn_rl.recipe.diff import changes_of
 from sqn_rl.recipe.preflight import preflight
-from sqn_rl.recipe.provenance import Document, flow
+from sqn_rl.recipe.provenance import Document, flow, with_values
 from sqn_rl.recipe.resolved import of_recipe
 from sqn_rl.recipe.schema import SLOTS
 
@@ -85,16 +85,16 @@ def _meanings(target: Any) -> dict[str, str]:
     return {name: text.replace("|", r"\|") for name, text in meanings.items()}
 
 
-def _slot(slot: str, catalogue: Catalogue) -> Iterator[str]:
+def _slot(slot: str, catalogue: Catalogue, base: Recipe) -> Iterator[str]:
     yield _title(slot)
     for name in catalogue.names(slot):
         part = catalogue.read(slot, name)
         yield f".. _{slot}-{name}:\n\n{_title(name, '-')}"
         yield f"{_text(part.description)}\n"
-        yield from _part(slot, part, catalogue)
+        yield from _part(slot, part, catalogue, base)
 
 
-def _part(slot: str, part: Document, catalogue: Catalogue) -> Iterator[str]:
+def _part(slot: str, part: Document, catalogue: Catalogue, base: Recipe) -> Iterator[str]:
     fields = {name: value for name, value in part.content.items() if name != TARGET}
     meanings = {}
     if target := part.content.get(TARGET):
@@ -103,8 +103,10 @@ def _part(slot: str, part: Document, catalogue: Catalogue) -> Iterator[str]:
         yield f":Class: :py:obj:`{target}`\n:Works with: {limits or 'everything'}"
     yield f":File: ``{part.shown}``\n"
     if fields:
+        values = base.layers.resolved()
         rows = [
-            (f"``{name}``", f"``{flow(value)}``", meanings.get(name, "")) for name, value in fields.items()
+            (f"``{name}``", f"``{with_values(value, values)}``", meanings.get(name, ""))
+            for name, value in fields.items()
         ]
         yield from _table(("field", "default", "meaning"), rows, "20 25 55")
 
@@ -167,8 +169,8 @@ def generate(app: Sphinx) -> None:
         _write(folder / "api" / f"{page}.rst", _names(PAGES[page][0], public))
         for page, public in public_names().items()
     ]
-    written += [_write(folder / "slots" / f"{slot}.rst", _slot(slot, catalogue)) for slot in slots]
     changed, base = _newest("sqn_rl", "components", "recipes"), compose_recipe(catalogue=catalogue)
+    written += [_write(folder / "slots" / f"{slot}.rst", _slot(slot, catalogue, base)) for slot in slots]
     for name in names:
         page, graph = (folder / "recipes" / f"{_file(name)}{end}" for end in (".rst", ".svg"))
         written += [_write(page, _recipe(name, catalogue, base)), graph]

@@ -2,14 +2,14 @@
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sqn_rl.cli import Exit, catalogue_of, command, options, print_lines
 from sqn_rl.errors import RecipeError, did_you_mean
 from sqn_rl.recipe.build import TARGET
 from sqn_rl.recipe.catalogue import RECIPE, TASK, Catalogue
 from sqn_rl.recipe.compose import compose_recipe
-from sqn_rl.recipe.provenance import INTERPOLATION, Values
+from sqn_rl.recipe.provenance import with_values
 
 DESCRIPTION = """Lists the recipes and the parts of every slot, or of one.
 
@@ -62,19 +62,12 @@ def _rows(groups: Sequence[str], catalogue: Catalogue) -> Iterator[Row]:
             else:
                 fields = {key: value for key, value in document.content.items() if key != TARGET}
                 arguments = {
-                    f"{key}={_value(value, defaults)}": document.comment(key) for key, value in fields.items()
+                    f"{key}={with_values(value, defaults)}": document.comment(key)
+                    for key, value in fields.items()
                 }
                 limits = " ".join(f"{slot}={','.join(names)}" for slot, names in document.works_with.items())
                 anything = "" if group in (RECIPE, TASK) else "everything"
                 yield Row(group, name, document.description, arguments, limits or anything)
-
-
-def _value(value: Any, defaults: Values) -> str:
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{name}: {_value(child, defaults)}" for name, child in value.items()) + "}"
-    if isinstance(value, str) and (match := INTERPOLATION.fullmatch(value)):
-        return f"{value} ({_value(defaults.get(match[1]), defaults)})"
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _show_lines(rows: Sequence[Row]) -> None:

@@ -254,3 +254,12 @@ class Layers:
             return text
 
         return {name: resolve(value, name) for name, value in self.values.items()}
+
+
+def with_values(value: Any, values: Values) -> str:
+    """A value as text, with those of the settings that it names in brackets: ``${lr} (0.001)``."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name}: {with_values(child, values)}" for name, child in value.items()) + "}"
+    if isinstance(value, str) and (match := INTERPOLATION.fullmatch(value)):
+        return f"{value} ({with_values(values.get(match[1]), values)})"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -21,7 +21,7 @@ from sqn_rl.training.state import LearningState, RunState
 from sqn_rl.training.stopping import Interrupting, Stopped
 from sqn_rl.types import Counters, Step, Terms
 
-COMPILING = "compiling"
+COMPILING = "compiling, for up to a minute"
 """The phase in which the update, and acting, are compiled."""
 
 

@@ -124,7 +124,7 @@ def test_other_observations_are_refused(space: spaces.Space) -> None:
         ),
         ({"id": "no_such_module:Env-v0"}, "id", "--trust"),
         ({"id": {"a": 1}}, "id", "the id of an environment, such as CartPole-v1"),
-        ({"id": "ALE/Pongg-v5"}, "id", "env=atari plays Atari games, and --trust ale_py registers their ids"),
+        ({"id": "ALE/Pongg-v5"}, "id", "write env=atari env.game=pongg"),
         ({"id": "still/Still-v0"}, "kwargs", "missing 3 required positional arguments"),
         ({"kwargs": {"wind": 1}}, "kwargs", "unexpected keyword argument 'wind'"),
         ({"id": "FrozenLake-v1", "kwargs": {"map_name": "5x5"}}, "kwargs", "what FrozenLake-v1 takes"),
@@ -371,3 +371,18 @@ def test_a_vector_environment_of_processes_is_refused() -> None:
     refused = pytest.raises(SettingError, match="expected a SyncVectorEnv, or a function that makes one")
     with closing(vector), refused:
         GymEnv(id=vector, num_envs=2, seed=0)
+
+
+def test_an_environment_needs_nothing_else() -> None:
+    def make() -> gymnasium.Env:
+        return gymnasium.make("CartPole-v1")
+
+    for given, many in (
+        ("CartPole-v1", 1),
+        (make, 1),
+        (make(), 1),
+        (gymnasium.vector.SyncVectorEnv([make] * 3), 3),
+    ):
+        with closing(GymEnv(given)) as env:
+            assert env.num_envs == many
+            assert env.begin().shape == (many, 4)

@@ -64,7 +64,7 @@ class GymEnv(GamesEnv):
             ``[{"TimeLimit": {"max_episode_steps": 200}}]``.
         frame_stack: see :class:`~sqn_rl.parts.env.base.BatchedEnv`; above 1 the space must be a Box, and
             from outside come observations of Gymnasium's ``FrameStackObservation(padding_type="zero")``.
-        num_envs: N, the number of environments.
+        num_envs: N, the number of environments; by default as many as are given, or one.
         seed: see :class:`~sqn_rl.parts.env.base.BatchedEnv`.
         training: has no effect: rewards and episodes are Gymnasium's.
 
@@ -76,18 +76,19 @@ class GymEnv(GamesEnv):
 
     def __init__(
         self,
-        *,
         id: str | gymnasium.Env | gymnasium.vector.VectorEnv | Callable[..., gymnasium.Env],
+        *,
         kwargs: Mapping[str, Any] = {},
         wrappers: Sequence[Mapping[str, Mapping[str, Any]]] = (),
         frame_stack: int = 1,
-        num_envs: int,
-        seed: int,
+        num_envs: int | None = None,
+        seed: int = 0,
         training: bool = True,
     ) -> None:
         with ExitStack() as opened:
             envs = [wrapped(each, wrappers) for each in given(id)]
             ours, there = not envs, len(envs)
+            num_envs = (there or 1) if num_envs is None else num_envs
             if ours:
                 envs.append(make(id, kwargs, wrappers))
                 opened.callback(envs[0].close)

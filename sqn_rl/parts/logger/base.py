@@ -13,7 +13,7 @@ class Reporter:
         """Training begins, or is resumed, at these counters, which change as it advances."""
 
     def phase(self, name: str) -> None:
-        """Something begins that takes long: ``compiling…`` or ``evaluating…``; empty: it has ended."""
+        """Something that takes long begins, such as ``evaluating``; empty: it has ended."""
 
     def note(self, text: str) -> None:
         """What was chosen or has happened that a person should know, as a line."""
