@@ -62,6 +62,7 @@ def export(policy: Policy, path: Path) -> str:
     score = "logits" if has_logits else "action_value"
     example = torch.zeros(2, *spec.shape, dtype=spec.dtype)
     sizes = {"observation": {0: Dim("batch")}}
+    learned = [parameter for parameter in policy.parameters() if parameter.requires_grad]
     try:
         program = torch.export.export(policy.requires_grad_(False), (example,), dynamic_shapes=sizes)
         if path.suffix == PT2:
@@ -70,6 +71,9 @@ def export(policy: Policy, path: Path) -> str:
             file.write(_onnx(program, score))
     except Exception as error:  # of a user's part anything
         raise RecipeError(f"the policy cannot be exported: {blame(error)}") from error
+    finally:
+        for parameter in learned:
+            parameter.requires_grad_()
     save(path, file.getvalue())
     dtype, shape = str(spec.dtype).removeprefix("torch."), ", ".join(map(str, spec.shape))
     return f"observation {dtype} [batch, {shape}] -> {score} float32 [batch, {policy.n_actions}]"

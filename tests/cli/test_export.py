@@ -11,6 +11,7 @@ import torch
 from untrained import untrained
 
 from sqn_rl import load
+from sqn_rl.runs.export import export
 
 Command = Callable
 
@@ -86,6 +87,14 @@ def test_a_policy_from_pixels_is_exported_in_float32(command: Command, tmp_path:
     states = states_of(run, 20)
     expected = load(run)(states).detach()
     torch.testing.assert_close(computed(path, states), expected, rtol=0.05, atol=0.01)
+
+
+def test_the_policy_can_be_trained_on(trained: Path, tmp_path: Path) -> None:
+    policy = load(trained)
+    learned = [name for name, each in policy.named_parameters() if each.requires_grad]
+    export(policy, tmp_path / "policy.pt2")
+    assert learned
+    assert [name for name, each in policy.named_parameters() if each.requires_grad] == learned
 
 
 def test_the_weights_are_those_asked_for(trained: Path, command: Command, tmp_path: Path) -> None:

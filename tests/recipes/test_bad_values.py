@@ -14,13 +14,13 @@ from sqn_rl.errors import RecipeError
 
 VALUES = {
     # heads
-    "head=categorical head.v_max=5 head.v_min=5": "expected a number below v_max, 5",
-    "head=categorical head.v_max=-100 head.v_min=1": "expected a number below v_max, -100",
-    "recipe=sqn_rainbow v_min=100": "head.v_min = 100: expected a number below v_max, 100",
+    "head=categorical head.v_max=5 head.v_min=5": "expected a finite number below v_max, 5",
+    "head=categorical head.v_max=-100 head.v_min=1": "expected a finite number below v_max, -100",
+    "recipe=sqn_rainbow v_min=100": "head.v_min = 100: expected a finite number below v_max, 100",
     "head=categorical head.atoms=1": "expected a whole number of at least 2",
     "head=categorical head.atoms=2.5": "expected a whole number of at least 2",
     "head=quantile head.quantiles=0": "expected a whole number of at least 1",
-    "head=quantile head.kappa=-1": "expected a number of at least 0",
+    "head=quantile head.kappa=-1": "expected a finite number of at least 0",
     "head=rescaled head.epsilon=-1": "expected a number of at least 0",
     "head=quantile head.dueling=2": "expected true or false",
     # networks
@@ -41,6 +41,8 @@ VALUES = {
     "actor=policy loss=discrete_sac loss.backup=mean": "expected one of expected, ",
     "temperature=annealed temperature.over=0": "expected a fraction in (0, 1]",
     "temperature=fixed temperature.alpha=0": "expected a positive number",
+    "temperature=fixed temperature.alpha=1e-300": "expected a positive number that float32 can hold",
+    "temperature.minimum=1e-300": "expected a positive number that float32 can hold",
     "temperature.target_entropy=null": "expected nats here, or a fraction: target_entropy_fraction",
     "temperature.target_entropy_fraction=0.5": "expected null, as target_entropy = 0.1; or set that to null",
     # actors

@@ -84,8 +84,9 @@ class DualTemperature(Temperature):
 
 
 def require_positive(field: str, value: float) -> float:
-    """Return the value of a field; :class:`~sqn_rl.errors.SettingError` unless it is positive and finite."""
-    require(0 < value < math.inf, field, value, "a positive number")
+    """Return the value of a field; :class:`~sqn_rl.errors.SettingError` unless it is a positive float32."""
+    numbers = torch.finfo(torch.float32)
+    require(numbers.tiny <= value <= numbers.max, field, value, "a positive number that float32 can hold")
     return float(value)
 
 
