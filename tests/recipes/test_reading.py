@@ -186,8 +186,7 @@ def test_what_is_no_file_is_refused_and_not_waited_for(
     (run / name).unlink()
     odd(run / name)
     with soon():
-        with pytest.raises(SqnError, match=name):
-            read_runs([run])
+        assert name in read_runs([run])[1][str(run)]
         if name == "recipe.yaml":
             readers = of_run, lambda run: load_recipe(run / name), lambda run: WatchedRun(run, Catalogue())
             for reader in readers:
@@ -253,8 +252,10 @@ ROWS = {
 )
 def test_what_a_run_does_not_say_of_itself(name: str, text: str, run: Path) -> None:
     (run / name).write_text(text)
-    with soon(), pytest.raises(SqnError, match=r"run[:/]"):
-        read_runs([run])
+    with soon():
+        runs, left_out = read_runs([run])
+    assert not runs
+    assert left_out.keys() == {str(run)}
 
 
 RECIPES = {

@@ -44,7 +44,8 @@ class DualTemperature(Temperature):
 
     def __init__(self, *, initial: float, lr: float, minimum: float, maximum: float, optimise: str) -> None:
         super().__init__()
-        for field, value in {"initial": initial, "lr": lr, "minimum": minimum, "maximum": maximum}.items():
+        require(0 < lr < math.inf, "lr", lr, "a positive number")
+        for field, value in {"initial": initial, "minimum": minimum, "maximum": maximum}.items():
             require_positive(field, value)
         expected = f"a number in [minimum, maximum] = [{minimum}, {maximum}]"
         require(minimum <= initial <= maximum, "initial", initial, expected)
