@@ -170,7 +170,7 @@ function film(state) {
   filmed = state.checkpoint;
   by_id("film").hidden = false;
   const caption = `the first episode of an evaluation, with the weights after ${whole(filmed)} steps`;
-  const name = matchMedia("(prefers-color-scheme: dark)").matches ? "film_dark.gif" : "film.gif";
+  const name = matchMedia("(prefers-color-scheme: dark)").matches ? "film.dark.gif" : "film.gif";
   picture(by_id("film"), `${name}?${filmed}`, caption);
 }
 

@@ -111,7 +111,7 @@ def _pages_of_run(run: WatchedRun) -> dict[str, Page]:
         "data.json": Page("application/json", lambda: _json(run.state())),
         "graph.svg": Page("image/svg+xml", lambda: run.graph().encode()),
         "film.gif": Page("image/gif", lambda: run.film(dark=False)),
-        "film_dark.gif": Page("image/gif", lambda: run.film(dark=True)),
+        "film.dark.gif": Page("image/gif", lambda: run.film(dark=True)),
     }
 
 

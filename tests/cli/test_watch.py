@@ -202,10 +202,10 @@ def test_a_film_is_made_once_for_every_checkpoint(run: Path, monkeypatch) -> Non
         assert first.startswith(b"GIF89a")
         (run / "checkpoints" / "0000000600" / "weights.safetensors").unlink()
         assert ask(server, "/film.gif").body == first
-        assert ask(server, "/film_dark.gif?600").status == 500  # another, whose weights are gone
+        assert ask(server, "/film.dark.gif?600").status == 500  # another, whose weights are gone
         shutil.rmtree(run / "checkpoints" / "0000000600")
         assert state(server)["checkpoint"] == 400
-        light, dark = (ask(server, f"/{name}.gif?400").body for name in ("film", "film_dark"))
+        light, dark = (ask(server, f"/{name}.gif?400").body for name in ("film", "film.dark"))
         assert dark.startswith(b"GIF89a")
         assert len({first, light, dark}) == 3
         shutil.rmtree(run / "checkpoints")

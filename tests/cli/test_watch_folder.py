@@ -19,6 +19,7 @@ from cli.test_watch_anything import GAPS, LINES, NUMBERS, OTHERS, add, with_valu
 from sqn_rl.recipe.catalogue import Catalogue
 from sqn_rl.recipe.reading import read_rows
 from sqn_rl.watch import folder as listing
+from sqn_rl.watch import run as watch
 from sqn_rl.watch import server as served
 
 Command = Callable
@@ -250,7 +251,10 @@ def test_a_folder_without_runs_is_refused(command: Command, folder: Path) -> Non
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-def test_the_pages_fit_narrow_and_wide_windows_on_light_and_dark_pages(runs: Path, tmp_path: Path) -> None:
+def test_the_pages_fit_narrow_and_wide_windows_on_light_and_dark_pages(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "FRAMES", 10)
     shutil.copytree(runs / "s10", runs / "<i>bold</i>" / ("a" * 200))
     (runs / "s10" / "recipe.yaml").write_bytes(b"recipe: sqn")
     with serving(runs) as server, browsing(tmp_path / "browser") as browser:
