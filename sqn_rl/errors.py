@@ -1,12 +1,15 @@
 """The package's errors: one class for each kind of fix."""
 
 import difflib
+import json
 import re
 import traceback
 from collections.abc import Callable, Collection, Iterable
+from importlib import metadata
 from pathlib import Path
 from types import FrameType
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 _PACKAGE = str(Path(__file__).parent)
 
@@ -143,6 +146,18 @@ def nearest(name: object, names: Iterable[str]) -> str:
     """A suggestion to end an error message with: the nearest of ``names``; empty if none."""
     near = _similar(str(name), names)
     return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def to_install(extra: str) -> str:
+    """The command that adds ``extra`` to this package, from the folder that it was installed from."""
+    try:
+        source = json.loads(metadata.distribution("sqn_rl").read_text("direct_url.json") or "{}")
+    except metadata.PackageNotFoundError:
+        source = {}
+    url = urlsplit(source.get("url", ""))
+    folder = unquote(url.path) if url.scheme == "file" else "sqn_rl"
+    editable = "-e " if source.get("dir_info", {}).get("editable") else ""
+    return f"pip install {editable}'{folder}[{extra}]'"
 
 
 def for_atari_id(id: str) -> str:

@@ -3,7 +3,7 @@
 import re
 
 
-def said_twice(message: str) -> list[str]:
+def repeated(message: str) -> list[str]:
     """What the first line of a message says more than once: a clause, or what its override says already."""
     line = message.splitlines()[0]
     clauses = [re.sub("[ '`]", "", clause) for clause in line.split(": ")]

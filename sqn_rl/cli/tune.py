@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from sqn_rl.cli import Exit, catalogue_of, command, options, print_lines
 from sqn_rl.cli.terminal import many
-from sqn_rl.errors import EnvError, RecipeError
+from sqn_rl.errors import EnvError, RecipeError, to_install
 
 if TYPE_CHECKING:
     from sqn_rl.analysis.grid import Job
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_intermixed_args(argv)
     catalogue = catalogue_of(arguments)
     if not find_spec("optuna"):
-        raise RecipeError("sqn-tune needs Optuna", "", "the extra `tune`: pip install 'sqn_rl[tune]'")
+        raise RecipeError("sqn-tune needs Optuna", "", f"the extra `tune`: {to_install('tune')}")
     overrides, own, out = many.own_settings(arguments.overrides, OWN)
     many.require_jobs(arguments)
 

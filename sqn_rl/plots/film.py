@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from sqn_rl.disk import require_replaceable, save
-from sqn_rl.errors import SettingError, require
+from sqn_rl.errors import SettingError, require, to_install
 from sqn_rl.parts.actor.base import NetworkActor, masked
 from sqn_rl.parts.actor.greedy import value_actor
 from sqn_rl.parts.env.base import BatchedEnv
@@ -182,7 +182,7 @@ def kind_of(path: Path) -> Kind:
     require(path.parent.is_dir(), "video", str(path), "a file in a folder that exists")
     require_replaceable(path)
     if path.suffix == ".mp4" and find_spec("av") is None:
-        hint = "the extra `video`, pip install 'sqn_rl[video]'; or a .gif"
+        hint = f"the extra `video`, {to_install('video')}; or a .gif"
         raise SettingError("video", str(path), hint)
     return kinds[path.suffix]
 

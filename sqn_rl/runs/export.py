@@ -13,7 +13,7 @@ import torch
 from torch.export import Dim, ExportedProgram
 
 from sqn_rl.disk import require_replaceable, save
-from sqn_rl.errors import RecipeError, SettingError, blame, require
+from sqn_rl.errors import RecipeError, SettingError, blame, require, to_install
 from sqn_rl.parts.actor.base import NetworkActor, ValueActor
 from sqn_rl.runs.policy import Policy
 
@@ -34,7 +34,8 @@ def require_exportable(path: Path) -> None:
     require(path.parent.is_dir(), "output", str(path), "a file in a folder that exists")
     require_replaceable(path)
     if path.suffix == ONNX and not (find_spec("onnx") and find_spec("onnxscript")):
-        raise SettingError("output", str(path), "the extra `export`: pip install 'sqn_rl[export]'; or a .pt2")
+        expected = f"the extra `export`: {to_install('export')}; or a .pt2"
+        raise SettingError("output", str(path), expected)
 
 
 def export(policy: Policy, path: Path) -> str:

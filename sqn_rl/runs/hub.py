@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 from sqn_rl.disk import EVALUATIONS_FILE, RECIPE_FILE, Folder
-from sqn_rl.errors import CheckpointError, RecipeError, StorageError
+from sqn_rl.errors import CheckpointError, RecipeError, StorageError, to_install
 from sqn_rl.parts.env.base import closing_env
 from sqn_rl.plots import wiring
 from sqn_rl.plots.logs import number_of
@@ -62,7 +62,7 @@ class HuggingFace:
         try:
             from huggingface_hub import HfApi
         except ImportError:
-            raise RecipeError("huggingface_hub is not installed: pip install 'sqn_rl[hub]'") from None
+            raise RecipeError(f"huggingface_hub is not installed: {to_install('hub')}") from None
         self._api = HfApi(library_name="sqn_rl")
 
     def push(self, folder: Path, repo: str, *, private: bool) -> None:

@@ -53,10 +53,10 @@ def test_one_thing_is_changed_at_a_time(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "every"), [([], 5000), (["steps=5"], 1), (["eval_every=0"], 0), (["eval_every=7"], 7)]
+    ("arguments", "every"), [([], 5000), (["steps=5"], 1), (["eval_every=0"], 0), (["eval_every=7"], 7)]
 )
-def test_there_is_a_curve_unless_it_is_not_wanted(said: list[str], every: int) -> None:
-    assert variants_of(["head=linear,dueling", *said], CATALOGUE)[0].recipe.run.eval_every == every
+def test_there_is_a_curve_unless_it_is_not_wanted(arguments: list[str], every: int) -> None:
+    assert variants_of(["head=linear,dueling", *arguments], CATALOGUE)[0].recipe.run.eval_every == every
 
 
 def test_lists_and_ranges_are_values(folder: Path) -> None:
@@ -130,8 +130,10 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(trusting: list[str], com
 @pytest.mark.slow
 def test_a_signal_stops_all_and_says_how_to_go_on(folder: Path) -> None:
     code = "from sqn_rl.cli.ablate import main; raise SystemExit(main())"
-    said = ["head=linear,dueling", "steps=1e7", "warmup_steps=20", "seeds=3", "out=here", "--jobs", "1"]
-    with subprocess.Popen([sys.executable, "-c", code, *said], stdout=subprocess.PIPE, text=True) as process:
+    arguments = ["head=linear,dueling", "steps=1e7", "warmup_steps=20", "seeds=3", "out=here", "--jobs", "1"]
+    with subprocess.Popen(
+        [sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, text=True
+    ) as process:
         while not Path("here/base/s0/episodes.jsonl").exists():
             assert process.poll() is None
             time.sleep(0.1)
@@ -143,15 +145,15 @@ def test_a_signal_stops_all_and_says_how_to_go_on(folder: Path) -> None:
     assert out.splitlines()[-1] == "stopped by SIGTERM; the same command resumes"
     assert json.loads(Path("here/base/s0/summary.json").read_text())["status"] == "stopped"
     assert find_runs(["here"]) == [Path("here/base/s0")]
-    jobs = jobs_of(variants_of(said[:3], CATALOGUE), 1, Path("here"), CATALOGUE)
+    jobs = jobs_of(variants_of(arguments[:3], CATALOGUE), 1, Path("here"), CATALOGUE)
     assert not any(job.is_done() for job in jobs)
 
 
 @pytest.mark.slow
 def test_runs_end_when_the_command_is_killed(folder: Path) -> None:
     code = "from sqn_rl.cli.ablate import main; raise SystemExit(main())"
-    said = ["head=linear,dueling", "steps=1e7", "warmup_steps=20", "seeds=1", "out=here", "--jobs", "1"]
-    with subprocess.Popen([sys.executable, "-c", code, *said], stdout=subprocess.DEVNULL) as process:
+    arguments = ["head=linear,dueling", "steps=1e7", "warmup_steps=20", "seeds=1", "out=here", "--jobs", "1"]
+    with subprocess.Popen([sys.executable, "-c", code, *arguments], stdout=subprocess.DEVNULL) as process:
         while not Path("here/base/s0/episodes.jsonl").exists():
             assert process.poll() is None
             time.sleep(0.1)

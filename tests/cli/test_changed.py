@@ -53,8 +53,8 @@ def test_a_recipe_that_was_changed(reader: tuple[str, ...], run: Path, command: 
     change(run / "recipe.yaml", "lr: 0.001", "lr: 0.002")
     done = command(*command_line)
     assert done.code == 0
-    said = done.out if reader[0] == "compare" else done.err
-    assert f"note: {run / 'recipe.yaml'}: changed since the run wrote it\n" in said
+    output = done.out if reader[0] == "compare" else done.err
+    assert f"note: {run / 'recipe.yaml'}: changed since the run wrote it\n" in output
 
 
 def earlier_evaluation(run: Path) -> str:

@@ -157,7 +157,7 @@ def test_the_same_runs_give_the_same_table(write: Write, command: Command) -> No
 # --- what belongs together ---------------------------------------------------------------------------------
 
 
-def test_a_variant_is_a_recipe_and_what_was_said_over_it(write: Write, command: Command) -> None:
+def test_a_variant_is_a_recipe_and_its_overrides(write: Write, command: Command) -> None:
     write("a", "recipe=sqn_dueling")
     write("b", "head=dueling", "lr=0.01")
     write(
@@ -312,10 +312,10 @@ def test_runs_that_were_not_measured_alike(
     write("b", *ATARI, "head=dueling", *overrides)
     done = command("compare", "a", "b", "--output", "report")
     assert (done.code, done.out) == (2, "")
-    first, difference, mend = done.err.splitlines()
+    first, difference, fix = done.err.splitlines()
     assert first == "a and b were evaluated differently on pong-ram:"
     assert message in difference
-    assert "run one of them again" in mend
+    assert "run one of them again" in fix
     assert not Path("report").exists()
 
 

@@ -1,9 +1,9 @@
-"""Every mistake in a recipe or an override is answered with where, what, and how to mend it."""
+"""Every mistake in a recipe or an override is answered with where, what, and how to fix it."""
 
 from pathlib import Path
 
 import pytest
-from messages import said_twice
+from messages import repeated
 
 from sqn_rl.errors import RecipeError
 from sqn_rl.recipe.catalogue import Catalogue
@@ -71,7 +71,7 @@ def test_an_override(override: str) -> None:
     assert message in raised.value.message
     assert raised.value.hint.startswith(suggestion)
     assert str(raised.value).startswith(f"command line: {override}: {raised.value.message}")
-    assert said_twice(str(raised.value)) == []
+    assert repeated(str(raised.value)) == []
 
 
 @pytest.mark.parametrize(

@@ -53,15 +53,15 @@ def test_the_first_cause_comes_first(loss: Any, command: Callable, folder: Path)
         {k: v.clone() for k, v in loss.state_dict().items()},
     )
     assert not_finite(loss, a_batch()) == []
-    for spoil, said in FAULTS.values():
+    for spoil, message in FAULTS.values():
         loss.load_state_dict(weights)
         batch = a_batch()
         spoil(loss, batch)
-        assert not_finite(loss, batch)[0].startswith(said)
+        assert not_finite(loss, batch)[0].startswith(message)
         path.write_bytes(b"".join(tensors_file(bundle(loss, batch))))
         done = command("diagnose", "run")
         assert done.code == 4
-        assert done.out.startswith(said)
+        assert done.out.startswith(message)
 
 
 def test_what_it_cannot_read_is_refused(loss: Any, command: Callable, folder: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 from untrained import untrained
 
 from sqn_rl import load
+from sqn_rl.errors import to_install
 from sqn_rl.runs.export import export
 
 Command = Callable
@@ -127,4 +128,4 @@ def test_without_the_extra_it_says_what_to_install(
     monkeypatch.setattr("sqn_rl.runs.export.find_spec", lambda name: None)
     done = command("export", str(trained), "policy.onnx")
     assert done.code == 2
-    assert "expected the extra `export`: pip install 'sqn_rl[export]'; or a .pt2" in done.err
+    assert f"expected the extra `export`: {to_install('export')}; or a .pt2" in done.err

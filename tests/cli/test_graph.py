@@ -97,7 +97,7 @@ def test_svg_is_a_picture_of_every_recipe(name: str, command: Callable) -> None:
         assert {slot for slot, kind in kinds.items() if kind in ("changed", "absent")} == CHANGED[name]
 
 
-def test_changes_are_said(command: Callable) -> None:
+def test_changes_are_reported(command: Callable) -> None:
     done = command(
         "graph", "recipe=sqn_nstep", "head=dueling", "layers=noisy", "loss.backup=sampled", "gamma=0.9"
     )

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 import sqn_rl
 from sqn_rl import CheckpointError, RecipeError, SqnError, compose
-from sqn_rl.errors import StorageError
+from sqn_rl.errors import StorageError, to_install
 from sqn_rl.runs import hub as hubs
 
 FILES = {"README.md", "recipe.yaml", "curve.png", "graph.svg", "evaluations.jsonl"}
@@ -181,7 +181,7 @@ def test_without_the_extra_the_message_names_it(monkeypatch: pytest.MonkeyPatch,
 
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     assert pull.main(["me/model", "out"]) == 2
-    assert "pip install 'sqn_rl[hub]'" in capsys.readouterr().err
+    assert to_install("hub") in capsys.readouterr().err
 
 
 @pytest.fixture

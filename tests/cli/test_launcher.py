@@ -13,6 +13,7 @@ import pytest
 
 from sqn_rl.analysis.grid import Job, jobs_of, variants_of
 from sqn_rl.analysis.pool import run_jobs
+from sqn_rl.errors import to_install
 from sqn_rl.recipe.catalogue import Catalogue
 
 Command = Callable[..., Any]
@@ -122,7 +123,7 @@ def test_without_submitit_it_says_what_to_install(command: Command, monkeypatch:
     done = command("ablate", "head=linear,dueling", "--launcher", "submitit")
     assert (done.code, done.err) == (
         2,
-        "--launcher submitit needs submitit\n  the extra `submitit`: pip install 'sqn_rl[submitit]'\n",
+        f"--launcher submitit needs submitit\n  the extra `submitit`: {to_install('submitit')}\n",
     )
 
 

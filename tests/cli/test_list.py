@@ -74,7 +74,7 @@ def test_an_unknown_slot(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == "there is no slot `hed`\n  did you mean `head`?\n"
 
 
-def test_a_users_tree_is_listed_and_its_broken_file_said_to_be(
+def test_a_users_tree_is_listed_and_its_broken_file_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "components" / "head"

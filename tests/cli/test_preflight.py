@@ -1,4 +1,4 @@
-"""Every mistake is found before the first environment step, and said in a line or two."""
+"""Every mistake is found before the first environment step, and reported in a line or two."""
 
 import sys
 import time
@@ -118,14 +118,14 @@ OVERRIDES = {
 def test_a_mistake_on_the_command_line(
     overrides: str, command: Callable, trusting: list[str], users_tree: Path, no_steps: None
 ) -> None:
-    where, what, mend = (text.format(tree=users_tree) for text in OVERRIDES[overrides])
+    where, what, fix = (text.format(tree=users_tree) for text in OVERRIDES[overrides])
     done = command("run", *trusting, "batch_size=8", *overrides.split())
     assert (done.code, done.runs) == (2, [])
     assert list(Path.cwd().iterdir()) == []
     assert "Traceback" not in done.err
     assert 1 <= len(done.err.splitlines()) <= 2
     assert what in done.err
-    assert mend in done.err
+    assert fix in done.err
     assert said_twice(done.err) == []
     origin = where if ".yaml" in where or "command" in where else "command line: "
     assert done.err.startswith(origin)
@@ -211,7 +211,7 @@ FILES = {
 def test_a_mistake_in_a_users_recipe(
     text: str, command: Callable, trusting: list[str], tmp_path: Path, no_steps: None
 ) -> None:
-    line, what, mend = FILES[text]
+    line, what, fix = FILES[text]
     recipe = tmp_path / "mine" / "recipes" / "mine.yaml"
     recipe.parent.mkdir(parents=True)
     recipe.write_text(f"# Mine.\n{text}")
@@ -219,7 +219,7 @@ def test_a_mistake_in_a_users_recipe(
     assert (done.code, done.runs) == (2, [])
     assert done.err.startswith(f"{recipe}:{line}: ")
     assert what in done.err
-    assert mend in done.err
+    assert fix in done.err
 
 
 def test_a_module_that_is_not_there(command: Callable) -> None:

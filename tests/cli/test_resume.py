@@ -1,4 +1,4 @@
-"""``sqn-resume`` and ``resume=auto``: a run goes on from where it was, or it is said why not."""
+"""``sqn-resume`` and ``resume=auto``: a run goes on from where it was, or a message says why not."""
 
 import errno
 import json
@@ -32,15 +32,15 @@ TINY += ["log_every=40", "checkpoint_every=80", "eval_every=120", "eval_episodes
 
 @pytest.fixture
 def at(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, int, Callable[[], Any]], None]:
-    """``at("metrics", 2, act)``: act when the run directory is told so for the second time."""
+    """``at("metrics", 2, act)``: act when the run directory receives it for the second time."""
 
     def have(event: str, number: int, act: Callable[[], Any]) -> None:
-        told, hear = [], getattr(RunDirectory, event)
+        seen, hear = [], getattr(RunDirectory, event)
 
         def listen(self: RunDirectory, *what: Any) -> None:
             hear(self, *what)
-            told.append(what)
-            if len(told) == number:
+            seen.append(what)
+            if len(seen) == number:
                 act()
 
         monkeypatch.setattr(RunDirectory, event, listen)
@@ -287,7 +287,7 @@ def test_what_was_killed_before_its_first_checkpoint_begins_anew(alone: Path, co
     assert differences(alone, Path("killed")) == []
 
 
-# --- what is refused, and what is said ---------------------------------------------------------------------
+# --- what is refused, and the messages ---------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -306,7 +306,7 @@ def run(stopped: Path, folder: Path) -> Path:
     return Path(shutil.copytree(stopped, folder / "run"))
 
 
-def test_a_damaged_checkpoint_is_passed_over_and_that_is_said(run: Path, command: Command) -> None:
+def test_a_damaged_checkpoint_is_passed_over_and_that_is_reported(run: Path, command: Command) -> None:
     path = run / "checkpoints" / "0000000160" / "state.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
     done = command("resume", str(run))
@@ -527,7 +527,7 @@ def test_two_runs_never_mix(run: Path, command: Command) -> None:
 
 
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO])
-def test_a_full_disk_is_said_and_the_run_goes_on_later(
+def test_a_full_disk_is_reported_and_the_run_goes_on_later(
     error: int, run: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write, written = os.write, []
@@ -597,7 +597,7 @@ gymnasium.register("unseeded/Task-v0", Unseeded)
 '''
 
 
-def test_games_that_cannot_be_brought_back_begin_anew_and_that_is_said(
+def test_games_that_cannot_be_brought_back_begin_anew_and_that_is_reported(
     command: Command, at: Callable
 ) -> None:
     Path("recipes").mkdir()

@@ -153,7 +153,7 @@ def test_a_run_says_what_its_scores_depend_on(env: str, capsys: pytest.CaptureFi
         (["target_update=periodic", "recipe=sqn_quantile", "v_min=-1", "kappa=2"], ["v_min"]),
     ],
 )
-def test_a_setting_that_nothing_reads_is_said(
+def test_a_setting_that_nothing_reads_is_reported(
     overrides: list[str], unread: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     announce(compose_recipe("sqn", *overrides), Console())
@@ -335,7 +335,7 @@ def test_a_sweep_goes_on_after_a_failure_and_says_so_at_the_end(
     assert re.search(FELL_OVER, done.err)
 
 
-def test_episodes_without_an_end_are_cut_when_evaluated_and_that_is_said(
+def test_episodes_without_an_end_are_cut_when_evaluated_and_that_is_reported(
     command: Command, trusting: list[str]
 ) -> None:
     task = [*trusting, *TASK, "env.kwargs.happens=never_ends"]
@@ -360,10 +360,10 @@ def test_episodes_without_an_end_are_cut_when_evaluated_and_that_is_said(
 def said_when_stopped(process: subprocess.Popen[str]) -> str:
     process.send_signal(signal.SIGTERM)
     since = time.monotonic()
-    said, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=60)
     assert time.monotonic() - since < 15  # seconds, on a busy machine too
     assert process.returncode == 3
-    return said
+    return output
 
 
 def test_a_process_stops_within_seconds(command: Command) -> None:

@@ -131,15 +131,15 @@ def test_no_streams_at_all(
 def test_nobody_reads(
     name: str, call: Call, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """As ``sqn-list | head``; what is said on stderr is read."""
+    """As ``sqn-list | head``; stderr is read."""
     reader, writer = os.pipe()
     os.close(reader)
     with open(writer, "w") as unread:
         monkeypatch.setattr(sys, "stdout", unread)
         assert call(name) == (cli.Exit.UNREAD if CODES[name] == 0 else CODES[name])
-    said = capfd.readouterr().err
-    assert "Traceback" not in said
-    assert (said == "") == (CODES[name] == 0)
+    errors = capfd.readouterr().err
+    assert "Traceback" not in errors
+    assert (errors == "") == (CODES[name] == 0)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")

@@ -17,6 +17,7 @@ from sqn_rl.analysis.grid import Job
 from sqn_rl.analysis.space import space_of
 from sqn_rl.analysis.tuning import Trial, Tuning
 from sqn_rl.analysis.tuning_page import ending
+from sqn_rl.errors import to_install
 from sqn_rl.recipe.catalogue import Catalogue
 from sqn_rl.recipe.compose import compose_recipe
 from sqn_rl.recipe.reading import DataError, read_rows
@@ -97,8 +98,10 @@ def test_a_killed_search_resumes_and_counts_nothing_twice(command: Command, fold
 @pytest.mark.slow
 def test_a_signal_stops_the_search_and_it_says_how_to_resume(folder: Path) -> None:
     code = "from sqn_rl.cli.tune import main; raise SystemExit(main())"
-    said = [*SPACE, "steps=1e7", "compile=never", "trials=2", "out=here", "--jobs", "1"]
-    with subprocess.Popen([sys.executable, "-c", code, *said], stdout=subprocess.PIPE, text=True) as process:
+    arguments = [*SPACE, "steps=1e7", "compile=never", "trials=2", "out=here", "--jobs", "1"]
+    with subprocess.Popen(
+        [sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, text=True
+    ) as process:
         while not Path("here/trials/0000/s1000/episodes.jsonl").exists():
             assert process.poll() is None
             time.sleep(0.05)
@@ -371,5 +374,5 @@ def test_without_optuna_it_says_what_to_install(command: Command, monkeypatch: p
     done = command("tune", *SPACE)
     assert (done.code, done.err) == (
         2,
-        "sqn-tune needs Optuna\n  the extra `tune`: pip install 'sqn_rl[tune]'\n",
+        f"sqn-tune needs Optuna\n  the extra `tune`: {to_install('tune')}\n",
     )

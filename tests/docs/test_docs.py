@@ -246,8 +246,8 @@ def test_the_table_of_parts_is_the_catalogue() -> None:
     catalogue = Catalogue()
     parts = [(slot.name, name) for slot in SLOTS for name in catalogue.names(slot.name)]
     limits = [catalogue.read(*part).works_with for part in parts]
-    said = [" ".join(f"`{slot}={','.join(names)}`" for slot, names in each.items()) for each in limits]
-    assert rows == [(*part, each or "everything") for part, each in zip(parts, said, strict=True)]
+    texts = [" ".join(f"`{slot}={','.join(names)}`" for slot, names in each.items()) for each in limits]
+    assert rows == [(*part, each or "everything") for part, each in zip(parts, texts, strict=True)]
 
 
 @pytest.mark.parametrize("page", sorted((DOCS / "algorithms").glob("*.md")), ids=named)

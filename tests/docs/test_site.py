@@ -161,16 +161,16 @@ def test_a_browser_shows_it_without_a_complaint(address, tmp_path, page, shown) 
     done = subprocess.run(
         [CHROMIUM, *options, f"{address}/{page}"], capture_output=True, text=True, timeout=120
     )
-    said = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-    assert [line for line in said if '"[PST]: ' not in line] == []  # the theme tells what it does
+    lines = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    assert [line for line in lines if '"[PST]: ' not in line] == []  # the theme prints what it does
     assert re.search(shown, done.stdout)
 
 
 def test_the_reference_says_what_every_class_takes(site) -> None:
     """And not what a metaclass of TorchRL takes."""
     taken = re.compile(r'<dt class="sig[^>]* id="sqn_rl\.(\w+)">(.*?)</dt>', re.DOTALL)
-    said = {}
+    texts = {}
     for path in site.glob("reference/generated/api/*.html"):
-        said |= {name: re.sub("<[^>]+>", "", text) for name, text in taken.findall(path.read_text())}
-    assert "backup" in said["SQNLoss"]
-    assert [name for name, text in said.items() if "**kwargs" in text] == []
+        texts |= {name: re.sub("<[^>]+>", "", text) for name, text in taken.findall(path.read_text())}
+    assert "backup" in texts["SQNLoss"]
+    assert [name for name, text in texts.items() if "**kwargs" in text] == []

@@ -25,7 +25,7 @@ for_every_loss = pytest.mark.parametrize("name", LOSSES)
 
 
 class Told:
-    """As much of a replay, or of an actor, as an update touches: what it was told, and metrics."""
+    """As much of a replay, or of an actor, as an update touches: what it received, and metrics."""
 
     def __init__(self, **metrics: float) -> None:
         self.priorities: list[tuple[Tensor, Tensor]] = []
@@ -116,7 +116,7 @@ def test_the_optimizer_has_what_is_learned_once_and_no_target(make, name: str, l
 
 
 @for_every_loss
-def test_the_replay_is_told_the_td_errors_of_what_it_drew(make, name: str) -> None:
+def test_the_replay_receives_the_td_errors_of_what_it_drew(make, name: str) -> None:
     agent = agent_of(make(name))
     terms = agent.update(make_batch())
     ((place, priority),) = agent.replay.priorities
@@ -211,7 +211,7 @@ def overflow(loss: TDLoss) -> Batch:
 
 
 @pytest.mark.parametrize(
-    ("name", "spoil", "said"),
+    ("name", "spoil", "message"),
     [
         *[(name, lambda _: make_batch(reward=torch.full((B,), math.nan)), "loss_q = nan") for name in LOSSES],
         ("sqn", lambda _: make_batch(reward=torch.tensor([1.0, 1, -math.inf, 1])), "loss_q = inf"),
@@ -223,12 +223,12 @@ def overflow(loss: TDLoss) -> Batch:
     ],
 )
 def test_what_is_not_finite_is_refused_before_the_step(
-    make, name: str, spoil: Callable[[TDLoss], Batch], said: str
+    make, name: str, spoil: Callable[[TDLoss], Batch], message: str
 ) -> None:
     loss = make(name)
     agent, batch = agent_of(loss, optimizer=partial(torch.optim.Adam, lr=LR)), spoil(loss)
     before = {key: value.clone() for key, value in loss.state_dict().items()}
-    with pytest.raises(NumericsError, match=said):
+    with pytest.raises(NumericsError, match=message):
         agent.update(batch)
     for key, value in loss.state_dict().items():
         torch.testing.assert_close(value, before[key], rtol=0, atol=0, equal_nan=True)

@@ -56,7 +56,7 @@ def soft(alpha: float) -> Callable[[Table], Table]:
 
 @pytest.fixture(scope="module")
 def make(make_loss) -> Callable[..., TDLoss]:
-    """A loss by its part's name, with this α; from random networks, two unless told."""
+    """A loss by its part's name, with this α; from random networks, two by default."""
 
     def with_alpha(name: str = "sqn", alpha: float = 0.5, networks: int = 2, **settings: Any) -> TDLoss:
         table = torch.randn(networks, STATES, ACTIONS, generator=torch.Generator().manual_seed(0))

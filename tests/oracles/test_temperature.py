@@ -78,9 +78,9 @@ def test_fixed_temperature_stays() -> None:
     assert not list(temperature.parameters())
 
 
-@pytest.mark.parametrize(("entropy", "said"), [(0.0, "maximum, 4"), (1.0, "minimum, 0.5")])
-def test_a_bound_that_is_reached_is_said(entropy: float, said: str) -> None:
+@pytest.mark.parametrize(("entropy", "bound"), [(0.0, "maximum, 4"), (1.0, "minimum, 0.5")])
+def test_a_bound_that_is_reached_is_reported(entropy: float, bound: str) -> None:
     temperature = learned(minimum=0.5, maximum=4.0)
     assert temperature.advice() is None
     descend(temperature, torch.tensor([entropy]), lr=100)
-    assert f"α has reached its {said}" in temperature.advice()
+    assert f"α has reached its {bound}" in temperature.advice()

@@ -102,7 +102,7 @@ def test_what_comes_in_too_many_kinds_is_computed_as_it_is(monkeypatch: pytest.M
         without_python(code, X[:3], monkeypatch)
 
 
-def test_what_cannot_be_compiled_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_what_cannot_be_compiled_is_reported_once(caplog: pytest.LogCaptureFixture) -> None:
     code = Compiled(Scaling().print, "this")
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
@@ -111,7 +111,7 @@ def test_what_cannot_be_compiled_is_said_once(caplog: pytest.LogCaptureFixture) 
     assert [each.message[:35] for each in caplog.records] == ["compile: this cannot be compiled (C"]
 
 
-def test_a_folder_that_the_compiler_fails_in_is_said(
+def test_a_folder_that_the_compiler_fails_in_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "a folder"))

@@ -141,17 +141,17 @@ def test_a_bare_part_goes_through_everything(slot: str, folder: Path, capsys: An
     experiment = compose("sqn", *TINY, *chosen, f"out={run}")
     assert experiment.train(should_stop=lambda: next(stop))["status"] == "stopped"
     resumed = sqn_resume.main([str(run)])
-    said = capsys.readouterr().err
+    errors = capsys.readouterr().err
     if slot in ("replay", "all"):
         assert resumed != 0
-        assert "BareReplay has no state_dict" in said
+        assert "BareReplay has no state_dict" in errors
     else:
         assert resumed == 0
     assert sqn_eval.main([str(run), "--stochastic"]) == 0
 
 
 @pytest.mark.parametrize("slot", [*SLOTS, "all"])
-def test_a_nan_with_a_bare_part_is_said_to_be_one(slot: str, folder: Path, capsys: Any) -> None:
+def test_a_nan_with_a_bare_part_is_reported(slot: str, folder: Path, capsys: Any) -> None:
     chosen = [f"{each}=bare" for each in (SLOTS if slot == "all" else [slot])]
     run = folder / "run"
     with pytest.raises(NumericsError, match="loss"):

@@ -131,20 +131,20 @@ def test_a_parameter_without_a_gradient_stays_and_counts_no_step(
 
 def test_who_is_to_be_told_of_every_step_is(both: Callable[..., tuple[Walk, Walk]]) -> None:
     plain, compiled = both("sqn")
-    optimizer, told = compiled.agent.optimizer, []
-    hook = optimizer.register_step_post_hook(lambda *_: told.append(ungraded(compiled.learned)))
+    optimizer, seen = compiled.agent.optimizer, []
+    hook = optimizer.register_step_post_hook(lambda *_: seen.append(ungraded(compiled.learned)))
     assert not compiled.descent.compiles  # or a checkpoint would be written before every step
     for number in range(6):
         if number == 2:
             hook.remove()
             assert compiled.descent.compiles
         if number == 4:
-            hook = optimizer.register_step_post_hook(lambda *_: told.append(True))
+            hook = optimizer.register_step_post_hook(lambda *_: seen.append(True))
         if number == 5:
             hook.remove()
         for walk in (plain, compiled):
             walk.go(number)
-    assert told == [False, False, True]
+    assert seen == [False, False, True]
     assert_same(plain, compiled)
 
 

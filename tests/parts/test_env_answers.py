@@ -175,13 +175,13 @@ def test_nan_is_a_number_that_is_refused(answer: tuple[Any, ...]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"),
+    ("answer", "message"),
     [(RAMP, "[2, 3] float64"), ((RAMP, RAMP), "(array"), (None, "None"), ((RAMP,), "(array")],
 )
-def test_a_reset_without_info_is_refused(monkeypatch: pytest.MonkeyPatch, answer: Any, said: str) -> None:
+def test_a_reset_without_info_is_refused(monkeypatch: pytest.MonkeyPatch, answer: Any, message: str) -> None:
     monkeypatch.setattr(Answering, "reset", lambda self, **_: answer)
     where = "answers/Answering-v0, environment 0, step 0: at its reset: reset() returned "
-    with pytest.raises(EnvError, match=rf"^{re.escape(where + said)}.*; expected \(observation, info\)$"):
+    with pytest.raises(EnvError, match=rf"^{re.escape(where + message)}.*; expected \(observation, info\)$"):
         answered()
 
 

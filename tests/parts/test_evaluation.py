@@ -178,14 +178,14 @@ def test_the_length_at_which_an_episode_is_cut() -> None:
 def test_every_return_is_summed_in_double_precision() -> None:
     """A thousand rewards of 0.1: in float32 they are 99.99905."""
     expected, n = sum([0.1] * 1000), 1000
-    told: list[dict[str, Any]] = []
-    reporter = SimpleNamespace(episode=told.append)
+    rows: list[dict[str, Any]] = []
+    reporter = SimpleNamespace(episode=rows.append)
     env, episodes = steady(1, max_episode_steps=n), Episodes(np.zeros(1), np.zeros(1, np.int64))
     env.begin()
     for _ in range(n):
         step = env.advance(torch.zeros(1, dtype=torch.int64))
         episodes.record(step.score.numpy(), step.ended.numpy(), Counters(), reporter)
-    assert told == [{"env_steps": 0, "return": expected, "length": n}]
+    assert rows == [{"env_steps": 0, "return": expected, "length": n}]
 
     for limit in ({}, {"max_episode_steps": n}):  # cut by the evaluation, and by itself
         result = evaluate(STILL, steady(2, **limit), episodes=2, greedy=True, seed=0, max_steps=n)

@@ -337,7 +337,7 @@ def test_what_an_environment_draws_is_shown(picture: Any, shown: np.ndarray) -> 
 
 
 @pytest.mark.parametrize(
-    ("picture", "said"),
+    ("picture", "problem"),
     [
         ([], "[0] float64"),
         ("a picture", "'a picture'"),
@@ -350,9 +350,9 @@ def test_what_an_environment_draws_is_shown(picture: Any, shown: np.ndarray) -> 
         ([[1, 2], [3]], "[[1, 2], [3]]"),
     ],
 )
-def test_what_is_no_picture_is_refused(picture: Any, said: str) -> None:
+def test_what_is_no_picture_is_refused(picture: Any, problem: str) -> None:
     expected = "expected an environment that draws a picture, [H, W, 3] in 0..255 or 0..1; it drew "
-    with pytest.raises(SettingError, match=f"^video = 'unseen': {re.escape(expected + said)}$"):
+    with pytest.raises(SettingError, match=f"^video = 'unseen': {re.escape(expected + problem)}$"):
         drawn(picture)
 
 

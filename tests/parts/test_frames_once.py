@@ -155,7 +155,7 @@ def test_overflow_leaves_the_frames_where_they_are(make_games: MakeGames) -> Non
     assert ring._frames.data_ptr() == where
 
 
-def test_what_does_not_fit_is_refused_and_what_is_said_to_fit_does(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_does_not_fit_is_refused_and_what_fits_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     # 100 floats and a row's 23 bytes are 423: 236 places fit, of which 4 · 8 hold no transition
     monkeypatch.setattr("sqn_rl.parts.replay.ring.available_bytes", lambda: 100_000)
     with pytest.raises(
@@ -165,7 +165,7 @@ def test_what_does_not_fit_is_refused_and_what_is_said_to_fit_does(monkeypatch: 
     assert make_ring(204, 8, 4, (10, 10)).places * 423 <= 100_000
 
 
-# --- what samplers are told --------------------------------------------------------------------------------
+# --- what samplers receive --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("stack", [1, 3])

@@ -207,6 +207,16 @@ def test_images_are_shrunk_and_grayed_by_wrappers(encoder: str) -> None:
     assert parts["q_net"].values(parts["env"].begin()).shape == (2, 2, 2)
 
 
+@pytest.mark.parametrize("wrapper", [{"ResizeObservation": {"shape": [9, 10]}}, {"GrayscaleObservation": {}}])
+def test_wrappers_of_images_take_channels_that_are_first(wrapper: dict[str, Any]) -> None:
+    pytest.importorskip("cv2")
+    first, last = (camera(channels, wrappers=[wrapper], num_envs=2) for channels in ("first", "last"))
+    assert first.observation_shape == last.observation_shape
+    assert torch.equal(first.begin(), last.begin())
+    for actions in torch.ones(12, 2, dtype=torch.int64):
+        assert torch.equal(first.advance(actions).observation, last.advance(actions).observation)
+
+
 def test_one_too_small_is_refused_with_its_size() -> None:
     with pytest.raises(RecipeError) as refusal:
         compose("sqn", *CAMERA, "encoder=nature_cnn").preflight()

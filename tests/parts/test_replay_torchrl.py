@@ -131,10 +131,10 @@ def test_both_sides_may_be_mixed(kind: str) -> None:
 
 def test_truncated_is_what_was_done_and_not_terminated() -> None:
     played = rollout(20)
-    said, derived = make_replay(), make_replay()
-    said.extend(played.clone())
+    declared, derived = make_replay(), make_replay()
+    declared.extend(played.clone())
     derived.extend(played.exclude(("next", "truncated")))
-    assert equal(said[:], derived[:])
+    assert equal(declared[:], derived[:])
 
 
 # --- returns over several steps ----------------------------------------------------------------------------

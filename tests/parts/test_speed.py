@@ -1,4 +1,4 @@
-"""What `compile=auto` and `precision=auto` choose: never by chance, and said."""
+"""What `compile=auto` and `precision=auto` choose: never by chance, and reported."""
 
 import pytest
 

@@ -113,7 +113,7 @@ def test_learned_refuses(make_temperature, field: str, value: object) -> None:
 
 
 @pytest.mark.parametrize("both", [(None, None), (0.1, 0.1)])
-def test_the_target_is_said_once(make_temperature, both) -> None:
+def test_the_target_is_set_once(make_temperature, both) -> None:
     with pytest.raises(SettingError, match="target_entropy"):
         make_temperature(target_entropy=both[0], target_entropy_fraction=both[1])
 

@@ -47,25 +47,30 @@ class Games:
 
 
 class Diary(Reporter):
-    """Keeps what it is told."""
+    """Keeps what it receives."""
 
     def __init__(self) -> None:
-        self.told: dict[str, list[Any]] = {"metrics": [], "episode": [], "evaluation": [], "checkpoint": []}
+        self.received: dict[str, list[Any]] = {
+            "metrics": [],
+            "episode": [],
+            "evaluation": [],
+            "checkpoint": [],
+        }
 
     def metrics(self, row: dict[str, Any]) -> None:
-        self.told["metrics"].append(row)
+        self.received["metrics"].append(row)
 
     def episode(self, row: dict[str, Any]) -> None:
-        self.told["episode"].append(row)
+        self.received["episode"].append(row)
 
     def evaluation(self, row: dict[str, Any]) -> None:
-        self.told["evaluation"].append(row)
+        self.received["evaluation"].append(row)
 
     def checkpoint(self, counters: Any, take_state: Any) -> None:
-        self.told["checkpoint"].append(counters.env_steps)
+        self.received["checkpoint"].append(counters.env_steps)
 
     def steps(self, event: str) -> list[int]:
-        return [row["env_steps"] for row in self.told[event]]
+        return [row["env_steps"] for row in self.received[event]]
 
 
 class Learner:
@@ -229,14 +234,14 @@ def test_what_is_due_at_a_multiple_happens_at_the_first_step_that_reaches_it() -
     _, diary, _ = run(3, steps=50, eval_every=20, checkpoint_every=25, evaluate=play_evaluation)
     assert diary.steps("metrics") == [12, 21, 30, 42, 51]
     assert diary.steps("evaluation") == [21, 42, 51]
-    assert diary.told["checkpoint"] == [27, 51]
+    assert diary.received["checkpoint"] == [27, 51]
 
 
 @pytest.mark.parametrize("every", [0, 20, 1000])
 def test_the_end_is_evaluated_and_kept_once(every: int) -> None:
     _, diary, _ = run(2, steps=60, eval_every=every, checkpoint_every=every, evaluate=play_evaluation)
     expected = [20, 40, 60] if every == 20 else [60]
-    assert diary.steps("evaluation") == diary.told["checkpoint"] == expected
+    assert diary.steps("evaluation") == diary.received["checkpoint"] == expected
 
 
 def test_more_environments_than_the_period_skip_no_beat() -> None:
@@ -246,11 +251,11 @@ def test_more_environments_than_the_period_skip_no_beat() -> None:
 
 def test_games_are_summed_up_whole() -> None:
     _, diary, counters = run(2, steps=40)
-    rows = diary.told["episode"]
+    rows = diary.received["episode"]
     assert [(row["return"], row["length"]) for row in rows] == [(LENGTH, LENGTH)] * 4
     assert diary.steps("episode") == [14, 14, 28, 28]
     assert counters.episodes == 4
-    assert [row["return_mean"] for row in diary.told["metrics"]] == [None, LENGTH, LENGTH, LENGTH]
+    assert [row["return_mean"] for row in diary.received["metrics"]] == [None, LENGTH, LENGTH, LENGTH]
 
 
 def test_schedules_move_with_the_steps_taken() -> None:
@@ -262,8 +267,8 @@ def test_a_stop_is_clean() -> None:
     learner, diary, counters = run(2, should_stop=lambda: next(asked), evaluate=play_evaluation)
     assert counters.env_steps == learner.stored == 10
     assert counters.updates == len(learner.updated_at) == 10
-    assert diary.told["checkpoint"] == [10]
-    assert diary.told["evaluation"] == []
+    assert diary.received["checkpoint"] == [10]
+    assert diary.received["evaluation"] == []
 
 
 @pytest.mark.parametrize(
@@ -283,7 +288,7 @@ def test_compiling_is_stopped_at_once_and_nothing_else_is(
     counters = train(learner, Games(2), plan, reporters=[diary], should_stop=stop)
     assert counters.env_steps == learner.stored == steps
     assert counters.updates == len(learner.updated_at) == (1 if steps == 10 else 0)
-    assert diary.told["checkpoint"] == checkpoints
+    assert diary.received["checkpoint"] == checkpoints
     assert stop.by == "somebody"
 
 
@@ -325,7 +330,7 @@ def test_an_environment_is_not_waited_for_when_a_stop_is_asked_for_again(
     stop, diary, learner = StopRequest(), Diary(), Learner()
     counters = train(learner, Hanging(stop, times, when), make_plan(), reporters=[diary], should_stop=stop)
     assert counters.env_steps == learner.stored == steps
-    assert diary.told["checkpoint"] == checkpoints
+    assert diary.received["checkpoint"] == checkpoints
 
 
 def test_an_evaluation_is_not_waited_for_when_a_stop_is_asked_for_again() -> None:
@@ -337,7 +342,7 @@ def test_an_evaluation_is_not_waited_for_when_a_stop_is_asked_for_again() -> Non
         raise AssertionError("waited for")
 
     train(Learner(), Games(2), make_plan(eval_every=20), evaluate=games, reporters=[diary], should_stop=stop)
-    assert (diary.told["checkpoint"], diary.told["evaluation"]) == ([20], [])
+    assert (diary.received["checkpoint"], diary.received["evaluation"]) == ([20], [])
 
 
 def test_a_signal_after_another_reason_to_stop_is_a_first_signal() -> None:
@@ -376,8 +381,8 @@ def test_evaluating_does_not_change_the_run(make_agent: Callable[..., Agent]) ->
             return evaluate(agent.actor, cartpole(seed=9), episodes=2, greedy=False, seed=9)
 
         train(agent, env, plan, evaluate=games, reporters=[diary])
-        assert len(diary.told["evaluation"]) == (1 if eval_every == 0 else 6)
-        return [row | {"wall_s": None} for row in diary.told["metrics"]]
+        assert len(diary.received["evaluation"]) == (1 if eval_every == 0 else 6)
+        return [row | {"wall_s": None} for row in diary.received["metrics"]]
 
     assert metrics(eval_every=0) == metrics(eval_every=50)
 

@@ -2,15 +2,16 @@
 
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 from textwrap import dedent
 
 import pytest
-from messages import said_twice
+from messages import repeated
 
 from sqn_rl import compose
 from sqn_rl.cli.run import main
-from sqn_rl.errors import RecipeError
+from sqn_rl.errors import RecipeError, to_install
 
 VALUES = {
     # heads
@@ -73,7 +74,7 @@ VALUES = {
     "target_update=periodic target_update.every=0": "expected a whole number",
     "tau=2": "target_update.tau = 2: expected a number in (0, 1]",
 }
-"""By overrides, the last of which is to blame: what is said."""
+"""By overrides, the last of which is to blame: the message."""
 
 WIRINGS = {
     "loss=sqn temperature=none actor=greedy": (
@@ -119,7 +120,7 @@ WIRINGS = {
     ),
     "recipe=sqn_nstep loss=dqn": ("loss=dqn", "returns.soft = true", "DQNLoss leaves that"),
 }
-"""By overrides: which of them is to blame, what is said, and how to mend it."""
+"""By overrides: which of them is to blame, the message, and how to fix it."""
 
 
 @pytest.fixture(autouse=True)
@@ -128,33 +129,33 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def refusal(overrides: str, capfd: pytest.CaptureFixture[str]) -> str:
-    """What is said of them, by the command as by the library; nothing was written."""
+    """The message about them, of the command as by the library; nothing was written."""
     with pytest.raises(RecipeError) as raised:
         compose("sqn", *overrides.split()).preflight()
     capfd.readouterr()
     assert main(overrides.split()) == 2
-    said = capfd.readouterr().err
-    assert said == f"{raised.value}\n"
-    assert len(said.splitlines()) <= 2
-    assert said_twice(said) == []
+    message = capfd.readouterr().err
+    assert message == f"{raised.value}\n"
+    assert len(message.splitlines()) <= 2
+    assert repeated(message) == []
     assert list(Path.cwd().iterdir()) == []
-    return said
+    return message
 
 
 @pytest.mark.parametrize("overrides", VALUES)
 def test_a_bad_value(overrides: str, capfd: pytest.CaptureFixture[str]) -> None:
-    said = refusal(overrides, capfd)
-    assert said.startswith(f"command line: {overrides.split()[-1]}: ")
-    assert VALUES[overrides] in said
+    message = refusal(overrides, capfd)
+    assert message.startswith(f"command line: {overrides.split()[-1]}: ")
+    assert VALUES[overrides] in message
 
 
 @pytest.mark.parametrize("overrides", WIRINGS)
 def test_parts_that_do_not_go_together(overrides: str, capfd: pytest.CaptureFixture[str]) -> None:
-    blamed, what, mend = WIRINGS[overrides]
-    said = refusal(overrides, capfd)
-    assert said.startswith(f"command line: {blamed}: ")
-    assert what in said
-    assert mend in said
+    blamed, what, fix = WIRINGS[overrides]
+    message = refusal(overrides, capfd)
+    assert message.startswith(f"command line: {blamed}: ")
+    assert what in message
+    assert fix in message
 
 
 def test_a_bad_value_in_a_recipe(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -162,40 +163,40 @@ def test_a_bad_value_in_a_recipe(tmp_path: Path, capfd: pytest.CaptureFixture[st
     recipe.parent.mkdir(parents=True)
     recipe.write_text("# Mine.\ndefaults: [sqn_rainbow, _self_]\nreplay:\n  beta: 2\n")
     assert main(["--config-dir", str(tmp_path / "mine"), "recipe=mine"]) == 2
-    said = capfd.readouterr().err
-    assert said == f"{recipe}:4: replay.beta = 2: expected a number in [0, 1]\n"
+    message = capfd.readouterr().err
+    assert message == f"{recipe}:4: replay.beta = 2: expected a number in [0, 1]\n"
 
 
 @pytest.mark.parametrize(
-    ("module", "override", "said", "mend"),
+    ("module", "override", "message", "fix"),
     [
         (
             "Box2D",
             "env=lunarlander",
             "components/env/lunarlander.yaml:4: env.id = 'LunarLander-v3': expected ",
-            "pip install 'sqn_rl[envs]'",
+            to_install("envs"),
         ),
         (
             "minatar",
             "env=minatar",
             "components/env/minatar.yaml:4: env.game = 'breakout': expected MinAtar to be installed",
-            "pip install 'sqn_rl[minatar]'",
+            to_install("minatar"),
         ),
         (
             "envpool",
             "env=football",
             "components/env/football.yaml:4: env.scenario = 'academy_empty_goal_close': expected EnvPool",
-            "pip install 'sqn_rl[envpool]'",
+            to_install("envpool"),
         ),
         (
             "tensorboard",
             "logger=tensorboard",
             "command line: logger=tensorboard: expected ",
-            "pip install 'sqn_rl[logging]'",
+            to_install("logging"),
         ),
     ],
 )
-def test_an_extra_that_is_not_installed(module: str, override: str, said: str, mend: str) -> None:
+def test_an_extra_that_is_not_installed(module: str, override: str, message: str, fix: str) -> None:
     code = f"""
         import sys
         sys.modules[{module!r}] = None
@@ -204,6 +205,23 @@ def test_an_extra_that_is_not_installed(module: str, override: str, said: str, m
     done = subprocess.run([sys.executable, "-c", dedent(code)], capture_output=True, text=True)
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) <= 2
-    assert done.stderr.startswith(said)
-    assert mend in done.stderr
+    assert done.stderr.startswith(message)
+    assert fix in done.stderr
     assert list(Path.cwd().iterdir()) == []
+
+
+SOURCES = {
+    '{"dir_info": {"editable": true}, "url": "file:///home/me/my%20clone"}': "-e '/home/me/my clone[video]'",
+    '{"dir_info": {}, "url": "file:///home/me/clone"}': "'/home/me/clone[video]'",
+    '{"archive_info": {}, "url": "https://example.org/sqn_rl.whl"}': "'sqn_rl[video]'",
+    None: "'sqn_rl[video]'",
+}
+"""By what pip wrote about the package's source, what it takes to add an extra."""
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_an_extra_is_installed_from_where_the_package_was(
+    source: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metadata.PathDistribution, "read_text", lambda self, name: source)
+    assert to_install("video") == f"pip install {SOURCES[source]}"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from messages import said_twice
+from messages import repeated
 
 from sqn_rl import compose
 from sqn_rl.errors import RecipeError
@@ -91,7 +91,7 @@ class Refused(NamedTuple):
 
     @property
     def says_where(self) -> bool:
-        """And what to mend."""
+        """And what to fix."""
         return self.error is not None and self.error.origin == f"command line: {self.mistake.overrides[-1]}"
 
     @property
@@ -126,8 +126,8 @@ def test_each_is_found_in_time_with_where_it_is(refusals: list[Refused]) -> None
         assert refused.seconds < 2, refused.mistake
 
 
-def test_nothing_is_said_twice(refusals: list[Refused]) -> None:
-    assert [str(each.error) for each in refusals if said_twice(str(each.error))] == []
+def test_nothing_is_repeated(refusals: list[Refused]) -> None:
+    assert [str(each.error) for each in refusals if repeated(str(each.error))] == []
 
 
 def test_what_was_meant_is_suggested(refusals: list[Refused]) -> None:
@@ -166,12 +166,12 @@ BROKEN: dict[str, tuple[Callable[[str], str], int, str]] = {
 def test_a_mistake_in_a_file_is_found_with_its_line(name: str, tmp_path: Path) -> None:
     file = tmp_path / "recipes" / "mine.yaml"
     file.parent.mkdir()
-    change, line, said = BROKEN[name]
+    change, line, message = BROKEN[name]
     file.write_text(GOOD)
     compose("mine", catalogue=Catalogue([tmp_path])).preflight()
     file.write_text(change(GOOD))
     with pytest.raises(RecipeError) as refused:
         compose("mine", catalogue=Catalogue([tmp_path])).preflight()
     assert f"mine.yaml:{line}" in str(refused.value)
-    assert said in str(refused.value)
-    assert said_twice(str(refused.value)) == []
+    assert message in str(refused.value)
+    assert repeated(str(refused.value)) == []

@@ -55,7 +55,7 @@ def after_fault(fault: Fault, number: int, run: Path) -> int | str | None:
 
     Returns:
         After how many steps the checkpoint is that is found then; None where there are fewer operations.
-        Whether what failed was said, and whether the run can go on from there, is checked.
+        Whether what failed was reported, and whether the run can go on from there, is checked.
     """
     checkpoints, seen = saved(run, 5, 9), count()
 

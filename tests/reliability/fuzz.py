@@ -932,8 +932,8 @@ def of_options(name: str, chance: random.Random) -> Case:
     module, arguments, options, uses = OPTIONS[name]
     option, value = chance.choice(options), chance.choice(VALUES)
     named = option.partition("=")[0].lstrip("-").replace("{}", value)
-    said = (*arguments, option.replace("{}", value))
-    return Case(name, module, said, uses, ("",), "arguments", value, named, 0)
+    words = (*arguments, option.replace("{}", value))
+    return Case(name, module, words, uses, ("",), "arguments", value, named, 0)
 
 
 def cases(world: World, count: int, seed: int) -> Iterator[Case]:

@@ -1,4 +1,4 @@
-"""What runs take, and what was said before they began: short runs whose replay is small enough to be full.
+"""What runs take, and what was forecast: short runs whose replay is small enough to be full.
 
     python tests/reliability/resources.py sqn:cartpole rainbow:atari:compile=always
 
@@ -47,13 +47,13 @@ def overrides(case: str) -> tuple[str, list[str]]:
 def train(case: str, folder: Path) -> dict[str, int]:
     """Make the run, and say what it was to take and what it took, itself."""
     recipe, settings = overrides(case)
-    experiment, said = compose(recipe, *settings, f"out={folder}"), {}
+    experiment, forecast = compose(recipe, *settings, f"out={folder}"), {}
     preflight = experiment.preflight
 
     def asked(*where: Any) -> Any:
         graph = preflight(*where)
         assert graph.needs
-        said.update(graph.needs._asdict())
+        forecast.update(graph.needs._asdict())
         return graph
 
     experiment.preflight = asked  # type: ignore[method-assign]
@@ -61,7 +61,7 @@ def train(case: str, folder: Path) -> dict[str, int]:
     files = [path for path in (folder / "checkpoints").rglob("*") if path.is_file()]
     written = sum(path.stat().st_size for path in files)
     taken = {"memory": resident(os.getpid(), "VmHWM"), "checkpoint": written}
-    return {f"{name}_said": said[name] for name in taken} | taken
+    return {f"{name}_forecast": forecast[name] for name in taken} | taken
 
 
 def resident(process: int, what: str) -> int:

@@ -53,9 +53,11 @@ def foreseen(runs: list[dict[str, Any]]) -> list[Line]:
     for kind in dict.fromkeys(run["case"].partition(":")[2] for run in runs):
         alike = [run for run in runs if run["case"].partition(":")[2] == kind]
         for what in ("memory", "checkpoint"):
-            off = {run["case"]: run[f"{what}_said"] / run[what] - 1 if what in run else 1 for run in alike}
+            off = {
+                run["case"]: run[f"{what}_forecast"] / run[what] - 1 if what in run else 1 for run in alike
+            }
             worst = max(off, key=lambda case: abs(off[case]))
-            raw = [{name: run.get(name) for name in ("case", what, f"{what}_said")} for run in alike]
+            raw = [{name: run.get(name) for name in ("case", what, f"{what}_forecast")} for run in alike]
             met = abs(off[worst]) <= 0.15
             found = f"{off[worst]:+.1%} ({worst.partition(':')[0]})"
             of = f"{len(alike)} {'recipe' if len(alike) == 1 else 'recipes'} on {kind}"

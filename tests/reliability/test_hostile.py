@@ -171,11 +171,11 @@ def test_whatever_a_manifest_says_nothing_happens(
     harmless = []
     for path, wrong in cases:
         forge(run, with_value(content, path, wrong))
-        said = refusal(run)
-        if said is None:
+        message = refusal(run)
+        if message is None:
             harmless.append((path, wrong))
         else:
-            assert str(run) in said
+            assert str(run) in message
     assert len(cases) > 250
     record_property("cases", len(cases))
     assert harmless == [
@@ -251,7 +251,7 @@ def test_what_is_no_manifest(text: str, run: Path) -> None:
 
 
 @pytest.mark.parametrize("version", [0, FORMAT - 1, FORMAT + 1, str(FORMAT), True, None, [FORMAT]])
-def test_another_format_is_said(version: Any, run: Path) -> None:
+def test_another_format_is_reported(version: Any, run: Path) -> None:
     content = json.loads((newest(run) / MANIFEST).read_text())
     del content["sha256"]
     forge(run, content | {"format": version})

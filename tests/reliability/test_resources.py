@@ -1,4 +1,4 @@
-"""Memory and disk: what is said before a run, what it takes, and what is refused."""
+"""Memory and disk: what is forecast before a run, what it takes, and what is refused."""
 
 import json
 import os
@@ -28,7 +28,7 @@ class Usage(NamedTuple):
 
 
 @pytest.mark.slow
-def test_what_is_said_is_what_is_taken() -> None:
+def test_the_forecast_is_what_is_taken() -> None:
     """Of all recipes `resources.py` says it."""
     cases = ["sqn_dueling:cartpole", "sqn_per:atari_ram", "sqn:atari"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
@@ -39,7 +39,7 @@ def test_what_is_said_is_what_is_taken() -> None:
     assert [each["case"] for each in found] == cases
     for each in found:
         for what in ("memory", "checkpoint"):
-            assert each[f"{what}_said"] == pytest.approx(each[what], rel=0.15), each
+            assert each[f"{what}_forecast"] == pytest.approx(each[what], rel=0.15), each
 
 
 def test_what_does_not_fit_the_memory_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -88,10 +88,12 @@ def test_what_does_not_fit_the_disk_is_refused(monkeypatch: pytest.MonkeyPatch, 
 def test_the_run_says_what_it_takes(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "run"
     assert main([*SHORT, f"out={out}"]) == 0
-    said = re.search(r"memory +[\d.]+ [MG]B at most; a checkpoint takes ([\d.]+) MB", capfd.readouterr().out)
+    output = re.search(
+        r"memory +[\d.]+ [MG]B at most; a checkpoint takes ([\d.]+) MB", capfd.readouterr().out
+    )
     taken = sum(path.stat().st_size for path in (out / "checkpoints").rglob("*") if path.is_file())
-    assert said
-    assert float(said[1]) == pytest.approx(taken / 1e6, rel=0.15)
+    assert output
+    assert float(output[1]) == pytest.approx(taken / 1e6, rel=0.15)
 
 
 @pytest.mark.slow
@@ -111,10 +113,10 @@ def test_a_disk_that_is_full_in_the_middle(checkpoints: int, tmp_path: Path) -> 
             assert run.poll() is None
             time.sleep(0.05)
         resource.prlimit(run.pid, resource.RLIMIT_FSIZE, (1000, 1000))
-        _, said = run.communicate()
+        _, output = run.communicate()
     assert run.returncode == 1
     there = "the checkpoints there are whole" if checkpoints else "there is no checkpoint yet"
-    assert said == f"{out}: cannot be written: File too large; {there}; resume with `sqn-resume {out}`\n"
+    assert output == f"{out}: cannot be written: File too large; {there}; resume with `sqn-resume {out}`\n"
     found = Checkpoints(out / "checkpoints", 2).load()
     assert bool(found) == bool(checkpoints)
     assert not found or found.skipped == []

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -14,8 +15,12 @@ import pytest
 from reliability.trials import TINY, train
 
 from sqn_rl import RecipeError, compose
+from sqn_rl.cli.resume import main as resume
+from sqn_rl.errors import to_install
 
 STEPS = {"train/loss_q": [100, 150, 200, 250, 300], "evaluation/mean": [90, 180, 270, 300]}
+EXTENDED = {"train/loss_q": [*STEPS["train/loss_q"], 350, 360], "evaluation/mean": [90, 180, 270, 300, 360]}
+"""The evaluation of the first end, 300, stays there; a tracker's rows cannot be removed."""
 Points = dict[str, list[int]]
 
 
@@ -83,8 +88,11 @@ READ: dict[str, Callable[[Path], tuple[Points, dict[str, Any], int, str]]] = {
 }
 
 
-def train_twice(run: Path, logger: str) -> None:
-    """A process is killed with rows that no checkpoint has; another resumes the run, and ends it."""
+def train_thrice(run: Path, logger: str) -> None:
+    """A process is killed with rows that no checkpoint has; another resumes the run, and ends it.
+
+    Then it is extended. Prints what the tracker has after the second and the third.
+    """
     settings = [*TINY, f"logger={logger}"]
     if (process := os.fork()) == 0:
         turn = count(1)
@@ -96,6 +104,8 @@ def train_twice(run: Path, logger: str) -> None:
     assert names == ["MainThread"]
     compose("sqn", *settings).preflight()  # begins no run of the tracker
     print(json.dumps(READ[logger](run)))
+    assert resume([str(run), "steps=360"]) == 0
+    print(json.dumps(READ[logger](run)))
 
 
 @pytest.mark.slow
@@ -106,12 +116,13 @@ def test_a_run_that_was_killed_has_every_row(logger: str, tmp_path: Path) -> Non
     folders = {"TRACKIO_DIR": str(tmp_path / "trackio"), "HOME": str(tmp_path), "HF_HOME": str(tmp_path)}
     environment = {**os.environ, **folders, "HTTPS_PROXY": off, "HTTP_PROXY": off, "WANDB_MODE": "offline"}
     environment |= {"PYTHONPATH": str(Path(__file__).parents[1])}
-    code = "import sys; from pathlib import Path; from reliability.test_trackers import train_twice; "
-    code += "train_twice(Path(sys.argv[1]), sys.argv[2])"
+    code = "import sys; from pathlib import Path; from reliability.test_trackers import train_thrice; "
+    code += "train_thrice(Path(sys.argv[1]), sys.argv[2])"
     command = [sys.executable, "-W", "error", "-c", code, str(run), logger]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    points, config, pictures, name = json.loads(done.stdout.splitlines()[-1])
+    first, last = (json.loads(line) for line in done.stdout.splitlines() if line.startswith("["))
+    points, config, pictures, name = first
     if logger == "mlflow":  # the others may lose, or have twice, what was sent when the process was killed
         assert points == STEPS
     assert {name: sorted({*steps}) for name, steps in points.items()} == STEPS
@@ -120,13 +131,15 @@ def test_a_run_that_was_killed_has_every_row(logger: str, tmp_path: Path) -> Non
     assert str(config["steps"]) == "300"
     assert "CartPole" in str(config)
     sent = json.loads((run / f"{logger}.json").read_text())
-    assert (sent["train"], sent["evaluation"]) == (300, 300)
+    assert (sent["train"], sent["evaluation"]) == (360, 360)
+    assert {name: sorted({*steps}) for name, steps in last[0].items()} == EXTENDED
+    assert last[3] == name
 
 
 @pytest.mark.parametrize("logger", READ)
 def test_without_the_extra_the_message_names_it(logger: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, logger, None)
-    with pytest.raises(RecipeError, match=rf"pip install 'sqn_rl\[{logger}\]'"):
+    with pytest.raises(RecipeError, match=re.escape(to_install(logger))):
         compose("sqn", *TINY, f"logger={logger}").preflight()
 
 

@@ -162,7 +162,7 @@ class Damaged:
         return there | {"metrics.jsonl": log and log[: len(LINE) * step]}
 
     def right(self, how: Callable[[Path, random.Random], None], file: Path, seed: int) -> bool:
-        """Whether the newest checkpoint that is whole is found, and what is wrong with a newer one said."""
+        """Whether the newest checkpoint that is whole is found, and a newer one is named with its fault."""
         self.number += 1
         run = Path(shutil.copytree(self.whole, self.folder / f"{self.number:06d}"))
         how(run / file, random.Random(seed))
@@ -172,8 +172,8 @@ class Damaged:
         }
         found, passed_over = loaded(run)
         shutil.rmtree(run)
-        said = "\n".join(passed_over) if isinstance(found, int) else found
-        named = all(str(run / name) in said for name in wrong[9])
+        message = "\n".join(passed_over) if isinstance(found, int) else found
+        named = all(str(run / name) in message for name in wrong[9])
         newest = next((step for step in reversed(self.steps) if not wrong[step]), None)
         return named and (found == newest if newest else isinstance(found, str))
 

@@ -137,7 +137,7 @@ def test_a_shard_that_is_killed_stops_the_run_with_a_checkpoint(cluster: str, tm
     assert any("began empty, as its transitions were lost" in note for note in killer.notes)
 
 
-def test_too_few_processors_are_said(cluster: str, tmp_path: Path) -> None:
+def test_too_few_processors_are_reported(cluster: str, tmp_path: Path) -> None:
     overrides = [*CARTPOLE, "collect=ray", "collect.actors=5", f"out={tmp_path / 'run'}"]
     with pytest.raises(RecipeError, match=r"collect.actors=5: expected at most 2, the processors that Ray"):
         compose("sqn_per", *overrides).train()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqn_rl.cli import Exit, Parser, import_torchrl, print_lines
-from sqn_rl.errors import RecipeError, require
+from sqn_rl.errors import RecipeError, require, to_install
 from sqn_rl.parts import machine
 from sqn_rl.recipe.compose import Recipe
 from sqn_rl.training.plan import convert
@@ -59,7 +59,7 @@ def launcher_of(arguments: Namespace, folder: Path) -> "Submitter | None":
     if not arguments.launcher:
         return None
     if not find_spec("submitit"):
-        hint = "the extra `submitit`: pip install 'sqn_rl[submitit]'"
+        hint = f"the extra `submitit`: {to_install('submitit')}"
         raise RecipeError("--launcher submitit needs submitit", "", hint)
     from sqn_rl.analysis.submitting import Submitter
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sqn_rl.errors import EnvError, SettingError, require
+from sqn_rl.errors import EnvError, SettingError, require, to_install
 from sqn_rl.parts.collect.base import Actors, Engine, MakeWorker, Result, WorkerLost, WorkerState
 from sqn_rl.parts.collect.ray_processes import ActorProcess, Failure, RayHost, ShardProcess, first_line
 from sqn_rl.parts.hosting import Host, Make
@@ -70,7 +70,7 @@ class RayCollect(Actors):
         )
         require(address is None or isinstance(address, str), "address", address, "null, auto or HOST:PORT")
         if find_spec("ray") is None:
-            raise SettingError("collect", "ray", "the extra `ray`: pip install 'sqn_rl[ray]'")
+            raise SettingError("collect", "ray", f"the extra `ray`: {to_install('ray')}")
         self.address = address
         self.elsewhere = address is not None
         self.actor_bytes = 0 if self.elsewhere else ACTOR_BYTES

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sqn_rl.errors import SettingError, require, require_one_of
+from sqn_rl.errors import SettingError, require, require_one_of, to_install
 from sqn_rl.parts.env.games import GamesEnv
 from sqn_rl.parts.env.played import Played
 
@@ -117,7 +117,7 @@ class MinAtarEnv(GamesEnv):
 def _game_file(game: str) -> Path:
     package = find_spec("minatar")
     if package is None or package.origin is None:
-        raise SettingError("game", game, "MinAtar to be installed: pip install 'sqn_rl[minatar]'")
+        raise SettingError("game", game, f"MinAtar to be installed: {to_install('minatar')}")
     files = {path.stem: path for path in Path(package.origin).parent.glob("environments/[a-z]*.py")}
     require_one_of(sorted(files), "game", game)
     return files[game]

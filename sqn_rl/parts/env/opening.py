@@ -6,8 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gymnasium
+import numpy as np
+from gymnasium import spaces
 
-from sqn_rl.errors import SettingError, blame, for_atari_id, nearest, require, require_one_of
+from sqn_rl.errors import SettingError, blame, for_atari_id, nearest, require, require_one_of, to_install
+from sqn_rl.parts.env.observations import layout_of
 
 WRAPPABLE = (
     *("ClipReward", "DelayObservation", "DiscretizeAction", "DiscretizeObservation", "FilterObservation"),
@@ -16,6 +19,9 @@ WRAPPABLE = (
     *("TimeAwareObservation", "TimeLimit"),
 )
 """Gymnasium's wrappers that take plain values, write no files, and have no state beyond an episode."""
+
+OF_IMAGES = ("GrayscaleObservation", "ResizeObservation")
+"""Those that take images with their channels last, and would take rows for channels otherwise."""
 
 EXTRAS = {"box2d": "envs", "opencv": "images", "pygame": "video"}
 """Packages that environments need, and our extras that install them."""
@@ -50,7 +56,10 @@ def make(
 
 
 def wrapped(env: gymnasium.Env, wrappers: Wrappers) -> gymnasium.Env:
-    """Put Gymnasium's wrappers around an environment, or raise a :class:`SettingError`."""
+    """Put Gymnasium's wrappers around an environment, or raise a :class:`SettingError`.
+
+    Images with their channels first have them last from the first of :data:`OF_IMAGES` on.
+    """
     form = "a list of wrappers with their arguments, such as [{TimeLimit: {max_episode_steps: 200}}]"
     require(isinstance(wrappers, Sequence) and not isinstance(wrappers, str), "wrappers", wrappers, form)
     for wrapper in wrappers:
@@ -60,6 +69,9 @@ def wrapped(env: gymnasium.Env, wrappers: Wrappers) -> gymnasium.Env:
         require(well_formed, "wrappers", wrapper, form)
         for name, arguments in wrapper.items():
             require_one_of(WRAPPABLE, "wrappers", name)
+            layout = layout_of(env.observation_space)
+            if name in OF_IMAGES and layout and layout.channels == "first" and len(layout.outside) == 3:
+                env = ChannelsLast(env)
             try:
                 env = getattr(gymnasium.wrappers, name)(env, **wrapper_arguments(arguments))
             except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
@@ -68,6 +80,20 @@ def wrapped(env: gymnasium.Env, wrappers: Wrappers) -> gymnasium.Env:
                 expected = f"arguments that {name} takes around {env} ({blame(error)})"
                 raise SettingError("wrappers", dict(wrapper), expected) from error
     return env
+
+
+class ChannelsLast(gymnasium.ObservationWrapper):
+    """Images ``[C, H, W]`` as ``[H, W, C]``, as Gymnasium's wrappers take them."""
+
+    def __init__(self, env: gymnasium.Env) -> None:
+        super().__init__(env)
+        assert isinstance(env.observation_space, spaces.Box)
+        channels, height, width = env.observation_space.shape
+        self.observation_space = spaces.Box(0, 255, (height, width, channels), np.uint8)
+
+    def observation(self, observation: np.ndarray) -> np.ndarray:
+        """``[C, H, W]`` → ``[H, W, C]``."""
+        return np.moveaxis(observation, 0, -1).copy()
 
 
 def wrapper_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -103,5 +129,5 @@ def _registered(id: str, kwargs: Mapping[str, Any]) -> gymnasium.Env:
 def missing(what: str, error: ImportError | gymnasium.error.Error) -> str:
     """An error message's "expected": the extra to install for the package that ``error`` names."""
     extras = (extra for package, extra in EXTRAS.items() if package in str(error).lower())
-    command = ", ".join(f"pip install 'sqn_rl[{extra}]'" for extra in extras)
+    command = ", ".join(to_install(extra) for extra in extras)
     return f"{what} to be installed{command and ': '}{command} ({error})"

@@ -45,6 +45,7 @@ class MlflowLogger(TrackingLogger):
         """Begin or continue a run."""
         try:
             self._id = self._resumed(id) if id is not None else self._created(recipe, name)
+            self._client.set_tag(self._id, "steps", recipe["steps"])  # a parameter cannot be changed
         except self._error as error:
             expected = f"a tracking server that can be used ({str(error).splitlines()[0]})"
             raise SettingError("logger", "mlflow", expected) from error

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sqn_rl.disk import EVALUATIONS_FILE, Folder
-from sqn_rl.errors import SettingError
+from sqn_rl.errors import SettingError, to_install
 from sqn_rl.parts.logger.base import Reporter
 from sqn_rl.parts.logger.tracking import numbers, rows
 
@@ -30,9 +30,8 @@ class TensorBoardLogger(Reporter):
         try:
             import tensorboard.summary  # noqa: F401
         except ImportError as error:
-            raise SettingError(
-                "logger", "tensorboard", "the extra `logging`: pip install 'sqn_rl[logging]'"
-            ) from error
+            expected = f"the extra `logging`: {to_install('logging')}"
+            raise SettingError("logger", "tensorboard", expected) from error
         with Folder(directory) as run:
             self._folder = run.folder("tensorboard")
         for name in self._folder.names():

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from sqn_rl.disk import EVALUATIONS_FILE, Folder
-from sqn_rl.errors import SettingError
+from sqn_rl.errors import SettingError, to_install
 from sqn_rl.parts.logger.base import Reporter
 from sqn_rl.types import Counters
 
@@ -120,7 +120,7 @@ def missing(name: str) -> NoReturn:
     Raises:
         SettingError: always.
     """
-    raise SettingError("logger", name, f"the extra `{name}`: pip install 'sqn_rl[{name}]'")
+    raise SettingError("logger", name, f"the extra `{name}`: {to_install(name)}")
 
 
 def numbers(row: Mapping[str, Any]) -> dict[str, float]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
-from sqn_rl.errors import SettingError, blame, nearest, require
+from sqn_rl.errors import SettingError, blame, nearest, require, to_install
 
 FOREVER = 2**31 - 1
 """EnvPool's time limit of episodes that have none."""
@@ -20,7 +20,7 @@ def package(field: str, value: object) -> ModuleType:
     try:
         import envpool
     except (ImportError, OSError) as error:  # OSError: a package of its assets is missing
-        expected = f"EnvPool to be installed: pip install 'sqn_rl[envpool]' ({blame(error)})"
+        expected = f"EnvPool to be installed: {to_install('envpool')} ({blame(error)})"
         raise SettingError(field, value, expected) from error
     return envpool
 
