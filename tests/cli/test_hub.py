@@ -1,5 +1,6 @@
 """``sqn-push`` and ``sqn-pull``: a run as a model of the Hugging Face hub, without a network."""
 
+import base64
 import json
 import shutil
 import sys
@@ -185,10 +186,38 @@ def test_without_the_extra_the_message_names_it(monkeypatch: pytest.MonkeyPatch,
 
 
 @pytest.fixture
-def server(model: Path) -> Iterator[str]:
-    """The part of the hub's protocol that a download needs, on this machine."""
+def pushed() -> dict[str, bytes]:
+    """The files that the hub below has received."""
+    return {}
+
+
+@pytest.fixture
+def server(model: Path, pushed: dict[str, bytes]) -> Iterator[str]:
+    """The part of the hub's protocol that a download and an upload need, on this machine."""
 
     class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            if self.path == "/api/repos/create":
+                assert json.loads(body)["visibility"] == "private"
+                answer: Any = {"url": f"http://{self.headers['Host']}/me/model"}
+            elif "/preupload/" in self.path:
+                files = json.loads(body)["files"]
+                modes = {"uploadMode": "regular", "shouldIgnore": False}
+                answer = {"files": [{"path": each["path"], **modes} for each in files]}
+            elif "/commit/" in self.path:
+                for line in map(json.loads, body.splitlines()):
+                    if line["key"] == "file":
+                        pushed[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+                answer = {"commitUrl": f"http://{self.headers['Host']}/me/model", "commitOid": "a" * 40}
+            else:
+                answer = {"errors": [], "warnings": []}
+            content = json.dumps(answer).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
         def do_GET(self) -> None:
             name = self.path.partition("?")[0].partition("/resolve/")[2].partition("/")[2]
             if name:
@@ -221,16 +250,25 @@ def server(model: Path) -> Iterator[str]:
         thread.join()
 
 
-def test_huggingface_hub_pulls_it(
-    server: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
-) -> None:
+@pytest.fixture
+def hugging_face(server: str, monkeypatch: pytest.MonkeyPatch) -> hubs.HuggingFace:
     huggingface_hub = pytest.importorskip("huggingface_hub")
     for variable in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(variable, raising=False)
-    api = huggingface_hub.HfApi(endpoint=server, token=False)
     hub = hubs.HuggingFace()
-    monkeypatch.setattr(hub, "_api", api)
-    assert hubs.pull(hub, "me/model", tmp_path / "out") == ["evil.py"]
+    monkeypatch.setattr(hub, "_api", huggingface_hub.HfApi(endpoint=server, token=False))
+    return hub
+
+
+def test_huggingface_hub_pulls_it(hugging_face: hubs.HuggingFace, model: Path, tmp_path: Path) -> None:
+    assert hubs.pull(hugging_face, "me/model", tmp_path / "out") == ["evil.py"]
     assert {name: (tmp_path / "out" / name).read_bytes() for name in names(model)} == {
         name: (model / name).read_bytes() for name in names(model)
     }
+
+
+def test_huggingface_hub_pushes_it(
+    hugging_face: hubs.HuggingFace, model: Path, pushed: dict[str, bytes]
+) -> None:
+    hubs.push(hugging_face, model, "me/model", private=True)
+    assert pushed == {name: (model / name).read_bytes() for name in names(model)}

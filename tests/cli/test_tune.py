@@ -96,20 +96,22 @@ def test_a_killed_search_resumes_and_counts_nothing_twice(command: Command, fold
 
 
 @pytest.mark.slow
-def test_a_signal_stops_the_search_and_it_says_how_to_resume(folder: Path) -> None:
+def test_a_signal_stops_both_runs_and_the_search_says_how_to_resume(folder: Path) -> None:
     code = "from sqn_rl.cli.tune import main; raise SystemExit(main())"
-    arguments = [*SPACE, "steps=1e7", "compile=never", "trials=2", "out=here", "--jobs", "1"]
+    arguments = [*SPACE, "steps=1e7", "compile=never", "trials=3", "out=here", "--jobs", "2"]
+    runs = [Path(f"here/trials/{number}/s1000") for number in ("0000", "0001")]
     with subprocess.Popen(
         [sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, text=True
     ) as process:
-        while not Path("here/trials/0000/s1000/episodes.jsonl").exists():
+        while not all((run / "episodes.jsonl").exists() for run in runs):
             assert process.poll() is None
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         out, _ = process.communicate(timeout=120)
     assert process.returncode == 3
     assert out.splitlines()[2:] == ["stopped by SIGINT; the same command resumes"]
-    assert json.loads(Path("here/trials/0000/s1000/summary.json").read_text())["status"] == "stopped"
+    assert [json.loads((run / "summary.json").read_text())["status"] for run in runs] == ["stopped"] * 2
+    assert {each["status"] for each in trials_in(Path("here")).values()} == {""}
 
 
 # --- the trials --------------------------------------------------------------------------------------------
