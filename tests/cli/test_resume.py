@@ -185,6 +185,26 @@ def test_an_extended_run_is_the_run_that_had_the_budget(command: Command, alone:
     assert line == f"steps: 240  # command line: steps=240, before: 160 <- command line: steps=160, {first}"
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [
+        ["env=cartpole_masked"],
+        ["recipe=sqn_r2d2", "env=recall", "returns.n=2", "q_net.units=8", "replay.beta=1.0"],
+        ["collect=inline", "collect.actors=2", "collect.rows=5"],
+        ["env=minatar", "returns=tree_backup"],
+    ],
+    ids=["masks", "memory", "actors", "frames"],
+)
+def test_an_extended_run_of_any_kind_is_the_run_that_had_the_budget(
+    kind: list[str], command: Command
+) -> None:
+    settings = [*kind, *[each for each in TINY if not each.startswith("steps=")], "compile=never"]
+    assert command("run", *settings, "steps=240", "out=whole").code == 0
+    assert command("run", *settings, "steps=160", "out=run").code == 0
+    assert command("resume", "run", "steps=240").code == 0
+    assert [name for name in differences(Path("whole"), Path("run")) if "recipe" not in name] == []
+
+
 def test_a_run_that_is_killed_just_after_it_was_extended_goes_on(command: Command) -> None:
     command("run", *TINY, "out=run")
     recipe = Path("run/recipe.yaml")
