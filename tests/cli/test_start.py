@@ -9,6 +9,7 @@ import gymnasium
 import pytest
 import yaml
 
+from sqn_rl.errors import for_atari_id
 from sqn_rl.recipe.catalogue import Catalogue
 from sqn_rl.recipe.compose import compose_recipe, load_recipe
 from sqn_rl.recipe.schema import ELSEWHERE, SETTINGS
@@ -57,7 +58,7 @@ def test_a_guess_is_answered(guess: list[str], answer: str, command: Command) ->
 
 
 def test_an_atari_id_is_answered_by_our_env(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    for id in [id for id in gymnasium.registry if id.startswith("ALE/")]:  # another test may have them
+    for id in filter(for_atari_id, [*gymnasium.registry]):  # another test may have registered them
         monkeypatch.delitem(gymnasium.registry, id)
     for guess in (["env=gym", "env.id=ALE/Pong-v5"], ["env=gym", "env.id=PongNoFrameskip-v4"]):
         done = command("run", *guess)
