@@ -3,6 +3,7 @@
 import difflib
 import json
 import re
+import shlex
 import traceback
 from collections.abc import Callable, Collection, Iterable
 from importlib import metadata
@@ -158,6 +159,11 @@ def to_install(extra: str) -> str:
     folder = unquote(url.path) if url.scheme == "file" else "sqn_rl"
     editable = "-e " if source.get("dir_info", {}).get("editable") else ""
     return f"pip install {editable}'{folder}[{extra}]'"
+
+
+def to_type(*words: object) -> str:
+    """A command to type, in backquotes: its words as a shell takes them."""
+    return f"`{shlex.join(map(str, words))}`"
 
 
 def for_atari_id(id: str) -> str:

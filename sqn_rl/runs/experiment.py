@@ -2,10 +2,9 @@
 
 import gc
 import os
-import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, suppress
 from importlib.metadata import version
 from itertools import chain, count
 from pathlib import Path
@@ -13,9 +12,15 @@ from typing import Any
 
 import torch
 
-from sqn_rl import disk
 from sqn_rl.disk import RECIPE_FILE
-from sqn_rl.errors import CheckpointError, EnvError, NumericsError, RecipeError, SettingError, StorageError
+from sqn_rl.errors import (
+    EnvError,
+    NumericsError,
+    RecipeError,
+    SettingError,
+    StorageError,
+    to_type,
+)
 from sqn_rl.parts.collect.base import Engine
 from sqn_rl.parts.encoder.mlp import MLP
 from sqn_rl.parts.env.base import close, closing_env
@@ -30,9 +35,9 @@ from sqn_rl.recipe.graph import Graph
 from sqn_rl.recipe.preflight import preflight
 from sqn_rl.recipe.provenance import override, read
 from sqn_rl.recipe.resolved import flat
-from sqn_rl.runs import manifest
 from sqn_rl.runs.building import Built, built
 from sqn_rl.runs.directory import RunDirectory, summary_of
+from sqn_rl.runs.failing import naming, storing
 from sqn_rl.runs.manifest import extended
 from sqn_rl.runs.workers import started
 from sqn_rl.training.agent import AGENT_PARTS, Agent
@@ -132,7 +137,7 @@ class Experiment:
             self._require_same_recipe(resume, except_for=() if automatic else ("steps",))
         longer = self._extended(resume) if resume else None
         if resume and not longer and (summary := summary_of(resume)).get("status") == "done":
-            hint = f"`{shlex.join(['sqn-resume', str(resume)])} steps=N` extends it"
+            hint = f"{to_type('sqn-resume', resume, 'steps=N')} extends it"
             Reporters(reporters).note(f"{resume} is done already; {hint}")
             return summary | {"out": str(resume)}
         Reporters(reporters).note(*self.preflight(resume).notes)
@@ -141,7 +146,8 @@ class Experiment:
             summary = self._run(reporters, stop, resume, here, longer)
         gc.collect()  # parts are in cycles of references: the replay would be there when the next run begins
         if stop is not should_stop and isinstance(stop, StopRequest) and stop.by:
-            hint = f"; resume with `sqn-resume {summary['out']}`" if summary["status"] == "stopped" else ""
+            stopped = summary["status"] == "stopped"
+            hint = f"; resume with {to_type('sqn-resume', summary['out'])}" if stopped else ""
             raise KeyboardInterrupt(f"{summary['status']} after {summary['env_steps']:,} steps{hint}")
         return summary
 
@@ -171,7 +177,7 @@ class Experiment:
                 )
             except SettingError as error:
                 raise error.located("out", self.recipe.origin) from error
-            with closing(directory), _written(directory):
+            with closing(directory), storing(directory):
                 return self._train(parts, engine, directory, reporters, should_stop)
 
     def _train(
@@ -216,7 +222,7 @@ class Experiment:
                 "state": found.state if found else None,
             }
             try:
-                with _of(found.path if found else directory.path):
+                with naming(found.path if found else directory.path):
                     if engine is None:
                         train(agent, env, self.run, **options)
                     else:
@@ -309,9 +315,9 @@ class Experiment:
         for key, value in flat(self.recipe.config):
             if key not in ("out", "resume", *except_for) and (other := others.get(key)) != value:
                 message = f"the run in {path} has {other!r} ({there.origin(key)})"
-                resuming = shlex.join(["sqn-resume", str(path)])
-                resuming += f" steps={value}" if key == "steps" and value > other else ""
-                hint = f"resume it with `{resuming}`, or write to another directory: out=…"
+                longer = [f"steps={value}"] if key == "steps" and value > other else []
+                resuming = to_type("sqn-resume", path, *longer)
+                hint = f"resume it with {resuming}, or write to another directory: out=…"
                 raise RecipeError(message, self.recipe.origin(key), hint, f"{key} = {value!r}")
 
     def _directory(self, env_name: str, here: Path) -> Path:
@@ -322,28 +328,3 @@ class Experiment:
         run = Path("runs", title, name, f"{time.strftime('%Y%m%d-%H%M%S')}-s{self.run.seed}")
         others = (run.with_name(f"{run.name}-{number}") for number in count(2))
         return next(path for path in chain([run], others) if not (here / path).exists())
-
-
-@contextmanager
-def _of(path: Path) -> Iterator[None]:
-    """Prefix the message of an error with the file's path."""
-    try:
-        yield
-    except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from error
-
-
-@contextmanager
-def _written(directory: RunDirectory) -> Iterator[None]:
-    """Turn errors of writing into a :class:`StorageError` with a hint."""
-    try:
-        yield
-    except OSError as error:
-        directory.require_ours()  # else that is why
-        if error.errno not in disk.REFUSALS:
-            raise
-        saved = manifest.saved_in(directory.checkpoints.folder)
-        there = "the checkpoints there are whole" if saved else "there is no checkpoint yet"
-        hint = f"{there}; resume with `{shlex.join(['sqn-resume', str(directory.shown)])}`"
-        path = str(error.filename or directory.path).replace(str(directory.path), str(directory.shown), 1)
-        raise StorageError(f"{path}: cannot be written: {error.strerror}; {hint}") from error

@@ -181,9 +181,11 @@ def test_in_any_order_each_chunk_is_stored_exactly_once() -> None:
     assert len({*ring._counts}) == 3  # slow and fast ones
     fewest = min(ring._counts)
     others = Learner(InlineEngine(), "collect.order=any", "warmup_steps=9999", "replay_capacity=6000").train()
+    assert [*others.agent.replay.ring._counts] == [100, 100, 100]  # of 600 steps of two environments each
     again = Learner(Unordered(1), "collect.order=any", "warmup_steps=9999", "replay_capacity=6000").train()
     for lane in range(3):  # random actions are those of the actor, whenever its chunks are stored
         rows = min(others.agent.replay.ring._counts[lane], again.agent.replay.ring._counts[lane], fewest)
+        assert rows
         mine, theirs = (each.agent.replay.ring.action.view(-1, 6)[:rows] for each in (others, again))
         assert torch.equal(mine[:, 2 * lane], theirs[:, 2 * lane])
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sqn_rl.cli import Exit, command, options, print_lines, print_notes
+from sqn_rl.errors import to_type
 
 DESCRIPTION = """Downloads a run that `sqn-push` pushed to the Hugging Face hub: only its files. None is run.
 Then `sqn-eval FOLDER` and `sqn_rl.load("FOLDER")` play it, as any run of somebody else.
@@ -30,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     left = pull(HuggingFace(), arguments.repo, arguments.folder)
     print_notes([f"{len(left)} other files of the repository were left there"] if left else [])
-    print_lines(f"{arguments.folder}: play it with `sqn-eval {arguments.folder}`")
+    print_lines(f"{arguments.folder}: play it with {to_type('sqn-eval', arguments.folder)}")
     return Exit.DONE
 
 

@@ -1,6 +1,5 @@
 """Where commands print: the terminal; how a run is shown while it trains, and a comparison afterwards."""
 
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ from rich.text import Text
 
 from sqn_rl.cli import Exit, import_torchrl, print_lines
 from sqn_rl.disk import Folder
-from sqn_rl.errors import EnvError, SettingError, StorageError, blame
+from sqn_rl.errors import EnvError, SettingError, StorageError, blame, to_type
 from sqn_rl.recipe.compose import Recipe
 from sqn_rl.recipe.provenance import override
 from sqn_rl.recipe.reading import printable
@@ -147,8 +146,8 @@ def train(recipe: Recipe, console: Screen, resume: Path | None = None) -> dict[s
         f"run    {summary['out']}",
     ]
     if summary["status"] == "stopped":
-        resuming = shlex.join(["sqn-resume", summary["out"]])
-        lines.insert(0, f"stopped by {stop.by} after {done}; resume with `{resuming}`")
+        resuming = to_type("sqn-resume", summary["out"])
+        lines.insert(0, f"stopped by {stop.by} after {done}; resume with {resuming}")
     for line in lines:
         console.print(line, soft_wrap=True)
     return summary

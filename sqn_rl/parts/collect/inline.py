@@ -50,8 +50,8 @@ class InlineEngine:
         return _Ticket(actor, weights, request)
 
     def ready(self, tickets: Sequence[Any]) -> int:
-        """The first: no result is ready before it is asked for."""
-        return 0
+        """The actor that has collected least: no result is ready before it is asked for."""
+        return min(range(len(tickets)), key=lambda actor: tickets[actor].request.serial)
 
     def host(self, make: Make, number: int) -> Host:
         """Objects in this process."""
