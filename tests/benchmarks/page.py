@@ -88,10 +88,12 @@ def tables(raw: dict[str, Any], big: dict[str, Any]) -> str:
         for name, race in newest_last
         if "contenders" in race
     }
-    starts = [each["seconds"] for _, each in newest_last if "seconds" in each]
-    seconds = starts[-1] if starts else {}
-    sweeps = [each["sweeps"] for _, each in newest_last if "sweeps" in each]
-    limits = [*_limits(races, seconds), *map(_of_sweeps, sweeps[-1:]), *_of_big(big)]
+    limits = _of_memory(races)
+    for name, each in newest_last:
+        kind = split(name)[1]
+        limits += _of_starts(each.get("seconds", {}), kind)
+        limits += [_of_sweeps(each["sweeps"], kind)] if "sweeps" in each else []
+    limits += _of_big(big)
     of_limits = _table("|measured|wanted|met", limits)
     parts = [_ratios(races), of_limits, _checks(races), _compiling(races)]
     return "\n\n".join(part for part in parts if part)
@@ -107,26 +109,32 @@ def _ratios(races: Races) -> str:
     return _table("work|ours|steps/s|peer|steps/s|ours ÷ peer|wanted|met", rows)
 
 
-def _limits(races: Races, seconds: dict[str, list[float]]) -> list[list[str]]:
+def _of_memory(races: Races) -> list[list[str]]:
+    if not (memory := _newest(races, "memory")):
+        return []
+    peak = max(leg["memory"] for leg in memory["pixels, 1,000,000"].legs) / 1e9
+    name = "memory of Pong pixels with a full replay of 1,000,000"
+    return [[name, f"{peak:.2f} GB", *_verdict(peak, LIMITS["memory"], "GB")]]
+
+
+def _of_starts(seconds: dict[str, list[float]], kind: str) -> list[list[str]]:
     rows = []
-    if memory := _newest(races, "memory"):
-        peak = max(leg["memory"] for leg in memory["pixels, 1,000,000"].legs) / 1e9
-        name = "memory of Pong pixels with a full replay of 1,000,000"
-        rows.append([name, f"{peak:.2f} GB", *_verdict(peak, LIMITS["memory"], "GB")])
     for name, times in seconds.items():
         spread = f"{median(times):.2f} s ({min(times):.2f}–{max(times):.2f})"
-        rows.append([name, spread, *_verdict(median(times), LIMITS[name], "s")])
+        verdict = _verdict(median(times), LIMITS[name], "s") if name in LIMITS else ["", ""]
+        rows.append([f"{name}, {kind}", spread, *verdict])
     return rows
 
 
-def _of_sweeps(seconds: dict[str, list[float]]) -> list[str]:
+def _of_sweeps(seconds: dict[str, list[float]], kind: str) -> list[str]:
     one, two = seconds["1"], seconds["2"]
     ratios = sorted(a / b for a, b in zip(one, two, strict=True))
     spread = (
         f"{median(ratios):.2f} ({ratios[0]:.2f}–{ratios[-1]:.2f}); {median(one):.0f} and {median(two):.0f} s"
     )
     met = "yes" if median(ratios) >= TWO_JOBS else "**no**"
-    return ["ten runs of CartPole by `sqn-ablate`, two at once or one", spread, f"≥ {TWO_JOBS:.2f}", met]
+    name = f"ten runs of CartPole by `sqn-ablate`, two at once or one, {kind}"
+    return [name, spread, f"≥ {TWO_JOBS:.2f}", met]
 
 
 def _of_big(big: dict[str, Any]) -> list[list[str]]:

@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -92,16 +93,16 @@ def sweep(jobs: int) -> float:
         return time.time() - started
 
 
-def listing() -> float:
-    """Seconds that ``sqn-list`` takes."""
+def process(code: str) -> float:
+    """Seconds of a process that runs this code."""
     started = time.perf_counter()
-    command = [sys.executable, "-c", "from sqn_rl.cli.list import main; main()"]
-    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+    subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL, check=True)
     return time.perf_counter() - started
 
 
 STARTS = {
-    "`sqn-list`": listing,
+    "`import torch`, for comparison": partial(process, "import torch"),
+    "`sqn-list`": partial(process, "from sqn_rl.cli.list import main; main()"),
     "`sqn-run` to its first environment step": first_step,
     "`sqn-run` to its first compiled update, where one was compiled before": compiled_start,
 }
