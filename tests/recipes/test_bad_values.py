@@ -211,8 +211,8 @@ def test_an_extra_that_is_not_installed(module: str, override: str, message: str
 
 
 SOURCES = {
-    '{"dir_info": {"editable": true}, "url": "file:///home/me/my%20clone"}': "-e '/home/me/my clone[video]'",
-    '{"dir_info": {}, "url": "file:///home/me/clone"}': "'/home/me/clone[video]'",
+    '{"dir_info": {"editable": true}, "url": "file:///srv/my%20clone"}': "-e '/srv/my clone[video]'",
+    '{"dir_info": {}, "url": "file:///srv/clone"}': "'/srv/clone[video]'",
     '{"archive_info": {}, "url": "https://example.org/sqn_rl.whl"}': "'sqn_rl[video]'",
     None: "'sqn_rl[video]'",
 }
