@@ -27,7 +27,8 @@ class Memory(NamedTuple):
     def empty(cls, rows: int, width: int) -> "Memory":
         """That of N episodes that begin."""
         action = torch.full((rows,), -1, dtype=torch.int64)
-        return cls(torch.zeros(rows, width), action, torch.zeros(rows))
+        zeros = torch.zeros(rows, width + 1, dtype=torch.float32)
+        return cls(zeros[:, 1:], action, zeros[:, 0])
 
     def after(self, state: Tensor, action: Tensor, reward: Tensor, ended: Tensor) -> "Memory":
         """That of the next step: this state, action and reward, and nothing where the episode ended."""

@@ -5,11 +5,11 @@ from collections.abc import Callable, Sequence
 from torch import Tensor, nn
 
 from sqn_rl.errors import require
-from sqn_rl.parts.encoder.images import convolutions, in_sequence, scaled, scaling
+from sqn_rl.parts.encoder.images import ImageEncoder, convolutions, in_sequence
 from sqn_rl.parts.encoder.mlp import MLP
 
 
-class CNN(nn.Module):
+class CNN(ImageEncoder):
     """Convolutions and fully connected layers, each followed by a ReLU.
 
     Bytes are scaled to [0, 1]. It encodes for one network: :class:`sqn_rl.QNet` makes one per network.
@@ -51,8 +51,6 @@ class CNN(nn.Module):
         self.layers = MLP(hidden=hidden, observation_shape=maps, layer=layer)
         self.out_features = self.layers.out_features
 
-    prepare, scaling = staticmethod(scaled), staticmethod(scaling)
-
     def forward(self, observation: Tensor) -> Tensor:
         """``[B, C, H, W]`` → the layers' output for ``[B, F]``; ``[B, F]`` itself without a hidden layer."""
-        return self.layers(self.convolutions(scaled(observation)))
+        return self.layers(self.convolutions(self.prepare(observation)))

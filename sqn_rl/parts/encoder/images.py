@@ -70,18 +70,25 @@ def in_sequence(steps: Sequence[nn.Module]) -> nn.Sequential:
     return in_order.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in its stubs
 
 
-def scaling(dtype: torch.dtype) -> str:
-    """How :func:`scaled` scales images of this dtype, in words, for the console."""
-    return "scaled as x/255" if dtype == torch.uint8 else "taken as it is"
+class ImageEncoder(nn.Module):
+    """The base of encoders of images: computes in the dtype that was PyTorch's default when it was made."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.dtype = torch.get_default_dtype()
 
-def scaled(image: Tensor) -> Tensor:
-    """Scale bytes to [0, 1], channels last; other dtypes are only cast.
+    def prepare(self, observation: Tensor) -> Tensor:
+        """Scale bytes to [0, 1], channels last; other dtypes are only cast.
 
-    ``[B, C, H, W]``, same shape; of stacked images ``[B, K, C, H, W]`` → ``[B, K · C, H, W]``.
-    """
-    image = image.flatten(1, -3)
-    if image.dtype != torch.uint8:
-        return image.to(torch.get_default_dtype())
-    last = torch.stack(image.unbind(1), -1)  # on bytes this takes a third of the time of .contiguous
-    return last.to(torch.get_default_dtype()).div_(255).permute(0, 3, 1, 2)
+        ``[B, C, H, W]``, same shape; of stacked images ``[B, K, C, H, W]`` → ``[B, K · C, H, W]``.
+        """
+        image = observation.flatten(1, -3)
+        if image.dtype != torch.uint8:
+            return image.to(self.dtype)
+        last = torch.stack(image.unbind(1), -1)  # on bytes this takes a third of the time of .contiguous
+        return last.to(self.dtype).div_(255).permute(0, 3, 1, 2)
+
+    @staticmethod
+    def scaling(dtype: torch.dtype) -> str:
+        """How :meth:`prepare` scales images of this dtype, in words, for the console."""
+        return "scaled as x/255" if dtype == torch.uint8 else "taken as it is"

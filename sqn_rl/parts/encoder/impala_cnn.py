@@ -6,13 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from sqn_rl.errors import require
-from sqn_rl.parts.encoder.images import in_sequence, require_images, scaled, scaling
+from sqn_rl.parts.encoder.images import ImageEncoder, in_sequence, require_images
 from sqn_rl.parts.encoder.mlp import MLP
 
 CHANNELS = (16, 32, 32)
 
 
-class ImpalaCNN(nn.Module):
+class ImpalaCNN(ImageEncoder):
     """Three blocks of a convolution, a pool and two residual blocks; then a layer  (Espeholt et al. 2018).
 
     This is the large architecture of figure 3 without its recurrent layer. Bytes are scaled to [0, 1]. It
@@ -49,11 +49,9 @@ class ImpalaCNN(nn.Module):
         self.layers = MLP(hidden=hidden, observation_shape=[channels, *sides], layer=layer)
         self.out_features = self.layers.out_features
 
-    prepare, scaling = staticmethod(scaled), staticmethod(scaling)
-
     def forward(self, observation: Tensor) -> Tensor:
         """``[B, C, H, W]`` → the layers' output for ``[B, F]``; ``[B, F]`` itself without a hidden layer."""
-        return self.layers(self.convolutions(scaled(observation)))
+        return self.layers(self.convolutions(self.prepare(observation)))
 
 
 class _Residual(nn.Module):

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from sqn_rl.parts.encoder.images import convolutions, scaled, scaling
+from sqn_rl.parts.encoder.images import ImageEncoder, convolutions
 from sqn_rl.parts.encoder.mlp import MLP
 
 CONVOLUTIONS = ((16, 3, 1),)
@@ -32,7 +32,7 @@ class PatchConv2d(nn.Conv2d):
         return maps.view(*rows.shape[:3], -1).permute(0, 3, 1, 2) + self.bias.view(-1, 1, 1)
 
 
-class MinAtarCNN(nn.Module):
+class MinAtarCNN(ImageEncoder):
     """A 3 × 3 convolution with 16 filters and a layer, each followed by a ReLU  (Young & Tian 2019, §4).
 
     Bools are taken as 0 and 1, and bytes scaled to [0, 1]. It encodes for one network: :class:`sqn_rl.QNet`
@@ -61,8 +61,6 @@ class MinAtarCNN(nn.Module):
         self.layers = MLP(hidden=hidden, observation_shape=maps, layer=layer)
         self.out_features = self.layers.out_features
 
-    prepare, scaling = staticmethod(scaled), staticmethod(scaling)
-
     def forward(self, observation: Tensor) -> Tensor:
         """``[B, C, H, W]`` → the layers' output for ``[B, F]``; ``[B, F]`` itself without a hidden layer."""
-        return self.layers(self.convolutions(scaled(observation)))
+        return self.layers(self.convolutions(self.prepare(observation)))

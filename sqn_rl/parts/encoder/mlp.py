@@ -41,6 +41,7 @@ class MLP(nn.Module):
         observation_scaling: Scaling | None = None,
     ) -> None:
         super().__init__()
+        self.dtype = torch.get_default_dtype()
         require(
             all(isinstance(width, int) and width > 0 for width in hidden),
             "hidden",
@@ -61,7 +62,7 @@ class MLP(nn.Module):
 
     def forward(self, observation: Tensor) -> Tensor:
         """``[B, *S]`` → ``[N, B, out_features]``; ``[B, out_features]`` without a hidden layer."""
-        x = observation.flatten(1).to(torch.get_default_dtype())
+        x = observation.flatten(1).to(self.dtype)
         if self.observation_scaling is not None:
             x = (x - self.observation_shift) / self.observation_scale
         elif observation.dtype == torch.uint8:

@@ -4,14 +4,14 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from sqn_rl.parts.encoder.images import convolutions, in_sequence, scaled, scaling
+from sqn_rl.parts.encoder.images import ImageEncoder, convolutions, in_sequence
 from sqn_rl.parts.encoder.mlp import MLP
 
 CONVOLUTIONS = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
 """Number of filters, filter width, stride."""
 
 
-class NatureCNN(nn.Module):
+class NatureCNN(ImageEncoder):
     """Three convolutions and a layer, each followed by a ReLU  (Mnih et al. 2015, "Model architecture").
 
     Bytes are scaled to [0, 1]. It encodes for one network: :class:`sqn_rl.QNet` makes one per network.
@@ -39,8 +39,6 @@ class NatureCNN(nn.Module):
         self.layers = MLP(hidden=hidden, observation_shape=maps, layer=layer)
         self.out_features = self.layers.out_features
 
-    prepare, scaling = staticmethod(scaled), staticmethod(scaling)
-
     def forward(self, observation: Tensor) -> Tensor:
         """``[B, C, H, W]`` → the layers' output for ``[B, F]``; ``[B, F]`` itself without a hidden layer."""
-        return self.layers(self.convolutions(scaled(observation)))
+        return self.layers(self.convolutions(self.prepare(observation)))
