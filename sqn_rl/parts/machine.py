@@ -26,6 +26,17 @@ def has_amx() -> bool:
     return bool(torch.cpu.get_capabilities().get("amx_bf16", False))
 
 
+def has_device(device: str) -> bool:
+    """Whether PyTorch can use this device here."""
+    import torch
+
+    try:
+        torch.zeros((), device=device)
+    except Exception:  # every kind of device has its own
+        return False
+    return True
+
+
 def cxx() -> str:
     """The C++ compiler that PyTorch's inductor calls on a CPU."""
     return os.environ.get("CXX", "g++")

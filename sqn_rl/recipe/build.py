@@ -159,8 +159,10 @@ def _sources(
         fields = {name: value for name, value in config[slot.name].items() if name != TARGET}
         name = config[slot.name][TARGET]
         if func := instead.get(slot.name):
-            made = func if isinstance(func, partial) and not func.args else partial(func)
-            yield Source(slot, getattr(made.func, "__name__", repr(func)), made.func, made.keywords)
+            inner = func.func if isinstance(func, partial) else func
+            whole = inner is func or bool(func.args)  # positional arguments stay in a partial
+            fields = {} if whole else func.keywords
+            yield Source(slot, getattr(inner, "__name__", repr(func)), func if whole else inner, fields)
         else:
             func = catalogue.resolve(slot.name, name, origin(f"{slot.name}.{TARGET}"))
             yield Source(slot, name, func, fields)

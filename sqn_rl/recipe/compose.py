@@ -3,6 +3,7 @@
 :func:`compose_recipe` is the pipeline; what it calls stands below it, in the order of its stages.
 """
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sqn_rl.errors import COMMAND_LINE, RecipeError, SettingError
+from sqn_rl.parts import machine
 from sqn_rl.recipe.build import TARGET, build, check_fields, settable
 from sqn_rl.recipe.catalogue import RECIPE, TASK, YAML, Catalogue, Choice
 from sqn_rl.recipe.defaults import Files, choose_files
@@ -76,8 +78,16 @@ class Recipe:
         return [name for name in others if self.origin(name).startswith(COMMAND_LINE)]
 
     def uncompiled(self) -> "Recipe":
-        """The same, to act and not to learn: nothing is compiled, and ``precision=auto`` chooses for that."""
-        return replace(self, run=replace(self.run, compile="never"))
+        """A copy for acting only: nothing is compiled, and ``precision=auto`` is chosen accordingly.
+
+        It acts on the CPU, after a warning, where the device cannot be used.
+        """
+        run = replace(self.run, compile="never")
+        if not machine.has_device(run.device):
+            message = f"device={run.device} cannot be used here: the policy acts on the CPU"
+            warnings.warn(message, stacklevel=2)
+            run = replace(run, device="cpu")
+        return replace(self, run=run)
 
     def build(self, **options: Any) -> dict[str, Any]:
         """Build every part; for the options see :func:`sqn_rl.recipe.build.build`."""

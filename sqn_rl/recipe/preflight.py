@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from sqn_rl import functional as F
 from sqn_rl.errors import EnvError, NumericsError, RecipeError, SettingError, SqnError, WiringError, blame
+from sqn_rl.parts import machine
 from sqn_rl.parts.collect.base import Actors, Sharded
 from sqn_rl.parts.distributions import Scalar
 from sqn_rl.parts.env.base import close, closing_env
@@ -51,11 +52,9 @@ def preflight(experiment: Recipe) -> Graph:
     """
     run = experiment.run
     forget_peak()
-    try:
-        torch.zeros((), device=run.device)
-    except Exception as error:  # every kind of device has its own
+    if not machine.has_device(run.device):
         message, subject = "torch cannot use it here", f"device = {run.device!r}"
-        raise RecipeError(message, experiment.origin("device"), "set device=cpu", subject) from error
+        raise RecipeError(message, experiment.origin("device"), "set device=cpu", subject)
     _require_compiler(experiment)
     require_room(experiment)
     with RandomState(run.seed, run.device):

@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from sqn_rl.disk import RECIPE_FILE
 from sqn_rl.errors import CheckpointError, SettingError, require
+from sqn_rl.parts import machine
 from sqn_rl.parts.actor.base import NetworkActor, masked
 from sqn_rl.parts.actor.greedy import value_actor
 from sqn_rl.parts.env.base import BatchedEnv, close, closing_env
@@ -24,7 +25,7 @@ from sqn_rl.recipe.compose import Recipe, load_recipe
 from sqn_rl.recipe.resolved import recipe_of
 from sqn_rl.runs.manifest import CHECKPOINTS, noted_changes
 from sqn_rl.runs.playing import PolicyPlayer
-from sqn_rl.runs.saved import LAST, TARGETS, read_weights
+from sqn_rl.runs.saved import LAST, read_weights, with_targets
 from sqn_rl.training.agent import load_weights
 from sqn_rl.training.evaluation import EVALUATION_SEED, Evaluation, evaluate, evaluate_in_new
 
@@ -47,14 +48,17 @@ def load(
             ``checkpoint_best`` keeps; or the environment steps of one that is kept.
         trust: modules whose classes the run's recipe may name, besides the parts of sqn_rl.
         config_dirs: folders in which trusted modules lie, as for ``--config-dir``.
-        device: where the networks are; by default where they were trained.
+        device: where the networks are; by default where they were trained, else, with a warning, the CPU.
 
     Raises:
         RecipeError: there is no run, or its recipe names something that cannot be built or is not trusted.
+        SettingError: PyTorch cannot use ``device`` here.
         CheckpointError: there is no checkpoint yet, the one asked for is not kept, or it is damaged.
     """
     run = Path(run)
     path = recipe_of(run)
+    usable = device is None or machine.has_device(device)
+    require(usable, "device", device, "one that PyTorch can use here, such as cpu")
     overrides = [] if device is None else [f"device={device}"]
     recipe = load_recipe(path, *overrides, catalogue=Catalogue(config_dirs, trust))
     for note in noted_changes(run, {RECIPE_FILE}):
@@ -98,7 +102,7 @@ class Policy(nn.Module):
         close(env)
         path, self.env_steps, weights = read_weights(run / CHECKPOINTS, checkpoint)
         try:
-            load_weights(parts["loss"], _with_targets(weights, parts["loss"]))
+            load_weights(parts["loss"], with_targets(weights, parts["loss"]))
         except CheckpointError as error:
             raise CheckpointError(f"{path}: {error}") from error
         self.run, self.title, self.n_actions = recipe.run, recipe.title, env.n_actions
@@ -245,8 +249,8 @@ class Policy(nn.Module):
         The policy does not change: it samples from a generator that is seeded here.
 
         Args:
-            env: the id of a Gymnasium environment, a function that makes one, or an environment, of
-                Gymnasium or of this package, which is not closed; by default the run's, opened anew.
+            env: the id of a Gymnasium environment, which gets the run's wrappers, a function that makes one,
+                or some of Gymnasium or of this package, which stay open; by default the run's, opened anew.
             episodes: how many; by default as in the run.
             greedy: take the best action instead of sampling.
             seed: of the episodes and the sampling; by default the run's.
@@ -303,11 +307,13 @@ class Policy(nn.Module):
             return self._make_env
         from sqn_rl.parts.env.gym import GymEnv
 
-        several = isinstance(env, str) or callable(env)
+        several, ours = isinstance(env, str) or callable(env), self._env[0]
+        options: dict[str, Any] = {"frame_stack": ours.frame_stack}
+        if isinstance(env, str) and isinstance(ours, GymEnv):
+            options["wrappers"] = ours.wrappers
 
         def make(*, num_envs: int, seed: int, training: bool) -> BatchedEnv:
-            stack = self._env[0].frame_stack
-            made = GymEnv(id=env, frame_stack=stack, num_envs=num_envs if several else 1, seed=seed)
+            made = GymEnv(id=env, num_envs=num_envs if several else None, seed=seed, **options)
             try:
                 self._require_like(made)
             except SettingError:
@@ -336,12 +342,6 @@ class Policy(nn.Module):
             yield
         finally:
             torch.set_num_threads(before)
-
-
-def _with_targets(weights: Mapping[str, Tensor], loss: nn.Module) -> dict[str, Tensor]:
-    """Weights with those of target copies, which do not act: a folder that was pushed has none."""
-    targets = {name: each for name, each in loss.state_dict().items() if name.startswith(TARGETS)}
-    return targets | dict(weights)
 
 
 def _like(observation: Any, value_BA: Tensor, single: bool) -> Any:

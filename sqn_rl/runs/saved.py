@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from sqn_rl import disk
 from sqn_rl.disk import Folder, Mark
@@ -88,3 +88,9 @@ def tensors_in(path: Path, name: str, content: Mapping[str, Any]) -> dict[str, T
     """The tensors in one of a checkpoint's files, verified."""
     disk.verify(path / name, manifest.mark(content["files"].get(name), path))
     return dict(read_tensors(path / name))
+
+
+def with_targets(weights: Mapping[str, Tensor], loss: nn.Module) -> dict[str, Tensor]:
+    """Weights with those of target copies, which do not act: a folder that was pushed has none."""
+    targets = {name: each for name, each in loss.state_dict().items() if name.startswith(TARGETS)}
+    return targets | dict(weights)

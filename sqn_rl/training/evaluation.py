@@ -134,7 +134,8 @@ def _require_whole(episodes: Any, seed: Any, max_steps: Any) -> None:
     """Raise :class:`SettingError` unless they are whole numbers that an evaluation can have."""
     most = 2**32  # Gymnasium's seeds are below it
     for name, number, least in (("episodes", episodes, 1), ("seed", seed, 0), ("max_steps", max_steps, 0)):
-        fits = isinstance(number, Integral) and least <= int(number) < most
+        is_whole = isinstance(number, Integral) and not isinstance(number, bool)
+        fits = is_whole and least <= int(number) < most
         require(fits, name, number, f"a whole number in [{least}, 2^32)")
 
 
@@ -170,6 +171,7 @@ def evaluate(
         Stopped: ``should_stop`` returned True.
     """
     _require_whole(episodes, seed, max_steps)
+    episodes, seed = int(episodes), int(seed)  # which may be NumPy's
     generator = torch.Generator(device=actor.device).manual_seed(seed)
     left = [episodes // env.num_envs + (i < episodes % env.num_envs) for i in range(env.num_envs)]
     score = torch.zeros(env.num_envs, dtype=torch.float64)

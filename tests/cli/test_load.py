@@ -195,6 +195,10 @@ def test_epsilon_is_shared_by_the_allowed_actions(tmp_path: Path) -> None:
         ([True, True, True], r"action_mask = 'bool \[3\]': expected bool \[2\] or \[2, 2\]"),
         ([[True, True]], r"action_mask = 'bool \[1, 2\]': expected bool \[2\] or \[2, 2\]"),
         ([2, 0], r"action_mask = 'int64 \[2\]': expected bool \[2\] or \[2, 2\]"),
+        (
+            [[True, True], [True]],
+            r"action_mask = \[\[True, True\], \[True\]\]: expected bool \[2\] or \[2, 2\]",
+        ),
         ([False, False], r"at least one action that is allowed in every state$"),
         ([[True, True], [False, False]], r"allowed in every state; row 1 has none"),
     ],
@@ -395,8 +399,34 @@ def test_an_environment_that_does_not_fit(env: Any, message: str, policy: Policy
         policy.evaluate(env)
 
 
+def test_the_environments_of_a_vector_environment_are_all_used(policy: Policy) -> None:
+    envs = gymnasium.vector.SyncVectorEnv([lambda: gymnasium.make("CartPole-v1")] * 2)
+    assert (
+        policy.evaluate(envs, 4, seed=3).returns
+        == policy.evaluate(GymEnv(id="CartPole-v1", num_envs=2, seed=1_000_003), 4, seed=3).returns
+    )
+
+
+def test_an_id_gets_the_wrappers_of_the_run(tmp_path: Path) -> None:
+    wrappers = "env.wrappers=[{DiscretizeAction: {bins: 3}}, {TimeLimit: {max_episode_steps: 9}}]"
+    policy = load(untrained(tmp_path / "run", "env=gym", "env.id=Pendulum-v1", wrappers, "hidden=[8]"))
+    assert policy.evaluate("Pendulum-v1", 2) == policy.evaluate(episodes=2)
+    with pytest.raises(SettingError, match="actions"):
+        policy.evaluate(gymnasium.make("Pendulum-v1"))
+
+
+def test_numbers_may_be_numpys(policy: Policy) -> None:
+    three = policy.evaluate(episodes=np.int64(3), seed=np.int64(2), max_steps=np.int32(9))
+    assert three == policy.evaluate(episodes=3, seed=2, max_steps=9)
+
+
 @pytest.mark.parametrize(
-    "options", [{"episodes": 2.5}, {"episodes": 0}, {"max_steps": -1}, {"seed": 2**64}, {"seed": -1}], ids=str
+    "options",
+    [
+        *({"episodes": 2.5}, {"episodes": 0}, {"max_steps": -1}, {"seed": 2**64}, {"seed": -1}),
+        *({"episodes": True}, {"seed": False}),
+    ],
+    ids=str,
 )
 def test_numbers_that_no_evaluation_has(options: dict[str, Any], policy: Policy) -> None:
     ((name, number),) = options.items()
@@ -414,6 +444,49 @@ def test_the_program_keeps_its_threads_and_its_random_numbers(run: Path) -> None
         torch.set_num_threads(1)
     assert torch.equal(torch.get_rng_state(), before[0])
     assert np.random.get_state()[1].tolist() == before[1]
+
+
+def test_the_programs_default_dtype_does_not_matter(
+    run: Path, states: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recalling = untrained(tmp_path / "lstm", "env=recall", "q_net.units=4", recipe="sqn_r2d2")
+    images = untrained(tmp_path / "images", "env=minatar")
+    picture = np.zeros(load(images).act.__self__._env[0].observation_shape, bool)
+
+    def seen() -> list[Any]:
+        policy, player = load(run), load(recalling).player()
+        acted = [player.act(0)]
+        player.record(1.0, False)
+        acted += [player.act(1), load(images).q_values(picture).tolist()]
+        acted += [policy.q_values(states).tolist(), policy.probabilities(states).tolist()]
+        return [*acted, policy.act(states).tolist(), policy(torch.from_numpy(states)).dtype]
+
+    expected = seen()
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert seen() == expected
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here, and it would be used")
+def test_a_policy_from_a_gpu_acts_where_there_is_none(
+    run: Path, states: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from sqn_rl.cli import evaluate
+    from sqn_rl.cli.hub import push
+
+    there = shutil.copytree(run, tmp_path / "gpu")
+    recipe = there / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("device: cpu", "device: cuda"))
+    with pytest.warns(UserWarning, match="device=cuda cannot be used here: the policy acts on the CPU"):
+        assert load(there).act(states).tolist() == load(run).act(states).tolist()
+    with pytest.raises(SettingError, match="device = 'cuda': expected one that PyTorch can use here"):
+        load(run, device="cuda")
+    assert evaluate.main([str(there), "--episodes", "2"]) == 0
+    assert "warning: device=cuda cannot be used here" in capsys.readouterr().err
+    assert push.main([str(there), "--to", str(tmp_path / "model")]) == 0
+    assert "device: cuda" in (tmp_path / "model" / "recipe.yaml").read_text()
 
 
 # --- which run, which checkpoint ----------------------------------------------------------------------------

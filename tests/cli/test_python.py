@@ -82,6 +82,18 @@ def test_parts_of_ones_own_get_what_they_ask_for() -> None:
     other.close()
 
 
+def returns_of(n: int = 1, gamma: float = 0.99) -> NStep:
+    return NStep(n=n, gamma=gamma, soft=False)
+
+
+def test_a_partial_may_have_positional_arguments() -> None:
+    make = partial(partial(GymEnv, lambda: gym.make("Acrobot-v1")), frame_stack=2)
+    agent, env, _ = compose("sqn", gamma=0.9, **TINY).build(returns=partial(returns_of, 3), env=make)
+    assert (agent.replay.returns.n, agent.replay.returns.gamma) == (3, 0.9)
+    assert env.observation_shape == (2, 6)
+    env.close()
+
+
 @pytest.mark.parametrize(
     ("parts", "message"),
     [

@@ -431,6 +431,15 @@ def test_a_loaded_policy_plays_and_reads_the_mask_of_a_dict_observation(run: Pat
     assert (policy.probabilities(many, action_mask=np.eye(4)[3])[:, 3] == 1).all()
 
 
+def test_a_mask_in_every_row_or_in_none(run: Path) -> None:
+    policy = load(run)
+    seen, _ = DictPuzzle().reset(seed=0)
+    without = {key: value for key, value in seen.items() if key != "action_mask"}
+    assert policy.act([without, without]).tolist() == [policy.act(without)] * 2
+    with pytest.raises(SettingError, match="without action_mask: 1.*an action_mask in every row, or in none"):
+        policy.act([seen, without])
+
+
 def test_a_film_shows_what_is_allowed(run: Path) -> None:
     policy = load(run)
     env = GymEnv(id="masks/DictPuzzle-v0", num_envs=1, seed=5)

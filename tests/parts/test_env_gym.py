@@ -233,6 +233,21 @@ def test_a_function_makes_every_environment(make: Any) -> None:
     assert GymEnv(id=make, kwargs={"number": 4}, num_envs=1, seed=0).begin().tolist() == [[4]]
 
 
+def test_a_function_that_makes_one_environment_twice_is_refused() -> None:
+    one = Seven()
+    with pytest.raises(SettingError, match="a function that makes another environment at every call"):
+        GymEnv(id=lambda: one, num_envs=2)
+
+
+@pytest.mark.parametrize("actions", [[0], [0, 1, 1], [0, -1], [0, 2]])
+def test_actions_are_one_for_each_environment(actions: list[int]) -> None:
+    env = GymEnv(id="CartPole-v1", num_envs=2)
+    env.begin()
+    with pytest.raises(SettingError, match=r"expected 2 of them, each in \[0, 2\)"):
+        env.advance(torch.tensor(actions))
+    assert env.advance(torch.tensor([0, 1])).reward.tolist() == [1, 1]
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

@@ -261,7 +261,7 @@ def test_football_has_names_and_is_seen_from_above() -> None:
 def test_an_action_that_it_does_not_have_is_an_error(action: int) -> None:
     env = make()
     env.begin()
-    with pytest.raises(EnvError, match=r"CartPole-v1, step 1.*expected each in \[0, 2\)"):
+    with pytest.raises(SettingError, match=r"expected 3 of them, each in \[0, 2\)"):
         env.send(torch.tensor([0, 1, action]))
 
 

@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from sqn_rl.runs.hub import HuggingFace, push, write_model
 
     hub = HuggingFace() if arguments.repo else None
-    recipe = load_recipe(path, catalogue=catalogue_of(arguments))
+    recipe = load_recipe(path, "device=cpu", catalogue=catalogue_of(arguments))
     print_notes(changes(arguments.run, {path.name}))
     if hub is None:
         write_model(arguments.run, recipe, arguments.to, arguments.checkpoint)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchrl.envs.utils import ExplorationType, exploration_type
 
 from sqn_rl import functional as F
-from sqn_rl.errors import not_a_module, require, require_one_of
+from sqn_rl.errors import SettingError, not_a_module, require, require_one_of
 from sqn_rl.parts.memory import Memory, state_size
 from sqn_rl.parts.noise import Noise, acting_view
 from sqn_rl.parts.observations import ObservationSpec, observation_spec_of
@@ -45,8 +45,12 @@ def masked(score_BA: Tensor, action_mask: Any) -> Tensor:
     Raises:
         SettingError: it has another shape or type, or allows no action in a state.
     """
-    given = action_mask if isinstance(action_mask, Tensor) else np.asarray(action_mask)
     states, actions = score_BA.shape
+    try:
+        given = action_mask if isinstance(action_mask, Tensor) else np.asarray(action_mask)
+    except ValueError as error:  # rows of different lengths
+        expected = f"bool [{actions}] or [{states}, {actions}]"
+        raise SettingError("action_mask", action_mask, expected) from error
     shown = f"{str(given.dtype).removeprefix('torch.')} {list(given.shape)}"
     fits = tuple(given.shape) in ((actions,), (states, actions))
     fits = fits and bool(((given == 0) | (given == 1)).all())

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
+from torch import Tensor
 
-from sqn_rl.errors import AnswerError, require
+from sqn_rl.errors import AnswerError, SettingError, require
 from sqn_rl.parts.env.checks import as_array, describe
 
 MOST = 1024
@@ -71,6 +72,19 @@ def without_mask(space: spaces.Space, n_actions: int, id: Any) -> tuple[spaces.S
     return spaces.Dict(rest), True
 
 
+def listed(action_N: Tensor, num_envs: int, n_actions: int) -> list[int]:
+    """Actions, ``[N]``, as a list.
+
+    Raises:
+        SettingError: they are not one for each environment, or one is not in [0, n_actions).
+    """
+    actions = action_N.tolist()
+    fits = isinstance(actions, list) and len(actions) == num_envs
+    if not fits or min(actions) < 0 or max(actions) >= n_actions:
+        raise SettingError("action", actions, f"{num_envs} of them, each in [0, {n_actions})")
+    return actions
+
+
 def mask_in(answer: Any) -> Any:
     """What an observation or ``info`` gives as mask; None if it gives none."""
     return answer.get(KEY) if isinstance(answer, Mapping) else None
@@ -78,9 +92,14 @@ def mask_in(answer: Any) -> Any:
 
 def masks_in(observation: Any) -> Any:
     """The masks of a Dict observation, or of a list of them; None if it gives none."""
-    if isinstance(observation, list | tuple):
-        return [mask_in(each) for each in observation]
-    return mask_in(observation)
+    if not isinstance(observation, list | tuple):
+        return mask_in(observation)
+    masks = [mask_in(each) for each in observation]
+    without = [f"without {KEY}: {row}" for row, mask in enumerate(masks) if mask is None]
+    if len(without) == len(masks):
+        return None
+    require(not without, "observation", without[:1], f"an {KEY} in every row, or in none")
+    return masks
 
 
 def read_mask(mask: Any, n_actions: int, terminated: bool) -> np.ndarray | bool:

@@ -116,9 +116,11 @@ class GymEnv(GamesEnv):
                     why = f"{id} cannot be opened once more: {blame(error.__cause__ or error)}"
                     raise SettingError("num_envs", num_envs, f"at most {len(envs)}; {why}") from error
                 opened.callback(envs[-1].close)
+                another = all(envs[-1] is not each for each in envs[:-1])
+                require(another, "id", id, "a function that makes another environment at every call")
             opened.pop_all()
         self._envs, self._ours, self._named = envs, ours, isinstance(id, str)
-        self._kwargs, self._wrappers, self._space, self._actions = kwargs, wrappers, space, actions
+        self._kwargs, self.wrappers, self._space, self._actions = kwargs, wrappers, space, actions
         self._masks_inside, self._masks_known = masks_inside, False
         self.first_action = actions.first
         self._box_kind = (space.shape, space.dtype) if isinstance(space, spaces.Box) else None
@@ -140,7 +142,7 @@ class GymEnv(GamesEnv):
         if self._named and "rgb_array" in (self._envs[0].metadata.get("render_modes") or []):
             self._envs.pop(0).close()  # closed first, as some environments can be open only once
             kwargs = {**self._kwargs, "render_mode": "rgb_array"}
-            self._envs.insert(0, make(self.name, kwargs, self._wrappers))
+            self._envs.insert(0, make(self.name, kwargs, self.wrappers))
 
     def screen(self) -> Any:
         """Environment 0 rendered, after :meth:`show`; None if it cannot render.

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from sqn_rl.errors import EnvError, RestoreError, SqnError, blame
+from sqn_rl.parts.env.actions import listed
 from sqn_rl.parts.env.base import BatchedEnv
 from sqn_rl.types import Step
 
@@ -63,8 +64,8 @@ class RestorableEnv(BatchedEnv):
 
     def send(self, action_N: Tensor) -> None:
         """Begin one step in every environment; :meth:`receive` must be called next; see the base class."""
+        actions = listed(action_N, self.num_envs, self.n_actions)  # with others ale-py would hang
         self._current.steps += 1
-        actions = action_N.tolist()
         for i, action in enumerate(actions):
             history = self._histories[i]
             history.append(action)

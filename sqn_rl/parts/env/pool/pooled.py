@@ -9,7 +9,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from sqn_rl.errors import AnswerError, require
-from sqn_rl.parts.env.actions import KEY, Actions, masks_in, without_mask
+from sqn_rl.parts.env.actions import KEY, Actions, listed, masks_in, without_mask
 from sqn_rl.parts.env.base import BatchedEnv
 from sqn_rl.parts.env.checks import require_finite
 from sqn_rl.parts.env.observations import View, entries_of, flatten_columns
@@ -136,11 +136,9 @@ class PooledEnv(BatchedEnv):
 
     def send(self, action_N: Tensor) -> None:
         """Begin one step in every environment, in EnvPool's threads; see the base class."""
+        actions = np.array(listed(action_N, self.num_envs, self.n_actions))  # EnvPool does not check them
         super().send(action_N)
-        actions = action_N.numpy()
         with self._as_env_error():
-            if not ((actions >= 0) & (actions < self.n_actions)).all():  # EnvPool does not check them
-                raise IndexError(f"actions {actions.tolist()}: expected each in [0, {self.n_actions})")
             self._pool.send(self._actions.outside(actions))
 
     def receive(self) -> Step:
