@@ -159,10 +159,12 @@ def _sources(
         fields = {name: value for name, value in config[slot.name].items() if name != TARGET}
         name = config[slot.name][TARGET]
         if func := instead.get(slot.name):
-            inner = func.func if isinstance(func, partial) else func
-            whole = inner is func or bool(func.args)  # positional arguments stay in a partial
-            fields = {} if whole else func.keywords
-            yield Source(slot, getattr(inner, "__name__", repr(func)), func if whole else inner, fields)
+            made = func if isinstance(func, partial) else partial(func)
+            name = getattr(made.func, "__name__", repr(func))
+            if made.args:  # they stay in the partial
+                yield Source(slot, name, made, {})
+            else:
+                yield Source(slot, name, made.func, made.keywords)
         else:
             func = catalogue.resolve(slot.name, name, origin(f"{slot.name}.{TARGET}"))
             yield Source(slot, name, func, fields)

@@ -436,7 +436,9 @@ def test_a_mask_in_every_row_or_in_none(run: Path) -> None:
     seen, _ = DictPuzzle().reset(seed=0)
     without = {key: value for key, value in seen.items() if key != "action_mask"}
     assert policy.act([without, without]).tolist() == [policy.act(without)] * 2
-    with pytest.raises(SettingError, match="without action_mask: 1.*an action_mask in every row, or in none"):
+    with pytest.raises(
+        SettingError, match=r"without action_mask: 1.*an action_mask in every row, or in none"
+    ):
         policy.act([seen, without])
 
 

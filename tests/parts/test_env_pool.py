@@ -1,5 +1,6 @@
 """EnvPool's environments beside raw pools stepped by hand; what is refused. More: ``test_env_continuity``."""
 
+import re
 import sys
 from itertools import count
 from typing import Any
@@ -11,7 +12,7 @@ from gymnasium import spaces
 from pools import Alone
 from torch import Tensor
 
-from sqn_rl.errors import EnvError, ObservationError, SettingError
+from sqn_rl.errors import EnvError, ObservationError, SettingError, to_install
 from sqn_rl.parts.env.envpool import EnvPoolEnv
 from sqn_rl.parts.env.football import COLOURS, FootballEnv
 from sqn_rl.types import Step
@@ -320,5 +321,5 @@ def test_all_scenarios_are_listed() -> None:
 
 def test_without_envpool_it_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "envpool", None)
-    with pytest.raises(SettingError, match=r"pip install 'sqn_rl\[envpool\]'"):
+    with pytest.raises(SettingError, match=re.escape(to_install("envpool"))):
         make()

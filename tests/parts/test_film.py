@@ -29,6 +29,7 @@ from sqn_rl import (
     SettingError,
     evaluate,
 )
+from sqn_rl.errors import to_install
 from sqn_rl.plots import film as filming
 from sqn_rl.plots import frames as drawing
 from sqn_rl.plots.film import Kind, Play, film
@@ -361,7 +362,7 @@ def test_what_is_no_picture_is_refused(picture: Any, problem: str) -> None:
     [
         ("game.avi", r"ends in .mp4 or .gif"),
         ("no/game.gif", "a folder that exists"),
-        ("game.mp4", r"the extra `video`, pip install 'sqn_rl\[video\]'; or a .gif"),
+        ("game.mp4", re.escape(f"the extra `video`, {to_install('video')}; or a .gif")),
     ],
 )
 def test_a_file_that_cannot_be(
@@ -376,5 +377,5 @@ def test_what_draws_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pygame", None)
     actor = boltzmann(network())
     moments: Callable = iter(Play(actor, actor.q_net, cart(), episodes=1, greedy=True, seed=0)).__next__
-    with pytest.raises(SettingError, match=r"its renderer to be installed: pip install 'sqn_rl\[video\]'"):
+    with pytest.raises(SettingError, match=re.escape(f"its renderer to be installed: {to_install('video')}")):
         moments()

@@ -1,5 +1,6 @@
 """Mistakes with actors are answered with what to do, and leave no process behind."""
 
+import re
 import socket
 import sys
 import threading
@@ -9,13 +10,14 @@ from pathlib import Path
 import pytest
 
 from sqn_rl import RecipeError, compose
+from sqn_rl.errors import to_install
 
 TINY = ["env=cartpole", "hidden=[8]", "num_envs=2", "steps=100", "collect.actors=1", "collect.rows=5"]
 
 
 def test_without_ray_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(RecipeError, match=r"expected the extra `ray`: pip install 'sqn_rl\[ray\]'"):
+    with pytest.raises(RecipeError, match=re.escape(f"expected the extra `ray`: {to_install('ray')}")):
         compose("sqn", *TINY, "collect=ray").preflight()
 
 
