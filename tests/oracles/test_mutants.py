@@ -280,7 +280,11 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("H̄ in actions, not nats", "* math.log(n_actions)", "* n_actions"),
     ],
     ("parts/temperature/annealed.py", "test_temperature.py"): [
-        ("annealing upwards", "self._start + progress *", "self._start - progress *"),
+        ("annealing upwards", "linear(self._start, self._end,", "linear(self._end, self._start,"),
+    ],
+    ("parts/schedule.py", "test_schedule.py"): [
+        ("away from the end", "start + min", "start - min"),
+        ("beyond the end", "min(1.0, progress)", "progress"),
     ],
     ("parts/target_update/polyak.py", "test_target_update.py"): [
         ("τ for ρ", "self._online, self.tau)", "self._online, 1 - self.tau)"),
@@ -363,9 +367,8 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("policy for others: noisy", "F.masked(self.mean_scores(obs", "F.masked(self.scores(obs"),
     ],
     ("parts/actor/epsilon_greedy.py", "test_actors.py"): [
-        ("ε rises", "self._start + progress", "self._start - progress"),
+        ("ε rises", "linear(self._start, self._end,", "linear(self._end, self._start,"),
         ("ε falls over the whole budget", "over * steps", "steps"),
-        ("ε falls for ever", "min(1.0, env_steps / self._over)", "env_steps / self._over"),
         ("greedy with probability ε", "uniform_B < epsilon", "uniform_B > epsilon"),
         ("the last action is never explored", "torch.randint(actions,", "torch.randint(actions - 1,"),
         ("explores by the worst", "epsilon, random_B,", "epsilon, score_BA.argmin(-1),"),
@@ -502,8 +505,8 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("ω ignored for what is new", "self.max_priority**self.omega", "self.max_priority"),
         ("new at the lowest", "max(self.max_priority", "min(self.max_priority"),
         ("new at the last", "max(self.max_priority, float(highest))", "float(highest)"),
-        ("β falls", "self._beta + (1 - self._beta)", "self._beta - (1 - self._beta)"),
-        ("β beyond 1", "min(1.0, env_steps / self._steps)", "env_steps / self._steps"),
+        ("β falls", "linear(self._beta, 1.0,", "linear(self._beta, 0.0,"),
+        ("β rises at once", "env_steps / self._steps", "env_steps"),
     ],
     ("parts/replay/prioritized.py", "../parts/test_replay_prioritized.py"): [
         ("retired and drawn", "self.tree.fill(ring.retired_row, 0.0)", "pass"),
