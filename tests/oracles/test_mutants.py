@@ -561,6 +561,8 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
     ("training/player.py", "../parts/test_player.py"): [
         ("all episodes begin", "begins[[*rows]] = True", "begins[:] = True"),
         ("the state stands still", "(self._state, action.cpu()", "(self.memory.state, action.cpu()"),
+        ("random actions are any", "mask_NA.shape), mask_NA)", "mask_NA.shape), None)"),
+        ("the last action is never random", "randint(env.n_actions,", "randint(env.n_actions - 1,"),
     ],
     ("parts/replay/states.py", "test_sequences.py"): [
         ("something is remembered at first", "self.start[place] == FIRST", "self.start[place] != FIRST"),
