@@ -540,7 +540,7 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("the action outlives its episode", "action.where(keeps, torch.tensor(-1))", "action"),
         ("the reward outlives its episode", "reward.where(keeps, 0.0)", "reward"),
         ("packed reward's sign", "self.reward.unsqueeze(-1))", "-self.reward.unsqueeze(-1))"),
-        ("nothing is recalled", "if sequences is not None else ():", "if sequences is None else ():"),
+        ("nothing is recalled", "if sequences is not None:", "if sequences is None:"),
     ],
     ("parts/actor/base.py", "test_lstm.py"): [
         ("the state stands still", "return action_B, recalled.after", "return action_B, memory.state"),
