@@ -132,9 +132,12 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("inverse with ε's wrong sign", "+ 1 + epsilon", "+ 1 - epsilon"),
         ("inverse not odd", "y.sign() * (root", "(root"),
         ("inverse without its 1", "(root - 1) * (root + 1)", "root * root"),
-        ("values in the unit of h", "backup(self.mean(prediction))", "backup(prediction.squeeze(-1))"),
+        ("values in the unit of h", "return unrescale(prediction", "return (lambda y, _: y)(prediction"),
         ("target in reward units", "h_of_target = rescale(target, self.epsilon)", "h_of_target = target"),
         ("absolute error", "return td_error_NB.square()", "return td_error_NB.abs()"),
+    ],
+    ("parts/distributions.py", "test_rescaling.py"): [
+        ("backup in the unit of h", "backup(self.mean(prediction))", "backup(prediction.squeeze(-1))"),
     ],
     ("parts/distributions.py", "test_categorical.py"): [
         ("mean of logits", "prediction.softmax(-1) @ self", "prediction @ self"),
