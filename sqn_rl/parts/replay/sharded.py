@@ -38,9 +38,9 @@ class Shard:
         self._replay = replay
         self._pieces: list[Piece] = []
 
-    def store(self, *arguments: Any, **keywords: Any) -> None:
+    def store(self, observation: Tensor, action: Tensor, step: Step) -> None:
         """Store one step, as :meth:`PrioritizedReplay.store` does."""
-        self._replay.store(*arguments, **keywords)
+        self._replay.store(observation, action, step)
 
     def store_chunk(self, chunk: Chunk, lane: int) -> None:
         """Store a chunk in a lane."""
