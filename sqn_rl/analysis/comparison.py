@@ -170,7 +170,9 @@ def _rows(environment: str, measure: str, by_variant: Mapping[str, Scores]) -> I
 def _pairs(
     environment: str, measure: str, by_variant: Mapping[str, Scores], first: str | None
 ) -> Iterator[Pair]:
-    """Every pair, the probably better variant first; or each variant against ``first``."""
+    """Every pair, the probably better variant first; or each variant against ``first``, if that has runs."""
+    if first and first not in by_variant:
+        return
     with_first = [(variant, first) for variant in by_variant if first and variant != first]
     for variant, other in with_first or combinations(by_variant, 2):
         if not first and probability_of_improvement(by_variant[variant], by_variant[other]) < 0.5:

@@ -50,7 +50,7 @@ class Distribution(nn.Module, ABC):
             discount_B: γ^m (1 − d), ``[B]``.
 
         Returns:
-            ``[B, Z]``; of a :class:`Scalar` ``[B]``.
+            ``[B, Z]``; of a :class:`PointEstimate` ``[B]``.
         """
         weight_NBA = F.mixture_weights(backup, self.mean(prediction))
         mixture_BZ = (weight_NBA.unsqueeze(-1) * self.returns(prediction)).sum((0, 2))
@@ -95,30 +95,34 @@ class Distribution(nn.Module, ABC):
         """
 
 
-class Scalar(Distribution):
-    """The mean itself, learned with the squared error  (eq. 10)."""
+class PointEstimate(Distribution):
+    """One number for the returns of an action, their mean; abstract: a subclass predicts and learns it."""
 
     is_mean = True
+
+    def returns(self, prediction: Tensor) -> Tensor:
+        """The mean, Z = 1."""
+        return self.mean(prediction).unsqueeze(-1)
+
+    def discounted(self, mixture_BZ: Tensor, reward_B: Tensor, discount_B: Tensor) -> Tensor:
+        """R + γ v, ``[B, 1]``, reward units."""
+        return F.td_target(reward_B.unsqueeze(-1), discount_B.unsqueeze(-1), mixture_BZ)
+
+    def target(self, prediction: Tensor, backup: Backup, reward_B: Tensor, discount_B: Tensor) -> Tensor:
+        """y, ``[B]``, reward units: without the weights, which a number does not need."""
+        return F.td_target(reward_B, discount_B, backup(self.mean(prediction)))
+
+    def path_target(self, prediction: Tensor, backup: Backup, reward_BT: Tensor, path: Path) -> Tensor:
+        """y, ``[B]``, reward units."""
+        return super().path_target(prediction, backup, reward_BT, path).squeeze(-1)
+
+
+class Scalar(PointEstimate):
+    """The mean itself, learned with the squared error  (eq. 10)."""
 
     def mean(self, prediction: Tensor) -> Tensor:
         """The prediction."""
         return prediction
-
-    def returns(self, prediction: Tensor) -> Tensor:
-        """The prediction, Z = 1."""
-        return prediction.unsqueeze(-1)
-
-    def discounted(self, mixture_BZ: Tensor, reward_B: Tensor, discount_B: Tensor) -> Tensor:
-        """R + γ v, ``[B, 1]``."""
-        return F.td_target(reward_B.unsqueeze(-1), discount_B.unsqueeze(-1), mixture_BZ)
-
-    def target(self, prediction: Tensor, backup: Backup, reward_B: Tensor, discount_B: Tensor) -> Tensor:
-        """y, ``[B]``: without the weights, which a number does not need."""
-        return F.td_target(reward_B, discount_B, backup(prediction))
-
-    def path_target(self, prediction: Tensor, backup: Backup, reward_BT: Tensor, path: Path) -> Tensor:
-        """y, ``[B]``."""
-        return super().path_target(prediction, backup, reward_BT, path).squeeze(-1)
 
     def loss(self, prediction: Tensor, action_B: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """δ² and δ."""

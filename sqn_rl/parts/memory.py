@@ -79,7 +79,8 @@ def state_size(part: object) -> int:
 def recalling(sequences: Sequences | None, *q_nets: object) -> Iterator[None]:
     """A context in which these networks read the sequences of a batch, if it has some."""
     with ExitStack() as stack:
-        for q_net in q_nets if sequences is not None else ():
-            if isinstance(q_net, Recurrent) and sequences is not None:
-                stack.enter_context(q_net.recalling(sequences))
+        if sequences is not None:
+            for q_net in q_nets:
+                if isinstance(q_net, Recurrent):
+                    stack.enter_context(q_net.recalling(sequences))
         yield

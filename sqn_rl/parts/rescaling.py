@@ -12,8 +12,7 @@ from torch import Tensor
 
 from sqn_rl import functional as F
 from sqn_rl.errors import require
-from sqn_rl.parts.distributions import Distribution
-from sqn_rl.types import Backup, Path
+from sqn_rl.parts.distributions import PointEstimate
 
 
 def rescale(x: Tensor, epsilon: float) -> Tensor:
@@ -35,7 +34,7 @@ def unrescale(y: Tensor, epsilon: float) -> Tensor:
     return y.sign() * (root - 1) * (root + 1)
 
 
-class Rescaled(Distribution):
+class Rescaled(PointEstimate):
     """The mean, of which h(Q) is learned with the squared error; the target is h(r + γ v), v in reward units.
 
     Action values, and so α, policies and backups, are in reward units. The loss and δ, and so priorities, are
@@ -48,8 +47,6 @@ class Rescaled(Distribution):
         SettingError: ε is negative or infinite.
     """
 
-    is_mean = True
-
     def __init__(self, *, epsilon: float) -> None:
         super().__init__()
         require(0 <= epsilon < math.inf, "epsilon", epsilon, "a number of at least 0")
@@ -57,23 +54,7 @@ class Rescaled(Distribution):
 
     def mean(self, prediction: Tensor) -> Tensor:
         """h⁻¹ of the prediction, ``[..., 1]`` → ``[...]``."""
-        return self.returns(prediction).squeeze(-1)
-
-    def returns(self, prediction: Tensor) -> Tensor:
-        """h⁻¹ of the prediction, Z = 1."""
-        return unrescale(prediction, self.epsilon)
-
-    def discounted(self, mixture_BZ: Tensor, reward_B: Tensor, discount_B: Tensor) -> Tensor:
-        """R + γ v, ``[B, 1]``, reward units."""
-        return F.td_target(reward_B.unsqueeze(-1), discount_B.unsqueeze(-1), mixture_BZ)
-
-    def target(self, prediction: Tensor, backup: Backup, reward_B: Tensor, discount_B: Tensor) -> Tensor:
-        """y, ``[B]``, reward units: without the weights, which a number does not need."""
-        return F.td_target(reward_B, discount_B, backup(self.mean(prediction)))
-
-    def path_target(self, prediction: Tensor, backup: Backup, reward_BT: Tensor, path: Path) -> Tensor:
-        """y, ``[B]``, reward units."""
-        return super().path_target(prediction, backup, reward_BT, path).squeeze(-1)
+        return unrescale(prediction.squeeze(-1), self.epsilon)
 
     def loss(self, prediction: Tensor, action_B: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """δ² and δ = h(Q(s, a)) − h(y)."""

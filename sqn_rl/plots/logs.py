@@ -37,11 +37,10 @@ class Log:
 
     Args:
         path: the file, which need not be there yet.
-        rows: how many to keep. When twice as many are there, every other one is dropped.
     """
 
-    def __init__(self, path: Path, rows: int = ROWS) -> None:
-        self.path, self._rows = path, rows
+    def __init__(self, path: Path) -> None:
+        self.path = path
         self._begin()
 
     def _begin(self) -> None:
@@ -97,7 +96,7 @@ class Log:
         if drawn:
             self._kept.append(drawn)
         self._count, self._newest, self.newest = self._count + 1, drawn, row
-        if len(self._kept) >= 2 * self._rows:
+        if len(self._kept) >= 2 * ROWS:
             self._kept, self._every = self._kept[::2], 2 * self._every
         return None
 

@@ -279,5 +279,7 @@ KEYWORDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_O
 def _parameters(target: Callable[..., Any]) -> list[inspect.Parameter]:
     """Of a class those of its ``__init__``, which the metaclass of TorchRL's environments hides."""
     if inspect.isclass(target):
+        if (target.__init__, target.__new__) == (object.__init__, object.__new__):
+            return []  # though their signatures say anything
         return list(inspect.signature(target.__init__).parameters.values())[1:]
     return list(inspect.signature(target).parameters.values())

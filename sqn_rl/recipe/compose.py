@@ -128,13 +128,14 @@ class Recipe:
         Args:
             name: the recipe's name, or the path of the file.
         """
-        parts = [slot for slot in SLOT_NAMES if self.origin_of_part(slot).startswith(COMMAND_LINE)]
+        chosen = [self.chosen[slot] for slot in SLOT_NAMES if slot in self.chosen]
+        parts = [each for each in chosen if each.origin.startswith(COMMAND_LINE)]
         lines = [
             f"# A recipe of your own.      sqn-run recipe={name}",
             "defaults:",
             f"  - {self.chosen[RECIPE].name}",
         ]
-        lines += [f"  - override /{slot}: {self.chosen[slot].name}" for slot in parts]
+        lines += [f"  - override /{each.group}: {each.name}" for each in parts]
         lines += ["  - _self_", "", "# Remove the first `#`, of a part's name too, to change a value."]
         values = {key: value for key, value in self.layers.values.items() if key not in (RECIPE, *SLOT_NAMES)}
         lines += self._template_lines(values)
@@ -147,10 +148,6 @@ class Recipe:
                 line.replace("# ", "#   ", 1) if line.startswith("# ") else f"  {line}" for line in inner
             ]
         return "".join(f"{line}\n" for line in lines)
-
-    def origin_of_part(self, slot: str) -> str:
-        """Where the part in a slot was chosen; empty for a recipe that was loaded from a run."""
-        return self.chosen[slot].origin if slot in self.chosen else ""
 
     def _template_lines(self, values: Values, prefix: str = "") -> Iterator[str]:
         for name, value in values.items():

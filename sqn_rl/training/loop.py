@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from sqn_rl import functional as F
@@ -17,6 +16,7 @@ from sqn_rl.training.evaluation import Evaluation
 from sqn_rl.training.events import Reporters
 from sqn_rl.training.numerics import default_float32, flushed_denormals
 from sqn_rl.training.plan import Plan, Schedule
+from sqn_rl.training.player import random_actions
 from sqn_rl.training.state import LearningState, RunState
 from sqn_rl.training.stopping import Interrupting, Stopped
 from sqn_rl.types import Counters, Step, Terms
@@ -233,9 +233,7 @@ class _Run(Turns):
             return self.player.act(observation, **self.env.act_options)
         if self.player.remembers:  # it remembers random steps too
             self.player.act(observation, **self.env.act_options)
-        if (mask_NA := self.env.action_mask) is not None:
-            return F.draw(F.masked(torch.zeros(mask_NA.shape), mask_NA), self.state.generator)
-        return torch.randint(self.env.n_actions, (self.env.num_envs,), generator=self.state.generator)
+        return random_actions(self.env, self.state.generator)
 
     def receive(self) -> Step:
         """The answer of the environments; if they fail or are interrupted, a checkpoint is saved first."""

@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from sqn_rl import functional as F
 from sqn_rl.errors import WiringError
 from sqn_rl.parts.memory import Memory
 from sqn_rl.protocols import Actor
@@ -32,6 +33,12 @@ class Actions(Protocol):
 
     n_actions: int
     """A."""
+    num_envs: int
+    """N."""
+
+    @property
+    def action_mask(self) -> Tensor | None:
+        """The actions allowed now, ``[N, A]`` bool; None: always all are."""
 
 
 @runtime_checkable
@@ -52,6 +59,13 @@ class OffPolicy(Protocol):
 def recorded_actions(env: Actions, returns: object) -> int | None:
     """A :class:`Player`'s ``n_actions``: None unless the returns read log μ."""
     return env.n_actions if isinstance(returns, OffPolicy) and returns.reads_log_mu else None
+
+
+def random_actions(env: Actions, generator: torch.Generator) -> Tensor:
+    """Uniformly random, of the allowed actions: ``[N]`` int64."""
+    if (mask_NA := env.action_mask) is not None:
+        return F.draw(F.masked(torch.zeros(mask_NA.shape), mask_NA), generator)
+    return torch.randint(env.n_actions, (env.num_envs,), generator=generator)
 
 
 class Player:

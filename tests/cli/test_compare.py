@@ -284,6 +284,18 @@ def test_a_baseline_is_what_the_others_are_compared_with(write: Write) -> None:
     assert pairs == [("sqn", "sqn lr=0.1"), ("sqn head=dueling", "sqn lr=0.1")]
 
 
+def test_where_a_baseline_has_no_run_nothing_is_compared_with_it(write: Write) -> None:
+    several(write, "plain", [1, 2])
+    several(write, "fast", [1, 2], "lr=0.1")
+    several(write, "pong/plain", [1, 2], *ATARI)
+    several(write, "pong/dueling", [1, 2], *ATARI, "head=dueling")
+    runs, _ = read_runs(find_runs(["."]))
+    baseline = next(run for run in runs if run.variant[-1] == "lr=0.1")
+    comparison = compare(runs, baseline=baseline)
+    assert {pair.environment for pair in comparison.pairs} == {baseline.environment}
+    assert {row.environment for row in comparison.rows} > {baseline.environment}
+
+
 # --- what is refused ---------------------------------------------------------------------------------------
 
 

@@ -21,6 +21,7 @@ OVERRIDES = {
     "encoder.hiden=3": ("MLP has no such setting", "did you mean `hidden`?"),
     "env.kwarg={}": ("GymEnv has no such setting", "did you mean `kwargs`?"),
     "head.hiden=3": ("LinearHead has no such setting", "it takes no fields"),
+    "collect.rows=3": ("LocalCollect has no such setting", "it takes no fields"),
     "optimizer.wait_decay=0.1": ("Adam has no such setting", "did you mean `weight_decay`?"),
     "encoder.layer=3": ("MLP has no such setting", "there are: hidden"),
     "~optimizer.fast": ("there is nothing to remove", ""),

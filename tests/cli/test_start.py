@@ -127,6 +127,18 @@ def test_a_saved_recipe_is_the_same_recipe(settings: list[str], command: Command
     assert after.config == before.config | {"recipe": "mine"}
 
 
+def test_a_recipe_that_names_a_class_where_others_choose_a_part_is_saved(
+    command: Command, folder: Path
+) -> None:
+    sqn = (Path(__file__).parents[2] / "recipes" / "sqn.yaml").read_text()
+    own = sqn.replace("  - /head: linear\n", "")
+    (folder / "own.yaml").write_text(own + "head: {_target_: sqn_rl.LinearHead}\n")
+    settings = ["recipe=own.yaml", "head._target_=sqn_rl.LinearHead"]
+    command("run", *settings, "--save", "mine.yaml")
+    before, after = compose_recipe("sqn", *settings), compose_recipe("sqn", "recipe=mine.yaml")
+    assert after.config == before.config | {"recipe": "mine"}
+
+
 def test_every_comment_of_a_saved_recipe_is_a_value_to_change(command: Command, folder: Path) -> None:
     command("run", "head=dueling", "--save", "mine.yaml")
     text = (folder / "mine.yaml").read_text()

@@ -127,6 +127,7 @@ def test_the_frequencies_of_its_actions(make: Callable[..., NetworkActor], polic
 def test_what_is_recorded_is_how_often_an_action_is_taken(
     make: Callable[..., Any], ladder: bool, mask: list[bool] | None
 ) -> None:
+    torch.manual_seed(0)
     actor = make() if make is policy_actor else make(Table())
     if ladder and isinstance(actor, Laddered):
         actor.explore(torch.full((20_000,), 0.8), 3.0)

@@ -132,9 +132,12 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("inverse with ε's wrong sign", "+ 1 + epsilon", "+ 1 - epsilon"),
         ("inverse not odd", "y.sign() * (root", "(root"),
         ("inverse without its 1", "(root - 1) * (root + 1)", "root * root"),
-        ("values in the unit of h", "backup(self.mean(prediction))", "backup(prediction.squeeze(-1))"),
+        ("values in the unit of h", "return unrescale(prediction", "return (lambda y, _: y)(prediction"),
         ("target in reward units", "h_of_target = rescale(target, self.epsilon)", "h_of_target = target"),
         ("absolute error", "return td_error_NB.square()", "return td_error_NB.abs()"),
+    ],
+    ("parts/distributions.py", "test_rescaling.py"): [
+        ("backup in the unit of h", "backup(self.mean(prediction))", "backup(prediction.squeeze(-1))"),
     ],
     ("parts/distributions.py", "test_categorical.py"): [
         ("mean of logits", "prediction.softmax(-1) @ self", "prediction @ self"),
@@ -197,16 +200,24 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("bonus without α", "bonus = self.temperature.alpha * F.entropy", "bonus = F.entropy"),
         ("bonus never left out", " if self.backup_entropy else 0.0", ""),
         ("bonus always left out", "if self.backup_entropy else 0.0", "if False else 0.0"),
-        ("policy never from the target", "target_q_NBA if self._from_target else ", ""),
-        ("policy always from the target", "if self._from_target else", "if True else"),
-        ("policy from the max", "return q_NBA.amin(0)", "return q_NBA.amax(0)"),
-        ("policy never from the min", '"min": _minimum', '"min": _first'),
-        ("policy of the sum", "return q_NBA.mean(0)", "return q_NBA.sum(0)"),
-        ("policy never from the mean", '"mean": _mean', '"mean": _first'),
-        ("policy of the second twin", "return q_NBA[0]", "return q_NBA[1]"),
-        ("only the first for the min", "else q_net.values(obs", "else q_net.first(obs"),
-        ("policy without α", "self._reduce(q_NBA), self.temperature.alpha", "self._reduce(q_NBA), 1.0"),
-        ("entropy never of the mean", "_mean(q_NBA) if self._reduce is _mean else ", ""),
+        ("policy never from the target", "if self._from_target:", "if False:"),
+        ("policy always from the target", "if self._from_target:", "if True:"),
+        ("policy of the first target", "REDUCTIONS[self._reduction](target_q_NBA)", "target_q_NBA[0]"),
+        ("policy of the first", "next_observation, self._reduction)", 'next_observation, "q1")'),
+        ("policy without α", "action_mask), self.temperature.alpha", "action_mask), 1.0"),
+        ("entropy never of the mean", '"mean" if self._reduction == "mean" else ', ""),
+    ],
+    ("parts/reductions.py", "test_sqn_loss.py"): [
+        ("policy from the max", "q_NBA.amin(0)", "q_NBA.amax(0)"),
+        ("policy never from the min", "q_NBA.amin(0)", "q_NBA[0]"),
+        ("policy of the sum", "q_NBA.mean(0)", "q_NBA.sum(0)"),
+        ("policy never from the mean", "q_NBA.mean(0)", "q_NBA[0]"),
+        ("policy of the second twin", "q_NBA[0]", "q_NBA[1]"),
+        ("only the first for the min", "q_net.values(observation)", "q_net.first(observation)[None]"),
+    ],
+    ("parts/reductions.py", "test_actors.py"): [
+        ("acts by the maximum of twins", "q_NBA.amin(0)", "q_NBA.amax(0)"),
+        ("acts by the second twin", "q_net.first(observation)", "q_net.values(observation)[1]"),
     ],
     ("parts/loss/dqn.py", "test_dqn_losses.py"): [
         ("the worst action", "return F.maximum, 0.0", "return lambda q_NBA: -F.maximum(-q_NBA), 0.0"),
@@ -224,7 +235,8 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("policy of s', not of s", "q_net, batch.observation", "q_net, batch.next_observation"),
         ("policy never from the target", "if self._from_target:", "if False:"),
         ("policy always from the target", "if self._from_target:", "if True:"),
-        ("policy of the first", "self.source_policy(q_NBA)", "self.source_policy(q_NBA[:1])"),
+        ("policy of the first", "REDUCTIONS[self._reduction](q_NBA)", "q_NBA[0]"),
+        ("policy of the first target", "batch.observation, self._reduction)", 'batch.observation, "q1")'),
         ("l₀ above 0", 'require(lowest < 0, "lowest"', 'require(True, "lowest"'),
         ("m above 1", 'require(0 <= m <= 1, "m"', 'require(True, "m"'),
     ],
@@ -280,7 +292,11 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("H̄ in actions, not nats", "* math.log(n_actions)", "* n_actions"),
     ],
     ("parts/temperature/annealed.py", "test_temperature.py"): [
-        ("annealing upwards", "self._start + progress *", "self._start - progress *"),
+        ("annealing upwards", "linear(self._start, self._end,", "linear(self._end, self._start,"),
+    ],
+    ("parts/schedule.py", "test_schedule.py"): [
+        ("away from the end", "start + min", "start - min"),
+        ("beyond the end", "min(1.0, progress)", "progress"),
     ],
     ("parts/target_update/polyak.py", "test_target_update.py"): [
         ("τ for ρ", "self._online, self.tau)", "self._online, 1 - self.tau)"),
@@ -347,8 +363,6 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("a limit of one step more", '{"max_episode_steps": limit - 1}', '{"max_episode_steps": limit}'),
     ],
     ("parts/actor/base.py", "test_actors.py"): [
-        ("acts by the maximum of twins", "values(observation).amin(0)", "values(observation).amax(0)"),
-        ("acts by the second twin", "q_net.first(observation)", "q_net.values(observation)[1]"),
         ("greedy is the worst", "return score_BA.argmax(-1), ", "return score_BA.argmin(-1), "),
         ("greedy has noise", "            layer.set_noise(None)", "            pass"),
         ("acting has no noise", "sample(generator)\n        obs", "layers\n        obs"),
@@ -363,9 +377,8 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("policy for others: noisy", "F.masked(self.mean_scores(obs", "F.masked(self.scores(obs"),
     ],
     ("parts/actor/epsilon_greedy.py", "test_actors.py"): [
-        ("ε rises", "self._start + progress", "self._start - progress"),
+        ("ε rises", "linear(self._start, self._end,", "linear(self._end, self._start,"),
         ("ε falls over the whole budget", "over * steps", "steps"),
-        ("ε falls for ever", "min(1.0, env_steps / self._over)", "env_steps / self._over"),
         ("greedy with probability ε", "uniform_B < epsilon", "uniform_B > epsilon"),
         ("the last action is never explored", "torch.randint(actions,", "torch.randint(actions - 1,"),
         ("explores by the worst", "epsilon, random_B,", "epsilon, score_BA.argmin(-1),"),
@@ -502,8 +515,8 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("ω ignored for what is new", "self.max_priority**self.omega", "self.max_priority"),
         ("new at the lowest", "max(self.max_priority", "min(self.max_priority"),
         ("new at the last", "max(self.max_priority, float(highest))", "float(highest)"),
-        ("β falls", "self._beta + (1 - self._beta)", "self._beta - (1 - self._beta)"),
-        ("β beyond 1", "min(1.0, env_steps / self._steps)", "env_steps / self._steps"),
+        ("β falls", "linear(self._beta, 1.0,", "linear(self._beta, 0.0,"),
+        ("β rises at once", "env_steps / self._steps", "env_steps"),
     ],
     ("parts/replay/prioritized.py", "../parts/test_replay_prioritized.py"): [
         ("retired and drawn", "self.tree.fill(ring.retired_row, 0.0)", "pass"),
@@ -537,7 +550,7 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("the action outlives its episode", "action.where(keeps, torch.tensor(-1))", "action"),
         ("the reward outlives its episode", "reward.where(keeps, 0.0)", "reward"),
         ("packed reward's sign", "self.reward.unsqueeze(-1))", "-self.reward.unsqueeze(-1))"),
-        ("nothing is recalled", "if sequences is not None else ():", "if sequences is None else ():"),
+        ("nothing is recalled", "if sequences is not None:", "if sequences is None:"),
     ],
     ("parts/actor/base.py", "test_lstm.py"): [
         ("the state stands still", "return action_B, recalled.after", "return action_B, memory.state"),
@@ -558,6 +571,8 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
     ("training/player.py", "../parts/test_player.py"): [
         ("all episodes begin", "begins[[*rows]] = True", "begins[:] = True"),
         ("the state stands still", "(self._state, action.cpu()", "(self.memory.state, action.cpu()"),
+        ("random actions are any", "mask_NA.shape), mask_NA)", "mask_NA.shape), None)"),
+        ("the last action is never random", "randint(env.n_actions,", "randint(env.n_actions - 1,"),
     ],
     ("parts/replay/states.py", "test_sequences.py"): [
         ("something is remembered at first", "self.start[place] == FIRST", "self.start[place] != FIRST"),
@@ -610,10 +625,10 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("argmax of all actions", "F.masked(self.q_net.first(", "(lambda q, _: q)(self.q_net.first("),
     ],
     ("parts/loss/sqn.py", "test_masks.py"): [
-        ("policy of all actions", "F.masked(q_NBA, action_mask)", "q_NBA"),
+        ("policy of all actions", "F.masked(q_BA, action_mask)", "q_BA"),
     ],
     ("parts/loss/munchausen.py", "test_masks.py"): [
-        ("bonus from all actions", "F.masked(self.source_values(", "(lambda q, _: q)(self.source_values("),
+        ("bonus from all actions", "F.masked(q_BA, batch.action_mask)", "q_BA"),
     ],
     ("parts/loss/discrete_sac.py", "test_masks.py"): [
         ("policy of all actions", "F.masked(self._logits(obs", "(lambda q, _: q)(self._logits(obs"),

@@ -9,6 +9,7 @@ import torch
 
 from sqn_rl import functional as F
 from sqn_rl.errors import SettingError
+from sqn_rl.parts.distributions import Distribution
 from sqn_rl.parts.rescaling import Rescaled, rescale, unrescale
 from sqn_rl.types import Batch, Path
 
@@ -83,7 +84,7 @@ def test_the_target_is_that_of_a_brute_force() -> None:
     expected = brute_force(batch, target.squeeze(-1).tolist(), own.squeeze(-1).tolist(), action, epsilon)
     assert_close(td_error_NB, torch.tensor(expected, dtype=torch.float64))
     assert_close(loss_NB, td_error_NB**2)
-    mixture = super(Rescaled, rescaled).target(target, F.maximum, batch.reward, discount_B)
+    mixture = Distribution.target(rescaled, target, F.maximum, batch.reward, discount_B)
     assert_close(mixture.squeeze(-1), y_B)
 
 

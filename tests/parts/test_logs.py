@@ -45,8 +45,9 @@ def test_a_run_that_goes_on_from_a_checkpoint_is_read_as_it_is_then(tmp_path: Pa
     assert [row["env_steps"] for row in log.read()] == sorted({row["env_steps"] for row in log.read()})
 
 
-def test_a_long_log_is_thinned_evenly_and_read_once(tmp_path: Path) -> None:
-    log = Log(tmp_path / "rows.jsonl", rows=100)
+def test_a_long_log_is_thinned_evenly_and_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sqn_rl.plots.logs.ROWS", 100)
+    log = Log(tmp_path / "rows.jsonl")
     log.path.write_text("".join(f'{{"env_steps": {step}}}\n' for step in range(12_345)))
     steps = [row["env_steps"] for row in log.read()]
     assert 100 <= len(steps) <= 200

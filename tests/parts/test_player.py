@@ -1,12 +1,14 @@
 """A player holds what an actor remembers, for as long as the episode lasts."""
 
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
 from sqn_rl.parts.memory import Memory
-from sqn_rl.training.player import Player
+from sqn_rl.training.player import Player, random_actions
 from sqn_rl.types import Step
 
 N = 3
@@ -101,3 +103,16 @@ def test_an_actor_without_memory_acts_as_alone() -> None:
     assert player.scores(torch.zeros(N, 1)) is None
     player.begin([1])
     assert player.state_dict() == {}
+
+
+@pytest.mark.parametrize("allowed", [None, [[1, 1, 1, 1], [0, 1, 0, 1], [0, 0, 1, 0]]])
+def test_random_actions_are_uniform_over_what_is_allowed(allowed: list[list[int]] | None) -> None:
+    mask = None if allowed is None else torch.tensor(allowed).bool()
+    env = SimpleNamespace(n_actions=4, num_envs=N, action_mask=mask)
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.stack([random_actions(env, generator) for _ in range(2000)])
+    assert drawn.dtype == torch.int64
+    share = torch.nn.functional.one_hot(drawn, 4).double().mean(0)
+    uniform = torch.ones(N, 4).double() if mask is None else mask.double()
+    torch.testing.assert_close(share, uniform / uniform.sum(-1, keepdim=True), rtol=0, atol=0.05)
+    assert share[uniform == 0].sum() == 0

@@ -17,15 +17,10 @@ from sqn_rl.errors import SettingError, not_a_module, require, require_one_of
 from sqn_rl.parts.memory import Memory, state_size
 from sqn_rl.parts.noise import Noise, acting_view
 from sqn_rl.parts.observations import ObservationSpec, observation_spec_of
+from sqn_rl.parts.reductions import REDUCTIONS, reduced_values
 from sqn_rl.protocols import QNetwork
 
 GREEDY = (ExplorationType.DETERMINISTIC, ExplorationType.MODE, ExplorationType.MEAN)
-
-POLICIES: dict[str, Callable[[QNetwork, Tensor], Tensor]] = {
-    "q1": lambda q_net, observation: q_net.first(observation),
-    "min": lambda q_net, observation: q_net.values(observation).amin(0),
-    "mean": lambda q_net, observation: q_net.values(observation).mean(0),
-}
 
 ActionNoise = tuple[Tensor, ...]
 """Noise of an action, sampled before it is selected, as random generators cannot be compiled."""
@@ -255,7 +250,7 @@ class ValueActor(NetworkActor):
     consumes: Sequence[str] = ("action_value",)
 
     def __init__(self, *, q_net: QNetwork, policy: str, seed: int) -> None:
-        require_one_of(POLICIES, "policy", policy)
+        require_one_of(REDUCTIONS, "policy", policy)
         if not isinstance(q_net, nn.Module):
             raise not_a_module("q_net", q_net)
         view, observation_spec = acting_view(q_net), observation_spec_of(q_net)
@@ -266,7 +261,7 @@ class ValueActor(NetworkActor):
 
     def scores(self, observation: Tensor) -> Tensor:
         """The action values of ``policy``, reward units. ``[B, *S]`` → ``[B, A]``."""
-        return POLICIES[self.policy](self.q_net, observation)
+        return reduced_values(self.q_net, observation, self.policy)
 
     @torch.no_grad()
     def act_from(

@@ -6,6 +6,7 @@ from torch import Tensor
 from sqn_rl import functional as F
 from sqn_rl.errors import require
 from sqn_rl.parts.actor.base import ActionNoise, ValueActor
+from sqn_rl.parts.schedule import linear
 from sqn_rl.protocols import QNetwork
 
 
@@ -51,8 +52,7 @@ class EpsilonGreedyActor(ValueActor):
 
     def anneal(self, env_steps: int) -> None:
         """Set ε for this number of environment steps."""
-        progress = min(1.0, env_steps / self._over)
-        self.epsilon.fill_(self._start + progress * (self._end - self._start))
+        self.epsilon.fill_(linear(self._start, self._end, env_steps / self._over))
 
     def explore(self, position: Tensor, base: float) -> None:
         """Explore by :func:`epsilon_ladder` from now on, a batch of as many states; ``base`` is not used."""

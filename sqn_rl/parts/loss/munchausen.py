@@ -5,6 +5,7 @@ from torch import Tensor
 from sqn_rl import functional as F
 from sqn_rl.errors import require
 from sqn_rl.parts.loss.sqn import SQNLoss
+from sqn_rl.parts.reductions import REDUCTIONS, reduced_values
 from sqn_rl.protocols import QNetwork, Temperature
 from sqn_rl.types import Batch
 
@@ -60,7 +61,10 @@ class MunchausenLoss(SQNLoss):
     def reward(self, batch: Batch, q_NBA: Tensor) -> Tensor:
         """The reward plus the Munchausen bonus, ``[B]``."""
         if self._from_target:
-            q_NBA = F.masked(self.source_values(self.target_q_net, batch.observation), batch.action_mask)
-        log_pi_BA = self.source_policy(q_NBA)
+            q_BA = reduced_values(self.target_q_net, batch.observation, self._reduction)
+            q_BA = F.masked(q_BA, batch.action_mask)
+        else:
+            q_BA = REDUCTIONS[self._reduction](q_NBA)
         alpha = self.temperature.alpha
+        log_pi_BA = F.log_policy(q_BA, alpha)
         return batch.reward + F.munchausen_bonus(log_pi_BA, batch.action, alpha, self.m, self.lowest)

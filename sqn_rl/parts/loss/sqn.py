@@ -6,25 +6,10 @@ from sqn_rl import functional as F
 from sqn_rl.errors import WiringError, require_one_of
 from sqn_rl.parts.distributions import Backup
 from sqn_rl.parts.loss.td import TDLoss
+from sqn_rl.parts.reductions import REDUCTIONS, reduced_values
 from sqn_rl.protocols import QNetwork, Temperature
 
 POLICY_SOURCES = ("q1", "target_q1", "min", "target_min", "mean", "target_mean")
-
-
-def _first(q_NBA: Tensor) -> Tensor:
-    return q_NBA[0]
-
-
-def _minimum(q_NBA: Tensor) -> Tensor:
-    return q_NBA.amin(0)
-
-
-def _mean(q_NBA: Tensor) -> Tensor:
-    return q_NBA.mean(0)
-
-
-REDUCTIONS = {"q1": _first, "min": _minimum, "mean": _mean}
-"""From the values of the networks, ``[N, B, A]``, to those whose softmax is the policy, ``[B, A]``."""
 
 
 class SQNLoss(TDLoss):
@@ -71,28 +56,24 @@ class SQNLoss(TDLoss):
         require_one_of(POLICY_SOURCES, "policy_source", policy_source)
         self.policy_source, self.backup_entropy = policy_source, backup_entropy
         self._from_target = policy_source.startswith("target_")
-        self._reduce = REDUCTIONS[policy_source.removeprefix("target_")]
+        self._reduction = policy_source.removeprefix("target_")
 
     def backup(
         self, target_q_NBA: Tensor, next_observation: Tensor, action_mask: Tensor | None = None
     ) -> tuple[Backup, Tensor | float]:
         """The chosen backup under the policy at s', and its entropy bonus."""
-        q_NBA = target_q_NBA if self._from_target else self.source_values(self.q_net, next_observation)
-        log_pi_BA = self.source_policy(F.masked(q_NBA, action_mask))
+        if self._from_target:
+            q_BA = REDUCTIONS[self._reduction](target_q_NBA)
+        else:
+            q_BA = reduced_values(self.q_net, next_observation, self._reduction)
+        log_pi_BA = F.log_policy(F.masked(q_BA, action_mask), self.temperature.alpha)
         bonus = self.temperature.alpha * F.entropy(log_pi_BA) if self.backup_entropy else 0.0
         return self.backup_under(log_pi_BA), bonus
 
-    def source_values(self, q_net: QNetwork, observation: Tensor) -> Tensor:
-        """Q_i(s, ·) of the networks that ``policy_source`` uses: all or the first. → ``[N or 1, B, A]``."""
-        return q_net.first(observation).unsqueeze(0) if self._reduce is _first else q_net.values(observation)
-
-    def source_policy(self, q_NBA: Tensor) -> Tensor:
-        """The log π of ``policy_source`` from its networks' values, ``[N, B, A]`` → ``[B, A]``."""
-        return F.log_policy(self._reduce(q_NBA), self.temperature.alpha)
-
     def log_policy(self, observation: Tensor, q_NBA: Tensor, action_mask: Tensor | None = None) -> Tensor:
         """The log π(·|s), ``[B, A]``, whose entropy is in L_α: of Q_1, or with a mean source of the mean."""
-        return F.log_policy(_mean(q_NBA) if self._reduce is _mean else _first(q_NBA), self.temperature.alpha)
+        name = "mean" if self._reduction == "mean" else "q1"
+        return F.log_policy(REDUCTIONS[name](q_NBA), self.temperature.alpha)
 
 
 def require_temperature(temperature: Temperature | None, who: str) -> None:

@@ -167,9 +167,6 @@ class TDLoss(LossModule):
 
     def compute(self, batch: Batch) -> Terms:
         """The losses of one batch, with new noise."""
-        if batch.sequences is None:
-            self.redraw(batch)
-            return self.terms(batch)
         with recalling(batch.sequences, self.q_net, self.target_q_net):
             self.redraw(batch)
             return self.terms(batch)

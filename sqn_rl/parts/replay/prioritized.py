@@ -19,6 +19,7 @@ from sqn_rl.parts.replay.base import RingReplay
 from sqn_rl.parts.replay.ring import Ring
 from sqn_rl.parts.replay.storage import Returns, RingSampler
 from sqn_rl.parts.replay.sum_tree import Floats, Indices, SumTree
+from sqn_rl.parts.schedule import linear
 
 REDUCTIONS: dict[str, Callable[[Floats], Floats]] = {
     "mean": lambda error_NB: error_NB.sum(0) / len(error_NB),
@@ -66,7 +67,24 @@ def require_priorities(omega: float, beta: float, epsilon: float, td_error: str)
     require_one_of(REDUCTIONS, "td_error", td_error)
 
 
-class PrioritizedReplay(RingReplay):
+class WeightedReplay(RingReplay):
+    """A replay with importance weights, whose β rises linearly to 1 over the budget; abstract."""
+
+    _beta: float
+    """β at the beginning."""
+    _steps: int
+    """The budget, environment steps."""
+
+    def anneal(self, env_steps: int) -> None:
+        """Set β for this number of environment steps."""
+        self.sampler.beta = linear(self._beta, 1.0, env_steps / self._steps)
+
+    def metrics(self) -> dict[str, float]:
+        """β, for logs."""
+        return {"beta": self.sampler.beta}
+
+
+class PrioritizedReplay(WeightedReplay):
     """The newest ``capacity`` transitions, sampled in proportion to p^ω, with importance weights.
 
     Proportional prioritization, p = |δ| + ε; the paper has one network, so how the |δ| of twins are reduced
@@ -131,14 +149,6 @@ class PrioritizedReplay(RingReplay):
             sampler=Proportional(ring.places, omega, beta, epsilon, td_error),
             generator=torch.Generator().manual_seed(seed),
         )
-
-    def anneal(self, env_steps: int) -> None:
-        """Set β for this number of environment steps."""
-        self.sampler.beta = self._beta + (1 - self._beta) * min(1.0, env_steps / self._steps)
-
-    def metrics(self) -> dict[str, float]:
-        """β, for logs."""
-        return {"beta": self.sampler.beta}
 
 
 class Proportional(RingSampler):

@@ -14,8 +14,7 @@ from torchrl.data.replay_buffers import Storage
 from sqn_rl import functional as F
 from sqn_rl.errors import WiringError, require
 from sqn_rl.parts.memory import Memory, state_size
-from sqn_rl.parts.replay.base import RingReplay
-from sqn_rl.parts.replay.prioritized import REDUCTIONS, Proportional, require_priorities
+from sqn_rl.parts.replay.prioritized import REDUCTIONS, Proportional, WeightedReplay, require_priorities
 from sqn_rl.parts.replay.ring import Ring
 from sqn_rl.parts.replay.states import States
 from sqn_rl.parts.replay.storage import Returns, refuse
@@ -38,7 +37,7 @@ def sequence_error(error_B: Floats, sequence_B: Indices, eta: float) -> Floats:
     return eta * highest_Q + (1 - eta) * mean_Q
 
 
-class SequenceReplay(RingReplay):
+class SequenceReplay(WeightedReplay):
     """Sequences of the newest ``capacity`` transitions, sampled in proportion to p^ω.
 
     A sequence begins at the first step of an episode or at every ``stride``-th after it, with what was
@@ -145,14 +144,6 @@ class SequenceReplay(RingReplay):
         """Bytes of a transition: in memory, beyond those of the empty replay, and in a checkpoint."""
         in_memory, on_disk = super().transition_bytes
         return in_memory + self.states.place_bytes, on_disk + self.states.place_bytes
-
-    def anneal(self, env_steps: int) -> None:
-        """Set β for this number of environment steps."""
-        self.sampler.beta = self._beta + (1 - self._beta) * min(1.0, env_steps / self._steps)
-
-    def metrics(self) -> dict[str, float]:
-        """β, for logs."""
-        return {"beta": self.sampler.beta}
 
     def draw(self, batch_size: int) -> Batch:
         """Sample ``batch_size`` sequences, and all transitions of theirs from which is learned.

@@ -20,6 +20,7 @@ from sqn_rl.parts.hosting import Host, LocalHost
 from sqn_rl.parts.replay.prioritized import PrioritizedReplay, importance_weights, stratified
 from sqn_rl.parts.replay.storage import Returns
 from sqn_rl.parts.replay.sum_tree import Floats
+from sqn_rl.parts.schedule import linear
 from sqn_rl.types import Batch, Chunk, Piece, Rows, Step
 
 PLACE_BITS = 40
@@ -37,9 +38,9 @@ class Shard:
         self._replay = replay
         self._pieces: list[Piece] = []
 
-    def store(self, *arguments: Any, **keywords: Any) -> None:
+    def store(self, observation: Tensor, action: Tensor, step: Step) -> None:
         """Store one step, as :meth:`PrioritizedReplay.store` does."""
-        self._replay.store(*arguments, **keywords)
+        self._replay.store(observation, action, step)
 
     def store_chunk(self, chunk: Chunk, lane: int) -> None:
         """Store a chunk in a lane."""
@@ -190,7 +191,7 @@ class ShardedReplay:
 
     def anneal(self, env_steps: int) -> None:
         """Set β for this number of environment steps."""
-        self.beta = self._beta + (1 - self._beta) * min(1.0, env_steps / self._steps)
+        self.beta = linear(self._beta, 1.0, env_steps / self._steps)
 
     def metrics(self) -> dict[str, float]:
         """β, for logs."""

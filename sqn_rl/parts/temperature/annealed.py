@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from sqn_rl import functional as F
+from sqn_rl.parts.schedule import linear
 from sqn_rl.parts.temperature.base import DualTemperature, require_fraction, require_reachable
 
 
@@ -55,8 +56,7 @@ class AnnealedTemperature(DualTemperature):
 
     def anneal(self, env_steps: int) -> None:
         """Set H̄ for this number of environment steps."""
-        progress = min(1.0, env_steps / self._over)
-        self._target = self._start + progress * (self._end - self._start)
+        self._target = linear(self._start, self._end, env_steps / self._over)
         self._target_buffer.fill_(self._target)
 
     def loss(self, entropy_B: Tensor) -> Tensor:

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sqn_rl import functional as F
 from sqn_rl.errors import RestoreError
 from sqn_rl.parts.collect.base import Laddered
 from sqn_rl.parts.env.base import BatchedEnv, close
@@ -19,7 +18,7 @@ from sqn_rl.parts.replay.ring import Ring
 from sqn_rl.protocols import Actor, Annealed, Loss
 from sqn_rl.training.agent import state_besides_weights
 from sqn_rl.training.numerics import default_float32, flushed_denormals
-from sqn_rl.training.player import Player, recorded_actions
+from sqn_rl.training.player import Player, random_actions, recorded_actions
 from sqn_rl.training.random_state import OF_MODULES, RandomState
 from sqn_rl.training.randomness import Randomness
 from sqn_rl.types import Chunk, Request, Step
@@ -135,9 +134,7 @@ class Worker:
             action = self._player.act(observation, **self.env.act_options).cpu()
             if not random:  # else only what was seen is remembered
                 return action
-        if (mask_EA := self.env.action_mask) is not None:
-            return F.draw(F.masked(torch.zeros(mask_EA.shape), mask_EA), self._generator)
-        return torch.randint(self.env.n_actions, (self.env.num_envs,), generator=self._generator)
+        return random_actions(self.env, self._generator)
 
     def _newest(self, observation: Tensor) -> Tensor:
         """The newest frame of each observation, ``[E, *S]`` → ``[E, *F]``."""
