@@ -83,7 +83,7 @@ class Play:
             yield Moment(screen, q_A, pi_A, int(action), episode, step, score, allowed_A, alpha)
             with random_state:
                 answer = env.advance(action)
-            player.saw(action, answer)
+            player.record(action, answer)
             observation, step, score = answer.observation, step + 1, score + answer.score.item()
             if answer.ended or step >= limit:
                 result.returns.append(score)

@@ -173,9 +173,9 @@ class _Walk:
             action = torch.zeros(run.num_envs, dtype=torch.int64)
             if step.action_mask is not None:
                 action = step.action_mask.int().argmax(-1)
-            if self.player.remembers:
+            if self.player.is_recurrent:
                 self.player.act(observation)
-            step = self.player.saw(action, step)
+            step = self.player.record(action, step)
             replay.store(observation, action, step)
             batch = replay.draw(run.batch_size)
         reads, writes = list(TRANSITION), dict(zip(BATCH_KEYS, batch, strict=False))

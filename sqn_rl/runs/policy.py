@@ -130,7 +130,7 @@ class Policy(nn.Module):
             ObservationError: the shape or type of the observation is wrong.
             NumericsError: a number in it is NaN or infinite.
             SettingError: the mask does not fit, or allows no action in a state.
-            WiringError: the policy remembers the episode: act by :meth:`player`.
+            WiringError: the policy has recurrent networks: act by :meth:`player`.
         """
         return self._act(self.actor.act, observation, greedy, action_mask)
 

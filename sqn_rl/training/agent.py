@@ -52,14 +52,14 @@ class MaskLoss(Protocol):
 
 @runtime_checkable
 class SequenceLoss(Protocol):
-    """A loss that may read a batch's sequences; any other is refused with networks that remember."""
+    """A loss that may read a batch's sequences; any other is refused with recurrent networks."""
 
     reads_sequences: bool
 
 
 @runtime_checkable
 class SequenceGiving(Protocol):
-    """A replay whose batches have sequences: the only ones from which networks that remember learn."""
+    """A replay whose batches have sequences: the only ones from which recurrent networks learn."""
 
     gives_sequences: bool
 
@@ -78,8 +78,8 @@ class Agent:
         optimizer: makes the optimizer from parameter groups.
         replay: stores and draws transitions.
         compiled: compile the update, and acting if the actor can: see
-            :class:`~sqn_rl.training.compiling.Compiled`. With networks that remember nothing is compiled, as
-            batches have as many transitions as there are in their sequences.
+            :class:`~sqn_rl.training.compiling.Compiled`. With recurrent networks nothing is compiled, as the
+            number of transitions in a batch depends on its sequences.
 
     Raises:
         WiringError: the parts disagree about γ, about the temperature, about which entropies count, or about
@@ -296,10 +296,10 @@ def _require_agreement(actor: Actor, loss: Loss, replay: Replay) -> None:
 
 
 def require_memory(actor: Actor, loss: Loss, replay: Replay) -> None:
-    """Refuse parts of which some remember and others do not.
+    """Refuse a recurrent Q-network with parts that are not made for one.
 
     Raises:
-        WiringError: networks that remember, with an actor, a loss or a replay for others.
+        WiringError: the actor, the loss or the replay is not made for a recurrent Q-network.
     """
     if not state_size(loss.q_net):
         return

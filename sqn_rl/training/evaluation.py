@@ -186,7 +186,7 @@ def evaluate(
             action = player.act(observation, greedy=greedy, generator=generator, **env.act_options)
             env.send(action)
             step = env.receive()
-        player.saw(action, step)
+        player.record(action, step)
         observation = step.observation
         score += step.score
         length += 1

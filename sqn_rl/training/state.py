@@ -154,7 +154,7 @@ class RunState(LearningState):
         restorable = self.env.restorable and not self.episodes_lost
         rest = super().state_dict()
         first = {name: rest.pop(name) for name in ("counters", "agent")}  # files have always had this order
-        player = {"player": self.player.state_dict()} if self.player.remembers else {}
+        player = {"player": self.player.state_dict()} if self.player.is_recurrent else {}
         return {
             **first,
             "warm_up": self.generator.get_state(),

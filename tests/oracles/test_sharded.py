@@ -47,7 +47,7 @@ def facts(lanes: int) -> dict[str, Any]:
 
 def make(shards: int, actors: int = ACTORS) -> ShardedReplay:
     replay = ShardedReplay(shards=shards, seed=7, **facts(actors))
-    replay.use(Losing(replay.make_shard, shards))
+    replay.use_host(Losing(replay.make_shard, shards))
     return replay
 
 

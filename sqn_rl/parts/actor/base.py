@@ -258,7 +258,7 @@ class ValueActor(NetworkActor):
         super().__init__(network=view, in_keys=q_net.in_keys, observation_spec=observation_spec, seed=seed)
         self.q_net, self.policy = view, policy
         self.state_size = state_size(q_net)
-        """W, the size of the networks' state; 0: they remember nothing."""
+        """W, the size of the networks' state; 0: they are not recurrent."""
 
     def scores(self, observation: Tensor) -> Tensor:
         """The action values of ``policy``, reward units. ``[B, *S]`` → ``[B, A]``."""
@@ -274,7 +274,7 @@ class ValueActor(NetworkActor):
         generator: torch.Generator | None = None,
         action_mask: Any = None,
     ) -> tuple[Tensor, Tensor]:
-        """:meth:`act` in episodes of which something is remembered, ``[B, *S]``.
+        """:meth:`act` with recurrent networks, given the memory of each episode. ``[B, *S]``.
 
         Returns:
             The actions, ``[B]`` int64, and the networks' states after the observations, ``[B, W]``.

@@ -50,14 +50,14 @@ class ActorProcess:
             self._error = sent(error)
 
     def collect(self, weights: np.ndarray, request: Request, apart: bool) -> Any:
-        """A chunk's head, the chunk, and the state after it; or an error, then and ever after.
+        """A chunk's summary, the chunk, and the state after it; or an error, then and ever after.
 
         Where the chunk is to stay ``apart``, there are two results: the rest, and the chunk.
         """
         if self._error is None:
             try:
                 chunk, state = self._worker.collect(weights, request)
-                return ((chunk.head, None, state), chunk) if apart else (chunk.head, chunk, state)
+                return ((chunk.summary, None, state), chunk) if apart else (chunk.summary, chunk, state)
             except Exception as error:
                 self._error = sent(error)
         return (self._error, None) if apart else self._error
@@ -87,7 +87,7 @@ class ShardProcess:
 
 
 class RayHost:
-    """Has objects in processes of Ray.
+    """Holds objects in processes of Ray.
 
     Args:
         ray: the module.

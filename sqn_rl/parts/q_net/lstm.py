@@ -1,4 +1,4 @@
-"""A Q-network that remembers the episode: an LSTM between encoder and head  (R2D2, Kapturowski et al. 2019).
+"""A recurrent Q-network: an LSTM between encoder and head  (R2D2, Kapturowski et al. 2019).
 
 Legend: N networks, P encoders (N, or 1 that is shared), Q sequences of T steps, H units, W = P · 2 H numbers
 of a state; B of the steps.
@@ -147,7 +147,7 @@ class Recalled:
 
 
 class LSTMQNet(QNet):
-    """N soft Q-networks over features that remember the episode: encoder, LSTM, head.
+    """N recurrent soft Q-networks: encoder, LSTM, head.
 
     It is asked about steps of sequences, inside :meth:`recalling`: an observation is then the number of a
     step. So whatever acts and learns by a Q-network does so by this one.

@@ -108,7 +108,7 @@ class Ring:
         self.log_mu: Tensor | None = None
         """With which log-probability each action was taken, ``[places]``, once a step has that."""
         self.states: States | None = None
-        """Where sequences begin, and with what memory, if there are networks that remember."""
+        """Where sequences begin, and with what memory, if the networks are recurrent."""
         self._counts = [0] * lanes  # rows appended to each lane so far, including overwritten ones
         self._forgotten = [0] * lanes  # of these the rows of which nothing can be read any more
         self._order: deque[int] = deque()  # with several lanes, the lanes of the other rows, as they came

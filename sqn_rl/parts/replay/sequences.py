@@ -1,4 +1,4 @@
-"""Replay of sequences, for networks that remember  (R2D2, Kapturowski et al. 2019).
+"""Replay of sequences, for recurrent networks  (R2D2, Kapturowski et al. 2019).
 
 Legend: N environments, Q sequences of T observations, K steps of which each is learned from at most; B
 transitions, all that the sequences have; n networks.
@@ -41,8 +41,8 @@ def sequence_error(error_B: Floats, sequence_B: Indices, eta: float) -> Floats:
 class SequenceReplay(RingReplay):
     """Sequences of the newest ``capacity`` transitions, sampled in proportion to p^ω.
 
-    A sequence begins at the first step of an episode or at every ``stride``-th after it, with what was
-    remembered there when it was played. From its first ``burn_in`` steps only the networks' state is
+    A sequence begins at the first step of an episode or at every ``stride``-th after it, with the
+    memory that the actor had there. From its first ``burn_in`` steps only the networks' state is
     computed anew; from the next ``length`` steps is learned. At an episode's first step the state is known
     to be empty: there all ``burn_in + length`` steps are learned from. A sequence ends with the episode, with
     a cut, or with the newest step; one is drawn as soon as it has a step to learn from. The returns of its
@@ -74,7 +74,7 @@ class SequenceReplay(RingReplay):
 
     Raises:
         SettingError: a value is out of range, or the capacity has no room for a sequence of each environment.
-        WiringError: the networks remember nothing, or the returns need single observations.
+        WiringError: the networks are not recurrent, or the returns need single observations.
     """
 
     gives_sequences = True
@@ -227,7 +227,7 @@ class _OfSequences(Proportional):
 
 def _require_wiring(q_net: QNetwork, returns: Returns) -> None:
     if not state_size(q_net):
-        problem = f"replay: SequenceReplay is for networks that remember; {type(q_net).__name__} does not"
+        problem = f"replay: SequenceReplay is for recurrent networks; {type(q_net).__name__} is not one"
         raise WiringError("replay", f"{problem}; choose q_net=lstm, or replay=prioritized", "q_net")
     soft = isinstance(returns, SoftReturns) and returns.soft
     if soft or (isinstance(returns, PathReturns) and returns.gives_paths):

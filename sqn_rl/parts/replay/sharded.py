@@ -178,8 +178,8 @@ class ShardedReplay:
     def _made(self, number: int, capacity: int) -> PrioritizedReplay:
         return self._replay(capacity=capacity, seed=self._seed + 1 + number)
 
-    def use(self, host: Host) -> None:
-        """Have the shards there. Until then there is room for one step, for the checks before a run."""
+    def use_host(self, host: Host) -> None:
+        """Keep the shards in this host; before, there is room for one step, for the checks before a run."""
         self._host = host
 
     @property

@@ -36,7 +36,9 @@ class Ladder(NamedTuple):
 
 
 class Worker:
-    """Collects chunks: a pure function ``(state, weights, request) → (chunk, state')``.
+    """Collects chunks deterministically.
+
+    A chunk and the state after it depend only on the state before, the weights and the request.
 
     Args:
         env: E environments.
@@ -104,7 +106,7 @@ class Worker:
         for _ in range(self._rows):
             action = self._act(observations[-1], request.random)
             self.env.send(action)
-            step = self._player.saw(action, self.env.receive())
+            step = self._player.record(action, self.env.receive())
             observations.append(step.observation)
             actions.append(action)
             steps.append(step)
@@ -131,9 +133,9 @@ class Worker:
         )
 
     def _act(self, observation: Tensor, random: bool) -> Tensor:
-        if self._player.remembers or not random:
+        if self._player.is_recurrent or not random:
             action = self._player.act(observation, **self.env.act_options).cpu()
-            if not random:  # else only what was seen is remembered
+            if not random:  # else the call only updated the memory
                 return action
         if (mask_EA := self.env.action_mask) is not None:
             return F.draw(F.masked(torch.zeros(mask_EA.shape), mask_EA), self._generator)
@@ -163,7 +165,7 @@ class Worker:
         return td_error.view(-1, self._rows, self.env.num_envs).numpy()
 
     def _state(self) -> dict[str, Any]:
-        player = {"player": self._player.state_dict()} if self._player.remembers else {}
+        player = {"player": self._player.state_dict()} if self._player.is_recurrent else {}
         return {
             **player,
             "env": self.env.state_dict() if self.env.restorable else None,
