@@ -56,7 +56,7 @@ class Recurrent(Protocol):
     """W; 0: it is not recurrent."""
 
     def recalling(self, sequences: Sequences) -> AbstractContextManager[Any]:
-        """A context in which an observation is the number of a step of these sequences."""
+        """A context in which an observation is the index of a step in these sequences."""
 
     def remembering(self, observation: Tensor, memory: Memory) -> AbstractContextManager[Any]:
         """The same for one step of N episodes; gives its ``steps``, and ``after``, the states after them."""

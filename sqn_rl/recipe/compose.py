@@ -69,14 +69,14 @@ class Recipe:
         """What a field of the part in a slot means: the comment behind it in the part's YAML."""
         return self.catalogue.read(slot, self.chosen[slot].name).comment(field)
 
-    def unread(self) -> list[str]:
+    def unused_overrides(self) -> list[str]:
         """The settings of the command line that no part reads, such as ``tau`` where no part has one."""
         read = {name for slot in SLOT_NAMES for name in INTERPOLATION.findall(flow(self.layers.values[slot]))}
         others = [name for name in self.layers.values if name not in {*SETTINGS, *SLOT_NAMES, *read}]
         return [name for name in others if self.origin(name).startswith(COMMAND_LINE)]
 
     def uncompiled(self) -> "Recipe":
-        """The same, to act and not to learn: nothing is compiled, and ``precision=auto`` chooses for that."""
+        """A copy for acting only: nothing is compiled, and ``precision=auto`` is chosen accordingly."""
         return replace(self, run=replace(self.run, compile="never"))
 
     def build(self, **options: Any) -> dict[str, Any]:

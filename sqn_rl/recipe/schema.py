@@ -139,7 +139,7 @@ def conform(key: str, value: Any, example: Any, origin: str) -> Any:
 
 
 GYM_ID = "env=gym env.id={}"
-ELSEWHERE: Mapping[str, str] = {
+FOREIGN_NAMES: Mapping[str, str] = {
     **dict.fromkeys(("learning_rate", "step_size"), "lr={}"),
     **dict.fromkeys(
         ("total_timesteps", "timesteps", "total_steps", "num_timesteps", "max_steps"), "steps={}"
@@ -196,8 +196,8 @@ def hint_for(key: str, value: Any, known: Collection[str]) -> str:
     while isinstance(value, dict) and len(value) == 1:
         ((name, value),) = value.items()
         key = f"{key}.{name}"
-    if key in ELSEWHERE:
-        instead = ELSEWHERE[key]
+    if key in FOREIGN_NAMES:
+        instead = FOREIGN_NAMES[key]
         if instead == GYM_ID and (atari := for_atari_id(str(value))):
             return atari
         shown = override(key, value).partition("=")[2]

@@ -84,8 +84,8 @@ def test_a_step_is_given_what_was_remembered_when_its_action_was_chosen() -> Non
 
 
 def test_it_continues_from_its_state() -> None:
-    players = [Player(Counting(), N) for _ in "12"]
-    players[0].saw(players[0].act(torch.zeros(N, 1)), step([0], reward=2.0))
+    players = [Player(Counting(), N) for _ in range(2)]
+    players[0].record(players[0].act(torch.zeros(N, 1)), step([0], reward=2.0))
     players[1].load_state_dict(players[0].state_dict())
     for one, other in zip(*(player.state_dict().values() for player in players), strict=True):
         assert torch.equal(one, other)

@@ -34,8 +34,8 @@ Selection = tuple[Tensor, Tensor]
 """Actions, ``[B]`` int64, and the scores from which they were selected, ``[B, A]``."""
 
 
-def masked(score_BA: Tensor, action_mask: Any) -> Tensor:
-    """The scores with those of excluded actions :func:`~sqn_rl.functional.masked`. ``[B, A]`` → ``[B, A]``.
+def apply_user_mask(score_BA: Tensor, action_mask: Any) -> Tensor:
+    """Check a mask given by a caller, and apply :func:`~sqn_rl.functional.masked`. ``[B, A]`` → ``[B, A]``.
 
     Args:
         score_BA: the scores.
@@ -174,7 +174,7 @@ class NetworkActor(TensorDictModuleBase, ABC):
                 action is ``[]``.
             greedy: take the best action under the mean weights.
             generator: sample from this generator instead of the actor's own.
-            action_mask: which actions are allowed; see :func:`masked`. None: all.
+            action_mask: which actions are allowed; see :func:`apply_user_mask`. None: all.
 
         Raises:
             ObservationError: the network was not built for such observations.
@@ -219,12 +219,12 @@ class NetworkActor(TensorDictModuleBase, ABC):
         if greedy:
             score_BA = self.mean_scores(observation)
             if action_mask is not None:
-                score_BA = masked(score_BA, action_mask)
+                score_BA = apply_user_mask(score_BA, action_mask)
             return score_BA.argmax(-1), score_BA
         self._noise.sample(generator)
         observation = observation.to(self.device)
         if action_mask is not None:
-            score_BA = masked(self.scores(observation), action_mask)
+            score_BA = apply_user_mask(self.scores(observation), action_mask)
             pi_BA = self.behaviour(score_BA)
             return F.gumbel_max(pi_BA.log(), F.exponentials(pi_BA, generator)), score_BA
         if self._compiled_choose is None or generator is not self.generator:

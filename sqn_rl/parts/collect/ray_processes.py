@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sqn_rl.errors import EnvError, NumericsError, ReplayError, SqnError, blame
+from sqn_rl.errors import EnvError, NumericsError, ReplayError, SqnError, explain
 from sqn_rl.parts.collect.base import MakeWorker, WorkerState
 from sqn_rl.parts.hosting import Make
 from sqn_rl.types import Request
@@ -26,7 +26,7 @@ class Failure(NamedTuple):
 
 def sent(error: Exception) -> Failure:
     """An error as it is sent."""
-    return Failure(type(error).__name__, str(error) if isinstance(error, SqnError) else blame(error))
+    return Failure(type(error).__name__, str(error) if isinstance(error, SqnError) else explain(error))
 
 
 class ActorProcess:

@@ -15,9 +15,9 @@ from sqn_rl import functional as F
 from sqn_rl.errors import WiringError, require
 from sqn_rl.parts.memory import Memory, state_size
 from sqn_rl.parts.replay.base import RingReplay
-from sqn_rl.parts.replay.prioritized import REDUCTIONS, Proportional, require_priorities
+from sqn_rl.parts.replay.prioritized import REDUCTIONS, ProportionalSampler, require_priorities
 from sqn_rl.parts.replay.ring import Ring
-from sqn_rl.parts.replay.states import States
+from sqn_rl.parts.replay.states import SequenceStarts
 from sqn_rl.parts.replay.storage import Returns, refuse
 from sqn_rl.parts.replay.sum_tree import Floats, Indices
 from sqn_rl.protocols import PathReturns, QNetwork, SoftReturns
@@ -123,7 +123,7 @@ class SequenceReplay(RingReplay):
             device=device,
             lanes=lanes,
         )
-        self.states = ring.states = States(
+        self.states = ring.states = SequenceStarts(
             num_envs=num_envs,
             rows=ring.places // num_envs,
             stride=stride,
@@ -136,7 +136,7 @@ class SequenceReplay(RingReplay):
             capacity=capacity,
             ring=ring,
             returns=returns,
-            sampler=_OfSequences(ring.places, omega, beta, epsilon, td_error, eta),
+            sampler=_SequenceSampler(ring.places, omega, beta, epsilon, td_error, eta),
             generator=torch.Generator().manual_seed(seed),
         )
 
@@ -200,7 +200,7 @@ class SequenceReplay(RingReplay):
     extend = add = sample = update_tensordict_priority = refuse
 
 
-class _OfSequences(Proportional):
+class _SequenceSampler(ProportionalSampler):
     """Samples the places at which sequences begin; all others have priority 0."""
 
     prioritized = False  # the initial priorities of single transitions say nothing of sequences

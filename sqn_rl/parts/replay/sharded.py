@@ -72,7 +72,7 @@ class Shard:
 
     def state(self) -> dict[str, Any]:
         """The state, with the extent of its rows instead of these."""
-        state = self._replay.state_unread()
+        state = self._replay.lazy_state_dict()
         self._rows: Rows = state["_storage"]["rows"]
         state["_storage"]["rows"] = [self._rows.begin, self._rows.end, self._rows.step]
         return state
@@ -273,7 +273,7 @@ class ShardedReplay:
 
     # --- all that changes -----------------------------------------------------------------------------------
 
-    def state_unread(self) -> dict[str, Any]:
+    def lazy_state_dict(self) -> dict[str, Any]:
         """Like :meth:`state_dict`, but rows are :class:`~sqn_rl.types.Rows`. Of a lost shard it has None."""
         return {
             "totals": [*self._totals],
@@ -299,7 +299,7 @@ class ShardedReplay:
 
     def state_dict(self) -> dict[str, Any]:
         """The whole state, as tensors and plain values."""
-        state = self.state_unread()
+        state = self.lazy_state_dict()
         for shard in filter(None, state["shards"]):
             shard["_storage"]["rows"] = [*shard["_storage"]["rows"]]
         return state

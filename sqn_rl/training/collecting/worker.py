@@ -20,7 +20,7 @@ from sqn_rl.protocols import Actor, Annealed, Loss
 from sqn_rl.training.agent import state_besides_weights
 from sqn_rl.training.numerics import default_float32, flushed_denormals
 from sqn_rl.training.player import Player, recorded_actions
-from sqn_rl.training.random_state import OF_MODULES, RandomState
+from sqn_rl.training.random_state import GLOBAL_SEED_OFFSET, RandomState
 from sqn_rl.training.randomness import Randomness
 from sqn_rl.types import Chunk, Request, Step
 
@@ -65,7 +65,7 @@ class Worker:
         self._ladder, self._seed = ladder, seed
         self._player = Player(actor, env.num_envs, recorded_actions(env, returns))
         self._generator = torch.Generator().manual_seed(seed)
-        self._random_state = RandomState(OF_MODULES + seed, "cpu")
+        self._random_state = RandomState(GLOBAL_SEED_OFFSET + seed, "cpu")
         self._randomness = {
             "actor": Randomness("actor", actor, stateful=True),
             "loss": Randomness("loss", loss, stateful=False),
