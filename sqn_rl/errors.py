@@ -115,7 +115,7 @@ class ReplayError(SqnError):
     """Transitions that were stored are lost, with the process or the machine that had them."""
 
 
-def blame(error: BaseException) -> str:
+def explain(error: BaseException) -> str:
     """An error's type and message, with the line of the user's own code that raised it, if any."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [f" ({frame.filename}:{frame.lineno})" for frame in frames if not _is_installed(frame.filename)]
@@ -123,7 +123,7 @@ def blame(error: BaseException) -> str:
     return " ".join([*kind, *str(error).splitlines()[:1]]) + (own[-1] if own else "")
 
 
-def whereabouts(frame: FrameType | None) -> str:
+def running_function(frame: FrameType | None) -> str:
     """The user's function that is running, else the function that an environment here called; else empty."""
     stack = traceback.extract_stack(frame)
     ours = [place for place, each in enumerate(stack) if each.filename.startswith(_PACKAGE)]

@@ -3,8 +3,7 @@
 Equation and line numbers are those of "Soft Q-Network" (arXiv 1912.10891v1) and its Algorithm 1.
 
 Legend: B batch, A actions, N networks (1, or 2 for twins). ``α`` is the temperature, in reward units, > 0.
-Entropies are in nats. Values are in reward units. Time is in the names: ``_t`` marks the result of the action
-at ``t - 1``.
+Entropies are in nats. Values are in reward units.
 """
 
 from collections.abc import Callable
@@ -18,7 +17,7 @@ EXCLUDED = -1e20
 
 
 def masked(value_BA: Tensor, allowed_BA: Tensor | None) -> Tensor:
-    """Values or logits, of which those of actions that are not allowed are :data:`EXCLUDED`.
+    """Set the values or logits of disallowed actions to :data:`EXCLUDED`.
 
     With them every policy, backup, entropy and loss here is over the allowed actions only, and no gradient
     flows into the others. ``[..., A]``, bool ``[..., A]`` or None, which allows all → ``[..., A]``.
@@ -132,21 +131,21 @@ BACKUPS: dict[str, Callable[..., Tensor]] = {
 # --- the update (lines 12 to 18) ---------------------------------------------------------------------------
 
 
-def td_target(reward_t: Tensor, discount_t: Tensor, value_t: Tensor) -> Tensor:
+def td_target(reward_B: Tensor, discount_B: Tensor, value_B: Tensor) -> Tensor:
     """The target y = r + discount · v(s')  (line 12, eq. 10).
 
     The discount is γ^m (1 − d) with d = *terminated*: termination is in the data, not in the formula. A
     truncated transition keeps its discount.
 
     Args:
-        reward_t: ``[B]``.
-        discount_t: ``[B]``, in [0, 1].
-        value_t: v(s'), ``[B]``.
+        reward_B: ``[B]``, or a shape that broadcasts with ``[B, Z]``.
+        discount_B: as ``reward_B``, in [0, 1].
+        value_B: v(s'), ``[B]``; or what represents a distribution, ``[B, Z]``.
 
     Returns:
-        ``[B]``.
+        In the shape of ``value_B``.
     """
-    return reward_t + discount_t * value_t
+    return reward_B + discount_B * value_B
 
 
 def td_error(q_NBA: Tensor, action_B: Tensor, target_B: Tensor) -> Tensor:
@@ -194,7 +193,7 @@ def policy_loss(log_pi_BA: Tensor, q_BA: Tensor, alpha: Tensor | float) -> Tenso
         scalar.
     """
     q_BA = q_BA.detach()
-    best_B1 = q_BA.amax(-1, keepdim=True)  # taken out of the sum: added to a large Q, α log π loses digits
+    best_B1 = q_BA.amax(-1, keepdim=True)  # subtracted first: beside a large Q, α log π would be rounded away
     return ((log_pi_BA.exp() * (alpha * log_pi_BA - (q_BA - best_B1))).sum(-1, keepdim=True) - best_B1).mean()
 
 
@@ -291,22 +290,23 @@ def quantile_loss(quantile_NBK: Tensor, target_BM: Tensor, kappa: float) -> Tens
     return (share_NBKM * size_NBKM).mean(-1).sum(-1)
 
 
-def tree_backup(value_BZ: Tensor, share_BZ: Tensor, chance_B: Tensor, target_BZ: Tensor) -> Tensor:
-    """v(s) + c G − w(a)·Q̄(s, a): what followed replaces a share of the action taken  (arXiv 1606.02647, §2).
+def tree_backup(value_BZ: Tensor, taken_BZ: Tensor, coefficient_B: Tensor, target_BZ: Tensor) -> Tensor:
+    """v(s), with the taken action's share of it replaced by that of the observed return G.
 
-    With c = π(a|s) and w(a)·Q̄ = π(a|s) Q̄(s, a) it is v(s) + π(a|s) (G − Q̄(s, a)), the tree backup of
-    Precup et al. (2000); λ scales both. In v(s) the entropy bonus stays as it is.
+    v(s) + c G − w(a)·Q̄(s, a)  (arXiv 1606.02647, §2). With c = π(a|s) and w(a)·Q̄ = π(a|s) Q̄(s, a) it is
+    v(s) + π(a|s) (G − Q̄(s, a)), the tree backup of Precup et al. (2000); λ scales both. In v(s) the entropy
+    bonus stays as it is.
 
     Args:
         value_BZ: v(s): a value, or what represents a distribution, ``[B, Z]``.
-        share_BZ: the part of v(s) that came from the action taken, λ Σ_i w_i(a) Q̄_i(s, a), ``[B, Z]``.
-        chance_B: c, the weight of that action in v(s), λ Σ_i w_i(a), ``[B]``, in [0, 1].
+        taken_BZ: the part of v(s) that comes from the action taken, λ Σ_i w_i(a) Q̄_i(s, a), ``[B, Z]``.
+        coefficient_B: c, the weight of that action in v(s), λ Σ_i w_i(a), ``[B]``, in [0, 1].
         target_BZ: G, the target of the step that begins with that action, ``[B, Z]``.
 
     Returns:
         ``[B, Z]``.
     """
-    return value_BZ - share_BZ + chance_B.unsqueeze(-1) * target_BZ
+    return value_BZ - taken_BZ + coefficient_B.unsqueeze(-1) * target_BZ
 
 
 # --- the heads' arithmetic ---------------------------------------------------------------------------------

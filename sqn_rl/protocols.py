@@ -1,4 +1,4 @@
-"""What the part in a slot answers: all that the loop and the other parts know of it.
+"""Interfaces of the slots: all that the loop and other parts use of a part.
 
 A class that has the members of its slot's protocol fills the slot; there is nothing to inherit from, but a
 Q-network and a temperature are torch modules, as losses and actors hold them. The protocols after the slots'
@@ -18,13 +18,13 @@ from sqn_rl.types import Backup, Batch, Path, Step, Terms
 
 
 class Distribution(Protocol):
-    """What a head's predictions stand for: :class:`~sqn_rl.parts.distributions.Distribution` is the base."""
+    """How a head's predictions represent returns: :class:`~sqn_rl.parts.distributions.Distribution`."""
 
     def mean(self, prediction: Tensor) -> Tensor:
         """The action values, ``[N, B, A]``, reward units."""
 
     def target(self, prediction: Tensor, backup: Backup, reward_B: Tensor, discount_B: Tensor) -> Any:
-        """What :meth:`loss` compares with."""
+        """The target that :meth:`loss` compares with."""
 
     def path_target(self, prediction: Tensor, backup: Backup, reward_BT: Tensor, path: Path) -> Any:
         """The same, computed backwards along paths, if the returns give them."""
@@ -46,10 +46,10 @@ class QNetwork(Protocol):
 
     @property
     def distribution(self) -> Distribution:
-        """What its predictions stand for."""
+        """How its predictions represent returns."""
 
     def predict(self, observation: Tensor) -> Tensor:
-        """What every network says of every action. ``[B, *S]`` → ``[N, B, A]`` or ``[N, B, A, K]``."""
+        """Predictions of every network for every action. ``[B, *S]`` → ``[N, B, A]`` or ``[N, B, A, K]``."""
 
     def values(self, observation: Tensor) -> Tensor:
         """``Q_i(s, ·)``, the predictions' means. ``[B, *S]`` → ``[N, B, A]``, reward units."""
@@ -72,11 +72,11 @@ class Temperature(Protocol):
 
     @property
     def target_entropy(self) -> float | None:
-        """H̄ in nats; None where nothing is aimed at."""
+        """H̄ in nats; None: there is no target entropy."""
 
     @property
     def lr(self) -> float:
-        """The learning rate of its parameters; not asked of one that has none."""
+        """The learning rate of its parameters; unused if there are none."""
 
     def loss(self, entropy_B: Tensor) -> Tensor:
         """L_α, from the policy's entropy, ``[B]`` nats. → scalar."""
@@ -84,7 +84,7 @@ class Temperature(Protocol):
     def refresh(self) -> None:
         """Called after the optimizer's step."""
 
-    parameters: Callable[[], Iterator[nn.Parameter]]  # what the optimizer moves; may be none
+    parameters: Callable[[], Iterator[nn.Parameter]]  # its learned parameters; may be none
 
 
 class Actor(Protocol):
@@ -135,10 +135,10 @@ class Replay(Protocol):
     """``replay``."""
 
     def cut(self) -> None:
-        """Experience starts anew: what comes next does not follow from what came last."""
+        """Mark a discontinuity: the next step does not continue the last one."""
 
     def store(self, observation: Tensor, action: Tensor, step: Step) -> None:
-        """Store one step of every environment: ``[N, *S]``, ``[N]``, and their answer."""
+        """Store one step of every environment: ``[N, *S]``, ``[N]``, and its result."""
 
     def draw(self, batch_size: int) -> Batch:
         """Draw a batch."""
@@ -147,7 +147,7 @@ class Replay(Protocol):
         """Receive the TD errors δ_i of the transitions drawn: their places ``[B]``, and ``[N, B]``."""
 
 
-# --- what a part may answer besides -------------------------------------------------------------------------
+# --- optional interfaces ------------------------------------------------------------------------------------
 
 
 @runtime_checkable
@@ -176,7 +176,7 @@ class Advising(Protocol):
 
 @runtime_checkable
 class Stateful(Protocol):
-    """A replay, an actor or a target updater with a state; without its replay's no run resumes."""
+    """A replay, an actor or a target updater with a state; without its replay's a run cannot be resumed."""
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values. Called at every checkpoint."""
@@ -186,11 +186,11 @@ class Stateful(Protocol):
 
 
 @runtime_checkable
-class StatefulUnread(Protocol):
+class LazilyStateful(Protocol):
     """A replay whose state is large."""
 
-    def state_unread(self) -> dict[str, Any]:
-        """Called instead of ``state_dict``; may have :class:`~sqn_rl.types.Rows`, read when written."""
+    def lazy_state_dict(self) -> dict[str, Any]:
+        """Like ``state_dict``, but large tables are :class:`~sqn_rl.types.Rows`, read when written."""
 
 
 @runtime_checkable
@@ -295,10 +295,10 @@ class Independent(Protocol):
 
 @runtime_checkable
 class Sized(Protocol):
-    """A replay of so many transitions, of such bytes in memory and in a checkpoint; there must be room."""
+    """A replay with a known size, which is checked against memory and disk."""
 
     capacity: int
-    transition_bytes: tuple[int, int]
+    transition_bytes: tuple[int, int]  # of one transition, in memory and in a checkpoint
 
 
 @runtime_checkable
@@ -338,7 +338,7 @@ class CompilableLoss(Protocol):
 class CompilableActor(Protocol):
     """An actor that draws random numbers before it chooses by them, as they cannot be compiled."""
 
-    def choose(self, observation: Tensor, chance: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+    def choose(self, observation: Tensor, noise: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         """Actions, ``[B]`` int64, and the scores that they are chosen by, ``[B, A]``."""
 
     def use_compiled(self, choose: Callable[[Tensor, tuple[Tensor, ...]], tuple[Tensor, Tensor]]) -> None:

@@ -42,7 +42,7 @@ class Step(NamedTuple):
     log_mu: Tensor | None = None
     """``[N]`` float32: log μ(a|s), with which probability the actor took the action; None: not recorded."""
     memory: Tensor | None = None
-    """``[N, M]`` float32: what the actor remembered when it acted; None: it remembers nothing."""
+    """``[N, M]`` float32: the actor's memory when it acted; None: it has none."""
 
 
 class Path(NamedTuple):
@@ -76,7 +76,7 @@ class Path(NamedTuple):
 
 
 class Sequences(NamedTuple):
-    """Q sequences of T observations, each within an episode, for networks with memory.
+    """Q sequences of T observations, each within an episode, for recurrent networks.
 
     After its end a sequence repeats its last observation. ``W`` is the size of the networks' state.
     """
@@ -146,9 +146,9 @@ class Batch(NamedTuple):
         for key, column in columns.items():
             part, _, name = key.rpartition(".")
             parts.setdefault(part, {})[name] = column
-        own, path, sequences, *others = parts.values()
-        if others:
-            raise TypeError(f"unknown columns: {', '.join(parts.keys() - {'', 'path', 'sequences'})}")
+        own, path, sequences = (parts.pop(name) for name in ("", "path", "sequences"))
+        if parts:
+            raise TypeError(f"unknown columns: {', '.join(parts)}")
         return cls(
             **own,
             path=Path(**path) if path else None,
@@ -203,7 +203,7 @@ class Request(NamedTuple):
     serial: int
     """The chunk's number; every actor counts from 0."""
     version: int
-    """Updates that the weights had had."""
+    """Number of updates made before these weights."""
     env_steps: int
     """Environment steps before the chunk, over all actors, if all are stored in the order of the requests."""
     random: bool
@@ -212,8 +212,8 @@ class Request(NamedTuple):
     """Whether the chunk has initial priorities."""
 
 
-class Head(NamedTuple):
-    """What a learner needs of a chunk that it does not store itself: K rows of E environments."""
+class ChunkSummary(NamedTuple):
+    """Scores, episode ends and notes of a chunk that may be stored elsewhere: K rows, E environments."""
 
     serial: int
     version: int
@@ -250,10 +250,10 @@ class Chunk(NamedTuple):
     """What a person should know of it."""
 
     @property
-    def head(self) -> Head:
-        """All but what only a replay needs."""
+    def summary(self) -> ChunkSummary:
+        """All that the learner needs of it, besides what its replay stores."""
         score, ended, masked = self.columns["score"], self.columns["ended"], "action_mask" in self.columns
-        return Head(self.serial, self.version, self.begins, score, ended, masked, self.note)
+        return ChunkSummary(self.serial, self.version, self.begins, score, ended, masked, self.note)
 
     def steps(self, *, stacked: bool) -> "Iterator[tuple[Tensor, Tensor, Step]]":
         """What a replay stores of each row; where observations are stacks, a stack of the newest frame alone.

@@ -26,7 +26,7 @@ from sqn_rl.analysis.statistics import (
 FINAL, AREA = "final", "area"
 """The mean return of the last evaluation, and the average of the evaluation curve."""
 NORMALISED = " (human = 1)"
-DOUBT = 0.05
+SIGNIFICANCE = 0.05
 """Significance level: how often two equal variants may be called different."""
 
 Tables = dict[tuple[str, str], dict[str, Scores]]
@@ -179,7 +179,8 @@ def _pairs(
             variant, other = other, variant
         sides = by_variant[variant], by_variant[other]
         probability = estimate(probability_of_improvement, *sides)
-        verdict = "too few runs to tell" if chance_of_separation(*sides) > DOUBT else _verdict(probability)
+        undecided = chance_of_separation(*sides) > SIGNIFICANCE
+        verdict = "too few runs to tell" if undecided else _verdict(probability)
         yield Pair(environment, measure, variant, other, probability, verdict)
 
 
@@ -195,10 +196,10 @@ def _without_reference(groups: Groups) -> Iterator[str]:
 
 def _too_few(tables: Tables) -> Iterator[str]:
     """A note for each environment where the smallest variants have too few runs for any verdict."""
-    enough = next(n for n in count(1) if 2 / comb(2 * n, n) <= DOUBT)
+    enough = next(n for n in count(1) if 2 / comb(2 * n, n) <= SIGNIFICANCE)
     for (environment, measure), by_variant in tables.items():
         fewest = sorted(by_variant.values(), key=lambda scores: len(scores[0]))[:2]
-        if measure == FINAL and len(fewest) == 2 and (chance := chance_of_separation(*fewest)) > DOUBT:
+        if measure == FINAL and len(fewest) == 2 and (chance := chance_of_separation(*fewest)) > SIGNIFICANCE:
             n, m = (len(scores[0]) for scores in fewest)
             yield (
                 f"{environment}: {n} and {m} runs are too few to tell: of two equal variants, every run of "

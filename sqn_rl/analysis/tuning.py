@@ -70,7 +70,7 @@ class Trial:
     @property
     def mean(self) -> float:
         """The mean return of all its evaluations; NaN without one."""
-        return [*self.means.values(), math.nan][len(self.means) - 1]
+        return next(reversed(self.means.values()), math.nan)
 
 
 class Tuning:

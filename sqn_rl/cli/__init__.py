@@ -50,10 +50,10 @@ class Parser(ArgumentParser):
         if unknown and unknown[1] == "cfg":
             hint = "\n  sqn-run --dry-run prints the resolved recipe"
         elif unknown:
-            from sqn_rl.recipe.schema import ELSEWHERE
+            from sqn_rl.recipe.schema import FOREIGN_NAMES
 
             name = unknown[1].replace("-", "_")
-            hint = ELSEWHERE.get(name, f"{name}={{}}").replace("{}", "VALUE")
+            hint = FOREIGN_NAMES.get(name, f"{name}={{}}").replace("{}", "VALUE")
             hint = f"\n  settings are written without dashes: {hint}"
         super().error(printable(_shortened(message)) + hint)
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sqn_rl.cli import Exit, catalogue_of, command, options, print_lines, print_notes
-from sqn_rl.errors import CheckpointError, SqnError, blame
+from sqn_rl.errors import CheckpointError, SqnError, explain
 from sqn_rl.recipe.compose import load_recipe
 from sqn_rl.recipe.resolved import recipe_of
 from sqn_rl.runs.manifest import noted_changes
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         load_weights(loss, weights)
         found = not_finite(loss, batch)
     except Exception as error:  # of a batch that does not fit, which may be anything
-        why = str(error) if isinstance(error, SqnError) else blame(error)
+        why = str(error) if isinstance(error, SqnError) else explain(error)
         raise CheckpointError(f"{path}: not what a run keeps of an update of this recipe: {why}") from error
     print_lines(*(found or ["everything is finite"]))
     return Exit.NUMERICS if found else Exit.DONE

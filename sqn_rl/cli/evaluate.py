@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     import_torchrl()
     from sqn_rl.runs.policy import Policy
-    from sqn_rl.training.evaluation import result
+    from sqn_rl.training.evaluation import format_evaluation
 
     policy, greedy = Policy(recipe, arguments.run, arguments.checkpoint), not arguments.stochastic
     if arguments.video:
@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         evaluation = policy.evaluate(greedy=greedy)
     print_lines(f"{path.parent}: weights after {policy.env_steps:,} environment steps")
     iqm = f", IQM {evaluation.iqm:.1f}" if len(evaluation.returns) > 1 else ""
-    print_lines(f"return {result(evaluation.row())}{iqm}")
+    print_lines(f"return {format_evaluation(evaluation.row())}{iqm}")
     print_lines(" ".join(["returns", *(f"{value:g}" for value in evaluation.returns)]))
     return Exit.DONE
 

@@ -70,20 +70,20 @@ class Distribution(nn.Module, ABC):
             As :meth:`target`.
         """
         weight = F.mixture_weights(backup, self.mean(prediction))
-        share_BTAZ = (weight.unsqueeze(-1) * self.returns(prediction)).sum(0).unflatten(0, reward_BT.shape)
-        chance_BTA = weight.sum(0).unflatten(0, reward_BT.shape)
+        weighted_BTAZ = (weight.unsqueeze(-1) * self.returns(prediction)).sum(0).unflatten(0, reward_BT.shape)
+        weight_BTA = weight.sum(0).unflatten(0, reward_BT.shape)
         action_BT1 = path.next_action.unsqueeze(-1)
-        pi_BT, trace_BT = chance_BTA.gather(-1, action_BT1).squeeze(-1), path.trace
+        pi_BT, trace_BT = weight_BTA.gather(-1, action_BT1).squeeze(-1), path.trace
         if path.next_log_mu is not None:  # c = λ min(1, π/μ) in place of λ π
             trace_BT = trace_BT * torch.minimum(1 / pi_BT, (-path.next_log_mu.to(pi_BT.dtype)).exp())
-        chance_BT = trace_BT * pi_BT
-        taken_BT1Z = action_BT1.unsqueeze(-1).expand(-1, -1, 1, share_BTAZ.shape[-1])
-        taken_BTZ = trace_BT.unsqueeze(-1) * share_BTAZ.gather(2, taken_BT1Z).squeeze(2)
-        value_BTZ = share_BTAZ.sum(2)
+        coefficient_BT = trace_BT * pi_BT
+        taken_BT1Z = action_BT1.unsqueeze(-1).expand(-1, -1, 1, weighted_BTAZ.shape[-1])
+        taken_BTZ = trace_BT.unsqueeze(-1) * weighted_BTAZ.gather(2, taken_BT1Z).squeeze(2)
+        value_BTZ = weighted_BTAZ.sum(2)
         last = reward_BT.shape[1] - 1
         target_BZ = self.discounted(value_BTZ[:, last], reward_BT[:, last], path.discount[:, last])
         for t in reversed(range(last)):
-            value_BZ = F.tree_backup(value_BTZ[:, t], taken_BTZ[:, t], chance_BT[:, t], target_BZ)
+            value_BZ = F.tree_backup(value_BTZ[:, t], taken_BTZ[:, t], coefficient_BT[:, t], target_BZ)
             target_BZ = self.discounted(value_BZ, reward_BT[:, t], path.discount[:, t])
         return target_BZ
 

@@ -8,7 +8,7 @@ Make = Callable[[int], Any]
 
 
 class Host(Protocol):
-    """Has objects, by number. What one is called for, it does in that order."""
+    """Holds numbered objects; each handles its calls in order."""
 
     def call(self, number: int, method: str, *arguments: Any) -> Any:
         """Call a method of an object; what is returned stands for its answer. May return at once."""
@@ -22,7 +22,7 @@ class Host(Protocol):
 
 
 class LocalHost:
-    """Has objects in this process.
+    """Holds objects in this process.
 
     Args:
         make: makes them.

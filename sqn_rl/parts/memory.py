@@ -1,4 +1,4 @@
-"""What is remembered within an episode: the state of recurrent networks, the previous action and reward.
+"""The memory within an episode: the state of recurrent networks, the previous action and reward.
 
 Legend: N environments, W numbers of a state, M = W + 2 numbers of a memory.
 """
@@ -44,20 +44,20 @@ class Memory(NamedTuple):
 
     @classmethod
     def unpacked(cls, memory: Tensor) -> "Memory":
-        """What was packed."""
+        """The reverse of :meth:`packed`."""
         state, action, reward = memory[:, :-2], memory[:, -2], memory[:, -1]
         return cls(state, action.to(torch.int64), reward)
 
 
 @runtime_checkable
 class Recurrent(Protocol):
-    """A Q-network that remembers: what it says of an observation depends on those before it."""
+    """A recurrent Q-network: its predictions depend on the earlier observations of the episode."""
 
     state_size: int
-    """W; 0: it remembers nothing."""
+    """W; 0: it is not recurrent."""
 
     def recalling(self, sequences: Sequences) -> AbstractContextManager[Any]:
-        """A context in which an observation is the number of a step of these sequences."""
+        """A context in which an observation is the index of a step in these sequences."""
 
     def remembering(self, observation: Tensor, memory: Memory) -> AbstractContextManager[Any]:
         """The same for one step of N episodes; gives its ``steps``, and ``after``, the states after them."""
@@ -65,13 +65,13 @@ class Recurrent(Protocol):
 
 @runtime_checkable
 class StateSized(Protocol):
-    """A Q-network or an actor that may remember."""
+    """A Q-network, or an actor with one, that may be recurrent."""
 
     state_size: int
 
 
 def state_size(part: object) -> int:
-    """W of a Q-network, or of an actor; 0: it remembers nothing."""
+    """W of a Q-network, or of an actor; 0: it is not recurrent."""
     return part.state_size if isinstance(part, StateSized) else 0
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sqn_rl.disk import require_replaceable, save
 from sqn_rl.errors import SettingError, require, to_install
-from sqn_rl.parts.actor.base import NetworkActor, masked
+from sqn_rl.parts.actor.base import NetworkActor, apply_user_mask
 from sqn_rl.parts.actor.greedy import value_actor
 from sqn_rl.parts.env.base import BatchedEnv
 from sqn_rl.parts.env.checks import describe
@@ -25,7 +25,7 @@ from sqn_rl.plots.frames import DARK, LIGHT, Frames, Moment
 from sqn_rl.protocols import Actor, QNetwork, submodule
 from sqn_rl.training.evaluation import Evaluation, step_limit
 from sqn_rl.training.player import Player
-from sqn_rl.training.random_state import OF_MODULES, RandomState
+from sqn_rl.training.random_state import GLOBAL_SEED_OFFSET, RandomState
 
 
 class Play:
@@ -54,7 +54,7 @@ class Play:
     ) -> None:
         self.env, self._actor, self._episodes, self._greedy, self._seed = env, actor, episodes, greedy, seed
         self._max_steps = max_steps
-        self._judge = value_actor(actor, q_net)
+        self._value_actor = value_actor(actor, q_net)
         self.evaluation, self._moments = Evaluation([], [], greedy), self._play()
 
     def __iter__(self) -> Iterator[Moment]:
@@ -64,7 +64,7 @@ class Play:
     def _play(self) -> Iterator[Moment]:
         actor, env, result = self._actor, self.env, self.evaluation
         generator = torch.Generator(device=actor.device).manual_seed(self._seed)
-        random_state = RandomState(OF_MODULES + self._seed, actor.device)
+        random_state = RandomState(GLOBAL_SEED_OFFSET + self._seed, actor.device)
         player = Player(actor, 1)
         env.show()
         limit = step_limit(env, self._max_steps)
@@ -83,7 +83,7 @@ class Play:
             yield Moment(screen, q_A, pi_A, int(action), episode, step, score, allowed_A, alpha)
             with random_state:
                 answer = env.advance(action)
-            player.saw(action, answer)
+            player.record(action, answer)
             observation, step, score = answer.observation, step + 1, score + answer.score.item()
             if answer.ended or step >= limit:
                 result.returns.append(score)
@@ -97,7 +97,7 @@ class Play:
 
     @torch.no_grad()
     def _values(self, observation: Tensor) -> Tensor:
-        return self._judge.mean_scores(observation)[0]
+        return self._value_actor.mean_scores(observation)[0]
 
 
 @torch.no_grad()
@@ -108,7 +108,7 @@ def _policy(
     if not isinstance(actor, NetworkActor):
         return None
     score_BA = actor.mean_scores(observation) if score_BA is None else score_BA
-    return actor.probabilities(score_BA if action_mask is None else masked(score_BA, action_mask))[0]
+    return actor.probabilities(score_BA if action_mask is None else apply_user_mask(score_BA, action_mask))[0]
 
 
 def _temperature(actor: Actor) -> float | None:

@@ -10,7 +10,7 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TextColumn
 
 from sqn_rl.parts.logger.base import Reporter
-from sqn_rl.training.evaluation import result
+from sqn_rl.training.evaluation import format_evaluation
 from sqn_rl.training.loop import COMPILING
 from sqn_rl.types import Counters
 
@@ -72,7 +72,7 @@ class ProgressReporter(Reporter):
 
     def evaluation(self, row: dict[str, Any]) -> None:
         """Print the result."""
-        self._print(f"evaluation at {row['env_steps']:,} steps: {result(row)}")
+        self._print(f"evaluation at {row['env_steps']:,} steps: {format_evaluation(row)}")
 
     def _fields(self) -> dict[str, Any]:
         """What is shown now."""

@@ -12,7 +12,7 @@ from sqn_rl.recipe.schema import Run
 COMPILING_PAYS = 20_000
 """Updates: compiling takes some 10 s, and saves half a millisecond or more of each."""
 
-NOT_COMPILED = "networks that remember are not compiled"
+NOT_COMPILED = "recurrent networks are not compiled"
 
 SMALL_IMAGE = 36 * 36
 """Pixels below which bf16 does not pay: it was slower on MinAtar's 10 × 10, and faster on Atari's 84 × 84."""
@@ -40,9 +40,9 @@ def compiling(run: Run, q_net: object = None) -> Choice:
         q_net: the networks, if they are known.
 
     Raises:
-        SettingError: it was asked for, and there is no C++ compiler, or the networks remember.
+        SettingError: it was asked for, and there is no C++ compiler, or the networks are recurrent.
     """
-    if q_net is not None and _remembers(q_net):
+    if q_net is not None and _is_recurrent(q_net):
         if run.compile == "always":
             raise SettingError("compile", run.compile, f"auto or never: {NOT_COMPILED}")
         return Choice(False, NOT_COMPILED)
@@ -90,7 +90,7 @@ def precision_of(q_net: object) -> str:
     return q_net.precision if isinstance(q_net, Described) else "fp32"
 
 
-def _remembers(q_net: object) -> bool:
+def _is_recurrent(q_net: object) -> bool:
     from sqn_rl.parts.memory import state_size  # which imports torch, and composing does not
 
     return state_size(q_net) > 0

@@ -10,7 +10,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sqn_rl.errors import COMMAND_LINE, RecipeError, SettingError, SqnError, WiringError, blame, did_you_mean
+from sqn_rl.errors import (
+    COMMAND_LINE,
+    RecipeError,
+    SettingError,
+    SqnError,
+    WiringError,
+    did_you_mean,
+    explain,
+)
 from sqn_rl.recipe import auto as speed
 from sqn_rl.recipe.catalogue import Catalogue
 from sqn_rl.recipe.provenance import Values, flow
@@ -69,7 +77,7 @@ class Maker:
             suspect = self._suspect(str(error))
             raise RecipeError(str(error), self.origin(suspect), "", suspect) from error
         except (Exception, SystemExit) as error:  # of a user's part anything
-            raise RecipeError(blame(error), self.origin(self.slot), "", self.slot) from error
+            raise RecipeError(explain(error), self.origin(self.slot), "", self.slot) from error
 
     def _suspect(self, message: str) -> str:
         """The key of the one value that a message quotes or names the type of; else the slot."""

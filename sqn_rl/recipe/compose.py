@@ -71,7 +71,7 @@ class Recipe:
         """What a field of the part in a slot means: the comment behind it in the part's YAML."""
         return self.catalogue.read(slot, self.chosen[slot].name).comment(field)
 
-    def unread(self) -> list[str]:
+    def unused_overrides(self) -> list[str]:
         """The settings of the command line that no part reads, such as ``tau`` where no part has one."""
         read = {name for slot in SLOT_NAMES for name in INTERPOLATION.findall(flow(self.layers.values[slot]))}
         others = [name for name in self.layers.values if name not in {*SETTINGS, *SLOT_NAMES, *read}]

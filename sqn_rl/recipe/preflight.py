@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sqn_rl import functional as F
-from sqn_rl.errors import EnvError, NumericsError, RecipeError, SettingError, SqnError, WiringError, blame
+from sqn_rl.errors import EnvError, NumericsError, RecipeError, SettingError, SqnError, WiringError, explain
 from sqn_rl.parts import machine
 from sqn_rl.parts.collect.base import Actors, Sharded
 from sqn_rl.parts.distributions import Scalar
@@ -38,11 +38,11 @@ EVALUATE_AFTER = "set eval_every=0, which evaluates after training, or lower num
 
 
 @default_float32()
-def preflight(experiment: Recipe) -> Graph:
+def preflight(recipe: Recipe) -> Graph:
     """Build every part, and send one fake batch through actor, replay, loss, backward and the updates.
 
     Args:
-        experiment: a composed recipe.
+        recipe: a composed one.
 
     Returns:
         The wiring, with the shapes and dtypes that were seen.
@@ -50,31 +50,33 @@ def preflight(experiment: Recipe) -> Graph:
     Raises:
         RecipeError: something does not fit; says where, what was expected, and how to fix it.
     """
-    run = experiment.run
+    run = recipe.run
     forget_peak()
     if not machine.has_device(run.device):
         message, subject = "torch cannot use it here", f"device = {run.device!r}"
-        raise RecipeError(message, experiment.origin("device"), "set device=cpu", subject)
-    _require_compiler(experiment)
-    require_room(experiment)
+        raise RecipeError(message, recipe.origin("device"), "set device=cpu", subject)
+    _require_compiler(recipe)
+    require_room(recipe)
     with RandomState(run.seed, run.device):
-        walk = _Walk(experiment)
+        walk = _Walk(recipe)
         with closing_env(walk.parts["env"]):
-            _require_compiler(experiment, walk.parts["q_net"])
+            _require_compiler(recipe, walk.parts["q_net"])
             return walk.graph()
 
 
-def _require_compiler(experiment: Recipe, q_net: object = None) -> None:
+def _require_compiler(recipe: Recipe, q_net: object = None) -> None:
     try:
-        compiling(experiment.run, q_net)
+        compiling(recipe.run, q_net)
     except SettingError as error:
-        raise error.located("compile", experiment.origin) from error
+        raise error.located("compile", recipe.origin) from error
 
 
 class _Walk:
-    def __init__(self, experiment: Recipe) -> None:
-        self.experiment, self.run = experiment, experiment.run
-        self.parts = experiment.build()
+    """Builds the parts and passes one fake step through them; collects the wiring."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe, self.run = recipe, recipe.run
+        self.parts = recipe.build()
         recorded = recorded_actions(self.parts["env"], self.parts["returns"])
         with self._fails("returns", "looking at the actor"):
             self.player = Player(self.parts["actor"], self.run.num_envs, recorded)
@@ -97,7 +99,7 @@ class _Walk:
             elsewhere = actors.elsewhere and isinstance(self.parts["replay"], Sharded)
         agent = self._update(batch)
         self._logger()
-        self.seen.require_written(self.experiment.origin)
+        self.seen.require_written(self.recipe.origin)
         self.seen.needs = needs(self.run, agent, played, requests, elsewhere=elsewhere)
         self.seen.notes.insert(0, f"memory        {self.seen.needs}")
         return self.seen
@@ -117,7 +119,7 @@ class _Walk:
                 f"expected 0, as no other {env.name} opens {beside}",
                 f"eval_every = {run.eval_every}",
             )
-            origin = self.experiment.origin("eval_every")
+            origin = self.recipe.origin("eval_every")
             raise RecipeError(message, origin, EVALUATE_AFTER, subject) from error
         with closing_env(env), closing_env(games):
             pass
@@ -133,7 +135,7 @@ class _Walk:
             try:
                 first = one.begin()  # all would take too long
             except (EnvError, NumericsError) as error:
-                raise RecipeError(str(error), self.experiment.origin("env"), "", "env") from error
+                raise RecipeError(str(error), self.recipe.origin("env"), "", "env") from error
             mask = one.action_mask
         self._expect("env", "observation", first, (1, *env.observation_shape), env.observation_dtype)
         observation = first.expand(n, *env.observation_shape)
@@ -164,17 +166,17 @@ class _Walk:
         if isinstance(replay, Sized) and run.batch_size > replay.capacity:
             raise RecipeError(
                 f"expected at most the replay's capacity, {replay.capacity}",
-                self.experiment.origin("batch_size"),
-                f"lower it, or raise replay.capacity ({self.experiment.origin('replay.capacity')})",
+                self.recipe.origin("batch_size"),
+                f"lower it, or raise replay.capacity ({self.recipe.origin('replay.capacity')})",
                 f"batch_size = {run.batch_size}",
             )
         with self._fails("replay", "sampling one fake step"):
             action = torch.zeros(run.num_envs, dtype=torch.int64)
             if step.action_mask is not None:
                 action = step.action_mask.int().argmax(-1)
-            if self.player.remembers:
+            if self.player.is_recurrent:
                 self.player.act(observation)
-            step = self.player.saw(action, step)
+            step = self.player.record(action, step)
             replay.store(observation, action, step)
             batch = replay.draw(run.batch_size)
         reads, writes = list(TRANSITION), dict(zip(BATCH_KEYS, batch, strict=False))
@@ -285,14 +287,14 @@ class _Walk:
         for name, parameter in part.named_parameters() if isinstance(part, nn.Module) else ():
             if parameter.requires_grad and parameter.grad is None:
                 message = f"no gradient of {self._class_in('loss')} reaches its parameter {name}"
-                raise RecipeError(message, self.experiment.origin(slot), self._works_with(slot), slot)
+                raise RecipeError(message, self.recipe.origin(slot), self._works_with(slot), slot)
 
     def _works_with(self, slot: str) -> str:
         """What the part in a slot says of the others, as a suggestion; nothing if it fits everything."""
-        if slot not in self.experiment.chosen:  # as in a saved recipe
+        if slot not in self.recipe.chosen:  # as in a saved recipe
             return ""
-        part = self.experiment.part(slot)
-        limits = self.experiment.catalogue.read(slot, part).works_with.items()
+        part = self.recipe.part(slot)
+        limits = self.recipe.catalogue.read(slot, part).works_with.items()
         names = ", ".join(f"{other}={' or '.join(parts)}" for other, parts in limits)
         return f"{slot}={part} works with {names}" if names else ""
 
@@ -301,7 +303,7 @@ class _Walk:
         part = self.parts[slot]
         with self._fails(slot, "naming its in_keys"):
             keys = part.in_keys if isinstance(part, Keyed) else ()
-        require(slot, type(part).__name__, keys, produced, self.experiment.origin(key))
+        require(slot, type(part).__name__, keys, produced, self.recipe.origin(key))
 
     def _consumes(self, slot: str, usual: Sequence[str]) -> Sequence[str]:
         """The keys that the part in a slot declares to read, or those that such parts usually do."""
@@ -319,11 +321,11 @@ class _Walk:
         if not isinstance(tensor, Tensor):
             given = f"{key} as a {type(tensor).__name__}"
             message = f"{self._class_in(slot)} gives {given}; expected a tensor"
-            raise RecipeError(message, self.experiment.origin(slot), "", slot)
+            raise RecipeError(message, self.recipe.origin(slot), "", slot)
         if tuple(tensor.shape) != shape or tensor.dtype != dtype:
             given = f"{key} as {list(tensor.shape)} {tensor.dtype}"
             message = f"{self._class_in(slot)} gives {given}; expected {list(shape)} {dtype}"
-            raise RecipeError(message, self.experiment.origin(slot), "", slot)
+            raise RecipeError(message, self.recipe.origin(slot), "", slot)
 
     @contextmanager
     def _fails(self, slot: str, doing: str) -> Iterator[None]:
@@ -331,15 +333,15 @@ class _Walk:
         try:
             yield
         except WiringError as error:
-            raise located(error, self.experiment.origin) from error
+            raise located(error, self.recipe.origin) from error
         except SqnError:
             raise
         except (Exception, SystemExit) as error:
             raise self._failure(slot, doing, error) from error
 
     def _failure(self, slot: str, doing: str, error: BaseException) -> RecipeError:
-        message = f"{self._class_in(slot)} fails at {doing}: {blame(error)}"
-        return RecipeError(message, self.experiment.origin(slot), "", slot)
+        message = f"{self._class_in(slot)} fails at {doing}: {explain(error)}"
+        return RecipeError(message, self.recipe.origin(slot), "", slot)
 
     def _class_in(self, slot: str) -> str:
         part = self.parts[slot]

@@ -113,27 +113,27 @@ def shortage(need: Needs, folder: Path) -> Shortage | None:
     return None
 
 
-def require_room(experiment: Recipe) -> None:
+def require_room(recipe: Recipe) -> None:
     """Refuse what is far too large before any of it is built.
 
     Raises:
         RecipeError: more environments than the replay holds steps, or larger networks than memory.
     """
-    run, capacity = experiment.run, experiment.fields("replay").get("capacity")
+    run, capacity = recipe.run, recipe.fields("replay").get("capacity")
     if isinstance(capacity, int) and run.num_envs > capacity:
         message, hint = f"expected at most the replay's capacity, {capacity:,}", "raise replay.capacity"
-        raise RecipeError(message, experiment.origin("num_envs"), hint, f"num_envs = {run.num_envs:,}")
+        raise RecipeError(message, recipe.origin("num_envs"), hint, f"num_envs = {run.num_envs:,}")
     free = available_bytes()
     if free is None or run.device != "cpu":
         return
-    least = COPIES * experiment.parameter_bytes()
+    least = COPIES * recipe.parameter_bytes()
     if least > free:
         message = (
             f"the networks, their targets, gradients and moments take {size(least)}; {size(free)} are free"
         )
         raise RecipeError(
             message,
-            experiment.origin("encoder.hidden"),
+            recipe.origin("encoder.hidden"),
             "use smaller networks: encoder.hidden, q_net.members",
         )
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqn_rl.errors import SettingError, did_you_mean, for_atari_id, in_snake_case
 from sqn_rl.recipe.provenance import override
-from sqn_rl.training.plan import WRONG, Plan, convert, one_of, setting, whole
+from sqn_rl.training.plan import INVALID, Plan, convert, one_of, setting, whole
 
 
 @dataclass(frozen=True)
@@ -130,16 +130,16 @@ def conform(key: str, value: Any, example: Any, origin: str) -> Any:
         raise SettingError(key, value, "a finite number")
     for kind, expected in _KINDS.items():
         if value is not None and isinstance(example, kind):
-            if convert(value, kind) is WRONG:
+            if convert(value, kind) is INVALID:
                 where = f", its value in {origin}" if origin else ""
                 raise SettingError(key, value, f"{expected}, such as {example}{where}")
-            whole_number = convert(value, int) if type(example) is int else WRONG
-            return value if whole_number is WRONG else whole_number
+            whole_number = convert(value, int) if type(example) is int else INVALID
+            return value if whole_number is INVALID else whole_number
     return value
 
 
 GYM_ID = "env=gym env.id={}"
-ELSEWHERE: Mapping[str, str] = {
+FOREIGN_NAMES: Mapping[str, str] = {
     **dict.fromkeys(("learning_rate", "step_size"), "lr={}"),
     **dict.fromkeys(
         ("total_timesteps", "timesteps", "total_steps", "num_timesteps", "max_steps"), "steps={}"
@@ -196,8 +196,8 @@ def hint_for(key: str, value: Any, known: Collection[str]) -> str:
     while isinstance(value, dict) and len(value) == 1:
         ((name, value),) = value.items()
         key = f"{key}.{name}"
-    if key in ELSEWHERE:
-        instead = ELSEWHERE[key]
+    if key in FOREIGN_NAMES:
+        instead = FOREIGN_NAMES[key]
         if instead == GYM_ID and (atari := for_atari_id(str(value))):
             return atari
         shown = override(key, value).partition("=")[2]

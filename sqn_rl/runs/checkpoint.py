@@ -30,11 +30,11 @@ from sqn_rl.types import Piece, Rows
 
 STATE, REPLAY = "state.safetensors", "replay"
 
-_CHUNK = re.compile(r"\d{12,}-\d{12,}(\.\d+)?\.safetensors")
+_ROWS_NAME = re.compile(r"\d{12,}-\d{12,}(\.\d+)?\.safetensors")
 
 
 @dataclass(frozen=True)
-class Chunk:
+class RowsFile:
     """A file with rows of the replay."""
 
     begin: int
@@ -45,7 +45,7 @@ class Chunk:
     @property
     def name(self) -> str:
         """Of the file."""
-        return _chunk_name(self.begin, self.end, self.table)
+        return _rows_name(self.begin, self.end, self.table)
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Checkpoint:
     state: Any
     """As it was given to :meth:`Checkpoints.save`."""
     run: dict[str, Mark]
-    chunks: list[Chunk]
+    rows_files: list[RowsFile]
     skipped: list[str]
     """The damage of newer checkpoints."""
     made_with: Mapping[str, Any]
@@ -78,7 +78,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path, keep: int, run: Folder | None = None) -> None:
         self.folder, self.keep, self._run = folder, keep, run
-        self._chunks: list[Chunk] = []
+        self._rows_files: list[RowsFile] = []
         self._saved: int | None = None
         self._best: int | None = None
 
@@ -110,12 +110,12 @@ class Checkpoints:
             self._drop(env_steps, {name for name, value in state.items() if value is None})
             return
         try:
-            chunks = self._write(env_steps, weights, state, run, made_with)
+            rows_files = self._write(env_steps, weights, state, run, made_with)
         except OSError:
             with suppress(OSError, StorageError):
                 self.make()  # which may make room
             raise
-        self._chunks, self._saved = chunks, env_steps
+        self._rows_files, self._saved = rows_files, env_steps
         self.prune(env_steps)
 
     def save_best(
@@ -161,7 +161,7 @@ class Checkpoints:
                 hint = f"it may be whole, so nothing was changed; to use an older one, move {path} away"
                 raise CheckpointError(f"{error}\n  {hint}") from error
             else:
-                self._chunks, self._saved, self._best = found.chunks, found.env_steps, found.best
+                self._rows_files, self._saved, self._best = found.rows_files, found.env_steps, found.best
                 return found
         if wrong:
             raise CheckpointError("\n".join([f"{self.folder}: no checkpoint is whole:", *wrong]))
@@ -192,16 +192,16 @@ class Checkpoints:
         state: Any,
         run: Mapping[str, Mark],
         made_with: Mapping[str, Any],
-    ) -> list[Chunk]:
+    ) -> list[RowsFile]:
         rows: list[Rows] = []
         tensors: dict[str, Tensor] = {}
         tree = pack(state, "", tensors, rows)
         with self._opened() as (folder, replay):
-            chunks = [chunk for table in rows for chunk in self._write_rows(replay, table)]
+            rows_files = [file for table in rows for file in self._write_rows(replay, table)]
             files = {WEIGHTS: weights, STATE: tensors}
-            rest = {"replay": [*map(_content, chunks)]}
+            rest = {"replay": [*map(_content, rows_files)]}
             write_folder(folder, env_steps, files, run, made_with, state=tree, best=self._best, **rest)
-        return chunks
+        return rows_files
 
     def _drop(self, env_steps: int, lost: set[str]) -> None:
         """Have a checkpoint say of what is ``lost`` that it is None; its tensors stay."""
@@ -213,14 +213,14 @@ class Checkpoints:
             with self._opened() as (folder, _), folder.folder(path.name) as checkpoint:
                 checkpoint.write_atomic(MANIFEST, [manifest.render(content)])
 
-    def _write_rows(self, replay: Folder, rows: Rows) -> Iterator[Chunk]:
-        """The chunks that have these rows; what no chunk has yet is written."""
+    def _write_rows(self, replay: Folder, rows: Rows) -> Iterator[RowsFile]:
+        """The files that have these rows; rows that are in no file yet are written."""
         table = rows.table
-        written = [chunk for chunk in self._chunks if chunk.table == table and chunk.end > rows.begin]
+        written = [file for file in self._rows_files if file.table == table and file.end > rows.begin]
         yield from written
         for begin, end, columns in rows.since(written[-1].end if written else rows.begin):
-            mark = replay.write_atomic(_chunk_name(begin, end, table), tensors_file(columns))
-            yield Chunk(begin, end, mark, table)
+            mark = replay.write_atomic(_rows_name(begin, end, table), tensors_file(columns))
+            yield RowsFile(begin, end, mark, table)
 
     def prune(self, env_steps: int) -> None:
         """Remove all but the newest few checkpoints of a run that is at ``env_steps``, and what they need.
@@ -245,9 +245,9 @@ class Checkpoints:
         self, folder: Folder, replay: Folder, kept: Mapping[Path, Any], newer: list[str]
     ) -> None:
         """Remove the rows that those kept do not need, or move them to the newest of the ``newer``."""
-        chunks = [chunk for path, content in kept.items() for chunk in _chunks(content, path)]
-        needed = {chunk.name for chunk in chunks}
-        others = [name for name in replay.names() if _CHUNK.fullmatch(name) and name not in needed]
+        rows_files = [file for path, content in kept.items() for file in _rows_files(content, path)]
+        needed = {file.name for file in rows_files}
+        others = [name for name in replay.names() if _ROWS_NAME.fullmatch(name) and name not in needed]
         if newer and others:
             with folder.folder(newer[-1]) as damaged, damaged.folder(REPLAY) as aside:
                 for name in others:
@@ -276,14 +276,14 @@ class Checkpoints:
             yield folder, replay
 
 
-def _chunk_name(begin: int, end: int, table: int) -> str:
+def _rows_name(begin: int, end: int, table: int) -> str:
     return f"{begin:012d}-{end:012d}{f'.{table}' if table else ''}.safetensors"
 
 
-def _content(chunk: Chunk) -> dict[str, Any]:
+def _content(file: RowsFile) -> dict[str, Any]:
     """What a manifest has of it."""
-    table = {"table": chunk.table} if chunk.table else {}
-    return {"begin": chunk.begin, "end": chunk.end, **table, **vars(chunk.mark)}
+    table = {"table": file.table} if file.table else {}
+    return {"begin": file.begin, "end": file.end, **table, **vars(file.mark)}
 
 
 def _load(path: Path, skipped: list[str]) -> Checkpoint:
@@ -294,30 +294,30 @@ def _load(path: Path, skipped: list[str]) -> Checkpoint:
     run = manifest.marks_of_run(content, path)
     for name, mark in run.items():
         manifest.verify(path.parents[1] / name, mark)
-    chunks, folder = _chunks(content, path), path.parent / REPLAY
-    if chunks:
+    rows_files, folder = _rows_files(content, path), path.parent / REPLAY
+    if rows_files:
         disk.require_folder(folder)
-    for chunk in chunks:
-        disk.verify(folder / chunk.name, chunk.mark)
+    for file in rows_files:
+        disk.verify(folder / file.name, file.mark)
     weights, tensors = (tensors_in(path, name, content) for name in (WEIGHTS, STATE))
     try:
-        state = unpack(content["state"], tensors, partial(_Pieces, folder, chunks))
+        state = unpack(content["state"], tensors, partial(_Pieces, folder, rows_files))
     except (LookupError, TypeError) as error:
         raise CheckpointError(f"{path / MANIFEST}: names a tensor that is not there: {error}") from error
-    known = content["env_steps"], weights, state, run, chunks
+    known = content["env_steps"], weights, state, run, rows_files
     return Checkpoint(path, *known, skipped, content["made_with"], content["best"])
 
 
-def _chunks(content: Mapping[str, Any], path: Path) -> list[Chunk]:
-    chunks = []
+def _rows_files(content: Mapping[str, Any], path: Path) -> list[RowsFile]:
+    rows_files = []
     for value in content["replay"]:
         mark = manifest.mark(value, path)
         begin, end, table = value.get("begin"), value.get("end"), value.get("table", 0)
         numbers = all(type(number) is int for number in (begin, end, table))
         if not numbers or not 0 <= begin < end or table < 0:
             raise CheckpointError(f"{path / MANIFEST}: {value!r:.60} where rows of a replay should be")
-        chunks.append(Chunk(begin, end, mark, table))
-    return chunks
+        rows_files.append(RowsFile(begin, end, mark, table))
+    return rows_files
 
 
 @dataclass(frozen=True)
@@ -325,10 +325,10 @@ class _Pieces:
     """Saved rows of a table, read lazily."""
 
     folder: Path
-    chunks: list[Chunk]
+    rows_files: list[RowsFile]
     table: int
 
     def __iter__(self) -> Iterator[Piece]:
-        for chunk in self.chunks:
-            if chunk.table == self.table:
-                yield chunk.begin, chunk.end, dict(read_tensors(self.folder / chunk.name))
+        for file in self.rows_files:
+            if file.table == self.table:
+                yield file.begin, file.end, dict(read_tensors(self.folder / file.name))

@@ -13,7 +13,7 @@ import torch
 from torch.export import Dim, ExportedProgram
 
 from sqn_rl.disk import require_replaceable, save
-from sqn_rl.errors import RecipeError, SettingError, blame, require, to_install
+from sqn_rl.errors import RecipeError, SettingError, explain, require, to_install
 from sqn_rl.parts.actor.base import NetworkActor, ValueActor
 from sqn_rl.runs.policy import Policy
 
@@ -71,7 +71,7 @@ def export(policy: Policy, path: Path) -> str:
         else:
             file.write(_onnx(program, score))
     except Exception as error:  # of a user's part anything
-        raise RecipeError(f"the policy cannot be exported: {blame(error)}") from error
+        raise RecipeError(f"the policy cannot be exported: {explain(error)}") from error
     finally:
         for parameter in learned:
             parameter.requires_grad_()

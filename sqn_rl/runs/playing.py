@@ -1,4 +1,4 @@
-"""A trained policy in episodes of one's own program, for one that remembers them."""
+"""A trained policy in episodes of one's own program; holds the memory that recurrent networks need."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,9 +13,9 @@ from sqn_rl.training.player import Player
 
 
 class PolicyPlayer:
-    """Plays episodes by a policy, made by :meth:`sqn_rl.Policy.player`; it holds what is remembered of them.
+    """Plays episodes by a policy, made by :meth:`sqn_rl.Policy.player`, and holds their memory.
 
-    Call :meth:`act`, then :meth:`saw` with what came of it. A policy without memory acts as it does alone.
+    Call :meth:`act`, then :meth:`record` with the result. A policy without memory acts as it does alone.
 
     Args:
         act: :meth:`sqn_rl.Policy.act`, of which the first argument chooses the actions of a batch.
@@ -42,8 +42,8 @@ class PolicyPlayer:
         self._action = self._player.act(observation, **options)
         return self._action
 
-    def saw(self, reward: Any, ended: Any) -> None:
-        """The actions were taken: their rewards, and whether each episode ended and the next one begins.
+    def record(self, reward: Any, ended: Any) -> None:
+        """Record the result of the actions: their rewards, and whether each episode ended.
 
         Args:
             reward: a number, or ``[N]``, as the environment gives it.
@@ -52,9 +52,9 @@ class PolicyPlayer:
         Raises:
             SettingError: nothing was chosen before, or there are not ``num_envs`` of them.
         """
-        require(self._action is not None, "saw", reward, "to be called after act")
+        require(self._action is not None, "record", reward, "to be called after act")
         assert self._action is not None
-        self._player.remember(
+        self._player.update_memory(
             self._action, self._of_each("reward", reward, np.float32), self._of_each("ended", ended, bool)
         )
         self._action = None

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sqn_rl.disk import RECIPE_FILE
 from sqn_rl.errors import CheckpointError, SettingError, require
 from sqn_rl.parts import machine
-from sqn_rl.parts.actor.base import NetworkActor, masked
+from sqn_rl.parts.actor.base import NetworkActor, apply_user_mask
 from sqn_rl.parts.actor.greedy import value_actor
 from sqn_rl.parts.env.base import BatchedEnv, close, closing_env
 from sqn_rl.parts.env.checks import require_finite
@@ -134,7 +134,7 @@ class Policy(nn.Module):
             ObservationError: the shape or type of the observation is wrong.
             NumericsError: a number in it is NaN or infinite.
             SettingError: the mask does not fit, or allows no action in a state.
-            WiringError: the policy remembers the episode: act by :meth:`player`.
+            WiringError: the policy has recurrent networks: act by :meth:`player`.
         """
         return self._act(self.actor.act, observation, greedy, action_mask)
 
@@ -197,7 +197,7 @@ class Policy(nn.Module):
         score_BA = actor.mean_scores(batch)
         action_mask = self._mask_of(observation, action_mask)
         if action_mask is not None:
-            score_BA = masked(score_BA, action_mask)
+            score_BA = apply_user_mask(score_BA, action_mask)
         return _like(observation, actor.probabilities(score_BA), single)
 
     def forward(self, observation: Tensor) -> Tensor:
@@ -293,8 +293,8 @@ class Policy(nn.Module):
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # Gymnasium's pictures are drawn in memory
         kind_of(Path(path))  # before the environment is opened
         path, run = Path(path).absolute(), self.run  # before an environment goes elsewhere
-        make_env = self._make_env(num_envs=1, seed=EVALUATION_SEED + run.seed, training=False)
-        with self._threads(), closing_env(make_env) as env:
+        opened = self._make_env(num_envs=1, seed=EVALUATION_SEED + run.seed, training=False)
+        with self._threads(), closing_env(opened) as env:
             limits = {"episodes": run.eval_episodes, "max_steps": run.eval_max_steps}
             play = Play(self.actor, self._q_net[0], env, greedy=greedy, seed=run.seed, **limits)
             title = f"{self.title} on {env.name}, {self.env_steps:,} steps"

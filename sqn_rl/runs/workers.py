@@ -89,7 +89,7 @@ def started(collect: object, replay: object, recipe: Recipe) -> Iterator[Engine 
         try:
             engine.start(make_worker, collect.actors)
             if isinstance(replay, Sharded):
-                replay.use(engine.host(make_worker.shard, replay.shards))
+                replay.use_host(engine.host(make_worker.shard, replay.shards))
         except SettingError as error:
             raise error.located(f"collect.{error.field}", recipe.origin) from error
         yield engine

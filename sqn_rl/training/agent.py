@@ -1,4 +1,4 @@
-"""The agent: the built parts, wired, and one update of them."""
+"""The learner: its parts, and one update of them."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +19,7 @@ from sqn_rl.protocols import (
     Discounted,
     EntropyBackup,
     Independent,
+    LazilyStateful,
     Loss,
     Measured,
     PathLoss,
@@ -27,7 +28,6 @@ from sqn_rl.protocols import (
     Returning,
     SoftReturns,
     Stateful,
-    StatefulUnread,
     TargetUpdate,
     submodule,
 )
@@ -52,24 +52,24 @@ class MaskLoss(Protocol):
 
 @runtime_checkable
 class SequenceLoss(Protocol):
-    """A loss that may read a batch's sequences; any other is refused with networks that remember."""
+    """A loss that may read a batch's sequences; any other is refused with recurrent networks."""
 
     reads_sequences: bool
 
 
 @runtime_checkable
 class SequenceGiving(Protocol):
-    """A replay whose batches have sequences: the only ones from which networks that remember learn."""
+    """A replay whose batches have sequences: the only ones from which recurrent networks learn."""
 
     gives_sequences: bool
 
 
-TOGETHER = 8
-"""Batches that are drawn at once, at most."""
+MAX_BATCHES_AT_ONCE = 8
+"""Batches that are drawn in one call, at most."""
 
 
 class Agent:
-    """The learner's parts. None of them knows the agent; it knows what they answer.
+    """The learner: its parts, and one update of them. No part knows the agent.
 
     Args:
         actor: chooses actions.
@@ -78,8 +78,8 @@ class Agent:
         optimizer: makes the optimizer from parameter groups.
         replay: stores and draws transitions.
         compiled: compile the update, and acting if the actor can: see
-            :class:`~sqn_rl.training.compiling.Compiled`. With networks that remember nothing is compiled, as
-            batches have as many transitions as there are in their sequences.
+            :class:`~sqn_rl.training.compiling.Compiled`. With recurrent networks nothing is compiled, as the
+            number of transitions in a batch depends on its sequences.
 
     Raises:
         WiringError: the parts disagree about γ, about the temperature, about which entropies count, or about
@@ -124,7 +124,7 @@ class Agent:
         self._annealed = [part for part in parts if isinstance(part, Annealed)]
         self._measured = [part for part in parts if isinstance(part, Measured)]
         self._advising = [part for part in parts if isinstance(part, Advising)]
-        self._together = TOGETHER if isinstance(replay, Independent) and replay.independent else 1
+        self._together = MAX_BATCHES_AT_ONCE if isinstance(replay, Independent) and replay.independent else 1
 
     def _add_temperature(self, alphas: list[nn.Parameter]) -> None:
         """Optimise α too: with the networks where it may be, as its own group costs a tenth of a step."""
@@ -154,7 +154,7 @@ class Agent:
     def draw(self, batch_size: int, times: int) -> Iterator[Batch]:
         """Draw the batches of so many updates (line 9): each when it is asked for.
 
-        Where nothing that is learned has a part in it, some are drawn at once, which is quicker.
+        If sampling does not depend on updates, several batches are drawn in one call, which is faster.
         """
         for first in range(0, times, self._together):
             number = min(self._together, times - first)
@@ -206,7 +206,7 @@ class Agent:
         return self._gradients.compiled
 
     def metrics(self) -> dict[str, float | None]:
-        """What its parts say of themselves, by name."""
+        """The metrics of its parts, by name."""
         return {name: value for part in self._measured for name, value in part.metrics().items()}
 
     def advice(self) -> list[str]:
@@ -228,7 +228,7 @@ class Agent:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from there.
+        """Load a state made by :meth:`state_dict`.
 
         Raises:
             CheckpointError: it is that of another agent.
@@ -264,13 +264,13 @@ def state_besides_weights(loss: Loss, part: object) -> dict[str, Any]:
 
 def _state_of(part: object) -> dict[str, Any]:
     """The part's own state; none, if it has none."""
-    if isinstance(part, StatefulUnread):
-        return part.state_unread()
+    if isinstance(part, LazilyStateful):
+        return part.lazy_state_dict()
     return part.state_dict() if isinstance(part, Stateful) else {}
 
 
 def _require_agreement(actor: Actor, loss: Loss, replay: Replay) -> None:
-    """Refuse parts that would each train with a value of their own for what has one."""
+    """Refuse parts that disagree about γ, α, paths or entropy bonuses."""
     returns = replay.returns if isinstance(replay, Returning) else None
     if isinstance(loss, Discounted) and isinstance(returns, Discounted) and loss.gamma != returns.gamma:
         message = f"loss: gamma = {loss.gamma}: expected {returns.gamma}, as the returns have"
@@ -296,10 +296,10 @@ def _require_agreement(actor: Actor, loss: Loss, replay: Replay) -> None:
 
 
 def require_memory(actor: Actor, loss: Loss, replay: Replay) -> None:
-    """Refuse parts of which some remember and others do not.
+    """Refuse a recurrent Q-network with parts that are not made for one.
 
     Raises:
-        WiringError: networks that remember, with an actor, a loss or a replay for others.
+        WiringError: the actor, the loss or the replay is not made for a recurrent Q-network.
     """
     if not state_size(loss.q_net):
         return

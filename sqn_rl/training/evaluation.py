@@ -14,7 +14,7 @@ from sqn_rl.parts.env.base import BatchedEnv, closing_env
 from sqn_rl.protocols import Actor
 from sqn_rl.training.numerics import default_float32
 from sqn_rl.training.player import Player
-from sqn_rl.training.random_state import OF_MODULES, RandomState
+from sqn_rl.training.random_state import GLOBAL_SEED_OFFSET, RandomState
 from sqn_rl.training.stopping import Stopped
 
 AT_ONCE = 10
@@ -71,7 +71,7 @@ def interquartile_mean(values: ArrayLike) -> np.ndarray:
     return ordered[..., left_out : ordered.shape[-1] - left_out].mean(-1)
 
 
-def result(row: Mapping[str, Any]) -> str:
+def format_evaluation(row: Mapping[str, Any]) -> str:
     """A row of ``evaluations.jsonl`` as text: ``186.6 ± 20.1 (mean ± std of 20 greedy episodes)``."""
     how = "greedy" if row["greedy"] else "sampled"
     cut = f", {row['cut']} of them cut after {max(row['lengths']):,} steps (eval_max_steps)"
@@ -178,7 +178,7 @@ def evaluate(
     length = torch.zeros(env.num_envs, dtype=torch.int64)
     result, limit = Evaluation([], [], greedy), step_limit(env, max_steps)
     player = Player(actor, env.num_envs)
-    random_state = RandomState(OF_MODULES + seed, actor.device)
+    random_state = RandomState(GLOBAL_SEED_OFFSET + seed, actor.device)
     with random_state:
         observation = env.begin()
     while any(left):
@@ -188,7 +188,7 @@ def evaluate(
             action = player.act(observation, greedy=greedy, generator=generator, **env.act_options)
             env.send(action)
             step = env.receive()
-        player.saw(action, step)
+        player.record(action, step)
         observation = step.observation
         score += step.score
         length += 1

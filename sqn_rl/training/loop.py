@@ -48,9 +48,9 @@ def train(
         plan: how long, and how often what.
         evaluate: runs an evaluation; None: no evaluations.
         reporters: receive the events of the run.
-        should_stop: called once a loop; True stops cleanly, after whole updates, with a checkpoint. If it is
-            :class:`~sqn_rl.training.stopping.Interrupting`, a stop also interrupts compiling, and a second
-            one environments that do not answer.
+        should_stop: called once an iteration; True stops cleanly, after whole updates, with a checkpoint. If
+            it is :class:`~sqn_rl.training.stopping.Interrupting`, a stop also interrupts compiling, and a
+            second one environments that do not answer.
         counters: updated in place, so that they are known even if this raises.
         state: resume from this; a reporter's ``checkpoint`` receives such states.
 
@@ -61,13 +61,13 @@ def train(
         EnvError: an environment raised, died, or gave an invalid answer. The last whole step is saved.
         NumericsError: a loss, an observation, a reward or, at a checkpoint, a weight is NaN or infinite.
     """
-    everything = RunState(agent, env, plan.seed, counters or Counters())
-    run = _Run(everything, plan, evaluate, Reporters(reporters), should_stop)
+    run_state = RunState(agent, env, plan.seed, counters or Counters())
+    run = _Run(run_state, plan, evaluate, Reporters(reporters), should_stop)
     try:
         observation = run.observe(state)
         while not run.ends():
             agent.anneal(run.due.before)
-            with everything.random_state:
+            with run_state.random_state:
                 compiles = {"acts": run.due.policy_acts, "learns": run.updates_due > 0}
                 run.save_if_compiling(**compiles)
                 with run.interruptible_if_compiling(**compiles):
@@ -76,7 +76,7 @@ def train(
                     for batch in agent.draw(plan.batch_size, run.updates_due):  # lines 8 to 19
                         run.count(agent.update(batch))
                 step = run.receive()
-                agent.replay.store(observation, action, run.player.saw(action, step))  # line 6
+                agent.replay.store(observation, action, run.player.record(action, step))  # line 6
             observation = step.observation
             run.record(step)
             run.finish()
@@ -85,16 +85,16 @@ def train(
     return run.counters
 
 
-class Turns:
-    """What every turn of a training loop does besides Algorithm 1, wherever its transitions come from.
+class LoopBase:
+    """What both training loops share: schedule, metrics, checkpoints, evaluations.
 
     Args:
-        state: what changes.
+        state: of the run.
         plan: for how long, and how often what.
-        num_envs: environment steps of a turn.
+        num_envs: environment steps of an iteration.
         evaluate: runs an evaluation; None: no evaluations.
         reporters: receive the events.
-        should_stop: called once a turn.
+        should_stop: called once an iteration.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class Turns:
             self._interrupting, self.waiting = should_stop.interrupting, should_stop.waiting
 
     def begin(self, *, resumed: bool) -> None:
-        """The state is that before the first turn."""
+        """Start the schedule and the clock; after a resume, do an evaluation that is still due."""
         self.due = Schedule(self._plan, self._num_envs, self.counters.env_steps)
         if resumed:
             self._evaluate_if_due()
@@ -124,14 +124,14 @@ class Turns:
         self.reporters.begin(self.counters)
 
     def ends(self) -> bool:
-        """Whether the budget is spent or a stop was requested; else the next turn begins."""
+        """Whether the budget is spent or a stop was requested; else the next iteration begins."""
         ends = self.due.over or self._stopped
         if not ends:
             self.due.advance()
         return ends
 
     def save_if_compiling(self, *, acts: bool, learns: bool) -> None:
-        """Save a checkpoint before a turn in which acting, or learning, compiles and may be interrupted."""
+        """Save a checkpoint before an iteration that compiles acting or learning and may be interrupted."""
         if self.agent.compiles(acts=acts, learns=learns):
             with self._clock.paused():
                 self.checkpoint()
@@ -152,7 +152,7 @@ class Turns:
         self.counters.updates += 1
 
     def finish(self, more: Callable[[], Mapping[str, Any]] = dict) -> None:
-        """Do what is due after a turn: metrics, with ``more`` of them, a checkpoint, then an evaluation."""
+        """Do what is due after an iteration: metrics, with ``more`` of them, a checkpoint, an evaluation."""
         self.counters.wall_s = self._clock.seconds()
         if self.state.terms and self.due.metrics:
             self._log(self.state.terms, more())
@@ -201,8 +201,8 @@ class Turns:
             self.reporters.best(row, self.agent.loss.state_dict)
 
 
-class _Run(Turns):
-    """A run of :func:`train`, which has the environments."""
+class _Run(LoopBase):
+    """The loop of :func:`train`, with environments of its own."""
 
     state: RunState
 
@@ -210,28 +210,28 @@ class _Run(Turns):
         super().__init__(state, plan, state.env.num_envs, *others)
         self._seed, self.env, self.player = plan.seed, state.env, state.player
 
-    def observe(self, state: Mapping[str, Any] | None) -> Tensor:
+    def observe(self, resume_from: Mapping[str, Any] | None) -> Tensor:
         """Begin new episodes, or resume from a state; return the current observations."""
         with self.waiting(self.env.name), self.state.random_state:
-            if state is None:
+            if resume_from is None:
                 observation = self.state.begin_episodes()
             else:
-                observation = self.state.resume(state, self._seed, self.reporters.note)
+                observation = self.state.resume(resume_from, self._seed, self.reporters.note)
         if self.env.action_mask is not None:
             self.agent.require_reads_masks()
-        self.begin(resumed=state is not None)
+        self.begin(resumed=resume_from is not None)
         return observation
 
     @property
     def updates_due(self) -> int:
-        """The number of updates in this turn."""
+        """The number of updates in this iteration."""
         return self.due.updates - self.counters.updates
 
     def act(self, observation: Tensor) -> Tensor:
         """The policy's actions, or in the warm-up uniformly random ones; of those that are allowed."""
         if self.due.policy_acts:
             return self.player.act(observation, **self.env.act_options)
-        if self.player.remembers:  # it remembers random steps too
+        if self.player.is_recurrent:  # random steps change its memory too
             self.player.act(observation, **self.env.act_options)
         return random_actions(self.env, self.state.generator)
 
@@ -248,7 +248,7 @@ class _Run(Turns):
             raise
 
     def record(self, step: Step) -> None:
-        """Count the steps of a turn."""
+        """Count the steps of an iteration."""
         self.counters.env_steps = self.due.now
         self.counters.frames += self.env.num_envs * self.env.frame_skip
         self.state.episodes.record(step.score.numpy(), step.ended.numpy(), self.counters, self.reporters)

@@ -43,17 +43,17 @@ def not_finite(loss: Any, batch: Batch) -> list[str]:
 
     Args:
         loss: with the weights of that update; noisy layers keep the noise that they have.
-        batch: what it was drawn from the replay.
+        batch: the batch of that update.
 
     Returns:
-        ``node: quantity, how much of it``, the first of which made the others so.
+        Lines ``node: quantity: k of n not finite``, in order of computation: the first is the cause.
     """
     with recalling(batch.sequences, loss.q_net, loss.target_q_net):
         return _found(_quantities(loss, batch))
 
 
 def learned_not_finite(loss: Any, optimizer: Optimizer) -> list[str]:
-    """What is NaN or infinite in a loss's weights and their optimizer, as :func:`not_finite` says it."""
+    """What is NaN or infinite in a loss's weights and their optimizer, in the same format."""
     return _found(_learned(loss, optimizer))
 
 
@@ -100,7 +100,7 @@ def _quantities(loss: Any, batch: Batch) -> Iterator[tuple[str, Tensor]]:
 
 
 def bundle(loss: Any, batch: Batch) -> dict[str, Tensor]:
-    """A batch and the weights that met it, by name, for a file."""
+    """A batch and the weights of its update, by name, for a file."""
     columns = {f"batch.{name}": column for name, column in batch.columns().items()}
     return columns | {f"weights.{name}": value for name, value in loss.state_dict().items()}
 

@@ -7,19 +7,19 @@ from typing import Any
 
 from sqn_rl.errors import SettingError
 
-WRONG = object()
-"""In place of a value that is of the wrong type."""
+INVALID = object()
+"""Stands for a value of the wrong type."""
 
 
 def convert(value: Any, kind: Any) -> Any:
-    """``value`` as a ``kind`` where that loses nothing, as 1e5 is a whole number; else :data:`WRONG`."""
+    """``value`` as a ``kind`` where that loses nothing, as 1e5 is a whole number; else :data:`INVALID`."""
     if isinstance(value, bool) and kind is not bool:
-        return WRONG
+        return INVALID
     if kind is int and isinstance(value, float) and value.is_integer():
         return int(value)
     if kind is float and isinstance(value, int):
-        return float(value) if value.bit_length() < 1024 else WRONG
-    return value if isinstance(value, kind) else WRONG
+        return float(value) if value.bit_length() < 1024 else INVALID
+    return value if isinstance(value, kind) else INVALID
 
 
 def setting(check: Callable[[Any], Any], expected: str, default: Any = MISSING) -> Any:
@@ -42,17 +42,17 @@ def whole(least: int, what: str, default: Any = MISSING) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Values of which each has the type and range that its field says.
+    """Settings, each checked against the type and range of its field.
 
     Raises:
-        SettingError: one has not.
+        SettingError: a value has the wrong type or is out of range.
     """
 
     def __post_init__(self) -> None:
         for each in fields(self):
             given = getattr(self, each.name)
             value = convert(given, each.type)
-            if value is WRONG or not each.metadata["check"](value):
+            if value is INVALID or not each.metadata["check"](value):
                 raise SettingError(each.name, given, each.metadata["expected"])
             object.__setattr__(self, each.name, value)
 
@@ -95,7 +95,7 @@ class Schedule:
 
     Args:
         plan: of the run.
-        num_envs: N; every turn of the loop takes so many steps.
+        num_envs: N; the environment steps of an iteration of the loop.
         env_steps: how many were taken until now.
     """
 
@@ -104,7 +104,7 @@ class Schedule:
         self.before, self.now = env_steps - num_envs, env_steps
 
     def advance(self) -> None:
-        """Go on to the next turn of the loop."""
+        """Go on to the next iteration of the loop."""
         self.before, self.now = self.now, self.now + self._num_envs
 
     @property

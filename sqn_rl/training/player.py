@@ -1,4 +1,4 @@
-"""Who plays: an actor, and for each of its environments what it remembers of the episode."""
+"""An actor in its environments, with the memory that recurrent networks have of each episode."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,11 +15,11 @@ from sqn_rl.types import Step
 
 
 @runtime_checkable
-class Remembering(Protocol):
-    """An actor whose networks are recurrent: it has no state itself: it is given one and returns the next."""
+class RecurrentActor(Protocol):
+    """An actor with recurrent networks; the caller holds their state."""
 
     state_size: int
-    """W, numbers of a state; 0: this one's networks are not recurrent."""
+    """W, the size of the state; 0: the networks are not recurrent."""
 
     def act_from(self, observation: Tensor, memory: Memory, **options: Any) -> tuple[Tensor, Tensor]:
         """Actions, ``[N]`` int64, and the states after them, ``[N, W]``; options are those of ``act``."""
@@ -69,9 +69,9 @@ def random_actions(env: Actions, generator: torch.Generator) -> Tensor:
 
 
 class Player:
-    """An actor in N environments. One that remembers nothing acts as it does alone.
+    """An actor in N environments; without recurrent networks it acts as it does alone.
 
-    Whoever plays calls :meth:`act`, then :meth:`saw` with what was done and its result; and :meth:`begin` for
+    Call :meth:`act`, then :meth:`record` with the actions taken and their result; and :meth:`begin` for
     environments whose episodes are reset from outside.
 
     Args:
@@ -91,23 +91,23 @@ class Player:
         self._n_actions = n_actions
         self._log_mu: Tensor | None = None
         self.actor, self._num_envs = actor, num_envs
-        remembers = isinstance(actor, Remembering) and actor.state_size > 0
-        self._remembering: Remembering | None = actor if remembers else None  # type: ignore[assignment]
+        recurrent = isinstance(actor, RecurrentActor) and actor.state_size > 0
+        self._recurrent: RecurrentActor | None = actor if recurrent else None  # type: ignore[assignment]
         self.memory: Memory | None = None
         """Before the next step; None: the actor has none."""
         self._state: Tensor | None = None
         self.begin()
 
     @property
-    def remembers(self) -> bool:
-        """Whether there is something to remember."""
-        return self._remembering is not None
+    def is_recurrent(self) -> bool:
+        """Whether the actor's networks are recurrent."""
+        return self._recurrent is not None
 
     def begin(self, rows: Sequence[int] | None = None) -> None:
         """New episodes begin in these environments; None: in all."""
-        if self._remembering is None:
+        if self._recurrent is None:
             return
-        empty = Memory.empty(self._num_envs, self._remembering.state_size)
+        empty = Memory.empty(self._num_envs, self._recurrent.state_size)
         if rows is None or self.memory is None:
             self.memory = empty
             return
@@ -120,33 +120,33 @@ class Player:
         if self._recording is not None:
             action, self._log_mu = self._recording.act_recorded(observation, **options)
             return action
-        if self._remembering is None or self.memory is None:
+        if self._recurrent is None or self.memory is None:
             return self.actor.act(observation, **options)
-        action, state = self._remembering.act_from(observation, self.memory, **options)
+        action, state = self._recurrent.act_from(observation, self.memory, **options)
         self._state = state.cpu()
         return action
 
     def scores(self, observation: Tensor) -> Tensor | None:
-        """The scores by which it acts here, with the mean weights, ``[N, A]``; None: it remembers nothing."""
-        if self._remembering is None or self.memory is None:
+        """The scores by which it acts here, by the mean weights, ``[N, A]``; None: no memory."""
+        if self._recurrent is None or self.memory is None:
             return None
-        return self._remembering.mean_scores_from(observation, self.memory)
+        return self._recurrent.mean_scores_from(observation, self.memory)
 
-    def saw(self, action: Tensor, step: Step) -> Step:
-        """The actions were taken, perhaps others than :meth:`act` gave (a warm-up); this is their result.
+    def record(self, action: Tensor, step: Step) -> Step:
+        """Record the actions taken, in the warm-up perhaps others than :meth:`act` chose, and their result.
 
         Returns:
-            The step, with what was remembered when :meth:`act` was called, and with log μ. Actions that
-            were not asked for since the last step were uniformly random.
+            The step, with the memory before it and with log μ. If :meth:`act` was not called since the last
+            step, the actions were uniformly random.
         """
         if self._n_actions is not None:
             log_mu, self._log_mu = self._log_mu, None
             step = step._replace(log_mu=self._uniform(step) if log_mu is None else log_mu.cpu())
         if self.memory is None or self._state is None:
             return step
-        remembered = self.memory.packed()
-        self.remember(action, step.reward, step.ended)
-        return step._replace(memory=remembered)
+        before = self.memory.packed()
+        self.update_memory(action, step.reward, step.ended)
+        return step._replace(memory=before)
 
     def _uniform(self, step: Step) -> Tensor:
         """The log μ of uniformly random actions, ``[N]``."""
@@ -154,16 +154,16 @@ class Player:
             return -step.action_mask.sum(-1).log()
         return torch.full((self._num_envs,), -math.log(self._n_actions or 1))
 
-    def remember(self, action: Tensor, reward: Tensor, ended: Tensor) -> None:
-        """The same, of the rewards and of which episodes ended, ``[N]`` each."""
+    def update_memory(self, action: Tensor, reward: Tensor, ended: Tensor) -> None:
+        """Advance the memory by one step: its actions, rewards, and which episodes ended, ``[N]`` each."""
         if self.memory is not None and self._state is not None:
             self.memory = self.memory.after(self._state, action.cpu(), reward, ended)
 
     def state_dict(self) -> dict[str, Any]:
-        """What is remembered, between two steps."""
+        """The memory, between two steps."""
         return {} if self.memory is None else self.memory._asdict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from a state; from none, as a run without memory has it, as it is."""
+        """Continue from a state; an empty one, of a run without memory, changes nothing."""
         if self.memory is not None and state:
             self.memory = Memory(**state)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-OF_MODULES = 2**31
+GLOBAL_SEED_OFFSET = 2**31
 """Added to a seed for the global generators, so that they do not repeat the run's own generator."""
 
 _TURN = RLock()

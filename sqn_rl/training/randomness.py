@@ -22,13 +22,13 @@ NESTED = {"encoder": "encoder", "head": "head", "temperature": "temperature", "p
 NESTED |= {"q_net": "q_net", "target_q_net": "q_net"}
 """By name the attributes of a loss and an actor that hold parts, and whose."""
 
-EARLIER = {
+KEYS_BEFORE_0_2 = {
     "noise": "_noise.0",
     "noise of q_net": "_noises.0",
     "noise of target_q_net": "_noises.1",
     "noise of policy_net": "_noises.2",
 }
-"""What checkpoints before 0.2 call them; all else by the path of an attribute, ``generator.0``."""
+"""Keys in checkpoints before 0.2; those of all else were paths of attributes, ``generator.0``."""
 
 
 class Randomness:
@@ -74,7 +74,7 @@ class Randomness:
             KeyError: one is missing.
         """
         for path, name, source in self._sources():
-            key, earlier = f"{path}.{name}", f"{path}.{EARLIER.get(name, f'{name}.0')}"
+            key, earlier = f"{path}.{name}", f"{path}.{KEYS_BEFORE_0_2.get(name, f'{name}.0')}"
             value = state[key if key in state else earlier]
             if isinstance(source, torch.Generator):
                 source.set_state(value)

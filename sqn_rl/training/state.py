@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sqn_rl.errors import CheckpointError, RestoreError, SqnError, blame
+from sqn_rl.errors import CheckpointError, RestoreError, SqnError, explain
 from sqn_rl.parts.env.base import BatchedEnv
 from sqn_rl.parts.logger.base import Reporter
 from sqn_rl.protocols import Returning
 from sqn_rl.training.agent import Agent
 from sqn_rl.training.player import Player, recorded_actions
-from sqn_rl.training.random_state import OF_MODULES, RandomState
+from sqn_rl.training.random_state import GLOBAL_SEED_OFFSET, RandomState
 from sqn_rl.types import Counters, Piece, Terms
 
 
@@ -74,7 +74,7 @@ class LearningState:
 
     def __init__(self, agent: Agent, num_envs: int, seed: int, counters: Counters) -> None:
         self.agent, self.counters = agent, counters
-        self.random_state = RandomState(OF_MODULES + seed, agent.actor.device)
+        self.random_state = RandomState(GLOBAL_SEED_OFFSET + seed, agent.actor.device)
         self.episodes = Episodes(np.zeros(num_envs), np.zeros(num_envs, np.int64))
         self.terms: Terms | None = None
         self.evaluated_at: int | None = None
@@ -154,7 +154,7 @@ class RunState(LearningState):
         restorable = self.env.restorable and not self.episodes_lost
         rest = super().state_dict()
         first = {name: rest.pop(name) for name in ("counters", "agent")}  # files have always had this order
-        player = {"player": self.player.state_dict()} if self.player.remembers else {}
+        player = {"player": self.player.state_dict()} if self.player.is_recurrent else {}
         return {
             **first,
             "warm_up": self.generator.get_state(),
@@ -166,7 +166,7 @@ class RunState(LearningState):
 
 def not_of_this_recipe(error: Exception) -> CheckpointError:
     """The error for a state that could not be loaded."""
-    return CheckpointError(f"not the state of this recipe: {blame(error)}")
+    return CheckpointError(f"not the state of this recipe: {explain(error)}")
 
 
 def _with_valid_actions(state: Mapping[str, Any], n_actions: int) -> Mapping[str, Any]:

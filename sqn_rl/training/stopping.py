@@ -11,12 +11,12 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from types import FrameType
 from typing import Protocol, runtime_checkable
 
-from sqn_rl.errors import whereabouts
+from sqn_rl.errors import running_function
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 """Signals that request a clean stop."""
 
-ONE = 2.0
+REPEAT_SECONDS = 2.0
 """Seconds in which a repeated signal counts once: one sent to a process group may arrive twice."""
 
 
@@ -76,7 +76,7 @@ class StopRequest:
         if self._signalled and not self._waits_for:
             return False
         if not (self._signalled or self._interrupts):
-            waits_for = " in ".join(filter(None, [self._waits_for, whereabouts(frame)]))
+            waits_for = " in ".join(filter(None, [self._waits_for, running_function(frame)]))
             waits = f"; now it waits for {waits_for}" if waits_for else ""
             text = (
                 f"{number.name}: stops after this step, with a checkpoint{waits}. A second one stops at once."
@@ -114,13 +114,14 @@ def signals_to(
 ) -> Iterator[None]:
     """A context in which ``receive`` handles signals; once it returns False, the previous handlers do again.
 
-    An ignored SIGHUP stays ignored, as ``nohup`` wants. A signal repeated within :data:`ONE` counts once.
+    An ignored SIGHUP stays ignored, as ``nohup`` wants. A signal repeated within :data:`REPEAT_SECONDS`
+    counts once.
     """
     received: dict[int, float] = {}
 
     def handle(number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
-        if now - received.get(number, -math.inf) < ONE:
+        if now - received.get(number, -math.inf) < REPEAT_SECONDS:
             return
         received[number] = now
         if number == signal.SIGHUP:

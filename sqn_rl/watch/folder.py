@@ -10,7 +10,7 @@ from threading import Lock
 from typing import Any
 
 from sqn_rl.disk import RECIPE_FILE, SUMMARY_FILE
-from sqn_rl.errors import RecipeError, SqnError, blame
+from sqn_rl.errors import RecipeError, SqnError, explain
 from sqn_rl.plots.logs import LAST_STEP, newest_row, number_of
 from sqn_rl.recipe.catalogue import Catalogue
 from sqn_rl.recipe.reading import is_there, printable
@@ -153,7 +153,7 @@ class WatchedFolder:
             row |= {"seed": _whole(values.get("seed")), "budget": _whole(values.get("steps"))}
         except Exception as error:  # anybody may have written it
             row["problem"] = printable(
-                str(error).replace("\n ", ";") if isinstance(error, SqnError) else blame(error)
+                str(error).replace("\n ", ";") if isinstance(error, SqnError) else explain(error)
             )
         summary = summary_of(path)
         newest = {name: newest_row(path / name) for name in LOG_FILES}

@@ -11,7 +11,7 @@ from socketserver import ThreadingTCPServer
 from threading import BoundedSemaphore
 from typing import Any, NamedTuple
 
-from sqn_rl.errors import SettingError, SqnError, blame, require
+from sqn_rl.errors import SettingError, SqnError, explain, require
 from sqn_rl.watch.folder import WatchedFolder
 from sqn_rl.watch.run import WatchedRun
 
@@ -139,7 +139,7 @@ class _Handler(BaseHTTPRequestHandler):
         except ConnectionError:
             return None  # it has gone
         except Exception as error:
-            text = str(error) if isinstance(error, SqnError) else blame(error)
+            text = str(error) if isinstance(error, SqnError) else explain(error)
             return self._answer(500, "text/plain; charset=utf-8", text.encode(errors="backslashreplace"))
 
     def _answer(self, code: int, kind: str, body: bytes) -> None:

@@ -77,7 +77,7 @@ def per_transition(kind: str, collect: str) -> dict[str, float]:
 class Held(NamedTuple):
     """A chunk of nothing."""
 
-    head: int
+    summary: int
 
 
 class Holder:
@@ -129,7 +129,7 @@ def batch_ms(kind: str, batch_size: int) -> dict[str, float]:
     engine, found = RayEngine(None), dict[str, float]()
     engine.start(lambda actor: Holder(), 1)
     try:
-        sharded.use(engine.host(sharded.make_shard, 2))
+        sharded.use_host(engine.host(sharded.make_shard, 2))
         for name, replay in {"shards": sharded, "here": plain}.items():
             for serial in range(4 * ACTORS):
                 replay.store_chunk(chunk._replace(begins=serial < ACTORS), lane=serial % ACTORS)

@@ -456,7 +456,7 @@ def test_the_programs_default_dtype_does_not_matter(
     def seen() -> list[Any]:
         policy, player = load(run), load(recalling).player()
         acted = [player.act(clue)]
-        player.saw(1.0, False)
+        player.record(1.0, False)
         acted += [player.act(clue), load(images).q_values(picture).tolist()]
         acted += [policy.q_values(states).tolist(), policy.probabilities(states).tolist()]
         return [*acted, policy.act(states).tolist(), policy(torch.from_numpy(states)).dtype]

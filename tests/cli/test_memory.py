@@ -1,4 +1,4 @@
-"""Networks that remember, as a user meets them: trained, evaluated, filmed, loaded, and refused."""
+"""Recurrent networks, as a user meets them: trained, evaluated, filmed, loaded, and refused."""
 
 from pathlib import Path
 
@@ -37,7 +37,7 @@ def test_its_player_remembers_in_a_loop_of_ones_own(policy: Policy) -> None:
         while not over:
             action = player.act(observation)
             observation, reward, terminated, truncated, _ = env.step(action)
-            player.saw(reward, over := terminated or truncated)
+            player.record(reward, over := terminated or truncated)
             score += float(reward)
         returns.append(score)
     assert returns == [1.0] * 12
@@ -51,17 +51,17 @@ def test_several_episodes_are_played_at_a_time_and_may_be_given_up(policy: Polic
         player = policy.player(num_envs=3)
         for observation in (cues, nothing, nothing, nothing):
             player.act(observation)
-            player.saw(np.zeros(3), np.zeros(3, bool))
+            player.record(np.zeros(3), np.zeros(3, bool))
         player.begin(forgets)
         acted[len(forgets)] = player.act(flag).tolist()
     player = policy.player(num_envs=3)
     for observation in (cues, nothing, nothing, nothing):
         player.act(observation)
-        player.saw(0.0, False)  # of all episodes
+        player.record(0.0, False)  # of all episodes
     assert player.act(flag).tolist() == acted[0]
     for name, seen in {"reward": (np.zeros(2), False), "ended": (0.0, np.zeros(2, bool))}.items():
         with pytest.raises(SettingError, match=f"{name} = .*: expected a number, or 3 of them"):
-            player.saw(*seen)
+            player.record(*seen)
     assert acted[0] == [0, 1, 0]
     assert acted[1][::2] == [0, 0]
 
@@ -73,7 +73,7 @@ def test_alone_it_says_how_to_act(policy: Policy, tmp_path: Path) -> None:
     with pytest.raises(SettingError, match=r"observations = 2: expected 1, as policy\.player"):
         policy.player().act(np.zeros((2, 3), np.float32))
     with pytest.raises(SettingError, match="to be called after act"):
-        policy.player().saw(0.0, False)
+        policy.player().record(0.0, False)
     with pytest.raises(RecipeError, match=r"cannot be exported: .*remembers the episode"):
         export(policy, tmp_path / "policy.pt2")
 
@@ -104,7 +104,7 @@ def test_what_is_not_finite_is_found_in_what_a_run_keeps_of_an_update() -> None:
     player, observation = Player(agent.actor, 2), env.begin()
     for _ in range(20):
         action = player.act(observation)
-        step = player.saw(action, env.advance(action))
+        step = player.record(action, env.advance(action))
         agent.replay.store(observation, action, step)
         observation = step.observation
     env.close()
@@ -121,12 +121,12 @@ def test_what_is_not_finite_is_found_in_what_a_run_keeps_of_an_update() -> None:
     ("overrides", "message"),
     [
         (["replay=uniform"], "UniformReplay gives single steps; choose replay=sequences"),
-        (["q_net=twin"], "SequenceReplay is for networks that remember; QNet does not; choose q_net=lstm"),
+        (["q_net=twin"], "SequenceReplay is for recurrent networks; QNet is not one; choose q_net=lstm"),
         (["returns=tree_backup"], "TreeBackup needs observations one by one"),
         (["returns=retrace"], "Retrace needs observations one by one"),
         (["returns.soft=true"], "set returns.soft=false, or choose returns=one_step"),
-        (["actor=policy", "loss=discrete_sac"], "PolicyActor's own network remembers nothing"),
-        (["compile=always"], "auto or never: networks that remember are not compiled"),
+        (["actor=policy", "loss=discrete_sac"], "PolicyActor's own network is not recurrent"),
+        (["compile=always"], "auto or never: recurrent networks are not compiled"),
         (["replay.stride=30"], r"replay.stride=30: expected a whole number of steps in \[1, length\]"),
         (["encoder=lstm"], "write q_net=lstm"),
         (["replay_capacity=70"], "expected at least 80: burn_in . length . stride = 40 steps of each of 2"),

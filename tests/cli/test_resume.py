@@ -145,7 +145,7 @@ def test_a_step_is_evaluated_once_whether_its_checkpoint_came_before_or_after(
 
 def test_a_signal_that_comes_again_at_once_is_one(command: Command, at: Callable) -> None:
     def to_a_group_and_passed_on() -> None:
-        for _ in "12":
+        for _ in range(2):
             send("SIGTERM")()
 
     at("metrics", 2, to_a_group_and_passed_on)
@@ -155,9 +155,9 @@ def test_a_signal_that_comes_again_at_once_is_one(command: Command, at: Callable
 
 def test_a_signal_that_comes_again_later_is_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     received = list[str]()
-    monkeypatch.setattr("sqn_rl.training.stopping.ONE", 0.0)
+    monkeypatch.setattr("sqn_rl.training.stopping.REPEAT_SECONDS", 0.0)
     with signals_to(lambda number, _: received.append(number.name) or True):
-        for _ in "12":
+        for _ in range(2):
             send("SIGTERM")()
     assert received == ["SIGTERM"] * 2
 

@@ -12,13 +12,13 @@ import yaml
 from sqn_rl.errors import for_atari_id
 from sqn_rl.recipe.catalogue import Catalogue
 from sqn_rl.recipe.compose import compose_recipe, load_recipe
-from sqn_rl.recipe.schema import ELSEWHERE, SETTINGS
+from sqn_rl.recipe.schema import FOREIGN_NAMES, SETTINGS
 from sqn_rl.watch.run import WatchedRun
 
 Command = Callable[..., Any]
 
 
-@pytest.mark.parametrize("name", ELSEWHERE)
+@pytest.mark.parametrize("name", FOREIGN_NAMES)
 def test_a_name_of_another_program_is_answered_by_ours(name: str, command: Command) -> None:
     done = command("run", f"{name}=3")
     assert done.code == 2

@@ -166,8 +166,8 @@ def test_backups_are_named_as_algorithm_md_names_them() -> None:
 
 def test_td_target() -> None:
     # γ = .9: one step; terminated; three steps (.729)
-    reward_t, discount_t, value_t = tensor(1, 1, -2), tensor(0.9, 0, 0.729), tensor(10, 10, 10)
-    assert_close(F.td_target(reward_t, discount_t, value_t), [10, 1, 5.29])
+    reward_B, discount_B, value_B = tensor(1, 1, -2), tensor(0.9, 0, 0.729), tensor(10, 10, 10)
+    assert_close(F.td_target(reward_B, discount_B, value_B), [10, 1, 5.29])
 
 
 def test_td_error_reads_the_action_taken_in_every_network() -> None:

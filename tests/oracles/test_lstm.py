@@ -71,7 +71,7 @@ class Played:
             self.q |= dict(zip(games.observation[:, 0].tolist(), scores, strict=True))
             player.act(games.observation)
             observation, action, step = games.play()  # actions are random, as in a warm-up
-            self.replay.store(observation, action, player.saw(action, step))
+            self.replay.store(observation, action, player.record(action, step))
 
     def acted(self, batch: Batch, steps: Tensor) -> tuple[Tensor, Tensor]:
         """Q of the network when it acted at these steps, ``[B, A]``; and whether it did there, ``[B]``."""

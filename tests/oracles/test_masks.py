@@ -235,7 +235,7 @@ def test_values_of_actions_that_are_not_allowed_influence_nothing(
     if name in ("sqn", "munchausen"):
         chosen["policy_source"] = data.draw(st.sampled_from(SOURCES))
     size = (NETWORKS, STATES, ACTIONS, *{"scalar": [], "rescaled": [1]}.get(head, [K]))
-    tables = [torch.randn(size, generator=generator) for _ in "12"]
+    tables = [torch.randn(size, generator=generator) for _ in range(2)]
     temperature = make_temperature(target_entropy=None, target_entropy_fraction=0.5, n_actions=ACTIONS)
     logits = torch.randn(STATES, ACTIONS, generator=generator)
     chosen |= {"logits": logits, "temperature": temperature, "gamma": GAMMA}

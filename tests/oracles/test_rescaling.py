@@ -68,7 +68,7 @@ def brute_force(batch: Batch, q_NBA: Any, own: Any, action: int, epsilon: float)
 def test_the_target_is_that_of_a_brute_force() -> None:
     torch.manual_seed(0)
     epsilon, action = 0.01, 2
-    own, target = (5 * torch.randn(2, 6, 3, 1, dtype=torch.float64) for _ in "12")
+    own, target = (5 * torch.randn(2, 6, 3, 1, dtype=torch.float64) for _ in range(2))
     batch = Batch(
         observation=torch.arange(6),
         action=torch.full((6,), action),

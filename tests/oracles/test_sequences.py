@@ -235,7 +235,7 @@ def saved(
     replay: SequenceReplay, other: SequenceReplay, kept: list[Piece]
 ) -> tuple[SequenceReplay, list[Piece]]:
     """Another replay with the same state, of which only new rows were written again."""
-    state = replay.state_unread()
+    state = replay.lazy_state_dict()
     rows = state["_storage"]["rows"]
     begin = kept[-1][1] if kept else 0
     kept = [*kept, *(piece for piece in rows.since(begin))]

@@ -47,7 +47,7 @@ def facts(lanes: int) -> dict[str, Any]:
 
 def make(shards: int, actors: int = ACTORS) -> ShardedReplay:
     replay = ShardedReplay(shards=shards, seed=7, **facts(actors))
-    replay.use(Losing(replay.make_shard, shards))
+    replay.use_host(Losing(replay.make_shard, shards))
     return replay
 
 
@@ -218,7 +218,7 @@ def test_a_lost_shard_is_known_and_begins_empty() -> None:
     fill(again, seed=3, count=1)
     again.draw(16)  # whose answers have the new sums
     assert {*found(again.draw(16))[0]} == {0, 1}
-    assert again.state_unread()["tables"] == [0, 3]
+    assert again.lazy_state_dict()["tables"] == [0, 3]
 
 
 def replay_free_batch() -> dict[str, torch.Tensor]:

@@ -5,10 +5,10 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from sqn_rl.training.agent import TOGETHER, Agent
+from sqn_rl.training.agent import MAX_BATCHES_AT_ONCE, Agent
 from sqn_rl.types import Batch
 
-TIMES, B = TOGETHER + 3, 5
+TIMES, B = MAX_BATCHES_AT_ONCE + 3, 5
 
 
 def learn(agent: Agent, together: bool) -> list[Batch]:

@@ -70,7 +70,7 @@ def test_somebodys_own_is_played_but_not_brought_back() -> None:
 
 
 def test_a_game_that_does_not_do_the_same_again_is_noticed_and_starts_anew() -> None:
-    env, other = (GymEnv(id="restoring/Moody-v0", num_envs=2, seed=0) for _ in "12")
+    env, other = (GymEnv(id="restoring/Moody-v0", num_envs=2, seed=0) for _ in range(2))
     env.begin()
     play(env, 3)
     with pytest.raises(RestoreError, match=r"Moody.*environments 0, 1 did not reach"):

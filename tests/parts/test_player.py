@@ -51,7 +51,7 @@ def test_it_remembers_until_the_episode_ends() -> None:
     for t, ended in enumerate([[], [], [1]]):
         action = player.act(torch.zeros(N, 1))
         assert actor.given.state.tolist() == [[t]] * N
-        player.saw(action, step(ended, reward=t + 1))
+        player.record(action, step(ended, reward=t + 1))
     assert player.memory is not None
     assert player.memory.action.tolist() == [2, -1, 2]
     assert player.memory.reward.tolist() == [3, 0, 3]
@@ -65,7 +65,7 @@ def test_it_remembers_until_the_episode_ends() -> None:
 def test_the_action_that_was_taken_is_remembered_not_the_one_that_was_chosen() -> None:
     player = Player(Counting(), N)
     player.act(torch.zeros(N, 1))
-    player.saw(torch.tensor([7, 8, 9]), step([]))
+    player.record(torch.tensor([7, 8, 9]), step([]))
     assert player.memory is not None
     assert player.memory.action.tolist() == [7, 8, 9]
 
@@ -73,7 +73,7 @@ def test_the_action_that_was_taken_is_remembered_not_the_one_that_was_chosen() -
 def test_a_step_is_given_what_was_remembered_when_its_action_was_chosen() -> None:
     player = Player(Counting(), N)
     for reward in (1.0, 2.0):
-        seen = player.saw(player.act(torch.zeros(N, 1)), step([2], reward))
+        seen = player.record(player.act(torch.zeros(N, 1)), step([2], reward))
     assert seen.memory is not None
     assert seen.memory.tolist() == [[1, 0, 1], [1, 0, 1], [0, -1, 0]]  # state, action, reward
     for column, own in zip(
@@ -86,8 +86,8 @@ def test_a_step_is_given_what_was_remembered_when_its_action_was_chosen() -> Non
 
 
 def test_it_continues_from_its_state() -> None:
-    players = [Player(Counting(), N) for _ in "12"]
-    players[0].saw(players[0].act(torch.zeros(N, 1)), step([0], reward=2.0))
+    players = [Player(Counting(), N) for _ in range(2)]
+    players[0].record(players[0].act(torch.zeros(N, 1)), step([0], reward=2.0))
     players[1].load_state_dict(players[0].state_dict())
     for one, other in zip(*(player.state_dict().values() for player in players), strict=True):
         assert torch.equal(one, other)
@@ -99,7 +99,7 @@ def test_an_actor_without_memory_acts_as_alone() -> None:
     assert player.act(torch.zeros(N, 1), greedy=True).tolist() == [0, 1, 2]
     assert actor.options == {"greedy": True}
     result = step([0])
-    assert player.saw(torch.zeros(N), result) is result
+    assert player.record(torch.zeros(N), result) is result
     assert player.scores(torch.zeros(N, 1)) is None
     player.begin([1])
     assert player.state_dict() == {}

@@ -49,7 +49,7 @@ def test_a_console_seen_through_its_ram_has_a_screen_too() -> None:
 
 def test_gymnasium_draws_and_plays_the_same_games() -> None:
     seen, unseen = (
-        GymEnv(id="CartPole-v1", num_envs=2, seed=1, kwargs={"max_episode_steps": 9}) for _ in "12"
+        GymEnv(id="CartPole-v1", num_envs=2, seed=1, kwargs={"max_episode_steps": 9}) for _ in range(2)
     )
     seen.show()
     assert torch.equal(play(seen, 30), play(unseen, 30))

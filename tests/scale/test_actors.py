@@ -57,7 +57,7 @@ class Learner(Reporter):
         actors, make_worker = self.parts["collect"], WorkerMaker(self.recipe.to_yaml())
         self.engine.start(make_worker, actors.actors)
         if isinstance(replay := self.agent.replay, Sharded):
-            replay.use(self.engine.host(make_worker.shard, replay.shards))
+            replay.use_host(self.engine.host(make_worker.shard, replay.shards))
         env, run, everyone = self.parts["env"], self.recipe.run, [self]
         learn(
             self.agent, env, run, actors, self.engine, reporters=everyone, counters=self.counters, state=state

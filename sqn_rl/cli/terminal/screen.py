@@ -10,7 +10,7 @@ from rich.text import Text
 
 from sqn_rl.cli import Exit, import_torchrl, print_lines
 from sqn_rl.disk import Folder
-from sqn_rl.errors import EnvError, SettingError, StorageError, blame, to_type
+from sqn_rl.errors import EnvError, SettingError, StorageError, explain, to_type
 from sqn_rl.recipe.compose import Recipe
 from sqn_rl.recipe.provenance import override
 from sqn_rl.recipe.reading import printable
@@ -138,7 +138,7 @@ def train(recipe: Recipe, console: Screen, resume: Path | None = None) -> dict[s
         try:
             summary = Experiment(recipe).train(reporters=[progress], should_stop=stop, resume=resume)
         except SystemExit as error:  # of a user's part, with whatever code
-            raise EnvError(recipe.run.recipe, blame(error)) from error
+            raise EnvError(recipe.run.recipe, explain(error)) from error
     done = f"{summary['env_steps']:,} steps"
     lines = [
         f"{done} in {summary['wall_s']:,.0f} s, {summary['steps_per_s'] or 0:,.0f} steps/s",
@@ -171,5 +171,5 @@ def announce(recipe: Recipe, console: Screen) -> None:
     if recipe.run.steps <= recipe.run.warmup_steps:
         origin = recipe.origin("warmup_steps")
         console.print(f"note: nothing will be learned within the warm-up ({origin})", soft_wrap=True)
-    for name in recipe.unread():
+    for name in recipe.unused_overrides():
         console.print(f"note: no part of this run reads {name} ({recipe.origin(name)})", soft_wrap=True)

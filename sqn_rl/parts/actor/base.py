@@ -29,8 +29,8 @@ Selection = tuple[Tensor, Tensor]
 """Actions, ``[B]`` int64, and the scores from which they were selected, ``[B, A]``."""
 
 
-def masked(score_BA: Tensor, action_mask: Any) -> Tensor:
-    """The scores with those of excluded actions :func:`~sqn_rl.functional.masked`. ``[B, A]`` → ``[B, A]``.
+def apply_user_mask(score_BA: Tensor, action_mask: Any) -> Tensor:
+    """Check a mask given by a caller, and apply :func:`~sqn_rl.functional.masked`. ``[B, A]`` → ``[B, A]``.
 
     Args:
         score_BA: the scores.
@@ -173,7 +173,7 @@ class NetworkActor(TensorDictModuleBase, ABC):
                 action is ``[]``.
             greedy: take the best action under the mean weights.
             generator: sample from this generator instead of the actor's own.
-            action_mask: which actions are allowed; see :func:`masked`. None: all.
+            action_mask: which actions are allowed; see :func:`apply_user_mask`. None: all.
 
         Raises:
             ObservationError: the network was not built for such observations.
@@ -218,12 +218,12 @@ class NetworkActor(TensorDictModuleBase, ABC):
         if greedy:
             score_BA = self.mean_scores(observation)
             if action_mask is not None:
-                score_BA = masked(score_BA, action_mask)
+                score_BA = apply_user_mask(score_BA, action_mask)
             return score_BA.argmax(-1), score_BA
         self._noise.sample(generator)
         observation = observation.to(self.device)
         if action_mask is not None:
-            score_BA = masked(self.scores(observation), action_mask)
+            score_BA = apply_user_mask(self.scores(observation), action_mask)
             pi_BA = self.behaviour(score_BA)
             return F.gumbel_max(pi_BA.log(), F.exponentials(pi_BA, generator)), score_BA
         if self._compiled_choose is None or generator is not self.generator:
@@ -257,7 +257,7 @@ class ValueActor(NetworkActor):
         super().__init__(network=view, in_keys=q_net.in_keys, observation_spec=observation_spec, seed=seed)
         self.q_net, self.policy = view, policy
         self.state_size = state_size(q_net)
-        """W, the size of the networks' state; 0: they remember nothing."""
+        """W, the size of the networks' state; 0: they are not recurrent."""
 
     def scores(self, observation: Tensor) -> Tensor:
         """The action values of ``policy``, reward units. ``[B, *S]`` → ``[B, A]``."""
@@ -273,7 +273,7 @@ class ValueActor(NetworkActor):
         generator: torch.Generator | None = None,
         action_mask: Any = None,
     ) -> tuple[Tensor, Tensor]:
-        """:meth:`act` in episodes of which something is remembered, ``[B, *S]``.
+        """:meth:`act` with recurrent networks, given the memory of each episode. ``[B, *S]``.
 
         Returns:
             The actions, ``[B]`` int64, and the networks' states after the observations, ``[B, W]``.

@@ -33,7 +33,7 @@ class PolicyActor(NetworkActor):
         seed: seed of the actor's own generator.
 
     Raises:
-        WiringError: the Q-network remembers, which a policy network does not.
+        WiringError: the Q-network is recurrent, which a policy network is not.
     """
 
     policy_net: nn.Sequential
@@ -48,7 +48,7 @@ class PolicyActor(NetworkActor):
         seed: int,
     ) -> None:
         if state_size(q_net):
-            problem = f"actor: PolicyActor's own network remembers nothing, and {type(q_net).__name__} does"
+            problem = f"actor: PolicyActor's own network is not recurrent, and {type(q_net).__name__} is"
             raise WiringError("actor", f"{problem}; choose q_net=twin, or actor=boltzmann", "q_net")
         one, observation_spec = partial(layer, members=1), observation_spec_of(q_net)
         features = encoder(observation_shape=observation_spec.shape, layer=one)

@@ -1,1 +1,1 @@
-"""Where transitions are collected: in the training loop itself, or by actors with an environment each."""
+"""Where transitions are collected: in the training loop, or by actors with environments of their own."""

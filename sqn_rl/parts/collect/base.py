@@ -1,8 +1,8 @@
 """Collecting by actors: their settings, and the engine that runs them.
 
-An actor runs a worker, :class:`sqn_rl.training.collecting.worker.Worker`: a pure function ``(state, weights,
-request) → (chunk, state')``. So what was collected is known again when a process is lost: the engine makes
-another, gives it the last state whose chunk was stored, and asks again.
+An actor runs a worker, :class:`sqn_rl.training.collecting.worker.Worker`: a chunk and the state after it
+depend only on the state before, the weights and the request. So the chunks of a lost process are collected
+again: the engine makes another, gives it the last state whose chunk was stored, and repeats the requests.
 
 Legend: N environments over all actors, i one of them.
 """
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sqn_rl.errors import WiringError, require, require_one_of
 from sqn_rl.parts.hosting import Host, Make
-from sqn_rl.types import Chunk, Head, Request
+from sqn_rl.types import Chunk, ChunkSummary, Request
 
 ORDERS = ("cyclic", "any")
 """In which chunks are stored: one of each actor in turn, or whichever is there first."""
@@ -25,10 +25,10 @@ ORDERS = ("cyclic", "any")
 WorkerState = Any
 """What a worker needs to continue: tensors, numbers, lists and dicts; None before its first chunk."""
 
-Result = tuple[Head, Any, WorkerState]
-"""Of a chunk its head; the chunk, or what stands for it where it stays elsewhere; the state after it."""
+Result = tuple[ChunkSummary, Any, WorkerState]
+"""A chunk's summary; the chunk, or a reference to it where it stays elsewhere; the state after it."""
 
-STALE = 200
+HIGH_LAG = 200
 """A lag in updates above which a note says how to lower it."""
 
 Ticket = Any
@@ -57,7 +57,7 @@ MakeWorker = Callable[[int], CollectingWorker]
 
 
 class Engine(Protocol):
-    """Runs actors. What one is asked for, it does in that order."""
+    """Runs actors; each handles its requests in order."""
 
     def start(self, make_worker: MakeWorker, actors: int) -> None:
         """Start so many actors.
@@ -76,7 +76,7 @@ class Engine(Protocol):
         """Wait for one of these, and say which it is."""
 
     def host(self, make: Make, number: int) -> Host:
-        """Run so many objects, by preference elsewhere; from now on chunks stay there too.
+        """Run so many objects, by preference elsewhere; from then on chunks stay there too.
 
         Raises:
             SqnError: they cannot be started.
@@ -117,15 +117,15 @@ class Laned(Protocol):
 
 @runtime_checkable
 class Sharded(Protocol):
-    """A replay whose parts may be elsewhere."""
+    """A replay in shards, which may be in other processes."""
 
     shards: int
 
     def make_shard(self, number: int) -> Any:
-        """A part of it."""
+        """One shard, by its number."""
 
-    def use(self, host: Host) -> None:
-        """Have the parts there."""
+    def use_host(self, host: Host) -> None:
+        """Keep the shards in this host."""
 
 
 def ladder_positions(actor: int, actors: int, num_envs: int) -> Tensor:
@@ -178,7 +178,7 @@ class Actors(ABC):
     def notes(self, num_envs: int, update_ratio: float) -> list[str]:
         """What a person should know before the run: that acting weights will be old."""
         lag = self.depth * self.actors * self.rows * num_envs * update_ratio
-        if lag <= STALE:
+        if lag <= HIGH_LAG:
             return []
         hint = "lower collect.rows, or collect.depth to 1"
         return [f"lag           weights act until about {lag:,.0f} updates after them; {hint}"]
@@ -188,10 +188,10 @@ class Actors(ABC):
         """What runs the actors; not started yet."""
 
     def require(self, replay: object, actor: object) -> None:
-        """Refuse parts that know nothing of actors.
+        """Refuse a replay without lanes, or an actor without a ladder.
 
         Raises:
-            WiringError: the replay has no lanes, or the actor no ladder.
+            WiringError: there is no lane for each actor, or a ladder is set and the actor has none.
         """
         if not isinstance(replay, Laned) or replay.lanes != self.actors:
             problem = f"{type(replay).__name__} has no lane for each of {self.actors} actors"

@@ -46,7 +46,7 @@ class InlineEngine:
         return weights
 
     def ask(self, actor: int, weights: np.ndarray, request: Request) -> _Ticket:
-        """Remember what is asked for."""
+        """Note the request."""
         return _Ticket(actor, weights, request)
 
     def ready(self, tickets: Sequence[Any]) -> int:
@@ -60,7 +60,7 @@ class InlineEngine:
     def result(self, ticket: _Ticket) -> Result:
         """Collect the chunk."""
         chunk, state = self._workers[ticket.actor].collect(ticket.weights, ticket.request)
-        return chunk.head, chunk, state
+        return chunk.summary, chunk, state
 
     def revive(self, actor: int, state: WorkerState) -> None:
         """Make another worker, and have it continue from a state."""

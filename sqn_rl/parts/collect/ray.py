@@ -32,9 +32,9 @@ AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 CONNECT_SECONDS = 10
 """How long a cluster may take to answer."""
 
-SETTINGS = 4
+HTTP2_SETTINGS = 4
 """The type of a frame of HTTP/2, after the three bytes of its length."""
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, SETTINGS, 0, 0, 0, 0, 0])
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, HTTP2_SETTINGS, 0, 0, 0, 0, 0])
 """What a client of HTTP/2 sends first, with settings that are empty  (RFC 9113, section 3.4)."""
 
 START_SECONDS = 120
@@ -207,8 +207,8 @@ class RayEngine:
             raise WorkerLost(first_line(error)) from error
         if isinstance(found, Failure):
             raise found.error()
-        head, chunk, state = found
-        return head, chunk if ticket.chunk is None else ticket.chunk, state
+        summary, chunk, state = found
+        return summary, chunk if ticket.chunk is None else ticket.chunk, state
 
     def revive(self, actor: int, state: WorkerState) -> None:
         """End an actor's process, if it is there, and start another from a state."""
@@ -241,7 +241,7 @@ def _require_http2(connection: socket.socket) -> None:
     connection.settimeout(CONNECT_SECONDS)
     connection.sendall(PREFACE)
     frame = connection.recv(9, socket.MSG_WAITALL)
-    if len(frame) < 9 or frame[3] != SETTINGS:
+    if len(frame) < 9 or frame[3] != HTTP2_SETTINGS:
         raise OSError("what listens there is not Ray")
 
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sqn_rl.errors import EnvError, NumericsError, ReplayError, SqnError, blame
+from sqn_rl.errors import EnvError, NumericsError, ReplayError, SqnError, explain
 from sqn_rl.parts.collect.base import MakeWorker, WorkerState
 from sqn_rl.parts.hosting import Make
 from sqn_rl.types import Request
@@ -26,7 +26,7 @@ class Failure(NamedTuple):
 
 def sent(error: Exception) -> Failure:
     """An error as it is sent."""
-    return Failure(type(error).__name__, str(error) if isinstance(error, SqnError) else blame(error))
+    return Failure(type(error).__name__, str(error) if isinstance(error, SqnError) else explain(error))
 
 
 class ActorProcess:
@@ -50,14 +50,14 @@ class ActorProcess:
             self._error = sent(error)
 
     def collect(self, weights: np.ndarray, request: Request, apart: bool) -> Any:
-        """A chunk's head, the chunk, and the state after it; or an error, then and ever after.
+        """A chunk's summary, the chunk, and the state after it; or an error, then and ever after.
 
         Where the chunk is to stay ``apart``, there are two results: the rest, and the chunk.
         """
         if self._error is None:
             try:
                 chunk, state = self._worker.collect(weights, request)
-                return ((chunk.head, None, state), chunk) if apart else (chunk.head, chunk, state)
+                return ((chunk.summary, None, state), chunk) if apart else (chunk.summary, chunk, state)
             except Exception as error:
                 self._error = sent(error)
         return (self._error, None) if apart else self._error
@@ -87,7 +87,7 @@ class ShardProcess:
 
 
 class RayHost:
-    """Has objects in processes of Ray.
+    """Holds objects in processes of Ray.
 
     Args:
         ray: the module.

@@ -20,7 +20,7 @@ from torch import Tensor
 from torchrl.data import Categorical, Composite, Unbounded
 from torchrl.envs import EnvBase
 
-from sqn_rl.errors import AnswerError, EnvError, ObservationError, RestoreError, SqnError, blame, require
+from sqn_rl.errors import AnswerError, EnvError, ObservationError, RestoreError, SqnError, explain, require
 from sqn_rl.parts.env.checks import array_or_batch, describe, require_columns, require_finite
 from sqn_rl.parts.observations import Entry
 from sqn_rl.parts.scaling import Scaling
@@ -32,7 +32,7 @@ def close(env: "BatchedEnv") -> None:
     try:
         env.close(raise_if_closed=False)
     except (Exception, SystemExit) as error:
-        warnings.warn(f"{env.name}, when it was closed: {blame(error)}", stacklevel=1)
+        warnings.warn(f"{env.name}, when it was closed: {explain(error)}", stacklevel=1)
 
 
 @contextmanager
@@ -296,7 +296,7 @@ class BatchedEnv(EnvBase):
         except SqnError:
             raise
         except (Exception, SystemExit) as error:
-            raise EnvError(self._where(), blame(error)) from error
+            raise EnvError(self._where(), explain(error)) from error
 
     def _draw_seed(self, i: int) -> None:
         """Draw the seed of environment ``i``'s next reset from its own sequence."""

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sqn_rl.errors import EnvError, blame
+from sqn_rl.errors import EnvError, explain
 from sqn_rl.parts.env.checks import array, flag, number, require_finite
 from sqn_rl.parts.env.played import Played
 from sqn_rl.parts.env.restorable import RestorableEnv
@@ -55,7 +55,7 @@ class GamesEnv(RestorableEnv):
             try:
                 observation[place] = self._row(self._restart_one(i, self._take_seed(i)))
             except (Exception, SystemExit) as error:
-                raise EnvError(self._where(i), f"at its reset: {blame(error)}") from error
+                raise EnvError(self._where(i), f"at its reset: {explain(error)}") from error
         self._current.action_mask = self._allowed()
         require_finite("observation", observation, lambda place: self._where(rows[place]))
         return torch.from_numpy(observation)
@@ -78,7 +78,7 @@ class GamesEnv(RestorableEnv):
                     terminal, late = flag("terminated", terminal), flag("truncated", late)
                     end = flag("ended", end)
             except (Exception, SystemExit) as error:
-                raise EnvError(self._where(i), blame(error)) from error
+                raise EnvError(self._where(i), explain(error)) from error
             late = late and not terminal  # a terminal state stays terminal at a time limit
             terminated[i], truncated[i], ended[i] = terminal, late, end
             if end:

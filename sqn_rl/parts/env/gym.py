@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
-from sqn_rl.errors import AnswerError, SettingError, blame, require
+from sqn_rl.errors import AnswerError, SettingError, explain, require
 from sqn_rl.parts.env.actions import KEY, Actions, mask_in, masks_in, read_mask, without_mask
 from sqn_rl.parts.env.checks import describe
 from sqn_rl.parts.env.games import GamesEnv, Played
@@ -113,7 +113,7 @@ class GymEnv(GamesEnv):
                 try:
                     envs.append(make(id, kwargs, wrappers))
                 except SettingError as error:
-                    why = f"{id} cannot be opened once more: {blame(error.__cause__ or error)}"
+                    why = f"{id} cannot be opened once more: {explain(error.__cause__ or error)}"
                     raise SettingError("num_envs", num_envs, f"at most {len(envs)}; {why}") from error
                 opened.callback(envs[-1].close)
                 another = all(envs[-1] is not each for each in envs[:-1])

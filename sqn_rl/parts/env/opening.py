@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from sqn_rl.errors import SettingError, blame, for_atari_id, nearest, require, require_one_of, to_install
+from sqn_rl.errors import SettingError, explain, for_atari_id, nearest, require, require_one_of, to_install
 from sqn_rl.parts.env.observations import layout_of
 
 WRAPPABLE = (
@@ -48,7 +48,7 @@ def make(
     try:
         env = id(**kwargs)
     except (Exception, SystemExit) as error:
-        raise SettingError("id", id, f"a function that makes an environment ({blame(error)})") from error
+        raise SettingError("id", id, f"a function that makes an environment ({explain(error)})") from error
     require(
         isinstance(env, gymnasium.Env), "id", id, f"a function that makes a gymnasium.Env; it made {env!r}"
     )
@@ -77,7 +77,7 @@ def wrapped(env: gymnasium.Env, wrappers: Wrappers) -> gymnasium.Env:
             except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
                 raise SettingError("wrappers", dict(wrapper), missing(f"what {name} needs", error)) from error
             except Exception as error:
-                expected = f"arguments that {name} takes around {env} ({blame(error)})"
+                expected = f"arguments that {name} takes around {env} ({explain(error)})"
                 raise SettingError("wrappers", dict(wrapper), expected) from error
     return env
 
@@ -123,7 +123,7 @@ def _registered(id: str, kwargs: Mapping[str, Any]) -> gymnasium.Env:
             kwargs and isinstance(error, ValueError | LookupError | AssertionError)
         ):
             raise SettingError("kwargs", dict(kwargs), f"what {id} takes ({error!r})") from error
-        raise SettingError("id", id, f"an environment that can be opened ({blame(error)})") from error
+        raise SettingError("id", id, f"an environment that can be opened ({explain(error)})") from error
 
 
 def missing(what: str, error: ImportError | gymnasium.error.Error) -> str:

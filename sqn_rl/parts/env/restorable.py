@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sqn_rl.errors import EnvError, RestoreError, SqnError, blame
+from sqn_rl.errors import EnvError, RestoreError, SqnError, explain
 from sqn_rl.parts.env.actions import listed
 from sqn_rl.parts.env.base import BatchedEnv
 from sqn_rl.types import Step
@@ -80,7 +80,7 @@ class RestorableEnv(BatchedEnv):
         except SqnError:
             raise
         except (Exception, SystemExit) as error:
-            raise EnvError(self._where(), blame(error)) from error
+            raise EnvError(self._where(), explain(error)) from error
         self._current.observation = step.observation
         frame = step.observation[:, -1] if self.frame_stack > 1 else step.observation
         reward, terminated = step.reward.numpy(), step.terminated.numpy()
@@ -92,7 +92,7 @@ class RestorableEnv(BatchedEnv):
     def _set_seed(self, seed: int | None) -> None:
         super()._set_seed(seed)
         n, size = self.num_envs, max(1, self._current.observation.nbytes)
-        self._histories, self._last_histories = ([array("i") for _ in range(n)] for _ in "12")
+        self._histories, self._last_histories = ([array("i") for _ in range(n)] for _ in range(2))
         self._checksums, self._last_checksums = [0] * n, [0] * n
         self._results: list[Result] = []  # not in the checksums yet
         self._reseeds: list[list[int]] = [[] for _ in range(n)]  # after how many of them each was seeded

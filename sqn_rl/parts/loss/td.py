@@ -72,7 +72,7 @@ class TDLoss(LossModule):
     reads_paths = True
     """Whether the target is computed along a batch's paths, where it has them."""
     reads_sequences = True
-    """Whether networks that remember are unrolled over a batch's sequences, where it has them."""
+    """Whether recurrent networks are unrolled over a batch's sequences, where it has them."""
     reads_masks = True
     """Whether policies, maxima and means are over the allowed actions only, where a batch has masks."""
 

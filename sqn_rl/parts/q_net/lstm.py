@@ -1,4 +1,4 @@
-"""A Q-network that remembers the episode: an LSTM between encoder and head  (R2D2, Kapturowski et al. 2019).
+"""A recurrent Q-network: an LSTM between encoder and head  (R2D2, Kapturowski et al. 2019).
 
 Legend: N networks, P encoders (N, or 1 that is shared), Q sequences of T steps, H units, W = P · 2 H numbers
 of a state; B of the steps.
@@ -101,7 +101,7 @@ class Unrolling(nn.Module):
     def forward(self, sequences: Sequences) -> tuple[Tensor, Tensor]:
         """The features of every step, ``[P, Q·T, H]``, and the state after the last, ``[Q, W]``.
 
-        From the steps of a burn-in no gradient comes: its state is a given to the steps that follow.
+        No gradient flows through burn-in steps; the state after them is a constant.
         """
         cut, burnt_Q1 = int(sequences.burn_in.max()), (sequences.burn_in > 0).unsqueeze(-1)
         features, states = [], []
@@ -126,7 +126,7 @@ class Recalled:
 
     @property
     def steps(self) -> Tensor:
-        """The numbers of all steps, ``[Q·T]``."""
+        """The indices of all steps, ``[Q·T]``."""
         return torch.arange(self._sequences.action.numel(), device=self._sequences.state.device)
 
     @property
@@ -147,10 +147,10 @@ class Recalled:
 
 
 class LSTMQNet(QNet):
-    """N soft Q-networks over features that remember the episode: encoder, LSTM, head.
+    """N recurrent soft Q-networks: encoder, LSTM, head.
 
-    It is asked about steps of sequences, inside :meth:`recalling`: an observation is then the number of a
-    step. So whatever acts and learns by a Q-network does so by this one.
+    Call it inside :meth:`recalling`: there an observation is the index of a step in the sequences, so actors
+    and losses need no change.
 
     Args:
         units: H, of the LSTM.
@@ -167,7 +167,7 @@ class LSTMQNet(QNet):
 
     Raises:
         SettingError: ``units`` is not positive; and as :class:`~sqn_rl.QNet`.
-        WiringError: it is asked about observations outside of :meth:`recalling`.
+        WiringError: it is called outside of :meth:`recalling`.
     """
 
     encoder: Unrolling
@@ -208,7 +208,7 @@ class LSTMQNet(QNet):
 
     @contextmanager
     def recalling(self, sequences: Sequences) -> Iterator[Recalled]:
-        """A context in which an observation is the number of a step of these sequences, ``[B]`` int64."""
+        """A context in which an observation is the index of a step in these sequences, ``[B]`` int64."""
         before, self._recalled = self._recalled, Recalled(self.encoder, sequences, self._observation_spec)
         try:
             yield self._recalled
@@ -217,7 +217,7 @@ class LSTMQNet(QNet):
 
     @contextmanager
     def remembering(self, observation: Tensor, memory: Memory) -> Iterator[Recalled]:
-        """The same for a single step of each of Q episodes: ``[Q, *S]``, and what is remembered of them."""
+        """The same for a single step of each of Q episodes: ``[Q, *S]``, and their memory."""
         device = observation.device
         state, action, reward = (column.to(device) for column in memory)
         before = (action.unsqueeze(1), reward.unsqueeze(1), state, torch.zeros_like(action))

@@ -112,7 +112,7 @@ class RingReplay(TensorDictReplayBuffer):
         """Set priorities at places ``[B]`` from TD errors δ: of every network, ``[*, B]``, or ``[B]``."""
         self.sampler.update_priority(index, priority)
 
-    def state_unread(self) -> dict[str, Any]:
+    def lazy_state_dict(self) -> dict[str, Any]:
         """Like :meth:`state_dict`, but the ring's rows are :class:`~sqn_rl.types.Rows`, which read lazily."""
         return super().state_dict()
 
@@ -155,7 +155,7 @@ class RingReplay(TensorDictReplayBuffer):
 
     def state_dict(self) -> dict[str, Any]:
         """The whole state, as tensors and plain values; the ring's rows are copied."""
-        state = self.state_unread()
+        state = self.lazy_state_dict()
         state["_storage"]["rows"] = [*state["_storage"]["rows"]]
         return state
 

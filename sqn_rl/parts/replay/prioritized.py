@@ -146,12 +146,12 @@ class PrioritizedReplay(WeightedReplay):
             capacity=capacity,
             ring=ring,
             returns=returns,
-            sampler=Proportional(ring.places, omega, beta, epsilon, td_error),
+            sampler=ProportionalSampler(ring.places, omega, beta, epsilon, td_error),
             generator=torch.Generator().manual_seed(seed),
         )
 
 
-class Proportional(RingSampler):
+class ProportionalSampler(RingSampler):
     """Samples places in proportion to p^ω, stored for every place; 0 where there is no transition."""
 
     place_bytes, prioritized = 8 + 1, True

@@ -25,7 +25,7 @@ from torch import Tensor
 from sqn_rl import functional as F
 from sqn_rl.errors import SettingError, require
 from sqn_rl.parts.machine import available_bytes
-from sqn_rl.parts.replay.states import States
+from sqn_rl.parts.replay.states import SequenceStarts
 from sqn_rl.types import Step
 
 ROW_BYTES = 8 + 4 + 1 + 1 + 8 + 1
@@ -107,8 +107,8 @@ class Ring:
         """And those of its next observation."""
         self.log_mu: Tensor | None = None
         """With which log-probability each action was taken, ``[places]``, once a step has that."""
-        self.states: States | None = None
-        """Where sequences begin, and with what memory, if there are networks that remember."""
+        self.states: SequenceStarts | None = None
+        """Where sequences begin, and with what memory, if the networks are recurrent."""
         self._counts = [0] * lanes  # rows appended to each lane so far, including overwritten ones
         self._forgotten = [0] * lanes  # of these the rows of which nothing can be read any more
         self._order: deque[int] = deque()  # with several lanes, the lanes of the other rows, as they came
@@ -229,7 +229,7 @@ class Ring:
             _require_memory(self._window * self.num_envs, 0, 2 * n_actions)
             make = torch.ones if self.row_count > 1 else torch.empty  # what was never written takes no memory
             self.action_mask, self.next_action_mask = (
-                make(self.places, n_actions, dtype=torch.bool, device=self.action.device) for _ in "12"
+                make(self.places, n_actions, dtype=torch.bool, device=self.action.device) for _ in range(2)
             )
         return self.action_mask, self.next_action_mask
 

@@ -1,4 +1,4 @@
-"""Replay of sequences, for networks that remember  (R2D2, Kapturowski et al. 2019).
+"""Replay of sequences, for recurrent networks  (R2D2, Kapturowski et al. 2019).
 
 Legend: N environments, Q sequences of T observations, K steps of which each is learned from at most; B
 transitions, all that the sequences have; n networks.
@@ -14,9 +14,14 @@ from torchrl.data.replay_buffers import Storage
 from sqn_rl import functional as F
 from sqn_rl.errors import WiringError, require
 from sqn_rl.parts.memory import Memory, state_size
-from sqn_rl.parts.replay.prioritized import REDUCTIONS, Proportional, WeightedReplay, require_priorities
+from sqn_rl.parts.replay.prioritized import (
+    REDUCTIONS,
+    ProportionalSampler,
+    WeightedReplay,
+    require_priorities,
+)
 from sqn_rl.parts.replay.ring import Ring
-from sqn_rl.parts.replay.states import States
+from sqn_rl.parts.replay.states import SequenceStarts
 from sqn_rl.parts.replay.storage import Returns, refuse
 from sqn_rl.parts.replay.sum_tree import Floats, Indices
 from sqn_rl.protocols import PathReturns, QNetwork, SoftReturns
@@ -40,8 +45,8 @@ def sequence_error(error_B: Floats, sequence_B: Indices, eta: float) -> Floats:
 class SequenceReplay(WeightedReplay):
     """Sequences of the newest ``capacity`` transitions, sampled in proportion to p^ω.
 
-    A sequence begins at the first step of an episode or at every ``stride``-th after it, with what was
-    remembered there when it was played. From its first ``burn_in`` steps only the networks' state is
+    A sequence begins at the first step of an episode or at every ``stride``-th after it, with the
+    memory that the actor had there. From its first ``burn_in`` steps only the networks' state is
     computed anew; from the next ``length`` steps is learned. At an episode's first step the state is known
     to be empty: there all ``burn_in + length`` steps are learned from. A sequence ends with the episode, with
     a cut, or with the newest step; one is drawn as soon as it has a step to learn from. The returns of its
@@ -73,7 +78,7 @@ class SequenceReplay(WeightedReplay):
 
     Raises:
         SettingError: a value is out of range, or the capacity has no room for a sequence of each environment.
-        WiringError: the networks remember nothing, or the returns need single observations.
+        WiringError: the networks are not recurrent, or the returns need single observations.
     """
 
     gives_sequences = True
@@ -122,7 +127,7 @@ class SequenceReplay(WeightedReplay):
             device=device,
             lanes=lanes,
         )
-        self.states = ring.states = States(
+        self.states = ring.states = SequenceStarts(
             num_envs=num_envs,
             rows=ring.places // num_envs,
             stride=stride,
@@ -135,7 +140,7 @@ class SequenceReplay(WeightedReplay):
             capacity=capacity,
             ring=ring,
             returns=returns,
-            sampler=_OfSequences(ring.places, omega, beta, epsilon, td_error, eta),
+            sampler=_SequenceSampler(ring.places, omega, beta, epsilon, td_error, eta),
             generator=torch.Generator().manual_seed(seed),
         )
 
@@ -191,7 +196,7 @@ class SequenceReplay(WeightedReplay):
     extend = add = sample = update_tensordict_priority = refuse
 
 
-class _OfSequences(Proportional):
+class _SequenceSampler(ProportionalSampler):
     """Samples the places at which sequences begin; all others have priority 0."""
 
     prioritized = False  # the initial priorities of single transitions say nothing of sequences
@@ -218,7 +223,7 @@ class _OfSequences(Proportional):
 
 def _require_wiring(q_net: QNetwork, returns: Returns) -> None:
     if not state_size(q_net):
-        problem = f"replay: SequenceReplay is for networks that remember; {type(q_net).__name__} does not"
+        problem = f"replay: SequenceReplay is for recurrent networks; {type(q_net).__name__} is not one"
         raise WiringError("replay", f"{problem}; choose q_net=lstm, or replay=prioritized", "q_net")
     soft = isinstance(returns, SoftReturns) and returns.soft
     if soft or (isinstance(returns, PathReturns) and returns.gives_paths):

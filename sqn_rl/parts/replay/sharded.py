@@ -73,7 +73,7 @@ class Shard:
 
     def state(self) -> dict[str, Any]:
         """The state, with the extent of its rows instead of these."""
-        state = self._replay.state_unread()
+        state = self._replay.lazy_state_dict()
         self._rows: Rows = state["_storage"]["rows"]
         state["_storage"]["rows"] = [self._rows.begin, self._rows.end, self._rows.step]
         return state
@@ -179,8 +179,8 @@ class ShardedReplay:
     def _made(self, number: int, capacity: int) -> PrioritizedReplay:
         return self._replay(capacity=capacity, seed=self._seed + 1 + number)
 
-    def use(self, host: Host) -> None:
-        """Have the shards there. Until then there is room for one step, for the checks before a run."""
+    def use_host(self, host: Host) -> None:
+        """Keep the shards in this host; before, there is room for one step, for the checks before a run."""
         self._host = host
 
     @property
@@ -274,7 +274,7 @@ class ShardedReplay:
 
     # --- all that changes -----------------------------------------------------------------------------------
 
-    def state_unread(self) -> dict[str, Any]:
+    def lazy_state_dict(self) -> dict[str, Any]:
         """Like :meth:`state_dict`, but rows are :class:`~sqn_rl.types.Rows`. Of a lost shard it has None."""
         return {
             "totals": [*self._totals],
@@ -300,7 +300,7 @@ class ShardedReplay:
 
     def state_dict(self) -> dict[str, Any]:
         """The whole state, as tensors and plain values."""
-        state = self.state_unread()
+        state = self.lazy_state_dict()
         for shard in filter(None, state["shards"]):
             shard["_storage"]["rows"] = [*shard["_storage"]["rows"]]
         return state

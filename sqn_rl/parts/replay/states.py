@@ -1,4 +1,4 @@
-"""Where the sequences of a ring begin, and what was remembered there.
+"""Where the sequences of a ring begin, and the memory stored there.
 
 Legend: N environments, E of one lane, M numbers of a memory, as :meth:`sqn_rl.parts.memory.Memory.packed`
 writes them; a transition's *place* is its index in the ring, and the *number* of a row counts from the first
@@ -14,14 +14,15 @@ from torch import Tensor
 from sqn_rl.types import Step
 
 FIRST, LATER = 1, 2
-"""The beginnings of sequences: an episode's first step, at which nothing is remembered; and others."""
+"""The beginnings of sequences: an episode's first step, where the memory is empty; and later ones."""
 
 
-class States:
-    """A sequence begins at an episode's first step, and at every ``stride``-th after it.
+class SequenceStarts:
+    """Where sequences begin, and the recurrent state stored there.
 
-    At the first step nothing is remembered, and nothing is stored. Of the other beginnings at most one of an
-    environment lies in ``stride`` consecutive rows, so such a block of rows has room for one memory.
+    A sequence begins at an episode's first step, where the memory is empty and not stored, and at every
+    ``stride``-th step after it. At most one of these lies in ``stride`` consecutive rows of an environment,
+    so such a block of rows has room for one memory.
 
     Args:
         num_envs: N.
@@ -77,7 +78,7 @@ class States:
         self.age[environments] = 0
 
     def at(self, place: Tensor, number: Tensor) -> tuple[Tensor, Tensor]:
-        """What was remembered at beginnings, ``[Q, M]``, and how many steps are burnt in there, ``[Q]``.
+        """The memory at beginnings, ``[Q, M]``, and how many steps are burnt in there, ``[Q]``.
 
         Args:
             place: the beginnings, ``[Q]``.

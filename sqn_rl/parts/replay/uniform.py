@@ -54,11 +54,11 @@ class UniformReplay(RingReplay):
         )
         generator = torch.Generator(device=device).manual_seed(seed)
         super().__init__(
-            capacity=capacity, ring=ring, returns=returns, sampler=_Uniform(), generator=generator
+            capacity=capacity, ring=ring, returns=returns, sampler=_UniformSampler(), generator=generator
         )
 
 
-class _Uniform(RingSampler):
+class _UniformSampler(RingSampler):
     independent = True
 
     def draw(self, ring: Ring, batch_size: int) -> tuple[Tensor, None]:

@@ -1,1 +1,1 @@
-"""Returns: one-step and n-step returns of stored transitions."""
+"""Returns: one-step, n-step, tree backup and Retrace."""

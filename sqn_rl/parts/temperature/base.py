@@ -73,7 +73,7 @@ class DualTemperature(Temperature):
         """A recommendation if α has reached a bound."""
         for bound, name, other in ((self._minimum, "minimum", "higher"), (self._maximum, "maximum", "lower")):
             if self.parameter.item() == torch.tensor(bound).item():
-                hint = f"set temperature.{name} elsewhere, or aim at a {other} target entropy"
+                hint = f"change temperature.{name}, or set a {other} target entropy"
                 return f"α has reached its {name}, {self.alpha.item():.3g}: {hint}"
         return None
 

@@ -21,14 +21,14 @@ from sqn_rl.training.agent import Agent
 from sqn_rl.training.collecting.worker import packed_weights
 from sqn_rl.training.evaluation import Evaluation
 from sqn_rl.training.events import Reporters
-from sqn_rl.training.loop import Turns
+from sqn_rl.training.loop import LoopBase
 from sqn_rl.training.numerics import default_float32, flushed_denormals
 from sqn_rl.training.plan import Plan
 from sqn_rl.training.state import LearningState, not_of_this_recipe
 from sqn_rl.training.stopping import Stopped
-from sqn_rl.types import Counters, Head, Request
+from sqn_rl.types import ChunkSummary, Counters, Request
 
-LOSSES = 3
+MAX_ACTOR_FAILURES = 3
 """How often the actor of one chunk may be lost before the run gives up."""
 
 
@@ -68,40 +68,40 @@ def learn(
         EnvError: an environment raised, or an actor is lost again and again.
         NumericsError: a loss, an observation, a reward or, at a checkpoint, a weight is NaN or infinite.
     """
-    everything = LearnerState(agent, env, plan, actors, engine, counters or Counters())
-    turns = Turns(everything, plan, everything.steps, evaluate, Reporters(reporters), should_stop)
+    run_state = LearnerState(agent, env, plan, actors, engine, counters or Counters())
+    loop = LoopBase(run_state, plan, run_state.steps, evaluate, Reporters(reporters), should_stop)
     try:
-        with everything.random_state:
-            everything.begin(state)
-        turns.begin(resumed=state is not None)
-        while not turns.ends():
-            agent.anneal(turns.due.before)
-            due = plan.updates_due(turns.due.now) - everything.counters.updates
-            turns.save_if_compiling(acts=False, learns=due > 0)
-            with saved_if_lost(turns):
-                actor, head, chunk = everything.take(turns.reporters)
-            everything.store(actor, head, chunk, turns.reporters)
-            everything.ask(actor)
-            with everything.random_state, turns.interruptible_if_compiling(acts=False, learns=due > 0):
+        with run_state.random_state:
+            run_state.begin(state)
+        loop.begin(resumed=state is not None)
+        while not loop.ends():
+            agent.anneal(loop.due.before)
+            due = plan.updates_due(loop.due.now) - run_state.counters.updates
+            loop.save_if_compiling(acts=False, learns=due > 0)
+            with saved_if_lost(loop):
+                actor, summary, chunk = run_state.take(loop.reporters)
+            run_state.store(actor, summary, chunk, loop.reporters)
+            run_state.ask(actor)
+            with run_state.random_state, loop.interruptible_if_compiling(acts=False, learns=due > 0):
                 for batch in agent.draw(plan.batch_size, due):
-                    turns.count(agent.update(batch))
-            turns.finish(everything.metrics)
+                    loop.count(agent.update(batch))
+            loop.finish(run_state.metrics)
     except Stopped:
         pass
     except ReplayError:
-        turns.checkpoint()
+        loop.checkpoint()
         raise
-    return everything.counters
+    return run_state.counters
 
 
 @contextmanager
-def saved_if_lost(turns: Turns) -> Any:
+def saved_if_lost(loop: LoopBase) -> Any:
     """A context in which a failure of the actors, or a second request to stop, saves a checkpoint first."""
     try:
-        with turns.waiting("the actors"):
+        with loop.waiting("the actors"):
             yield
     except (SqnError, Stopped):
-        turns.checkpoint()
+        loop.checkpoint()
         raise
 
 
@@ -140,14 +140,14 @@ class LearnerState(LearningState):
         self._lags, self._waited, self._since = list[int](), 0.0, time.perf_counter()
         self._restarts = 0
 
-    def begin(self, state: Mapping[str, Any] | None) -> None:
+    def begin(self, resume_from: Mapping[str, Any] | None) -> None:
         """Ask every actor for its first chunks; or resume from a state, inside ``random_state``.
 
         Raises:
             CheckpointError: it is the state of something else.
         """
-        if state is not None:
-            self._resume(state)
+        if resume_from is not None:
+            self._resume(resume_from)
             return
         for _ in range(self._actors.depth):
             for actor in range(self._actors.actors):
@@ -180,22 +180,22 @@ class LearnerState(LearningState):
         ticket = self._engine.ask(actor, self._weights[request.version][1], request)
         self._asked[actor].append(_Asked(request, ticket))
 
-    def take(self, reporter: Reporter) -> tuple[int, Head, Any]:
+    def take(self, reporter: Reporter) -> tuple[int, ChunkSummary, Any]:
         """Wait for the next chunk, and its actor's state after it; a lost actor is revived.
 
         Raises:
             EnvError: an actor is lost again and again.
         """
-        began, losses = time.perf_counter(), 0
+        began, failures = time.perf_counter(), 0
         while True:
             actor = self._next_actor()
             try:
-                head, chunk, state = self._result(actor)
+                summary, chunk, state = self._result(actor)
                 break
             except WorkerLost as error:
-                losses += 1
-                if losses > LOSSES:
-                    message = f"lost {losses} times in a row at chunk {self._stored[actor]}: {error}"
+                failures += 1
+                if failures > MAX_ACTOR_FAILURES:
+                    message = f"lost {failures} times in a row at chunk {self._stored[actor]}: {error}"
                     raise EnvError(f"actor {actor}", message) from error
                 self._restarts += 1
                 reporter.note(f"actor {actor} was lost, and continues after its last stored chunk: {error}")
@@ -203,7 +203,7 @@ class LearnerState(LearningState):
         self._states[actor] = state
         self._turn += 1
         self._waited += time.perf_counter() - began
-        return actor, head, chunk
+        return actor, summary, chunk
 
     def _next_actor(self) -> int:
         if self._actors.order == "cyclic":
@@ -213,8 +213,9 @@ class LearnerState(LearningState):
     def _result(self, actor: int) -> Result:
         asked = self._asked[actor][0]
         result = self._engine.result(asked.ticket)
-        if (serial := result[0].serial, result[0].version) != (asked.request.serial, asked.request.version):
-            raise EnvError(f"actor {actor}", f"chunk {serial} came in place of {asked.request.serial}")
+        summary, request = result[0], asked.request
+        if (summary.serial, summary.version) != (request.serial, request.version):
+            raise EnvError(f"actor {actor}", f"chunk {summary.serial} came in place of {request.serial}")
         self._asked[actor].popleft()
         return result
 
@@ -226,23 +227,23 @@ class LearnerState(LearningState):
         for request in requests:
             self._send(actor, request)
 
-    def store(self, actor: int, head: Head, chunk: Any, reporter: Reporter) -> None:
-        """Store a chunk, or what stands for it, in its actor's lane (line 6), and count its steps."""
+    def store(self, actor: int, summary: ChunkSummary, chunk: Any, reporter: Reporter) -> None:
+        """Store a chunk, or a reference to it, in its actor's lane (line 6), and count its steps."""
         num_envs, counters = self._env.num_envs, self.counters
         columns = slice(actor * num_envs, (actor + 1) * num_envs)
-        if head.note:
-            reporter.note(f"actor {actor}: {head.note}")
-        if head.masked:
+        if summary.note:
+            reporter.note(f"actor {actor}: {summary.note}")
+        if summary.masked:
             self.agent.require_reads_masks()
-        if head.begins:
+        if summary.begins:
             self.episodes.lose(columns)
         self.replay.store_chunk(chunk, lane=actor)
-        for score, ended in zip(head.score, head.ended, strict=True):
+        for score, ended in zip(summary.score, summary.ended, strict=True):
             counters.env_steps += num_envs
             counters.frames += num_envs * self._env.frame_skip
             self.episodes.record(score, ended, counters, reporter, columns)
         self._stored[actor] += 1
-        self._lags.append(counters.updates - head.version)
+        self._lags.append(counters.updates - summary.version)
 
     def metrics(self) -> dict[str, Any]:
         """Since the last time: the lag in updates, and the fraction of the time that the learner waited."""

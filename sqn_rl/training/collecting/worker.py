@@ -19,7 +19,7 @@ from sqn_rl.protocols import Actor, Annealed, Loss
 from sqn_rl.training.agent import state_besides_weights
 from sqn_rl.training.numerics import default_float32, flushed_denormals
 from sqn_rl.training.player import Player, random_actions, recorded_actions
-from sqn_rl.training.random_state import OF_MODULES, RandomState
+from sqn_rl.training.random_state import GLOBAL_SEED_OFFSET, RandomState
 from sqn_rl.training.randomness import Randomness
 from sqn_rl.types import Chunk, Request, Step
 
@@ -35,7 +35,9 @@ class Ladder(NamedTuple):
 
 
 class Worker:
-    """Collects chunks: a pure function ``(state, weights, request) → (chunk, state')``.
+    """Collects chunks deterministically.
+
+    A chunk and the state after it depend only on the state before, the weights and the request.
 
     Args:
         env: E environments.
@@ -62,7 +64,7 @@ class Worker:
         self._ladder, self._seed = ladder, seed
         self._player = Player(actor, env.num_envs, recorded_actions(env, returns))
         self._generator = torch.Generator().manual_seed(seed)
-        self._random_state = RandomState(OF_MODULES + seed, "cpu")
+        self._random_state = RandomState(GLOBAL_SEED_OFFSET + seed, "cpu")
         self._randomness = {
             "actor": Randomness("actor", actor, stateful=True),
             "loss": Randomness("loss", loss, stateful=False),
@@ -103,7 +105,7 @@ class Worker:
         for _ in range(self._rows):
             action = self._act(observations[-1], request.random)
             self.env.send(action)
-            step = self._player.saw(action, self.env.receive())
+            step = self._player.record(action, self.env.receive())
             observations.append(step.observation)
             actions.append(action)
             steps.append(step)
@@ -130,9 +132,9 @@ class Worker:
         )
 
     def _act(self, observation: Tensor, random: bool) -> Tensor:
-        if self._player.remembers or not random:
+        if self._player.is_recurrent or not random:
             action = self._player.act(observation, **self.env.act_options).cpu()
-            if not random:  # else only what was seen is remembered
+            if not random:  # else the call only updated the memory
                 return action
         return random_actions(self.env, self._generator)
 
@@ -160,7 +162,7 @@ class Worker:
         return td_error.view(-1, self._rows, self.env.num_envs).numpy()
 
     def _state(self) -> dict[str, Any]:
-        player = {"player": self._player.state_dict()} if self._player.remembers else {}
+        player = {"player": self._player.state_dict()} if self._player.is_recurrent else {}
         return {
             **player,
             "env": self.env.state_dict() if self.env.restorable else None,

@@ -8,7 +8,7 @@ from gymnasium import spaces
 from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 
 NAMESPACE = "sqn_rl/"
-"""With this Gymnasium's ids of the tasks begin."""
+"""Prefix of the tasks' Gymnasium ids."""
 
 
 class Recall(gymnasium.Env[np.ndarray, np.int64]):

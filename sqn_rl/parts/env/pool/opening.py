@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
-from sqn_rl.errors import SettingError, blame, nearest, require, to_install
+from sqn_rl.errors import SettingError, explain, nearest, require, to_install
 
 FOREVER = 2**31 - 1
 """EnvPool's time limit of episodes that have none."""
@@ -20,7 +20,7 @@ def package(field: str, value: object) -> ModuleType:
     try:
         import envpool
     except (ImportError, OSError) as error:  # OSError: a package of its assets is missing
-        expected = f"EnvPool to be installed: {to_install('envpool')} ({blame(error)})"
+        expected = f"EnvPool to be installed: {to_install('envpool')} ({explain(error)})"
         raise SettingError(field, value, expected) from error
     return envpool
 
@@ -49,8 +49,8 @@ def spec_of(id: str, kwargs: Mapping[str, Any], field: str, value: object) -> An
         raise SettingError(field, value, f"what {id} needs to be installed ({error})") from error
     except (Exception, SystemExit) as error:
         if kwargs:
-            raise SettingError("kwargs", dict(kwargs), f"what {id} takes ({blame(error)})") from error
-        raise SettingError(field, value, f"an environment that can be opened ({blame(error)})") from error
+            raise SettingError("kwargs", dict(kwargs), f"what {id} takes ({explain(error)})") from error
+        raise SettingError(field, value, f"an environment that can be opened ({explain(error)})") from error
 
 
 def opened(id: str, **settings: Any) -> Any:
