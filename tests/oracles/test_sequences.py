@@ -308,7 +308,7 @@ def test_values_out_of_range_are_refused(fields: dict[str, Any], message: str) -
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"q_net": object()}, "object does not; choose q_net=lstm"),
+        ({"q_net": object()}, "object is not one; choose q_net=lstm"),
         (
             {"returns": TreeBackup(gamma=GAMMA, n=2, lmbda=1.0)},
             "TreeBackup needs .*returns=one_step or n_step",
