@@ -18,6 +18,7 @@ from sqn_rl.disk import Folder
 from sqn_rl.errors import RecipeError, require
 from sqn_rl.recipe.catalogue import RECIPE, Catalogue
 from sqn_rl.recipe.compose import Recipe, compose_recipe
+from sqn_rl.recipe.eject.recipe_file import to_template
 from sqn_rl.recipe.overrides import expand
 from sqn_rl.recipe.provenance import INTERPOLATION, override
 from sqn_rl.recipe.schema import SLOTS, meanings
@@ -170,7 +171,7 @@ def _save(file: Path, jobs: Sequence[tuple[str, Recipe]], overrides: Sequence[st
     require(len(jobs) == 1, "save", str(file), "a single recipe, not a sweep")
     ((_, recipe),) = jobs
     with Folder(file.absolute().parent) as folder:
-        folder.write_atomic(file.name, [recipe.to_template(file.as_posix()).encode()])
+        folder.write_atomic(file.name, [to_template(recipe, file.as_posix()).encode()])
     print_lines(f"{file}: run it with `sqn-run recipe={shlex.quote(file.as_posix())}`")
 
 
