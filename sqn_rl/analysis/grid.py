@@ -7,7 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from sqn_rl.analysis.finished import is_idea, is_protocol, read_summary
+from sqn_rl.analysis.finished import is_idea, is_protocol, read_summary, variant_of
 from sqn_rl.disk import RECIPE_FILE
 from sqn_rl.errors import RecipeError
 from sqn_rl.recipe.catalogue import Catalogue
@@ -77,10 +77,10 @@ def variants_of(overrides: Sequence[str], catalogue: Catalogue) -> list[Variant]
         catalogue: where the parts are.
 
     Returns:
-        The recipe itself first; values equal to its own make no variant.
+        The recipe itself first; values equal to its own, or to earlier ones, make no variant.
 
     Raises:
-        RecipeError: an override is invalid, or nothing is varied.
+        RecipeError: an override is invalid, nothing is varied, or a report could not tell two variants apart.
     """
     values = {text: [value for (value,) in expand([text], catalogue)] for text in overrides}
     common = [text for text in overrides if len(values[text]) == 1]
@@ -95,7 +95,7 @@ def variants_of(overrides: Sequence[str], catalogue: Catalogue) -> list[Variant]
     variants = [Variant(BASE, common, base)]
     for value in (value for text in lists for value in values[text]):
         recipe = compose_recipe("sqn", *common, value, catalogue=catalogue)
-        if recipe.config != base.config:
+        if all(recipe.config != variant.recipe.config for variant in variants):
             name = re.sub(r"[^][\w.=,+-]+", "_", value)
             if name in (variant.name for variant in variants):
                 name = f"{name}-{sha256(value.encode(errors='surrogateescape')).hexdigest()[:8]}"
@@ -106,7 +106,19 @@ def variants_of(overrides: Sequence[str], catalogue: Catalogue) -> list[Variant]
             origin(" ".join(overrides)) if overrides else "",
             "name alternatives: head=linear,dueling",
         )
+    _require_labels(variants)
     return variants
+
+
+def _require_labels(variants: Iterable[Variant]) -> None:
+    """Refuse variants that a report would call by one name."""
+    labels: dict[tuple[str, ...], Variant] = {}
+    for variant in variants:
+        label = variant_of(of_recipe("", variant.recipe))
+        if (other := labels.setdefault(label, variant)) is not variant:
+            message = f"in the report this is `{' '.join(label)}`, and so is the variant {other.name}"
+            hint = "leave out one of the two, or give each an ablation of its own"
+            raise RecipeError(message, origin(variant.overrides[-1]), hint)
 
 
 def require_ideas(texts: Iterable[str], message: str) -> None:
