@@ -3,16 +3,15 @@
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from sqn_rl.analysis.finished import is_idea, is_protocol, read_summary, variant_of
-from sqn_rl.disk import RECIPE_FILE
+from sqn_rl.disk import LONGEST_NAME, RECIPE_FILE, hashed_name
 from sqn_rl.errors import RecipeError
 from sqn_rl.recipe.catalogue import Catalogue
 from sqn_rl.recipe.compose import Recipe, compose_recipe
-from sqn_rl.recipe.overrides import expand, origin
+from sqn_rl.recipe.overrides import expand, origin, parse
 from sqn_rl.recipe.provenance import override
 from sqn_rl.recipe.reading import is_there
 from sqn_rl.recipe.resolved import differences, of_recipe, of_run
@@ -83,8 +82,8 @@ def variants_of(overrides: Sequence[str], catalogue: Catalogue) -> list[Variant]
         RecipeError: an override is invalid, nothing is varied, or a report could not tell two variants apart.
     """
     values = {text: [value for (value,) in expand([text], catalogue)] for text in overrides}
-    common = [text for text in overrides if len(values[text]) == 1]
-    lists = [text for text in overrides if len(values[text]) > 1]
+    lists = [text for text in overrides if parse([text])[0].sweeps]
+    common = [text for text in overrides if text not in lists]
     require_ideas(
         [*lists, *(text for text in common if text.startswith("seed="))], "an ablation cannot vary this"
     )
@@ -97,8 +96,8 @@ def variants_of(overrides: Sequence[str], catalogue: Catalogue) -> list[Variant]
         recipe = compose_recipe("sqn", *common, value, catalogue=catalogue)
         if all(recipe.config != variant.recipe.config for variant in variants):
             name = re.sub(r"[^][\w.=,+-]+", "_", value)
-            if name in (variant.name for variant in variants):
-                name = f"{name}-{sha256(value.encode(errors='surrogateescape')).hexdigest()[:8]}"
+            if len(name.encode()) > LONGEST_NAME or name in (variant.name for variant in variants):
+                name = hashed_name(name, value)
             variants.append(Variant(name, [*common, value], recipe))
     if len(variants) == 1:
         raise RecipeError(

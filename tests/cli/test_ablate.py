@@ -71,6 +71,14 @@ def test_lists_and_ranges_are_values(folder: Path) -> None:
     ]
 
 
+def test_a_long_value_has_a_folder_of_its_own_too(folder: Path) -> None:
+    long = ",".join(["16"] * 120)
+    _, *others = variants_of([f"hidden=[{long}],[{long},8]"], CATALOGUE)
+    names = [variant.name for variant in others]
+    assert [name[:100] for name in names] == [f"hidden=[{long}"[:100]] * 2
+    assert [len(name) for name in {*names}] == [109, 109]
+
+
 def test_equal_values_are_one_variant(folder: Path) -> None:
     variants = variants_of(["lr=3e-4,0.0003", "gamma=0.9", "gamma=0.90,8e-1"], CATALOGUE)
     assert [variant.name for variant in variants] == ["base", "lr=0.0003", "gamma=0.8"]

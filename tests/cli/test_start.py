@@ -167,6 +167,7 @@ def test_a_saved_recipe_runs_under_its_name_and_compares(command: Command, folde
     ("arguments", "message"),
     [
         (["--save", "x.txt"], "save = 'x.txt': expected a file that ends in .yaml"),
+        (["--save", "nl\nx: 1.yaml"], r"save = 'nl\nx: 1.yaml': expected a name without control characters"),
         (["--save", "there.yaml"], "expected a file that does not exist yet"),
         (["--save", "nowhere/x.yaml"], "nowhere: No such file or directory"),
         (["-m", "seed=1,2", "--save", "x.yaml"], "expected a single recipe, not a sweep"),
