@@ -78,6 +78,14 @@ class FinishedRun:
         return variant_of(self.resolved)
 
     @property
+    def recipe_file(self) -> str:
+        """What the command line called its recipe: a name, or the path of a file; or the recipe's name."""
+        name, where = self.resolved.values["recipe"]
+        return printable(
+            where.removeprefix(origin("recipe=")) if where.startswith(origin("recipe=")) else name
+        )
+
+    @property
     def protocol(self) -> dict[str, Sourced]:
         """The evaluation protocol: budget, environment settings and evaluations."""
         values = {key: each for key, each in self.resolved.values.items() if is_protocol(key)}
