@@ -22,6 +22,9 @@ PARTIAL, REMOVED, DAMAGED = ".partial", ".gone", ".damaged"
 
 BLOCK = 2**20
 
+LONGEST_NAME = 100
+"""The most bytes of a file name that we make of what a user wrote; file systems take 255."""
+
 RECIPE_FILE, SUMMARY_FILE, EVALUATIONS_FILE = "recipe.yaml", "summary.json", "evaluations.jsonl"
 """Files in a run directory that are read elsewhere too."""
 
@@ -203,6 +206,12 @@ class Folder:
             return stat.S_ISDIR(os.lstat(name, dir_fd=self.descriptor).st_mode)
         except FileNotFoundError:
             return False
+
+
+def hashed_name(plain: str, text: str) -> str:
+    """A file name: at most ``LONGEST_NAME`` bytes of ``plain``, and a hash of the ``text`` it stands for."""
+    short = plain.encode()[:LONGEST_NAME].decode(errors="ignore")
+    return f"{short}-{hashlib.sha256(text.encode(errors='surrogateescape')).hexdigest()[:8]}"
 
 
 def is_incomplete(name: str) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 
 from sqn_rl.disk import EVALUATIONS_FILE, RECIPE_FILE, SUMMARY_FILE
 from sqn_rl.errors import RecipeError, SqnError
+from sqn_rl.recipe.catalogue import RECIPE, TASK
 from sqn_rl.recipe.overrides import origin
 from sqn_rl.recipe.reading import DataError, is_there, printable, read_json, read_rows
 from sqn_rl.recipe.resolved import Resolved, Sourced, of_run
@@ -69,14 +70,20 @@ class FinishedRun:
     @property
     def ideas(self) -> dict[str, Sourced]:
         """The parts and values that define the variant, apart from the environment."""
-        return {key: each for key, each in self.resolved.everything.items() if is_idea(key)}
+        return _ideas(self.resolved)
 
     @property
     def variant(self) -> tuple[str, ...]:
         """Its recipe and overrides: ``("sqn", "head=dueling")``."""
-        origins = (each.origin for each in self.ideas.values() if each.origin.startswith(COMMAND_LINE))
-        overrides = dict.fromkeys(each.removeprefix(COMMAND_LINE) for each in origins)
-        return tuple(map(printable, (self.resolved.values["recipe"].value, *overrides)))
+        return variant_of(self.resolved)
+
+    @property
+    def recipe_file(self) -> str:
+        """What the command line called its recipe: a name, or the path of a file; or the recipe's name."""
+        name, where = self.resolved.values["recipe"]
+        return printable(
+            where.removeprefix(origin("recipe=")) if where.startswith(origin("recipe=")) else name
+        )
 
     @property
     def protocol(self) -> dict[str, Sourced]:
@@ -92,9 +99,20 @@ class FinishedRun:
         return str(game.value) if game else None
 
 
+def variant_of(resolved: Resolved) -> tuple[str, ...]:
+    """A recipe's name, and the overrides that distinguish variants: ``("sqn", "head=dueling")``."""
+    origins = (each.origin for each in _ideas(resolved).values() if each.origin.startswith(COMMAND_LINE))
+    overrides = dict.fromkeys(each.removeprefix(COMMAND_LINE) for each in origins)
+    return tuple(map(printable, (resolved.values["recipe"].value, *overrides)))
+
+
+def _ideas(resolved: Resolved) -> dict[str, Sourced]:
+    return {key: each for key, each in resolved.everything.items() if is_idea(key)}
+
+
 def is_idea(key: str) -> bool:
     """Whether a part or value distinguishes variants."""
-    return key in LEARNERS or not {key, key.partition(".")[0]} & (RUNNING | PROTOCOL | {"recipe"})
+    return key in LEARNERS or not {key, key.partition(".")[0]} & (RUNNING | PROTOCOL | {RECIPE, TASK})
 
 
 def is_protocol(key: str) -> bool:

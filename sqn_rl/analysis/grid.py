@@ -3,16 +3,15 @@
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from sqn_rl.analysis.finished import is_idea, is_protocol, read_summary
-from sqn_rl.disk import RECIPE_FILE
+from sqn_rl.analysis.finished import is_idea, is_protocol, read_summary, variant_of
+from sqn_rl.disk import LONGEST_NAME, RECIPE_FILE, hashed_name
 from sqn_rl.errors import RecipeError
 from sqn_rl.recipe.catalogue import Catalogue
 from sqn_rl.recipe.compose import Recipe, compose_recipe
-from sqn_rl.recipe.overrides import expand, origin
+from sqn_rl.recipe.overrides import expand, origin, parse
 from sqn_rl.recipe.provenance import override
 from sqn_rl.recipe.reading import is_there
 from sqn_rl.recipe.resolved import differences, of_recipe, of_run
@@ -77,14 +76,14 @@ def variants_of(overrides: Sequence[str], catalogue: Catalogue) -> list[Variant]
         catalogue: where the parts are.
 
     Returns:
-        The recipe itself first; values equal to its own make no variant.
+        The recipe itself first; values equal to its own, or to earlier ones, make no variant.
 
     Raises:
-        RecipeError: an override is invalid, or nothing is varied.
+        RecipeError: an override is invalid, nothing is varied, or a report could not tell two variants apart.
     """
     values = {text: [value for (value,) in expand([text], catalogue)] for text in overrides}
-    common = [text for text in overrides if len(values[text]) == 1]
-    lists = [text for text in overrides if len(values[text]) > 1]
+    lists = [text for text in overrides if parse([text])[0].sweeps]
+    common = [text for text in overrides if text not in lists]
     require_ideas(
         [*lists, *(text for text in common if text.startswith("seed="))], "an ablation cannot vary this"
     )
@@ -95,10 +94,10 @@ def variants_of(overrides: Sequence[str], catalogue: Catalogue) -> list[Variant]
     variants = [Variant(BASE, common, base)]
     for value in (value for text in lists for value in values[text]):
         recipe = compose_recipe("sqn", *common, value, catalogue=catalogue)
-        if recipe.config != base.config:
+        if all(recipe.config != variant.recipe.config for variant in variants):
             name = re.sub(r"[^][\w.=,+-]+", "_", value)
-            if name in (variant.name for variant in variants):
-                name = f"{name}-{sha256(value.encode(errors='surrogateescape')).hexdigest()[:8]}"
+            if len(name.encode()) > LONGEST_NAME or name in (variant.name for variant in variants):
+                name = hashed_name(name, value)
             variants.append(Variant(name, [*common, value], recipe))
     if len(variants) == 1:
         raise RecipeError(
@@ -106,7 +105,19 @@ def variants_of(overrides: Sequence[str], catalogue: Catalogue) -> list[Variant]
             origin(" ".join(overrides)) if overrides else "",
             "name alternatives: head=linear,dueling",
         )
+    _require_labels(variants)
     return variants
+
+
+def _require_labels(variants: Iterable[Variant]) -> None:
+    """Refuse variants that a report would call by one name."""
+    labels: dict[tuple[str, ...], Variant] = {}
+    for variant in variants:
+        label = variant_of(of_recipe("", variant.recipe))
+        if (other := labels.setdefault(label, variant)) is not variant:
+            message = f"in the report this is `{' '.join(label)}`, and so is the variant {other.name}"
+            hint = "leave out one of the two, or give each an ablation of its own"
+            raise RecipeError(message, origin(variant.overrides[-1]), hint)
 
 
 def require_ideas(texts: Iterable[str], message: str) -> None:

@@ -12,12 +12,17 @@ Groups = Mapping[str, Mapping[str, Sequence[FinishedRun]]]
 class Labels:
     """Names of variants: the recipe, and the overrides that not all variants share.
 
+    Where different recipe files have one file name, a recipe is called by its path.
+
     Args:
         runs: all runs to compare.
     """
 
     def __init__(self, runs: Iterable[FinishedRun]) -> None:
+        runs = [*runs]
         variants = {run.variant for run in runs}
+        self.ambiguous = _ambiguous(runs)
+        """The names of recipes that different files have."""
         overrides = [dict.fromkeys(variant[1:]) for variant in sorted(variants)]
         self.shared = [
             each for each in overrides[0] if len(overrides) > 1 and all(each in other for other in overrides)
@@ -26,7 +31,20 @@ class Labels:
 
     def __call__(self, run: FinishedRun) -> str:
         """The variant of a run: ``sqn head=dueling``."""
-        return " ".join(each for each in run.variant if each not in self.shared)
+        name, *overrides = run.variant
+        name = run.recipe_file if name in self.ambiguous else name
+        return " ".join([name, *(each for each in overrides if each not in self.shared)])
+
+
+def _ambiguous(runs: Iterable[FinishedRun]) -> set[str]:
+    """The names of recipes of which two files gave one variant different parts or values."""
+    seen: dict[tuple[str, ...], FinishedRun] = {}
+    return {
+        run.variant[0]
+        for run in runs
+        if (first := seen.setdefault(run.variant, run)).recipe_file != run.recipe_file
+        and differences(first.ideas, run.ideas)
+    }
 
 
 def group(runs: Iterable[FinishedRun], labels: Labels, first: str | None = None) -> tuple[Groups, list[str]]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sqn_rl.analysis.grid import require_ideas
 from sqn_rl.errors import RecipeError, did_you_mean
 from sqn_rl.recipe.catalogue import Catalogue
-from sqn_rl.recipe.overrides import expand, origin
+from sqn_rl.recipe.overrides import expand, origin, parse
 from sqn_rl.recipe.provenance import override
 
 if TYPE_CHECKING:
@@ -152,7 +152,8 @@ def _read(text: str, catalogue: Catalogue) -> str | Tuned:
     key, _, value = text.partition("=")
     if len(values) > 1:
         return Values(key, text, tuple(dict.fromkeys(values)))
-    return f"{key}={values[0]}" if call and value != values[0] else text
+    (given,) = parse([text])
+    return f"{key}={values[0]}" if given.sweeps or (call and value != values[0]) else text
 
 
 def _interval(text: str, key: str, name: str, inner: str) -> Interval:
@@ -174,11 +175,21 @@ def _interval(text: str, key: str, name: str, inner: str) -> Interval:
     if log and low <= 0:
         hint = f"begin above 0, or write {key}={name.removeprefix('log')}({inner})"
         raise RecipeError("a logarithm needs numbers above 0", where, hint)
-    if whole and not (low.is_integer() and high.is_integer() and max(-low, high) <= LARGEST):
-        raise RecipeError(
-            "expected whole numbers", where, f"write {key}={name.replace('int', 'uniform')}({inner})"
-        )
+    if whole and max(-low, high) > LARGEST:
+        raise RecipeError("expected numbers up to 2**53", where, f"write {key}={name}(a,b)")
+    if whole and not (low.is_integer() and high.is_integer()):
+        fractions = f"{name.replace('int', 'uniform')}({inner})"
+        hint = f"write {key}={name}({_whole(low, high, log)}), or {fractions} if fractions may be tried"
+        raise RecipeError("expected whole numbers", where, hint)
     return Interval(key, text, low, high, whole, log)
+
+
+def _whole(low: float, high: float, log: bool) -> str:
+    """Two whole numbers between two others, or around them if there are no two between."""
+    first, last = math.ceil(low), math.floor(high)
+    if first >= last:
+        first, last = max(math.floor(low), int(log)), math.ceil(high)
+    return f"{first},{max(last, first + 1)}"
 
 
 def corners(space: Sequence[Tuned], catalogue: Catalogue) -> Iterator[list[str]]:

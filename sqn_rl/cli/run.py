@@ -8,16 +8,16 @@ import sys
 import textwrap
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from sqn_rl.cli import Exit, catalogue_of, command, options, print_lines, print_notes, report
 from sqn_rl.cli.terminal.completion import SCRIPTS, complete
-from sqn_rl.disk import Folder
+from sqn_rl.disk import LONGEST_NAME, Folder, hashed_name
 from sqn_rl.errors import RecipeError, require
 from sqn_rl.recipe.catalogue import RECIPE, Catalogue
 from sqn_rl.recipe.compose import Recipe, compose_recipe
+from sqn_rl.recipe.eject.recipe_file import to_template
 from sqn_rl.recipe.overrides import expand
 from sqn_rl.recipe.provenance import INTERPOLATION, override
 from sqn_rl.recipe.schema import SLOTS, meanings
@@ -163,23 +163,22 @@ def _save(file: Path, jobs: Sequence[tuple[str, Recipe]], overrides: Sequence[st
     """Write a recipe that inherits from the one given, with its overrides, and shows all other values.
 
     Raises:
-        SettingError: the file has another ending, or exists; or this is a sweep.
+        SettingError: the file has another ending, an unprintable name, or exists; or this is a sweep.
     """
     require(file.suffix == ".yaml", "save", str(file), "a file that ends in .yaml")
+    require(str(file).isprintable(), "save", str(file), "a name without control characters")
     require(not os.path.lexists(file), "save", str(file), "a file that does not exist yet")
     require(len(jobs) == 1, "save", str(file), "a single recipe, not a sweep")
     ((_, recipe),) = jobs
     with Folder(file.absolute().parent) as folder:
-        folder.write_atomic(file.name, [recipe.to_template(file.as_posix()).encode()])
+        folder.write_atomic(file.name, [to_template(recipe, file.as_posix()).encode()])
     print_lines(f"{file}: run it with `sqn-run recipe={shlex.quote(file.as_posix())}`")
 
 
 def _folder(name: str) -> str:
     """A file name for what a job of a sweep is called, the same each time, and no other job's."""
-    plain = re.sub(r"[^\w=.,+-]+", "-", name)[:100]
-    return (
-        plain if plain == name else f"{plain}-{sha256(name.encode(errors='surrogateescape')).hexdigest()[:8]}"
-    )
+    plain = re.sub(r"[^\w=.,+-]+", "-", name)
+    return plain if plain == name and len(plain.encode()) <= LONGEST_NAME else hashed_name(plain, name)
 
 
 def _what_there_is(catalogue: Catalogue) -> str:

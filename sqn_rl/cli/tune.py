@@ -143,12 +143,13 @@ def _report(tuning: "Tuning", fixed: Sequence[str], folder: Path) -> None:
     from sqn_rl.analysis.tuning_page import to_html
     from sqn_rl.cli.terminal.screen import write_files
     from sqn_rl.recipe.compose import compose_recipe
+    from sqn_rl.recipe.eject.recipe_file import to_template
 
     best, file = tuning.done[0], (folder / BEST).as_posix()
     recipe = compose_recipe("sqn", *fixed, *best.overrides, catalogue=tuning.base.catalogue)
     running = f"sqn-run recipe={shlex.quote(file)}"
     page = to_html(tuning, running)
-    write_files({PAGE: page.encode(), BEST: recipe.to_template(file).encode()}, folder)
+    write_files({PAGE: page.encode(), BEST: to_template(recipe, file).encode()}, folder)
     print_lines(f"best: trial {best.name}, mean {best.mean:.1f}: {' '.join(best.overrides)}")
     print_lines(f"page    {folder / PAGE}", f"recipe  {file}: run it with `{running}`")
 

@@ -122,40 +122,6 @@ class Recipe:
             else:
                 yield f"{indent}{flow(name)}: {flow(value)}{origin}"
 
-    def to_template(self, name: str) -> str:
-        """A recipe file that inherits from this recipe, with its overrides; all else is there as comments.
-
-        Args:
-            name: the recipe's name, or the path of the file.
-        """
-        chosen = [self.chosen[slot] for slot in SLOT_NAMES if slot in self.chosen]
-        parts = [each for each in chosen if each.origin.startswith(COMMAND_LINE)]
-        lines = [
-            f"# A recipe of your own.      sqn-run recipe={name}",
-            "defaults:",
-            f"  - {self.chosen[RECIPE].name}",
-        ]
-        lines += [f"  - override /{each.group}: {each.name}" for each in parts]
-        lines += ["  - _self_", "", "# Remove the first `#`, of a part's name too, to change a value."]
-        values = {key: value for key, value in self.layers.values.items() if key not in (RECIPE, *SLOT_NAMES)}
-        lines += self._template_lines(values)
-        for slot in SLOT_NAMES:
-            fields = {key: value for key, value in self.layers.values[slot].items() if key != TARGET}
-            inner = [*self._template_lines(fields, f"{slot}.")]
-            own = any(not line.startswith("#") for line in inner)
-            lines += ["", f"{'' if own else '# '}{slot}:{'' if inner else ' {}'}  # {self.part(slot)}"]
-            lines += [
-                line.replace("# ", "#   ", 1) if line.startswith("# ") else f"  {line}" for line in inner
-            ]
-        return "".join(f"{line}\n" for line in lines)
-
-    def _template_lines(self, values: Values, prefix: str = "") -> Iterator[str]:
-        for name, value in values.items():
-            origin = self.layers.origins.get(f"{prefix}{name}", self.origin(f"{prefix}{name}"))
-            own = origin.startswith(COMMAND_LINE) and name not in ("out", "resume")
-            line = f"{flow(name)}: {flow(value)}"
-            yield line if own else f"# {line}  # {_printable(origin)}"
-
 
 def names_in(meaning: str) -> list[str]:
     """The names that a field's comment says to choose from: those after ``one of``."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override as Parsed
 
 FORM = "write name=value: steps=2000, head=dueling or optimizer.lr=1e-3"
+SWEEP = "give one value here; `sqn-run -m` runs each of several"
 QUOTES = "quote a value that has special characters: 'name=\"a (value)\"'"
 
 
@@ -85,7 +86,7 @@ def read_overrides(texts: Sequence[str], catalogue: Catalogue) -> Overrides:
     for override in parse(texts):
         group = override.key
         if override.sweeps:
-            raise RecipeError("several values are a sweep", override.origin, "add -m")
+            raise RecipeError("several values are a sweep", override.origin, SWEEP)
         if group not in groups:
             values.append(override)
             continue
@@ -100,7 +101,7 @@ def expand(texts: Sequence[str], catalogue: Catalogue) -> list[list[str]]:
     """The jobs of a sweep: every combination of ``a,b``, ``choice(…)``, ``range(…)`` and ``glob(…)``.
 
     Args:
-        texts: overrides, with sweeps in them; the later of two of one key counts.
+        texts: overrides, with sweeps in them; the later of two of one key counts; equal values count once.
         catalogue: knows what ``glob`` chooses from.
 
     Returns:
@@ -115,7 +116,8 @@ def expand(texts: Sequence[str], catalogue: Catalogue) -> list[list[str]]:
     for override in _parse(texts):
         key, where = override.get_key_element(), origin(str(override.input_line))
         try:
-            jobs[key] = [f"{key}={value}" for value in _values(override, where, catalogue)]
+            values = dict.fromkeys(_values(override, where, catalogue))
+            jobs[key] = [f"{key}={value}" for value in values]
         except (HydraException, ValueError) as error:
             raise RecipeError(f"cannot be expanded: {error}", where) from error
         if not jobs[key]:

@@ -1,6 +1,6 @@
 """What a recipe or a run is made of, and how two of them differ: parts and values, each with its origin."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,7 +28,7 @@ class Resolved:
     name: str
     """What the user calls it."""
     parts: Mapping[str, Sourced]
-    """By slot, the name of the part."""
+    """By slot, the name of the part, and where it was chosen; where its class was set, both of the class."""
     values: Mapping[str, Sourced]
     """By dotted key: ``steps``, ``optimizer.lr``."""
     classes: Mapping[str, str]
@@ -73,7 +73,7 @@ def differences(a: Mapping[str, Sourced], b: Mapping[str, Sourced]) -> list[Diff
 
 def of_recipe(name: str, recipe: Recipe) -> Resolved:
     """What a composed recipe is made of."""
-    parts = {slot: Sourced(recipe.part(slot), recipe.origin(slot)) for slot in SLOT_NAMES}
+    parts = {slot: Sourced(recipe.part(slot), _chosen(slot, recipe.origin)) for slot in SLOT_NAMES}
     values = {key: Sourced(value, recipe.origin(key)) for key, value in _fields(recipe.config)}
     return Resolved(name, parts, values, _classes(recipe.config))
 
@@ -98,9 +98,15 @@ def of_run(directory: Path) -> Resolved:
         file = part_file(slot, document.comment(f"{slot}.{TARGET}"))
         return file or _classes(content)[slot].rpartition(".")[2]
 
-    parts = {slot: Sourced(part(slot), document.comment(slot)) for slot in SLOT_NAMES}
+    parts = {slot: Sourced(part(slot), _chosen(slot, document.comment)) for slot in SLOT_NAMES}
     values = {key: Sourced(value, document.comment(key)) for key, value in _fields(content)}
     return Resolved(str(directory), parts, values, _classes(content))
+
+
+def _chosen(slot: str, origin: Callable[[str], str]) -> str:
+    """Where the part in a slot was chosen, or its class was set."""
+    where = origin(f"{slot}.{TARGET}")
+    return origin(slot) if part_file(slot, where) else where or origin(slot)
 
 
 def recipe_of(directory: Path) -> Path:

@@ -13,10 +13,12 @@ from typing import Any
 
 import pytest
 
-from sqn_rl.analysis.finished import find_runs
+from sqn_rl.analysis.finished import find_runs, variant_of
 from sqn_rl.analysis.grid import Job, jobs_of, variants_of
 from sqn_rl.analysis.pool import run_jobs, start_process
+from sqn_rl.errors import RecipeError
 from sqn_rl.recipe.catalogue import Catalogue
+from sqn_rl.recipe.resolved import of_recipe, of_run
 from sqn_rl.runs.directory import RunDirectory, is_locked
 
 Command = Callable[..., Any]
@@ -67,6 +69,54 @@ def test_lists_and_ranges_are_values(folder: Path) -> None:
         *("base", "encoder.hidden=[64]", "encoder.hidden=[32,32]"),
         *("returns.n=2", "returns.n=4"),
     ]
+
+
+def test_a_long_value_has_a_folder_of_its_own_too(folder: Path) -> None:
+    long = ",".join(["16"] * 120)
+    _, *others = variants_of([f"hidden=[{long}],[{long},8]"], CATALOGUE)
+    names = [variant.name for variant in others]
+    assert [name[:100] for name in names] == [f"hidden=[{long}"[:100]] * 2
+    assert [len(name) for name in {*names}] == [109, 109]
+
+
+def test_equal_values_are_one_variant(folder: Path) -> None:
+    variants = variants_of(["lr=3e-4,0.0003", "gamma=0.9", "gamma=0.90,8e-1"], CATALOGUE)
+    assert [variant.name for variant in variants] == ["base", "lr=0.0003", "gamma=0.8"]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["optimizer._target_=torch.optim.NAdam,torch.optim.RAdam"],
+        ["optimizer._target_=torch.optim.NAdam", "optimizer.eps=1e-8,1e-6"],
+        ["optimizer=adamw", "optimizer._target_=torch.optim.NAdam,torch.optim.RAdam", "head=linear,dueling"],
+    ],
+)
+def test_every_variant_has_a_label_of_its_own_in_the_report(overrides: list[str], folder: Path) -> None:
+    labels = []
+    for number, variant in enumerate(variants := variants_of(overrides, CATALOGUE)):
+        run = folder / str(number)
+        run.mkdir()
+        (run / "recipe.yaml").write_text(variant.recipe.to_yaml())
+        assert variant_of(of_run(run)) == variant_of(of_recipe("", variant.recipe))
+        labels.append(variant_of(of_run(run)))
+    assert len({*labels}) == len(variants)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["task=classic_control,minatar"], "command line: task=classic_control,minatar: an ablation cannot"),
+        (
+            ["optimizer._target_=torch.optim.NAdam", "optimizer=adam,adamw"],
+            "command line: optimizer=adamw: in the report this is `sqn optimizer._target_=torch.optim.NAdam`"
+            ", and so is the variant base\n  leave out one",
+        ),
+    ],
+)
+def test_variants_of_one_label_are_refused_before_they_train(overrides: list[str], message: str) -> None:
+    with pytest.raises(RecipeError, match=re.escape(message)):
+        variants_of(overrides, CATALOGUE)
 
 
 # --- run ---------------------------------------------------------------------------------------------------

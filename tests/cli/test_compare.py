@@ -369,6 +369,23 @@ def test_games_that_were_cut_earlier_are_not_measured_alike(
     ]
 
 
+@pytest.mark.parametrize("differ", [True, False])
+def test_recipe_files_of_one_name_are_told_apart_by_their_paths(
+    differ: bool, write: Write, folder: Path, command: Command
+) -> None:
+    for name, lr in (("s1", 1e-3), ("s2", 1e-2 if differ else 1e-3)):
+        (folder / name).mkdir()
+        (folder / name / "best.yaml").write_text(f"defaults: [sqn, _self_]\noptimizer: {{lr: {lr}}}\n")
+    write("a", "recipe=s1/best.yaml")
+    write("b", "recipe=s2/best.yaml", "seed=1")
+    write("c", "recipe=s2/best.yaml", "head=dueling", "seed=1")
+    done = command("compare", "a", "b", "c")
+    assert (done.code, done.err) == (0, "")
+    names = ["s1/best.yaml", "s2/best.yaml", "s2/best.yaml head=dueling"] if differ else ["best"]
+    runs = "1" if differ else "2"
+    assert [cells(done.out, name, "final")[0] for name in names] == [runs] * len(names)
+
+
 def test_sampled_games_are_not_greedy_ones(write: Write, command: Command) -> None:
     write("a")
     path = write("b", "seed=1") / "evaluations.jsonl"

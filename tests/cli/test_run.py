@@ -223,8 +223,14 @@ def test_out_is_refused_where_there_is_a_run(command: Command) -> None:
     assert {path: path.stat().st_mtime_ns for path in Path("mine").rglob("*")} == before
 
 
+def test_equal_values_of_a_sweep_are_one_job(command: Command) -> None:
+    done = command("run", "-m", "seed=1,1", "lr=1e-3,0.001", "steps=20", "eval_episodes=1", "out=mine")
+    assert (done.code, done.err) == (0, "")
+    assert [run.path.as_posix() for run in done.runs] == [str(Path("mine").absolute())]
+
+
 def test_jobs_of_one_directory_are_refused_before_any_starts(command: Command) -> None:
-    done = command("run", "-m", "seed=1,1", "out=mine")
+    done = command("run", "-m", "seed=1,2", "out=mine,other")
     assert (done.code, done.runs) == (2, [])
     assert done.err.startswith("command line: out=mine: several jobs of the sweep would write there")
 

@@ -118,6 +118,10 @@ def test_a_dry_run_checks(command: Command) -> None:
             "seed=3",
         ],
         ["recipe=rainbow", "optimizer.lr=3e-4", "head.atoms=21", "loss.gamma=${gamma}"],
+        ["optimizer._target_=torch.optim.NAdam"],
+        ["recipe=sqn_paper", "optimizer=adamw", "optimizer._target_=torch.optim.RAdam", "optimizer.eps=1e-5"],
+        ["task=minatar"],
+        ["env=minatar", "task=classic_control", "steps=900"],
     ],
 )
 def test_a_saved_recipe_is_the_same_recipe(settings: list[str], command: Command, folder: Path) -> None:
@@ -137,6 +141,18 @@ def test_a_recipe_that_names_a_class_where_others_choose_a_part_is_saved(
     command("run", *settings, "--save", "mine.yaml")
     before, after = compose_recipe("sqn", *settings), compose_recipe("sqn", "recipe=mine.yaml")
     assert after.config == before.config | {"recipe": "mine"}
+
+
+def test_a_saved_recipe_has_all_of_a_mapping_of_which_one_value_was_set(
+    command: Command, folder: Path
+) -> None:
+    text = "defaults: [sqn, _self_]\nenv: {id: CartPole-v1, kwargs: {sutton_barto_reward: true}}\n"
+    (folder / "mine" / "recipes").mkdir(parents=True)
+    (folder / "mine" / "recipes" / "kw.yaml").write_text(text)
+    settings = ["--config-dir", "mine", "recipe=kw", "env.kwargs.render_mode=rgb_array"]
+    assert command("run", *settings, "--save", "k1.yaml").code == 0
+    after = compose_recipe("sqn", "recipe=k1.yaml", catalogue=Catalogue(["mine"]))
+    assert after.config["env"]["kwargs"] == {"sutton_barto_reward": True, "render_mode": "rgb_array"}
 
 
 def test_every_comment_of_a_saved_recipe_is_a_value_to_change(command: Command, folder: Path) -> None:
@@ -163,6 +179,7 @@ def test_a_saved_recipe_runs_under_its_name_and_compares(command: Command, folde
     ("arguments", "message"),
     [
         (["--save", "x.txt"], "save = 'x.txt': expected a file that ends in .yaml"),
+        (["--save", "nl\nx: 1.yaml"], r"save = 'nl\nx: 1.yaml': expected a name without control characters"),
         (["--save", "there.yaml"], "expected a file that does not exist yet"),
         (["--save", "nowhere/x.yaml"], "nowhere: No such file or directory"),
         (["-m", "seed=1,2", "--save", "x.yaml"], "expected a single recipe, not a sweep"),

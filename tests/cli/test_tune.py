@@ -330,8 +330,15 @@ def test_of_two_overrides_of_one_key_the_later_counts() -> None:
         ),
         (
             ["batch_size=int(1.5,3)"],
-            "command line: batch_size=int(1.5,3): expected whole numbers\n  write batch_size=un",
+            "command line: batch_size=int(1.5,3): expected whole numbers\n"
+            "  write batch_size=int(2,3), or uniform(1.5,3) if fractions may be tried\n",
         ),
+        (
+            ["batch_size=logint(0.2,0.7)"],
+            "command line: batch_size=logint(0.2,0.7): expected whole numbers\n"
+            "  write batch_size=logint(1,2), or loguniform(0.2,0.7) if",
+        ),
+        (["batch_size=int(1,1e17)"], "command line: batch_size=int(1,1e17): expected numbers up to 2**53\n"),
         (
             ["batch_size=logint(-1,3)"],
             "command line: batch_size=logint(-1,3): a logarithm needs numbers above 0\n  beg",

@@ -9,9 +9,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
+from gymnasium.envs.classic_control import CartPoleEnv
 from torch import Tensor, nn
 from torch.testing import assert_close
 
@@ -22,6 +24,7 @@ from sqn_rl.parts.q_net.per_network import PerNetwork
 from sqn_rl.recipe.catalogue import RECIPE, Catalogue
 from sqn_rl.recipe.compose import compose_recipe
 from sqn_rl.recipe.eject.single_file import PATH_BACKUPS, SUPPORTED, eject
+from sqn_rl.recipe.provenance import override
 from sqn_rl.training.agent import AGENT_PARTS
 from sqn_rl.types import Step
 
@@ -166,6 +169,22 @@ def test_other_tree_backups_are_refused(overrides: list[str]) -> None:
 def test_stacks_and_images_are_refused() -> None:
     with pytest.raises(RecipeError, match="no stacks of observations"):
         eject(compose_recipe("sqn", "env.frame_stack=2"), "")
+
+
+@pytest.mark.parametrize(
+    "text", ["plain", "two\nlines", 'a "quote" and a \\', "é\u2028\x7f", "\U0001f600"], ids=ascii
+)
+def test_any_text_is_written_as_python_has_it(text: str) -> None:
+    gymnasium.register("EjectedText-v0", lambda text, **others: CartPoleEnv(**others))
+    try:
+        settings = ["env=gym", "env.id=EjectedText-v0", override("env.kwargs.text", text)]
+        source = eject(compose_recipe("sqn", *settings), "")
+    finally:
+        del gymnasium.registry["EjectedText-v0"]
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    given = [keyword.value for call in calls for keyword in call.keywords if keyword.arg == "text"]
+    assert [each.value for each in given if isinstance(each, ast.Constant)] == [text]
+    assert text != "plain" or 'text="plain"' in source
 
 
 @pytest.mark.parametrize("env", ["recall", "cartpole_masked"])

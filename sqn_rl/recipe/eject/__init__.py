@@ -1,1 +1,1 @@
-"""A recipe as one file of plain PyTorch: ``single_file`` selects lines of ``template.txt``."""
+"""A recipe as one file of plain PyTorch, of lines of ``template.txt``; and as a recipe file to change."""

@@ -1,6 +1,5 @@
 """From a recipe to one readable file of PyTorch and Gymnasium that trains the same agent."""
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -220,7 +219,7 @@ def _call(function: str, first: str, keywords: Values) -> str:
     plain = {name: value for name, value in keywords.items() if name.isidentifier()}
     arguments = [first, *(f"{name}={_literal(value)}" for name, value in plain.items())]
     if others := {name: value for name, value in keywords.items() if name not in plain}:
-        arguments.append(f"**{others!r}")
+        arguments.append(f"**{others!a}")
     if len(", ".join(arguments)) < 80 - len(function):
         return f"env = {function}({', '.join(arguments)})"
     return "\n        ".join([f"env = {function}(", *(f"{each}," for each in arguments)]) + "\n    )"
@@ -242,8 +241,16 @@ def _optimizer(recipe: Recipe) -> tuple[str, str]:
 
 
 def _literal(value: Any) -> str:
-    """A value as Python source, a text in double quotes."""
-    return json.dumps(value) if isinstance(value, str) else repr(value)
+    """A value as Python source in ASCII, a text in double quotes."""
+    if not isinstance(value, str):
+        return ascii(value)
+    return '"' + "".join(map(_escaped, value)) + '"'
+
+
+def _escaped(character: str) -> str:
+    if character == '"':
+        return '\\"'
+    return character.encode("unicode_escape").decode()
 
 
 def _in_docstring(text: str) -> str:

@@ -1,0 +1,58 @@
+"""From a recipe to a recipe file that inherits from it: what ``sqn-run --save`` and ``sqn-tune`` write."""
+
+from collections.abc import Iterator
+
+from sqn_rl.errors import COMMAND_LINE
+from sqn_rl.recipe.build import TARGET
+from sqn_rl.recipe.catalogue import RECIPE, TASK
+from sqn_rl.recipe.compose import Recipe
+from sqn_rl.recipe.provenance import Values, flow
+from sqn_rl.recipe.reading import printable
+from sqn_rl.recipe.schema import SLOT_NAMES
+
+
+def to_template(recipe: Recipe, name: str) -> str:
+    """A recipe file that inherits from a recipe, with its overrides; all else is there as comments.
+
+    Args:
+        recipe: composed, not loaded from a run.
+        name: the recipe's name, or the path of the file.
+    """
+    chosen, layers = recipe.chosen, recipe.layers
+    lines = [
+        f"# A recipe of your own.      sqn-run recipe={printable(name)}",
+        "defaults:",
+        f"  - {chosen[RECIPE].name}",
+    ]
+    for group, key in {TASK: f"{TASK}@_global_", **{slot: slot for slot in SLOT_NAMES}}.items():
+        if group in chosen and chosen[group].origin.startswith(COMMAND_LINE):
+            lines.append(f"  - override /{key}: {chosen[group].name}")
+    lines += ["  - _self_", "", "# Remove the first `#`, of a part's name too, to change a value."]
+    values = {key: value for key, value in layers.values.items() if key not in (RECIPE, *SLOT_NAMES)}
+    lines += _lines(recipe, values)
+    for slot in SLOT_NAMES:
+        fields = {key: value for key, value in layers.values[slot].items() if key != TARGET}
+        if _is_own(recipe, target := f"{slot}.{TARGET}"):
+            fields = {TARGET: layers.get(target), **fields}
+        inner = [*_lines(recipe, fields, f"{slot}.")]
+        own = any(not line.startswith("#") for line in inner)
+        lines += ["", f"{'' if own else '# '}{slot}:{'' if inner else ' {}'}  # {recipe.part(slot)}"]
+        lines += [line.replace("# ", "#   ", 1) if line.startswith("# ") else f"  {line}" for line in inner]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _lines(recipe: Recipe, values: Values, prefix: str = "") -> Iterator[str]:
+    for name, value in values.items():
+        key, line = f"{prefix}{name}", f"{flow(name)}: {flow(value)}"
+        if _is_own(recipe, key) and key not in ("out", "resume"):
+            yield line
+        else:
+            origin = recipe.layers.origins.get(key, recipe.origin(key))
+            yield f"# {line}  # {printable(' '.join(origin.split()))}"
+
+
+def _is_own(recipe: Recipe, key: str) -> bool:
+    """Whether the command line gave the value at a dotted key, or one in the mapping there."""
+    origins = recipe.layers.origins
+    found = (origins[each] for each in origins if each == key or each.startswith(f"{key}."))
+    return any(origin.startswith(COMMAND_LINE) for origin in found)
