@@ -276,7 +276,7 @@ class Policy(nn.Module):
     def film(
         self, path: str | Path, *, greedy: bool = True, longest: int | None = None, dark: bool = False
     ) -> Filmed:
-        """Record the run's evaluation episodes, from the first on.
+        """Record episodes one after the other; :meth:`evaluate` plays some at a time, with other seeds.
 
         Args:
             path: the file to write, a ``.gif`` or an ``.mp4``.
