@@ -29,6 +29,7 @@ class MLP(nn.Module):
         SettingError: a width is not a positive whole number.
     """
 
+    zero: Tensor
     observation_shift: Tensor
     observation_scale: Tensor
 
@@ -41,7 +42,7 @@ class MLP(nn.Module):
         observation_scaling: Scaling | None = None,
     ) -> None:
         super().__init__()
-        self.dtype = torch.get_default_dtype()
+        self.register_buffer("zero", torch.zeros(()), persistent=False)  # of the weights' dtype
         require(
             all(isinstance(width, int) and width > 0 for width in hidden),
             "hidden",
@@ -62,7 +63,7 @@ class MLP(nn.Module):
 
     def forward(self, observation: Tensor) -> Tensor:
         """``[B, *S]`` → ``[N, B, out_features]``; ``[B, out_features]`` without a hidden layer."""
-        x = observation.flatten(1).to(self.dtype)
+        x = observation.flatten(1).to(self.zero.dtype)
         if self.observation_scaling is not None:
             x = (x - self.observation_shift) / self.observation_scale
         elif observation.dtype == torch.uint8:
