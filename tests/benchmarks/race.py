@@ -110,7 +110,7 @@ class Contender:
             "SQN_RL_TRUST": "filled_replay",
             "TORCHINDUCTOR_CACHE_DIR": str(folder / "compiled"),
         }
-        self._said = folder.joinpath(f"{len(list(folder.iterdir()))}.txt").open("w+")
+        self._errors = folder.joinpath(f"{len(list(folder.iterdir()))}.txt").open("w+")
         numbers = [str(number) for number in (self.leg or leg, legs, threads)]
         self._process = subprocess.Popen(
             [sys.executable, here / "contenders.py", *numbers, *self.arguments],
@@ -118,7 +118,7 @@ class Contender:
             cwd=folder,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self._said,
+            stderr=self._errors,
             text=True,
         )
 
@@ -129,14 +129,14 @@ class Contender:
         self._process.stdin.write("go\n")
         self._process.stdin.flush()
         if not (line := self._process.stdout.readline()):
-            self._said.seek(0)
-            raise SystemExit(f"{' '.join(self.arguments)} has ended: {self._said.read()[-2000:]}")
+            self._errors.seek(0)
+            raise SystemExit(f"{' '.join(self.arguments)} has ended: {self._errors.read()[-2000:]}")
         self.legs.append(json.loads(line))
 
     def stop(self) -> None:
         """Tell it that the race is over, and wait until it has gone."""
         self._process.communicate()
-        self._said.close()
+        self._errors.close()
 
 
 def race(contenders: dict[str, Contender], *, leg: int, rounds: int, threads: int) -> None:

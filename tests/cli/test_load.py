@@ -469,11 +469,15 @@ def test_the_programs_default_dtype_does_not_matter(
         torch.set_default_dtype(torch.float32)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here, and it would be used")
-def test_a_policy_from_a_gpu_acts_where_there_is_none(run: Path, states: np.ndarray, tmp_path: Path) -> None:
+def test_a_policy_from_a_gpu_acts_where_there_is_none(
+    run: Path, states: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from sqn_rl.cli import evaluate
     from sqn_rl.cli.hub import push
 
+    assert machine.has_device("cpu")
+    assert not machine.has_device("no such device")
+    monkeypatch.setattr(machine, "has_device", lambda device: device == "cpu")
     there = shutil.copytree(run, tmp_path / "gpu")
     recipe = there / "recipe.yaml"
     recipe.write_text(recipe.read_text().replace("device: cpu", "device: cuda"))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from flat import FLAT
-from messages import said_twice
+from messages import repeated
 
 import sqn_rl
 from sqn_rl import BoltzmannActor, GamesEnv, LearnedTemperature, OneStep, SQNLoss, compose
@@ -126,7 +126,7 @@ def test_a_mistake_on_the_command_line(
     assert 1 <= len(done.err.splitlines()) <= 2
     assert what in done.err
     assert fix in done.err
-    assert said_twice(done.err) == []
+    assert repeated(done.err) == []
     origin = where if ".yaml" in where or "command" in where else "command line: "
     assert done.err.startswith(origin)
 

@@ -82,8 +82,8 @@ def test_it_shows_what_curve_png_shows(trained: Path) -> None:
     assert list(charts) == [curve.RETURN, *(panel.title for panel in panels)]
     for panel in panels:
         lines = {each["label"]: (each["x"], each["y"]) for each in charts[panel.title]["series"]}
-        shown = {label: (columns["env_steps"], columns[name]) for name, label in panel.lines.items()}
-        assert (lines, charts[panel.title]["scale"]) == (shown, panel.scale)
+        drawn = {label: (columns["env_steps"], columns[name]) for name, label in panel.lines.items()}
+        assert (lines, charts[panel.title]["scale"]) == (drawn, panel.scale)
     games, mean, evaluations = charts[curve.RETURN]["series"]
     assert games["y"] == [row["return"] for row in rows["episodes"]]
     assert mean["y"] == columns["return_mean"]
