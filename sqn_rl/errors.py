@@ -7,6 +7,7 @@ import shlex
 import traceback
 from collections.abc import Callable, Collection, Iterable
 from importlib import metadata
+from numbers import Integral
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -198,6 +199,13 @@ def require(condition: bool, field: str, value: object, expected: str) -> None:
     """Raise :class:`SettingError` for ``field`` unless ``condition`` holds."""
     if not condition:
         raise SettingError(field, value, expected)
+
+
+def require_whole(field: str, value: object, least: int, of: str = "", *, or_null: bool = False) -> None:
+    """Raise :class:`SettingError` unless ``value`` is a whole number from ``least`` on, or may be None."""
+    whole = isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
+    expected = f"a whole number{of and f' of {of}'}, at least {least}{', or null' * or_null}"
+    require(whole or (or_null and value is None), field, value, expected)
 
 
 COMMAND_LINE = "command line: "

@@ -11,6 +11,7 @@ import numpy as np
 
 from sqn_rl.disk import EVALUATIONS_FILE, RECIPE_FILE, SUMMARY_FILE
 from sqn_rl.errors import RecipeError, SqnError
+from sqn_rl.plots.logs import LARGEST
 from sqn_rl.recipe.catalogue import RECIPE, TASK
 from sqn_rl.recipe.overrides import origin
 from sqn_rl.recipe.reading import DataError, is_there, printable, read_json, read_rows
@@ -202,8 +203,8 @@ def _finished(directory: Path, resolved: Resolved, summary: Mapping[str, Any]) -
     revision = (summary["git_revision"] or "")[:7]
     steps = np.array([*evaluations], dtype=float)
     scores = np.array([each.mean for each in evaluations.values()])
-    if steps.ndim != 1 or not np.isfinite([steps, scores]).all():
-        raise ValueError("a step or a mean is no number")
+    if steps.ndim != 1 or not (np.abs([steps, scores]) <= LARGEST).all():
+        raise ValueError(f"a step or a mean is no number of at most {LARGEST:g}")
     found = noted_changes(directory, {RECIPE_FILE, EVALUATIONS_FILE})
     if summary.get("evaluation", last) != last:
         found.append(f"{directory}: its summary.json has another last evaluation than its {EVALUATIONS_FILE}")

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from sqn_rl import functional as F
-from sqn_rl.errors import require
+from sqn_rl.errors import require, require_whole
 from sqn_rl.types import Backup, Path
 
 
@@ -148,7 +148,7 @@ class Categorical(Distribution):
         super().__init__()
         require(-math.inf < v_min < v_max, "v_min", v_min, f"a finite number below v_max, {v_max}")
         require(v_max < math.inf, "v_max", v_max, "a finite number")
-        require(isinstance(atoms, int) and atoms > 1, "atoms", atoms, "a whole number of at least 2")
+        require_whole("atoms", atoms, 2)
         self.register_buffer("support", torch.linspace(v_min, v_max, atoms), persistent=False)
 
     def mean(self, prediction: Tensor) -> Tensor:
@@ -184,8 +184,7 @@ class Quantile(Distribution):
 
     def __init__(self, *, quantiles: int, kappa: float) -> None:
         super().__init__()
-        whole = isinstance(quantiles, int) and quantiles > 0
-        require(whole, "quantiles", quantiles, "a whole number of at least 1")
+        require_whole("quantiles", quantiles, 1)
         require(0 <= kappa < math.inf, "kappa", kappa, "a finite number of at least 0")
         self.quantiles, self.kappa = quantiles, kappa
 

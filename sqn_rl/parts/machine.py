@@ -1,6 +1,7 @@
 """Resources of this machine. Everything that depends on them uses this module."""
 
 import os
+import platform
 import shutil
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,15 @@ FILES = {  # by controller in /proc/self/cgroup: folder, file of the limit, of t
 def processors() -> int:
     """The number of processors that this process may use, at least 1."""
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def processor_name() -> str:
+    """The model of the processor; empty where the system does not say."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
 
 
 def has_amx() -> bool:

@@ -23,7 +23,7 @@ from sqn_rl import disk
 from sqn_rl.disk import RECIPE_FILE, SUMMARY_FILE, Folder, Mark
 from sqn_rl.errors import CheckpointError, SettingError, StorageError
 from sqn_rl.parts.logger.base import Reporter
-from sqn_rl.parts.machine import has_amx
+from sqn_rl.parts.machine import has_amx, processor_name
 from sqn_rl.plots.curve import draw_curve
 from sqn_rl.plots.logs import Log, number_of
 from sqn_rl.recipe.reading import DataError, read_json
@@ -56,7 +56,7 @@ class RunDirectory(Reporter):
         shown: ``path`` as it was given, for messages.
 
     Raises:
-        SettingError: there is a run in ``path`` already, or another process is at it.
+        SettingError: ``path`` holds a run already, is inside a run's directory, or another process is at it.
         StorageError: in any method that writes: the directory, or its lock, was moved or removed.
     """
 
@@ -74,6 +74,7 @@ class RunDirectory(Reporter):
         self._evaluation: dict[str, Any] | None = None
         self.made_with = _made_with()
         """What the manifests of checkpoints say of software and machine."""
+        self._require_no_run_around()
         with ExitStack() as opened:
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
@@ -94,6 +95,13 @@ class RunDirectory(Reporter):
                 raise SettingError("out", str(self.shown), expected) from error
             self._opened = opened.pop_all()
         self.checkpoints = Checkpoints(self.path / "checkpoints", keep, self._folder)
+
+    def _require_no_run_around(self) -> None:
+        if not os.path.lexists(self.path / RECIPE_FILE):
+            for around in self.path.resolve().parents:
+                if (around / RECIPE_FILE).exists() and (around / LOCK).exists():
+                    expected = f"a directory outside the run in {around}, where no command would find it"
+                    raise SettingError("out", str(self.shown), expected)
 
     def require_ours(self) -> None:
         """Raise :class:`StorageError` if the directory is this run's no more."""
@@ -202,7 +210,7 @@ class RunDirectory(Reporter):
             "versions": _versions(),
             "git_revision": _git_revision(),
             "hardware": {
-                "processor": _processor(),
+                "processor": processor_name(),
                 "threads": torch.get_num_threads(),
                 "platform": platform.platform(),
             },
@@ -319,7 +327,7 @@ def _made_with() -> dict[str, Any]:
     """All that decides how numbers are rounded and environments behave, besides the recipe."""
     return {
         **_versions(),
-        "processor": _processor(),
+        "processor": processor_name(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "amx": has_amx(),
         "threads": torch.get_num_threads(),
@@ -338,11 +346,3 @@ def _git_revision() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return revision.strip() + ("+changes" if changes else "")
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sqn_rl.errors import require
+from sqn_rl.errors import require, require_whole
 from sqn_rl.protocols import Actor
 from sqn_rl.training.player import Player
 
@@ -24,7 +24,7 @@ class PolicyPlayer:
     """
 
     def __init__(self, act: Callable[..., Any], actor: Actor, num_envs: int) -> None:
-        require(num_envs >= 1, "num_envs", num_envs, "a whole number of at least 1")
+        require_whole("num_envs", num_envs, 1)
         self._act, self._player, self._num_envs = act, Player(actor, num_envs), num_envs
         self._action: Tensor | None = None
 

@@ -223,6 +223,17 @@ def test_out_is_refused_where_there_is_a_run(command: Command) -> None:
     assert {path: path.stat().st_mtime_ns for path in Path("mine").rglob("*")} == before
 
 
+def test_out_is_refused_inside_a_run(command: Command) -> None:
+    tiny = ["steps=40", "eval_episodes=1"]
+    assert command("run", *tiny, "out=mine").code == 0
+    for inner in ("mine/again", "mine/far/away"):
+        done = command("run", *tiny, f"out={inner}")
+        assert done.code == 2
+        assert done.err.startswith(f"command line: out={inner}: expected a directory outside the run in ")
+    assert not {"again", "far"} & {path.name for path in Path("mine").iterdir()}
+    assert command("run", *tiny, "out=mine2/again").code == 0
+
+
 def test_equal_values_of_a_sweep_are_one_job(command: Command) -> None:
     done = command("run", "-m", "seed=1,1", "lr=1e-3,0.001", "steps=20", "eval_episodes=1", "out=mine")
     assert (done.code, done.err) == (0, "")

@@ -50,11 +50,11 @@ def test_a_rom_without_rules_is_refused(game: str) -> None:
         ({"game": "zzz"}, "in snake_case$"),
         ({"sticky_actions": 1.0}, r"a probability in \[0, 1\)"),
         ({"sticky_actions": -0.1}, r"a probability in \[0, 1\)"),
-        ({"frame_skip": 0}, "a positive integer"),
-        ({"frame_skip": 2.5}, "a positive integer"),
-        ({"max_frames": 0}, "a positive integer or null"),
-        ({"num_envs": 0}, "a positive integer"),
-        ({"seed": -1}, "a non-negative integer"),
+        ({"frame_skip": 0}, "a whole number, at least 1"),
+        ({"frame_skip": 2.5}, "a whole number, at least 1"),
+        ({"max_frames": 0}, "a whole number, at least 1, or null"),
+        ({"num_envs": 0}, "a whole number, at least 1"),
+        ({"seed": -1}, "a whole number, at least 0"),
     ],
 )
 def test_mistakes_say_how_to_mend_them(settings: dict[str, Any], message: str) -> None:

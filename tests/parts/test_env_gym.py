@@ -129,8 +129,10 @@ def test_other_observations_are_refused(space: spaces.Space) -> None:
         ({"id": "still/Still-v0"}, "kwargs", "missing 3 required positional arguments"),
         ({"kwargs": {"wind": 1}}, "kwargs", "unexpected keyword argument 'wind'"),
         ({"id": "FrozenLake-v1", "kwargs": {"map_name": "5x5"}}, "kwargs", "what FrozenLake-v1 takes"),
-        ({"num_envs": 0}, "num_envs", "a positive integer"),
-        ({"seed": -1}, "seed", "a non-negative integer"),
+        ({"kwargs": None}, "kwargs", "a mapping of names to values"),
+        ({"kwargs": [1]}, "kwargs", "a mapping of names to values"),
+        *(({"num_envs": each}, "num_envs", "a whole number, at least 1") for each in (0, "2", 2.0, True)),
+        *(({"seed": each}, "seed", "a whole number, at least 0") for each in (-1, "a", 1.5, None)),
     ],
 )
 def test_mistakes_say_how_to_mend_them(settings: dict[str, Any], field: str, message: str) -> None:

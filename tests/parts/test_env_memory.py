@@ -44,7 +44,7 @@ def test_masked_cartpole_is_cartpole_without_velocities() -> None:
     "kwargs", [{"delay": 0, "cues": 2}, {"delay": 3, "cues": 1}, {"delay": 3.5, "cues": 2}]
 )
 def test_recall_refuses_numbers_that_make_no_task(kwargs: dict[str, float]) -> None:
-    with pytest.raises(SettingError, match=r"kwargs.*expected a whole number of at least"):
+    with pytest.raises(SettingError, match=r"kwargs.*expected a whole number, at least"):
         GymEnv(id="sqn_rl/Recall-v0", kwargs=kwargs, num_envs=1, seed=0)
 
 

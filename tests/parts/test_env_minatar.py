@@ -154,10 +154,10 @@ def test_the_screen_has_minatars_colours(game: str) -> None:
         ({"game": [3]}, "one of asterix, breakout, freeway, seaquest, space_invaders$"),
         ({"sticky_action_prob": 1.0}, r"a probability in \[0, 1\)"),
         ({"sticky_action_prob": -0.1}, r"a probability in \[0, 1\)"),
-        ({"max_episode_steps": 0}, "a positive integer or null"),
-        ({"max_episode_steps": 2.5}, "a positive integer or null"),
-        ({"num_envs": 0}, "a positive integer"),
-        ({"seed": -1}, "a non-negative integer"),
+        ({"max_episode_steps": 0}, "a whole number, at least 1, or null"),
+        ({"max_episode_steps": 2.5}, "a whole number, at least 1, or null"),
+        ({"num_envs": 0}, "a whole number, at least 1"),
+        ({"seed": -1}, "a whole number, at least 0"),
     ],
 )
 def test_mistakes_are_refused_with_what_is_expected(settings: dict[str, Any], message: str) -> None:

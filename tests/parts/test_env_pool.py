@@ -281,9 +281,9 @@ def test_an_action_that_it_does_not_have_is_an_error(action: int) -> None:
         ({"id": GRID, "keys": "image"}, "a list of keys"),
         ({"id": GRID, "frame_stack": 2}, "no Box"),
         ({"frame_stack": 0}, "at least 1"),
-        ({"threads": -1}, "a non-negative integer"),
-        ({"num_envs": 0}, "a positive integer"),
-        ({"seed": -1}, "a non-negative integer"),
+        ({"threads": -1}, "a whole number, at least 0"),
+        ({"num_envs": 0}, "a whole number, at least 1"),
+        ({"seed": -1}, "a whole number, at least 0"),
     ],
 )
 def test_mistakes_are_refused_with_what_is_expected(settings: dict[str, Any], message: str) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from sqn_rl.errors import require
+from sqn_rl.errors import require_whole
 from sqn_rl.parts.encoder.images import ImageEncoder, in_sequence, require_images
 from sqn_rl.parts.encoder.mlp import MLP
 
@@ -38,7 +38,7 @@ class ImpalaCNN(ImageEncoder):
         layer: Callable[[int, int], nn.Module],
     ) -> None:
         super().__init__()
-        require(isinstance(width, int) and width > 0, "width", width, "a whole number of at least 1")
+        require_whole("width", width, 1)
         channels, sides = require_images(self, observation_shape, least=8)
         steps: list[nn.Module] = []
         for filters in (width * each for each in CHANNELS):

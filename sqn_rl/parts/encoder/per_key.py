@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from sqn_rl.errors import require
+from sqn_rl.errors import require, require_whole
 from sqn_rl.parts.encoder.cnn import CNN
 from sqn_rl.parts.encoder.mlp import MLP
 from sqn_rl.parts.observations import Entry
@@ -51,7 +51,7 @@ class PerKeyEncoder(nn.Module):
         observation_scaling: Scaling | None = None,
     ) -> None:
         super().__init__()
-        require(isinstance(units, int) and units > 0, "units", units, "a positive whole number")
+        require_whole("units", units, 1)
         widths = all(isinstance(width, int) and width > 0 for width in hidden)
         require(widths, "hidden", [*hidden], "a list of positive widths, e.g. [128]")
         self._entries = tuple(observation_entries)

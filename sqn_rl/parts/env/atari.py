@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sqn_rl.errors import require
-from sqn_rl.parts.env.ale.atari_games import SEED_EVERY, actions, require_game, whole
+from sqn_rl.errors import require_whole
+from sqn_rl.parts.env.ale.atari_games import SEED_EVERY, actions, require_game
 from sqn_rl.parts.env.restorable import RestorableEnv
 from sqn_rl.types import Step
 
@@ -75,9 +75,9 @@ class AtariEnv(RestorableEnv):
         training: bool = True,
     ) -> None:
         require_game(game=game, sticky_actions=sticky_actions, frame_skip=frame_skip, max_frames=max_frames)
-        require(whole(frame_stack, 1), "frame_stack", frame_stack, "a positive integer")
-        require(whole(noop_max, 0), "noop_max", noop_max, "a non-negative integer")
-        require(whole(threads, 0), "threads", threads, "a non-negative integer")
+        require_whole("frame_stack", frame_stack, 1)
+        require_whole("noop_max", noop_max, 0)
+        require_whole("threads", threads, 0)
         super().__init__(
             name=game,
             n_actions=len(actions(game)),

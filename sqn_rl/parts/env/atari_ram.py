@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sqn_rl.errors import require
+from sqn_rl.errors import require_whole
 from sqn_rl.parts import machine
-from sqn_rl.parts.env.ale.atari_games import SEED_EVERY, actions, require_game, whole
+from sqn_rl.parts.env.ale.atari_games import SEED_EVERY, actions, require_game
 from sqn_rl.parts.env.ale.ram_worker import RamGame
 from sqn_rl.parts.env.ale.ram_workers import RamWorkers
 from sqn_rl.parts.env.games import GamesEnv
@@ -67,7 +67,7 @@ class AtariRamEnv(GamesEnv):
             "max_frames": max_frames,
         }
         require_game(**game_settings)
-        require(workers is None or whole(workers, 0), "workers", workers, "a non-negative integer or null")
+        require_whole("workers", workers, 0, or_null=True)
         self._settings = {
             **game_settings,
             "clip_reward": clip_reward and training,

@@ -20,7 +20,15 @@ from torch import Tensor
 from torchrl.data import Categorical, Composite, Unbounded
 from torchrl.envs import EnvBase
 
-from sqn_rl.errors import AnswerError, EnvError, ObservationError, RestoreError, SqnError, explain, require
+from sqn_rl.errors import (
+    AnswerError,
+    EnvError,
+    ObservationError,
+    RestoreError,
+    SqnError,
+    explain,
+    require_whole,
+)
 from sqn_rl.parts.env.checks import array_or_batch, describe, require_columns, require_finite
 from sqn_rl.parts.observations import Entry
 from sqn_rl.parts.scaling import Scaling
@@ -82,7 +90,7 @@ class BatchedEnv(EnvBase):
         seed: seeds the sequences from which the environments take their seeds.
 
     Raises:
-        SettingError: ``num_envs`` is not positive or ``seed`` is negative.
+        SettingError: ``num_envs`` is not a positive, or ``seed`` not a non-negative whole number.
     """
 
     restorable = False
@@ -123,13 +131,14 @@ class BatchedEnv(EnvBase):
         num_envs: int,
         seed: int,
     ) -> None:
-        require(num_envs >= 1, "num_envs", num_envs, "a positive integer")
-        require(seed >= 0, "seed", seed, "a non-negative integer")
+        require_whole("num_envs", num_envs, 1)
+        require_whole("seed", seed, 0)
         super().__init__(device="cpu", batch_size=(num_envs,))
         self.name, self.num_envs, self.n_actions = name, num_envs, n_actions
         self.frame_skip, self.frame_stack = frame_skip, frame_stack
         self.observation_shape, self.observation_dtype = observation_shape, observation_dtype
         self._current = Current(torch.zeros(num_envs, *observation_shape, dtype=observation_dtype))
+        self._dtype = self._current.observation.numpy().dtype
         self._set_seed(seed)
         flag = Categorical(2, shape=(num_envs, 1), dtype=torch.bool)
         observation = Unbounded(shape=(num_envs, *observation_shape), dtype=observation_dtype)
@@ -219,8 +228,6 @@ class BatchedEnv(EnvBase):
         """
         raise RestoreError(f"{self.name}: {type(self).__name__} cannot restore the state of its environments")
 
-    # --- observations from outside --------------------------------------------------------------------------
-
     def mask_of(self, observation: Any) -> Any:
         """The action masks in observations from outside; None if there are none in them."""
         return None
@@ -248,21 +255,18 @@ class BatchedEnv(EnvBase):
             given, why = describe(observation), str(error)
             fix = f"give it the observations of {self.name}" if why.startswith("observation is") else why
             raise ObservationError(f"{self._accepts}, or a batch of these", given, fix) from error
-        numbers = np.array(rows, self._current.observation.numpy().dtype, order="C")
+        numbers = np.array(rows, self._dtype, order="C")
         require_finite("observation", numbers, lambda row: f"given to act in {self.name}, row {row}")
         return torch.from_numpy(numbers), single
 
     def _rows_of(self, observation: Any) -> tuple[np.ndarray, bool]:
         """The rows ``[B, *S]``, and whether it was one observation; raises :class:`AnswerError`."""
-        dtype = self._current.observation.numpy().dtype
-        return array_or_batch("observation", observation, self.observation_shape, dtype)
+        return array_or_batch("observation", observation, self.observation_shape, self._dtype)
 
     @property
     def _accepts(self) -> str:
         """What :meth:`batch_of` accepts, for an error message."""
-        return f"{list(self.observation_shape)} {self._current.observation.numpy().dtype}"
-
-    # --- rendering ----------------------------------------------------------------------------------------
+        return f"{list(self.observation_shape)} {self._dtype}"
 
     @property
     def action_names(self) -> list[str]:
@@ -275,8 +279,6 @@ class BatchedEnv(EnvBase):
     def screen(self) -> np.ndarray | None:
         """Environment 0 rendered now, ``[H, W, 3]`` uint8; None if it cannot be rendered."""
         return None
-
-    # --- seeds and errors ----------------------------------------------------------------------------------
 
     def _set_seed(self, seed: int | None) -> None:
         self._entropy = np.random.SeedSequence(seed).entropy

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sqn_rl.errors import require, require_one_of
+from sqn_rl.errors import require_one_of, require_whole
 from sqn_rl.parts.env.pool.opening import package
 from sqn_rl.parts.env.pool.pooled import PooledEnv
 
@@ -64,8 +64,7 @@ class FootballEnv(PooledEnv):
     ) -> None:
         require_one_of(_scenarios(scenario), "scenario", scenario)
         limit = max_episode_steps
-        fits = limit is None or (isinstance(limit, int) and limit >= 2)
-        require(fits, "max_episode_steps", limit, "a whole number of at least 2, or null")
+        require_whole("max_episode_steps", limit, 2, or_null=True)
         super().__init__(
             id=f"{PREFIX}{scenario}{SUFFIX}",
             chosen=("scenario", scenario),

@@ -28,7 +28,6 @@ class GamesEnv(RestorableEnv):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self._dtype = self._current.observation.numpy().dtype
         self._masks: np.ndarray | None = None
         """The actions that each environment allows now, ``[N, A]`` bool; None: it gives no masks."""
 

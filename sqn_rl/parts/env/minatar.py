@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sqn_rl.errors import SettingError, require, require_one_of, to_install
+from sqn_rl.errors import SettingError, require, require_one_of, require_whole, to_install
 from sqn_rl.parts.env.games import GamesEnv
 from sqn_rl.parts.env.played import Played
 
@@ -63,9 +63,7 @@ class MinAtarEnv(GamesEnv):
         make = _game_class(_game_file(game))
         is_probability = 0 <= sticky_action_prob < 1
         require(is_probability, "sticky_action_prob", sticky_action_prob, "a probability in [0, 1)")
-        limited = max_episode_steps is not None
-        fits = not limited or (isinstance(max_episode_steps, int) and max_episode_steps >= 1)
-        require(fits, "max_episode_steps", max_episode_steps, "a positive integer or null")
+        require_whole("max_episode_steps", max_episode_steps, 1, or_null=True)
         first = make(ramping=difficulty_ramping)
         self._actions = first.minimal_action_set() if minimal_actions else list(range(len(first.action_map)))
         super().__init__(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from sqn_rl.errors import AnswerError, require
+from sqn_rl.errors import AnswerError, require, require_whole
 from sqn_rl.parts.env.checks import array, array_or_batch, as_array, describe
 from sqn_rl.parts.observations import Entry
 
@@ -79,7 +79,7 @@ class View:
     """
 
     def __init__(self, space: spaces.Space, frame_stack: int, id: Any) -> None:
-        require(isinstance(frame_stack, int) and frame_stack > 0, "frame_stack", frame_stack, "at least 1")
+        require_whole("frame_stack", frame_stack, 1)
         require(flattens(space), "id", id, f"observations of {OBSERVATIONS}; it has {space}")
         is_box = isinstance(space, spaces.Box)
         stackable = frame_stack == 1 or is_box

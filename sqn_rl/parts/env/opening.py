@@ -43,6 +43,7 @@ def make(
     id: str | Callable[..., gymnasium.Env], kwargs: Mapping[str, Any], wrappers: Wrappers
 ) -> gymnasium.Env:
     """Make an environment and wrap it."""
+    require(isinstance(kwargs, Mapping), "kwargs", kwargs, "a mapping of names to values")
     if not callable(id):
         return wrapped(_registered(id, kwargs), wrappers)
     try:

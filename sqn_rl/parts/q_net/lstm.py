@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sqn_rl.errors import WiringError, require
+from sqn_rl.errors import WiringError, require_whole
 from sqn_rl.parts.memory import Memory
 from sqn_rl.parts.observations import ObservationSpec
 from sqn_rl.parts.q_net.q_net import QNet, ScalingEncoder
@@ -187,7 +187,7 @@ class LSTMQNet(QNet):
         observation_dtype: torch.dtype = torch.float32,
         precision: str = "fp32",
     ) -> None:
-        require(type(units) is int and units > 0, "units", units, "a whole number of at least 1")
+        require_whole("units", units, 1)
         super().__init__(
             encoder=partial(LSTM, encoder=encoder, units=units, n_actions=n_actions, precision=precision),
             head=head,

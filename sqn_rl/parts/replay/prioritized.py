@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torchrl.data.replay_buffers import Storage
 
-from sqn_rl.errors import NumericsError, require, require_one_of
+from sqn_rl.errors import NumericsError, require, require_one_of, require_whole
 from sqn_rl.parts.replay.base import RingReplay
 from sqn_rl.parts.replay.ring import Ring
 from sqn_rl.parts.replay.storage import Returns, RingSampler
@@ -130,7 +130,7 @@ class PrioritizedReplay(WeightedReplay):
         device: torch.device | str,
         lanes: int = 1,
     ) -> None:
-        require(isinstance(capacity, int), "capacity", capacity, "a whole number of transitions")
+        require_whole("capacity", capacity, 1, "transitions")
         require_priorities(omega, beta, epsilon, td_error)
         ring = Ring(
             capacity=capacity,

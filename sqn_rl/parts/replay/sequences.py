@@ -12,7 +12,7 @@ from torch import Tensor
 from torchrl.data.replay_buffers import Storage
 
 from sqn_rl import functional as F
-from sqn_rl.errors import WiringError, require
+from sqn_rl.errors import WiringError, require, require_whole
 from sqn_rl.parts.memory import Memory, state_size
 from sqn_rl.parts.replay.prioritized import (
     REDUCTIONS,
@@ -107,12 +107,12 @@ class SequenceReplay(WeightedReplay):
         device: torch.device | str,
         lanes: int = 1,
     ) -> None:
-        require(type(length) is int and length >= 1, "length", length, "a whole number of steps, at least 1")
-        require(type(burn_in) is int and burn_in >= 0, "burn_in", burn_in, "a whole number of steps")
+        require_whole("length", length, 1, "steps")
+        require_whole("burn_in", burn_in, 0, "steps")
         fits = type(stride) is int and 1 <= stride <= length
         require(fits, "stride", stride, f"a whole number of steps in [1, length], [1, {length}]")
         require(0 <= eta <= 1, "eta", eta, "a number in [0, 1]")
-        require(isinstance(capacity, int), "capacity", capacity, "a whole number of transitions")
+        require_whole("capacity", capacity, 1, "transitions")
         least = (burn_in + length + stride) * num_envs
         expected = f"at least {least:,}: burn_in + length + stride = {least // num_envs} steps of each"
         require(capacity >= least, "capacity", capacity, f"{expected} of {num_envs} environments")

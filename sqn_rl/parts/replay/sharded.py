@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sqn_rl.errors import NumericsError, ReplayError, WiringError, require
+from sqn_rl.errors import NumericsError, ReplayError, WiringError, require, require_whole
 from sqn_rl.parts.hosting import Host, LocalHost
 from sqn_rl.parts.replay.prioritized import PrioritizedReplay, importance_weights, stratified
 from sqn_rl.parts.replay.storage import Returns
@@ -139,9 +139,9 @@ class ShardedReplay:
         if lanes is None:
             hint = "choose collect=ray, or replay=prioritized"
             raise WiringError("replay", f"replay: shards take what actors collect; {hint}", "collect")
-        require(type(shards) is int and shards >= 1, "shards", shards, "a whole number, at least 1")
+        require_whole("shards", shards, 1)
         require(lanes % shards == 0, "shards", shards, f"a divisor of {lanes}, the actors")
-        require(isinstance(capacity, int), "capacity", capacity, "a whole number of transitions")
+        require_whole("capacity", capacity, 1, "transitions")
         room = f"at least {num_envs}, one step of every environment"
         require(capacity >= num_envs, "capacity", capacity, room)
         if not returns.independent:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sqn_rl.errors import require
+from sqn_rl.errors import require_whole
 from sqn_rl.parts.replay.base import RingReplay
 from sqn_rl.parts.replay.ring import Ring
 from sqn_rl.parts.replay.storage import Returns, RingSampler
@@ -42,7 +42,7 @@ class UniformReplay(RingReplay):
         device: torch.device | str,
         lanes: int = 1,
     ) -> None:
-        require(isinstance(capacity, int), "capacity", capacity, "a whole number of transitions")
+        require_whole("capacity", capacity, 1, "transitions")
         ring = Ring(
             capacity=capacity,
             num_envs=num_envs,

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from sqn_rl.errors import require
+from sqn_rl.errors import require_whole
 from sqn_rl.parts.foreach import copy_each
 from sqn_rl.parts.noise import Buffers
 from sqn_rl.protocols import Loss
@@ -23,7 +23,7 @@ class Periodic:
     """
 
     def __init__(self, *, loss: Loss, every: int) -> None:
-        require(isinstance(every, int) and every > 0, "every", every, "a whole number of updates, at least 1")
+        require_whole("every", every, 1, "updates")
         self.every = every
         self.updates = 0
         self._target: list[Tensor] = [*loss.target_q_net.parameters()]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sqn_rl.errors import nearest, require
+from sqn_rl.errors import nearest, require, require_whole
 
 NEEDED = "0.12.1"
 """The first version of ale-py whose vector environment can reset single environments."""
@@ -45,14 +45,8 @@ def require_game(*, game: str, sticky_actions: float, frame_skip: int, max_frame
     playable = ALEInterface.isSupportedROM(roms.get_rom_path(game)) is not None
     require(playable, "game", game, "a game whose rules ALE knows; of this one ale-py ships only the ROM")
     require(0 <= sticky_actions < 1, "sticky_actions", sticky_actions, "a probability in [0, 1)")
-    require(whole(frame_skip, 1), "frame_skip", frame_skip, "a positive integer")
-    limited = max_frames is not None
-    require(not limited or whole(max_frames, 1), "max_frames", max_frames, "a positive integer or null")
-
-
-def whole(number: object, least: int) -> bool:
-    """Whether ``number`` is an integer of at least ``least``."""
-    return isinstance(number, int) and number >= least
+    require_whole("frame_skip", frame_skip, 1)
+    require_whole("max_frames", max_frames, 1, or_null=True)
 
 
 def console(game: str, *, seed: int, sticky_actions: float, max_frames: int | None) -> ALEInterface:

@@ -27,9 +27,9 @@ class Recall(gymnasium.Env[np.ndarray, np.int64]):
 
     def __init__(self, *, delay: int, cues: int) -> None:
         if not (isinstance(delay, int) and delay >= 1):
-            raise ValueError(f"delay={delay!r}: expected a whole number of at least 1")
+            raise ValueError(f"delay={delay!r}: expected a whole number, at least 1")
         if not (isinstance(cues, int) and cues >= 2):
-            raise ValueError(f"cues={cues!r}: expected a whole number of at least 2")
+            raise ValueError(f"cues={cues!r}: expected a whole number, at least 2")
         self.delay, self.cues = delay, cues
         self.observation_space = spaces.Box(0, 1, (cues + 1,), np.float32)
         self.action_space = spaces.Discrete(cues)

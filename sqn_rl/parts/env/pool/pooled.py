@@ -8,7 +8,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from sqn_rl.errors import AnswerError, require
+from sqn_rl.errors import AnswerError, require, require_whole
 from sqn_rl.parts.env.actions import KEY, Actions, listed, masks_in, without_mask
 from sqn_rl.parts.env.base import BatchedEnv
 from sqn_rl.parts.env.checks import require_finite
@@ -63,7 +63,7 @@ class PooledEnv(BatchedEnv):
         seed: int,
         training: bool,
     ) -> None:
-        require(isinstance(threads, int) and threads >= 0, "threads", threads, "a non-negative integer")
+        require_whole("threads", threads, 0)
         spec = spec_of(id, kwargs, *chosen)
         players = spec.config.max_num_players
         require(players == 1, *chosen, f"an environment of one player; it has {players}")
