@@ -109,11 +109,33 @@ def test_the_report_says_what_its_rows_say(monkeypatch: pytest.MonkeyPatch, tmp_
     for claim in (primary, asked):
         assert f"| {claim} |" in page
     assert "1.00 [1.00, 1.00] | confirmed |" in next(line for line in page.splitlines() if primary in line)
+    assert "## Runs so far" not in page
     assert {each.name for each in tmp_path.iterdir()} == {
         "evidence.png",
         "evidence_classic_control.png",
         "evidence_minatar.png",
         "evidence_atari_ram.png",
     }
+    some = [row for row in rows if row["agent"] in ("sqn_best", "double_dqn") and row["seed"] == 1000]
+    monkeypatch.setattr(report, "rows_of", lambda phase: some)
+    page = "\n".join(report.sections())
+    assert f"{len(some)} of the {len(rows)} runs that are planned" in page
+    assert "| `double_dqn` | 3 of 30 | 5 of 25 | 3 of 9 |" in page
+    assert primary in page
+    assert not any(each in page for each in (asked, "each baseline"))
     monkeypatch.setattr(report, "rows_of", lambda phase: [])
     assert not [*report.sections()]
+
+
+def test_the_area_in_equal_time_ends_where_double_dqn_does() -> None:
+    """An agent of twice the time has half of its curve; one of half the time has all of it."""
+    curve = [1.0, 1.0, 3.0, 3.0]
+    seconds = {"double_dqn": 10.0, "slow": 20.0, "fast": 5.0}
+    rows = [
+        {"agent": agent, "task": "breakout", "area": 2.0, "cpu_s": cpu_s + extra, "curve": curve}
+        for agent, cpu_s in seconds.items()
+        for extra in (0.0, 7.0)  # on a busy machine
+    ]
+    task = next(task for task in plan.FAMILIES["minatar"] if task.name == "breakout")
+    areas = {row["agent"]: row["area"] for row in report.in_equal_time(rows, [task])}
+    assert areas == {"double_dqn": 2.0, "slow": 1.0, "fast": 2.0}

@@ -83,7 +83,8 @@ def sections(areas: Mapping[str, Scores], finals: Mapping[str, Scores]) -> Itera
                 [claim.what, who, f"≥ {claim.least:g}", interval(found), verdict(found, claim.least)]
             )
     yield table(["claim", "agents", "claimed", "P(improvement), area", "verdict"], lines)
-    yield from _of_the_paper(areas, finals)
+    if any("sqn" in each for each in areas.values()):
+        yield from _of_the_paper(areas, finals)
 
 
 def _of_the_paper(areas: Mapping[str, Scores], finals: Mapping[str, Scores]) -> Iterator[str]:

@@ -9,7 +9,7 @@ import numpy as np
 from sqn_rl.analysis.figure import COLOURS, DASHES
 from sqn_rl.analysis.statistics import estimate, iqm, mean, profile
 
-from .plan import FAMILIES, Task
+from .plan import ABLATIONS, FAMILIES, ORDER, Task
 from .runs import BINS, ROOT, Row
 from .tables import least_seconds
 
@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
 RESULTS = Path(ROOT, "docs", "results")
 GREY = "#8a8a8a"
+STYLES = {
+    agent: {"color": COLOURS[i % len(COLOURS)], "linestyle": DASHES[i // len(COLOURS)]}
+    for i, agent in enumerate(agent for group in ORDER for agent in group if agent not in ABLATIONS)
+}
+"""How each agent is drawn, the same in all pictures."""
 Areas = Mapping[str, Sequence[np.ndarray]]
 """Agent → the areas on each task, of which double DQN's mean is 1 and random play 0."""
 
@@ -26,27 +31,28 @@ Areas = Mapping[str, Sequence[np.ndarray]]
 def curves(family: str, rows: Sequence[Row], areas: Areas) -> str:
     """Draw curves by steps and by processor time, and the performance profile; the Markdown of it."""
     tasks = FAMILIES[family]
-    figure = _figure(4 * (len(tasks) + 1), 6.4)
+    figure = _figure(2.9 * (len(tasks) + 1), 5.4)
     axes = figure.subplots(2, len(tasks) + 1, squeeze=False)
-    styles = {
-        agent: {"color": COLOURS[i % len(COLOURS)], "linestyle": DASHES[i // len(COLOURS)], "label": agent}
-        for i, agent in enumerate(areas)
-    }
+    styles = {agent: {**STYLES[agent], "label": agent} for agent in STYLES if agent in areas}
     for column, task in enumerate(tasks):
         for agent, style in styles.items():
             runs = [row for row in rows if (row["agent"], row["task"]) == (agent, task.name)]
             _draw_curves(axes[0, column], axes[1, column], task, runs, style)
-        axes[0, column].set(title=task.name, xlabel="environment steps")
+        axes[0, column].set(title=task.name.replace("_", " "), xlabel="environment steps")
+        axes[0, column].xaxis.set_major_formatter(lambda steps, _: f"{steps / 1000:g}k")
         axes[1, column].set(xlabel="processor seconds")
     thresholds = np.linspace(0, 2.5, 101)
     for agent, style in styles.items():
         axes[0, -1].plot(thresholds, profile(areas[agent], thresholds), linewidth=1.4, **style)
     axes[0, -1].set(title="fraction of runs above", xlabel="area, double DQN = 1")
     axes[1, -1].axis("off")
-    axes[1, -1].legend(*axes[0, -1].get_legend_handles_labels(), loc="center", fontsize=8, frameon=False)
+    axes[1, -1].legend(*axes[0, -1].get_legend_handles_labels(), loc="center", fontsize=11, frameon=False)
     name = f"evidence_{family}.png"
     figure.savefig(RESULTS / name, dpi=110)
-    return f"![Training curves and performance profile: {family}]({name})\n\nBands are quartiles over seeds."
+    return (
+        f"![Training curves and performance profile: {family}]({name})\n\nMeans over seeds, by environment "
+        "steps and by processor seconds; bands are quartiles."
+    )
 
 
 def standings(families: Mapping[str, Areas]) -> str:
@@ -64,7 +70,7 @@ def standings(families: Mapping[str, Areas]) -> str:
         columns.append((family.replace("_", " "), {agent: [*areas[agent]] for agent in order}, iqm))
         for i, task in enumerate(FAMILIES[family]):
             columns.append((task.name.replace("_", " "), {agent: [areas[agent][i]] for agent in order}, mean))
-    figure = _figure(1.5 + 1.35 * len(columns), 0.6 + 0.3 * len(order))
+    figure = _figure(1.5 + 1.35 * len(columns), 0.8 + 0.3 * len(order))
     for panel, (title, scores, statistic) in zip(
         figure.subplots(1, len(columns), sharey=True), columns, strict=True
     ):
@@ -90,6 +96,7 @@ def _draw_standing(
             [each.low, each.high], [place, place], color=colour, linewidth=3 if wide else 1.8, alpha=0.6
         )
         panel.plot([each.value], [place], "o", color=colour, markersize=5 if wide else 3.5)
+    panel.set_ylim(-0.6, len(found) - 0.4)
     panel.axvline(1, color="black", linewidth=0.6, linestyle=":")
     panel.spines[["top", "right"]].set_visible(False)
     panel.tick_params(labelsize=8)

@@ -9,9 +9,9 @@ from sqn_rl.analysis.statistics import Estimate, estimate, iqm, probability_of_i
 
 from . import claims
 from .pictures import curves, standings
-from .plan import FAMILIES, SUPPLEMENT, Task
+from .plan import ABLATIONS, AGENTS, CHOSEN, FAMILIES, PPO, SUPPLEMENT, Task, report_jobs
 from .runs import Row, rows_of
-from .tables import Scores, cell, interval, least_seconds, scores_of, table
+from .tables import Scores, area_within, cell, interval, least_seconds, scores_of, table
 
 REFERENCE, BEST = "double_dqn", "sqn_best"
 """Whose mean is 1 where scores of several tasks are averaged; and whom the primary claim is about."""
@@ -90,6 +90,59 @@ def relative(scores: Scores, tasks: Sequence[Task]) -> dict[str, list[np.ndarray
     return found
 
 
+def in_equal_time(rows: Sequence[Row], tasks: Sequence[Task]) -> list[Row]:
+    """Rows of runs, their area that within the processor seconds of double DQN's whole run."""
+    found = []
+    for task in tasks:
+        of_task = [row for row in rows if row["task"] == task.name]
+        of_agent = {
+            row["agent"]: [each for each in of_task if each["agent"] == row["agent"]] for row in of_task
+        }
+        seconds = {agent: least_seconds(own) for agent, own in of_agent.items()}
+        for row in of_task:
+            area = area_within(row, seconds[row["agent"]], seconds[REFERENCE])
+            found.append({**row, "area": area})
+    return found
+
+
+def agents() -> Iterator[str]:
+    """What each agent is, and the settings that were chosen for it."""
+    yield "## Agents"
+    yield (
+        "By name, the words after `sqn-run`, and the settings that tuning chose for each family of tasks. "
+        "`ppo` is PPO of Stable-Baselines3 with the settings of RL Baselines3 Zoo."
+    )
+    lines = [
+        [
+            f"`{name}`",
+            f"`{' '.join(words)}`",
+            *(f"`{' '.join(CHOSEN.get(family, {}).get(name, ()))}`" for family in CHOSEN),
+        ]
+        for name, words in AGENTS.items()
+    ]
+    yield table(["agent", "command", *CHOSEN], lines)
+
+
+def progress(rows: Sequence[Row]) -> Iterator[str]:
+    """How many runs of the plan are there, as long as some are missing."""
+    planned = [(job.agent, job.task, job.seed) for job in report_jobs([*FAMILIES])]
+    done = {(row["agent"], row["task"], row["seed"]) for row in rows}
+    if done.issuperset(planned):
+        return
+    yield "## Runs so far"
+    yield (
+        f"{len(done):,} of the {len(planned):,} runs that are planned. An agent appears below once it has a "
+        "run on every task of a family; a claim, once both of its agents do."
+    )
+    cells = {agent: list[str]() for agent in (*AGENTS, PPO, *ABLATIONS)}
+    for tasks in FAMILIES.values():
+        names = {task.name for task in tasks}
+        for agent, line in cells.items():
+            of_agent = [key for key in planned if key[0] == agent and key[1] in names]
+            line.append(f"{len(done.intersection(of_agent))} of {len(of_agent)}" if of_agent else "–")
+    yield table(["agent", *FAMILIES], [[f"`{agent}`", *line] for agent, line in cells.items()])
+
+
 def sections() -> Iterator[str]:
     """The report; nothing until there are runs of every task of a family."""
     rows = rows_of("report")
@@ -104,18 +157,20 @@ def sections() -> Iterator[str]:
             areas[family], finals[family] = relative(by_area, tasks), relative(by_final, tasks)
             parts += [*_of_family(family, of_family, (by_area, by_final), (areas[family], finals[family]))]
     if areas:
+        yield from progress(rows)
         main = {family: each for family, each in areas.items() if BEST in each and family not in SUPPLEMENT}
         if main:
             yield standings(main)
         yield from claims.sections(areas, finals)
+        yield from agents()
         yield from parts
 
 
 def _of_family(
     family: str, rows: Sequence[Row], raw: tuple[Scores, Scores], shares: tuple[Shares, Shares]
 ) -> Iterator[str]:
-    names = [task.name for task in FAMILIES[family]]
-    agents = [*shares[0]]
+    tasks = FAMILIES[family]
+    names, agents = [task.name for task in tasks], [*shares[0]]
     yield f"## Report: {family}"
     for what, scores in zip(("Area under the training curve", "Final greedy mean"), raw, strict=True):
         yield f"### {family}: {what}"
@@ -124,15 +179,17 @@ def _of_family(
     yield f"### {family}: over all tasks"
     yield (
         "IQM of scores of which 0 is random play and 1 the mean of double DQN, with 95 % stratified "
-        "bootstrap intervals; and processor seconds of a run: of each task the least of its runs, averaged."
+        "bootstrap intervals. In equal time: area within the processor seconds of double DQN's whole run. "
+        "Processor seconds of a run: of each task the least of its runs, averaged."
     )
+    timed = relative(scores_of(in_equal_time(rows, tasks), "area", lambda row: row["agent"]), tasks)
     lines = []
     for agent in sorted(agents, key=lambda agent: -float(iqm(shares[0][agent]))):
-        cells = [interval(estimate(iqm, each[agent])) for each in shares]
+        cells = [interval(estimate(iqm, each[agent])) for each in (*shares, timed)]
         own = [row for row in rows if row["agent"] == agent]
         seconds = np.mean([least_seconds([row for row in own if row["task"] == name]) for name in names])
         lines.append([f"`{agent}`", *cells, f"{seconds:.0f}"])
-    yield table(["agent", "area", "final", "processor s"], lines)
+    yield table(["agent", "area", "final", "area in equal time", "processor s"], lines)
     for agent in OURS:
         if agent in agents:
             yield from _of_pairs(raw[0], agent, agents, names)

@@ -57,3 +57,15 @@ def interval(found: Estimate) -> str:
 def least_seconds(rows: Sequence[Row]) -> float:
     """The processor seconds of the run that needed fewest: the machine's other users can only add to them."""
     return min(row["cpu_s"] for row in rows)
+
+
+def area_within(row: Row, whole: float, seconds: float) -> float:
+    """The area of a run until so many processor seconds have passed; all of it if it needed fewer.
+
+    Args:
+        row: of the report, with its training curve.
+        whole: the processor seconds of the whole run.
+        seconds: where the area ends.
+    """
+    parts = max(1, round(min(1.0, seconds / whole) * len(row["curve"])))
+    return float(np.mean(row["curve"][:parts]))
