@@ -21,6 +21,8 @@ from sqn_rl.watch.run import WatchedRun, evaluation_of
 
 RUNS, FOLDERS = 1_000, 20_000
 """The most runs that are listed, and the most folders that are searched for them."""
+NAMED = 5
+"""How many of the folders that cannot be read are named."""
 OPEN = 8
 """The most runs whose pages are kept in memory."""
 LOG_FILES = tuple(f"{name}.jsonl" for name in LOGS)
@@ -107,16 +109,13 @@ class WatchedFolder:
     def _search(self) -> Iterator[Path]:
         """The run directories below the folder, in the order of their names, numbers by their value."""
         self._notes, searched, found = [], 0, 0
-
-        def note(error: OSError) -> None:
-            self._notes.append(f"{error.filename}: cannot be read: {error.strerror}")
-
-        for name, folders, files in os.walk(self._root, onerror=note):
+        unreadable: list[OSError] = []
+        for name, folders, files in os.walk(self._root, onerror=unreadable.append):
             searched, found = searched + 1, found + (RECIPE_FILE in files)
             if searched > FOLDERS or found > RUNS:
                 limit = f"{FOLDERS:,} folders" if searched > FOLDERS else f"{RUNS:,} runs"
                 self._notes.append(f"there are more than {limit}; the others are not listed")
-                return
+                break
             folders.sort(key=_natural)
             if RECIPE_FILE in files:
                 folders.clear()
@@ -125,6 +124,9 @@ class WatchedFolder:
                 else:
                     what = f"not listed, as a link in it leads out of {self.path}"
                     self._notes.append(f"{name}: {what}; sqn-watch with its own path shows it")
+        self._notes += [f"{each.filename}: cannot be read: {each.strerror}" for each in unreadable[:NAMED]]
+        if len(unreadable) > NAMED:
+            self._notes.append(f"{len(unreadable) - NAMED:,} more cannot be read")
 
     def _is_run(self, path: Path) -> bool:
         """Whether a run is there, all of it in the folder."""

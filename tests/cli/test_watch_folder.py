@@ -238,6 +238,22 @@ def test_the_list_is_bounded_and_says_so(runs: Path, monkeypatch: pytest.MonkeyP
         assert state(server)["notes"] == ["there are more than 2 folders; the others are not listed"]
 
 
+def test_few_unreadable_folders_are_named(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scandir = os.scandir
+
+    def refuse(path: str) -> Iterator[os.DirEntry[str]]:
+        if "locked" in str(path):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    for i in range(listing.NAMED + 2):
+        (runs / f"locked{i}").mkdir()
+    monkeypatch.setattr(os, "scandir", refuse)  # root may read every folder
+    notes = listing.WatchedFolder(runs, Catalogue()).state()["notes"]
+    named = [f"{runs / f'locked{i}'}: cannot be read: Permission denied" for i in range(listing.NAMED)]
+    assert notes == [*named, "2 more cannot be read"]
+
+
 def test_a_folder_without_runs_is_refused(command: Command, folder: Path) -> None:
     (folder / "empty" / "folder").mkdir(parents=True)
     (folder / "a.txt").touch()
