@@ -931,6 +931,8 @@ def of_options(name: str, chance: random.Random) -> Case:
     """A command, and an argument or the value of an option."""
     module, arguments, options, uses = OPTIONS[name]
     option, value = chance.choice(options), chance.choice(VALUES)
+    while value.startswith("outside") and not option.endswith("{}"):  # a new file, as it was asked for
+        value = chance.choice(VALUES)
     named = option.partition("=")[0].lstrip("-").replace("{}", value)
     words = (*arguments, option.replace("{}", value))
     return Case(name, module, words, uses, ("",), "arguments", value, named, 0)
