@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import smooth_l1_loss
 
 EXCLUDED = -1e20
-"""The value of an action that is not allowed: its probability is exactly 0, and 0 times it is 0, not NaN."""
+"""The value of a disallowed action: for 1e-12 ≤ α ≤ 1e12 its probability is exactly 0, and 0 times it 0."""
 
 
 def masked(value_BA: Tensor, allowed_BA: Tensor | None) -> Tensor:
@@ -245,7 +245,7 @@ def project(probability_BK: Tensor, atom_BK: Tensor, support_K: Tensor) -> Tenso
 
     Args:
         probability_BK: the probability of each atom, ``[B, K]``.
-        atom_BK: the atoms, ``[B, K]``, reward units; clamped to the support's range.
+        atom_BK: the atoms, ``[B, K]``, reward units, of any precision; clamped to the support's range.
         support_K: ascending, evenly spaced, ``[K]``.
 
     Returns:
@@ -253,7 +253,7 @@ def project(probability_BK: Tensor, atom_BK: Tensor, support_K: Tensor) -> Tenso
     """
     last = len(support_K) - 1
     position_BK = (atom_BK - support_K[0]) * (last / (support_K[-1] - support_K[0]))
-    position_BK = position_BK.clamp(0, last)  # in steps of the support
+    position_BK = position_BK.clamp(0, last).to(probability_BK.dtype)  # in steps of the support
     below_BK = position_BK.long().clamp(0, last - 1)  # NaN becomes index 0, and its shares are NaN
     upper_BK = probability_BK * (position_BK - below_BK)
     projected_BK = probability_BK.new_zeros(len(probability_BK), len(support_K))

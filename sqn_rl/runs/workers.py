@@ -41,7 +41,7 @@ class WorkerMaker:
         seed = stream_seed(recipe.run.seed, f"collect {actor}") % 2**31
         recipe = replace(recipe, run=replace(recipe.run, seed=seed))
         torch.set_num_threads(recipe.run.threads)
-        parts = recipe.build(last="returns")
+        parts = recipe.build(last="returns", device="cpu")
         collect, env = parts["collect"], parts["env"]
         ladder = None
         if collect.ladder is not None:

@@ -153,7 +153,7 @@ def evaluate(
     """Play ``episodes`` full episodes and report their returns.
 
     Each of the N environments plays its share from start to end, so that short episodes are not favoured.
-    The actor's state does not change: it samples from a generator that is seeded here. torch's global
+    The actor's generator does not change: it samples from another, which is seeded here. torch's global
     generators are seeded here too, and restored afterwards.
 
     Args:

@@ -76,6 +76,12 @@ def test_projection_is_that_of_the_loop_and_keeps_mass_and_mean(data, k, n, low,
     assert_close(projected_BK[0] @ support, torch.tensor(np.dot(probability, inside)))
 
 
+def test_rewards_of_float64_are_projected_by_networks_of_float32() -> None:
+    probability, support = (torch.tensor(each, dtype=torch.float32) for each in ([[0.25, 0.75]], [0.0, 1, 2]))
+    projected = F.project(probability, torch.tensor([[0.5, 2.0]], dtype=torch.float64), support)
+    assert (projected.dtype, projected.tolist()) == (torch.float32, [[0.125, 0.125, 0.75]])
+
+
 def test_rows_of_a_batch_do_not_mix() -> None:
     atom_BK, probability_BK = tensor([-1, 0.5], [3, 0]), tensor([1 / 4, 3 / 4], [1 / 2, 1 / 2])
     support = tensor(-1, 0, 1)

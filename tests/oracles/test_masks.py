@@ -55,7 +55,7 @@ def test_a_masked_policy_is_that_of_the_allowed_actions() -> None:
     assert_close(F.maximum(F.masked(-q_BA, torch.tensor([True, False, True]))[None]), [0])
 
 
-@pytest.mark.parametrize("alpha", [1e-8, 1e-4, 1.0, 1e4])
+@pytest.mark.parametrize("alpha", [1e-12, 1e-8, 1e-4, 1.0, 1e4, 1e12])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_only_one_allowed_action_is_certain_at_every_temperature(alpha: float, dtype: torch.dtype) -> None:
     q_BA = F.masked(torch.tensor([[9e8, -5.0, 1e9]], dtype=dtype), torch.tensor([[False, True, False]]))
@@ -245,6 +245,31 @@ def test_values_of_actions_that_are_not_allowed_influence_nothing(
     other = results(loss, batch, data.draw(extremes()))
     for key, expected in zero.items():
         assert (expected is None and other[key] is None) or torch.equal(expected, other[key]), key
+
+
+@for_every_loss
+@pytest.mark.parametrize("head", [*HEADS])
+def test_a_terminal_state_may_allow_nothing(make_loss, make_temperature, name: str, head: str) -> None:
+    """Then all is as if it allowed everything: its value is not used."""
+    generator = torch.Generator().manual_seed(0)
+    size = (NETWORKS, STATES, ACTIONS, *{"scalar": [], "rescaled": [1]}.get(head, [K]))
+    tables = [torch.randn(size, generator=generator) for _ in range(2)]
+    temperature = make_temperature(target_entropy=None, target_entropy_fraction=0.5, n_actions=ACTIONS)
+    logits = torch.randn(STATES, ACTIONS, generator=generator)
+    loss = make_loss(
+        name, *tables, distribution=HEADS[head](), logits=logits, temperature=temperature, gamma=GAMMA
+    )
+    batch = some_batch(generator, 1)
+    batch = batch._replace(terminated=torch.ones_like(batch.terminated))
+    assert batch.next_action_mask is not None
+    nothing, all_actions = (torch.full_like(batch.next_action_mask, each) for each in (False, True))
+    elsewhere = torch.zeros(STATES * ACTIONS)
+    found, expected = (
+        results(loss, batch._replace(next_action_mask=mask), elsewhere) for mask in (nothing, all_actions)
+    )
+    for key in expected:
+        assert (expected[key] is None and found[key] is None) or torch.equal(expected[key], found[key]), key
+    assert (found["gradient of q_net.table"] != 0).any()
 
 
 # --- the entropy aimed at ----------------------------------------------------------------------------------

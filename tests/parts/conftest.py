@@ -37,12 +37,12 @@ def _temperature(**settings: Any) -> LearnedTemperature:
     return LearnedTemperature(**target | descent | settings)
 
 
-def _loss(q_net: QNet | None = None, temperature: Any = None) -> SQNLoss:
+def _loss(q_net: QNet | None = None, temperature: Any = None, backup: str = "expected") -> SQNLoss:
     return SQNLoss(
         q_net=q_net or _q_net(),
         temperature=temperature or _temperature(),
         gamma=0.99,
-        backup="expected",
+        backup=backup,
         policy_source="q1",
         backup_entropy=True,
         seed=0,

@@ -154,6 +154,23 @@ def test_an_update_is_in_train_mode_and_its_target_networks_in_eval_mode(q_net: 
     assert torch.equal(loss.target_q_net.values(X), loss.target_q_net.values(X))
 
 
+@pytest.mark.parametrize("backup", ["expected", "sampled"])
+def test_the_first_update_after_a_resume_draws_no_more_than_others(
+    q_net: Any, make_loss: Any, backup: str
+) -> None:
+    loss = make_loss(q_net, backup=backup)
+    loss.compute(batch())
+    resumed = make_loss(deepcopy(q_net), backup=backup)
+    resumed.load_state_dict(loss.state_dict())
+    resumed.generator.set_state(loss.generator.get_state())
+    results = []
+    for each in (loss, resumed):
+        torch.manual_seed(1)  # of dropout
+        results.append(each.compute(batch()).losses["loss_q"].item())
+    assert results[0] == results[1]
+    torch.testing.assert_close(loss.state_dict(), resumed.state_dict(), rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("mode", [True, False])
 def test_the_mode_of_a_loss_is_not_that_of_its_target_networks(
     q_net: Any, make_loss: Any, mode: bool

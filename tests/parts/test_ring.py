@@ -158,6 +158,33 @@ def test_experience_that_starts_anew_follows_from_nothing(make_games: MakeGames,
         assert stored(replay) == happened[-30:]
 
 
+def test_a_step_without_masks_does_not_have_those_of_the_step_before_it_in_its_place() -> None:
+    ring = Ring(
+        capacity=1, num_envs=1, observation_shape=(1,), observation_dtype=torch.float32, frame_stack=1,
+        device="cpu",
+    )  # fmt: skip
+    observation, no, action = torch.zeros(1, 1), torch.zeros(1, dtype=torch.bool), torch.tensor([1])
+    plain = Step(observation, observation, torch.zeros(1), no, no, no, torch.zeros(1).double())
+    mask = torch.tensor([[True, False]])
+    for _ in range(3):  # more than there are rows
+        ring.append(
+            observation,
+            1 - action,
+            plain._replace(action_mask=mask, next_action_mask=mask, log_mu=torch.full((1,), -3.0)),
+        )
+    place = ring.newest_places()
+    assert ring.log_mu is not None
+    assert torch.equal(ring.allowed(place), mask)
+    assert torch.equal(ring.allowed_next(place), mask)
+    assert ring.log_mu[place] == -3
+    for _ in range(2):
+        ring.append(observation, action, plain)
+        place = ring.newest_places()
+        assert ring.allowed(place).all()
+        assert ring.allowed_next(place).all()
+        assert ring.log_mu[place] == 0
+
+
 def test_bytes_stay_bytes() -> None:
     where = {"observation_shape": (128,), "observation_dtype": torch.uint8, "frame_stack": 1, "device": "cpu"}
     replay = UniformReplay(capacity=4, num_envs=1, returns=OneStep(gamma=GAMMA), seed=0, **where)

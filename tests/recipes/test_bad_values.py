@@ -42,8 +42,8 @@ VALUES = {
     "actor=policy loss=discrete_sac loss.backup=mean": "expected one of expected, ",
     "temperature=annealed temperature.over=0": "expected a fraction in (0, 1]",
     "temperature=fixed temperature.alpha=0": "expected a positive number",
-    "temperature=fixed temperature.alpha=1e-300": "expected a positive number that float32 can hold",
-    "temperature.minimum=1e-300": "expected a positive number that float32 can hold",
+    "temperature=fixed temperature.alpha=1e-300": "expected a number in [1e-12, 1e12]",
+    "temperature.minimum=1e-300": "expected a number in [1e-12, 1e12]",
     "temperature.target_entropy=null": "expected nats here, or a fraction: target_entropy_fraction",
     "temperature.target_entropy_fraction=0.5": "expected null, as target_entropy = 0.1; or set that to null",
     # actors

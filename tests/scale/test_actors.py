@@ -23,7 +23,7 @@ from sqn_rl.parts.logger.base import Reporter
 from sqn_rl.runs.workers import WorkerMaker
 from sqn_rl.training.agent import AGENT_PARTS
 from sqn_rl.training.collecting.learner import learn
-from sqn_rl.training.collecting.worker import packed_weights, unpack_weights
+from sqn_rl.training.collecting.worker import Worker, packed_weights, unpack_weights
 from sqn_rl.types import Counters, Request
 
 TINY = [
@@ -370,6 +370,46 @@ def test_initial_priorities_are_the_errors_of_the_network_that_acted(n: int) -> 
             target = total + gamma**m * value.item() * (not step.terminated[env])
             expected = (q_N - target).abs().numpy()
             np.testing.assert_allclose(np.abs(chunk.priority[:, row, env]), expected, rtol=1e-4, atol=1e-5)
+
+
+class Norm(torch.nn.Module):
+    """An encoder with batch norm."""
+
+    def __init__(self, *, observation_shape: tuple[int, ...], layer: Any) -> None:
+        super().__init__()
+        self.out_features = 8
+        self.norm, self.linear = (
+            torch.nn.BatchNorm1d(*observation_shape),
+            torch.nn.Linear(*observation_shape, 8),
+        )
+
+    def forward(self, observation: torch.Tensor) -> torch.Tensor:
+        return torch.relu(self.linear(self.norm(observation)))
+
+
+def test_priorities_change_no_statistics_of_the_network_that_acts() -> None:
+    """Else a worker that took a lost one's place, and unpacked the weights anew, would act differently."""
+
+    def worker() -> Worker:
+        recipe = compose("sqn_per", *TINY).recipe
+        parts = recipe.build(last="returns", instead={"encoder": Norm})
+        names = ("env", "actor", "loss", "returns")
+        return Worker(**{name: parts[name] for name in names}, rows=20, ladder=None, seed=3)
+
+    first, other = worker(), worker()
+    weights = packed_weights(first._loss)
+    requests = [Request(serial, 0, 40 * serial, random=False, priorities=True) for serial in range(2)]
+    _, state = first.collect(weights, requests[0])
+    other.restore(state)
+    (chunk, _), (again, _) = (each.collect(weights, requests[1]) for each in (first, other))
+    assert np.array_equal(chunk.action, again.action)
+    assert np.array_equal(chunk.priority, again.priority)
+
+
+def test_workers_compute_on_the_processor_whatever_learns() -> None:
+    recipe = compose("sqn_per", *TINY, "device=cuda").recipe
+    worker = WorkerMaker(recipe.to_yaml())(0)
+    assert {each.device.type for each in worker._loss.parameters()} == {"cpu"}
 
 
 def test_initial_priorities_are_stored() -> None:

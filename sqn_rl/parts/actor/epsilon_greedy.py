@@ -16,7 +16,7 @@ def epsilon_ladder(position: Tensor) -> Tensor:
 
 
 class EpsilonGreedyActor(ValueActor):
-    """Acts by ``argmax_a Q(s, a)``, but with probability ε by an action sampled uniformly from all A.
+    """Acts by ``argmax_a Q(s, a)``, but with probability ε by an action sampled uniformly from all allowed.
 
     ε falls linearly from ``start`` to ``end`` over a fraction of the budget (Mnih et al. 2015). Noisy layers
     get new noise for every action that is not greedy; greedy actions use the mean weights, and no ε.

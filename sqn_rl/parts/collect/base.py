@@ -139,8 +139,8 @@ class Actors(ABC):
     """Settings of collecting by actors; abstract: a subclass says which engine runs them.
 
     The learner stores a chunk, asks its actor for another with the newest weights, and does the updates that
-    are due, exactly as many as after the same number of environment steps without actors. Actions are random
-    until the warm-up is over. Priorities of new transitions are the |δ| of the network that acted.
+    are due: as many as without actors, up to the first updates after the warm-up. Actions are random until
+    the warm-up is over. Priorities of new transitions are the |δ| of the network that acted.
 
     Args:
         actors: how many; each has ``num_envs`` environments, and a lane of the replay.
@@ -151,7 +151,7 @@ class Actors(ABC):
         order: ``cyclic`` stores one chunk of each actor in turn, so that a run can be repeated exactly;
             ``any`` stores whichever is there first, each exactly once.
         ladder: environments explore by different amounts: by a Boltzmann actor, environment i with
-            ``α · ladder^(1 − 2i/(N−1))``, and by an ε-greedy one, whatever the number, with Ape-X's
+            ``α · ladder^(1 − 2i/(N−1))``, and by an ε-greedy one, whatever ``ladder`` is, with Ape-X's
             ``ε = 0.4^(1 + 7i/(N−1))``; null: all explore alike.
 
     Raises:

@@ -45,7 +45,7 @@ class TensorBoardLogger(Reporter):
             self.evaluation(row)
 
     def metrics(self, row: dict[str, Any]) -> None:
-        """Every number but the counters, under ``train/``."""
+        """Every number of the row, under ``train/``."""
         self._write("train", row)
 
     def evaluation(self, row: dict[str, Any]) -> None:

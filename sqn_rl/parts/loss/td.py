@@ -178,7 +178,8 @@ class TDLoss(LossModule):
         if self._named_backup is F.sampled:
             states = len(batch.action) if batch.path is None else batch.path.next_action.numel()
             if self._exponential_BA is None or len(self._exponential_BA) != states:
-                q_BA = self.q_net.first(batch.observation).detach()  # for its dtype and width
+                with torch.no_grad():  # for dtype and width; in eval mode, so it changes nothing
+                    q_BA = self.target_q_net.first(batch.observation)
                 self._exponential_BA = q_BA.new_empty(states, q_BA.shape[-1])
             self._exponential_BA = F.exponentials(self._exponential_BA, self.generator)
 
@@ -219,6 +220,8 @@ class TDLoss(LossModule):
         if path is not None:
             next_observation, mask = path.next_observation.flatten(0, 1), path.next_action_mask
             mask = mask if mask is None else mask.flatten(0, 1)
+        if mask is not None:  # a terminal state may allow nothing; its value is not used, but must be finite
+            mask = mask | ~mask.any(-1, keepdim=True)
         prediction = self.target_q_net.predict(next_observation)
         backup, bonus = self.backup(distribution.mean(prediction), next_observation, *_given(mask))
         if mask is not None:

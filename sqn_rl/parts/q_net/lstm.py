@@ -19,8 +19,7 @@ from sqn_rl.parts.q_net.q_net import QNet, ScalingEncoder
 from sqn_rl.types import Sequences
 
 LARGEST_REWARD = 1.0
-"""Previous rewards are clamped to ± this: so a network that learned from clipped ones reads the same in an
-evaluation, where they are not clipped."""
+"""Previous rewards are clamped to ± this, as clipped rewards are: in an evaluation they are not clipped."""
 
 
 class LSTM(nn.Module):

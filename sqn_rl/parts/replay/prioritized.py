@@ -44,7 +44,7 @@ def importance_weights(value_B: Floats, beta: float) -> Floats:
         beta: β, in [0, 1]; 1 corrects fully for non-uniform sampling.
 
     Returns:
-        ``[B]``, in (0, 1].
+        ``[B]``, in [0, 1].
     """
     return (value_B / value_B.min()) ** -beta
 

@@ -141,12 +141,13 @@ class Ring:
         if self.frame_stack > 1:
             self._frames_before[row] = episode_age
             episode_age.add_(1).clamp_(max=self.frame_stack - 1)
-        if step.action_mask is not None and step.next_action_mask is not None:
-            masks = self.masks(step.action_mask.shape[-1])
-            for column, mask in zip(masks, (step.action_mask, step.next_action_mask), strict=True):
-                column[row] = mask
-        if step.log_mu is not None:
-            self.record()[row] = step.log_mu
+        if step.action_mask is not None:
+            self.masks(step.action_mask.shape[-1])
+        if self.action_mask is not None and self.next_action_mask is not None:
+            self.action_mask[row] = True if step.action_mask is None else step.action_mask
+            self.next_action_mask[row] = True if step.next_action_mask is None else step.next_action_mask
+        if step.log_mu is not None or self.log_mu is not None:
+            self.record()[row] = 0 if step.log_mu is None else step.log_mu
         if self.states is not None:
             self.states.append(row, self._counts[lane] - 1, self.columns(lane), step)
         if step.ended.any():
@@ -345,6 +346,5 @@ def _require_memory(capacity: int, more: int, place_bytes: int) -> None:
     free = available_bytes()
     if free is not None and (capacity + more) * place_bytes > free:
         fits = max(free // place_bytes - more, 0)
-        takes = f"a transition takes {place_bytes:,} bytes"
-        expected = f"at most {fits:,}: {takes}, and {free / 1e9:.1f} GB are free"
+        expected = f"at most {fits:,}: each takes {place_bytes:,} bytes, and {free / 1e9:.1f} GB are free"
         raise SettingError("capacity", capacity, expected)

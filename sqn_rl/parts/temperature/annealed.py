@@ -9,13 +9,13 @@ from sqn_rl.parts.temperature.base import DualTemperature, require_fraction, req
 
 
 class AnnealedTemperature(DualTemperature):
-    """α learned towards a target entropy that falls linearly from ``start`` to ``end``, both in nats.
+    """α learned towards a target entropy that changes linearly from ``start`` to ``end``, both in nats.
 
     Args:
         initial: α at the start, reward units.
         start: H̄ at the first environment step, nats, below log A.
         end: H̄ from ``over`` of the budget on, nats, below log A.
-        over: the fraction of the budget over which H̄ falls, in (0, 1].
+        over: the fraction of the budget over which H̄ changes, in (0, 1].
         lr: the learning rate of α's parameter.
         minimum: α is clamped to at least this after each step.
         maximum: and to at most this.

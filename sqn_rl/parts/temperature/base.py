@@ -85,9 +85,11 @@ class DualTemperature(Temperature):
 
 
 def require_positive(field: str, value: float) -> float:
-    """Return the value of a field; :class:`~sqn_rl.errors.SettingError` unless it is a positive float32."""
-    numbers = torch.finfo(torch.float32)
-    require(numbers.tiny <= value <= numbers.max, field, value, "a positive number that float32 can hold")
+    """Return the value of a field; :class:`~sqn_rl.errors.SettingError` unless policies can have it as α.
+
+    Beyond these bounds float32 cannot divide by α, or lets actions be sampled that are not allowed.
+    """
+    require(1e-12 <= value <= 1e12, field, value, "a number in [1e-12, 1e12]")
     return float(value)
 
 

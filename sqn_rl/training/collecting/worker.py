@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sqn_rl.errors import RestoreError
 from sqn_rl.parts.collect.base import Laddered
@@ -63,6 +63,8 @@ class Worker:
         self.env, self._actor, self._loss, self._returns, self._rows = env, actor, loss, returns, rows
         self._ladder, self._seed = ladder, seed
         self._player = Player(actor, env.num_envs, recorded_actions(env, returns))
+        if isinstance(loss, nn.Module):
+            loss.eval()  # it gives priorities, and learns nothing
         self._generator = torch.Generator().manual_seed(seed)
         self._random_state = RandomState(GLOBAL_SEED_OFFSET + seed, "cpu")
         self._randomness = {
