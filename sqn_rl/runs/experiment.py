@@ -27,9 +27,9 @@ from sqn_rl.parts.env.base import close, closing_env
 from sqn_rl.parts.logger.base import Reporter
 from sqn_rl.plots.progress import ProgressReporter
 from sqn_rl.protocols import Described, submodule
-from sqn_rl.recipe import auto as speed
 from sqn_rl.recipe import resources
-from sqn_rl.recipe.build import scheduled
+from sqn_rl.recipe.auto import Choice, bfloat16, compiling, precision_of
+from sqn_rl.recipe.build import scheduled_slots
 from sqn_rl.recipe.compose import Recipe, load_recipe
 from sqn_rl.recipe.graph import Graph
 from sqn_rl.recipe.preflight import preflight
@@ -190,7 +190,7 @@ class Experiment:
     ) -> dict[str, Any]:
         found = directory.restore()  # before a logger reads the rows that are left
         env, q_net = parts["env"], parts["q_net"]
-        compiled, precision = speed.compiling(self.run, q_net), speed.precision_of(q_net)
+        compiled, precision = compiling(self.run, q_net), precision_of(q_net)
         agent = Agent(**{name: parts[name] for name in AGENT_PARTS}, compiled=compiled.chosen)
         directory.made_with |= {"compiled": compiled.chosen, "precision": precision}
         directory.made_with |= {env.package: version(env.package)} if env.package else {}
@@ -269,7 +269,7 @@ class Experiment:
 
         return evaluated
 
-    def _notes_of_speed(self, parts: dict[str, Any], compiled: speed.Choice) -> Iterator[str]:
+    def _notes_of_speed(self, parts: dict[str, Any], compiled: Choice) -> Iterator[str]:
         """Notes on what was chosen for speed, and why."""
         q_net, shape = parts["q_net"], parts["env"].observation_shape
         if isinstance(q_net, Described):
@@ -280,13 +280,13 @@ class Experiment:
                 other = "per_key" if inside else "cnn"
                 yield f"encoder       mlp, which flattens images; encoder={other} reads them by convolutions"
         yield f"compile       {'yes' if compiled.chosen else 'no'}, {compiled.why}"
-        why = speed.bfloat16(self.run, shape, self.recipe.fields("encoder").get("hidden")).why
-        yield f"precision     {speed.precision_of(q_net)}, {why}"
+        why = bfloat16(self.run, shape, self.recipe.fields("encoder").get("hidden")).why
+        yield f"precision     {precision_of(q_net)}, {why}"
 
     def _notes_of_extension(self) -> Iterator[str]:
         """The new budget, and each part whose schedule spans it."""
         yield f"the run is extended to {self.run.steps:,} steps"
-        for slot in scheduled(self.recipe.config, self.recipe.catalogue):
+        for slot in scheduled_slots(self.recipe.config, self.recipe.catalogue):
             yield f"the schedule of {slot} ({self.recipe.part(slot)}) now spans {self.run.steps:,} steps"
 
     def _extended(self, path: Path) -> str | None:
