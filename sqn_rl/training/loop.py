@@ -125,7 +125,7 @@ class LoopBase:
 
     def advance(self) -> bool:
         """Begin the next iteration; False if the budget is spent or a stop was requested."""
-        if self.due.over or self._stopped:
+        if self.due.is_over or self._stopped:
             return False
         self.due.advance()
         return True
