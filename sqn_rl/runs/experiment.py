@@ -212,20 +212,18 @@ class Experiment:
             for each in loggers:
                 stack.callback(each.close)
             all_reporters.note(*self._notes(parts, compiled, directory, found))
-            options: dict[str, Any] = {
-                "evaluate": self._evaluation(parts, should_stop),
-                "reporters": [all_reporters],
-                "should_stop": should_stop,
-                "counters": counters,
-                "state": found.state if found else None,
-            }
             try:
                 with naming_checkpoint(found.path if found else directory.path):
-                    if engine is None:
-                        train(agent, env, self.run, **options)
-                    else:
-                        close(env)  # every actor has its own
-                        learn(agent, env, self.run, parts["collect"], engine, **options)
+                    self._learn(
+                        agent,
+                        parts,
+                        engine,
+                        evaluate=self._evaluation(parts, should_stop),
+                        reporters=[all_reporters],
+                        should_stop=should_stop,
+                        counters=counters,
+                        state=found.state if found else None,
+                    )
             except Exception as error:
                 with suppress(OSError, StorageError):  # the disk may be full
                     if isinstance(error, NumericsError) and error.batch is not None:
@@ -234,6 +232,15 @@ class Experiment:
                 raise
             is_done = directory.evaluated_at == counters.env_steps >= self.run.steps
             return finish("done" if is_done else "stopped")
+
+    def _learn(self, agent: Agent, parts: dict[str, Any], engine: Engine | None, **options: Any) -> None:
+        """Train in the environments of this process, or from actors that an engine runs."""
+        env = parts["env"]
+        if engine is None:
+            train(agent, env, self.run, **options)
+        else:
+            close(env)  # every actor has its own
+            learn(agent, env, self.run, parts["collect"], engine, **options)
 
     def _facts(self, env_name: str, directory: RunDirectory) -> dict[str, Any]:
         """The entries of a summary that do not depend on how the run ended."""

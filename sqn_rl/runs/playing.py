@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sqn_rl.errors import require, require_whole
+from sqn_rl.errors import SettingError, require, require_whole
 from sqn_rl.protocols import Actor
 from sqn_rl.training.player import Player
 
@@ -52,8 +52,8 @@ class PolicyPlayer:
         Raises:
             SettingError: no action was chosen before, or there are not ``num_envs`` results.
         """
-        require(self._action is not None, "record", reward, "to be called after act")
-        assert self._action is not None
+        if self._action is None:
+            raise SettingError("record", reward, "to be called after act")
         self._player.update_memory(
             self._action, self._per_env("reward", reward, np.float32), self._per_env("ended", ended, bool)
         )
