@@ -23,7 +23,7 @@ PARTIAL, REMOVED, DAMAGED = ".partial", ".gone", ".damaged"
 BLOCK = 2**20
 
 LONGEST_NAME = 100
-"""The most bytes of a file name that we make of what a user wrote; file systems take 255."""
+"""The most bytes of a file name that is made from a user's text; file systems allow 255."""
 
 RECIPE_FILE, SUMMARY_FILE, EVALUATIONS_FILE = "recipe.yaml", "summary.json", "evaluations.jsonl"
 """Files in a run directory that are read elsewhere too."""

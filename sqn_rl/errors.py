@@ -125,7 +125,7 @@ def explain(error: BaseException) -> str:
 
 
 def running_function(frame: FrameType | None) -> str:
-    """The user's function that is running, else the function that an environment here called; else empty."""
+    """The user's function that is running, or else the function that one of our environments called."""
     stack = traceback.extract_stack(frame)
     ours = [place for place, each in enumerate(stack) if each.filename.startswith(_PACKAGE)]
     called = stack[ours[-1] + 1 :] if ours else []
@@ -203,9 +203,10 @@ def require(condition: bool, field: str, value: object, expected: str) -> None:
 
 def require_whole(field: str, value: object, least: int, of: str = "", *, or_null: bool = False) -> None:
     """Raise :class:`SettingError` unless ``value`` is a whole number from ``least`` on, or may be None."""
-    whole = isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
-    expected = f"a whole number{of and f' of {of}'}, at least {least}{', or null' * or_null}"
-    require(whole or (or_null and value is None), field, value, expected)
+    is_whole = isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
+    unit, alternative = f" of {of}" if of else "", ", or null" if or_null else ""
+    expected = f"a whole number{unit}, at least {least}{alternative}"
+    require(is_whole or (or_null and value is None), field, value, expected)
 
 
 COMMAND_LINE = "command line: "

@@ -1,6 +1,6 @@
-"""Interfaces of the slots: all that the loop and other parts use of a part.
+"""Interfaces of the slots: everything that the loop and other parts use of a part.
 
-A class that has the members of its slot's protocol fills the slot; there is nothing to inherit from, but a
+A class that has the members of its slot's protocol fills the slot; it need not inherit from anything, but a
 Q-network and a temperature are torch modules, as losses and actors hold them. The protocols after the slots'
 are optional: ``isinstance`` decides, once, whether a part has the members of one. None of these may be a
 submodule or a buffer, which ``isinstance`` does not find from Python 3.12 on: :func:`submodule` does.
@@ -121,7 +121,7 @@ class Loss(Protocol):
     parameters: Callable[[], Iterator[nn.Parameter]]  # of the networks, their target copies, the temperature
 
     def state_dict(self) -> dict[str, Any]:
-        """All that is learned, and its target copies: what a checkpoint keeps."""
+        """All that is learned, and its target copies, for checkpoints."""
 
 
 class TargetUpdate(Protocol):
@@ -171,7 +171,7 @@ class Advising(Protocol):
     """A temperature, an actor or a replay that knows which setting to change."""
 
     def advice(self) -> str | None:
-        """What a person should change, if anything: asked with the metrics, and noted once."""
+        """What the user should change, if anything: asked for with the metrics, and shown once."""
 
 
 @runtime_checkable
@@ -197,18 +197,18 @@ class LazilyStateful(Protocol):
 class Randomized(Protocol):
     """A loss, an actor, a target updater, or a module inside one, that draws random numbers.
 
-    Checkpoints keep what it names. A part with another generator is refused when the agent is made. Torch's
-    global generators, from which dropout draws, are kept for all.
+    Checkpoints store what it names. A part with another generator is refused when the agent is made. Torch's
+    global generators, from which dropout draws, are always stored.
     """
 
     @property
     def randomness(self) -> Mapping[str, Any]:
-        """By name its ``torch.Generator`` and :class:`~sqn_rl.parts.noise.Noise` objects, always the same."""
+        """``torch.Generator`` and :class:`~sqn_rl.parts.noise.Noise` objects by name, always the same."""
 
 
 @runtime_checkable
 class Wired(Protocol):
-    """Returns, a temperature, an actor or a loss that declares what the wiring shows it to read.
+    """Returns, a temperature, an actor or a loss that declares the keys it reads, for the wiring.
 
     Keys are ``action_value``, ``alpha``, ``entropy``, ``log_policy``, ``observation``, ``transitions`` and
     ``batch.COLUMN``. One that no part writes is refused. The default is what its slot's parts usually read.
@@ -238,7 +238,7 @@ class Policy(Protocol):
 
 @runtime_checkable
 class Discounted(Protocol):
-    """A loss, or returns, with a γ: refused where they are not the same."""
+    """A loss, or returns, with a γ: both must be equal."""
 
     gamma: float
 
@@ -280,7 +280,7 @@ class PathLoss(Protocol):
 
 @runtime_checkable
 class Targeting(Protocol):
-    """A loss that can show its target, for the search for values that are not finite."""
+    """A loss that can show its target, for the search for NaN and infinite values."""
 
     def target(self, batch: Batch, q_NBA: Tensor) -> Tensor:
         """The targets, given the online networks' values."""
@@ -317,7 +317,7 @@ class ObservationTyped(Protocol):
 
 @runtime_checkable
 class Described(Protocol):
-    """A Q-network that describes, for the screen and the logs, what it computes with."""
+    """A Q-network that describes its input and its precision, for the screen and the logs."""
 
     reads: str  # its input: ``uint8 [128], scaled as (x − 128)/128``
     precision: str  # ``fp32`` or ``bf16``
@@ -342,7 +342,7 @@ class CompilableActor(Protocol):
         """Actions, ``[B]`` int64, and the scores that they are chosen by, ``[B, A]``."""
 
     def use_compiled(self, choose: Callable[[Tensor, tuple[Tensor, ...]], tuple[Tensor, Tensor]]) -> None:
-        """Choose by this, a compiled :meth:`choose`."""
+        """Use this compiled :meth:`choose` from now on."""
 
 
 def submodule(part: object, name: str) -> nn.Module | None:

@@ -36,13 +36,13 @@ class Step(NamedTuple):
     score: Tensor
     """``[N]`` float64: the unclipped reward, from which episode returns are summed."""
     action_mask: Tensor | None = None
-    """``[N, A]`` bool: the actions that were allowed when this step's was chosen; None: always all are."""
+    """``[N, A]`` bool: the actions that were allowed when this step's was chosen; None if all are, always."""
     next_action_mask: Tensor | None = None
     """``[N, A]`` bool: those allowed at ``next_observation``; all where that is terminal."""
     log_mu: Tensor | None = None
-    """``[N]`` float32: log μ(a|s), with which probability the actor took the action; None: not recorded."""
+    """``[N]`` float32: log μ(a|s), the log-probability of the action taken; None if it was not recorded."""
     memory: Tensor | None = None
-    """``[N, M]`` float32: the actor's memory when it acted; None: it has none."""
+    """``[N, M]`` float32: the actor's memory when it acted; None if it has none."""
 
 
 class Path(NamedTuple):
@@ -56,13 +56,13 @@ class Path(NamedTuple):
     next_action: Tensor
     """``[B, K]`` int64: the action taken there; where ``trace`` is 0, any."""
     reward: Tensor
-    """``[B, K]`` float32: of each step."""
+    """``[B, K]`` float32: the reward of each step."""
     discount: Tensor
     """``[B, K]`` float32: ``γ (1 − d)`` of each step: 0 where it terminated."""
     trace: Tensor
     """``[B, K]`` float32: λ where the path continues after the step, else 0."""
     next_action_mask: Tensor | None = None
-    """``[B, K, A]`` bool: the actions allowed at ``next_observation``; None: always all are."""
+    """``[B, K, A]`` bool: the actions allowed at ``next_observation``; None if all are, always."""
     next_log_mu: Tensor | None = None
     """``[B, K]`` float32: log μ of ``next_action``, for Retrace; None: a tree backup."""
 
@@ -90,15 +90,15 @@ class Sequences(NamedTuple):
     state: Tensor
     """``[Q, W]`` float32: the networks' state before the first observation."""
     burn_in: Tensor
-    """``[Q]`` int64: steps from which nothing is learned: of some sequences the same number, of others 0."""
+    """``[Q]`` int64: steps that are not learned from; the same number in some sequences, 0 in the others."""
 
 
 class Batch(NamedTuple):
     """B transitions from the replay, with the returns computed for them."""
 
     observation: Tensor
-    """``[B, *S]``; where there are ``sequences``, ``[B]`` int64: steps of these, of step t of sequence q
-    ``q T + t``. So is ``next_observation``."""
+    """``[B, *S]``; with ``sequences``, ``[B]`` int64: ``q T + t`` for step t of sequence q. The same
+    holds for ``next_observation``."""
     action: Tensor
     """``[B]`` int64."""
     reward: Tensor
@@ -114,13 +114,13 @@ class Batch(NamedTuple):
     weight: Tensor | None = None
     """``[B]`` float32: importance weights of prioritized replay; None: all are 1."""
     path: Path | None = None
-    """The steps from each transition on, if the returns need them; the columns above are of the first."""
+    """The steps from each transition on, if the returns need them; the columns above are the first step's."""
     action_mask: Tensor | None = None
-    """``[B, A]`` bool: the actions allowed at ``observation``; None: always all are."""
+    """``[B, A]`` bool: the actions allowed at ``observation``; None if all are, always."""
     next_action_mask: Tensor | None = None
     """``[B, A]`` bool: those allowed at ``next_observation``; all where that is terminal."""
     sequences: Sequences | None = None
-    """The sequences whose transitions these are; ``place`` is then where each one's begins."""
+    """The sequences that have these transitions; ``place`` is then where each one's sequence begins."""
 
     def split(self, size: int) -> "Iterator[Batch]":
         """Split into batches of ``size`` transitions, in order, without copying; not one with sequences."""
@@ -128,7 +128,7 @@ class Batch(NamedTuple):
         return map(Batch, *(repeat(None) if column is None else column.split(size) for column in columns))
 
     def columns(self) -> dict[str, Tensor]:
-        """All tensors by name, a path's as ``path.reward``, those of sequences as ``sequences.reward``."""
+        """All tensors by name; those of paths and sequences as ``path.reward`` and ``sequences.reward``."""
         own = {name: column for name, column in self._asdict().items() if isinstance(column, Tensor)}
         path = {} if self.path is None else self.path.columns()
         sequences = {} if self.sequences is None else self.sequences._asdict()
@@ -140,7 +140,7 @@ class Batch(NamedTuple):
         """The batch with these :meth:`columns`.
 
         Raises:
-            TypeError: one is missing, or unknown.
+            TypeError: a column is missing or unknown.
         """
         parts: dict[str, dict[str, Tensor]] = {"": {}, "path": {}, "sequences": {}}
         for key, column in columns.items():
@@ -160,7 +160,7 @@ BATCH_KEYS = tuple(f"batch.{name}" for name in Batch._fields[:6])
 """The columns of a batch that a loss reads, as the wiring names them."""
 
 MASK_KEYS = ("batch.action_mask", "batch.next_action_mask")
-"""And those that it reads too where there are action masks."""
+"""Further columns that a loss reads if there are action masks."""
 
 
 class Terms(NamedTuple):
@@ -172,7 +172,7 @@ class Terms(NamedTuple):
     """δ_i of every network, ``[N, B]``; with a distributional head, the error of the means;
     with rescaled values, of h of the values."""
     q: Tensor
-    """``Q_i(s, ·)``, ``[N, B, A]``, reward units; of actions that are not allowed the mean of the others."""
+    """``Q_i(s, ·)``, ``[N, B, A]``, reward units; excluded actions have the mean of the others."""
     log_pi: Tensor | None
     """log π(·|s) of the policy, ``[B, A]``; None without a temperature."""
 
@@ -198,7 +198,7 @@ class Counters:
 
 
 class Request(NamedTuple):
-    """What an actor is asked for: a chunk, collected with some weights."""
+    """A request to an actor: collect a chunk with some weights."""
 
     serial: int
     """The chunk's number; every actor counts from 0."""
@@ -207,7 +207,7 @@ class Request(NamedTuple):
     env_steps: int
     """Environment steps before the chunk, over all actors, if all are stored in the order of the requests."""
     random: bool
-    """Uniformly random actions, as in the warm-up."""
+    """Whether actions are uniformly random, as in the warm-up."""
     priorities: bool
     """Whether the chunk has initial priorities."""
 
@@ -226,7 +226,7 @@ class ChunkSummary(NamedTuple):
     masked: bool
     """Whether there are action masks."""
     note: str
-    """What a person should know of it."""
+    """A note for the user; empty if there is none."""
 
 
 class Chunk(NamedTuple):
@@ -247,16 +247,16 @@ class Chunk(NamedTuple):
     priority: np.ndarray | None
     """``[n, K, E]``: the TD errors of the n networks that acted."""
     note: str = ""
-    """What a person should know of it."""
+    """A note for the user; empty if there is none."""
 
     @property
     def summary(self) -> ChunkSummary:
-        """All that the learner needs of it, besides what its replay stores."""
+        """What the learner needs of it, besides what its replay stores."""
         score, ended, masked = self.columns["score"], self.columns["ended"], "action_mask" in self.columns
         return ChunkSummary(self.serial, self.version, self.begins, score, ended, masked, self.note)
 
     def steps(self, *, stacked: bool) -> "Iterator[tuple[Tensor, Tensor, Step]]":
-        """What a replay stores of each row; where observations are stacks, a stack of the newest frame alone.
+        """The arguments with which a replay stores each row; with stacks, stacks of only the newest frame.
 
         The tensors are copies.
         """
@@ -291,11 +291,11 @@ class Rows:
     end: int
     """One past the number of the newest row."""
     step: int
-    """Rows of one piece."""
+    """The number of rows in one piece."""
     read: Callable[[int, int], Mapping[str, Tensor]]
     """Reads the columns of the rows ``[begin, end)``."""
     table: int = 0
-    """The number of the table, where a state has several."""
+    """The number of the table, if a state has several."""
 
     def since(self, row: int) -> Iterator[Piece]:
         """The pieces from ``row`` on."""

@@ -1,4 +1,4 @@
-"""Compare variants: scores with intervals, which of two is better, and where the runs do not show it."""
+"""Compare variants: scores with intervals, which of two is better, and where too few runs decide nothing."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ FINAL, AREA = "final", "area"
 """The mean return of the last evaluation, and the average of the evaluation curve."""
 NORMALISED = " (human = 1)"
 SIGNIFICANCE = 0.05
-"""Significance level: how often two equal variants may be called different."""
+"""Significance level: the probability with which two equal variants may be called different."""
 
 Tables = dict[tuple[str, str], dict[str, Scores]]
 """(environment, measure) → variant → its scores."""
@@ -53,7 +53,7 @@ class Pair(NamedTuple):
     variant: str
     other: str
     probability: Estimate
-    """That a run of ``variant`` scores more than one of ``other``, equal scores counted half."""
+    """P(a run of ``variant`` scores more than a run of ``other``); equal scores count half."""
     verdict: str
 
 
@@ -95,7 +95,7 @@ def compare(
     groups, repeated = group(runs, labels, first)
     measured = _measured(groups)
     tables = measured | _normalised(groups, measured)
-    compared = measured | _together(groups, measured)
+    compared = measured | _over_environments(groups, measured)
     rows = [row for key, by_variant in tables.items() for row in _rows(*key, by_variant)]
     pairs = [pair for key, by_variant in compared.items() for pair in _pairs(*key, by_variant, first)]
     notes += [*repeated, *caveats(groups), *_without_reference(groups), *_too_few(measured)]
@@ -135,12 +135,13 @@ def _normalised(groups: Groups, measured: Tables) -> Tables:
     return tables | _merged("games", [each for each in _common(groups) if each in games], tables)
 
 
-def _together(groups: Groups, measured: Tables) -> Tables:
-    """The scores over all environments that every variant was run in; their units may differ."""
+def _over_environments(groups: Groups, measured: Tables) -> Tables:
+    """The scores over all environments in which every variant was run; their units may differ."""
     return _merged("environments", _common(groups), measured)
 
 
 def _merged(what: str, environments: Sequence[str], tables: Tables) -> Tables:
+    """One table for each measure, with the scores in several environments."""
     merged: Tables = {}
     for measure in dict.fromkeys(measure for _, measure in tables):
         parts = [tables[each, measure] for each in environments if (each, measure) in tables]
@@ -179,16 +180,19 @@ def _pairs(
             variant, other = other, variant
         sides = by_variant[variant], by_variant[other]
         probability = estimate(probability_of_improvement, *sides)
-        undecided = chance_of_separation(*sides) > SIGNIFICANCE
-        verdict = "too few runs to tell" if undecided else _verdict(probability)
+        has_too_few_runs = chance_of_separation(*sides) > SIGNIFICANCE
+        verdict = "too few runs to tell" if has_too_few_runs else _verdict(probability)
         yield Pair(environment, measure, variant, other, probability, verdict)
 
 
 def _verdict(probability: Estimate) -> str:
-    return "better" if probability.low > 0.5 else "worse" if probability.high < 0.5 else "undecided"
+    if probability.low > 0.5:
+        return "better"
+    return "worse" if probability.high < 0.5 else "undecided"
 
 
 def _without_reference(groups: Groups) -> Iterator[str]:
+    """A note for each Atari game without a human score."""
     for environment in groups:
         if (game := _game(groups, environment)) and game not in RANDOM_AND_HUMAN:
             yield f"{environment}: no human score of {game} was published, so none is normalised by it"
@@ -196,12 +200,12 @@ def _without_reference(groups: Groups) -> Iterator[str]:
 
 def _too_few(tables: Tables) -> Iterator[str]:
     """A note for each environment where the smallest variants have too few runs for any verdict."""
-    enough = next(n for n in count(1) if 2 / comb(2 * n, n) <= SIGNIFICANCE)
+    enough = next(runs for runs in count(1) if 2 / comb(2 * runs, runs) <= SIGNIFICANCE)
     for (environment, measure), by_variant in tables.items():
         fewest = sorted(by_variant.values(), key=lambda scores: len(scores[0]))[:2]
         if measure == FINAL and len(fewest) == 2 and (chance := chance_of_separation(*fewest)) > SIGNIFICANCE:
-            n, m = (len(scores[0]) for scores in fewest)
+            few, more = (len(scores[0]) for scores in fewest)
             yield (
-                f"{environment}: {n} and {m} runs are too few to tell: of two equal variants, every run of "
-                f"one beats every run of the other in {chance:.0%} of cases; {enough} of each would do"
+                f"{environment}: {few} and {more} runs are too few to tell: of two equal variants, every run "
+                f"of one beats every run of the other in {chance:.0%} of cases; {enough} of each would do"
             )

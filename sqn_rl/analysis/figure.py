@@ -1,6 +1,6 @@
-"""``comparison.png``: learning curves and performance profiles, a row an environment.
+"""Draw ``comparison.png``: learning curves and performance profiles, one row per environment.
 
-A run is a thin line. What is of several runs is thick, and has a band where there are enough of them.
+A run is a thin line. A statistic of several runs is a thick one, with a band if there are enough of them.
 """
 
 import textwrap
@@ -24,10 +24,10 @@ Style = Mapping[str, Any]
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe-Ito
 DASHES = ("-", "--", ":", "-.")
 RESAMPLES = 2_000
-"""Enough for bands."""
+"""The number of bootstrap resamples, enough for bands."""
 THIN, THICK = 0.8, 2.2
 ENOUGH, ENOUGH_FOR_PROFILE = 3, 10
-"""How many runs an interval needs. That of the profile of fewer than ten reaches from 0 to 1 or nearly so."""
+"""The fewest runs for which an interval is drawn. That of a profile of fewer runs spans nearly [0, 1]."""
 KEY = (
     "thin: single runs; thick: IQM of several, or their profile; band: 95 % interval, "
     f"from {ENOUGH} runs on, of a profile from {ENOUGH_FOR_PROFILE} on"
@@ -38,7 +38,7 @@ def draw_comparison(comparison: Comparison) -> bytes:
     """Draw the variants against each other.
 
     Args:
-        comparison: what to draw.
+        comparison: the comparison to draw.
 
     Returns:
         A PNG.
@@ -49,19 +49,12 @@ def draw_comparison(comparison: Comparison) -> bytes:
 
 
 def make_figure(comparison: Comparison) -> "Figure":
-    """The figure of a comparison: a row of two panels for each environment, and the variants below them."""
+    """The figure of a comparison: two panels for each environment, and a legend below them."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     variants = list(dict.fromkeys(row.variant for row in comparison.rows))
-    styles = {
-        variant: {
-            "color": COLOURS[i % len(COLOURS)],
-            "linestyle": DASHES[i % len(DASHES)],
-            "label": variant.replace("$", r"\$"),
-        }
-        for i, variant in enumerate(variants)
-    }
+    styles = _styles(variants)
     columns = 2 if max(map(len, variants)) < 60 and len(variants) > 3 else 1
     labels = [textwrap.fill(variant, 130 // columns, subsequent_indent="  ") for variant in variants]
     lines = sum(label.count("\n") + 1 for label in labels) / columns + 2
@@ -70,26 +63,45 @@ def make_figure(comparison: Comparison) -> "Figure":
     FigureCanvasAgg(figure)
     panels = figure.subplots(len(environments), 2, squeeze=False)
     for environment, (left, right) in zip(environments, panels, strict=True):
-        measure = FINAL if (environment, FINAL) in comparison.tables else f"{FINAL}{NORMALISED}"
-        scores = comparison.tables[environment, measure]
-        runs = comparison.groups.get(environment, {})
-        if all(len(each[0].steps) > 1 for each in runs.values()) and runs:
-            _draw_curves(left, runs, styles)
-            title = "learning curves"
-        else:
-            _draw_averages(left, scores, styles, measure)
-            title = f"{measure} scores"
-        _draw_profiles(right, scores, styles, measure)
-        for axes, panel in ((left, title), (right, f"profiles of the {measure} scores")):
-            axes.set_title(textwrap.fill(f"{environment}: {panel}", 60), parse_math=False, fontsize=11)
-            axes.spines[["top", "right"]].set_visible(False)
-            axes.locator_params(axis="x", nbins=6)
+        _draw_environment(left, right, comparison, environment, styles)
     handles, _ = panels[0, 1].get_legend_handles_labels()
     place: dict[str, Any] = {"loc": "outside lower center", "ncols": columns, "frameon": False, "fontsize": 9}
     legend = figure.legend(handles, labels, title=KEY, title_fontsize=9, **place)
     for text in legend.get_texts():
         text.set_parse_math(False)  # a variant may have dollars in its name
     return figure
+
+
+def _styles(variants: Sequence[str]) -> dict[str, Style]:
+    """The colour, dashes and label of each variant."""
+    return {
+        variant: {
+            "color": COLOURS[number % len(COLOURS)],
+            "linestyle": DASHES[number % len(DASHES)],
+            "label": variant.replace("$", r"\$"),
+        }
+        for number, variant in enumerate(variants)
+    }
+
+
+def _draw_environment(
+    left: "Axes", right: "Axes", comparison: Comparison, environment: str, styles: Mapping[str, Style]
+) -> None:
+    """Draw the two panels of an environment: curves, or averages if there are none; and profiles."""
+    measure = FINAL if (environment, FINAL) in comparison.tables else f"{FINAL}{NORMALISED}"
+    scores = comparison.tables[environment, measure]
+    runs = comparison.groups.get(environment, {})
+    if runs and all(len(each[0].steps) > 1 for each in runs.values()):
+        _draw_curves(left, runs, styles)
+        title = "learning curves"
+    else:
+        _draw_averages(left, scores, styles, measure)
+        title = f"{measure} scores"
+    _draw_profiles(right, scores, styles, measure)
+    for axes, panel in ((left, title), (right, f"profiles of the {measure} scores")):
+        axes.set_title(textwrap.fill(f"{environment}: {panel}", 60), parse_math=False, fontsize=11)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.locator_params(axis="x", nbins=6)
 
 
 def _draw_curves(
@@ -144,7 +156,7 @@ def _draw_averages(
 
 
 def _fewest(by_environment: Scores) -> int:
-    """How many runs there are in the environment with the fewest."""
+    """The number of runs in the environment with the fewest."""
     return min(map(len, by_environment))
 
 

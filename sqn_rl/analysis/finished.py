@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sqn_rl.disk import EVALUATIONS_FILE, RECIPE_FILE, SUMMARY_FILE
-from sqn_rl.errors import RecipeError, SqnError
+from sqn_rl.errors import COMMAND_LINE, RecipeError, SqnError
 from sqn_rl.plots.logs import LARGEST
 from sqn_rl.recipe.catalogue import RECIPE, TASK
 from sqn_rl.recipe.overrides import origin
@@ -18,7 +18,7 @@ from sqn_rl.recipe.reading import DataError, is_there, printable, read_json, rea
 from sqn_rl.recipe.resolved import Resolved, Sourced, of_run
 from sqn_rl.runs.manifest import noted_changes
 
-RUNNING = {
+EXECUTION = {
     *("seed", "out", "resume", "threads", "device", "compile", "log_every", "checkpoint_every"),
     *("checkpoint_keep", "checkpoint_best", "logger", "env.threads", "env.workers", "eval_max_steps"),
 }
@@ -27,11 +27,10 @@ RUNNING = {
 PROTOCOL = {"steps", "eval_every", "eval_episodes", "env"}
 """Settings of the evaluation protocol: budget, environment and evaluations."""
 
-LEARNERS = {"env.clip_reward", "env.frame_stack"}
-"""Settings of an env that belong to the agent: its rewards and observations."""
+AGENT_SETTINGS = {"env.clip_reward", "env.frame_stack"}
+"""Settings of an environment that belong to the agent: they change its rewards and observations."""
 
 ATARI = ("sqn_rl.AtariEnv", "sqn_rl.AtariRamEnv")
-COMMAND_LINE = origin("")
 
 
 class ComparisonError(SqnError):
@@ -39,7 +38,7 @@ class ComparisonError(SqnError):
 
 
 class _Evaluation(NamedTuple):
-    """The values used of a row of ``evaluations.jsonl``."""
+    """The values that are used from a row of ``evaluations.jsonl``."""
 
     mean: float
     cut: int
@@ -54,24 +53,24 @@ class FinishedRun:
     environment: str
     seed: int
     steps: np.ndarray
-    """When it was evaluated, in environment steps. Shape ``[T]``."""
+    """The environment steps at which it was evaluated. Shape ``[T]``."""
     scores: np.ndarray
     """The mean return of each evaluation. Shape ``[T]``."""
     greedy: bool
-    """How the last evaluation was played."""
+    """Whether the last evaluation was greedy."""
     cut: int
     """How many episodes of its evaluations were cut."""
     longest: int
-    """The length of its longest evaluation episode: where episodes were cut, if any were."""
+    """The length of its longest evaluation episode; if episodes were cut, they were cut there."""
     software: str
     """The version and revision of the code."""
     changes: Sequence[str] = ()
     """Its files that were changed after the run wrote them."""
 
     @property
-    def ideas(self) -> dict[str, Sourced]:
+    def variant_values(self) -> dict[str, Sourced]:
         """The parts and values that define the variant, apart from the environment."""
-        return _ideas(self.resolved)
+        return _variant_values(self.resolved)
 
     @property
     def variant(self) -> tuple[str, ...]:
@@ -80,11 +79,10 @@ class FinishedRun:
 
     @property
     def recipe_file(self) -> str:
-        """What the command line called its recipe: a name, or the path of a file; or the recipe's name."""
+        """The recipe's name or file as on the command line, or else the name that the recipe has."""
         name, where = self.resolved.values["recipe"]
-        return printable(
-            where.removeprefix(origin("recipe=")) if where.startswith(origin("recipe=")) else name
-        )
+        prefix = origin("recipe=")
+        return printable(where.removeprefix(prefix) if where.startswith(prefix) else name)
 
     @property
     def protocol(self) -> dict[str, Sourced]:
@@ -102,23 +100,24 @@ class FinishedRun:
 
 def variant_of(resolved: Resolved) -> tuple[str, ...]:
     """A recipe's name, and the overrides that distinguish variants: ``("sqn", "head=dueling")``."""
-    origins = (each.origin for each in _ideas(resolved).values() if each.origin.startswith(COMMAND_LINE))
-    overrides = dict.fromkeys(each.removeprefix(COMMAND_LINE) for each in origins)
+    origins = (each.origin for each in _variant_values(resolved).values())
+    given = (origin for origin in origins if origin.startswith(COMMAND_LINE))
+    overrides = dict.fromkeys(origin.removeprefix(COMMAND_LINE) for origin in given)
     return tuple(map(printable, (resolved.values["recipe"].value, *overrides)))
 
 
-def _ideas(resolved: Resolved) -> dict[str, Sourced]:
-    return {key: each for key, each in resolved.everything.items() if is_idea(key)}
+def _variant_values(resolved: Resolved) -> dict[str, Sourced]:
+    return {key: each for key, each in resolved.everything.items() if is_variant_key(key)}
 
 
-def is_idea(key: str) -> bool:
+def is_variant_key(key: str) -> bool:
     """Whether a part or value distinguishes variants."""
-    return key in LEARNERS or not {key, key.partition(".")[0]} & (RUNNING | PROTOCOL | {RECIPE, TASK})
+    return key in AGENT_SETTINGS or not {key, key.partition(".")[0]} & (EXECUTION | PROTOCOL | {RECIPE, TASK})
 
 
 def is_protocol(key: str) -> bool:
     """Whether a value belongs to the evaluation protocol."""
-    return key.partition(".")[0] in PROTOCOL and key not in LEARNERS | RUNNING
+    return key.partition(".")[0] in PROTOCOL and key not in AGENT_SETTINGS | EXECUTION
 
 
 def find_runs(places: Iterable[str]) -> list[Path]:
@@ -129,23 +128,21 @@ def find_runs(places: Iterable[str]) -> list[Path]:
 
     Raises:
         ComparisonError: one of the places has no run, or a folder in it may not be read.
-        DataError: what is above one of them may not be read.
+        DataError: a folder above one of them may not be read.
     """
     found: dict[Path, Path] = {}
     for place in places:
         folders = [place] if is_there(Path(place)) else sorted(glob(place, recursive=True))
         runs = [run for folder in folders for run in _below(Path(folder))]
         if not runs:
-            what = (
-                "there is no run in it; a run has a recipe.yaml" if folders else "there is no such directory"
-            )
-            raise ComparisonError(f"{place}: {what}")
+            problem = "there is no run in it; a run has a recipe.yaml"
+            raise ComparisonError(f"{place}: {problem if folders else 'there is no such directory'}")
         found |= {run.resolve(): run for run in runs if run.resolve() not in found}
     return list(found.values())
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    """The runs in a folder, or itself if it is one."""
+    """The runs in a folder, or the folder itself if it is a run."""
 
     def refuse(error: OSError) -> None:
         if not isinstance(error, NotADirectoryError):
@@ -162,8 +159,7 @@ def read_runs(directories: Iterable[Path]) -> tuple[list[FinishedRun], dict[str,
     """Read the finished runs.
 
     Returns:
-        The runs; and by directory, why each other run is left out: it has not ended, or a file of it is
-        damaged.
+        The runs; and by directory, why any other run is left out: it has not ended, or a file is damaged.
     """
     runs, left_out = [], {}
     for directory in directories:
@@ -197,7 +193,7 @@ def _finished(directory: Path, resolved: Resolved, summary: Mapping[str, Any]) -
     for last in read_rows(directory / EVALUATIONS_FILE):
         longest = int(max(last["lengths"]))
         evaluation = _Evaluation(float(last["mean"]), int(last.get("cut", 0)), longest)
-        evaluations[last["env_steps"]] = evaluation  # older runs have some twice
+        evaluations[last["env_steps"]] = evaluation  # older runs have some rows twice
     if not evaluations:
         raise ValueError("there is no evaluation")
     revision = (summary["git_revision"] or "")[:7]
@@ -223,9 +219,9 @@ def _finished(directory: Path, resolved: Resolved, summary: Mapping[str, Any]) -
 
 
 def _what_happened(summary: Mapping[str, Any], resolved: Resolved) -> str:
+    """Why a run is not done."""
     if not summary:
         return "still running, or killed: there is no summary.json"
-    how = {"stopped": "stopped", "numerics": "a number became NaN or infinite"}.get(
-        summary["status"], "failed"
-    )
-    return f"{how} after {summary['env_steps']:,} of {resolved.values['steps'].value:,} steps"
+    endings = {"stopped": "stopped", "numerics": "a number became NaN or infinite"}
+    ending = endings.get(summary["status"], "failed")
+    return f"{ending} after {summary['env_steps']:,} of {resolved.values['steps'].value:,} steps"

@@ -1,4 +1,4 @@
-"""A grid of runs: a recipe, and each alternative to one of its parts alone, with several seeds."""
+"""The runs of an ablation: a recipe, and the recipe with one change at a time, with several seeds."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqn_rl.analysis.finished import is_idea, is_protocol, read_summary, variant_of
+from sqn_rl.analysis.finished import is_protocol, is_variant_key, read_summary, variant_of
 from sqn_rl.disk import LONGEST_NAME, RECIPE_FILE, hashed_name
 from sqn_rl.errors import RecipeError
 from sqn_rl.recipe.catalogue import Catalogue
@@ -18,12 +18,12 @@ from sqn_rl.recipe.resolved import differences, of_recipe, of_run
 
 BASE = "base"
 EVALUATIONS = 10
-"""Per run, if ``eval_every`` is not set: the area under a curve needs several."""
+"""Evaluations per run, if ``eval_every`` is not set: the area under a curve needs several."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """The recipe, or the recipe with one thing changed."""
+    """The recipe, or the recipe with one change."""
 
     name: str
     overrides: Sequence[str]
@@ -58,25 +58,25 @@ class Job:
         """
         if not is_there(self.out / RECIPE_FILE):
             return False
-        there, here = (
-            {key: each for key, each in resolved.everything.items() if matters(key)}
+        saved, planned = (
+            {key: each for key, each in resolved.everything.items() if identifies_run(key)}
             for resolved in (of_run(self.out), of_recipe("", self.recipe))
         )
-        if different := differences(there, here):
+        if different := differences(saved, planned):
             message = f"{self.out}: contains another run: {different[0]}"
             raise RecipeError(message, "", "choose another folder: out=…")
         return self.summary.get("status") == "done"
 
 
 def variants_of(overrides: Sequence[str], catalogue: Catalogue) -> list[Variant]:
-    """The recipe, and with each value of every list in ``overrides`` one that differs from it by that alone.
+    """The recipe, and for each value in the lists of ``overrides`` the recipe with only that change.
 
     Args:
         overrides: as on the command line; those with lists of values are varied.
         catalogue: where the parts are.
 
     Returns:
-        The recipe itself first; values equal to its own, or to earlier ones, make no variant.
+        The recipe itself first. A value equal to the recipe's own, or to an earlier one, gives no variant.
 
     Raises:
         RecipeError: an override is invalid, nothing is varied, or a report could not tell two variants apart.
@@ -84,9 +84,8 @@ def variants_of(overrides: Sequence[str], catalogue: Catalogue) -> list[Variant]
     values = {text: [value for (value,) in expand([text], catalogue)] for text in overrides}
     lists = [text for text in overrides if parse([text])[0].sweeps]
     common = [text for text in overrides if text not in lists]
-    require_ideas(
-        [*lists, *(text for text in common if text.startswith("seed="))], "an ablation cannot vary this"
-    )
+    seeds = [text for text in common if text.startswith("seed=")]
+    require_variant_keys([*lists, *seeds], "an ablation cannot vary this")
     base = compose_recipe("sqn", *common, catalogue=catalogue)
     if every := evaluations_of(base):
         common.append(every)
@@ -110,7 +109,7 @@ def variants_of(overrides: Sequence[str], catalogue: Catalogue) -> list[Variant]
 
 
 def _require_labels(variants: Iterable[Variant]) -> None:
-    """Refuse variants that a report would call by one name."""
+    """Refuse variants that would have the same name in a report."""
     labels: dict[tuple[str, ...], Variant] = {}
     for variant in variants:
         label = variant_of(of_recipe("", variant.recipe))
@@ -120,14 +119,14 @@ def _require_labels(variants: Iterable[Variant]) -> None:
             raise RecipeError(message, origin(variant.overrides[-1]), hint)
 
 
-def require_ideas(texts: Iterable[str], message: str) -> None:
-    """Refuse overrides of what distinguishes no variants: the environment, the budget, the seed.
+def require_variant_keys(texts: Iterable[str], message: str) -> None:
+    """Refuse overrides that do not distinguish variants: those of the environment, the budget or the seed.
 
     Raises:
-        RecipeError: there is one; with this message.
+        RecipeError: there is such an override; the error has this message.
     """
     for text in texts:
-        if not is_idea(key := text.partition("=")[0].lstrip("+")):
+        if not is_variant_key(key := text.partition("=")[0].lstrip("+")):
             hint = "vary parts and their settings; seeds=N is their number; sqn-run -m sweeps over anything"
             raise RecipeError(message, origin(text), hint, key)
 
@@ -141,7 +140,7 @@ def evaluations_of(recipe: Recipe) -> str:
 def jobs_of(
     variants: Sequence[Variant], seeds: int, folder: Path, catalogue: Catalogue, first: int = 0
 ) -> list[Job]:
-    """A job for each variant and seed, into ``folder/<variant>/s<seed>``; each seed with all variants."""
+    """A job for each seed and variant, which runs in ``folder/<variant>/s<seed>``."""
     jobs = []
     for seed in range(first, first + seeds):
         for variant in variants:
@@ -151,6 +150,6 @@ def jobs_of(
     return jobs
 
 
-def matters(key: str) -> bool:
-    """Whether runs with different values of it are different runs."""
-    return is_idea(key) or is_protocol(key) or key == "seed"
+def identifies_run(key: str) -> bool:
+    """Whether runs with different values at this key are different runs."""
+    return is_variant_key(key) or is_protocol(key) or key == "seed"

@@ -12,7 +12,7 @@ Groups = Mapping[str, Mapping[str, Sequence[FinishedRun]]]
 class Labels:
     """Names of variants: the recipe, and the overrides that not all variants share.
 
-    Where different recipe files have one file name, a recipe is called by its path.
+    If different recipe files have the same file name, recipes are named by their paths.
 
     Args:
         runs: all runs to compare.
@@ -22,7 +22,7 @@ class Labels:
         runs = [*runs]
         variants = {run.variant for run in runs}
         self.ambiguous = _ambiguous(runs)
-        """The names of recipes that different files have."""
+        """The names that several recipe files share."""
         overrides = [dict.fromkeys(variant[1:]) for variant in sorted(variants)]
         self.shared = [
             each for each in overrides[0] if len(overrides) > 1 and all(each in other for other in overrides)
@@ -37,30 +37,30 @@ class Labels:
 
 
 def _ambiguous(runs: Iterable[FinishedRun]) -> set[str]:
-    """The names of recipes of which two files gave one variant different parts or values."""
-    seen: dict[tuple[str, ...], FinishedRun] = {}
-    return {
-        run.variant[0]
-        for run in runs
-        if (first := seen.setdefault(run.variant, run)).recipe_file != run.recipe_file
-        and differences(first.ideas, run.ideas)
-    }
+    """The names of recipes for which two files gave the same variant different parts or values."""
+    names, first_runs = set[str](), dict[tuple[str, ...], FinishedRun]()
+    for run in runs:
+        first = first_runs.setdefault(run.variant, run)
+        is_same_file = first.recipe_file == run.recipe_file
+        if not is_same_file and differences(first.variant_values, run.variant_values):
+            names.add(run.variant[0])
+    return names
 
 
 def group(runs: Iterable[FinishedRun], labels: Labels, first: str | None = None) -> tuple[Groups, list[str]]:
-    """Group runs by environment and variant, and leave out the few that do not fit the others.
+    """Group runs by environment and variant, and leave out those that do not fit the others.
 
-    Of the runs on one environment those with the most common evaluation protocol stay, and of one variant
-    those with the most common parts and values.
+    On each environment, the runs with the most common evaluation protocol stay; and of each variant, those
+    with the most common parts and values.
 
     Args:
-        runs: in any order.
+        runs: the runs, in any order.
         labels: the names of the variants.
         first: the variant to name first; the others follow in alphabetical order.
 
     Returns:
-        The groups; and a note for each run that is left out: it does not fit, or repeats a seed. Where
-        neither of two kinds is the more common, both are left out.
+        The groups; and a note for each run that is left out, as it does not fit or repeats a seed. If two
+        kinds of runs are equally common, both are left out.
 
     Raises:
         ComparisonError: nothing is left.
@@ -69,10 +69,10 @@ def group(runs: Iterable[FinishedRun], labels: Labels, first: str | None = None)
     for run in sorted(runs, key=lambda run: (labels(run) != first, labels(run), run.seed, run.resolved.name)):
         by_environment.setdefault(run.environment, []).append(run)
     groups, notes, refused = dict[str, dict[str, list[FinishedRun]]](), list[str](), list[ComparisonError]()
-    for environment, together in sorted(by_environment.items()):
+    for environment, all_runs in sorted(by_environment.items()):
         what = f"were evaluated differently on {environment}"
         try:
-            alike = _most_alike(together, lambda run: run.protocol, what, notes)
+            alike = _most_common(all_runs, lambda run: run.protocol, what, notes)
             alike = _cut_alike(environment, alike, notes)
         except ComparisonError as error:
             refused.append(error)
@@ -81,24 +81,24 @@ def group(runs: Iterable[FinishedRun], labels: Labels, first: str | None = None)
             same = [run for run in alike if labels(run) == label]
             what = f"are both `{label}` on {environment}, but differ in parts or values"
             try:
-                fitting = _most_alike(same, lambda run: run.ideas, what, notes)
+                fitting = _most_common(same, lambda run: run.variant_values, what, notes)
             except ComparisonError as error:
                 refused.append(error)
                 continue
-            groups.setdefault(environment, {})[label] = list(_once(fitting, notes))
+            groups.setdefault(environment, {})[label] = list(_without_repeated_seeds(fitting, notes))
     if not groups:
         raise refused[0]
     notes += [f"left out: {error}" for error in refused]
     return groups, notes
 
 
-def _most_alike(
+def _most_common(
     runs: Sequence[FinishedRun],
     aspect: Callable[[FinishedRun], Mapping[str, Sourced]],
     what: str,
     notes: list[str],
 ) -> Sequence[FinishedRun]:
-    """Those runs whose ``aspect`` is the most common; a note for each other."""
+    """The runs whose ``aspect`` is the most common; adds a note for each other run."""
     kinds: list[list[FinishedRun]] = []
     for run in runs:
         same = (kind for kind in kinds if not differences(aspect(kind[0]), aspect(run)))
@@ -120,14 +120,13 @@ def _most_alike(
 
 
 def _cut_alike(environment: str, runs: Sequence[FinishedRun], notes: list[str]) -> Sequence[FinishedRun]:
-    """Those runs that do not cut episodes earlier than others; a note for each that does."""
+    """The runs that do not cut episodes earlier than others; adds a note for each run that does."""
     longest = max(runs, key=lambda run: run.longest)
     cut = [run for run in runs if run.cut and run.longest < longest.longest]
     for run in cut:
         pair = f"{run.resolved.name} and {longest.resolved.name} were evaluated differently on {environment}:"
-        limits = (
-            f"episodes were cut after {run.longest:,} steps in one, and lasted {longest.longest:,} in the"
-        )
+        limits = f"episodes were cut after {run.longest:,} steps in one, "
+        limits += f"and lasted {longest.longest:,} in the"
         if 2 * len(cut) >= len(runs):
             hint = "compare them separately, or run one of them again"
             raise ComparisonError(f"{pair}\n  {limits} other (eval_max_steps)\n  {hint}")
@@ -135,8 +134,8 @@ def _cut_alike(environment: str, runs: Sequence[FinishedRun], notes: list[str]) 
     return [run for run in runs if run not in cut]
 
 
-def _once(runs: Iterable[FinishedRun], notes: list[str]) -> Iterator[FinishedRun]:
-    """Each seed once; a note for each repeated run."""
+def _without_repeated_seeds(runs: Iterable[FinishedRun], notes: list[str]) -> Iterator[FinishedRun]:
+    """One run for each seed; adds a note for each repeated run."""
     seen: dict[int, FinishedRun] = {}
     for run in runs:
         if run.seed in seen:

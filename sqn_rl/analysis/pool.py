@@ -19,15 +19,15 @@ from sqn_rl.runs.directory import is_locked
 from sqn_rl.training.stopping import signals_to
 
 SQN_RUN = [sys.executable, "-P", "-m", "sqn_rl.cli.run"]
-"""``-P``: without the working directory, which Python else puts first on the path."""
+"""``-P`` keeps the working directory off the path, where Python would put it first."""
 
 
 STOPPED = 3
-"""The exit code of a run that a signal stopped; also of one that was not yet ready for signals."""
+"""The exit code of a run that a signal stopped, even before the run handled signals."""
 
 
 class Running(Protocol):
-    """A run that was started: a process here, or a job elsewhere."""
+    """A run that was started: a local process, or a job elsewhere."""
 
     def poll(self) -> int | None:
         """Its exit code; None while it runs."""
@@ -39,7 +39,7 @@ class Running(Protocol):
         """Ask it to stop."""
 
     def wait(self) -> int:
-        """Wait for its end; its exit code."""
+        """Wait for its end, and return its exit code."""
 
 
 Start = Callable[[Job, Sequence[str]], Running]
@@ -58,22 +58,22 @@ def run_jobs(
 ) -> str | None:
     """Run jobs until there are no more or a signal asks to stop.
 
-    Signals are passed on to the runs, which end as ``sqn-run`` does: at the first with a checkpoint, at a
-    second at once. If this process dies, they are asked to stop by SIGTERM (on Linux). A run that another
-    process is writing to is waited for.
+    Signals are passed on to the runs, which end as ``sqn-run`` does: after the first signal with a
+    checkpoint, after a second one at once. If this process dies, they get SIGTERM (on Linux). If another
+    process is writing to the directory of a run, the run is started after that process.
 
     Args:
-        next_job: called where there is room for another job; None: there is none now. All are done once
-            there is none and none runs.
-        at_a_time: how many.
-        options: of ``sqn-run``, before the overrides.
+        next_job: called if another job can be started; returns None if there is none now. When there is none
+            and none is running, all are done.
+        at_a_time: the number of jobs that run at a time.
+        options: options for ``sqn-run``, before the overrides.
         ended: called with each job that ended, and its exit code.
-        waits: called with each job that is waited for.
-        is_unwanted: called again and again with each job that runs; True: it is asked to stop.
+        waits: called with each job that waits for another process.
+        is_unwanted: called repeatedly with each running job; if it returns True, the job is stopped.
         start: starts a job, as :func:`start_process` does.
 
     Returns:
-        The name of the first signal.
+        The name of the first signal; None if there was none.
     """
     waiting, running, unwanted = deque[Job](), dict[Running, Job](), set[Running]()
     first, received = None, deque[Signals]()
@@ -83,7 +83,7 @@ def run_jobs(
         return True
 
     def next_free() -> Job | None:
-        """A job that no other process is at: one that was waited for, or a new one."""
+        """A job that no other process is working on: one that has waited, or a new one."""
         for job in [*waiting]:
             if not is_locked(job.out):
                 waiting.remove(job)
@@ -93,7 +93,7 @@ def run_jobs(
             waits(new)
         return new
 
-    with signals_to(receive), _left_to_none(running):
+    with signals_to(receive), _terminating(running):
         while True:
             while not first and len(running) < at_a_time and (job := next_free()):
                 running[start(job, options)] = job
@@ -115,8 +115,8 @@ def run_jobs(
 
 
 @contextmanager
-def _left_to_none(running: Collection[Running]) -> Iterator[None]:
-    """Terminate the processes that still run on leaving, for example after a broken pipe."""
+def _terminating(running: Collection[Running]) -> Iterator[None]:
+    """A context that at its end terminates all that is still running, for example after a broken pipe."""
     try:
         yield
     finally:
@@ -127,7 +127,7 @@ def _left_to_none(running: Collection[Running]) -> Iterator[None]:
 
 
 def start_process(job: Job, options: Sequence[str]) -> Running:
-    """Start a job in a process here, which ends with this one."""
+    """Start a job in a local process, which ends with this one."""
     return start_run(job.log, [*options, *job.overrides])
 
 
@@ -146,18 +146,19 @@ def start_run(log: Path, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
-            env=os.environ | {"PYTHONIOENCODING": "utf-8"},  # so that a log is UTF-8 wherever we print
-            start_new_session=True,  # else a terminal's Ctrl-C would reach it twice
+            env=os.environ | {"PYTHONIOENCODING": "utf-8"},  # logs are UTF-8 in every locale
+            start_new_session=True,  # a terminal's Ctrl-C must not reach it twice
             preexec_fn=lambda: _end_with(parent),
         )
 
 
-_PRCTL, _PR_SET_PDEATHSIG = ctypes.CDLL(None).prctl if sys.platform == "linux" else None, 1
+_PR_SET_PDEATHSIG = 1
+_PRCTL = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 
 
 def _end_with(parent: int) -> None:
-    """Have this process be sent SIGTERM when the one that started it dies, however that happens."""
+    """Make the system send this process SIGTERM when its parent dies, for whatever reason."""
     if _PRCTL:
         _PRCTL(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # it has died before
+        if os.getppid() != parent:  # the parent has died already
             os._exit(1)

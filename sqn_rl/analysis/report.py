@@ -19,7 +19,7 @@ METHOD = (
     "better or worse: its interval leaves out ½, as that of one in twenty pairs of equals does by chance."
 )
 COLUMNS = ("environment", "measure", "variant", "against", "runs", "statistic", "value", "low", "high")
-"""Of the CSV; behind them the verdict."""
+"""The columns of the CSV, before the verdict."""
 
 
 class Table(NamedTuple):
@@ -55,8 +55,8 @@ def to_markdown(comparison: Comparison, picture: str) -> str:
     """A page with everything on it.
 
     Args:
-        comparison: what to show.
-        picture: the figure's file, as the page is to link it.
+        comparison: the comparison to show.
+        picture: the link to the figure's file.
     """
     lines = ["# Comparison", "", *(f"- {line}" for line in measured(comparison)), "", METHOD, ""]
     lines += [f"![Learning curves and performance profiles]({picture})", ""]
@@ -74,18 +74,18 @@ def _markdown_row(cells: Sequence[str]) -> str:
 
 
 def to_csv(comparison: Comparison) -> str:
-    """Every number, one a line, at full precision."""
+    """Every number at full precision, one per line."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*COLUMNS, "verdict"])
     for row in comparison.rows:
         for name, estimate in (("mean", row.mean), ("median", row.median), ("iqm", row.iqm)):
-            what = (row.environment, row.measure, row.variant, None, row.runs, name)
-            writer.writerow([*what, *_numbers(estimate), None])
+            labels = (row.environment, row.measure, row.variant, None, row.runs, name)
+            writer.writerow([*labels, *_numbers(estimate), None])
     for pair in comparison.pairs:
-        of_whom = (pair.environment, pair.measure, pair.variant, pair.other)
+        sides = (pair.environment, pair.measure, pair.variant, pair.other)
         numbers = _numbers(pair.probability)
-        writer.writerow([*of_whom, None, "probability of improvement", *numbers, pair.verdict])
+        writer.writerow([*sides, None, "probability of improvement", *numbers, pair.verdict])
     return text.getvalue()
 
 
@@ -106,10 +106,16 @@ def _pair_cells(pair: Pair) -> list[str]:
 
 
 def _number(estimate: Estimate) -> str:
-    """``187.3 [165.0, 201.2]``; of a single run only the value."""
-    size = abs(estimate.value)
-    numbers = [f"{each:,.{0 if size >= 1000 else 1 if size >= 10 else 2}f}" for each in estimate]
+    """``187.3 [165.0, 201.2]``; for a single run only the value."""
+    decimals = _decimals(abs(estimate.value))
+    numbers = [f"{each:,.{decimals}f}" for each in estimate]
     return numbers[0] if np.isnan(estimate.low) else f"{numbers[0]} [{numbers[1]}, {numbers[2]}]"
+
+
+def _decimals(size: float) -> int:
+    if size >= 1000:
+        return 0
+    return 1 if size >= 10 else 2
 
 
 def _numbers(estimate: Estimate) -> list[float | None]:

@@ -1,8 +1,8 @@
-"""What random play and a professional human tester score in 57 Atari games, and scores relative to them.
+"""Scores of random play and of a professional human tester in 57 Atari games, and normalisation by them.
 
 Wang et al. 2016, "Dueling Network Architectures for Deep Reinforcement Learning", table 2: raw scores after
 up to 30 no-ops, of games of at most 30 minutes, without sticky actions. The random ones are those of Mnih et
-al. 2015, and of eight games more.
+al. 2015, with eight more games.
 """
 
 import numpy as np
@@ -66,7 +66,7 @@ RANDOM_AND_HUMAN = {
     "yars_revenge": (3092.9, 54576.9),
     "zaxxon": (32.5, 9173.3),
 }
-"""By ale-py's name of the game, in points."""
+"""The random and the human score in points, by ale-py's name of the game."""
 
 
 def human_normalised(game: str, scores: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What is tuned: overrides with a distribution each, as ``optimizer.lr=loguniform(1e-4,1e-2)``."""
+"""Search spaces: overrides with distributions, such as ``optimizer.lr=loguniform(1e-4,1e-2)``."""
 
 import math
 import re
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from sqn_rl.analysis.grid import require_ideas
+from sqn_rl.analysis.grid import require_variant_keys
 from sqn_rl.errors import RecipeError, did_you_mean
 from sqn_rl.recipe.catalogue import Catalogue
 from sqn_rl.recipe.overrides import expand, origin, parse
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 INTERVALS = ("uniform", "loguniform", "int", "logint")
-"""Distributions from a to b, both included: of numbers and of whole numbers, or of their logarithms."""
+"""Distributions of numbers or whole numbers in [a, b]; those of logarithms are uniform in log space."""
 
 DISTRIBUTIONS = (*INTERVALS, "choice")
 
 LARGEST = 2**53
-"""The largest whole number of an interval: floats are exact up to here."""
+"""The largest whole number in an interval: floats represent all of them exactly up to here."""
 
 CALL = re.compile(r"([^=]+)=\s*(\w+)\((.*)\)\s*", re.DOTALL)
 
@@ -36,40 +36,40 @@ class Interval:
     """As it was written."""
     low: float
     high: float
-    whole: bool
-    log: bool
+    is_whole: bool
+    is_log: bool
 
     def __str__(self) -> str:
-        """Equal for equal intervals."""
-        name = ("log" if self.log else "") + ("int" if self.whole else "uniform")
+        """The distribution as text; equal for equal intervals."""
+        name = ("log" if self.is_log else "") + ("int" if self.is_whole else "uniform")
         return f"{name}({self.low:.17g},{self.high:.17g})"
 
     @property
     def ends(self) -> tuple[float, ...]:
-        """What is checked before the first run."""
+        """The values that are checked before the first run."""
         return self.low, self.high
 
     @property
     def size(self) -> float:
-        """How many values there are."""
-        return self.high - self.low + 1 if self.whole else math.inf
+        """The number of values."""
+        return self.high - self.low + 1 if self.is_whole else math.inf
 
     def distribution(self) -> "BaseDistribution":
-        """As Optuna has it."""
+        """The distribution for Optuna."""
         from optuna.distributions import FloatDistribution, IntDistribution
 
-        if self.whole:
-            return IntDistribution(int(self.low), int(self.high), log=self.log)
-        return FloatDistribution(self.low, self.high, log=self.log)
+        if self.is_whole:
+            return IntDistribution(int(self.low), int(self.high), log=self.is_log)
+        return FloatDistribution(self.low, self.high, log=self.is_log)
 
     def has(self, value: Any) -> bool:
         """Whether this is one of its values."""
-        kinds = int if self.whole else (int, float)
+        kinds = int if self.is_whole else (int, float)
         return isinstance(value, kinds) and not isinstance(value, bool) and self.low <= value <= self.high
 
     def override(self, value: Any) -> str:
         """The override that sets a value."""
-        return override(self.key, int(value) if self.whole else float(value))
+        return override(self.key, int(value) if self.is_whole else float(value))
 
 
 @dataclass(frozen=True)
@@ -83,16 +83,16 @@ class Values:
     """The values, as overrides write them."""
 
     def __str__(self) -> str:
-        """Equal for equal values."""
+        """The choice as text; equal for equal values."""
         return f"choice({','.join(self.ends)})"
 
     @property
     def size(self) -> float:
-        """How many values there are."""
+        """The number of values."""
         return len(self.ends)
 
     def distribution(self) -> "BaseDistribution":
-        """As Optuna has it."""
+        """The distribution for Optuna."""
         from optuna.distributions import CategoricalDistribution
 
         return CategoricalDistribution(self.ends)
@@ -110,10 +110,10 @@ Tuned = Interval | Values
 
 
 def space_of(overrides: Sequence[str], catalogue: Catalogue) -> tuple[list[str], list[Tuned]]:
-    """The overrides that are fixed, and what is tuned.
+    """Separate the fixed overrides from those that are tuned.
 
     Args:
-        overrides: as on the command line; the later of two of one key counts.
+        overrides: as on the command line; the later of two for the same key counts.
         catalogue: where the parts are.
 
     Raises:
@@ -130,7 +130,7 @@ def space_of(overrides: Sequence[str], catalogue: Catalogue) -> tuple[list[str],
         else:
             tuned[key] = each
     seeds = (text for text in fixed.values() if text.startswith("seed="))
-    require_ideas([*(each.text for each in tuned.values()), *seeds], "this cannot be tuned")
+    require_variant_keys([*(each.text for each in tuned.values()), *seeds], "this cannot be tuned")
     if not tuned:
         where = origin(" ".join(overrides)) if overrides else ""
         raise RecipeError("nothing is tuned", where, "give a distribution: 'lr=loguniform(1e-4,1e-2)'")
@@ -138,7 +138,7 @@ def space_of(overrides: Sequence[str], catalogue: Catalogue) -> tuple[list[str],
 
 
 def _read(text: str, catalogue: Catalogue) -> str | Tuned:
-    """A value, or what is tuned."""
+    """A fixed override, or one that is tuned."""
     call = CALL.fullmatch(text)
     if call and call[2] in INTERVALS:
         return _interval(text, *call.groups())
@@ -157,8 +157,9 @@ def _read(text: str, catalogue: Catalogue) -> str | Tuned:
 
 
 def _interval(text: str, key: str, name: str, inner: str) -> Interval:
+    """Read an interval; refuse one without values, or with values that it cannot have."""
     where, words = origin(text), inner.split(",")
-    whole, log = name.endswith("int"), name.startswith("log")
+    is_whole, is_log = name.endswith("int"), name.startswith("log")
     try:
         low, high = map(float, words)
     except ValueError as error:
@@ -166,36 +167,33 @@ def _interval(text: str, key: str, name: str, inner: str) -> Interval:
     if not math.isfinite(high - low):
         raise RecipeError("expected finite numbers", where, f"write {key}={name}(a,b)")
     if low >= high:
-        hint = (
-            f"write {key}={name}({words[1].strip()},{words[0].strip()})"
-            if low > high
-            else f"write {key}={low:g}"
-        )
+        swapped = f"{name}({words[1].strip()},{words[0].strip()})"
+        hint = f"write {key}={swapped if low > high else f'{low:g}'}"
         raise RecipeError("expected a smaller number first", where, hint)
-    if log and low <= 0:
+    if is_log and low <= 0:
         hint = f"begin above 0, or write {key}={name.removeprefix('log')}({inner})"
         raise RecipeError("a logarithm needs numbers above 0", where, hint)
-    if whole and max(-low, high) > LARGEST:
+    if is_whole and max(-low, high) > LARGEST:
         raise RecipeError("expected numbers up to 2**53", where, f"write {key}={name}(a,b)")
-    if whole and not (low.is_integer() and high.is_integer()):
+    if is_whole and not (low.is_integer() and high.is_integer()):
         fractions = f"{name.replace('int', 'uniform')}({inner})"
-        hint = f"write {key}={name}({_whole(low, high, log)}), or {fractions} if fractions may be tried"
+        hint = f"write {key}={name}({_whole(low, high, is_log)}), or {fractions} if fractions may be tried"
         raise RecipeError("expected whole numbers", where, hint)
-    return Interval(key, text, low, high, whole, log)
+    return Interval(key, text, low, high, is_whole, is_log)
 
 
-def _whole(low: float, high: float, log: bool) -> str:
-    """Two whole numbers between two others, or around them if there are no two between."""
+def _whole(low: float, high: float, is_log: bool) -> str:
+    """The outermost whole numbers between two others; if there are not two, those around them."""
     first, last = math.ceil(low), math.floor(high)
     if first >= last:
-        first, last = max(math.floor(low), int(log)), math.ceil(high)
+        first, last = max(math.floor(low), 1 if is_log else 0), math.ceil(high)
     return f"{first},{max(last, first + 1)}"
 
 
 def corners(space: Sequence[Tuned], catalogue: Catalogue) -> Iterator[list[str]]:
-    """The overrides to check before the first run: every combination of parts, and of the rest each end.
+    """The overrides to check before the first run: all combinations of parts, and both ends of intervals.
 
-    What is not varied has its first value.
+    Settings that are not varied have their first values.
     """
     groups = catalogue.groups()
     parts = [each for each in space if each.key in groups]

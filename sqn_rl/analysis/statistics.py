@@ -2,7 +2,7 @@
 
 After Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the Statistical Precipice". Shapes: N
 runs of a variant, M of another, R resamples, T thresholds or evaluations. The scores of a variant are a list
-with an array ``[..., N]`` for each environment, since only runs on one environment can stand for each other.
+with an array ``[..., N]`` for each environment, as runs are resampled only within an environment.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,13 +17,13 @@ Scores = Sequence[np.ndarray]
 
 RESAMPLES = 10_000
 AT_ONCE = 2**20
-"""The numbers of resamples that are in memory at once."""
+"""The most resampled numbers that are in memory at once."""
 SEED = 0
-"""Of every bootstrap: the same scores have the same interval."""
+"""The seed of every bootstrap, so that the same scores always have the same interval."""
 
 
 class Estimate(NamedTuple):
-    """A statistic of the runs there are, and its 95 % interval over runs that might have been."""
+    """A statistic of the runs, and its 95 % bootstrap interval."""
 
     value: Any
     low: Any
@@ -36,14 +36,14 @@ def mean(scores: Scores) -> np.ndarray:
 
 
 def median(scores: Scores) -> np.ndarray:
-    """The median over environments of the mean over runs; of one environment, the median over runs."""
+    """The median over environments of the mean over runs; with one environment, the median over runs."""
     if len(scores) == 1:
         return np.median(scores[0], axis=-1)
     return np.median([each.mean(-1) for each in scores], axis=0)
 
 
 def iqm(scores: Scores) -> np.ndarray:
-    """The interquartile mean: of the runs of all environments together, the mean of the middle half."""
+    """The interquartile mean: the mean of the middle half of the runs of all environments."""
     return interquartile_mean(np.concatenate(scores, axis=-1))
 
 
@@ -59,20 +59,20 @@ def probability_of_improvement(x: Scores, y: Scores) -> np.ndarray:
 
 
 def _chance_of_more(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """P(X > Y) + ½ P(X = Y) of a number of x and one of y. ``[..., N]``, ``[..., M]`` → ``[...]``.
+    """P(X > Y) + ½ P(X = Y) for numbers of x and y. ``[..., N]``, ``[..., M]`` → ``[...]``.
 
-    The numbers of y are sorted, since all pairs of some hundred runs, resampled, would fill the memory.
+    The numbers of y are sorted, as all pairs of some hundred resampled runs would fill the memory.
     """
-    several = x.shape[:-1]
-    rows = np.arange(prod(several))[:, None]
+    shape = x.shape[:-1]
+    rows = np.arange(prod(shape))[:, None]
     ranks = np.unique(np.concatenate([x.ravel(), y.ravel()]), return_inverse=True)[1]
     ranks = ranks.reshape(-1)
     x_RN, y_RM = (each.reshape(len(rows), -1) for each in (ranks[: x.size], ranks[x.size :]))
-    above = rows * (ranks.max() + 1)  # of each row's numbers above those of the row before
+    above = rows * (ranks.max() + 1)  # puts the numbers of each row above those of the row before
     sorted_y = np.sort(y_RM + above).ravel()
     below, up_to = (np.searchsorted(sorted_y, x_RN + above, side) for side in ("left", "right"))
     wins = (below + up_to) / 2 - rows * y_RM.shape[1]
-    return (wins.mean(-1) / y_RM.shape[1]).reshape(several)
+    return (wins.mean(-1) / y_RM.shape[1]).reshape(shape)
 
 
 def area_under_curve(steps_T: np.ndarray, values_T: np.ndarray) -> float:
@@ -86,10 +86,10 @@ def area_under_curve(steps_T: np.ndarray, values_T: np.ndarray) -> float:
 
 
 def chance_of_separation(x: Scores, y: Scores) -> float:
-    """How often every run of one of two equal variants beats every run of the other, in every environment.
+    """The probability that all runs of one of two equal variants beat all of the other, in all environments.
 
-    2 / Π C(N + M, N): of all the ways to deal N + M ranks to the two, two separate them. Where this is above
-    5 %, no result can tell the two apart.
+    2 / Π C(N + M, N): of all ways to assign N + M ranks to the two, two separate them. If it is above 5 %, no
+    result can tell the two apart.
     """
     return 2 / prod(comb(a.shape[-1] + b.shape[-1], a.shape[-1]) for a, b in zip(x, y, strict=True))
 
@@ -97,27 +97,27 @@ def chance_of_separation(x: Scores, y: Scores) -> float:
 def estimate(statistic: Callable[..., np.ndarray], *samples: Scores, resamples: int = RESAMPLES) -> Estimate:
     """A statistic with its 95 % stratified percentile bootstrap interval.
 
-    A resample draws as many runs as there are, with replacement, from each environment of each sample. Where
-    a sample has a single run in every environment, the interval is NaN.
+    A resample draws as many runs as there are, with replacement, from each environment of each sample. If a
+    sample has a single run in every environment, the interval is NaN.
 
     Args:
-        statistic: of as many scores as there are ``samples``, whose arrays it takes with leading axes too.
+        statistic: a function of the scores of all ``samples``; it supports leading axes.
         samples: the scores ``[N]`` of each variant.
-        resamples: R, how many.
+        resamples: R, the number of resamples.
     """
     if any(all(len(each) < 2 for each in scores) for scores in samples):
         return Estimate(value := statistic(*samples), value * np.nan, value * np.nan)
     generator = np.random.default_rng(SEED)
+    indices = [[generator.integers(len(x), size=(resamples, len(x))) for x in scores] for scores in samples]
 
-    places = [[generator.integers(len(x), size=(resamples, len(x))) for x in scores] for scores in samples]
-
-    def of(rows: slice) -> np.ndarray:
-        pairs = (
-            zip(scores, places_of, strict=True) for scores, places_of in zip(samples, places, strict=True)
+    def of_resamples(rows: slice) -> np.ndarray:
+        resampled = (
+            [x[index_RN[rows]] for x, index_RN in zip(scores, own_indices, strict=True)]
+            for scores, own_indices in zip(samples, indices, strict=True)
         )
-        return statistic(*([x[place[rows]] for x, place in each] for each in pairs))
+        return statistic(*resampled)
 
     step = max(1, AT_ONCE // sum(len(x) for scores in samples for x in scores))
-    drawn = np.concatenate([of(slice(i, i + step)) for i in range(0, resamples, step)])
+    drawn = np.concatenate([of_resamples(slice(i, i + step)) for i in range(0, resamples, step)])
     low, high = np.quantile(drawn, (0.025, 0.975), axis=0)
     return Estimate(statistic(*samples), low, high)

@@ -1,4 +1,4 @@
-"""Runs as jobs of submitit: of Slurm; where there is none, of processes here."""
+"""Submit runs as jobs of submitit: to Slurm, or without it to local processes."""
 
 import os
 import time
@@ -17,15 +17,14 @@ if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
 
 TIMEOUT = 24 * 60
-"""Minutes of a job, if ``timeout_min`` is not given; it is then requeued, and resumes."""
-
+"""Minutes of a job, if ``timeout_min`` is not given; after them it is requeued, and resumes."""
 
 LOGGING = "SUBMITIT_LOG_LEVEL"
-"""Says at which level submitit logs, or that it is not to configure logging."""
+"""The variable with the level at which submitit logs, or with ``NOCONFIG`` to leave logging alone."""
 
 
 def import_submitit() -> Any:
-    """Import submitit, but leave logging as it is: its import closes the handlers that the process has."""
+    """Import submitit, but leave logging as it is: the import would close the handlers of the process."""
     before = os.environ.get(LOGGING)
     os.environ[LOGGING] = "NOCONFIG"
     try:
@@ -37,18 +36,18 @@ def import_submitit() -> Any:
 
 
 class Task:
-    """What a job does: a run, which a requeued job resumes.
+    """The task of a job: a run, which a requeued job resumes.
 
     Args:
         log: the file for its output.
-        arguments: of ``sqn-run``.
+        arguments: the arguments of ``sqn-run``.
     """
 
     def __init__(self, log: Path, arguments: Sequence[str]) -> None:
         self.log, self.arguments = log, arguments
 
     def __call__(self) -> int:
-        """Run it; its exit code."""
+        """Run it, and return its exit code."""
         process = start_run(self.log, self.arguments)
         try:
             return process.wait()
@@ -57,7 +56,7 @@ class Task:
             process.wait()
 
     def checkpoint(self) -> "DelayedSubmission":
-        """What a requeued job does: the same."""
+        """The task of a requeued job: the same."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
@@ -76,11 +75,11 @@ class RunningJob:
         self.code: int | None = None
 
     def poll(self) -> int | None:
-        """The exit code of its run; of a job that was lost, 1. None: it has not ended."""
+        """The exit code of its run, or 1 if the job was lost; None if it has not ended."""
         if self.code is None and self.job.done():
             try:
                 self.code = int(self.job.result())
-            except Exception as error:  # whatever submitit, or what it read, raised
+            except Exception as error:  # submitit may raise anything
                 self.code = 1
                 line = f"submitit: job {self.job.job_id}: {str(error).strip().splitlines()[-1]}\n"
                 with Folder(self.log.parent) as folder:
@@ -88,7 +87,7 @@ class RunningJob:
         return self.code
 
     def send_signal(self, sig: int, /) -> None:
-        """Cancel it, whichever signal this is."""
+        """Cancel it, whatever the signal."""
         self.terminate()
 
     def terminate(self) -> None:
@@ -97,7 +96,7 @@ class RunningJob:
             self.job.cancel(check=False)
 
     def wait(self) -> int:
-        """Wait for its end; its exit code."""
+        """Wait for its end, and return its exit code."""
         while (code := self.poll()) is None:
             time.sleep(0.1)
         return code
@@ -107,8 +106,8 @@ class Submitter:
     """Submits jobs.
 
     Args:
-        folder: for the files of submitit.
-        parameters: of submitit's ``AutoExecutor``: ``timeout_min``, ``slurm_partition``, …
+        folder: the folder for files of submitit.
+        parameters: parameters of submitit's ``AutoExecutor``: ``timeout_min``, ``slurm_partition``, …
 
     Raises:
         SettingError: submitit refuses a parameter.
@@ -119,7 +118,7 @@ class Submitter:
 
         self._executor = submitit.AutoExecutor(folder=folder)
         self.is_local = self._executor.cluster == "local"
-        """Whether jobs are processes here."""
+        """Whether jobs are local processes."""
         try:
             self._executor.update_parameters(**{"timeout_min": TIMEOUT, "name": "sqn-run", **parameters})
         except (AssertionError, NameError, TypeError, ValueError) as error:

@@ -1,7 +1,7 @@
-"""Tuning: trials of settings, with several seeds each, of which Optuna proposes the next and stops the worst.
+"""Tuning: trials of settings, with several seeds each. Optuna proposes the next trial and stops the worst.
 
-The objective is the mean return of all evaluations of a trial's runs. All that is kept is in files: a trial
-is ``trials/<number>/trial.json`` and the runs beside it, so that a kill loses no more than it does in a run.
+The objective is the mean return of all evaluations of a trial's runs. The whole state is in files: a trial is
+``trials/<number>/trial.json`` and the runs beside it, so that a kill loses no more than it does in a run.
 """
 
 import json
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqn_rl.analysis.grid import Job, Variant, evaluations_of, jobs_of, matters
+from sqn_rl.analysis.grid import Job, Variant, evaluations_of, identifies_run, jobs_of
 from sqn_rl.analysis.space import Tuned
 from sqn_rl.disk import EVALUATIONS_FILE, Folder
 from sqn_rl.errors import RecipeError
@@ -27,61 +27,62 @@ if TYPE_CHECKING:
 STUDY_FILE, TRIAL_FILE, TRIALS = "study.json", "trial.json", "trials"
 
 DONE, PRUNED, NUMERICS, FAILED = "done", "pruned", "numerics", "failed"
-"""How a trial ends."""
+"""The ways in which a trial ends."""
 
 KEPT = ("", DONE, PRUNED, NUMERICS)
-"""What a file says of a trial: one that failed is as one that has not ended, and is tried again."""
+"""The statuses in files: a trial that failed is saved as one that has not ended, and is tried again."""
 
 FIRST_SEED = 1000
-"""Of the runs of a trial: the seeds of reports, which begin at 0, are others."""
+"""The first seed of the runs of a trial; other than the seeds of reports, which begin at 0."""
 
 UNPRUNED = 5
-"""Trials that must be done before one is pruned."""
+"""The number of trials that must be done before one is pruned."""
 
 
 @dataclass
 class Trial:
-    """Settings, and their runs."""
+    """Settings that are tried, and their runs."""
 
     number: int
     values: Mapping[str, Any]
-    """By key of what is tuned."""
+    """The tuned values, by key."""
     overrides: Sequence[str]
     status: str = ""
-    """How it ended; empty: it has not."""
+    """How it ended; empty if it has not."""
     means: dict[int, float] = field(default_factory=dict)
-    """By environment steps over all seeds: the mean return of the evaluations until then."""
+    """The mean return of the evaluations so far, by environment steps over all seeds."""
     why: str = ""
     """Why it failed."""
     jobs: Sequence[Job] = ()
-    busy: bool = False
-    """Whether one of its runs runs."""
-    unwanted: bool = False
+    is_running: bool = False
+    """Whether one of its runs is running."""
+    is_unwanted: bool = False
     """Whether it is behind the others."""
     live: "optuna.Trial | None" = None
+    """The trial in Optuna's study, until it ends."""
     reported: set[int] = field(default_factory=set)
-    """Of ``means``, those that Optuna has."""
+    """The steps of those ``means`` that Optuna knows."""
 
     @property
     def name(self) -> str:
-        """Of its folder."""
+        """The name of its folder."""
         return f"{self.number:04d}"
 
     @property
     def mean(self) -> float:
-        """The mean return of all its evaluations; NaN without one."""
+        """The mean return of all its evaluations; NaN if there is none."""
         return next(reversed(self.means.values()), math.nan)
 
 
 class Tuning:
-    """All trials: those that there are, and those still to be run.
+    """All trials: those that have been started, and those still to be run.
 
     Args:
         fixed: the overrides that all trials share.
         space: what is tuned.
-        trials: how many trials there are to be.
-        seeds: runs of a trial.
-        folder: where they are.
+        trials: the number of trials.
+        seeds: the number of runs of a trial.
+        folder: the folder of the study.
         catalogue: where the parts are.
         ended: called with each trial that ends.
 
@@ -104,7 +105,7 @@ class Tuning:
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.count = int(min(trials, math.prod(each.size for each in space)))
-        """How many trials there are to be: no more than there are different settings."""
+        """The number of trials: no more than there are different settings."""
         self.space, self.seeds, self.folder = space, seeds, folder
         self._catalogue, self._ended, self._sizes = catalogue, ended, dict[Path, int]()
         self._fixed, self.base = evaluated(fixed, space, catalogue)
@@ -123,7 +124,7 @@ class Tuning:
         return sorted(done, key=lambda trial: -trial.mean)
 
     def begin(self) -> None:
-        """Write what is tuned, unless it is there."""
+        """Write the file of the study, unless it exists."""
         if not is_there(self.folder / STUDY_FILE):
             text = json.dumps({key: each.value for key, each in self._identity().items()}, indent=1)
             with Folder(self.folder) as folder:
@@ -132,8 +133,9 @@ class Tuning:
     # --- the trials as files -------------------------------------------------------------------------------
 
     def _identity(self) -> dict[str, Sourced]:
-        """All by which trials of two studies differ."""
-        fixed = {key: each for key, each in of_recipe("", self.base).everything.items() if matters(key)}
+        """The parts and values that identify a study."""
+        base = of_recipe("", self.base).everything
+        fixed = {key: each for key, each in base.items() if identifies_run(key)}
         tuned = {each.key: Sourced(str(each), f"command line: {each.text}") for each in self.space}
         given = fixed | tuned | {"seeds": Sourced(self.seeds, f"command line: seeds={self.seeds}")}
         return {key: Sourced(json.loads(json.dumps(each.value)), each.origin) for key, each in given.items()}
@@ -146,8 +148,8 @@ class Tuning:
             if found:
                 raise DataError(path, "there is none, but there are trials; choose another folder: out=…")
             return
-        there = {key: Sourced(value, STUDY_FILE) for key, value in read_json(path).items()}
-        if different := differences(there, self._identity()):
+        saved = {key: Sourced(value, STUDY_FILE) for key, value in read_json(path).items()}
+        if different := differences(saved, self._identity()):
             message = f"{self.folder}: contains another study: {different[0]}"
             raise RecipeError(message, "", "choose another folder: out=…")
         for each in found:
@@ -155,6 +157,7 @@ class Tuning:
                 yield self._trial(int(each.name), each / TRIAL_FILE)
 
     def _trial(self, number: int, path: Path) -> Trial:
+        """Read the file of a trial."""
         content = read_json(path)
         values: Any = content.get("settings")
         means: Any = content.get("means")
@@ -183,7 +186,7 @@ class Tuning:
     def _overrides(self, values: Mapping[str, Any]) -> list[str]:
         return [each.override(values[each.key]) for each in self.space]
 
-    # --- the trials as Optuna has them ---------------------------------------------------------------------
+    # --- the trials in Optuna's study ---------------------------------------------------------------------
 
     def _enter(self, trial: Trial) -> None:
         """Enter a trial that was read; one that has not ended continues."""
@@ -204,7 +207,7 @@ class Tuning:
             self._open(trial, self.study.ask(self._distributions))
 
     def _ask(self, number: int) -> Trial:
-        """A new trial."""
+        """Begin a new trial."""
         live, values = self._propose(number)
         trial = self.trials[number] = Trial(number, values, self._overrides(values))
         self._write(trial)
@@ -212,12 +215,12 @@ class Tuning:
         return trial
 
     def _propose(self, number: int) -> tuple["optuna.Trial", dict[str, Any]]:
-        """Settings that no other trial has: a run with the same seed would be the same run."""
+        """Propose settings that no other trial has, as their runs would be the same."""
         from optuna.samplers import RandomSampler, TPESampler
         from optuna.trial import TrialState
 
         known = [trial.values for trial in self.trials.values()]
-        self.study.sampler = TPESampler(seed=number)  # so that a resumed search begins no sequence again
+        self.study.sampler = TPESampler(seed=number)  # a resumed search must not repeat a sequence
         while True:
             live = self.study.ask(self._distributions)
             values = {each.key: live.params[each.key] for each in self.space}
@@ -227,6 +230,7 @@ class Tuning:
             self.study.sampler = RandomSampler(seed=len(self.study.trials))
 
     def _open(self, trial: Trial, live: "optuna.Trial") -> None:
+        """Compose the runs of a trial; it fails if that is impossible."""
         trial.live = live
         overrides = [*self._fixed, *trial.overrides]
         try:
@@ -234,11 +238,12 @@ class Tuning:
                 trial.name, overrides, compose_recipe("sqn", *overrides, catalogue=self._catalogue)
             )
             trial.jobs = jobs_of([variant], self.seeds, self.folder / TRIALS, self._catalogue, FIRST_SEED)
-        except RecipeError as error:  # of a combination that was not checked
+        except RecipeError as error:  # a combination of values that was not checked before
             trial.why = str(error).partition("\n")[0]
             self._end(trial, FAILED)
 
     def _end(self, trial: Trial, status: str) -> None:
+        """End a trial: tell Optuna, write the file, and report it."""
         from optuna.trial import TrialState
 
         trial.status = status
@@ -253,9 +258,9 @@ class Tuning:
     # --- the runs of the trials ----------------------------------------------------------------------------
 
     def next_job(self) -> Job | None:
-        """The next run of a trial that has not ended, or the first one of a new trial; None: not now."""
+        """The next run of a trial that has not ended, or the first of a new one; None if there is none."""
         for trial in [*self.trials.values()]:
-            if trial.live and not (trial.busy or trial.status) and (job := self._next_of(trial)):
+            if trial.live and not (trial.is_running or trial.status) and (job := self._next_of(trial)):
                 return job
         for number in range(self.count):
             if number not in self.trials and (job := self._next_of(self._ask(number))):
@@ -263,52 +268,52 @@ class Tuning:
         return None
 
     def _next_of(self, trial: Trial) -> Job | None:
-        """The next run of a trial; without one, the trial ends."""
+        """The next run of a trial; if there is none, the trial ends."""
         if trial.status:
             return None
         job = next((job for job in trial.jobs if not job.is_done()), None)
-        self._look(trial)
-        if job and not trial.unwanted:
-            trial.busy = True
+        self._read_evaluations(trial)
+        if job and not trial.is_unwanted:
+            trial.is_running = True
             return job
         self._end(trial, PRUNED if job else DONE)
         return None
 
     def is_unwanted(self, job: Job) -> bool:
-        """Whether a run's trial is behind the others, by an evaluation that is new."""
+        """Whether a run's trial is behind the others, after new evaluations were read."""
         path, trial = job.out / EVALUATIONS_FILE, self._trial_of(job)
         try:
             size = path.stat().st_size
             if size != self._sizes.get(path):
                 self._sizes[path] = size
-                self._look(trial)
-        except (OSError, DataError):  # there is none, or it is being written
+                self._read_evaluations(trial)
+        except (OSError, DataError):  # the file does not exist, or is being written
             pass
-        return trial.unwanted
+        return trial.is_unwanted
 
-    def job_ended(self, job: Job, stopped: bool, failure: str) -> None:
-        """Take note that a run has ended.
+    def job_ended(self, job: Job, was_stopped: bool, failure: str) -> None:
+        """Update a trial of which a run has ended.
 
         Args:
             job: the run.
-            stopped: whether it was stopped before its end.
-            failure: what went wrong; empty: nothing.
+            was_stopped: whether it was stopped before its end.
+            failure: what went wrong; empty if nothing did.
         """
         trial = self._trial_of(job)
-        trial.busy = False
-        if trial.unwanted and not job.is_done():
+        trial.is_running = False
+        if trial.is_unwanted and not job.is_done():
             self._end(trial, PRUNED)
-        elif failure and not stopped:
+        elif failure and not was_stopped:
             trial.why = failure
             self._end(trial, NUMERICS if job.summary.get("status") == NUMERICS else FAILED)
-        elif not stopped and job is trial.jobs[-1]:
+        elif not was_stopped and job is trial.jobs[-1]:
             self._next_of(trial)
 
     def _trial_of(self, job: Job) -> Trial:
         return self.trials[int(job.variant.name)]
 
-    def _look(self, trial: Trial) -> None:
-        """Read a trial's evaluations, and report those that are new: it may be unwanted after that.
+    def _read_evaluations(self, trial: Trial) -> None:
+        """Read a trial's evaluations, and report new ones to Optuna, which decides whether it is unwanted.
 
         Raises:
             DataError: a file of evaluations is damaged.
@@ -328,11 +333,11 @@ class Tuning:
             if trial.live and steps not in trial.reported:
                 trial.reported.add(steps)
                 trial.live.report(mean, steps)
-                trial.unwanted = trial.live.should_prune() or trial.unwanted
+                trial.is_unwanted = trial.live.should_prune() or trial.is_unwanted
 
 
 def evaluated(fixed: Sequence[str], space: Sequence[Tuned], catalogue: Catalogue) -> tuple[list[str], Recipe]:
-    """The overrides with evaluations during training, and the recipe with the first of the tuned values."""
+    """The overrides, with evaluations during training, and the recipe with the first of the tuned values."""
     first = [each.override(each.ends[0]) for each in space]
     base = compose_recipe("sqn", *fixed, *first, catalogue=catalogue)
     overrides = [*fixed, *filter(None, [evaluations_of(base)])]

@@ -1,4 +1,4 @@
-"""``tuning.html``: the best settings, what they depend on, and all trials, on a page of its own."""
+"""Write ``tuning.html``: the best settings, the importance of each, and all trials, on one page."""
 
 from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,7 +34,7 @@ th, td { padding: 0.15rem 0.75rem 0.15rem 0; text-align: left; border-bottom: 1p
 
 
 def importances(tuning: Tuning) -> dict[str, float]:
-    """How much being among the best depends on each setting (PED-ANOVA); empty of fewer than two trials."""
+    """The importance of each setting for being among the best (PED-ANOVA); empty if all means are equal."""
     from optuna.importance import get_param_importances
 
     means = [trial.mean for trial in tuning.done]
@@ -44,24 +44,24 @@ def importances(tuning: Tuning) -> dict[str, float]:
 
 
 def to_html(tuning: Tuning, command: str) -> str:
-    """The page.
+    """The page of a search.
 
     Args:
-        tuning: what to show; at least one trial is done.
-        command: runs the best settings.
+        tuning: the search; at least one trial is done.
+        command: the command that runs the best settings.
     """
     best = tuning.done[0]
     title = f"Tuning of {tuning.base.run.recipe}: {len(tuning.done)} of {len(tuning.trials)} trials are done"
     picture = b64encode(draw_tuning(tuning)).decode()
     lines = [
         "<!doctype html>",
-        f'<html lang="en"><head><meta charset="utf-8"><title>{_text(title)}</title>',
+        f'<html lang="en"><head><meta charset="utf-8"><title>{_escaped(title)}</title>',
         f"<style>{STYLE}</style></head><body>",
-        f"<h1>{_text(title)}</h1>",
-        f"<p>{_text(OBJECTIVE)}</p>",
+        f"<h1>{_escaped(title)}</h1>",
+        f"<p>{_escaped(OBJECTIVE)}</p>",
         f"<h2>Best: trial {best.name}, mean return {best.mean:.1f}</h2>",
-        f"<p><code>{_text(' '.join(best.overrides))}</code></p>",
-        f"<p>Run it: <code>{_text(command)}</code></p>",
+        f"<p><code>{_escaped(' '.join(best.overrides))}</code></p>",
+        f"<p>Run it: <code>{_escaped(command)}</code></p>",
         f'<img alt="Importance of the settings, and parallel coordinates of the trials" '
         f'src="data:image/png;base64,{picture}">',
         "<h2>All trials</h2>",
@@ -72,7 +72,7 @@ def to_html(tuning: Tuning, command: str) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _text(text: str) -> str:
+def _escaped(text: str) -> str:
     return escape(printable(text))
 
 
@@ -88,7 +88,7 @@ def _table(tuning: Tuning) -> Iterator[str]:
 
 
 def _row(kind: str, cells: Sequence[str]) -> str:
-    return f"<tr>{''.join(f'<{kind}>{_text(cell)}</{kind}>' for cell in cells)}</tr>"
+    return f"<tr>{''.join(f'<{kind}>{_escaped(cell)}</{kind}>' for cell in cells)}</tr>"
 
 
 def ending(trial: Trial) -> str:
@@ -105,7 +105,7 @@ def draw_tuning(tuning: Tuning) -> bytes:
     """Draw the importance of the settings, and every trial that is done as a line through its values.
 
     Args:
-        tuning: what to draw.
+        tuning: the search to draw.
 
     Returns:
         A PNG.
@@ -136,7 +136,7 @@ def _draw_importances(axes: "Axes", found: Mapping[str, float]) -> None:
 
 
 def _draw_parallel(axes: "Axes", space: Sequence[Tuned], done: Sequence[Trial]) -> None:
-    """A line a trial, the better the darker, over an axis for each setting and one for the mean."""
+    """Draw one line per trial, darker for better ones, over an axis for each setting and one for the mean."""
     from matplotlib import colormaps
 
     means_N = np.array([trial.mean for trial in done])
@@ -162,14 +162,14 @@ def _draw_parallel(axes: "Axes", space: Sequence[Tuned], done: Sequence[Trial]) 
 
 
 def _marks(each: Tuned) -> tuple[list[float], list[str]]:
-    """What is written at an axis: heights, and the values there."""
+    """The labels of an axis: their heights, and their texts."""
     labels = [f"{end:g}" if isinstance(end, float) else f"{end:.20}" for end in each.ends]
     return [_height(each, end) for end in each.ends], labels
 
 
 def _height(each: Tuned, value: Any) -> float:
-    """Where on its axis a value lies, in [0, 1]."""
+    """The height of a value on its axis, in [0, 1]."""
     if isinstance(each, Interval):
-        low, high, here = np.log([*each.ends, value]) if each.log else (*each.ends, value)
-        return float((here - low) / (high - low))
+        low, high, height = np.log([*each.ends, value]) if each.is_log else (*each.ends, value)
+        return float((height - low) / (high - low))
     return each.ends.index(value) / max(1, len(each.ends) - 1)

@@ -23,7 +23,7 @@ from sqn_rl.recipe.reading import printable
 PACKAGE = Path(__file__).resolve().parents[1]
 
 LONGEST = 1000
-"""Characters of a line of a message: a longer one is cut in the middle."""
+"""The most characters in a line of a message; a longer line is shortened in the middle."""
 
 
 class Exit(IntEnum):
@@ -45,7 +45,7 @@ class Parser(ArgumentParser):
         super().__init__(command, description=description, formatter_class=RawDescriptionHelpFormatter)
 
     def error(self, message: str) -> NoReturn:
-        """Print the error, shortened and printable; for a setting with dashes, how to write it."""
+        """Print the error, shortened and printable; explain how to write a setting given with dashes."""
         hint, unknown = "", re.search(r"unrecognized arguments:.* --([\w.-]+)", message)
         if unknown and unknown[1] == "cfg":
             hint = "\n  sqn-run --dry-run prints the resolved recipe"
@@ -101,7 +101,7 @@ def catalogue_of(arguments: Namespace) -> Catalogue:
 def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
     """Wrap ``main``: print errors in a line or two and return their exit code, instead of a traceback.
 
-    A broken pipe, as by ``head``, ends it quietly.
+    A broken pipe, for example to ``head``, ends the command quietly.
     """
 
     def reported(argv: Sequence[str] | None) -> int:
@@ -115,13 +115,13 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
 
     @wraps(main)
     def guarded(argv: Sequence[str] | None = None) -> int:
-        gc.set_threshold(50_000)  # of 700, imports alone pass the collector a thousand times: 0.5 s
+        gc.set_threshold(50_000)  # at the default, 700, imports run the collector a thousand times: 0.5 s
         streams.prepare()
         try:
             try:
                 with _plain_warnings(), _no_silent_exit():
                     return reported(argv)
-            finally:  # whatever ends it, such as the exit of --help
+            finally:  # also at a SystemExit, such as that of --help
                 streams.flush()
         except OSError as error:
             lost = streams.silence_lost()
@@ -136,10 +136,10 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
 
 
 def import_torchrl() -> None:
-    """Import TorchRL without Ray, which it imports wherever it is installed: 0.3 s less."""
+    """Import TorchRL, but keep it from importing Ray if that is installed: saves 0.3 s."""
     if "torchrl" in sys.modules or "ray" in sys.modules:
         return
-    sys.modules["ray"] = None  # type: ignore[assignment]  # what Python takes as "not there"
+    sys.modules["ray"] = None  # type: ignore[assignment]  # makes Python treat it as missing
     try:
         importlib.import_module("torchrl.data")
     finally:
@@ -148,9 +148,9 @@ def import_torchrl() -> None:
 
 @contextmanager
 def _no_silent_exit() -> Iterator[None]:
-    """Report ``os._exit`` in this process, by an environment or a library, and let it fail.
+    """Report a call of ``os._exit`` by an environment or a library, and let the process fail.
 
-    It ends a process at once, perhaps with 0, as if the command had done what it should.
+    Such a call ends the process at once, perhaps with exit code 0, as if the command had succeeded.
     """
     end, command_process = os._exit, os.getpid()
 
@@ -170,18 +170,15 @@ def _no_silent_exit() -> Iterator[None]:
 
 @contextmanager
 def _plain_warnings() -> Iterator[None]:
-    """Print our own warnings as a line for the user, without the place in the code that warned."""
+    """Print our own warnings as a line for the user, without their place in the code."""
     shown = warnings.formatwarning
 
     def plain(
         message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
     ) -> str:
-        ours = Path(filename).is_relative_to(PACKAGE)
-        return (
-            f"warning: {printable(str(message))}\n"
-            if ours
-            else shown(message, category, filename, lineno, line)
-        )
+        if Path(filename).is_relative_to(PACKAGE):
+            return f"warning: {printable(str(message))}\n"
+        return shown(message, category, filename, lineno, line)
 
     warnings.formatwarning = plain
     try:
@@ -191,7 +188,7 @@ def _plain_warnings() -> Iterator[None]:
 
 
 def print_lines(*lines: str, file: TextIO | None = None) -> None:
-    """Print lines, at once; all that a command prints passes here or through its ``Screen``."""
+    """Print and flush lines; everything that a command prints passes through here or its ``Screen``."""
     print(*map(printable, lines), sep="\n", file=file, flush=True)
 
 
@@ -203,7 +200,7 @@ def print_notes(notes: Iterable[str]) -> None:
 
 def report(error: Exception) -> Exit:
     """Print an error, with a traceback unless it is one of ours; return the exit code."""
-    if isinstance(error, OSError) and error.filename is not None:  # which the user can fix
+    if isinstance(error, OSError) and error.filename is not None:  # the user can fix it
         error = StorageError(f"{error.filename}: {error.strerror}")
     if not isinstance(error, SqnError):
         print_lines(*"".join(traceback.format_exception(error)).rstrip().split("\n"), file=sys.stderr)

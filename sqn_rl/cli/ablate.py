@@ -54,14 +54,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = make(out or many.folder_of("ablations", variants[0].recipe), "out")
     jobs = jobs_of(variants, seeds, folder, catalogue)
     missing = [job for job in jobs if not job.is_done()]
-    launcher, there = many.launcher_of(arguments, folder / "submitit"), len(jobs) - len(missing)
+    launcher, done = many.launcher_of(arguments, folder / "submitit"), len(jobs) - len(missing)
     at_a_time = many.at_a_time(arguments, variants[0].recipe)
     if launcher and not launcher.is_local:
         at_a_time = arguments.jobs or len(jobs)
     print_lines(f"{folder}: {len(variants)} variants x {seeds} seeds, {at_a_time} at a time")
-    print_lines(f"{there} of {len(jobs)} runs are done already")
+    print_lines(f"{done} of {len(jobs)} runs are done already")
     many.preflight_all([each.recipe for each in variants if any(job.variant is each for job in missing)])
-    progress, queue = _Progress(len(jobs), there), iter(missing)
+    progress, queue = _Progress(len(jobs), done), iter(missing)
     stopped = run_jobs(
         lambda: next(queue, None),
         at_a_time,
@@ -81,8 +81,8 @@ class _Progress:
     """Prints how each run ended, and keeps the exit code of the first that failed.
 
     Args:
-        jobs: how many runs there are to be.
-        done: how many there are already.
+        jobs: the number of runs.
+        done: the number of runs that are done already.
     """
 
     def __init__(self, jobs: int, done: int) -> None:
@@ -90,13 +90,14 @@ class _Progress:
 
     def ended(self, job: "Job", code: int) -> None:
         self.done += 1
-        what, code = many.failure_of(job, code)
+        failure, code = many.failure_of(job, code)
         self.code = self.code or code
-        what = what or f"final {job.summary['evaluation']['mean']:.1f}"
-        print_lines(f"{self.done}/{self.jobs}  {job.variant.name}  {job.out.name}  {what}")
+        result = failure or f"final {job.summary['evaluation']['mean']:.1f}"
+        print_lines(f"{self.done}/{self.jobs}  {job.variant.name}  {job.out.name}  {result}")
 
 
 def _report(jobs: Sequence["Job"], folder: Path) -> None:
+    """Compare the variants with the base, print the comparison, and write it."""
     from sqn_rl.analysis.comparison import compare
     from sqn_rl.analysis.finished import read_runs
     from sqn_rl.analysis.grid import BASE

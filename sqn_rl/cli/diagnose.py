@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         batch, weights = unbundle(tensors)
         load_weights(loss, weights)
         found = not_finite(loss, batch)
-    except Exception as error:  # of a batch that does not fit, which may be anything
+    except Exception as error:  # a batch that does not fit may raise anything
         why = str(error) if isinstance(error, SqnError) else explain(error)
         raise CheckpointError(f"{path}: not what a run keeps of an update of this recipe: {why}") from error
     print_lines(*(found or ["everything is finite"]))

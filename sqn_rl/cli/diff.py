@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _read(text: str, catalogue: Catalogue) -> tuple[Resolved, Recipe | None]:
-    """What one argument names, with the origin of everything; and a recipe as something that can be built."""
+    """The recipe or run that an argument names, resolved; and if it is a recipe, one that can be built."""
     names = catalogue.names(RECIPE)
     if os.path.isdir(text) and text not in names:
         resolved = of_run(Path(text))
@@ -77,7 +77,7 @@ def _read(text: str, catalogue: Catalogue) -> tuple[Resolved, Recipe | None]:
 
 
 def _signed(found: Iterable[Difference]) -> list[tuple[str, str]]:
-    """A line for each side that has the value, as one would write it on the command line, and its origin."""
+    """A line for each side that has the value, as an override with a sign, and the value's origin."""
     return [
         (f"{sign} {override(key, side.value)}", side.origin)
         for key, *sides in found
@@ -87,7 +87,7 @@ def _signed(found: Iterable[Difference]) -> list[tuple[str, str]]:
 
 
 def _wiring(a: Recipe, b: Recipe) -> list[tuple[str, str]]:
-    """What the parts of only one of the two read and write."""
+    """What parts read or write in only one of the two recipes."""
     from sqn_rl.recipe.preflight import preflight
 
     def flows(recipe: Recipe) -> list[str]:

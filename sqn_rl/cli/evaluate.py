@@ -5,6 +5,7 @@ from pathlib import Path
 
 from sqn_rl.cli import (
     Exit,
+    Parser,
     add_checkpoint,
     catalogue_of,
     command,
@@ -35,29 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    parser = options("sqn-eval", DESCRIPTION)
-    parser.add_argument("run", type=Path, help="the run directory")
-    add_checkpoint(parser)
-    parser.add_argument(
-        "--episodes", type=int, help="how many episodes; by default as in the run, or 1 with --video"
-    )
-    parser.add_argument("--seed", type=int, help="of the episodes; by default the run's")
-    parser.add_argument(
-        "--max-steps", type=int, help="cut longer episodes; by default as in the run: eval_max_steps"
-    )
-    parser.add_argument(
-        "--stochastic", action="store_true", help="sample the policy instead of its best action"
-    )
-    parser.add_argument(
-        "--video",
-        type=Path,
-        nargs="?",
-        const=Path("video.gif"),
-        metavar="FILE",
-        help="record the episodes: a .gif (at most 900 steps), by default video.gif, or an .mp4 (9,000); "
-        "an .mp4, and classic control, need the extra `video`",
-    )
-    arguments = parser.parse_args(argv)
+    arguments = _parser().parse_args(argv)
     path = recipe_of(arguments.run)
     episodes = 1 if arguments.video and arguments.episodes is None else arguments.episodes
     given = {"eval_episodes": episodes, "seed": arguments.seed, "eval_max_steps": arguments.max_steps}
@@ -83,6 +62,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     print_lines(f"return {format_evaluation(evaluation.row())}{iqm}")
     print_lines(" ".join(["returns", *(f"{value:g}" for value in evaluation.returns)]))
     return Exit.DONE
+
+
+def _parser() -> Parser:
+    parser = options("sqn-eval", DESCRIPTION)
+    parser.add_argument("run", type=Path, help="the run directory")
+    add_checkpoint(parser)
+    parser.add_argument(
+        "--episodes", type=int, help="how many episodes; by default as in the run, or 1 with --video"
+    )
+    parser.add_argument("--seed", type=int, help="of the episodes; by default the run's")
+    parser.add_argument(
+        "--max-steps", type=int, help="cut longer episodes; by default as in the run: eval_max_steps"
+    )
+    parser.add_argument(
+        "--stochastic", action="store_true", help="sample the policy instead of its best action"
+    )
+    parser.add_argument(
+        "--video",
+        type=Path,
+        nargs="?",
+        const=Path("video.gif"),
+        metavar="FILE",
+        help="record the episodes: a .gif (at most 900 steps), by default video.gif, or an .mp4 (9,000); "
+        "an .mp4, and classic control, need the extra `video`",
+    )
+    return parser
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ Differences from the recipe `sqn` in the same environment are listed, and highli
 
 FORMATS = ("text", "mermaid", "svg")
 SUFFIXES = {".txt": "text", ".md": "mermaid", ".mmd": "mermaid", ".svg": "svg"}
-"""The format of a file, if no --format is given."""
+"""The format of a file with this suffix, if no --format is given."""
 
 
 @command
@@ -51,11 +51,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     graph = preflight(recipe)
     graph.changes = changes_of(of_recipe(recipe.run.recipe, recipe), recipe.catalogue)
     title = f"{recipe.title} on {recipe.part('env')}"
-    text = {
-        "text": lambda: wiring.to_text(graph),
-        "mermaid": lambda: wiring.to_mermaid(graph),
-        "svg": lambda: wiring.to_svg(graph, title),
-    }[shown_as]()
+    match shown_as:
+        case "text":
+            text = wiring.to_text(graph)
+        case "mermaid":
+            text = wiring.to_mermaid(graph)
+        case _:
+            text = wiring.to_svg(graph, title)
     if output is None:
         print_lines(*text.rstrip("\n").split("\n"))
         return Exit.DONE
@@ -67,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _format_of(path: Path | None) -> str:
-    """The format that a file is written in by its suffix; text on the screen."""
+    """The format of a file, by its suffix; text if there is no file."""
     if path is None:
         return "text"
     suffix = path.suffix.lower()

@@ -24,7 +24,7 @@ class Row(NamedTuple):
     name: str
     description: str
     arguments: Mapping[str, str]
-    """By ``name=value``, its meaning."""
+    """The meaning of each field, by ``name=value``."""
     works_with: str
 
 
@@ -46,8 +46,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.slot and arguments.slot not in groups:
         raise RecipeError(f"there is no slot `{arguments.slot}`", "", did_you_mean(arguments.slot, groups))
     rows = list(_rows([arguments.slot] if arguments.slot else groups, catalogue))
-    show = (_show_slot if arguments.slot else _show_table) if sys.stdout.isatty() else _show_lines
-    show(rows)
+    if not sys.stdout.isatty():
+        _show_lines(rows)
+    elif arguments.slot:
+        _show_slot(rows)
+    else:
+        _show_table(rows)
     return Exit.DONE
 
 
@@ -99,7 +103,7 @@ def _show_table(rows: Sequence[Row]) -> None:
 
 
 def _show_slot(rows: Sequence[Row]) -> None:
-    """Each part with its arguments below it, and what they mean."""
+    """Print each part, and below it its arguments and what they mean."""
     from rich.padding import Padding
     from rich.table import Table
 

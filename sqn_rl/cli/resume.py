@@ -34,9 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.budget and not arguments.budget.startswith("steps="):
         hint = "a run is resumed with its own settings; to change others, start a new run with sqn-run"
         raise RecipeError("only steps=N can be changed", origin(arguments.budget), hint)
-    recipe = load_recipe(
-        path, *[arguments.budget] * bool(arguments.budget), catalogue=catalogue_of(arguments)
-    )
+    overrides = [arguments.budget] if arguments.budget else []
+    recipe = load_recipe(path, *overrides, catalogue=catalogue_of(arguments))
 
     from sqn_rl.cli.terminal.screen import Screen, exit_code, train
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sqn_rl.cli import Exit, catalogue_of, command, options, print_lines, print_notes, report
+from sqn_rl.cli import Exit, Parser, catalogue_of, command, options, print_lines, print_notes, report
 from sqn_rl.cli.terminal.completion import SCRIPTS, complete
 from sqn_rl.disk import LONGEST_NAME, Folder, hashed_name
 from sqn_rl.errors import RecipeError, require
@@ -42,6 +42,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code; of a sweep, that of the first job that failed or was stopped.
     """
+    parser = _parser()
+    given = sys.argv[1:] if argv is None else argv
+    if {"-h", "--help"} & {*given}:
+        parser.epilog = _epilog(Catalogue())
+    arguments = parser.parse_intermixed_args(given)
+    if arguments.completion is not None:
+        _print_completion(arguments.completion, parser)
+        return Exit.DONE
+    jobs = _jobs(arguments)
+    if arguments.save:
+        _save(arguments.save, jobs, arguments.overrides)
+        return Exit.DONE
+    if arguments.dry_run:
+        _print_checked(jobs)
+        return Exit.DONE
+    return _train_all(jobs)
+
+
+def _parser() -> Parser:
     parser = options("sqn-run", DESCRIPTION)
     parser.add_argument("overrides", nargs="*", metavar="name=value", help="what to change; see below")
     parser.add_argument(
@@ -62,36 +81,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--save", type=Path, metavar="FILE", help="write the recipe to FILE.yaml, to start from, and stop"
     )
-    given = sys.argv[1:] if argv is None else argv
-    if {"-h", "--help"} & {*given}:
-        parser.epilog = _what_there_is(Catalogue())
-    arguments = parser.parse_intermixed_args(given)
-    if arguments.completion is not None:
-        script = SCRIPTS.get(arguments.completion)
-        lines = script.split("\n") if script else complete(arguments.completion, parser)
-        if lines:
-            print_lines(*lines)
-        return Exit.DONE
-    jobs = _jobs(arguments)
-    if arguments.save:
-        _save(arguments.save, jobs, arguments.overrides)
-        return Exit.DONE
-    if arguments.dry_run:
-        _print_checked(jobs)
-        return Exit.DONE
-    return _train_all(jobs)
+    return parser
+
+
+def _print_completion(text: str, parser: Parser) -> None:
+    """Print the script of a shell, or what the last word of a command line can become."""
+    script = SCRIPTS.get(text)
+    if lines := script.split("\n") if script else complete(text, parser):
+        print_lines(*lines)
 
 
 def _train_all(jobs: Sequence[tuple[str, Recipe]]) -> int:
     """Train one recipe after the other, and return the exit code of the first that failed or was stopped."""
     from sqn_rl.cli.terminal.screen import Screen, exit_code, train
 
-    console, failed, results, here = Screen(), dict[str, int](), dict[str, str](), os.getcwd()
+    console, failed, results = Screen(), dict[str, int](), dict[str, str]()
+    working_directory = os.getcwd()
     for number, (name, recipe) in enumerate(jobs, 1):
         if len(jobs) > 1:
             console.rule(f"{number} of {len(jobs)}", characters="-")
         try:
-            os.chdir(here)  # an environment may have changed it
+            os.chdir(working_directory)  # an environment may have changed it
             summary = train(recipe, console)
             code, results[name] = exit_code(summary), _result(summary)
         except Exception as error:
@@ -123,9 +133,9 @@ def _result(summary: Mapping[str, Any]) -> str:
 
 
 def _jobs(arguments: Namespace) -> list[tuple[str, Recipe]]:
-    """Everything to train, composed, so that a mistake in the last job is found before the first starts.
+    """Compose all recipes to train, so that a mistake in the last one is found before the first one starts.
 
-    Each is named by its swept values; so is its folder, where jobs share an ``out``.
+    Each is named by its swept values; so is its folder, if jobs share an ``out``.
     """
     catalogue = catalogue_of(arguments)
     jobs = expand(arguments.overrides, catalogue) if arguments.multirun else [arguments.overrides]
@@ -160,7 +170,7 @@ def _print_checked(jobs: Sequence[tuple[str, Recipe]]) -> None:
 
 
 def _save(file: Path, jobs: Sequence[tuple[str, Recipe]], overrides: Sequence[str]) -> None:
-    """Write a recipe that inherits from the one given, with its overrides, and shows all other values.
+    """Write a recipe that inherits from the given one, with the overrides; it shows all other values.
 
     Raises:
         SettingError: the file has another ending, an unprintable name, or exists; or this is a sweep.
@@ -176,12 +186,13 @@ def _save(file: Path, jobs: Sequence[tuple[str, Recipe]], overrides: Sequence[st
 
 
 def _folder(name: str) -> str:
-    """A file name for what a job of a sweep is called, the same each time, and no other job's."""
+    """The folder of a job of a sweep: always the same for the same name, and different for others."""
     plain = re.sub(r"[^\w=.,+-]+", "-", name)
     return plain if plain == name and len(plain.encode()) <= LONGEST_NAME else hashed_name(plain, name)
 
 
-def _what_there_is(catalogue: Catalogue) -> str:
+def _epilog(catalogue: Catalogue) -> str:
+    """The end of ``sqn-run --help``: recipes, parts and settings."""
     lines = ["recipes and parts (sqn-list describes each):"]
     groups = (RECIPE, *(slot.name for slot in SLOTS))
     lines += [f"  {group:<14}{', '.join(catalogue.names(group))}" for group in groups]
@@ -191,13 +202,13 @@ def _what_there_is(catalogue: Catalogue) -> str:
         if name != RECIPE:
             lines += _explained(override(name, value), meaning[name])
     lines += ["", "settings of its parts; `sqn-list SLOT` shows those of all parts:"]
-    for setting, texts in _of_parts(recipe).items():
+    for setting, texts in _part_settings(recipe).items():
         lines += _explained(setting, "; ".join(texts))
     return "\n".join(lines)
 
 
-def _of_parts(recipe: Recipe) -> dict[str, list[str]]:
-    """What the fields of parts mean, by ``name=value``; ``lr=…`` where the value is ``${lr}``."""
+def _part_settings(recipe: Recipe) -> dict[str, list[str]]:
+    """The meanings of the parts' fields, by ``name=value``; by ``lr=…`` where the value is ``${lr}``."""
     found: dict[str, list[str]] = {}
     for slot in SLOTS:
         for field, value in recipe.fields(slot.name).items():
@@ -209,7 +220,7 @@ def _of_parts(recipe: Recipe) -> dict[str, list[str]]:
 
 
 def _explained(setting: str, meaning: str) -> Iterator[str]:
-    """A setting and its meaning, beside it or below."""
+    """The lines of a setting and its meaning, in two columns."""
     column = 36
     width = max(shutil.get_terminal_size().columns - column, 40)
     first, *others = textwrap.wrap(meaning.replace("``", "`"), width) or [""]

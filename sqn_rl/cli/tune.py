@@ -55,7 +55,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     overrides, own, out = many.own_settings(arguments.overrides, OWN)
     many.require_jobs(arguments)
 
-    from sqn_rl.analysis.pool import run_jobs, start_process
     from sqn_rl.analysis.space import corners, space_of
     from sqn_rl.analysis.tuning import Tuning, evaluated
     from sqn_rl.cli.terminal.screen import make
@@ -71,18 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     with locked(folder):
         progress = _Progress(own["trials"])
         tuning = Tuning(fixed, space, own["trials"], own["seeds"], folder, catalogue, progress.ended)
-        tuning.begin()
         at_a_time = many.at_a_time(arguments, recipe)
-        progress.begin(tuning, at_a_time)
-        stopped = run_jobs(
-            tuning.next_job,
-            at_a_time,
-            many.options_of(arguments),
-            progress.job_ended,
-            waits=many.say_waiting,
-            is_unwanted=tuning.is_unwanted,
-            start=start_process,
-        )
+        stopped = _run_trials(tuning, progress, at_a_time, many.options_of(arguments))
         if tuning.done:
             _report(tuning, fixed, folder)
     if stopped:
@@ -93,18 +82,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     return progress.code
 
 
+def _run_trials(
+    tuning: "Tuning", progress: "_Progress", at_a_time: int, options: Sequence[str]
+) -> str | None:
+    """Run the remaining trials; return the name of the signal that stopped them, if one did."""
+    from sqn_rl.analysis.pool import run_jobs, start_process
+
+    tuning.begin()
+    progress.begin(tuning, at_a_time)
+    return run_jobs(
+        tuning.next_job,
+        at_a_time,
+        options,
+        progress.job_ended,
+        waits=many.say_waiting,
+        is_unwanted=tuning.is_unwanted,
+        start=start_process,
+    )
+
+
 class _Progress:
     """Prints how each trial ended, and keeps the exit code of the first that failed.
 
     Args:
-        trials: how many trials there are to be.
+        trials: the number of trials.
     """
 
     def __init__(self, trials: int) -> None:
         self.trials, self.count, self.code = trials, 0, int(Exit.DONE)
 
     def begin(self, tuning: "Tuning", at_a_time: int) -> None:
-        """Print what there is and what is to come."""
+        """Print how many trials there are, and how many have ended."""
         from sqn_rl.analysis.tuning import FAILED
 
         self.tuning, asked, self.trials = tuning, self.trials, tuning.count
@@ -131,11 +139,11 @@ class _Progress:
         )
 
     def job_ended(self, job: "Job", code: int) -> None:
-        """Take note that a run has ended."""
-        what, code = many.failure_of(job, code)
+        """Tell the search how a run ended."""
+        failure, code = many.failure_of(job, code)
         if code not in (Exit.STOPPED, Exit.NUMERICS):
             self.code = self.code or code
-        self.tuning.job_ended(job, code == Exit.STOPPED, what)
+        self.tuning.job_ended(job, code == Exit.STOPPED, failure)
 
 
 def _report(tuning: "Tuning", fixed: Sequence[str], folder: Path) -> None:
@@ -147,11 +155,11 @@ def _report(tuning: "Tuning", fixed: Sequence[str], folder: Path) -> None:
 
     best, file = tuning.done[0], (folder / BEST).as_posix()
     recipe = compose_recipe("sqn", *fixed, *best.overrides, catalogue=tuning.base.catalogue)
-    running = f"sqn-run recipe={shlex.quote(file)}"
-    page = to_html(tuning, running)
+    run_command = f"sqn-run recipe={shlex.quote(file)}"
+    page = to_html(tuning, run_command)
     write_files({PAGE: page.encode(), BEST: to_template(recipe, file).encode()}, folder)
     print_lines(f"best: trial {best.name}, mean {best.mean:.1f}: {' '.join(best.overrides)}")
-    print_lines(f"page    {folder / PAGE}", f"recipe  {file}: run it with `{running}`")
+    print_lines(f"page    {folder / PAGE}", f"recipe  {file}: run it with `{run_command}`")
 
 
 if __name__ == "__main__":

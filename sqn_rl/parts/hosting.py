@@ -11,7 +11,7 @@ class Host(Protocol):
     """Holds numbered objects; each handles its calls in order."""
 
     def call(self, number: int, method: str, *arguments: Any) -> Any:
-        """Call a method of an object; what is returned stands for its answer. May return at once."""
+        """Call a method of an object; return a ticket for its answer, perhaps at once."""
 
     def answer(self, ticket: Any) -> Any:
         """Wait for the answer to a call.
@@ -25,8 +25,8 @@ class LocalHost:
     """Holds objects in this process.
 
     Args:
-        make: makes them.
-        number: how many.
+        make: makes an object.
+        number: the number of objects.
     """
 
     def __init__(self, make: Make, number: int) -> None:

@@ -14,10 +14,10 @@ from sqn_rl.types import Sequences
 
 
 class Memory(NamedTuple):
-    """What an actor brings to a step from the steps before it; all zero, and -1, where an episode begins."""
+    """What an actor remembers of earlier steps; where an episode begins, zeros, and -1 for the action."""
 
     state: Tensor
-    """``[N, W]`` float32: that of all networks, one after the other."""
+    """``[N, W]`` float32: the states of all networks, concatenated."""
     action: Tensor
     """``[N]`` int64: the previous action; -1: there is none."""
     reward: Tensor
@@ -25,20 +25,20 @@ class Memory(NamedTuple):
 
     @classmethod
     def empty(cls, rows: int, width: int) -> "Memory":
-        """That of N episodes that begin."""
+        """The memory of N episodes that begin."""
         action = torch.full((rows,), -1, dtype=torch.int64)
         zeros = torch.zeros(rows, width + 1, dtype=torch.float32)
         return cls(zeros[:, 1:], action, zeros[:, 0])
 
     def after(self, state: Tensor, action: Tensor, reward: Tensor, ended: Tensor) -> "Memory":
-        """That of the next step: this state, action and reward, and nothing where the episode ended."""
+        """The memory before the next step: this state, action and reward; empty where the episode ended."""
         keeps = ~ended
         return Memory(
             state * keeps.unsqueeze(-1), action.where(keeps, torch.tensor(-1)), reward.where(keeps, 0.0)
         )
 
     def packed(self) -> Tensor:
-        """All of it, ``[N, M]`` float32, as a replay stores it: actions are below 2^24."""
+        """The memory as a replay stores it, ``[N, M]`` float32, which is exact for actions below 2^24."""
         columns = (self.state, self.action.float().unsqueeze(-1), self.reward.unsqueeze(-1))
         return torch.cat(columns, -1)
 
@@ -60,7 +60,7 @@ class Recurrent(Protocol):
         """A context in which an observation is the index of a step in these sequences."""
 
     def remembering(self, observation: Tensor, memory: Memory) -> AbstractContextManager[Any]:
-        """The same for one step of N episodes; gives its ``steps``, and ``after``, the states after them."""
+        """The same for one step of N episodes; yields its ``steps``, and ``after``, the states after them."""
 
 
 @runtime_checkable
@@ -71,13 +71,13 @@ class StateSized(Protocol):
 
 
 def state_size(part: object) -> int:
-    """W of a Q-network, or of an actor; 0: it is not recurrent."""
+    """The size W of a part's state; 0 if it is not recurrent."""
     return part.state_size if isinstance(part, StateSized) else 0
 
 
 @contextmanager
 def recalling(sequences: Sequences | None, *q_nets: object) -> Iterator[None]:
-    """A context in which these networks read the sequences of a batch, if it has some."""
+    """A context in which these networks read the sequences of a batch, if it has any."""
     with ExitStack() as stack:
         if sequences is not None:
             for q_net in q_nets:

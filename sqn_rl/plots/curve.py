@@ -1,9 +1,10 @@
-"""``curve.png``: a run's returns, metrics and evaluations. The panels are data, shared with ``sqn-watch``."""
+"""Draw ``curve.png``: a run's returns, metrics and evaluations. ``sqn-watch`` shows the same panels."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import pairwise
+from math import ceil
 from typing import Any
 
 from sqn_rl.plots.logs import number_of
@@ -16,12 +17,12 @@ Series = list[float | None]
 
 @dataclass(frozen=True)
 class Panel:
-    """One small picture of a curve."""
+    """One small plot of a curve."""
 
     title: str
-    """With the unit."""
+    """The title, with the unit."""
     lines: Mapping[str, str]
-    """By column of ``metrics.jsonl``, its label. A second line is what the first should meet."""
+    """The labels, by column of ``metrics.jsonl``. A second line is the target of the first."""
     scale: str = "linear"
     """``linear``, ``log``, or ``zero``: linear, and from 0 on."""
 
@@ -47,7 +48,7 @@ COUNTERS = {"env_steps", "frames", "updates", "episodes", "wall_s", "return_mean
 
 
 def columns_of(metrics: Rows) -> dict[str, Series]:
-    """The columns of ``metrics.jsonl``, and ``steps_per_s``: between a row and the one before."""
+    """The columns of ``metrics.jsonl``, and ``steps_per_s``, the speed between two rows."""
     names = dict.fromkeys(name for row in metrics for name in row)
     columns = {name: column_of(metrics, name) for name in names}
     return columns | {"steps_per_s": [None, *map(_speed, pairwise(metrics))][: len(metrics)]}
@@ -66,23 +67,23 @@ def _speed(rows: tuple[Mapping[str, Any], Mapping[str, Any]]) -> float | None:
 
 
 def rate(steps: float, seconds: float) -> float | None:
-    """Steps a second, if that is a number."""
+    """Steps per second; None if that is no number."""
     return number_of(steps / seconds) if seconds > 0 else None
 
 
 def panels_of(columns: Mapping[str, Series]) -> Iterator[Panel]:
-    """The panels of a run with these columns, of two values or more; an unknown column has a panel too."""
-    there = {name for name, column in columns.items() if len(column) - column.count(None) > 1}
-    yield from (panel for panel in PANELS if next(iter(panel.lines)) in there)
+    """The panels of columns with two values or more; an unknown column has a panel too."""
+    drawable = {name for name, column in columns.items() if len(column) - column.count(None) > 1}
+    yield from (panel for panel in PANELS if next(iter(panel.lines)) in drawable)
     known = COUNTERS.union(*(panel.lines for panel in PANELS))
-    yield from (Panel(name, {name: name}) for name in columns if name in there - known)
+    yield from (Panel(name, {name: name}) for name in columns if name in drawable - known)
 
 
 def draw_curve(title: str, metrics: Rows, episodes: Rows, evaluations: Rows) -> bytes:
     """Draw the returns of training and evaluation, and below them every panel that the run has.
 
     Args:
-        title: what is shown.
+        title: the title of the figure.
         metrics: rows of ``metrics.jsonl``, as :class:`~sqn_rl.plots.logs.Log` reads them.
         episodes: rows of ``episodes.jsonl``.
         evaluations: rows of ``evaluations.jsonl``.
@@ -95,16 +96,16 @@ def draw_curve(title: str, metrics: Rows, episodes: Rows, evaluations: Rows) -> 
 
     columns = columns_of(metrics)
     panels = list(panels_of(columns))
-    wide = min((4, 3), key=lambda wide: -len(panels) % wide)  # the one that leaves fewer gaps
-    rows = -(-len(panels) // wide)
+    width = min((4, 3), key=lambda number: -len(panels) % number)  # whichever leaves fewer gaps
+    rows = ceil(len(panels) / width)
     height = 4.6 + 2.5 * rows
     figure = Figure(figsize=(13, height))
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=14, parse_math=False, y=1 - 0.12 / height, va="top")
-    # fixed places, in inches: a layout that fits margins, titles and labels takes as long as all the drawing
+    # fixed margins, in inches: computing a layout would take as long as all the drawing
     grid = figure.add_gridspec(
         1 + rows,
-        wide,
+        width,
         height_ratios=(1.8, *[1] * rows),
         left=0.9 / 13,
         right=1 - 0.15 / 13,
@@ -117,7 +118,7 @@ def draw_curve(title: str, metrics: Rows, episodes: Rows, evaluations: Rows) -> 
     last = max((row["env_steps"] for rows in (metrics, episodes, evaluations) for row in rows), default=1)
     _draw_returns(_axes(figure, grid[0, :], last, 10), columns, episodes, evaluations)
     for number, panel in enumerate(panels):
-        _draw_panel(_axes(figure, grid[1 + number // wide, number % wide], last, 5), panel, columns)
+        _draw_panel(_axes(figure, grid[1 + number // width, number % width], last, 5), panel, columns)
     figure.savefig(png := BytesIO(), dpi=110, format="png", pil_kwargs={"compress_level": 3})
     return png.getvalue()
 
@@ -174,8 +175,8 @@ def _draw_panel(axes: Any, panel: Panel, columns: Mapping[str, Series]) -> None:
     if panel.scale == "log":
         axes.set_yscale("log")
         low, high = axes.get_ylim()
-        close = high < 10 * low  # there may be no round number of a logarithmic axis between them
-        axes.yaxis.set_major_locator(MaxNLocator(4) if close else LogLocator(subs=(1, 2, 5), numticks=6))
+        is_narrow = high < 10 * low  # a logarithmic axis may have no round number in it
+        axes.yaxis.set_major_locator(MaxNLocator(4) if is_narrow else LogLocator(subs=(1, 2, 5), numticks=6))
         axes.yaxis.set_minor_locator(NullLocator())
         axes.yaxis.set_major_formatter("{x:g}")
     if panel.scale == "zero":

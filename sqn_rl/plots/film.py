@@ -33,11 +33,11 @@ class Play:
 
     Args:
         actor: selects the actions.
-        q_net: its values are shown where the actor has none of its own.
+        q_net: its values are shown if the actor has none of its own.
         env: one environment, made with ``training=False``; it is set to render, and reset.
         episodes: the number of episodes.
         greedy: take the best action instead of sampling.
-        seed: of the sampling generator.
+        seed: the seed of the sampling generator.
         max_steps: as for :func:`sqn_rl.evaluate`.
     """
 
@@ -62,6 +62,7 @@ class Play:
         return self._moments
 
     def _play(self) -> Iterator[Moment]:
+        """Play the episodes, and yield each step before its action is executed."""
         actor, env, result = self._actor, self.env, self.evaluation
         generator = torch.Generator(device=actor.device).manual_seed(self._seed)
         random_state = RandomState(GLOBAL_SEED_OFFSET + self._seed, actor.device)
@@ -104,7 +105,7 @@ class Play:
 def _policy(
     actor: Actor, observation: Tensor, action_mask: Tensor | None, score_BA: Tensor | None
 ) -> Tensor | None:
-    """π(·|s) of the mean weights, ``[A]``, from scores if they are known."""
+    """The policy π(·|s) of the mean weights, ``[A]``, from the scores if they are known."""
     if not isinstance(actor, NetworkActor):
         return None
     score_BA = actor.mean_scores(observation) if score_BA is None else score_BA
@@ -117,41 +118,41 @@ def _temperature(actor: Actor) -> float | None:
 
 
 def _screen(env: BatchedEnv, observation: Tensor) -> np.ndarray:
-    """The screen, or, where there is none, the newest frame that the agent sees."""
+    """The screen, or without one the newest frame that the agent sees."""
     screen = env.screen()
     if screen is None:
         frame = observation[0, -1] if env.frame_stack > 1 else observation[0]
-        seen = frame.dim() == 2 and frame.dtype == torch.uint8
-        require(seen, "video", env.name, "an environment that shows a screen; this one has none")
+        is_gray_image = frame.dim() == 2 and frame.dtype == torch.uint8
+        require(is_gray_image, "video", env.name, "an environment that shows a screen; this one has none")
         screen = frame.numpy()
     return _picture(screen, env.name)
 
 
 def _picture(screen: Any, name: str) -> np.ndarray:
-    """What an environment draws, as ``[H, W, 3]`` uint8.
+    """Convert what an environment draws to ``[H, W, 3]`` uint8.
 
-    A list of pictures stands for its last. Gray becomes coloured; an alpha channel is left out. Floats are in
-    0..1, as in Matplotlib, unless one is above 1: then in 0..255.
+    Of a list of pictures, the last one is taken. Gray pictures get three channels; an alpha channel is left
+    out. Floats are in 0..1, as in Matplotlib, or in 0..255 if one is above 1.
 
     Args:
-        screen: what it drew.
-        name: the environment's.
+        screen: what the environment drew.
+        name: the name of the environment.
 
     Raises:
         SettingError: it is no picture.
     """
     expected = "an environment that draws a picture, [H, W, 3] in 0..255 or 0..1; it drew "
-    frames = isinstance(screen, list | tuple) and screen and isinstance(screen[-1], np.ndarray)
+    is_list = isinstance(screen, list | tuple) and screen and isinstance(screen[-1], np.ndarray)
     try:
-        pixels = np.asarray(screen[-1] if frames else screen)
+        pixels = np.asarray(screen[-1] if is_list else screen)
     except ValueError:  # rows of different lengths
         pixels = np.array(None)
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
-    numbers = pixels.dtype.kind in "biuf"
-    fits = numbers and pixels.ndim == 3 and pixels.size > 0 and pixels.shape[-1] in (1, 3, 4)
-    require(fits, "video", name, expected + describe(pixels if numbers else screen))
+    is_numeric = pixels.dtype.kind in "biuf"
+    is_image = is_numeric and pixels.ndim == 3 and pixels.size > 0 and pixels.shape[-1] in (1, 3, 4)
+    require(is_image, "video", name, expected + describe(pixels if is_numeric else screen))
     low, high = pixels.min(), pixels.max()
-    require(low >= 0 and high <= 255, "video", name, f"{expected}numbers from {low} to {high}")  # NaN is none
+    require(low >= 0 and high <= 255, "video", name, f"{expected}numbers from {low} to {high}")  # not NaN
     if pixels.dtype.kind == "b" or (pixels.dtype.kind == "f" and high <= 1):
         pixels = pixels * 255.0
     colours = pixels[..., :3] if pixels.shape[-1] > 1 else pixels.repeat(3, -1)
@@ -165,16 +166,16 @@ class Kind(NamedTuple):
     """A kind of video file."""
 
     longest: int
-    """Frames that a film has at most. A GIF is made in memory, at up to 400 kB a frame."""
+    """The most frames of a film. A GIF is made in memory, with up to 400 kB per frame."""
     write: Callable[[BinaryIO, Iterable[Any], float], int]
-    """Writes frames, so many per second, and says how many they were."""
+    """Writes frames, at a number per second, and returns how many they were."""
 
 
 def kind_of(path: Path) -> Kind:
     """The kind of file that a path asks for.
 
     Raises:
-        SettingError: it ends in neither ``.gif`` nor ``.mp4``, its folder is missing, or what writes it is.
+        SettingError: it ends in neither ``.gif`` nor ``.mp4``, or its folder or the extra is missing.
         OSError: there is a link, a folder or a device of that name.
     """
     kinds = {".gif": Kind(900, _write_gif), ".mp4": Kind(9000, _write_mp4)}
@@ -200,7 +201,7 @@ def _write_mp4(file: BinaryIO, frames: Iterable[Any], per_second: float) -> int:
     count = 0
     with av.open(file, "w", format="mp4") as video:
         stream = video.add_stream("libx264", rate=round(per_second))
-        stream.pix_fmt = "yuv420p"  # which every player knows
+        stream.pix_fmt = "yuv420p"  # every player supports it
         for count, frame in enumerate(frames, 1):
             if count == 1:
                 stream.width, stream.height = frame.size
@@ -210,26 +211,25 @@ def _write_mp4(file: BinaryIO, frames: Iterable[Any], per_second: float) -> int:
 
 
 def film(path: Path, title: str, play: Play, longest: int | None = None, *, dark: bool = False) -> int:
-    """Record episodes up to the longest video of the kind, and play the rest unrecorded.
+    """Record episodes, up to the most frames of the kind of file, and play the rest unrecorded.
 
     Args:
         path: the file to write.
         title: the first line of every picture.
         play: the episodes.
         longest: the most frames to film; then the rest is not played.
-        dark: as for a dark page.
+        dark: draw for a dark background.
 
     Returns:
-        How many frames the film has, one a step.
+        The number of frames, one per step.
 
     Raises:
         SettingError: see :func:`kind_of`; or there is nothing to see.
         OSError: the file cannot be written.
     """
     kind, env = kind_of(path), play.env
-    frames = map(
-        Frames(title, env.action_names, DARK if dark else LIGHT).draw, islice(play, longest or kind.longest)
-    )
+    draw = Frames(title, env.action_names, DARK if dark else LIGHT).draw
+    frames = map(draw, islice(play, longest or kind.longest))
     count = kind.write(file := BytesIO(), frames, 30 if env.frame_skip == 1 else 60 / env.frame_skip)
     save(path, file.getvalue())
     if longest is None:

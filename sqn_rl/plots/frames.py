@@ -1,4 +1,4 @@
-"""A picture of a moment of an episode: the screen, and below it Q(s, a) and π(a|s) of every action.
+"""Draw a moment of an episode: the screen, and below it Q(s, a) and π(a|s) of every action.
 
 Legend: A actions; a picture is ``[H, W, 3]`` uint8.
 """
@@ -38,7 +38,7 @@ class Moment(NamedTuple):
 
 
 class Palette(NamedTuple):
-    """The colours of a picture, besides the screen's."""
+    """The colours of a picture, except those of the screen."""
 
     page: str
     ink: str
@@ -50,14 +50,14 @@ class Palette(NamedTuple):
 
 LIGHT = Palette("#ffffff", "#1f2933", "#5f6b76", "#e4e7eb", "#0072B2", "#D55E00")
 DARK = Palette("#1b2027", "#e6e9ec", "#9aa5b1", "#323a44", "#56B4E9", "#E69F00")
-"""As on a dark page of ``sqn-watch``."""
+"""The colours for dark pages of ``sqn-watch``."""
 WIDTH, SCREEN = 480, 420
-"""The width of a frame in pixels, whose text is still readable at 400; and the most height of the screen."""
+"""The width of a frame in pixels, with text readable even at 400; and the largest height of the screen."""
 EDGE, HEADER, ROW = 12, 104, 22
 NAME, Q, Q_TEXT, PI, PI_TEXT = (12, 122), (128, 248), (252, 330), (342, 422), (426, 468)
 """The columns of a row, from and to: the action, Q minus its mean and the number, π and the number."""
 MOST_ROWS = 24
-"""Of more actions, a picture has the best that are allowed, in their order, and always the chosen one."""
+"""The most actions in a picture: the chosen one and the best allowed ones, in their order."""
 
 
 class Frames:
@@ -69,15 +69,15 @@ class Frames:
 
     Args:
         title: the first line.
-        names: of the actions.
-        palette: its colours.
+        names: the names of the actions.
+        palette: the colours.
     """
 
     def __init__(self, title: str, names: list[str], palette: Palette = LIGHT) -> None:
         self._title, self._names, self._palette, self._largest = title, names, palette, 0.0
 
     def draw(self, moment: Moment) -> Any:
-        """A frame, as an image of Pillow's; both sides are even, as MP4 needs them."""
+        """A frame, as an image of Pillow; its sides are even, as MP4 requires."""
         from PIL import Image, ImageDraw
 
         screen = _scaled(Image.fromarray(moment.screen))
@@ -104,13 +104,12 @@ class Frames:
 
     @property
     def _scale(self) -> float:
-        """What a full half of a bar stands for, in reward units."""
+        """The difference that fills half of a bar, in reward units."""
         if not self._largest:
             return 1.0
         power = 10.0 ** floor(log10(self._largest))
-        return power * next(
-            factor for factor in (1, 2, 5, 10) if self._largest <= factor * power * (1 + 1e-9)
-        )
+        steps = (factor * power for factor in (1, 2, 5, 10))
+        return next(step for step in steps if self._largest <= step * (1 + 1e-9))
 
     def _draw_scale(self, pen: Any, y: int) -> None:
         self._write(pen, (Q[0], Q_TEXT[1]), y - 32, "Q(s, a) − mean, reward units", 12)
@@ -148,7 +147,7 @@ class Frames:
         colour: str = "",
         place: str = "la",
     ) -> None:
-        """Write a line into a column, at its left, middle or right; what is too long for it ends in ``…``."""
+        """Write a line into a column, at its left, middle or right; a text that is too long ends in ``…``."""
         left, right = column
         text = whole = text[:200]
         font = _font(size)
@@ -181,7 +180,7 @@ def _differences(moment: Moment) -> list[float]:
 
 
 def _policy_line(moment: Moment) -> Iterator[str]:
-    """α, and the entropy of the policy with the most that it can be."""
+    """The temperature α, and the policy's entropy with its maximum."""
     if moment.alpha is not None:
         yield f"α {moment.alpha:.3g}"
     if moment.pi is not None:
@@ -190,7 +189,7 @@ def _policy_line(moment: Moment) -> Iterator[str]:
 
 
 def _scaled(screen: Any) -> Any:
-    """Small screens are enlarged pixel by pixel; those that do not fit are made smaller."""
+    """Enlarge small screens by whole factors; shrink those that do not fit."""
     factor = min(WIDTH / screen.width, SCREEN / screen.height)
     factor = int(factor) if factor >= 1 else factor
     size = (max(1, round(screen.width * factor)), max(1, round(screen.height * factor)))

@@ -11,16 +11,16 @@ from typing import Any, BinaryIO
 from sqn_rl.recipe.reading import DataError, open_file, printable, read_line
 
 Row = Mapping[str, Any]
-"""``env_steps``, and by column a number, or None where there is none that can be drawn."""
+"""``env_steps``, and a number for each column, or None where no number can be drawn."""
 
 ROWS = 1000
-"""A log is thinned to so many rows whenever it has twice as many."""
+"""The number of rows to which a log is thinned when it has twice as many."""
 
 COLUMNS, LETTERS = 100, 100
-"""The most columns of a log that are drawn, and the longest name of one."""
+"""The most columns of a log that are drawn, and the longest name of a column."""
 
 LARGEST, LAST_STEP = 1e100, 2**53
-"""Beyond these nothing is drawn: a browser, which has 64 bits for every number, could not."""
+"""The largest value and step that are drawn: a browser has only 64-bit floats."""
 
 TAIL, LINES = 2**18, 100
 """How much of the end of a log :func:`newest_row` reads, in bytes and in lines."""
@@ -30,13 +30,13 @@ NO_CURVES = {"returns", "lengths", "greedy"}
 
 
 class Log:
-    """The rows of a file that grows: each is read once, and every k-th is kept, the first and the newest too.
+    """The rows of a growing file. Each row is read once; every k-th is kept, and the first and the newest.
 
     Invalid rows are skipped, and values that are not numbers become None: the file is not trusted.
-    Of rows that are not kept, only ``env_steps`` is read.
+    For rows that are not kept, only ``env_steps`` is checked.
 
     Args:
-        path: the file, which need not be there yet.
+        path: the file, which need not exist yet.
     """
 
     def __init__(self, path: Path) -> None:
@@ -50,10 +50,10 @@ class Log:
         self._names: set[str] = set()
         self._unreadable, self._bad, self._first_bad = "", 0, ""
         self.newest: Mapping[str, Any] = {}
-        """The newest row, as it is in the file."""
+        """The newest row, unchanged."""
 
     def read(self) -> Sequence[Row]:
-        """The rows kept, oldest first, and the newest."""
+        """The rows that are kept, oldest first, and the newest row."""
         self._unreadable = ""
         if os.path.lexists(self.path):
             try:
@@ -63,14 +63,14 @@ class Log:
                 self._unreadable = str(error)
             except OSError as error:
                 self._unreadable = f"{self.path}: cannot be read: {error.strerror}"
-        if self.newest and not self._newest:  # of those not kept only this is drawn
+        if self.newest and not self._newest:  # the only row that is drawn without being kept
             self._newest = self._drawn(self.newest)
         newest = self._newest
         return self._kept + ([newest] if newest and newest is not self._kept[-1] else [])
 
     @property
     def notes(self) -> Iterator[str]:
-        """What could not be read: of bad rows the first, and how many there are."""
+        """What could not be read: the first bad row, and the number of bad rows."""
         if self._bad:
             others = f", and {self._bad - 1:,} more bad rows" if self._bad > 1 else ""
             yield f"{self.path.name}:{self._first_bad}{others}"
@@ -78,7 +78,7 @@ class Log:
             yield self._unreadable
 
     def _read(self, file: BinaryIO) -> None:
-        if os.fstat(file.fileno()).st_size < self._offset:  # a run that was resumed has cut it
+        if os.fstat(file.fileno()).st_size < self._offset:  # truncated by a run that was resumed
             self._begin()
         file.seek(self._offset)
         while (line := read_line(file, self.path, self._lines + 1)).endswith(b"\n"):  # else being written
@@ -90,7 +90,7 @@ class Log:
             row = _row_of(line)
         except ValueError as error:
             return self._note(str(error))
-        while self._kept and self._kept[-1]["env_steps"] > row["env_steps"]:  # cut and grown since we looked
+        while self._kept and self._kept[-1]["env_steps"] > row["env_steps"]:  # cut and grown since then
             self._kept.pop()
         drawn = self._drawn(row) if self._count % self._every == 0 or not self._kept else None
         if drawn:
@@ -100,35 +100,35 @@ class Log:
             self._kept, self._every = self._kept[::2], 2 * self._every
         return None
 
-    def _note(self, wrong: str) -> None:
+    def _note(self, problem: str) -> None:
         self._bad += 1
-        self._first_bad = self._first_bad or f"{self._lines}: {wrong}"
+        self._first_bad = self._first_bad or f"{self._lines}: {problem}"
 
     def _drawn(self, row: Mapping[str, Any]) -> Row:
-        """Of a row what can be drawn."""
-        drawn, wrong = {}, ""
+        """The values of a row that can be drawn."""
+        drawn, problem = {}, ""
         for name, value in row.items():
             if name in NO_CURVES:
                 continue
             if name not in self._names and (len(self._names) >= COLUMNS or len(name) > LETTERS):
-                wrong = wrong or "too many columns, or one with too long a name"
+                problem = problem or "too many columns, or one with too long a name"
                 continue
             self._names.add(name)
             drawn[printable(name)] = number = number_of(value)
             is_gap = value is None or (isinstance(value, float) and not math.isfinite(value))
             if number is None and not is_gap:
-                wrong = wrong or f"{printable(name)} is no number that can be drawn"
-        if wrong:
-            self._note(wrong)
+                problem = problem or f"{printable(name)} is no number that can be drawn"
+        if problem:
+            self._note(problem)
         return drawn
 
 
 def newest_row(path: Path) -> Row:
-    """The newest row of a log as it is in the file, of which only the end is read; empty if there is none."""
+    """The newest row of a log, of which only the end is read; empty if there is none."""
     try:
         with open_file(path) as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))
-            lines = file.read(TAIL).split(b"\n")[:-1]  # the last is being written
+            lines = file.read(TAIL).split(b"\n")[:-1]  # the last line is incomplete, or empty
     except (DataError, OSError):
         return {}
     for line in reversed(lines[-LINES:]):
@@ -149,6 +149,6 @@ def _row_of(line: bytes) -> dict[str, Any]:
 
 
 def number_of(value: Any) -> int | float | None:
-    """A value, if it is a number that can be drawn."""
+    """The value if it is a number that can be drawn; else None."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return value if is_number and abs(value) <= LARGEST else None

@@ -15,7 +15,7 @@ from sqn_rl.training.loop import COMPILING
 from sqn_rl.types import Counters
 
 SHOWN = {"alpha": "α {:.3g}", "entropy": "entropy {:.3f}", "epsilon": "ε {:.3f}"}
-"""The metrics shown, where a recipe has them."""
+"""The metrics that are shown, if a recipe has them."""
 REFRESHES_PER_SECOND = 2
 
 
@@ -25,7 +25,7 @@ class ProgressReporter(Reporter):
     Args:
         steps: the budget, in environment steps.
         console: where to write; by default standard error.
-        lost: called when the console's reader has closed it.
+        lost: called when the console can no longer be written.
     """
 
     def __init__(
@@ -52,13 +52,13 @@ class ProgressReporter(Reporter):
         self._begun = Counters(env_steps=counters.env_steps, wall_s=counters.wall_s)
 
     def phase(self, name: str) -> None:
-        """Show what takes long."""
+        """Show the phase, which takes long."""
         self._phase = name
         if name == COMPILING and not self._console.is_terminal:
             self._print(f"{name}…")
 
     def note(self, text: str) -> None:
-        """Print it."""
+        """Print the note."""
         self._print(text)
 
     def metrics(self, row: dict[str, Any]) -> None:
@@ -75,7 +75,7 @@ class ProgressReporter(Reporter):
         self._print(f"evaluation at {row['env_steps']:,} steps: {format_evaluation(row)}")
 
     def _fields(self) -> dict[str, Any]:
-        """What is shown now."""
+        """The current values of the fields."""
         steps = min(self._counters.env_steps, self._steps)
         seconds = self._counters.wall_s - self._begun.wall_s
         speed = (self._counters.env_steps - self._begun.env_steps) / seconds if seconds > 0 else 0.0
@@ -96,7 +96,7 @@ class ProgressReporter(Reporter):
 
 
 class _Bar(Progress):
-    """A bar as wide as the terminal, which asks for what it shows whenever it is drawn."""
+    """A bar as wide as the terminal, which asks for current fields whenever it is drawn."""
 
     def __init__(self, ask: Callable[[], dict[str, Any]], steps: int, console: Console) -> None:
         names = ("steps", "text", "speed", "left")

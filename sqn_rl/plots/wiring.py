@@ -1,7 +1,8 @@
-"""The wiring as text, as a Mermaid flowchart, and as an SVG picture, read clockwise.
+"""Draw the wiring as text, as a Mermaid flowchart, or as an SVG picture.
 
-The picture shows above, left to right, how the agent acts: encoder, head, twins, policy, environment. Below,
-right to left, how it learns: replay, returns, loss, optimizer, target networks. The temperature is between.
+The picture is read clockwise. Its upper row, left to right, shows how the agent acts: encoder, head, twins,
+policy, environment. Its lower row, right to left, shows how it learns: replay, returns, loss, optimizer,
+target networks. The temperature is in between.
 """
 
 import textwrap
@@ -20,7 +21,7 @@ PLACES = {  # column, row
     "target_update": (0, 2), "optimizer": (1, 2), "loss": (2, 2), "returns": (3, 2), "replay": (4, 2),
 }  # fmt: skip
 WITHOUT_BOX = {"layers": ("encoder", "head"), "collect": ("env",)}
-"""Slots that no data goes through by themselves, and where it shows what fills them."""
+"""Slots through which no data flows, and the boxes that show their changes."""
 STYLE = """
 text { font: 11px ui-sans-serif, system-ui, "DejaVu Sans", sans-serif; }
 .title { font-size: 16px; font-weight: 600; } .slot { font-size: 13px; font-weight: 600; }
@@ -45,18 +46,18 @@ DARK = {
     "acting": "#12304a", "learning": "#222931", "changed": "#40310f",
     "acts": "#56b4e9", "learns": "#7b8794", "differs": "#e69f00",
 }  # fmt: skip
-"""The colours where the reader prefers dark pages."""
+"""The colours for readers who prefer dark pages."""
 
 
 class Route(NamedTuple):
-    """How an arrow runs from one box to another: straight down, level, or by three or more legs."""
+    """The way of an arrow from one box to another: vertical, horizontal, or in three or more legs."""
 
     start: tuple[str, float] = ("", 0)
-    """The side that it leaves by, and how far from the middle; of a level one from the header."""
+    """The side where it starts, and the shift from the middle, or on the left and right from the header."""
     end: tuple[str, float] = ("", 0)
-    """The side that it arrives at."""
+    """The side where it ends, and the shift there."""
     lane: str = ""
-    """``over`` or ``under`` everything, ``between`` the rows, or none."""
+    """The lane: ``over`` or ``under`` all boxes, ``between`` the rows, or none."""
 
 
 ROUTES = {
@@ -69,11 +70,11 @@ ROUTES = {
     ("q_net", "loss"): Route(("bottom", -95), ("top", -95)),
     ("env", "actor"): Route(("left", 22), ("right", 22)),
 }
-"""All others are straight between neighbours, level or down, in the middle."""
+"""Arrows that are not listed connect the facing sides of two boxes."""
 
 
 def to_text(graph: Graph) -> str:
-    """One block a part: what it reads and from whom, and what it writes, with shapes and dtypes."""
+    """One block per part: the keys that it reads, and from which part; and what it writes."""
     writers = graph.writers()
     lines = []
     for node in graph.nodes:
@@ -81,15 +82,15 @@ def to_text(graph: Graph) -> str:
         lines += [f"    changed {change}" for change in graph.changes.get(node.slot, ())]
         lines += [f"    reads   {key}  from {writers[key].slot}" for key in node.reads]
         lines += [f"    writes  {entry}" for entry in node.writes]
-    there = {node.slot for node in graph.nodes}
+    shown = {node.slot for node in graph.nodes}
     for slot, changes in graph.changes.items():
-        if slot not in there:
+        if slot not in shown:
             lines += [slot, *(f"    changed {change}" for change in changes)]
     return "\n".join(lines) + "\n"
 
 
 def to_mermaid(graph: Graph) -> str:
-    """A Mermaid flowchart: a box a part, an arrow a pair of parts, labelled with keys and shapes."""
+    """A Mermaid flowchart: one box per part, and one arrow per pair of parts, with keys and shapes."""
     lines = ["flowchart LR"]
     lines += [f'    {node.slot}["{node.slot}<br/>{node.part}"]' for node in graph.nodes]
     for producer, consumer, entries in graph.arrows():
@@ -102,10 +103,10 @@ def to_mermaid(graph: Graph) -> str:
 
 
 def to_svg(graph: Graph, title: str) -> str:
-    """A picture of the wiring: in every box what the part says of itself, and what it writes.
+    """A picture of the wiring: every box has the part's description, and what the part writes.
 
     Args:
-        graph: the wiring; parts that it says are changed stand out, each with what was changed.
+        graph: the wiring; changed parts are highlighted, and list their changes.
         title: the first line.
     """
     board = _Board(graph)
@@ -131,7 +132,7 @@ def to_svg(graph: Graph, title: str) -> str:
 
 @dataclass
 class _Box:
-    """A part in its place; ``node`` is None of a slot that a change has emptied."""
+    """The box of a part; ``node`` is None for a slot that is empty because of a change."""
 
     slot: str
     node: Node | None
@@ -149,16 +150,14 @@ class _Box:
 
     @property
     def copies(self) -> int:
-        """How many networks it holds side by side."""
+        """The number of networks that it holds side by side."""
         shape = self.writes[0].shape if self.writes else ()
         return shape[0] if self.slot in ("encoder", "head", "q_net") and len(shape) > 2 else 1
 
     def svg(self) -> Iterator[str]:
         x, y = self.x, self.y
-        kind = "acting" if self.row == 0 else "learning"
-        kind = "absent" if self.node is None else "changed" if self.changes else kind
-        sheets = range(4 * min(self.copies - 1, 3), -1, -4)  # the one behind first
-        size = f'width="{WIDTH}" height="{self.height}" rx="6" class="{kind}"'
+        sheets = range(4 * min(self.copies - 1, 3), -1, -4)  # from back to front
+        size = f'width="{WIDTH}" height="{self.height}" rx="6" class="{self._kind()}"'
         yield from (f'<rect x="{x + shift}" y="{y + shift}" {size}/>' for shift in sheets)
         yield _text(x + 10, y + 18, self.slot, "slot")
         if self.copies > 1:
@@ -169,8 +168,16 @@ class _Box:
         for number, (line, style) in enumerate(lines, 1):
             yield _text(x + 10, y + 34 + LINE * number, line, style)
 
+    def _kind(self) -> str:
+        """The CSS class of the box."""
+        if self.node is None:
+            return "absent"
+        if self.changes:
+            return "changed"
+        return "acting" if self.row == 0 else "learning"
+
     def side(self, name: str, shift: float = 0) -> tuple[float, float]:
-        """A point on the border: ``shift`` is from the middle, or, of the sides, from the header."""
+        """A point on the border: ``shift`` from the middle, or on the left and right from the header."""
         middle, header = self.x + WIDTH / 2 + shift, self.y + 26 + shift
         return {
             "left": (self.x, header),
@@ -180,15 +187,24 @@ class _Box:
         }[name]
 
 
+def _straight(start: _Box, end: _Box) -> Route:
+    """The route between the facing sides of two boxes."""
+    if start.row == end.row:
+        sides = ("right", "left") if start.x < end.x else ("left", "right")
+    else:
+        sides = ("bottom", "top") if start.y < end.y else ("top", "bottom")
+    return Route((sides[0], 0), (sides[1], 0))
+
+
 class _Board:
-    """The boxes where they stand, and the lanes between them."""
+    """The boxes at their positions, and the lanes between them."""
 
     def __init__(self, graph: Graph) -> None:
         nodes, changes = {node.slot: node for node in graph.nodes}, dict(graph.changes)
         changed = {slot: list(changes.get(slot, ())) for slot in PLACES}
         for slot, shown_in in WITHOUT_BOX.items():
-            for other in shown_in if slot in changes else ():
-                changed[other] += [f"{slot}: {change}" for change in changes[slot]]
+            for other in shown_in:
+                changed[other] += [f"{slot}: {change}" for change in changes.get(slot, ())]
         self.boxes = {
             slot: _Box(slot, nodes.get(slot), changed[slot])
             for slot in PLACES
@@ -200,17 +216,16 @@ class _Board:
             for box in boxes:
                 box.y = y
             y += max((box.height for box in boxes), default=0) + GAP
-            self.lanes |= {"between": y - GAP + 22} if row == 0 else {}
+            if row == 0:
+                self.lanes["between"] = y - GAP + 22
         self.bottom = y - GAP
         self.lanes["under"] = self.bottom + 22
 
     def arrow(self, producer: Node, consumer: Node, entries: list[Entry]) -> Iterator[str]:
+        """The line of an arrow, and its keys: beside a vertical line, else above the longest level leg."""
         start, end = self.boxes[producer.slot], self.boxes[consumer.slot]
-        level, down = start.row == end.row, start.y < end.y
-        sides = ("right", "left") if start.x < end.x else ("left", "right")
-        sides = sides if level else ("bottom", "top") if down else ("top", "bottom")
-        straight = Route((sides[0], 0), (sides[1], 0))
-        route = ROUTES.get((producer.slot, consumer.slot), straight)
+        is_level = start.row == end.row
+        route = ROUTES.get((producer.slot, consumer.slot)) or _straight(start, end)
         points = self._points(start.side(*route.start), end.side(*route.end), route)
         yield _line(points)
         keys = _short(entries)
@@ -220,7 +235,7 @@ class _Board:
             yield from _label(x + 8, (y0 + y1) / 2 + 4 - 6 * (len(keys) - 1), keys, "start")
             return
         (x0, y), (x1, _) = max(legs, key=lambda leg: abs(leg[0][0] - leg[1][0]))
-        lines = keys if level and not route.lane else [", ".join(keys)]
+        lines = keys if is_level and not route.lane else [", ".join(keys)]
         yield from _label((x0 + x1) / 2, y - 5 - 12 * (len(lines) - 1), lines, "middle")
 
     def _points(
@@ -237,7 +252,7 @@ class _Board:
 
 
 def _legend(board: _Board, graph: Graph) -> Iterator[str]:
-    """In the room that the rows leave in the middle: what colours mean, and changes that have no box."""
+    """The legend, between the rows: the meaning of colours, and changes without a box."""
     kinds = {"acting": "acts", "learning": "learns"}
     if graph.changes:
         kinds["changed"] = "differs from the recipe sqn"
@@ -255,7 +270,7 @@ def _legend(board: _Board, graph: Graph) -> Iterator[str]:
 
 
 def _shaped(entry: Entry) -> str:
-    """``observation [8×128] uint8``; without ``batch.``, which the place says."""
+    """``observation [8×128] uint8``; without ``batch.``, as the position shows it."""
     shape = f"[{'×'.join(map(str, entry.shape))}]"
     return f"{_plain(entry.key)} {shape} {entry.dtype}"
 
@@ -265,14 +280,13 @@ def _plain(key: str) -> str:
 
 
 def _short(entries: list[Entry]) -> list[str]:
-    """The keys that an arrow carries; many of one family as ``next.*``."""
+    """The keys that an arrow carries; three or more of one family as ``next.*``."""
     families = [entry.key.partition(".")[0] for entry in entries]
-    return list(
-        dict.fromkeys(
-            f"{family}.*" if families.count(family) > 2 else _plain(entry.key)
-            for family, entry in zip(families, entries, strict=True)
-        )
+    keys = (
+        f"{family}.*" if families.count(family) > 2 else _plain(entry.key)
+        for family, entry in zip(families, entries, strict=True)
     )
+    return list(dict.fromkeys(keys))
 
 
 def _line(points: list[tuple[float, float]]) -> str:

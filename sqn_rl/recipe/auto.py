@@ -37,23 +37,23 @@ def compiling(run: Run, q_net: object = None) -> Choice:
 
     Args:
         run: the settings.
-        q_net: the networks, if they are known.
+        q_net: the networks, if they are built already.
 
     Raises:
-        SettingError: it was asked for, and there is no C++ compiler, or the networks are recurrent.
+        SettingError: compiling was asked for, but there is no C++ compiler, or the networks are recurrent.
     """
     if q_net is not None and _is_recurrent(q_net):
         if run.compile == "always":
             raise SettingError("compile", run.compile, f"auto or never: {NOT_COMPILED}")
         return Choice(False, NOT_COMPILED)
     updates = int(max(0, run.steps - run.warmup_steps) * run.update_ratio)
-    there = run.device != "cpu" or machine.has_cxx()
-    if run.compile == "always" and not there:
+    has_compiler = run.device != "cpu" or machine.has_cxx()
+    if run.compile == "always" and not has_compiler:
         expected = f"a C++ compiler, {machine.cxx()}, which is not there; or never"
         raise SettingError("compile", run.compile, expected)
     if run.compile != "auto":
         return Choice(run.compile == "always", "as asked")
-    if not there:
+    if not has_compiler:
         return Choice(False, f"no C++ compiler, {machine.cxx()}")
     return Choice(updates >= COMPILING_PAYS, f"{updates:,} updates; it pays from {COMPILING_PAYS:,} on")
 
@@ -64,7 +64,7 @@ def bfloat16(run: Run, observation_shape: Sequence[int], hidden: object) -> Choi
     Args:
         run: the settings.
         observation_shape: shape of one observation.
-        hidden: widths of the encoder's fully connected layers; what is no whole number does not count.
+        hidden: widths of the encoder's fully connected layers; anything but whole numbers is ignored.
     """
     if run.precision != "auto":
         return Choice(run.precision == "bf16", "as asked")
@@ -73,7 +73,7 @@ def bfloat16(run: Run, observation_shape: Sequence[int], hidden: object) -> Choi
     if len(observation_shape) < 3:
         layers = hidden if isinstance(hidden, list) else []
         widths = [math.prod(observation_shape), *(width for width in layers if isinstance(width, int))]
-        if run.batch_size * sum(i * o for i, o in pairwise(widths)) < WIDE:
+        if run.batch_size * sum(inputs * outputs for inputs, outputs in pairwise(widths)) < WIDE:
             return Choice(False, "networks are small, for which bf16 was slower")
         if not compiling(run).chosen:
             return Choice(False, "not compiled, for which bf16 was slower")
@@ -84,7 +84,7 @@ def bfloat16(run: Run, observation_shape: Sequence[int], hidden: object) -> Choi
 
 
 def precision_of(q_net: object) -> str:
-    """What the encoders of a Q-network compute in: ``fp32`` or ``bf16``."""
+    """The precision in which the encoders of a Q-network compute: ``fp32`` or ``bf16``."""
     from sqn_rl.protocols import Described  # which imports torch, and composing does not
 
     return q_net.precision if isinstance(q_net, Described) else "fp32"

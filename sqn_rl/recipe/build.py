@@ -1,4 +1,4 @@
-"""From a composed recipe to built parts: each gets its fields, and by name what the parts before it gave."""
+"""Build the parts of a composed recipe: each gets its fields, and by name what earlier parts provide."""
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,7 +19,7 @@ from sqn_rl.errors import (
     did_you_mean,
     explain,
 )
-from sqn_rl.recipe import auto as speed
+from sqn_rl.recipe.auto import bfloat16
 from sqn_rl.recipe.catalogue import Catalogue
 from sqn_rl.recipe.provenance import Values, flow
 from sqn_rl.recipe.schema import SETTINGS, SLOT_NAMES, SLOTS, Run, Slot
@@ -27,7 +27,7 @@ from sqn_rl.recipe.schema import SETTINGS, SLOT_NAMES, SLOTS, Run, Slot
 TARGET = "_target_"
 
 RUN_SETTINGS = ("steps", "seed", "num_envs", "batch_size", "gamma", "device")
-"""What every part may ask the run for."""
+"""The run-level settings that every part may ask for by name."""
 
 ENV_FACTS = (
     "observation_shape",
@@ -37,15 +37,15 @@ ENV_FACTS = (
     "n_actions",
     "frame_stack",
 )
-"""And the environments, once they are built."""
+"""The attributes of the environments that later parts may ask for by name."""
 
 Origin = Callable[[str], str]
-"""Says where the value at a dotted key came from."""
+"""Maps a dotted key to the place its value came from."""
 
 
 @dataclass(frozen=True)
 class Maker:
-    """Makes a slot's part, and says of what the part refuses where that was set."""
+    """Makes the part of a slot; if the part refuses a value, the error says where that value was set."""
 
     slot: str
     func: Callable[..., Any]
@@ -56,10 +56,10 @@ class Maker:
     origin: Origin
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
-        """Make it, from what only its user knows; a keyword that it does not take is left out.
+        """Make the part from what only its user knows; keywords that it does not take are left out.
 
         Raises:
-            RecipeError: it refuses.
+            RecipeError: the part refuses a value, or fails.
         """
         parameters = {parameter.name: parameter.kind for parameter in _parameters(self.func)}
         if inspect.Parameter.VAR_KEYWORD not in parameters.values():
@@ -76,11 +76,11 @@ class Maker:
         except (TypeError, ValueError) as error:
             suspect = self._suspect(str(error))
             raise RecipeError(str(error), self.origin(suspect), "", suspect) from error
-        except (Exception, SystemExit) as error:  # of a user's part anything
+        except (Exception, SystemExit) as error:  # a user's part may raise anything
             raise RecipeError(explain(error), self.origin(self.slot), "", self.slot) from error
 
     def _suspect(self, message: str) -> str:
-        """The key of the one value that a message quotes or names the type of; else the slot."""
+        """The key of the only value that a message quotes, or whose type it names; else the slot."""
         words = message.split()
         lists = {name: value if isinstance(value, list) else [value] for name, value in self.fields.items()}
         quoted = [name for name, values in lists.items() if any(str(value) in words for value in values)]
@@ -91,7 +91,7 @@ class Maker:
 
 
 def located(error: WiringError, origin: Origin) -> RecipeError:
-    """The error of a recipe: at the part that was chosen on the command line, else at the one that needs."""
+    """The same error, located at the part that the command line chose, or else at the consumer."""
     origins = [origin(slot) for slot in (error.consumer, error.producer) if slot]
     chosen = (each for each in origins if each.startswith(COMMAND_LINE))
     subject, _, message = str(error).partition(": ")
@@ -118,15 +118,14 @@ def build(
         catalogue: imports the parts' classes.
         origin: for messages.
         last: the last slot to build: a part needs none that comes after its own.
-        device: where; by default the run's.
-        num_envs: how many environments are opened; by default the run's.
+        device: where the parts are built; by default the run's device.
+        num_envs: how many environments are opened; by default the run's number.
         instead: by slot, what makes its part instead of the class that ``config`` names: a class, a function
             or a ``partial``, whose keywords are its fields.
-        title: of the run, for its logger.
+        title: the title of the run, for its logger.
 
     Returns:
-        By slot, the built part, or what makes it; ``env`` are the training environments, ``make_env`` makes
-        more.
+        By slot, the built part, or its maker. ``env`` has the training environments; ``make_env`` makes more.
 
     Raises:
         RecipeError: a part cannot be built; says which, why, and where that was set.
@@ -139,10 +138,10 @@ def build(
 
     catalogue.import_trusted()
     device = device or run.device
-    with default_float32(), RandomState(run.seed, device):  # modules of PyTorch draw weights from that
+    with default_float32(), RandomState(run.seed, device):  # PyTorch draws initial weights from that
         sources = _sources(config, catalogue, origin, SLOTS[: SLOT_NAMES.index(last) + 1], instead)
         facts = {"recipe": config, "title": title, "seed": run.seed}
-        return _parts(sources, run, facts, origin_of, device, num_envs or run.num_envs)
+        return _build_parts(sources, run, facts, origin_of, device, num_envs or run.num_envs)
 
 
 class Source(NamedTuple):
@@ -163,22 +162,26 @@ def _sources(
     slots: Iterable[Slot],
     instead: Mapping[str, Callable[..., Any]],
 ) -> Iterator[Source]:
+    """What makes each slot's part: what was given ``instead``, or the class that ``config`` names."""
     for slot in slots:
-        fields = {name: value for name, value in config[slot.name].items() if name != TARGET}
-        name = config[slot.name][TARGET]
         if func := instead.get(slot.name):
-            made = func if isinstance(func, partial) else partial(func)
-            name = getattr(made.func, "__name__", repr(func))
-            if made.args:  # they stay in the partial
-                yield Source(slot, name, made, {})
-            else:
-                yield Source(slot, name, made.func, made.keywords)
+            yield _given_source(slot, func)
         else:
+            name = config[slot.name][TARGET]
+            fields = {name: value for name, value in config[slot.name].items() if name != TARGET}
             func = catalogue.resolve(slot.name, name, origin(f"{slot.name}.{TARGET}"))
             yield Source(slot, name, func, fields)
 
 
-def _parts(
+def _given_source(slot: Slot, func: Callable[..., Any]) -> Source:
+    factory = func if isinstance(func, partial) else partial(func)
+    name = getattr(factory.func, "__name__", repr(func))
+    if factory.args:  # they stay in the partial
+        return Source(slot, name, factory, {})
+    return Source(slot, name, factory.func, factory.keywords)
+
+
+def _build_parts(
     sources: Iterable[Source], run: Run, facts: Values, origin: Origin, device: str, num_envs: int
 ) -> Values:
     import torch
@@ -187,26 +190,26 @@ def _parts(
     from sqn_rl.parts.env.base import close
 
     parts: Values = {}
-    bag = {name: getattr(run, name) for name in RUN_SETTINGS} | {"device": device}
+    available = {name: getattr(run, name) for name in RUN_SETTINGS} | {"device": device}
     with ExitStack() as unless_built:
         for source in sources:
             slot = source.slot
-            bag["seed"] = stream_seed(run.seed, slot.name)
+            available["seed"] = stream_seed(run.seed, slot.name)
             if slot.name == "logger":  # it describes the run, and draws nothing
-                bag |= facts
+                available |= facts
             if slot.name == "encoder":
-                choice = speed.bfloat16(run, bag["observation_shape"], source.fields.get("hidden"))
-                bag["precision"] = "bf16" if choice.chosen else "fp32"
-            maker = maker_of(source, bag, origin)
+                choice = bfloat16(run, available["observation_shape"], source.fields.get("hidden"))
+                available["precision"] = "bf16" if choice.chosen else "fp32"
+            maker = maker_of(source, available, origin)
             with torch.device(device):
-                parts[slot.name] = bag[slot.gives] = maker if slot.given else maker()
+                parts[slot.name] = available[slot.provides] = maker if slot.late_keywords else maker()
             if slot.name == "env":
                 env = maker(num_envs=num_envs, seed=run.seed, training=True)
                 unless_built.callback(close, env)
                 parts |= {"env": env, "make_env": maker}
-                bag |= {name: getattr(env, name) for name in ENV_FACTS}
+                available |= {name: getattr(env, name) for name in ENV_FACTS}
             if isinstance(part := parts[slot.name], Actors):
-                bag |= {"num_envs": part.actors * num_envs, "lanes": part.actors}
+                available |= {"num_envs": part.actors * num_envs, "lanes": part.actors}
         unless_built.pop_all()
     return parts
 
@@ -216,38 +219,39 @@ def stream_seed(seed: int, slot: str) -> int:
     return int(np.random.SeedSequence([seed, *slot.encode()]).generate_state(1)[0])
 
 
-def maker_of(source: Source, bag: Values, origin: Origin) -> Maker:
-    """What makes a slot's part, of its fields and of what the slots before it gave.
+def maker_of(source: Source, available: Values, origin: Origin) -> Maker:
+    """The maker of a slot's part, from its fields and from what the slots before it provide.
 
     Args:
-        source: its class, and its fields.
-        bag: what it may ask for by name.
+        source: the part's class, and its fields.
+        available: what the part may ask for by name.
         origin: for messages.
 
     Raises:
-        RecipeError: its class does not take a field, or needs what no slot gives; or a field is set to
-            something else than what the run or the slots before give by its name.
+        RecipeError: the class does not take a field, or needs something that no slot provides; or a field
+            differs from the value that the run or an earlier slot provides under its name.
     """
     slot, func, own = source.slot, source.func, source.fields
     check_fields(slot.name, func, own, origin)
     for name, value in own.items():
-        if name in bag and not _same(value, bag[name]):
+        if name in available and not _same(value, available[name]):
             key = f"{slot.name}.{name}"
             hint = f"write {name}={flow(value)}" if name in SETTINGS else "leave it out"
             message, subject = f"every part is given the same `{name}`", f"{key} = {value!r}"
             raise RecipeError(message, origin(key), hint, subject)
     wanted = {parameter.name: parameter for parameter in _parameters(func) if parameter.kind in KEYWORDS}
-    injected = {name: bag[name] for name in wanted if name in bag and name not in {*own, *slot.given}}
+    given = {*own, *slot.late_keywords}
+    injected = {name: available[name] for name in wanted if name in available and name not in given}
     for name, parameter in wanted.items():
-        if parameter.default is parameter.empty and name not in {*own, *injected, *slot.given}:
+        if parameter.default is parameter.empty and name not in {*given, *injected}:
             message = f"{source.name} needs `{name}`, which no part upstream produces"
-            hint = f"set {slot.name}.{name}, or ask for one of: {', '.join(sorted(bag))}"
+            hint = f"set {slot.name}.{name}, or ask for one of: {', '.join(sorted(available))}"
             raise RecipeError(message, origin(f"{slot.name}.{TARGET}"), hint, slot.name)
     return Maker(slot.name, func, own, injected, origin)
 
 
 def _same(value: Any, given: Any) -> bool:
-    """Whether a field, as YAML has it, is what a part is given by its name."""
+    """Whether a field, as YAML has it, equals the value that is provided under its name."""
     return bool(value == (list(given) if isinstance(given, tuple) else given))
 
 
@@ -257,37 +261,36 @@ def check_fields(slot: str, target: Callable[..., Any], fields: Iterable[str], o
     Raises:
         RecipeError: names the field, where it was set, and the nearest one.
     """
-    taken = settable(slot, target)
+    taken = settable_fields(slot, target)
     for name in fields:
         if taken is not None and name not in taken:
             key, hint = f"{slot}.{name}", did_you_mean(name, taken) or "it takes no fields"
             raise RecipeError(f"{target.__name__} has no such setting", origin(key), hint, key)
 
 
-def settable(slot: str, target: Callable[..., Any]) -> set[str] | None:
-    """The fields that ``target`` takes in a slot; None: whatever it is given."""
+def settable_fields(slot: str, target: Callable[..., Any]) -> set[str] | None:
+    """The fields that ``target`` takes in a slot; None if it takes any."""
     parameters = _parameters(target)
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return None
-    given = next(each.given for each in SLOTS if each.name == slot)
-    return {parameter.name for parameter in parameters if parameter.kind in KEYWORDS} - {*given}
+    late = next(each.late_keywords for each in SLOTS if each.name == slot)
+    return {parameter.name for parameter in parameters if parameter.kind in KEYWORDS} - {*late}
 
 
-def scheduled(config: Values, catalogue: Catalogue) -> list[str]:
+def scheduled_slots(config: Values, catalogue: Catalogue) -> list[str]:
     """The slots whose parts ask for the budget, ``steps``, over which they change."""
     targets = {slot.name: catalogue.resolve(slot.name, config[slot.name][TARGET]) for slot in SLOTS}
-    return [
-        slot for slot, target in targets.items() if "steps" in {each.name for each in _parameters(target)}
-    ]
+    names = {slot: {each.name for each in _parameters(target)} for slot, target in targets.items()}
+    return [slot for slot in names if "steps" in names[slot]]
 
 
 KEYWORDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
 def _parameters(target: Callable[..., Any]) -> list[inspect.Parameter]:
-    """Of a class those of its ``__init__``, which the metaclass of TorchRL's environments hides."""
+    """Those of a class are taken from ``__init__``, as the metaclass of TorchRL's environments hides them."""
     if inspect.isclass(target):
         if (target.__init__, target.__new__) == (object.__init__, object.__new__):
-            return []  # though their signatures say anything
+            return []  # although the signature of ``object.__init__`` takes any arguments
         return list(inspect.signature(target.__init__).parameters.values())[1:]
     return list(inspect.signature(target).parameters.values())

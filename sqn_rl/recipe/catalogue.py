@@ -1,4 +1,4 @@
-"""What recipes and parts there are, and the one door through which YAML has anything imported."""
+"""Find recipes and parts. This is the only module that imports what YAML names."""
 
 import errno
 import inspect
@@ -21,7 +21,7 @@ from sqn_rl.recipe.schema import hint_for_part
 RECIPE, TASK = "recipe", "task"
 
 YAML = ".yaml"
-"""How the name of a recipe ends that is a file of the user's, outside any tree."""
+"""The suffix of a recipe's name if it is the path of a user's file, outside any tree."""
 
 OPTIMIZERS = "torch.optim"
 """The module whose optimizers need no trust, although few of them have a part file of ours."""
@@ -32,16 +32,16 @@ class Choice(NamedTuple):
 
     group: str
     name: str
-    """Of a recipe also the path of its file, which ends in ``.yaml``."""
+    """For a recipe it may be the path of a file, which ends in ``.yaml``."""
     origin: str
 
 
 class Catalogue:
     """The trees of recipes and parts: ours, those of ``SQN_RL_PATH``, and those given here.
 
-    A tree is a folder with ``recipes/`` (a file a recipe; folders nest) and ``components/`` (a folder a slot,
-    a file a part), or one of the two. Where two trees have a file of one name, the user's wins. Modules that
-    the user trusts may lie in a tree too.
+    A tree is a folder with ``recipes/`` (one file per recipe; folders nest), ``components/`` (one folder per
+    slot, one file per part), or both. Where two trees have a file of the same name, the user's wins. Modules
+    that the user trusts may lie in a tree too.
 
     Args:
         config_dirs: further trees, as ``--config-dir`` gives them.
@@ -54,7 +54,7 @@ class Catalogue:
 
     def __init__(self, config_dirs: Sequence[str | Path] = (), trust: Sequence[str] = ()) -> None:
         further = [*config_dirs, *_from_environment("SQN_RL_PATH")]
-        self.trees = [_tree(Path(folder)) for folder in further] + [_own_tree()]
+        self.trees = [_checked_tree(Path(folder)) for folder in further] + [_own_tree()]
         named = (*trust, *_from_environment("SQN_RL_TRUST"))
         self._sources = {Path(each).stem: Path(each) for each in named if each.endswith(".py")}
         self.trusted = tuple(Path(each).stem if each.endswith(".py") else each for each in named)
@@ -62,7 +62,7 @@ class Catalogue:
 
     @property
     def arguments(self) -> dict[str, list[str]]:
-        """What makes the same catalogue in another process of any machine that has these folders."""
+        """Arguments that make the same catalogue in another process, on any machine with these folders."""
         files = {name: str(path.resolve()) for name, path in self._sources.items()}
         folders = [str(tree.resolve()) for tree in self.trees[:-1]]
         return {"config_dirs": folders, "trust": [files.get(name, name) for name in self.trusted]}
@@ -79,7 +79,7 @@ class Catalogue:
         """Refuse a recipe or part that is not there.
 
         Raises:
-            RecipeError: names those like it.
+            RecipeError: suggests similar names.
         """
         if choice.group == RECIPE and choice.name.endswith(YAML):
             if not Path(choice.name).is_file():
@@ -109,7 +109,7 @@ class Catalogue:
 
     @cached_property
     def _files(self) -> dict[str, dict[str, Path]]:
-        """By group and name; of two files of one name that of the first tree."""
+        """Files by group and name; of two files with the same name, that of the first tree."""
         files: dict[str, dict[str, Path]] = {RECIPE: {}}
         for tree in reversed(self.trees):
             components = tree / "components"
@@ -126,12 +126,12 @@ class Catalogue:
     def resolve(self, slot: str, target: Any, origin: str = "") -> Callable[..., Any]:
         """Import the public class or function that a part's ``_target_`` names.
 
-        Nothing in YAML is imported but through here, and without the user's trust nothing is but what a part
-        file of ours names for the same slot, and the optimizers of ``torch.optim``. Of a trusted module both
-        the dotted path and the module in which the object is defined must lie in what is trusted.
+        Everything that YAML names is imported here. Without the user's trust, that is limited to what our own
+        part files name for the same slot, and to the optimizers of ``torch.optim``. With it, both the dotted
+        path and the module in which the object is defined must belong to a trusted module.
 
         Args:
-            slot: what the part is to fill.
+            slot: the slot that the part is to fill.
             target: the dotted path.
             origin: where it is written, for the message.
 
@@ -152,19 +152,19 @@ class Catalogue:
             ours = target.startswith("sqn_rl.")
             raise refusal(
                 f"not a part of sqn_rl for the slot `{slot}`",
-                did_you_mean(target, _own_parts(slot)) if ours else _trust(module),
+                did_you_mean(target, _own_parts(slot)) if ours else _trust_hint(module),
             )
         try:
             imported = getattr(self._import(module), name)
         except AttributeError as error:
             raise refusal(str(error)) from error
-        except (Exception, SystemExit) as error:  # of a user's module anything
-            raise refusal(f"{type(error).__name__}: {error}", self._where_modules_are(module)) from error
+        except (Exception, SystemExit) as error:  # a user's module may raise anything
+            raise refusal(f"{type(error).__name__}: {error}", self._location_hint(module)) from error
         if not (inspect.isclass(imported) or inspect.isfunction(imported)) or "." in imported.__qualname__:
             raise refusal("not a class or function")
         if not self._trusts(imported.__module__):
             raise refusal(
-                f"defined in {imported.__module__}, which is not trusted", _trust(imported.__module__)
+                f"defined in {imported.__module__}, which is not trusted", _trust_hint(imported.__module__)
             )
         return imported
 
@@ -182,7 +182,7 @@ class Catalogue:
             try:
                 self._import(module)
             except (Exception, SystemExit) as error:
-                where = self._where_modules_are(module)
+                where = self._location_hint(module)
                 raise RecipeError(f"--trust {module}: {type(error).__name__}: {error}", "", where) from error
 
     def _import(self, module: str) -> ModuleType:
@@ -194,7 +194,7 @@ class Catalogue:
 
     @contextmanager
     def _trees_on_the_path(self) -> Iterator[None]:
-        """No longer than for such an import: else whatever is looked for in vain would be found there."""
+        """Search the user's trees for modules during this import only; no other import may find any there."""
         folders = [folder for tree in self.trees[:-1] if (folder := str(tree.resolve())) not in sys.path]
         sys.path += folders
         try:
@@ -202,7 +202,8 @@ class Catalogue:
         finally:
             sys.path[:] = [folder for folder in sys.path if folder not in folders]
 
-    def _where_modules_are(self, module: str) -> str:
+    def _location_hint(self, module: str) -> str:
+        """A hint on where a module must lie; empty if it can be found."""
         top = module.partition(".")[0]
         if top in self._sources:
             return ""
@@ -219,12 +220,12 @@ class Catalogue:
 
 
 def _import_file(name: str, file: Path) -> ModuleType:
-    """Import a file as a module, once; not in place of another module of that name."""
+    """Import a file as a module, once; it may not replace another module of that name."""
     file = file.resolve()
-    if (there := sys.modules.get(name)) is not None:
-        if Path(getattr(there, "__file__", None) or "").resolve() != file:
+    if (loaded := sys.modules.get(name)) is not None:
+        if Path(getattr(loaded, "__file__", None) or "").resolve() != file:
             raise ImportError(f"there is another module `{name}`; rename the file")
-        return there
+        return loaded
     spec = spec_from_file_location(name, file)
     if spec is None or spec.loader is None or (find_spec(name) and name in sys.stdlib_module_names):
         raise ImportError(f"`{name}` is the name of a module of Python; rename the file")
@@ -239,13 +240,13 @@ def _import_file(name: str, file: Path) -> ModuleType:
 
 @cache
 def _own_parts(slot: str) -> frozenset[str]:
-    """What our own part files name for a slot."""
+    """The classes and functions that our own part files name for a slot."""
     texts = (file.read_text(encoding="utf-8") for file in (_own_tree() / "components" / slot).glob("*.yaml"))
     return frozenset(target for text in texts for target in re.findall(r"^_target_: (\S+)$", text, re.M))
 
 
 def _is_optimizer(module: str, name: str) -> bool:
-    """Whether it is an optimizer of torch's."""
+    """Whether it is one of the optimizers in ``torch.optim``."""
     if module != OPTIMIZERS:
         return False
     from torch import optim
@@ -258,7 +259,7 @@ def _is_optimizer(module: str, name: str) -> bool:
     )
 
 
-def _trust(module: str) -> str:
+def _trust_hint(module: str) -> str:
     return f"if you trust `{module}`, say so with --trust {module} (or SQN_RL_TRUST)"
 
 
@@ -267,21 +268,22 @@ def _from_environment(variable: str) -> list[str]:
 
 
 def _own_tree() -> Path:
-    """In a wheel ``sqn_rl/_catalogue``; in a checkout the top-level folders beside ``sqn_rl``."""
+    """Our own tree: ``sqn_rl/_catalogue`` in a wheel, the folder around ``sqn_rl`` in a checkout."""
     package = Path(__file__).parents[1]
     installed = package / "_catalogue"
     return installed if installed.is_dir() else package.parent
 
 
-def _tree(folder: Path) -> Path:
-    there = [path for name in ("recipes", "components") if os.path.isdir(path := folder / name)]
-    if not there:
+def _checked_tree(folder: Path) -> Path:
+    """The folder of a tree; refuses one with neither subfolder, or with one that may not be read."""
+    subfolders = [path for name in ("recipes", "components") if os.path.isdir(path := folder / name)]
+    if not subfolders:
         raise RecipeError(f"{folder}: no folder with recipes/ or components/ in it")
 
     def refuse(error: OSError) -> None:
         raise RecipeError(f"{error.filename}: not a folder that this user may read")
 
-    for path in there:
+    for path in subfolders:
         for inner, _, _ in os.walk(path, onerror=refuse):
             if not os.access(inner, os.X_OK):
                 refuse(PermissionError(errno.EACCES, os.strerror(errno.EACCES), inner))

@@ -1,4 +1,4 @@
-"""From a recipe's name and overrides to a resolved recipe: every value known, and where it came from.
+"""Compose a recipe from its name and overrides: every value is resolved, and its origin known.
 
 :func:`compose_recipe` is the pipeline; what it calls stands below it, in the order of its stages.
 """
@@ -12,17 +12,18 @@ from typing import Any
 
 from sqn_rl.errors import COMMAND_LINE, RecipeError, SettingError
 from sqn_rl.parts import machine
-from sqn_rl.recipe.build import TARGET, build, check_fields, settable
+from sqn_rl.recipe.build import TARGET, build, check_fields, settable_fields
 from sqn_rl.recipe.catalogue import RECIPE, TASK, YAML, Catalogue, Choice
 from sqn_rl.recipe.defaults import Files, choose_files
 from sqn_rl.recipe.overrides import Override, origin, read_overrides
 from sqn_rl.recipe.provenance import INTERPOLATION, Layers, Values, flow, part_file, read
+from sqn_rl.recipe.reading import printable
 from sqn_rl.recipe.schema import DEFAULTS, LATER, SETTINGS, SLOT_NAMES, Run, conform, hint_for
 
 OURS = "default of sqn_rl"
 
 INSTANTIATE = {TARGET, "_partial_", "_args_", "_recursive_", "_convert_"}
-"""What Hydra's ``instantiate`` takes, wherever it is in a value; we take the first, once in a slot."""
+"""Keys that Hydra's ``instantiate`` interprets in any value; we know only the first, once in each slot."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +35,13 @@ class Recipe:
     run: Run
     """The run-level settings, checked."""
     chosen: Mapping[str, Choice]
-    """By slot, the part that fills it; empty for a recipe that was loaded from a run."""
+    """The part that fills each slot; empty for a recipe that was loaded from a run."""
     layers: Layers
-    """What was laid over what."""
+    """The values before they were resolved, and their origins."""
     catalogue: Catalogue
     """Where the parts are."""
     swapped: Sequence[str] = ()
-    """The parts that the command line chose, but for environment and logger: ``head=dueling``."""
+    """The parts that the command line chose, except environment and logger: ``head=dueling``."""
 
     @property
     def title(self) -> str:
@@ -59,7 +60,7 @@ class Recipe:
         return self.chosen[key].origin if key in self.chosen else self.layers.origin(key)
 
     def part(self, slot: str) -> str:
-        """The name of the part that fills a slot; its class where that is set, or the recipe was loaded."""
+        """The name of the part in a slot, or of its class if that was set or if the recipe was loaded."""
         own = slot in self.chosen and part_file(slot, self.layers.origin(f"{slot}.{TARGET}"))
         return self.chosen[slot].name if own else self.config[slot][TARGET].rpartition(".")[2]
 
@@ -68,11 +69,11 @@ class Recipe:
         return {name: value for name, value in self.config[slot].items() if name != TARGET}
 
     def meaning(self, slot: str, field: str) -> str:
-        """What a field of the part in a slot means: the comment behind it in the part's YAML."""
+        """The meaning of a field of the part in a slot: the comment behind it in the part's YAML."""
         return self.catalogue.read(slot, self.chosen[slot].name).comment(field)
 
     def unused_overrides(self) -> list[str]:
-        """The settings of the command line that no part reads, such as ``tau`` where no part has one."""
+        """The settings on the command line that no part reads, such as ``tau`` where no part has one."""
         read = {name for slot in SLOT_NAMES for name in INTERPOLATION.findall(flow(self.layers.values[slot]))}
         others = [name for name in self.layers.values if name not in {*SETTINGS, *SLOT_NAMES, *read}]
         return [name for name in others if self.origin(name).startswith(COMMAND_LINE)]
@@ -80,7 +81,7 @@ class Recipe:
     def uncompiled(self) -> "Recipe":
         """A copy for acting only: nothing is compiled, and ``precision=auto`` is chosen accordingly.
 
-        It acts on the CPU, after a warning, where the device cannot be used.
+        Where the device cannot be used, it acts on the CPU, after a warning.
         """
         run = replace(self.run, compile="never")
         if not machine.has_device(run.device):
@@ -94,16 +95,16 @@ class Recipe:
         return build(self.config, self.run, self.catalogue, self.origin, title=self.title, **options)
 
     def parameter_bytes(self) -> int:
-        """What the Q-networks' parameters take, known without taking it; 0 where that cannot be known.
+        """The size of the Q-networks' parameters; 0 where that cannot be known.
 
-        The networks are built of one environment's facts on PyTorch's device ``meta``, which has no memory.
+        The networks are built for one environment on PyTorch's device ``meta``, which allocates no memory.
         """
         from sqn_rl.parts.env.base import close
 
         options: dict[str, Any] = {"last": "q_net", "device": "meta", "num_envs": 1}
         try:
             parts = build(self.config, self.run, self.catalogue, self.origin, **options)
-        except Exception:  # a part that needs numbers; or a mistake, which building for good reports
+        except Exception:  # a part that needs real tensors; or a mistake, which the real build reports
             return 0
         close(parts["env"])
         return sum(parameter.nbytes for parameter in parts["q_net"].parameters())
@@ -115,7 +116,7 @@ class Recipe:
     def _lines(self, values: Values, prefix: str = "", indent: str = "") -> Iterator[str]:
         for name, value in values.items():
             key = f"{prefix}{name}"
-            origin = "  # " + _printable(self.origin(key))
+            origin = "  # " + printable(" ".join(self.origin(key).split()))
             if isinstance(value, dict) and value:
                 yield f"{indent}{flow(name)}:{origin if key in self.chosen else ''}"
                 yield from self._lines(value, f"{key}.", f"{indent}  ")
@@ -134,7 +135,7 @@ def compose_recipe(recipe: str = "sqn", *overrides: str, catalogue: Catalogue | 
     Args:
         recipe: its name.
         overrides: as on the command line: ``"env=acrobot"``, ``"steps=20000"``, ``"actor.policy=min"``. The
-            later of two about one thing counts, and ``"recipe=NAME"`` counts over ``recipe``.
+            later of two for the same key counts, and ``"recipe=NAME"`` takes precedence over ``recipe``.
         catalogue: where recipes and parts are; by default ours and those of ``SQN_RL_PATH``.
 
     Raises:
@@ -163,12 +164,13 @@ def load_recipe(path: Path, *overrides: str, catalogue: Catalogue | None = None)
     document = read(path, str(path))
     catalogue, layers = catalogue or Catalogue(), Layers()
     given = read_overrides(overrides, catalogue)
-    for choice in given.choices.values():
+    if given.choices:
+        choice = next(iter(given.choices.values()))
         raise RecipeError(f"the {choice.group} of a saved recipe cannot be changed", choice.origin)
     for name in (RECIPE, *SLOT_NAMES):
         if name not in document.values and name not in LATER:
             raise RecipeError(f"not the whole recipe of a run: it has no `{name}`", str(path))
-    layers.put("", {**DEFAULTS, **LATER}, _always(OURS))  # of what its version did not have
+    layers.put("", {**DEFAULTS, **LATER}, _always(OURS))  # what its version did not have
     layers.put("", document.values, document.origin)
     apply(given.values, layers)
     origins = {slot: document.comment(slot) for slot in SLOT_NAMES}
@@ -186,8 +188,8 @@ def lay(files: Files) -> Layers:
         replaced = {slot for slot, part in layer.parts.items() if files.chosen[slot].name != part}
         for slot in replaced & values.keys():  # its values are for another part
             if isinstance(values[slot], dict):
-                there = files.content(slot)
-                values[slot] = {name: value for name, value in values[slot].items() if name in there}
+                fields = files.content(slot)
+                values[slot] = {name: value for name, value in values[slot].items() if name in fields}
         layers.put(layer.package, values, layer.origin)
     return layers
 
@@ -210,28 +212,24 @@ def _always(origin: str) -> Callable[[str], str]:
 
 
 def drop_foreign_fields(layers: Layers, files: Files, catalogue: Catalogue) -> None:
-    """Drop the fields of a part's file that another ``_target_`` than the file's does not take.
+    """Drop fields of a part's file that its class does not take, where another ``_target_`` was set.
 
-    What a recipe or an override sets stays, and is refused if the class does not take it.
+    Fields that a recipe or an override sets stay, and are refused if the class does not take them.
     """
     for slot in SLOT_NAMES:
-        there, target = files.content(slot), layers.get(f"{slot}.{TARGET}")
-        if TARGET not in there or target in (None, there[TARGET]):
+        fields, target = files.content(slot), layers.get(f"{slot}.{TARGET}")
+        if TARGET not in fields or target in (None, fields[TARGET]):
             continue
         try:
-            taken = settable(slot, catalogue.resolve(slot, target))
+            taken = settable_fields(slot, catalogue.resolve(slot, target))
         except RecipeError:
             continue  # building refuses it
-        for name in there.keys() - {TARGET, *(there if taken is None else taken)}:
+        if taken is None:
+            continue
+        for name in fields.keys() - {TARGET, *taken}:
             origins = [document.origin(name) for document in files.of(slot)]
             if layers.origins.get(f"{slot}.{name}") in origins:
                 layers.drop(f"{slot}.{name}")
-
-
-def _printable(text: str) -> str:
-    """On one line, and of characters that may stand in a comment."""
-    characters = (each if each.isprintable() else ascii(each).strip("'") for each in " ".join(text.split()))
-    return "".join(characters)
 
 
 def check(layers: Layers, files: Files, catalogue: Catalogue) -> Recipe:
@@ -300,7 +298,7 @@ def _require_values(values: Values, layers: Layers, prefix: str = "") -> None:
             why = f"`{name}` means nothing here: a slot has one part, and its values are data"
             raise RecipeError(why, layers.origin(key), "", key)
         if isinstance(value, list):
-            _require_values({f"{i}": each for i, each in enumerate(value)}, layers, f"{key}.")
+            _require_values({str(index): each for index, each in enumerate(value)}, layers, f"{key}.")
         elif isinstance(value, dict):
             _require_values(value, layers, f"{key}.")
         elif value == "???":
@@ -310,7 +308,7 @@ def _require_values(values: Values, layers: Layers, prefix: str = "") -> None:
 def _conforming(
     values: Values, examples: Values, resolved: Values, origin: Callable[[str], str], prefix: str = ""
 ) -> Values:
-    """Those of ``values`` that a part's or task's file has too, of the kind that they have there."""
+    """The values that a part's or task's file also has, converted to the kind that they have there."""
     conforming = {}
     for name, example in examples.items():
         if isinstance(example, str) and (match := INTERPOLATION.fullmatch(example)):

@@ -14,10 +14,10 @@ from sqn_rl.recipe.catalogue import RECIPE, TASK, Catalogue, Choice
 from sqn_rl.recipe.provenance import Document, Values
 
 FILES = 300
-"""The most files that a defaults list may bring, counted as often as they are named."""
+"""The most files that a defaults list may bring in; a file counts each time that it is named."""
 
 SUGGESTING = ("env", TASK)
-"""Those whose files may override parts in other slots: pixels ask for an encoder that sees."""
+"""The groups whose files may override parts in other slots: pixels, for example, need a CNN encoder."""
 
 
 class Layer(NamedTuple):
@@ -26,15 +26,15 @@ class Layer(NamedTuple):
     group: str
     document: Document
     parts: Mapping[str, str]
-    """Of a recipe's file: by slot, the part that fills it as far as this file knows."""
+    """For a recipe's file: by slot, the part that fills it when this file is read."""
 
     @property
     def package(self) -> str:
-        """The slot that it fills; ``""`` for recipes and tasks, which have values of every slot."""
+        """The slot that it fills; ``""`` for recipes and tasks, which have values for every slot."""
         return "" if self.group in (RECIPE, TASK) else self.group
 
     def origin(self, key: str) -> str:
-        """The origin of the value that it has at a dotted key of the recipe."""
+        """The origin of its value at a dotted key of the recipe."""
         return self.document.origin(key.removeprefix(f"{self.package}."))
 
 
@@ -44,14 +44,14 @@ class Files:
 
     layers: Sequence[Layer] = ()
     chosen: Mapping[str, Choice] = field(default_factory=dict)
-    """By slot; also of the task and the recipe."""
+    """By slot; also those of the task and the recipe."""
 
     def of(self, group: str) -> list[Document]:
-        """The files of one group: a part, and before it those from which it inherits."""
+        """The files of one group: those from which a part inherits, then its own."""
         return [layer.document for layer in self.layers if layer.group == group]
 
     def content(self, group: str) -> Values:
-        """What the files of one group have together."""
+        """The merged values of the files of one group."""
         return {name: value for document in self.of(group) for name, value in document.content.items()}
 
     def origin(self, group: str, name: str) -> str:
@@ -70,8 +70,8 @@ class Entry(NamedTuple):
 def choose_files(recipe: Choice, choices: Mapping[str, Choice], catalogue: Catalogue) -> Files:
     """Choose the files that make up a recipe.
 
-    A choice from outside has priority over what a recipe overrides, that over what the env or its task
-    overrides, and that over what a recipe lists.
+    From the highest priority to the lowest: choices from outside, overrides in a recipe, overrides by the env
+    or its task, and what a recipe lists.
 
     Args:
         recipe: the recipe.
@@ -83,44 +83,44 @@ def choose_files(recipe: Choice, choices: Mapping[str, Choice], catalogue: Catal
     """
     catalogue.require(recipe)
     recipe = choices.get(RECIPE, recipe)
-    tree = _Tree(catalogue)
-    places = list(tree.recipe(recipe))
-    tree.require_once()
-    tree.chosen |= choices
+    reader = _DefaultsReader(catalogue)
+    places = list(reader.recipe(recipe))
+    reader.require_once()
+    reader.chosen |= choices
     slots = [place.group for place in places if isinstance(place, Choice)]
-    early = {slot: list(tree.part(tree.chosen[slot])) for slot in SUGGESTING if slot in slots}
-    fixed = {*tree.fixed, *choices}
-    tree.chosen |= {slot: choice for slot, choice in tree.suggested.items() if slot not in fixed}
-    tree.require_used()
+    early = {slot: list(reader.part(reader.chosen[slot])) for slot in SUGGESTING if slot in slots}
+    fixed = {*reader.fixed, *choices}
+    reader.chosen |= {slot: choice for slot, choice in reader.suggested.items() if slot not in fixed}
+    reader.require_used()
     layers: list[Layer] = []
     for place in places:
         if isinstance(place, Layer):
             layers.append(place)
         else:
-            layers += early.get(place.group) or tree.part(tree.chosen[place.group])
-    return Files(layers, tree.chosen | {RECIPE: recipe})
+            layers += early.get(place.group) or reader.part(reader.chosen[place.group])
+    return Files(layers, reader.chosen | {RECIPE: recipe})
 
 
-class _Tree:
-    """The defaults lists of a recipe, read depth first."""
+class _DefaultsReader:
+    """Reads the defaults lists of a recipe, depth first."""
 
     def __init__(self, catalogue: Catalogue) -> None:
         self.catalogue, self.count = catalogue, 0
         self.listed: dict[str, list[str]] = {}
-        """By slot, where it is filled without ``override``, or where the recipe inherits what does so."""
+        """By slot, the places that fill it without ``override``, or that inherit from a recipe that does."""
         self.chosen: dict[str, Choice] = {}
         """By slot, what fills it so far."""
         self.fixed: set[str] = set()
         """The slots that a recipe overrides."""
         self.suggested: dict[str, Choice] = {}
-        """By slot, what the env or its task overrides it by."""
+        """By slot, the part by which the env or its task overrides it."""
 
     def recipe(self, recipe: Choice, via: str = "") -> Iterator[Layer | Choice]:
-        """A recipe's layers, and between them the slots, each by what is listed for it.
+        """A recipe's layers, and between them the parts that are listed, one for each slot.
 
         Args:
-            recipe: which.
-            via: where the recipe that is composed inherits it; empty: it is that recipe.
+            recipe: the recipe.
+            via: where the composed recipe inherits from it; empty if it is the composed recipe itself.
         """
         document, entries = self._read(recipe)
         places: list[Layer | Choice | None] = []
@@ -191,8 +191,8 @@ def entries_of(document: Document, group: str, catalogue: Catalogue) -> list[Ent
 
     Args:
         document: the file.
-        group: its own group, in which a bare name is looked for.
-        catalogue: knows the groups, and what is in them.
+        group: the file's own group, in which a bare name is looked up.
+        catalogue: knows the groups, and what they contain.
 
     Raises:
         RecipeError: the list is not one, or an entry makes no sense.
@@ -213,36 +213,51 @@ def entries_of(document: Document, group: str, catalogue: Catalogue) -> list[Ent
     return entries if Entry(None) in entries else [*entries, Entry(None)]
 
 
-def _entry(item: object, group: str, origin: str, catalogue: Catalogue) -> Entry:
-    words, package = [], ""
+class _Words(NamedTuple):
+    """An entry as it is written: ``keywords path@package: name``."""
+
+    keywords: list[str]
+    path: str
+    package: str
+    name: object
+
+
+def _words(item: object, group: str, origin: str) -> _Words:
+    """Split an entry of the defaults list of a file in ``group``; a bare name is one of that group."""
     if isinstance(item, str):
-        path, _, name = item.strip("/").partition("/") if item.startswith("/") else (group, "", item)
-    elif isinstance(item, dict) and len(item) == 1:
-        ((key, name),) = item.items()
-        *words, path = str(key).split() or [""]
-        path, _, package = path.partition("@")
-        if not path.startswith("/"):
-            hint = f"write `/{path}`, with a slash"
-            raise RecipeError(f"`{path}` would be looked for in `{group}`", origin, hint)
-    else:
+        if not item.startswith("/"):
+            return _Words([], group, "", item)
+        path, _, name = item.strip("/").partition("/")
+        return _Words([], path, "", name)
+    if not isinstance(item, dict) or len(item) != 1:
         hint = "write `{override /head: dueling}`"
         raise RecipeError(f"`{item}` is no entry of a defaults list", origin, hint)
+    ((key, value),) = item.items()
+    *keywords, path = str(key).split() or [""]
+    path, _, package = path.partition("@")
+    if not path.startswith("/"):
+        hint = f"write `/{path}`, with a slash"
+        raise RecipeError(f"`{path}` would be looked for in `{group}`", origin, hint)
+    return _Words(keywords, path, package, value)
+
+
+def _entry(item: object, group: str, origin: str, catalogue: Catalogue) -> Entry:
+    keywords, path, package, name = _words(item, group, origin)
     if (slot := path.strip("/")) not in catalogue.groups():
         raise RecipeError(f"there is no slot `{slot}`", origin, did_you_mean(slot, catalogue.groups()))
-    choice, overrides = Choice(slot, str(name), origin), words == ["override"]
+    choice, overrides = Choice(slot, str(name), origin), keywords == ["override"]
     catalogue.require(choice)
     if isinstance(item, str) and slot == group:
         return Entry(choice)
     if slot == group and not overrides:
         raise RecipeError(f"`{item}` does not inherit", origin, f"write `{name}`")
     if not _may_choose(group, slot, overrides):
-        what = "override" if overrides else "choose"
-        message = f"{'an' if group[0] in 'aeiou' else 'a'} {group} cannot {what} the {slot}"
-        raise RecipeError(message, origin)
+        verb, article = "override" if overrides else "choose", "an" if group[0] in "aeiou" else "a"
+        raise RecipeError(f"{article} {group} cannot {verb} the {slot}", origin)
     plain = f"{slot}@{package}" if package else slot
-    if isinstance(item, str) or words not in ([], ["override"]) or plain != _key(slot):
-        form = f"{'override ' * overrides}/{_key(slot)}: {name}"
-        raise RecipeError(f"`{item}` is no way to fill a slot", origin, f"write `{form}`")
+    if isinstance(item, str) or keywords not in ([], ["override"]) or plain != _key(slot):
+        hint = f"write `{'override ' if overrides else ''}/{_key(slot)}: {name}`"
+        raise RecipeError(f"`{item}` is no way to fill a slot", origin, hint)
     return Entry(choice, overrides)
 
 
@@ -256,5 +271,5 @@ def _may_choose(group: str, slot: str, overrides: bool) -> bool:
 
 
 def _key(slot: str) -> str:
-    """A slot as a defaults list names it: a task has values of every slot."""
+    """A slot as a defaults list names it; a task has values for every slot."""
     return f"{TASK}@_global_" if slot == TASK else slot

@@ -1,4 +1,4 @@
-"""What a recipe or a run changes against the recipe ``sqn``."""
+"""What a recipe or a run changes compared with the recipe ``sqn``."""
 
 from collections import defaultdict
 
@@ -14,14 +14,14 @@ OWN = ("recipe", "seed", "out")
 
 
 def changes_of(own: Resolved, catalogue: Catalogue) -> dict[str, list[str]]:
-    """What differs from the recipe ``sqn`` in the same environment, in a few words each.
+    """The differences from the recipe ``sqn`` in the same environment, in a few words each.
 
     Returns:
-        By slot: ``dueling instead of linear``, or of a part that is the same ``lr 0.01, not 0.001``. Of the
-        run-level settings by ``settings``.
+        By slot: ``dueling instead of linear``, or for the same part ``lr 0.01, not 0.001``. Those of the
+        run-level settings are under ``settings``.
 
     Raises:
-        RecipeError: the environment is no part of the catalogue's.
+        RecipeError: the environment is not in the catalogue.
     """
     env = [f"env={own.parts['env'].value}"]
     env += [override(key, each.value) for key, each in own.values.items() if key.startswith("env.")]
@@ -32,7 +32,9 @@ def changes_of(own: Resolved, catalogue: Catalogue) -> dict[str, list[str]]:
             changes[slot].append(f"{this.value} instead of {that.value}")
     replaced = {"env", *changes}
     for key, this, that in differences(own.values, base.values):
-        slot, _, field = key.partition(".") if key.partition(".")[0] in SLOT_NAMES else ("settings", "", key)
+        slot, _, field = key.partition(".")
+        if slot not in SLOT_NAMES:
+            slot, field = "settings", key
         if this and slot not in replaced and field not in OWN:
             changes[slot].append(f"{field} {flow(this.value)}, not {flow(that.value if that else None)}")
     return dict(changes)

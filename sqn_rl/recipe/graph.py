@@ -1,10 +1,11 @@
-"""The wiring as data: which part reads what, and who writes it, with shapes and dtypes as they really are."""
+"""The wiring as data: which part reads which key, which part writes it, and the shapes and dtypes seen."""
 
 import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from sqn_rl.recipe.resources import Needs
 
 @dataclass(frozen=True)
 class Entry:
-    """What flows under one key."""
+    """A tensor that flows between parts."""
 
     key: str
     shape: tuple[int, ...]
@@ -35,7 +36,7 @@ class Node:
     part: str
     """The class's name."""
     says: str
-    """What the class says of itself, in a sentence."""
+    """The first sentence of the class's docstring."""
     reads: tuple[str, ...]
     """Keys, each written by another node."""
     writes: tuple[Entry, ...]
@@ -47,11 +48,11 @@ class Graph:
 
     nodes: list[Node] = field(default_factory=list)
     changes: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """By slot, or ``settings``, what differs from another recipe, in a few words each."""
+    """By slot, or under ``settings``, the differences from another recipe, in a few words each."""
     needs: Needs | None = None
-    """What a run takes."""
+    """The memory and disk that a run needs."""
     notes: list[str] = field(default_factory=list)
-    """What a person should know before the run."""
+    """What the user should know before the run."""
 
     def add(self, slot: str, part: object, reads: Iterable[str], writes: Mapping[str, Tensor]) -> None:
         """Add a part that was seen to read these keys and write these tensors."""
@@ -59,11 +60,11 @@ class Graph:
         self.nodes.append(Node(slot, type(part).__name__, _sentence(type(part)), tuple(reads), entries))
 
     def writers(self) -> dict[str, Node]:
-        """Who writes each key."""
+        """The node that writes each key."""
         return {entry.key: node for node in self.nodes for entry in node.writes}
 
     def edges(self) -> Iterator[tuple[Node, Node, Entry]]:
-        """Producer, consumer, and what flows."""
+        """Each producer and consumer, and the entry that flows from one to the other."""
         writers = self.writers()
         for consumer in self.nodes:
             for key in consumer.reads:
@@ -71,18 +72,18 @@ class Graph:
                 yield producer, consumer, next(entry for entry in producer.writes if entry.key == key)
 
     def arrows(self) -> Iterator[tuple[Node, Node, list[Entry]]]:
-        """The edges, those between the same two parts together."""
-        together: dict[tuple[str, str], tuple[Node, Node, list[Entry]]] = {}
+        """The edges, grouped by the two parts that they connect."""
+        by_pair: dict[tuple[str, str], tuple[Node, Node, list[Entry]]] = {}
         for producer, consumer, entry in self.edges():
             pair = (producer.slot, consumer.slot)
-            together.setdefault(pair, (producer, consumer, []))[2].append(entry)
-        yield from together.values()
+            by_pair.setdefault(pair, (producer, consumer, []))[2].append(entry)
+        yield from by_pair.values()
 
     def require_written(self, origin: Callable[[str], str]) -> None:
         """Refuse a key that a part reads and no part writes.
 
         Args:
-            origin: of a slot's part.
+            origin: maps a slot to the origin of its part.
 
         Raises:
             RecipeError: as :func:`require`.
@@ -120,21 +121,21 @@ def _entry(key: str, tensor: Tensor) -> Entry:
 
 @contextmanager
 def watch_outputs(module: nn.Module, names: tuple[str, ...]) -> Iterator[dict[str, Any]]:
-    """Collect what these submodules return while the block runs; None of one that was only begun."""
+    """Collect what these submodules return while the block runs; None for one that did not return."""
     outputs: dict[str, Any] = {}
 
-    def begin(name: str) -> Any:
-        return lambda _module, _inputs: outputs.__setitem__(name, None)
+    def begin(name: str, _module: nn.Module, _inputs: Any) -> None:
+        outputs[name] = None
 
-    def end(name: str) -> Any:
-        return lambda _module, _inputs, output: outputs.__setitem__(name, output)
+    def end(name: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
+        outputs[name] = output
 
     handles = []
     for name in names:
         if (part := submodule(module, name)) is not None:
             handles += [
-                part.register_forward_pre_hook(begin(name)),
-                part.register_forward_hook(end(name)),
+                part.register_forward_pre_hook(partial(begin, name)),
+                part.register_forward_hook(partial(end, name)),
             ]
     try:
         yield outputs

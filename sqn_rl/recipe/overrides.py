@@ -1,7 +1,7 @@
 """Overrides: ``slot=part``, ``slot.field=value``, ``setting=value``, ``~slot.field``, and sweeps of them.
 
-Their grammar is Hydra's, and Hydra's parser reads them. No other module knows Hydra, which takes 0.2 s to
-import: it is imported where there are overrides.
+Their grammar is Hydra's, and Hydra's parser reads them. No other module imports Hydra. As that takes 0.2 s,
+it happens only if there are overrides.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,7 +34,7 @@ class Override:
     key: str
     """A slot, ``task`` or ``recipe``; or the dotted key of a value."""
     package: str
-    """What follows the key behind an ``@``."""
+    """The text behind the ``@`` of the key."""
     value: Any
     removes: bool
     """Whether it removes the value: ``~key``."""
@@ -52,16 +52,16 @@ class Overrides:
     """The overrides of one recipe, by what they do."""
 
     choices: Mapping[str, Choice]
-    """Of a recipe, a task and parts: the last of each group."""
+    """Choices of a recipe, a task and parts: the last of each group."""
     values: Sequence[Override]
-    """Of values, in order."""
+    """Overrides of values, in order."""
 
 
 def parse(texts: Sequence[str]) -> list[Override]:
     """Read overrides in Hydra's grammar.
 
     Raises:
-        RecipeError: one is not in it.
+        RecipeError: one does not follow it.
     """
     return [
         Override(
@@ -77,10 +77,10 @@ def parse(texts: Sequence[str]) -> list[Override]:
 
 
 def read_overrides(texts: Sequence[str], catalogue: Catalogue) -> Overrides:
-    """Read overrides, and tell choices of parts from values.
+    """Read overrides, and separate choices of parts from values.
 
     Raises:
-        RecipeError: one is not in the grammar, sweeps, or chooses what there is not.
+        RecipeError: one does not follow the grammar, sweeps, or chooses a part that does not exist.
     """
     groups, choices, values = set(catalogue.groups()), {}, []
     for override in parse(texts):
@@ -101,7 +101,8 @@ def expand(texts: Sequence[str], catalogue: Catalogue) -> list[list[str]]:
     """The jobs of a sweep: every combination of ``a,b``, ``choice(…)``, ``range(…)`` and ``glob(…)``.
 
     Args:
-        texts: overrides, with sweeps in them; the later of two of one key counts; equal values count once.
+        texts: overrides, with sweeps among them. The later of two for the same key counts; equal values count
+            once.
         catalogue: knows what ``glob`` chooses from.
 
     Returns:

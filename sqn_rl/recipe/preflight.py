@@ -1,6 +1,6 @@
-"""Everything that can be known to be wrong is found here, before the first environment step.
+"""Preflight: find every mistake that can be found before the first environment step.
 
-The parts are built once for this purpose and thrown away, so that what is trained afterwards is untouched.
+The parts are built once for this purpose and thrown away, so that the parts trained afterwards are untouched.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -42,7 +42,7 @@ def preflight(recipe: Recipe) -> Graph:
     """Build every part, and send one fake batch through actor, replay, loss, backward and the updates.
 
     Args:
-        recipe: a composed one.
+        recipe: a composed recipe.
 
     Returns:
         The wiring, with the shapes and dtypes that were seen.
@@ -72,71 +72,68 @@ def _require_compiler(recipe: Recipe, q_net: object = None) -> None:
 
 
 class _Walk:
-    """Builds the parts and passes one fake step through them; collects the wiring."""
+    """Builds the parts, passes one fake step through them, and collects the wiring."""
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe, self.run = recipe, recipe.run
         self.parts = recipe.build()
         recorded = recorded_actions(self.parts["env"], self.parts["returns"])
-        with self._fails("returns", "looking at the actor"):
+        with self._blame("returns", "looking at the actor"):
             self.player = Player(self.parts["actor"], self.run.num_envs, recorded)
-        self.seen = Graph()
+        self.wiring = Graph()
 
     def graph(self) -> Graph:
-        played, requests, elsewhere = self._evaluation(), 0, False
+        env_bytes, requests, stored_elsewhere = self._evaluation(), 0, False
         observation, step = self._env()
-        with self._fails("q_net", "looking at the other parts"):
+        with self._blame("q_net", "looking at the other parts"):
             require_memory(self.parts["actor"], self.parts["loss"], self.parts["replay"])
         batch = self._replay(observation, step)
         self._q_net(batch)
         self._actor(observation, step.action_mask)
         if isinstance(actors := self.parts["collect"], Actors):
-            with self._fails("collect", "looking at the other parts"):
+            with self._blame("collect", "looking at the other parts"):
                 actors.require(self.parts["replay"], self.parts["actor"])
-            self.seen.notes += actors.notes(self.run.num_envs, self.run.update_ratio)
-            played += actors.actors * actors.actor_bytes
+            self.wiring.notes += actors.notes(self.run.num_envs, self.run.update_ratio)
+            env_bytes += actors.actors * actors.actor_bytes
             requests = actors.actors * actors.depth
-            elsewhere = actors.elsewhere and isinstance(self.parts["replay"], Sharded)
+            stored_elsewhere = actors.elsewhere and isinstance(self.parts["replay"], Sharded)
         agent = self._update(batch)
         self._logger()
-        self.seen.require_written(self.recipe.origin)
-        self.seen.needs = needs(self.run, agent, played, requests, elsewhere=elsewhere)
-        self.seen.notes.insert(0, f"memory        {self.seen.needs}")
-        return self.seen
+        self.wiring.require_written(self.recipe.origin)
+        self.wiring.needs = needs(self.run, agent, env_bytes, requests, stored_elsewhere=stored_elsewhere)
+        self.wiring.notes.insert(0, f"memory        {self.wiring.needs}")
+        return self.wiring
 
     def _evaluation(self) -> int:
-        """Open as many environments as the run will have at once. Returns the bytes of their games."""
+        """Open as many environments as the run will have at once, and return the bytes that they take."""
         env, run, between = self.parts["env"], self.run, self.run.evaluates_between
         if not between:
             close(env)  # as the run does before its only evaluation
         try:
-            games = evaluation_env(self.parts["make_env"], run.eval_episodes, run.seed)
+            eval_env = evaluation_env(self.parts["make_env"], run.eval_episodes, run.seed)
         except RecipeError as error:
             if not between:
                 raise
             beside = f"while the {run.num_envs} of the training are open ({error.message})"
-            message, subject = (
-                f"expected 0, as no other {env.name} opens {beside}",
-                f"eval_every = {run.eval_every}",
-            )
-            origin = self.recipe.origin("eval_every")
+            message = f"expected 0, as no other {env.name} opens {beside}"
+            origin, subject = self.recipe.origin("eval_every"), f"eval_every = {run.eval_every}"
             raise RecipeError(message, origin, EVALUATE_AFTER, subject) from error
-        with closing_env(env), closing_env(games):
+        with closing_env(env), closing_env(eval_env):
             pass
         most = min(run.eval_episodes, AT_ONCE)
-        if games.num_envs < most:
-            self.seen.notes.append(f"evaluation    in 1 environment, as {most} of {env.name} do not open")
-        sizes = (int(env.played_bytes), int(games.played_bytes))
+        if eval_env.num_envs < most:
+            self.wiring.notes.append(f"evaluation    in 1 environment, as {most} of {env.name} do not open")
+        sizes = (int(env.played_bytes), int(eval_env.played_bytes))
         return sum(sizes) if between else max(sizes)
 
     def _env(self) -> tuple[Tensor, Step]:
         env, n = self.parts["env"], self.run.num_envs
-        with closing_env(self.parts["make_env"](num_envs=1, seed=self.run.seed, training=True)) as one:
+        with closing_env(self.parts["make_env"](num_envs=1, seed=self.run.seed, training=True)) as single_env:
             try:
-                first = one.begin()  # all would take too long
+                first = single_env.begin()  # beginning all of them would take too long
             except (EnvError, NumericsError) as error:
                 raise RecipeError(str(error), self.recipe.origin("env"), "", "env") from error
-            mask = one.action_mask
+            mask = single_env.action_mask
         self._expect("env", "observation", first, (1, *env.observation_shape), env.observation_dtype)
         observation = first.expand(n, *env.observation_shape)
         if mask is not None:
@@ -158,7 +155,7 @@ class _Walk:
         writes = dict(zip(keys, answers, strict=True))
         if mask is not None:
             writes |= {"action_mask": mask, "next.action_mask": mask}
-        self.seen.add("env", env, ["action"], writes)
+        self.wiring.add("env", env, ["action"], writes)
         return observation, step
 
     def _replay(self, observation: Tensor, step: Step) -> Batch:
@@ -170,7 +167,7 @@ class _Walk:
                 f"lower it, or raise replay.capacity ({self.recipe.origin('replay.capacity')})",
                 f"batch_size = {run.batch_size}",
             )
-        with self._fails("replay", "sampling one fake step"):
+        with self._blame("replay", "sampling one fake step"):
             action = torch.zeros(run.num_envs, dtype=torch.int64)
             if step.action_mask is not None:
                 action = step.action_mask.int().argmax(-1)
@@ -180,26 +177,26 @@ class _Walk:
             replay.store(observation, action, step)
             batch = replay.draw(run.batch_size)
         reads, writes = list(TRANSITION), dict(zip(BATCH_KEYS, batch, strict=False))
-        shape, seen = (run.batch_size, *observation.shape[1:]), batch.observation
+        shape, observed = (run.batch_size, *observation.shape[1:]), batch.observation
         if batch.sequences is not None:
-            seen = batch.sequences.observation
-            shape = (run.batch_size, seen.shape[1], *observation.shape[1:])
-            writes |= {"batch.observation": seen, "batch.next_observation": seen}
+            observed = batch.sequences.observation
+            shape = (run.batch_size, observed.shape[1], *observation.shape[1:])
+            writes |= {"batch.observation": observed, "batch.next_observation": observed}
             reads.append("memory")
-        self._expect("replay", "observation", seen, shape, observation.dtype)
+        self._expect("replay", "observation", observed, shape, observation.dtype)
         if step.action_mask is not None:
             shape = (run.batch_size, step.action_mask.shape[-1])
             for key in MASK_KEYS:
                 writes[key] = getattr(batch, key.removeprefix("batch."))
                 self._expect("returns", key, writes[key], shape, torch.bool)
             reads += ["action_mask", "next.action_mask"]
-        self.seen.add("replay", replay, reads, {"transitions": batch.place})
-        self.seen.add("returns", self.parts["returns"], self._consumes("returns", ["transitions"]), writes)
+        self.wiring.add("replay", replay, reads, {"transitions": batch.place})
+        self.wiring.add("returns", self.parts["returns"], self._consumes("returns", ["transitions"]), writes)
         return batch
 
     def _q_net(self, batch: Batch) -> None:
         q_net, env, observation = self.parts["q_net"], self.parts["env"], batch.observation
-        self._reads("q_net", ["observation"], "q_net.in_keys")
+        self._require_readable("q_net", ["observation"], "q_net.in_keys")
         upstream = ["observation", "batch.observation", "batch.next_observation"]
         with watch_outputs(q_net, ("encoder", "head")) as outputs:
             try:
@@ -222,30 +219,30 @@ class _Walk:
         for slot, key in (("encoder", "features"), ("head", predicted)):
             if slot in outputs:
                 part, output = submodule(q_net, slot), outputs[slot]
-                output = output[0] if isinstance(output, tuple) else output  # of an LSTM its state too
+                output = output[0] if isinstance(output, tuple) else output  # an LSTM also returns its state
                 if isinstance(each := submodule(part, "parts"), nn.ModuleList):  # one for each network
                     part = each[0]
-                self.seen.add(slot, part, upstream, {key: output})
+                self.wiring.add(slot, part, upstream, {key: output})
                 upstream = [key]
         self._expect("q_net", "Q(s, ·)", q_NBA, shape, torch.float32)
-        self.seen.add("q_net", q_net, upstream, {"action_value": q_NBA})
+        self.wiring.add("q_net", q_net, upstream, {"action_value": q_NBA})
 
     def _expect_features(self, features: Any) -> None:
         if isinstance(features, Tensor):
             q_net = self.parts["q_net"]
             wanted = (*features.shape[:-1], q_net.encoder.out_features)
-            allowed = [torch.float32, *[torch.bfloat16] * (precision_of(q_net) == "bf16")]
-            dtype = features.dtype if features.dtype in allowed else torch.float32
+            is_bf16 = precision_of(q_net) == "bf16" and features.dtype == torch.bfloat16
+            dtype = torch.bfloat16 if is_bf16 else torch.float32
             self._expect("encoder", "features", features, wanted, dtype)
 
     def _actor(self, observation: Tensor, mask: Tensor | None) -> None:
         actor, temperature = self.parts["actor"], self.parts["temperature"]
         if temperature is not None:
             reads = self._consumes("temperature", [])
-            self.seen.add("temperature", temperature, reads, {"alpha": temperature.alpha})
-        self._reads("actor", ["observation"], "actor")
+            self.wiring.add("temperature", temperature, reads, {"alpha": temperature.alpha})
+        self._require_readable("actor", ["observation"], "actor")
         options = {} if mask is None else {"action_mask": mask}
-        with self._fails("actor", "an action"):
+        with self._blame("actor", "an action"):
             action = self.player.act(observation, **options)
         self._expect("actor", "action", action, (self.run.num_envs,), torch.int64)
         writes = {"action": action}
@@ -254,19 +251,19 @@ class _Walk:
         asked = {*self._consumes("returns", []), *self._consumes("loss", [])}
         if isinstance(actor, Policy) and "log_policy" in asked:
             writes["log_policy"] = actor.log_policy(observation, **options)
-        self.seen.add("actor", actor, [*self._consumes("actor", ["observation"]), *options], writes)
+        self.wiring.add("actor", actor, [*self._consumes("actor", ["observation"]), *options], writes)
 
     def _update(self, batch: Batch) -> Agent:
         loss = self.parts["loss"]
-        self._reads("loss", TRANSITION, "loss")
-        with self._fails("optimizer", "parameter groups"):
+        self._require_readable("loss", TRANSITION, "loss")
+        with self._blame("optimizer", "parameter groups"):
             agent = Agent(**{name: self.parts[name] for name in AGENT_PARTS})
         masks: tuple[str, ...] = ()
         if batch.action_mask is not None:
             masks = MASK_KEYS
-            with self._fails("loss", "reading action masks"):
+            with self._blame("loss", "reading action masks"):
                 agent.require_reads_masks()
-        with self._fails("loss", "one update on a fake batch"):
+        with self._blame("loss", "one update on a fake batch"):
             terms = agent.update(batch)
         for slot in ("q_net", "actor"):
             self._require_gradient(slot)
@@ -274,10 +271,10 @@ class _Walk:
         writes = {**terms.losses, "td_error": terms.td_error}
         if terms.log_pi is not None:
             writes["entropy"] = F.entropy(terms.log_pi)
-        self.seen.add("loss", loss, [*self._consumes("loss", usual), *masks], writes)
+        self.wiring.add("loss", loss, [*self._consumes("loss", usual), *masks], writes)
         parameters = torch.cat([parameter.detach().flatten() for parameter in loss.q_net.parameters()])
-        self.seen.add("optimizer", agent.optimizer, terms.losses, {"parameters": parameters})
-        self.seen.add(
+        self.wiring.add("optimizer", agent.optimizer, terms.losses, {"parameters": parameters})
+        self.wiring.add(
             "target_update", self.parts["target_update"], ["parameters"], {"target_parameters": parameters}
         )
         return agent
@@ -290,7 +287,7 @@ class _Walk:
                 raise RecipeError(message, self.recipe.origin(slot), self._works_with(slot), slot)
 
     def _works_with(self, slot: str) -> str:
-        """What the part in a slot says of the others, as a suggestion; nothing if it fits everything."""
+        """A hint on the parts that the part in a slot works with; empty if it works with all."""
         if slot not in self.recipe.chosen:  # as in a saved recipe
             return ""
         part = self.recipe.part(slot)
@@ -298,21 +295,21 @@ class _Walk:
         names = ", ".join(f"{other}={' or '.join(parts)}" for other, parts in limits)
         return f"{slot}={part} works with {names}" if names else ""
 
-    def _reads(self, slot: str, produced: Iterable[str], key: str) -> None:
-        """Refuse a key of the part in a slot that the environment's steps do not have."""
+    def _require_readable(self, slot: str, produced: Iterable[str], key: str) -> None:
+        """Refuse a part whose ``in_keys`` name a key that is not among ``produced``."""
         part = self.parts[slot]
-        with self._fails(slot, "naming its in_keys"):
+        with self._blame(slot, "naming its in_keys"):
             keys = part.in_keys if isinstance(part, Keyed) else ()
         require(slot, type(part).__name__, keys, produced, self.recipe.origin(key))
 
     def _consumes(self, slot: str, usual: Sequence[str]) -> Sequence[str]:
-        """The keys that the part in a slot declares to read, or those that such parts usually do."""
+        """The keys that the part in a slot declares to read, or else those that such parts usually read."""
         part = self.parts[slot]
-        with self._fails(slot, "naming what it consumes"):
+        with self._blame(slot, "naming what it consumes"):
             return part.consumes if isinstance(part, Wired) else usual
 
     def _logger(self) -> None:
-        with self._fails("logger", "a run directory"), TemporaryDirectory() as directory:
+        with self._blame("logger", "a run directory"), TemporaryDirectory() as directory:
             self.parts["logger"](directory=Path(directory)).close()
 
     def _expect(
@@ -328,8 +325,8 @@ class _Walk:
             raise RecipeError(message, self.recipe.origin(slot), "", slot)
 
     @contextmanager
-    def _fails(self, slot: str, doing: str) -> Iterator[None]:
-        """Say of whatever is raised inside which part failed at what."""
+    def _blame(self, slot: str, doing: str) -> Iterator[None]:
+        """Turn any error raised inside into one that says which part failed at what."""
         try:
             yield
         except WiringError as error:

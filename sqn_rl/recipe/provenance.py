@@ -1,4 +1,4 @@
-"""Where each value came from: YAML files read with their line numbers, and layers of them that remember."""
+"""The origin of each value: YAML files with line numbers, and layers of values that keep their origins."""
 
 import math
 import re
@@ -15,10 +15,10 @@ from sqn_rl.recipe.reading import DEPTH, DataError, Loader, read_yaml
 Values = dict[str, Any]
 
 INTERPOLATION = re.compile(r"\$\{([\w.]+)\}")
-"""``${lr}``: a value that is another one."""
+"""``${lr}``: a value that stands for another one."""
 
-ROOM = 2**18
-"""The most values and characters that a recipe may have once its ``${name}`` are replaced."""
+MAX_SIZE = 2**18
+"""The most values and characters that a recipe may have after every ``${name}`` is replaced."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,11 @@ class Document:
     description: str
     """The comment on its first line, up to two spaces."""
     works_with: Mapping[str, tuple[str, ...]]
-    """By slot, the only parts there that it works with: its comment ``# works with env=atari actor=…``."""
+    """By slot, the only parts that it works with, from its comment ``# works with env=atari actor=…``."""
     values: Values
-    """What it says, interpolations unresolved."""
+    """Its values, with interpolations unresolved."""
     lines: Mapping[str, int]
-    """The line of every value and list item, by dotted key: ``env.id``, ``defaults.1``."""
+    """The line number of every value and list item, by dotted key: ``env.id``, ``defaults.1``."""
     text: Sequence[str]
     """Its lines."""
 
@@ -44,12 +44,12 @@ class Document:
         return {name: value for name, value in self.values.items() if name != "defaults"}
 
     def comment(self, key: str) -> str:
-        """What the line of a value says behind it: in a run's ``recipe.yaml`` where the value came from."""
+        """The comment behind a value; in a run's ``recipe.yaml``, it says where the value came from."""
         line = self.text[self.lines[key] - 1] if key in self.lines else ""
         return line.rpartition("  # ")[2] if "  # " in line else ""
 
     def origin(self, key: str) -> str:
-        """``recipes/x.yaml:12``; of the nearest enclosing value that has a line."""
+        """File and line of a value, ``recipes/x.yaml:12``, or of the nearest enclosing value with a line."""
         while key not in self.lines and "." in key:
             key = key.rpartition(".")[0]
         return f"{self.shown}:{self.lines[key]}" if key in self.lines else self.shown
@@ -59,8 +59,8 @@ def read(path: Path, shown: str) -> Document:
     """Read a YAML file.
 
     Args:
-        path: where it is.
-        shown: how messages call it.
+        path: the path of the file.
+        shown: its name in messages.
 
     Raises:
         RecipeError: the file cannot be read, or is not a YAML mapping.
@@ -95,21 +95,21 @@ def _lines(node: yaml.Node | None, prefix: str = "") -> Iterator[tuple[str, int]
 
 
 def part_file(slot: str, origin: str) -> str:
-    """The name of the part whose file in ``components/`` is the origin of a value; empty if it is another."""
+    """The name of the part whose file in ``components/`` is the origin of a value; empty if there is none."""
     file = re.search(rf"components/{slot}/(.+)\.yaml:\d+$", origin)
     return file[1] if file else ""
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes every text that :func:`read`, or another reader, would take for something else."""
+    """Quotes every text that a YAML reader, ours included, would not read back as the same text."""
 
-    yaml_implicit_resolvers = {  # noqa: RUF012 - of the class, as in PyYAML
+    yaml_implicit_resolvers = {  # noqa: RUF012 - a class attribute, as in PyYAML
         first: [*yaml.SafeDumper.yaml_implicit_resolvers.get(first, ()), *resolvers]
         for first, resolvers in Loader.yaml_implicit_resolvers.items()
     }
 
     def represent_text(self, text: str) -> yaml.ScalarNode:
-        """On one line."""
+        """Write a text on one line."""
         style = None if text.isprintable() else '"'
         return self.represent_scalar("tag:yaml.org,2002:str", text, style)
 
@@ -128,36 +128,43 @@ PLAIN = re.compile(r"(?!(?i:null|true|false|inf|nan)$)[a-zA-Z_/][a-zA-Z0-9_/.+-]
 
 
 def override(key: str, value: Any) -> str:
-    """``key=value``, as one says it on the command line to have just this value."""
-    return f"{key}={_overriding(value)}"
+    """The override ``key=value`` that gives exactly this value on the command line."""
+    return f"{key}={_in_override(value)}"
 
 
-def _overriding(value: Any) -> str:
+def _in_override(value: Any) -> str:
     if isinstance(value, str):
         escaped = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + match[2].replace("'", "\\'"), value)
         return value if PLAIN.fullmatch(value) else f"'{escaped}'"
     if isinstance(value, dict):
-        return "{" + ",".join(f"{name}:{_overriding(child)}" for name, child in value.items()) + "}"
+        return "{" + ",".join(f"{name}:{_in_override(child)}" for name, child in value.items()) + "}"
     if isinstance(value, list):
-        return "[" + ",".join(map(_overriding, value)) + "]"
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
+        return "[" + ",".join(map(_in_override, value)) + "]"
+    if value is None or isinstance(value, bool):
+        return _keyword(value)
+    return repr(value)
+
+
+def _keyword(value: bool | None) -> str:
+    """``null``, ``true`` or ``false``."""
+    return "null" if value is None else str(value).lower()
 
 
 class Layers:
-    """Nested values, laid over each other, and the origin of each. A later layer wins; mappings merge."""
+    """Nested values in layers, and the origin of each. A later layer wins; mappings are merged."""
 
     def __init__(self) -> None:
         self.values: Values = {}
         self.origins: dict[str, str] = {}
-        """By the dotted key of each value that is no mapping."""
+        """The origin of each value that is no mapping, by its dotted key."""
 
     def put(self, key: str, value: Any, origin: Callable[[str], str]) -> None:
         """Lay ``value`` over what is at ``key`` (dotted; ``""`` is the root).
 
         Args:
-            key: where.
-            value: what; a mapping is merged, anything else replaces.
-            origin: where the value at a dotted key came from.
+            key: the dotted key.
+            value: the value; a mapping is merged, anything else replaces what is there.
+            origin: maps a dotted key to the place its value came from.
         """
         if isinstance(value, dict) and (value or isinstance(self.get(key), dict)):
             for name, child in value.items():
@@ -175,13 +182,15 @@ class Layers:
         self.origins[key] = origin(key)
 
     def drop(self, key: str) -> bool:
-        """Forget what is at ``key``; says whether there was anything."""
+        """Remove what is at ``key``; return whether there was anything."""
         path, _, last = key.rpartition(".")
         parent = self.get(path)
         if not isinstance(parent, dict) or last not in parent:
             return False
         del parent[last]
-        self.origins = {k: o for k, o in self.origins.items() if k != key and not k.startswith(f"{key}.")}
+        for each in [*self.origins]:
+            if each == key or each.startswith(f"{key}."):
+                del self.origins[each]
         return True
 
     def get(self, key: str) -> Any:
@@ -192,7 +201,7 @@ class Layers:
         return value
 
     def origin(self, key: str) -> str:
-        """Where the value at ``key`` came from; of ``${lr}``, where ``lr`` came from."""
+        """Where the value at ``key`` came from; for ``${lr}``, where ``lr`` came from."""
         key = self.source(key)
         while isinstance(value := self.get(key), dict) and value:
             key = f"{key}.{next(iter(value))}"
@@ -201,7 +210,7 @@ class Layers:
         return self.origins.get(key, "")
 
     def source(self, key: str) -> str:
-        """The key whose value is meant by the one at ``key``: of ``${lr}`` it is ``lr``."""
+        """The key that the value at ``key`` stands for: ``lr`` for ``${lr}``; else ``key`` itself."""
         seen = [key]
         while isinstance(value := self.get(seen[-1]), str) and (match := INTERPOLATION.fullmatch(value)):
             if match[1] in seen or self.get(match[1]) is None:
@@ -213,53 +222,61 @@ class Layers:
         """The values with every ``${name}`` replaced.
 
         Raises:
-            RecipeError: one names nothing, or itself, or is more than a name; or all together are too much.
+            RecipeError: one names nothing or itself, or is more than a name; or the result is too large.
         """
-        room = ROOM
+        return _Resolver(self).resolved()
 
-        def refusal(key: str, value: Any, why: str) -> RecipeError:
-            return RecipeError(why, self.origin(key), "", f"{key} = {value!s:.60}")
 
-        def resolve(value: Any, key: str, depth: int = 0, within: tuple[str, ...] = ()) -> Any:
-            """The value at ``key``, within so many others, to which these names led."""
-            nonlocal room
-            room -= len(value) if isinstance(value, str) else 1
-            if room < 0 or depth > DEPTH:
-                raise refusal(
-                    key, value, f"more than {ROOM:,} characters, or within more than {DEPTH} others"
-                )
-            if isinstance(value, dict):
-                return {
-                    name: resolve(each, f"{key}.{name}", depth + 1, within) for name, each in value.items()
-                }
-            if isinstance(value, list):
-                return [resolve(each, key, depth + 1, within) for each in value]
-            if not isinstance(value, str) or "${" not in value:
-                return value
+class _Resolver:
+    """Replaces every ``${name}`` in layers of values."""
 
-            def meant(match: re.Match[str]) -> Any:
-                name = match[1]
-                parent, _, last = name.rpartition(".")
-                if name in within:
-                    raise refusal(key, value, "stands for itself")
-                if not isinstance(holder := self.get(parent), dict) or last not in holder:
-                    raise refusal(key, value, f"there is no `{name}`")
-                return resolve(holder[last], name, depth + 1, (*within, name))
+    def __init__(self, layers: Layers) -> None:
+        self._layers, self._room = layers, MAX_SIZE
 
-            if match := INTERPOLATION.fullmatch(value):
-                return meant(match)
-            text = INTERPOLATION.sub(lambda match: str(meant(match)), value)
-            if "${" in text:
-                raise refusal(key, value, "`${…}` takes the name of a value, and nothing else")
-            return text
+    def resolved(self) -> Values:
+        return {name: self._resolve(value, name) for name, value in self._layers.values.items()}
 
-        return {name: resolve(value, name) for name, value in self.values.items()}
+    def _resolve(self, value: Any, key: str, depth: int = 0, within: tuple[str, ...] = ()) -> Any:
+        """Resolve the value at ``key``, which is nested this deep; the names ``within`` led to it."""
+        self._room -= len(value) if isinstance(value, str) else 1
+        if self._room < 0 or depth > DEPTH:
+            why = f"more than {MAX_SIZE:,} characters, or within more than {DEPTH} others"
+            raise self._refusal(key, value, why)
+        if isinstance(value, dict):
+            children = value.items()
+            return {name: self._resolve(each, f"{key}.{name}", depth + 1, within) for name, each in children}
+        if isinstance(value, list):
+            return [self._resolve(each, key, depth + 1, within) for each in value]
+        if not isinstance(value, str) or "${" not in value:
+            return value
+
+        def replacement(match: re.Match[str]) -> Any:
+            return self._named(match[1], value, key, depth, within)
+
+        if match := INTERPOLATION.fullmatch(value):
+            return replacement(match)
+        text = INTERPOLATION.sub(lambda match: str(replacement(match)), value)
+        if "${" in text:
+            raise self._refusal(key, value, "`${…}` takes the name of a value, and nothing else")
+        return text
+
+    def _named(self, name: str, value: str, key: str, depth: int, within: tuple[str, ...]) -> Any:
+        """The value that ``${name}`` stands for in the value at ``key``."""
+        parent, _, last = name.rpartition(".")
+        if name in within:
+            raise self._refusal(key, value, "stands for itself")
+        if not isinstance(holder := self._layers.get(parent), dict) or last not in holder:
+            raise self._refusal(key, value, f"there is no `{name}`")
+        return self._resolve(holder[last], name, depth + 1, (*within, name))
+
+    def _refusal(self, key: str, value: Any, why: str) -> RecipeError:
+        return RecipeError(why, self._layers.origin(key), "", f"{key} = {value!s:.60}")
 
 
 def with_values(value: Any, values: Values) -> str:
-    """A value as text, with those of the settings that it names in brackets: ``${lr} (0.001)``."""
+    """A value as text, with the values of the settings that it names: ``${lr} (0.001)``."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{name}: {with_values(child, values)}" for name, child in value.items()) + "}"
     if isinstance(value, str) and (match := INTERPOLATION.fullmatch(value)):
         return f"{value} ({with_values(values.get(match[1]), values)})"
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    return _keyword(value) if value is None or isinstance(value, bool) else str(value)

@@ -1,4 +1,4 @@
-"""YAML and JSON that anybody may have written: read as data, within limits, and never waited for."""
+"""Read YAML and JSON from untrusted authors: only as data, within limits, and without blocking on pipes."""
 
 import json
 import os
@@ -13,20 +13,29 @@ import yaml
 
 from sqn_rl.errors import SqnError
 
-YAML_BYTES, JSON_BYTES = 2**18, 2**24
-"""The most that a YAML file may have, and a JSON file or a line of a log: what runs write is far below."""
+YAML_BYTES = 2**18
+"""The largest size of a YAML file; runs write far smaller ones."""
 
-NODES, DEPTH, BITS = 10_000, 32, 64
-"""The most values that a YAML file may have, within how many others one may be, and of a whole number."""
+JSON_BYTES = 2**24
+"""The largest size of a JSON file, or of a line of a log; runs write far smaller ones."""
+
+NODES = 10_000
+"""The most values that a YAML file may have."""
+
+DEPTH = 32
+"""The deepest nesting of values in a YAML file."""
+
+BITS = 64
+"""The longest whole number in a YAML file, in bits."""
 
 TAGS = {
     f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float", "str", "seq", "map", "merge")
 }
-"""Of YAML's kinds of values those that JSON has too, and ``<<``, which merges mappings."""
+"""YAML's kinds of values that JSON has too, and ``<<``, which merges mappings."""
 
 
 def printable(text: str) -> str:
-    r"""A line as a terminal, a page or a log may have it, whoever wrote what is in it.
+    r"""A text that is safe to show in one line of a terminal, a page or a log, whoever wrote it.
 
     Characters that act on a terminal, reorder a line, or cannot be seen are escaped as in Python: ``\x1b``.
     """
@@ -34,12 +43,12 @@ def printable(text: str) -> str:
 
 
 class DataError(SqnError, ValueError):
-    """A file is no file, or does not have what is read there.
+    """A path is not a regular file, or the file does not contain what was expected.
 
     Args:
         path: the file.
         message: what is wrong.
-        line: where, counted from 1; 0 where there is no telling.
+        line: the line of the mistake, counted from 1; 0 if it is not known.
     """
 
     def __init__(self, path: Path, message: str, line: int = 0) -> None:
@@ -48,10 +57,10 @@ class DataError(SqnError, ValueError):
 
 
 def is_there(path: Path) -> bool:
-    """Whether there is anything at a path, be it a link to nothing.
+    """Whether there is anything at a path, even a broken link.
 
     Raises:
-        DataError: that cannot be known, as a folder above it may not be read.
+        DataError: that cannot be determined, as a folder above it may not be read.
     """
     try:
         os.lstat(path)
@@ -67,10 +76,10 @@ def _unreadable(path: Path, error: Exception) -> DataError:
 
 
 def open_file(path: Path) -> BinaryIO:
-    """Open a file to read it; a pipe or a device is not waited for.
+    """Open a file to read it, without waiting for a pipe or a device.
 
     Raises:
-        DataError: it cannot be read, or is no file.
+        DataError: it cannot be read, or is not a regular file.
     """
     try:
         file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
@@ -83,10 +92,10 @@ def open_file(path: Path) -> BinaryIO:
 
 
 def read_file(path: Path, most: int) -> bytes:
-    """What is in a file of at most so many bytes.
+    """The content of a file of at most ``most`` bytes.
 
     Raises:
-        DataError: it cannot be read, is no file, or is larger.
+        DataError: it cannot be read, is not a regular file, or is larger.
     """
     with open_file(path) as file:
         content = file.read(most + 1)
@@ -99,16 +108,16 @@ def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file.
 
     Raises:
-        DataError: the file cannot be read, or has none.
+        DataError: the file cannot be read, or does not contain one.
     """
-    return _object(read_file(path, JSON_BYTES), path)
+    return _parse_object(read_file(path, JSON_BYTES), path)
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The JSON objects of a log, one a line; none if it is not there.
+    """The JSON objects of a log, one per line; none if the file does not exist.
 
     Raises:
-        DataError: the file cannot be read, or a line has none.
+        DataError: the file cannot be read, or a line is not a JSON object.
     """
     if not is_there(path):
         return
@@ -116,11 +125,11 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
         for number in count(1):
             if not (line := read_line(file, path, number)):
                 return
-            yield _object(line, path, number)
+            yield _parse_object(line, path, number)
 
 
 def read_line(file: BinaryIO, path: Path, number: int) -> bytes:
-    """The next line of an open log, of which this is the number; empty at the end.
+    """The next line of an open log, which has this number; empty at the end.
 
     Raises:
         DataError: it is longer than a row can be; the rest of it is not read.
@@ -131,7 +140,7 @@ def read_line(file: BinaryIO, path: Path, number: int) -> bytes:
     return line
 
 
-def _object(text: bytes, path: Path, line: int = 0) -> dict[str, Any]:
+def _parse_object(text: bytes, path: Path, line: int = 0) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -142,10 +151,10 @@ def _object(text: bytes, path: Path, line: int = 0) -> dict[str, Any]:
 
 
 def read_yaml(path: Path) -> tuple[str, Any, yaml.Node | None]:
-    """The text of a YAML file, what it says, and the nodes that know their lines.
+    """The text of a YAML file, its value, and its root node, whose nodes know their lines.
 
     Raises:
-        DataError: the file cannot be read, is not YAML, or says what no recipe needs.
+        DataError: the file cannot be read, is not YAML, or has something that no recipe needs.
     """
     text = ""
     try:
@@ -164,9 +173,9 @@ def read_yaml(path: Path) -> tuple[str, Any, yaml.Node | None]:
 
 
 class Loader(yaml.SafeLoader):
-    """YAML as OmegaConf reads it: ``1e-3`` is a number, no text is a date, and no key is there twice.
+    """YAML as OmegaConf reads it: ``1e-3`` is a number, no text is a date, and no key occurs twice.
 
-    Refuses, before more is made of it, what is deep, large, an alias, or of a kind that JSON has not.
+    While parsing, it refuses aliases, values of a kind that JSON lacks, and too deep or too many values.
     """
 
     def __init__(self, text: str, path: Path) -> None:
@@ -174,7 +183,7 @@ class Loader(yaml.SafeLoader):
         self._path, self._depth, self._count = path, 0, 0
 
     def get_event(self) -> yaml.Event:
-        """The next thing that the text says."""
+        """The next event of the parser, if it is within the limits."""
         event = super().get_event()
         self._count += 1
         if isinstance(event, yaml.CollectionStartEvent | yaml.CollectionEndEvent):
@@ -224,7 +233,7 @@ FLOAT = re.compile(
     |\.(nan|NaN|NAN)$""",
     re.VERBOSE,
 )
-"""Texts that are numbers with a point or an exponent; of YAML 1.1 an exponent needs a point and a sign."""
+"""Numbers with a point or an exponent; in YAML 1.1 an exponent would need a point and a sign."""
 
 Loader.add_implicit_resolver("tag:yaml.org,2002:float", FLOAT, list("-+0123456789."))
 Loader.yaml_implicit_resolvers = {

@@ -1,4 +1,4 @@
-"""What a recipe or a run is made of, and how two of them differ: parts and values, each with its origin."""
+"""The parts and values of a recipe or a run, each with its origin, and how two of them differ."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Resolved:
     name: str
     """What the user calls it."""
     parts: Mapping[str, Sourced]
-    """By slot, the name of the part, and where it was chosen; where its class was set, both of the class."""
+    """By slot, the part and where it was chosen; if its class was set, the class and where it was set."""
     values: Mapping[str, Sourced]
     """By dotted key: ``steps``, ``optimizer.lr``."""
     classes: Mapping[str, str]
@@ -36,7 +36,7 @@ class Resolved:
 
     @property
     def everything(self) -> dict[str, Sourced]:
-        """Parts and values, by what one writes on the command line to have them."""
+        """Parts and values, by the key that one would write on the command line."""
         return {**self.parts, **self.values}
 
     @property
@@ -60,26 +60,26 @@ class Difference(NamedTuple):
     b: Sourced | None
 
     def __str__(self) -> str:
-        """``optimizer.lr 0.001 (components/task/classic_control.yaml:8) and none``."""
+        """For example ``optimizer.lr 0.001 (components/task/classic_control.yaml:8) and none``."""
         sides = (f"{flow(side.value)} ({side.origin})" if side else "none" for side in (self.a, self.b))
         return f"{self.key} {' and '.join(sides)}"
 
 
 def differences(a: Mapping[str, Sourced], b: Mapping[str, Sourced]) -> list[Difference]:
-    """What differs between two sets of parts or values; the origin alone is no difference."""
+    """The differences between two sets of parts or values; origins are not compared."""
     pairs = (Difference(key, a.get(key), b.get(key)) for key in dict.fromkeys([*a, *b]))
     return [each for each in pairs if not (each.a and each.b and each.a.value == each.b.value)]
 
 
 def of_recipe(name: str, recipe: Recipe) -> Resolved:
-    """What a composed recipe is made of."""
+    """The parts and values of a composed recipe."""
     parts = {slot: Sourced(recipe.part(slot), _chosen(slot, recipe.origin)) for slot in SLOT_NAMES}
     values = {key: Sourced(value, recipe.origin(key)) for key, value in _fields(recipe.config)}
     return Resolved(name, parts, values, _classes(recipe.config))
 
 
 def of_run(directory: Path) -> Resolved:
-    """What a run was made of, as its ``recipe.yaml`` says.
+    """The parts and values of a run, as its ``recipe.yaml`` says.
 
     Raises:
         RecipeError: ``directory`` has no ``recipe.yaml``, or it is not one of ours.
@@ -105,8 +105,9 @@ def of_run(directory: Path) -> Resolved:
 
 def _chosen(slot: str, origin: Callable[[str], str]) -> str:
     """Where the part in a slot was chosen, or its class was set."""
-    where = origin(f"{slot}.{TARGET}")
-    return origin(slot) if part_file(slot, where) else where or origin(slot)
+    where_class = origin(f"{slot}.{TARGET}")
+    is_from_part_file = bool(part_file(slot, where_class))
+    return where_class if where_class and not is_from_part_file else origin(slot)
 
 
 def recipe_of(directory: Path) -> Path:

@@ -1,4 +1,4 @@
-"""What a run takes when it takes most: memory, and room on the disk. Known before it begins."""
+"""Estimate the peak memory and the disk space of a run before it begins."""
 
 import os
 import resource
@@ -23,30 +23,29 @@ from sqn_rl.types import PIECE_BYTES
 MB = 10**6
 
 IMPORTED_LATE = {"matplotlib": 42 * MB}
-"""What the curve imports, after the last step of preflight."""
+"""Memory of what is imported after preflight, to draw the curve."""
 
 COMPILED = 110 * MB
-"""What compiling an update, and acting, leaves in the process."""
+"""Memory that compiling the update and acting leaves in the process."""
 
 BESIDES = 20_000
-"""Bytes of a checkpoint that are no tensors of the agent: its manifest, and generators."""
-
+"""Bytes of a checkpoint besides the agent's tensors: its manifest, and the states of generators."""
 
 COPIES = 5
-"""Of the networks' parameters: their targets, gradients, and an optimizer's two moments besides."""
+"""Copies of the networks' parameters: themselves, targets, gradients, and an optimizer's two moments."""
 
 
 class Needs(NamedTuple):
-    """In bytes."""
+    """The needs of a run, in bytes."""
 
     memory: int
-    """Of the run, and of the processes that play its games, at the peak."""
+    """Peak of the run and of the processes of its environments."""
     more: int
-    """Of that, what is not in memory yet."""
+    """The part of it that is not in memory yet."""
     checkpoint: int
     """The last checkpoint, with the rows of the replay that it needs."""
     disk: int
-    """All checkpoints while one more is written."""
+    """All checkpoints, while one more is written."""
 
     def __str__(self) -> str:
         """``1.6 GB at most; a checkpoint takes 2.3 MB``."""
@@ -54,26 +53,28 @@ class Needs(NamedTuple):
 
 
 class Shortage(NamedTuple):
-    """What there is too little of."""
+    """A resource of which there is too little."""
 
     setting: str
-    """To blame."""
+    """The setting to blame."""
     message: str
     hint: str
 
 
-def needs(run: Run, agent: Agent, played: int, requests: int = 0, *, elsewhere: bool = False) -> Needs:
-    """What a run takes, to be asked after an update of its agent in this process.
+def needs(
+    run: Run, agent: Agent, env_bytes: int, requests: int = 0, *, stored_elsewhere: bool = False
+) -> Needs:
+    """The needs of a run, estimated after an update of its agent in this process.
 
-    What that update took at its peak is measured: imports, networks, moments, activations. What comes later
-    is added: the rows of the replay, those being written down, the games, what is compiled and imported.
+    The peak of that update is measured: imports, networks, moments, activations. What comes later is added:
+    the rows of the replay and those being saved, the environments, and what is compiled or imported.
 
     Args:
         run: the settings.
-        agent: it was updated once, and its replay is empty otherwise.
-        played: bytes of the games, once they are played.
-        requests: in flight to actors; a checkpoint has their weights, and the actors' states.
-        elsewhere: the rows of the replay are on other machines.
+        agent: was updated once; its replay is still nearly empty.
+        env_bytes: memory of the environments, once they are played.
+        requests: number in flight to actors; a checkpoint has their weights, and the actors' states.
+        stored_elsewhere: whether the rows of the replay are on other machines.
     """
     stored, in_memory, on_disk = 0, 0, 0
     if isinstance(agent.replay, Sized):
@@ -82,39 +83,40 @@ def needs(run: Run, agent: Agent, played: int, requests: int = 0, *, elsewhere: 
     peak, now = _resident_bytes()
     late = sum(size for name, size in IMPORTED_LATE.items() if name not in sys.modules)
     piece = min(PIECE_BYTES, min(stored, every) * on_disk)
-    rows = stored * in_memory if run.device == "cpu" and not elsewhere else 0
-    memory = peak + rows + played + max(late, piece) + COMPILED * compiling(run, agent.loss.q_net).chosen
+    rows = stored * in_memory if run.device == "cpu" and not stored_elsewhere else 0
+    compiled = COMPILED if compiling(run, agent.loss.q_net).chosen else 0
+    memory = peak + rows + env_bytes + max(late, piece) + compiled
     weights = _bytes_of(agent.loss.state_dict())
     state = _bytes_of(agent.state_dict()) + BESIDES + requests * (weights + BESIDES)
     kept = run.checkpoint_keep + 1
-    best = run.checkpoint_best * (kept + 1) * (weights + BESIDES)
+    best = (kept + 1) * (weights + BESIDES) if run.checkpoint_best else 0
     disk = best + kept * state + min(run.steps, stored + kept * every) * on_disk
     return Needs(memory, max(0, memory - now), state + stored * on_disk, disk)
 
 
 def shortage(need: Needs, folder: Path) -> Shortage | None:
-    """What there is too little of for a run in ``folder``; None: there is enough."""
+    """The resource of which there is too little for a run in ``folder``; None if there is enough of all."""
     free = available_bytes()
     if free is not None and need.more > free:
         message = f"the run takes up to {size(need.memory)} of memory, {size(need.more)} more than now"
         hint = "lower replay.capacity, batch_size, num_envs or the networks"
         return Shortage("replay.capacity", f"{message}; {size(free)} are free", hint)
-    there = folder
-    while not os.path.exists(there):  # or where we may not look
-        there = there.parent
+    existing = folder
+    while not os.path.exists(existing):  # a folder that may not be read counts as missing
+        existing = existing.parent
     saved = folder / "checkpoints"
     files = filter(os.path.isfile, saved.rglob("*") if os.path.isdir(saved) else ())
     own = sum(map(os.path.getsize, files))
-    room = shutil.disk_usage(there).free + own
+    room = shutil.disk_usage(existing).free + own
     if need.disk > room:
-        message = f"checkpoints take up to {size(need.disk)}; {size(room)} are free in {there.absolute()}"
+        message = f"checkpoints take up to {size(need.disk)}; {size(room)} are free in {existing.absolute()}"
         hint = "lower replay.capacity or checkpoint_keep, or write to another disk: out=…"
         return Shortage("checkpoint_keep", message, hint)
     return None
 
 
 def require_room(recipe: Recipe) -> None:
-    """Refuse what is far too large before any of it is built.
+    """Refuse a recipe that is far too large, before any part is built.
 
     Raises:
         RecipeError: more environments than the replay holds steps, or larger networks than memory.
@@ -139,13 +141,13 @@ def require_room(recipe: Recipe) -> None:
 
 
 def forget_peak() -> None:
-    """Count the peak of this process from now on, where the system can."""
+    """Measure the peak memory of this process from now on, where the system can."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
 
 
 def _resident_bytes() -> tuple[int, int]:
-    """The most that this process had in memory, and what it has now."""
+    """The peak memory of this process, and its current memory."""
     try:
         lines = (line.split() for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines())
         sizes = {words[0]: int(words[1]) * 1024 for words in lines if words[0] in ("VmHWM:", "VmRSS:")}
@@ -156,7 +158,7 @@ def _resident_bytes() -> tuple[int, int]:
 
 
 def _bytes_of(state: Any) -> int:
-    """Of all tensors in a state."""
+    """The bytes of all tensors in a state."""
     if isinstance(state, Tensor):
         return state.nbytes
     if isinstance(state, Mapping):

@@ -1,4 +1,4 @@
-"""What a recipe can say: the run-level settings with their ranges, the slots, and names used elsewhere."""
+"""The schema of recipes: run-level settings with their ranges, slots, and names used by other programs."""
 
 import inspect
 import math
@@ -16,39 +16,39 @@ from sqn_rl.training.plan import INVALID, Plan, convert, one_of, setting, whole
 class Slot:
     """A place in the wiring that one part fills.
 
-    A part is built as soon as the slots before it are, unless some keywords only its user knows: then it is
-    handed on as a maker that waits for what is ``given``.
+    A part is built as soon as the slots before it are, unless it takes keywords that only its user knows:
+    then a maker is passed on, which waits for these ``late_keywords``.
     """
 
     name: str
-    gives: str
-    """What the later slots may ask for it by."""
-    given: tuple[str, ...] = ()
-    """The keywords that its user gives; none: the part is built at once."""
+    provides: str
+    """The name by which later slots may ask for its part."""
+    late_keywords: tuple[str, ...] = ()
+    """The keywords that its user passes; without any, the part is built at once."""
 
 
 SLOTS = (
-    Slot("env", "make_env", given=("num_envs", "seed", "training")),
+    Slot("env", "make_env", late_keywords=("num_envs", "seed", "training")),
     Slot("collect", "collect"),
-    Slot("layers", "layer", given=("in_features", "out_features", "members")),
-    Slot("encoder", "encoder", given=("observation_shape", "layer")),
-    Slot("head", "head", given=("in_features", "n_actions", "layer", "outputs")),
+    Slot("layers", "layer", late_keywords=("in_features", "out_features", "members")),
+    Slot("encoder", "encoder", late_keywords=("observation_shape", "layer")),
+    Slot("head", "head", late_keywords=("in_features", "n_actions", "layer", "outputs")),
     Slot("q_net", "q_net"),
     Slot("temperature", "temperature"),
     Slot("actor", "actor"),
     Slot("loss", "loss"),
     Slot("target_update", "target_update"),
-    Slot("optimizer", "optimizer", given=("params",)),
+    Slot("optimizer", "optimizer", late_keywords=("params",)),
     Slot("returns", "returns"),
     Slot("replay", "replay"),
-    Slot("logger", "logger", given=("directory",)),
+    Slot("logger", "logger", late_keywords=("directory",)),
 )
-"""Every slot, in the order of building. A part may ask by keyword for what the slots before it give."""
+"""Every slot, in the order of building. A part may ask by keyword for what the slots before it provide."""
 
 SLOT_NAMES = [slot.name for slot in SLOTS]
 
 LATER: Mapping[str, Any] = {"collect": {"_target_": "sqn_rl.LocalCollect"}}
-"""The slots that runs and recipes of earlier versions do not have, and what fills them there."""
+"""The slots that runs and recipes of earlier versions lack, and the parts that fill them there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,10 +121,12 @@ _KINDS: dict[Any, str] = {
 
 
 def conform(key: str, value: Any, example: Any, origin: str) -> Any:
-    """``value``, if it is the kind of thing that ``example`` is; 1e5 becomes whole where the example is.
+    """``value``, if it is of the same kind as ``example``. Null is of every kind.
+
+    A number such as 1e5 becomes a whole number where the example is one.
 
     Raises:
-        SettingError: it is another kind of thing, NaN or infinite. Null goes with everything.
+        SettingError: the value is of another kind, NaN or infinite.
     """
     if isinstance(value, float) and not math.isfinite(value):
         raise SettingError(key, value, "a finite number")
@@ -190,7 +192,7 @@ def hint_for(key: str, value: Any, known: Collection[str]) -> str:
 
     Args:
         key: its name.
-        value: its value, perhaps with names of its own: ``hydra: {run: {dir: x}}``.
+        value: its value, which may be a mapping: ``hydra: {run: {dir: x}}``.
         known: the names of the settings that exist.
     """
     while isinstance(value, dict) and len(value) == 1:

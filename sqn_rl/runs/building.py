@@ -1,4 +1,4 @@
-"""The parts of a recipe, some of them given in Python, as an agent and its environments."""
+"""Build an agent and its environments from a recipe, with some parts given in Python."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -21,15 +21,15 @@ class Built(NamedTuple):
     env: BatchedEnv
     """The training environments."""
     make_env: Callable[..., BatchedEnv]
-    """Makes others, by ``num_envs``, ``seed`` and ``training``."""
+    """Makes more environments, from ``num_envs``, ``seed`` and ``training``."""
 
 
-def built(recipe: Recipe, instead: Mapping[str, Callable[..., Any]]) -> Built:
+def build_agent(recipe: Recipe, instead: Mapping[str, Callable[..., Any]]) -> Built:
     """Build a recipe's agent and environments, and set PyTorch's threads.
 
     Args:
-        recipe: what is built.
-        instead: by slot, what makes a part instead of the recipe's.
+        recipe: the recipe to build.
+        instead: by slot, what makes the part instead of the recipe's class.
 
     Raises:
         RecipeError: there is no such slot, or a part cannot be built.

@@ -1,12 +1,12 @@
 """Checkpoints: the complete state of a run on disk, written atomically, and verified on reading.
 
-``checkpoints/<env_steps>/`` holds ``weights.safetensors``, ``state.safetensors`` and ``manifest.json``; the
-rows of a replay lie beside, in ``checkpoints/replay/<first>-<end>.safetensors``, each written once, for all
+``checkpoints/<env_steps>/`` holds ``weights.safetensors``, ``state.safetensors`` and ``manifest.json``. The
+rows of a replay are stored in ``checkpoints/replay/<first>-<end>.safetensors``, each written once for all
 checkpoints that need them; those of a second table in ``<first>-<end>.1.safetensors``, and so on.
 ``checkpoints/best/<env_steps>/`` holds the weights of an evaluation that was the best so far, and a manifest.
 It is kept while it is the best of the run or of a checkpoint, as a run may resume from any. A manifest has
-the size and SHA-256 of every file and of itself, and all values that are no tensors. No name in it is ever
-made a path.
+the size and SHA-256 of every file and of itself, and all values that are not tensors. No name in a manifest
+is ever used as a path.
 """
 
 import re
@@ -44,7 +44,7 @@ class RowsFile:
 
     @property
     def name(self) -> str:
-        """Of the file."""
+        """The name of the file."""
         return _rows_name(self.begin, self.end, self.table)
 
 
@@ -60,7 +60,7 @@ class Checkpoint:
     run: dict[str, Mark]
     rows_files: list[RowsFile]
     skipped: list[str]
-    """The damage of newer checkpoints."""
+    """What is wrong with newer checkpoints, which were skipped."""
     made_with: Mapping[str, Any]
     """The versions of software, and the machine."""
     best: int | None
@@ -72,7 +72,7 @@ class Checkpoints:
 
     Args:
         folder: ``<run>/checkpoints``.
-        keep: how many, at least 1.
+        keep: how many checkpoints are kept, at least 1.
         run: the run directory, if it is open.
     """
 
@@ -92,28 +92,29 @@ class Checkpoints:
     ) -> None:
         """Write a checkpoint, then remove those that are too many.
 
-        Where the last one is of the same step, only what is None in ``state`` and was not becomes None.
+        If the last checkpoint has the same step, it is kept, except that entries of ``state`` that are None
+        now become None there too.
 
         Args:
-            env_steps: its name.
+            env_steps: the environment steps so far, which name the checkpoint.
             weights: the learned parameters.
-            state: everything else: dicts and lists of tensors, of what JSON has, and :class:`Rows`.
+            state: everything else: dicts and lists of tensors, JSON values and :class:`Rows`.
             run: size and hash of the run's own files.
             made_with: the versions of software, and the machine.
 
         Raises:
-            OSError: the disk is full, or worse. The checkpoints there were are as before.
-            StorageError: the run directory is not this run's any more, or there is a link in it.
-            CheckpointError: the last checkpoint is of the same step, and can no longer be read.
+            OSError: the disk is full, or worse. The earlier checkpoints are unchanged.
+            StorageError: the run directory no longer belongs to this run, or there is a link in it.
+            CheckpointError: the last checkpoint has the same step, but can no longer be read.
         """
         if env_steps == self._saved:
-            self._drop(env_steps, {name for name, value in state.items() if value is None})
+            self._set_none(env_steps, {name for name, value in state.items() if value is None})
             return
         try:
             rows_files = self._write(env_steps, weights, state, run, made_with)
         except OSError:
             with suppress(OSError, StorageError):
-                self.make()  # which may make room
+                self.make()  # this may free space
             raise
         self._rows_files, self._saved = rows_files, env_steps
         self.prune(env_steps)
@@ -126,17 +127,17 @@ class Checkpoints:
         run: Mapping[str, Mark],
         made_with: Mapping[str, Any] = {},
     ) -> None:
-        """Write the weights of the best evaluation so far; others stay until :meth:`prune`.
+        """Write the weights of the best evaluation so far; earlier ones stay until :meth:`prune`.
 
         Args:
-            env_steps: when it was evaluated; its name.
+            env_steps: the environment steps of the evaluation, which name the weights.
             weights: the learned parameters.
             evaluation: its row in the log.
             run: size and hash of the run's own files.
             made_with: the versions of software, and the machine.
 
         Raises:
-            OSError: the disk is full, or worse. What is kept is as before.
+            OSError: the disk is full, or worse. The weights that are kept are unchanged.
             StorageError: see :meth:`save`.
         """
         with self._opened() as (folder, _), folder.folder(BEST) as best:
@@ -146,25 +147,25 @@ class Checkpoints:
         self._best = env_steps
 
     def load(self) -> Checkpoint | None:
-        """Load the newest whole checkpoint; None if none was ever saved.
+        """Load the newest intact checkpoint; None if none was ever saved.
 
         Raises:
-            CheckpointError: there are some, but none is whole; or one that may be whole cannot be read.
+            CheckpointError: there are some, but none is intact; or one that may be intact cannot be read.
         """
-        wrong: list[str] = []
+        damage: list[str] = []
         for path in reversed(manifest.saved_in(self.folder)):
             try:
-                found = _load(path, wrong)
+                found = _load(path, damage)
             except DamagedError as error:
-                wrong.append(str(error))
+                damage.append(str(error))
             except CheckpointError as error:
                 hint = f"it may be whole, so nothing was changed; to use an older one, move {path} away"
                 raise CheckpointError(f"{error}\n  {hint}") from error
             else:
                 self._rows_files, self._saved, self._best = found.rows_files, found.env_steps, found.best
                 return found
-        if wrong:
-            raise CheckpointError("\n".join([f"{self.folder}: no checkpoint is whole:", *wrong]))
+        if damage:
+            raise CheckpointError("\n".join([f"{self.folder}: no checkpoint is whole:", *damage]))
         return None
 
     def make(self) -> None:
@@ -173,7 +174,7 @@ class Checkpoints:
             pass
 
     def forget_best(self) -> None:
-        """Remove all best weights, as a run does that starts from the beginning."""
+        """Remove all best weights, as for a run that starts from the beginning."""
         with self._opened() as (folder, _):
             self._remove_best(folder, set())
 
@@ -199,12 +200,12 @@ class Checkpoints:
         with self._opened() as (folder, replay):
             rows_files = [file for table in rows for file in self._write_rows(replay, table)]
             files = {WEIGHTS: weights, STATE: tensors}
-            rest = {"replay": [*map(_content, rows_files)]}
+            rest = {"replay": [*map(_manifest_entry, rows_files)]}
             write_folder(folder, env_steps, files, run, made_with, state=tree, best=self._best, **rest)
         return rows_files
 
-    def _drop(self, env_steps: int, lost: set[str]) -> None:
-        """Have a checkpoint say of what is ``lost`` that it is None; its tensors stay."""
+    def _set_none(self, env_steps: int, lost: set[str]) -> None:
+        """Set the ``lost`` entries in a checkpoint's manifest to None; their tensors stay in the file."""
         path = self.folder / name_of(env_steps)
         content = manifest.read(path)
         had = {name for name, value in content["state"].items() if value is not None}
@@ -214,7 +215,7 @@ class Checkpoints:
                 checkpoint.write_atomic(MANIFEST, [manifest.render(content)])
 
     def _write_rows(self, replay: Folder, rows: Rows) -> Iterator[RowsFile]:
-        """The files that have these rows; rows that are in no file yet are written."""
+        """The files with these rows; rows that are in no file yet are written."""
         table = rows.table
         written = [file for file in self._rows_files if file.table == table and file.end > rows.begin]
         yield from written
@@ -223,7 +224,7 @@ class Checkpoints:
             yield RowsFile(begin, end, mark, table)
 
     def prune(self, env_steps: int) -> None:
-        """Remove all but the newest few checkpoints of a run that is at ``env_steps``, and what they need.
+        """Remove old checkpoints of a run that is at ``env_steps``, and rows and weights that only they need.
 
         Newer ones, which are damaged, are renamed to ``.damaged``, with their rows, and not read again.
         """
@@ -234,7 +235,7 @@ class Checkpoints:
             for path in saved:
                 if path not in kept + newer:
                     folder.discard(path.name)
-            with suppress(CheckpointError):  # else it is not known what is needed
+            with suppress(CheckpointError):  # without all manifests it is not known what is needed
                 contents = {path: manifest.read(path) for path in kept}
                 self._remove_rows(folder, replay, contents, [path.name for path in newer if path.is_dir()])
                 self._remove_best(folder, {self._best, *(each["best"] for each in contents.values())})
@@ -244,7 +245,7 @@ class Checkpoints:
     def _remove_rows(
         self, folder: Folder, replay: Folder, kept: Mapping[Path, Any], newer: list[str]
     ) -> None:
-        """Remove the rows that those kept do not need, or move them to the newest of the ``newer``."""
+        """Remove rows that no kept checkpoint needs, or move them to the newest of the ``newer``, if any."""
         rows_files = [file for path, content in kept.items() for file in _rows_files(content, path)]
         needed = {file.name for file in rows_files}
         others = [name for name in replay.names() if _ROWS_NAME.fullmatch(name) and name not in needed]
@@ -257,7 +258,7 @@ class Checkpoints:
                 replay.remove(name)
 
     def _remove_best(self, folder: Folder, needed: set[int | None]) -> None:
-        """Remove the best weights that are not of these environment steps."""
+        """Remove best weights, except those of the environment steps in ``needed``."""
         if saved := manifest.saved_in(self.folder / BEST):
             with folder.folder(BEST) as best:
                 for path in saved:
@@ -266,7 +267,7 @@ class Checkpoints:
 
     @contextmanager
     def _opened(self) -> Iterator[tuple[Folder, Folder]]:
-        """Both folders, with nothing in them that is not complete."""
+        """A context with both folders open, after incomplete files in them were removed."""
         with ExitStack() as opened:
             run = self._run or opened.enter_context(Folder(self.folder.parent))
             folder = opened.enter_context(run.folder(self.folder.name))
@@ -280,8 +281,8 @@ def _rows_name(begin: int, end: int, table: int) -> str:
     return f"{begin:012d}-{end:012d}{f'.{table}' if table else ''}.safetensors"
 
 
-def _content(file: RowsFile) -> dict[str, Any]:
-    """What a manifest has of it."""
+def _manifest_entry(file: RowsFile) -> dict[str, Any]:
+    """The entry of a file in a manifest."""
     table = {"table": file.table} if file.table else {}
     return {"begin": file.begin, "end": file.end, **table, **vars(file.mark)}
 
@@ -313,8 +314,8 @@ def _rows_files(content: Mapping[str, Any], path: Path) -> list[RowsFile]:
     for value in content["replay"]:
         mark = manifest.mark(value, path)
         begin, end, table = value.get("begin"), value.get("end"), value.get("table", 0)
-        numbers = all(type(number) is int for number in (begin, end, table))
-        if not numbers or not 0 <= begin < end or table < 0:
+        are_whole = all(type(number) is int for number in (begin, end, table))
+        if not are_whole or not 0 <= begin < end or table < 0:
             raise CheckpointError(f"{path / MANIFEST}: {value!r:.60} where rows of a replay should be")
         rows_files.append(RowsFile(begin, end, mark, table))
     return rows_files

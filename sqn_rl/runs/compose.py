@@ -1,4 +1,4 @@
-"""From names and overrides to an experiment: what a Python program calls."""
+"""Compose an experiment from names and overrides: the entry point of Python programs."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -33,6 +33,7 @@ def compose(
 
 
 def _overrides(settings: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Settings as overrides; a nested mapping gives dotted keys."""
     for name, value in settings.items():
         if isinstance(value, Mapping):
             yield from _overrides(value, f"{prefix}{name}.")

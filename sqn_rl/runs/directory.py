@@ -44,19 +44,19 @@ LOCK, NUMERICS = ".lock", "numerics.safetensors"
 class RunDirectory(Reporter):
     """Writes ``recipe.yaml``, the logs, the checkpoints, the curve and the summary of one run.
 
-    What is written is written in the directory that was opened, and only while ``.lock`` in ``path`` is the
-    file that is locked: a run that lost its directory stops, and leaves alone what has its place now.
+    Files are written only into the directory that was opened, and only while ``.lock`` in ``path`` is the
+    file that is locked. So a run whose directory was moved or replaced stops, and leaves the new one alone.
 
     Args:
-        path: the directory; made, with its parents. It is locked until :meth:`close`.
+        path: the directory; it is created, with its parents, and locked until :meth:`close`.
         recipe: the resolved recipe, as YAML text; enough to run again.
         keep: how many checkpoints to keep.
         resume: whether to resume the run in ``path``, if there is one.
-        replace: whether ``recipe``, of a larger budget, takes the place of that run's once it is restored.
+        replace: whether ``recipe``, with a larger budget, replaces that run's recipe when it is restored.
         shown: ``path`` as it was given, for messages.
 
     Raises:
-        SettingError: ``path`` holds a run already, is inside a run's directory, or another process is at it.
+        SettingError: ``path`` already holds a run, is inside a run's directory, or is locked by a process.
         StorageError: in any method that writes: the directory, or its lock, was moved or removed.
     """
 
@@ -73,7 +73,7 @@ class RunDirectory(Reporter):
         self.path, self.shown, self._lock = path.absolute(), shown or path, -1
         self._evaluation: dict[str, Any] | None = None
         self.made_with = _made_with()
-        """What the manifests of checkpoints say of software and machine."""
+        """The versions of software, and the machine, as the manifests of checkpoints record them."""
         self._require_no_run_around()
         with ExitStack() as opened:
             try:
@@ -83,11 +83,11 @@ class RunDirectory(Reporter):
                 opened.callback(os.close, self._lock)
                 self._logs = {name: _Log(self._folder, f"{name}.jsonl") for name in LOGS}
                 self._exists = (self.path / RECIPE_FILE).exists()
-                there = self._exists or any(log.path.exists() for log in self._logs.values())
-                if there and not (resume and self._exists):
+                is_occupied = self._exists or any(log.path.exists() for log in self._logs.values())
+                if is_occupied and not (resume and self._exists):
                     raise SettingError("out", str(self.shown), "a directory without a run in it")
-                self.replaced, self._longer = there and replace, recipe
-                if not there:
+                self.is_extended, self._new_recipe = is_occupied and replace, recipe
+                if not is_occupied:
                     self._folder.write_atomic(RECIPE_FILE, [recipe.encode()])
                 self._recipe = disk.mark_of(self.path / RECIPE_FILE)
             except OSError as error:
@@ -97,26 +97,28 @@ class RunDirectory(Reporter):
         self.checkpoints = Checkpoints(self.path / "checkpoints", keep, self._folder)
 
     def _require_no_run_around(self) -> None:
+        """Refuse a new directory inside the directory of another run."""
         if not os.path.lexists(self.path / RECIPE_FILE):
-            for around in self.path.resolve().parents:
-                if (around / RECIPE_FILE).exists() and (around / LOCK).exists():
-                    expected = f"a directory outside the run in {around}, where no command would find it"
+            for parent in self.path.resolve().parents:
+                if (parent / RECIPE_FILE).exists() and (parent / LOCK).exists():
+                    expected = f"a directory outside the run in {parent}, where no command would find it"
                     raise SettingError("out", str(self.shown), expected)
 
     def require_ours(self) -> None:
-        """Raise :class:`StorageError` if the directory is this run's no more."""
+        """Raise :class:`StorageError` if the directory no longer belongs to this run."""
         if self._lock >= 0 and not _is_at(self.path / LOCK, self._lock):
             what = "the directory, or its .lock, was moved or removed while the run was at work"
             raise StorageError(f"{self.shown}: {what}; nothing more is written there")
 
     def restore(self) -> Checkpoint | None:
-        """Load the newest whole checkpoint, and cut later rows off the logs.
+        """Load the newest intact checkpoint, and remove later rows from the logs.
 
         Returns:
-            The checkpoint; None if none was ever saved: the run starts from the beginning.
+            The checkpoint; None if none was ever saved, so that the run starts from the beginning.
 
         Raises:
-            CheckpointError: there are some, but none is whole; or what there must be is missing.
+            CheckpointError: there are checkpoints, but none is intact; or the logs have rows, but all
+                checkpoints are missing.
         """
         found = self.checkpoints.load() if self._exists else None
         rows = [log.path.name for log in self._logs.values() if log.path.exists() and log.path.stat().st_size]
@@ -124,10 +126,10 @@ class RunDirectory(Reporter):
             missing = f"no checkpoint is there, but {rows[0]} has rows; nothing was changed"
             hint = "bring checkpoints/ back (is a disk not mounted?), or start again in another directory"
             raise CheckpointError(f"{self.checkpoints.folder}: {missing}\n  {hint}")
-        if self.replaced:
-            self._folder.write_atomic(RECIPE_FILE, [self._longer.encode()])
+        if self.is_extended:
+            self._folder.write_atomic(RECIPE_FILE, [self._new_recipe.encode()])
             self._recipe = disk.mark_of(self.path / RECIPE_FILE)
-        self.checkpoints.make()  # before there are rows
+        self.checkpoints.make()  # before the first row is logged
         for name, log in self._logs.items():
             mark = found.run.get(f"{name}.jsonl") if found else None
             log.cut(mark.bytes if mark else 0)
@@ -171,9 +173,8 @@ class RunDirectory(Reporter):
 
     def checkpoint(self, counters: Counters, take_state: Callable[[], dict[str, Any]]) -> None:
         """Write a checkpoint."""
-        run = {RECIPE_FILE: self._recipe} | {
-            log.path.name: log.mark() for log in self._logs.values() if log.size
-        }
+        logs = {log.path.name: log.mark() for log in self._logs.values() if log.size}
+        run = {RECIPE_FILE: self._recipe} | logs
         self._folder.sync()
         state = take_state()
         weights = state["agent"].pop("weights")
@@ -184,9 +185,9 @@ class RunDirectory(Reporter):
         run = {RECIPE_FILE: self._recipe}
         self.checkpoints.save_best(row["env_steps"], take_weights(), row, run, self.made_with)
 
-    def keep(self, found: Mapping[str, Tensor]) -> None:
-        """Write ``numerics.safetensors``: what was not finite, for ``sqn-diagnose``."""
-        self._folder.write_atomic(NUMERICS, tensors_file(found))
+    def save_numerics(self, tensors: Mapping[str, Tensor]) -> None:
+        """Write ``numerics.safetensors``, the update that was not finite, for ``sqn-diagnose``."""
+        self._folder.write_atomic(NUMERICS, tensors_file(tensors))
 
     def close(self) -> None:
         """Release the lock."""
@@ -197,7 +198,7 @@ class RunDirectory(Reporter):
 
         Args:
             status: ``done``, ``stopped``, or what went wrong.
-            counters: what was done.
+            counters: the steps and updates that were done.
             facts: recipe, environment, seed and whatever else identifies the run.
         """
         summary = {
@@ -224,7 +225,7 @@ class RunDirectory(Reporter):
 
 
 class _Log:
-    """A file of rows that only grows, and knows its hash."""
+    """A file to which rows are appended, with its running hash."""
 
     def __init__(self, folder: Folder, name: str) -> None:
         self.path, self._folder, self.size, self._digest = folder.path / name, folder, 0, sha256()
@@ -236,19 +237,19 @@ class _Log:
         self.size += len(line)
 
     def mark(self) -> Mark:
-        """What it is now, and stays, as it is on the disk."""
+        """Its current size and hash, after it was flushed to the disk."""
         self._folder.sync(self.path.name)
         return Mark(self.size, self._digest.hexdigest())
 
     def cut(self, size: int) -> None:
-        """Remove what comes after so many bytes."""
+        """Truncate the file to ``size`` bytes."""
         if os.path.lexists(self.path):
             self._folder.truncate(self.path.name, size)
             self.size, self._digest = size, disk.digest_of(self.path, size)
 
 
 def summary_of(path: Path) -> dict[str, Any]:
-    """The ``summary.json`` of the run in ``path``; empty where it has not ended, or is not one."""
+    """The ``summary.json`` of the run in ``path``; empty if there is none, or no valid one."""
     try:
         summary = read_json(path / SUMMARY_FILE)
     except DataError:
@@ -259,7 +260,7 @@ def summary_of(path: Path) -> dict[str, Any]:
 
 
 def status_of(path: Path) -> str:
-    """``running``; how the run in ``path`` ended, as its summary says; or ``killed``, if it could not say."""
+    """The status of the run in ``path``: as its summary says; without one, ``running`` or ``killed``."""
     if summary := summary_of(path):
         return str(summary["status"])
     return "running" if is_locked(path) else "killed"
@@ -267,7 +268,7 @@ def status_of(path: Path) -> str:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """A context in which a folder is locked; :class:`SettingError` if another process has locked it."""
+    """A context in which a folder is locked; :class:`SettingError` if another process has the lock."""
     with Folder(path) as folder, ExitStack() as opened:
         try:
             opened.callback(os.close, _lock(folder, path))
@@ -293,7 +294,7 @@ def is_locked(path: Path) -> bool:
 
 
 def _lock(folder: Folder, shown: Path) -> int:
-    """Keep others out for as long as the file stays open; the system opens it when this process dies."""
+    """Lock a folder while the returned file is open; the system closes it when this process dies."""
     while True:
         file = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666, dir_fd=folder.descriptor)
         try:
@@ -307,7 +308,7 @@ def _lock(folder: Folder, shown: Path) -> int:
         shared = os.fstat(file).st_nlink > 1
         if not shared and _is_at(folder.path / LOCK, file):
             return file
-        if shared:  # with a copy of the directory that is made of hard links
+        if shared:  # with a copy of the directory made by hard links
             folder.remove(LOCK)
         os.close(file)
 
@@ -324,7 +325,7 @@ def _versions() -> dict[str, str]:
 
 
 def _made_with() -> dict[str, Any]:
-    """All that decides how numbers are rounded and environments behave, besides the recipe."""
+    """What, besides the recipe, determines how numbers are rounded and environments behave."""
     return {
         **_versions(),
         "processor": processor_name(),

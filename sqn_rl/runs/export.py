@@ -1,4 +1,4 @@
-"""A trained policy as a file for other programs: ONNX, or PyTorch's exported program."""
+"""Export a trained policy to a file for other programs: ONNX, or PyTorch's exported program."""
 
 import logging
 import warnings
@@ -20,14 +20,14 @@ from sqn_rl.runs.policy import Policy
 ONNX, PT2 = ".onnx", ".pt2"
 
 SETTINGS = ("device=cpu", "precision=fp32")
-"""Overrides of the recipe of a policy that is exported: other programs compute in float32."""
+"""Overrides for the recipe of an exported policy: other programs compute in float32."""
 
 
 def require_exportable(path: Path) -> None:
     """Check that a file of this name can be written, before anything is built.
 
     Raises:
-        SettingError: it ends in neither ``.onnx`` nor ``.pt2``, its folder is missing, or the extra is.
+        SettingError: it ends in neither ``.onnx`` nor ``.pt2``, or its folder or the extra is missing.
         OSError: there is a link, a folder or a device of that name.
     """
     require(path.suffix in (ONNX, PT2), "output", str(path), "a file name that ends in .onnx or .pt2")
@@ -50,7 +50,7 @@ def export(policy: Policy, path: Path) -> str:
         path: the file, a ``.onnx`` or a ``.pt2``.
 
     Returns:
-        The input and the output, for people.
+        A text that describes the input and the output.
 
     Raises:
         SettingError: see :func:`require_exportable`.
@@ -70,7 +70,7 @@ def export(policy: Policy, path: Path) -> str:
             torch.export.save(program, file)
         else:
             file.write(_onnx(program, score))
-    except Exception as error:  # of a user's part anything
+    except Exception as error:  # a user's part may raise anything
         raise RecipeError(f"the policy cannot be exported: {explain(error)}") from error
     finally:
         for parameter in learned:
@@ -83,14 +83,14 @@ def export(policy: Policy, path: Path) -> str:
 def _onnx(program: ExportedProgram, score: str) -> bytes:
     names: dict[str, Any] = {"input_names": ["observation"], "output_names": [score]}
     with _quiet():
-        made = torch.onnx.export(program, dynamo=True, verbose=False, **names)
-    assert made is not None
-    return made.model_proto.SerializeToString()
+        exported = torch.onnx.export(program, dynamo=True, verbose=False, **names)
+    assert exported is not None
+    return exported.model_proto.SerializeToString()
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hold back what PyTorch's exporter says of its own code and of packages that are not installed."""
+    """Suppress messages of PyTorch's exporter about its own code and about missing packages."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

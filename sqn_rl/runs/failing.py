@@ -1,4 +1,4 @@
-"""Errors of a run, with the file that they are about, and the command to go on with."""
+"""Add to the errors of a run the file that they concern, and the command that resumes the run."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from sqn_rl.runs.directory import RunDirectory
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
+def naming_checkpoint(path: Path) -> Iterator[None]:
     """Prefix the message of a :class:`CheckpointError` with the file's path."""
     try:
         yield
@@ -20,16 +20,16 @@ def naming(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def storing(directory: RunDirectory) -> Iterator[None]:
-    """Turn errors of writing into a :class:`StorageError` with a hint."""
+def explaining_write_errors(directory: RunDirectory) -> Iterator[None]:
+    """Turn errors of writing files into a :class:`StorageError` with a hint."""
     try:
         yield
     except OSError as error:
-        directory.require_ours()  # else that is why
+        directory.require_ours()  # a lost directory is the better explanation
         if error.errno not in disk.REFUSALS:
             raise
         saved = manifest.saved_in(directory.checkpoints.folder)
-        there = "the checkpoints there are whole" if saved else "there is no checkpoint yet"
-        hint = f"{there}; resume with {to_type('sqn-resume', directory.shown)}"
+        state = "the checkpoints there are whole" if saved else "there is no checkpoint yet"
+        hint = f"{state}; resume with {to_type('sqn-resume', directory.shown)}"
         path = str(error.filename or directory.path).replace(str(directory.path), str(directory.shown), 1)
         raise StorageError(f"{path}: cannot be written: {error.strerror}; {hint}") from error

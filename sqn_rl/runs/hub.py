@@ -1,12 +1,12 @@
-"""A run as a folder for the Hugging Face hub: a model card, and what ``sqn_rl.load`` needs; and back.
+"""Push a run to the Hugging Face hub, with a model card and what ``sqn_rl.load`` needs; and pull one.
 
-What is pulled is data from a stranger. Only files with the names of a run's are downloaded, of at most
-:data:`MOST_BYTES`, and nothing in them is executed: a recipe is built under the rules of trust.
+What is pulled is untrusted data. Only files with the names of a run's files are downloaded, of at most
+:data:`MOST_BYTES` together, and nothing in them is executed: a recipe is built under the rules of trust.
 """
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -33,9 +33,10 @@ FILES = re.compile(
 """The names of the files that are pushed and pulled."""
 
 MOST_FILES, MOST_BYTES = 20, 2**32
-"""Of a repository that is pulled."""
+"""The most files, and bytes of all together, that are pulled from a repository."""
 
-PICTURE_BYTES = 2**24
+MOST_FILE_BYTES = 2**24
+"""The largest recipe or curve that is pushed."""
 
 
 class Hub(Protocol):
@@ -45,7 +46,7 @@ class Hub(Protocol):
         """Upload a folder, and create the repository if it does not exist."""
 
     def files(self, repo: str) -> Mapping[str, int | None]:
-        """The size of every file of a repository, if the hub says it."""
+        """The size of every file of a repository, None where the hub does not know it."""
 
     def pull(self, repo: str, name: str, folder: Path) -> None:
         """Download a file into a folder, under its name."""
@@ -87,12 +88,12 @@ def write_model(run: Path, recipe: Recipe, folder: Path, checkpoint: str | int =
 
     Args:
         run: the run directory.
-        recipe: the run's.
-        folder: where; it is created, or empty.
-        checkpoint: whose weights, as for :func:`sqn_rl.load`.
+        recipe: the recipe of the run.
+        folder: the folder to write; it is empty, or does not exist yet.
+        checkpoint: the checkpoint whose weights are written, as for :func:`sqn_rl.load`.
 
     Raises:
-        RecipeError: the folder has something in it, or the recipe cannot be built.
+        RecipeError: the folder is not empty, or the recipe cannot be built.
         CheckpointError: there is no such checkpoint, or it is damaged.
         DataError: a file of the run is damaged.
     """
@@ -104,13 +105,13 @@ def write_model(run: Path, recipe: Recipe, folder: Path, checkpoint: str | int =
     graph = preflight(recipe)
     env_name = _env_name(recipe)
     files = {
-        RECIPE_FILE: read_file(run / RECIPE_FILE, PICTURE_BYTES),
+        RECIPE_FILE: read_file(run / RECIPE_FILE, MOST_FILE_BYTES),
         EVALUATIONS_FILE: "".join(f"{json.dumps(row)}\n" for row in rows).encode(),
         GRAPH: wiring.to_svg(graph, f"{recipe.title} on {env_name}").encode(),
         CARD: card(recipe, env_name, env_steps, rows[-1] if rows else None).encode(),
     }
     if is_there(run / CURVE):
-        files[CURVE] = read_file(run / CURVE, PICTURE_BYTES)
+        files[CURVE] = read_file(run / CURVE, MOST_FILE_BYTES)
     folder.mkdir(parents=True, exist_ok=True)
     with Folder(folder) as out:
         marks = {name: out.write_atomic(name, [content]) for name, content in files.items()}
@@ -129,10 +130,10 @@ def card(recipe: Recipe, env_name: str, env_steps: int, evaluation: Mapping[str,
     """The model card: metadata for the hub, and how to use the policy.
 
     Args:
-        recipe: of the run.
-        env_name: the environment.
-        env_steps: of the weights.
-        evaluation: the row of the evaluation of these weights; None: there is none.
+        recipe: the recipe of the run.
+        env_name: the name of the environment.
+        env_steps: the environment steps after which the weights were saved.
+        evaluation: the row of the evaluation of these weights; None if there is none.
     """
     mean, std = (number_of((evaluation or {}).get(name)) for name in ("mean", "std"))
     score = None if mean is None or std is None else f"{mean:.2f} +/- {std:.2f}"
@@ -144,7 +145,7 @@ def card(recipe: Recipe, env_name: str, env_steps: int, evaluation: Mapping[str,
         lines += ["  - task: {type: reinforcement-learning, name: reinforcement-learning}"]
         lines += [f"    dataset: {{name: {env}, type: {env}}}", "    metrics:"]
         lines += [f'    - {{type: mean_reward, name: mean_reward, value: "{score}", verified: false}}']
-    lines += ["---", "", f"# {_text(recipe.title)} on {_text(env_name)}", ""]
+    lines += ["---", "", f"# {_escaped(recipe.title)} on {_escaped(env_name)}", ""]
     lines += [f"A policy of the Python package `sqn_rl` after {env_steps:,} environment steps."]
     if evaluation and score:
         episodes = number_of(evaluation.get("episodes")) or 0
@@ -167,12 +168,12 @@ def pull(hub: Hub, repo: str, out: Path) -> list[str]:
     """Download the files of a run, and nothing else.
 
     Args:
-        hub: where from.
+        hub: the hub to download from.
         repo: ``owner/name``.
-        out: the folder to write, which must not exist. It appears when all files are there.
+        out: the folder to write, which must not exist. It appears when all files are complete.
 
     Returns:
-        The names of the other files, which are left there.
+        The names of the repository's other files, which are not downloaded.
 
     Raises:
         RecipeError: ``out`` exists, or the repository has no run, or too large a one.
@@ -180,7 +181,7 @@ def pull(hub: Hub, repo: str, out: Path) -> list[str]:
     """
     if out.exists() or out.is_symlink():
         raise RecipeError(f"{out}: expected a folder that does not exist")
-    sizes = _answered(repo, partial(hub.files, repo))
+    sizes = _ask(repo, partial(hub.files, repo))
     wanted = {name: size for name, size in sizes.items() if FILES.fullmatch(name)}
     if RECIPE_FILE not in wanted or not any(name.endswith(WEIGHTS) for name in wanted):
         raise RecipeError(f"{repo}: no run: expected {RECIPE_FILE} and {CHECKPOINTS}/…/{WEIGHTS}")
@@ -191,36 +192,36 @@ def pull(hub: Hub, repo: str, out: Path) -> list[str]:
         )
     out.absolute().parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=out.absolute().parent, prefix=f".{out.name}.") as beside:
-        got = Path(beside) / "run"
+        run = Path(beside) / "run"
         for name, size in wanted.items():
-            (got / name).parent.mkdir(parents=True, exist_ok=True)
-            _answered(repo, partial(hub.pull, repo, name, Path(beside) / "hub"))
-            there = Path(beside) / "hub" / name
-            if there.is_symlink() or not there.is_file() or there.stat().st_size != size:
+            (run / name).parent.mkdir(parents=True, exist_ok=True)
+            _ask(repo, partial(hub.pull, repo, name, Path(beside) / "hub"))
+            pulled = Path(beside) / "hub" / name
+            if pulled.is_symlink() or not pulled.is_file() or pulled.stat().st_size != size:
                 raise CheckpointError(f"{repo}: {name}: not the file that the hub lists")
-            there.rename(got / name)
-        got.rename(out)
+            pulled.rename(run / name)
+        run.rename(out)
     return sorted(sizes.keys() - wanted.keys())
 
 
 def push(hub: Hub, folder: Path, repo: str, *, private: bool) -> None:
-    """Upload what :func:`write_model` has written.
+    """Upload a folder that :func:`write_model` has written.
 
     Raises:
         StorageError: the hub refuses, or does not answer.
     """
-    _answered(repo, partial(hub.push, folder, repo, private=private))
+    _ask(repo, partial(hub.push, folder, repo, private=private))
 
 
-def _answered(repo: str, ask: Any) -> Any:
-    """What the hub answers; its errors, of many kinds, become ours."""
+def _ask(repo: str, request: Callable[[], Any]) -> Any:
+    """The hub's answer to a request; its errors, which are of many kinds, become a StorageError."""
     try:
-        return ask()
+        return request()
     except Exception as error:
         lines = str(error).splitlines() or [""]
         raise StorageError(f"{repo}: {type(error).__name__}: {lines[0]}") from error
 
 
-def _text(text: str) -> str:
-    """Text that Markdown and HTML take as it is."""
+def _escaped(text: str) -> str:
+    """A text on one line, escaped for Markdown and HTML."""
     return re.sub(r"([\\`*_{}\[\]<>#|])", r"\\\1", " ".join(text.split()))

@@ -1,6 +1,6 @@
 """Manifests of checkpoints: size and SHA-256 of the files of a run.
 
-Nothing here needs torch.
+This module does not import torch.
 """
 
 import json
@@ -15,8 +15,11 @@ from sqn_rl.disk import RECIPE_FILE, Mark
 from sqn_rl.errors import CheckpointError, DamagedError
 from sqn_rl.recipe.reading import DataError, is_there
 
-FORMAT, MANIFEST_BYTES = 2, 2**28
-"""The format that is read and written, and the largest manifest."""
+FORMAT = 2
+"""The format of manifests that is read and written."""
+
+MANIFEST_BYTES = 2**28
+"""The largest manifest that is read."""
 
 CHECKED_BYTES = 2**32
 """The largest file of a run that :func:`changes` reads."""
@@ -27,7 +30,7 @@ _NAME = re.compile(r"\d{10,}")
 
 
 def saved_in(folder: Path) -> list[Path]:
-    """The checkpoints there, oldest first."""
+    """The checkpoints in a folder, oldest first."""
     try:
         if not is_there(folder):
             return []
@@ -44,11 +47,11 @@ def saved_in(folder: Path) -> list[Path]:
 def changes(run: Path, names: Collection[str]) -> list[str]:
     """The files of a run that differ from its newest manifest; none if there is no checkpoint.
 
-    A log may have grown since.
+    A log may have grown since then.
 
     Args:
         run: the run directory.
-        names: the files to check, of those that the manifest has: ``recipe.yaml``, ``evaluations.jsonl``.
+        names: the files to check, if the manifest has them: ``recipe.yaml``, ``evaluations.jsonl``.
 
     Raises:
         CheckpointError: the manifest is damaged, or cannot be read.
@@ -71,7 +74,7 @@ def changes(run: Path, names: Collection[str]) -> list[str]:
 
 
 def noted_changes(run: Path, names: Collection[str]) -> list[str]:
-    """As :func:`changes`, or why that is unknown."""
+    """As :func:`changes`; if the manifest cannot be read, the reason why."""
     try:
         return changes(run, names)
     except CheckpointError as error:
@@ -79,7 +82,7 @@ def noted_changes(run: Path, names: Collection[str]) -> list[str]:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A checkpoint's manifest, whole and of our format. In every format it is signed alike.
+    """A checkpoint's manifest, intact and of our format. Every format has the same SHA-256 field.
 
     Raises:
         DamagedError: it is missing or damaged.
@@ -89,30 +92,29 @@ def read(path: Path) -> dict[str, Any]:
     path = path / MANIFEST
     disk.require_file(path)
     try:
-        if path.stat().st_size > MANIFEST_BYTES:  # which is sparse
+        if path.stat().st_size > MANIFEST_BYTES:  # it would be a sparse file
             raise ValueError(f"larger than {MANIFEST_BYTES:,} bytes")
         text = path.read_bytes()
         content = json.loads(text)
         del content["sha256"]
-        whole, written = text == render(content), content["format"]
+        is_intact, written_format = text == render(content), content["format"]
     except OSError as error:
         raise disk.read_error(path, error) from error
     except (ValueError, RecursionError, LookupError, TypeError) as error:
         raise DamagedError(f"{path}: damaged: {type(error).__name__}: {error}") from error
-    if not whole:
+    if not is_intact:
         raise DamagedError(f"{path}: damaged: its contents have changed (SHA-256)")
-    if written != FORMAT:
-        raise CheckpointError(f"{path}: format {written}; this version of sqn_rl reads {FORMAT}")
-    content.setdefault("made_with", {})  # which others of this format have not
+    if written_format != FORMAT:
+        raise CheckpointError(f"{path}: format {written_format}; this version of sqn_rl reads {FORMAT}")
+    content.setdefault("made_with", {})  # older manifests of this format lack these two
     content.setdefault("best", None)
     kinds: dict[str, Any] = {"env_steps": int, "files": dict, "replay": list, "run": dict}
     kinds |= {"made_with": dict, "state": object}
     for name, kind in kinds.items():
         if not isinstance(content.get(name), kind):
             raise CheckpointError(f"{path}: no {name} in it")
-    if (best := content["best"]) is not None and not (
-        type(best) is int and 0 <= best <= content["env_steps"]
-    ):
+    best = content["best"]
+    if best is not None and not (type(best) is int and 0 <= best <= content["env_steps"]):
         raise CheckpointError(f"{path}: {best!r:.60} where the steps of the best evaluation should be")
     if content["env_steps"] != int(path.parent.name):
         raise DamagedError(f"{path}: is that of {content['env_steps']} steps")
@@ -120,7 +122,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def render(content: Mapping[str, Any]) -> bytes:
-    """A manifest's bytes: the only ones that say this."""
+    """The bytes of a manifest; equal contents give equal bytes."""
     text = json.dumps(content, indent=1)
     return json.dumps({**content, "sha256": sha256(text.encode()).hexdigest()}, indent=1).encode()
 
@@ -129,7 +131,7 @@ def mark(value: Any, path: Path) -> Mark:
     """The mark that a value in the manifest of the checkpoint in ``path`` stands for.
 
     Raises:
-        CheckpointError: it stands for none.
+        CheckpointError: the value is no mark.
     """
     try:
         size, digest = value["bytes"], value["sha256"]
@@ -141,10 +143,10 @@ def mark(value: Any, path: Path) -> Mark:
 
 
 def marks_of_run(content: Mapping[str, Any], path: Path) -> dict[str, Mark]:
-    """What the manifest of the checkpoint in ``path`` says of the run's own files, by name.
+    """The marks of the run's own files in the manifest of the checkpoint in ``path``, by name.
 
     Raises:
-        CheckpointError: a name is none of a run's file.
+        CheckpointError: a name is not that of a run's file.
     """
     marks = {name: mark(value, path) for name, value in content["run"].items()}
     for name in marks:
@@ -154,9 +156,9 @@ def marks_of_run(content: Mapping[str, Any], path: Path) -> dict[str, Mark]:
 
 
 def verify(path: Path, mark: Mark) -> None:
-    """Check that a run's own file is what it was, or, if it is a log, begins with that.
+    """Check that a run's own file is unchanged, or, if it is a log, that only rows were appended.
 
-    The ``recipe.yaml`` of a run that was extended since is what it was but for the budget.
+    The ``recipe.yaml`` of a run that was extended since then may differ in the budget.
 
     Raises:
         DamagedError: it is missing or damaged.
@@ -175,7 +177,7 @@ def verify(path: Path, mark: Mark) -> None:
 
 
 def extended(text: str, steps: int) -> str:
-    """A ``recipe.yaml`` with a larger budget; its line keeps the one before, and its origin."""
+    """A ``recipe.yaml`` with a larger budget; its line also keeps the old budget and its origin."""
     origin = rf"command line: steps={steps}, before: \1 <- \2"
     return re.sub(
         r"^steps: (\d+)  # (.*)\n", rf"steps: {steps}  # {origin}\n", text, count=1, flags=re.MULTILINE

@@ -1,4 +1,4 @@
-"""A trained policy in episodes of one's own program; holds the memory that recurrent networks need."""
+"""Play episodes by a trained policy, with the memory that recurrent networks need."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sqn_rl.errors import require, require_whole
+from sqn_rl.errors import SettingError, require, require_whole
 from sqn_rl.protocols import Actor
 from sqn_rl.training.player import Player
 
@@ -15,11 +15,11 @@ from sqn_rl.training.player import Player
 class PolicyPlayer:
     """Plays episodes by a policy, made by :meth:`sqn_rl.Policy.player`, and holds their memory.
 
-    Call :meth:`act`, then :meth:`record` with the result. A policy without memory acts as it does alone.
+    Call :meth:`act`, then :meth:`record` with the result. A policy without memory acts as :meth:`Policy.act`.
 
     Args:
-        act: :meth:`sqn_rl.Policy.act`, of which the first argument chooses the actions of a batch.
-        actor: the policy's.
+        act: as :meth:`sqn_rl.Policy.act`, but its first argument chooses the actions of a batch.
+        actor: the actor of the policy.
         num_envs: N, how many episodes are played at a time.
     """
 
@@ -32,7 +32,7 @@ class PolicyPlayer:
         """Choose an action in each episode; arguments and result are those of :meth:`sqn_rl.Policy.act`.
 
         Raises:
-            SettingError: the observations are not ``num_envs``; and as there.
+            SettingError: there are not ``num_envs`` observations; see also :meth:`sqn_rl.Policy.act`.
         """
         return self._act(self._choose, observation, greedy, action_mask)
 
@@ -47,25 +47,25 @@ class PolicyPlayer:
 
         Args:
             reward: a number, or ``[N]``, as the environment gives it.
-            ended: terminated or truncated, a bool, or ``[N]``.
+            ended: whether the episode terminated or was truncated: a bool, or ``[N]``.
 
         Raises:
-            SettingError: nothing was chosen before, or there are not ``num_envs`` of them.
+            SettingError: no action was chosen before, or there are not ``num_envs`` results.
         """
-        require(self._action is not None, "record", reward, "to be called after act")
-        assert self._action is not None
+        if self._action is None:
+            raise SettingError("record", reward, "to be called after act")
         self._player.update_memory(
-            self._action, self._of_each("reward", reward, np.float32), self._of_each("ended", ended, bool)
+            self._action, self._per_env("reward", reward, np.float32), self._per_env("ended", ended, bool)
         )
         self._action = None
 
-    def _of_each(self, name: str, value: Any, dtype: Any) -> Tensor:
-        """``[N]``; a number stands for all."""
+    def _per_env(self, name: str, value: Any, dtype: Any) -> Tensor:
+        """The value of each environment, ``[N]``; a single number stands for all."""
         given = np.asarray(value, dtype)
         fits = given.shape in ((), (self._num_envs,))
         require(fits, name, value, f"a number, or {self._num_envs} of them, one for each episode")
         return torch.from_numpy(np.broadcast_to(given, self._num_envs).copy())
 
     def begin(self, rows: Sequence[int] | None = None) -> None:
-        """New episodes begin that no result announced: in these environments, or in all."""
+        """Begin new episodes that no result announced, in these environments, or in all."""
         self._player.begin(rows)

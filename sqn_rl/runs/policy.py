@@ -1,4 +1,4 @@
-"""A trained policy: the parts of a run that act, with its weights, for one's own program."""
+"""A trained policy: the parts of a run that act, with its weights, for use in other programs."""
 
 import os
 import warnings
@@ -72,7 +72,7 @@ class Filmed(NamedTuple):
     evaluation: Evaluation
     """The complete episodes."""
     frames: int
-    """In the film, one for a step."""
+    """The number of frames, one per step."""
 
 
 class Policy(nn.Module):
@@ -111,7 +111,7 @@ class Policy(nn.Module):
             self.actor.anneal(self.env_steps)
         self._q_net, self._make_env = (parts["loss"].q_net,), parts["make_env"]
         self._values = (value_actor(self.actor, parts["loss"].q_net),)
-        self._env = (env,)  # in tuples, so that they are no submodules
+        self._env = (env,)  # in tuples, so that none becomes a submodule
         self.eval()
 
     # --- acting ---------------------------------------------------------------------------------------------
@@ -214,7 +214,7 @@ class Policy(nn.Module):
         return ObservationSpec(self._env[0].observation_shape, self._env[0].observation_dtype)
 
     def _batch_of(self, observation: Any) -> tuple[Tensor, bool]:
-        """``[B, *S]``, and whether it was one observation."""
+        """The observations as ``[B, *S]``, and whether only one was given."""
         if not isinstance(observation, Tensor):
             return self._env[0].batch_of(observation)
         batch, single = self.observation_spec.batch(observation)
@@ -224,10 +224,11 @@ class Policy(nn.Module):
 
     def _mask_of(self, observation: Any, action_mask: Any) -> Any:
         """The mask given, or that in an observation from outside; None if there is none."""
-        inside = action_mask is None and not isinstance(observation, Tensor)
-        return self._env[0].mask_of(observation) if inside else action_mask
+        may_have_mask = action_mask is None and not isinstance(observation, Tensor)
+        return self._env[0].mask_of(observation) if may_have_mask else action_mask
 
     def _network_actor(self, wanted: str) -> NetworkActor:
+        """The actor, if it has scores; else it is refused for what is ``wanted``."""
         if isinstance(self.actor, NetworkActor):
             return self.actor
         name = type(self.actor).__name__
@@ -260,9 +261,8 @@ class Policy(nn.Module):
             SettingError: no such environment, or its observations or actions are not those of the policy; or
                 ``episodes`` is not positive.
         """
-        episodes = self.run.eval_episodes if episodes is None else episodes
         options: dict[str, Any] = {
-            "episodes": episodes,
+            "episodes": self.run.eval_episodes if episodes is None else episodes,
             "seed": self.run.seed if seed is None else seed,
             "greedy": greedy,
             "max_steps": self.run.eval_max_steps if max_steps is None else max_steps,
@@ -282,7 +282,7 @@ class Policy(nn.Module):
             path: the file to write, a ``.gif`` or an ``.mp4``.
             greedy: take the best action instead of sampling.
             longest: the most frames to film; then nothing is played but these.
-            dark: as for a dark page.
+            dark: draw for a dark background.
 
         Raises:
             SettingError: there is nothing to see, or no film that can be written.
@@ -302,18 +302,18 @@ class Policy(nn.Module):
         return Filmed(play.evaluation, frames)
 
     def _maker(self, env: Any) -> Callable[..., BatchedEnv]:
-        """Makes environments: the run's, or of a Gymnasium id or instance those that fit."""
+        """What makes the environments: the run's maker, or one for a Gymnasium id, function or instance."""
         if env is None:
             return self._make_env
         from sqn_rl.parts.env.gym import GymEnv
 
-        several, ours = isinstance(env, str) or callable(env), self._env[0]
+        can_make_several, ours = isinstance(env, str) or callable(env), self._env[0]
         options: dict[str, Any] = {"frame_stack": ours.frame_stack}
         if isinstance(env, str) and isinstance(ours, GymEnv):
             options["wrappers"] = ours.wrappers
 
         def make(*, num_envs: int, seed: int, training: bool) -> BatchedEnv:
-            made = GymEnv(id=env, num_envs=num_envs if several else None, seed=seed, **options)
+            made = GymEnv(id=env, num_envs=num_envs if can_make_several else None, seed=seed, **options)
             try:
                 self._require_like(made)
             except SettingError:
@@ -335,7 +335,7 @@ class Policy(nn.Module):
 
     @contextmanager
     def _threads(self) -> Iterator[None]:
-        """As many threads of torch as in the run, as their number decides how sums are rounded."""
+        """A context with the run's number of threads, which affects how sums are rounded."""
         before = torch.get_num_threads()
         torch.set_num_threads(self.run.threads)
         try:

@@ -1,4 +1,4 @@
-"""A folder with saved tensors and the manifest that verifies them, and which folder has which weights."""
+"""Write and read folders with saved tensors and a manifest, and find the folder of some weights."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,14 +16,14 @@ from sqn_rl.runs.serialization import read_tensors, tensors_file
 WEIGHTS = "weights.safetensors"
 
 TARGETS = "target_q_net."
-"""How the names of the weights of target copies begin."""
+"""The prefix of the names of target copies' weights."""
 
 LAST, BEST = "last", "best"
-"""The newest checkpoint, and the weights of the best evaluation, where one is to be named."""
+"""The names of the newest checkpoint, and of the weights of the best evaluation."""
 
 
 def name_of(env_steps: int) -> str:
-    """The name of what was saved after so many environment steps."""
+    """The name of a folder that was saved after ``env_steps`` environment steps."""
     return f"{env_steps:010d}"
 
 
@@ -77,8 +77,8 @@ def read_weights(folder: Path, checkpoint: str | int = LAST) -> tuple[Path, int,
     checkpoint = int(checkpoint) if str(checkpoint).isdecimal() else checkpoint
     if checkpoint not in kept:
         hint = "; checkpoint_best=true keeps the best evaluation's" if checkpoint == BEST else ""
-        there = ", ".join(map(str, kept))
-        raise CheckpointError(f"{folder}: no checkpoint {checkpoint}; kept: {there}{hint}")
+        names = ", ".join(map(str, kept))
+        raise CheckpointError(f"{folder}: no checkpoint {checkpoint}; kept: {names}{hint}")
     path = kept[checkpoint]
     content = manifest.read(path)
     return path / WEIGHTS, content["env_steps"], tensors_in(path, WEIGHTS, content)
@@ -91,6 +91,6 @@ def tensors_in(path: Path, name: str, content: Mapping[str, Any]) -> dict[str, T
 
 
 def with_targets(weights: Mapping[str, Tensor], loss: nn.Module) -> dict[str, Tensor]:
-    """Weights with those of target copies, which do not act: a folder that was pushed has none."""
+    """Add the weights of target copies, which are not needed to act, and which a pushed folder lacks."""
     targets = {name: each for name, each in loss.state_dict().items() if name.startswith(TARGETS)}
     return targets | dict(weights)

@@ -1,4 +1,4 @@
-"""A state on disk: its tensors as a safetensors file, the rest as JSON."""
+"""Write and read a state: its tensors as a safetensors file, the rest as JSON."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -13,7 +13,7 @@ from sqn_rl.errors import CheckpointError
 from sqn_rl.types import Piece, Rows
 
 TENSOR, ROWS = "$tensor", "$rows"
-"""Stand in the JSON for what is none."""
+"""Keys of the placeholders for values that JSON lacks."""
 
 DTYPES = {
     torch.float64: "F64",
@@ -27,24 +27,24 @@ DTYPES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
-"""What safetensors calls them."""
+"""The names of dtypes in safetensors."""
 
 
 def pack(value: Any, path: str, tensors: dict[str, Tensor], rows: list[Rows]) -> Any:
     """A state as JSON.
 
     Args:
-        value: dicts and lists of tensors, :class:`Rows`, and what JSON has.
-        path: where it is in the state.
-        tensors: get the tensors, by their path.
-        rows: get the tables.
+        value: dicts and lists of tensors, :class:`Rows`, and JSON values.
+        path: the place of the value in the state.
+        tensors: receives the tensors, by their path.
+        rows: receives the tables.
     """
     if isinstance(value, Tensor):
         tensors[path] = value
         return {TENSOR: path}
     if isinstance(value, Rows):
         rows.append(value)
-        return {ROWS: value.table or True}  # of the first it has always been True
+        return {ROWS: value.table or True}  # the first table has always been written as True
     if isinstance(value, Mapping):
         return {name: pack(each, f"{path}/{name}", tensors, rows) for name, each in value.items()}
     if isinstance(value, list | tuple):
@@ -53,10 +53,10 @@ def pack(value: Any, path: str, tensors: dict[str, Tensor], rows: list[Rows]) ->
 
 
 def unpack(value: Any, tensors: Mapping[str, Tensor], pieces: Callable[[int], Iterable[Piece]]) -> Any:
-    """The state that :func:`pack` packed; for its tables, by their number, it has ``pieces``.
+    """The state that :func:`pack` packed; ``pieces`` gives the rows of a table by its number.
 
     Raises:
-        LookupError: a tensor is not there.
+        LookupError: a tensor is missing.
     """
     if isinstance(value, dict):
         if value.keys() == {TENSOR}:
@@ -86,10 +86,10 @@ def tensors_file(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
 
 
 def read_tensors(path: Path) -> Iterator[tuple[str, Tensor]]:
-    """A file's tensors, by name; copies, as a mapped file is not aligned as arithmetic likes it.
+    """A file's tensors, by name; copied, as those in a mapped file may not be aligned for arithmetic.
 
     Raises:
-        CheckpointError: it is no such file.
+        CheckpointError: it is not a safetensors file.
     """
     try:
         with safe_open(path, framework="pt") as file:

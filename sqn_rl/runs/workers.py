@@ -1,4 +1,4 @@
-"""From a recipe's text to the worker of an actor, in any process; and an engine that runs these."""
+"""Make the workers of actors from a recipe's text, in any process, and start an engine that runs them."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -22,7 +22,7 @@ from sqn_rl.training.numerics import default_float32
 
 @dataclass(frozen=True)
 class WorkerMaker:
-    """Makes workers; it can be sent to other processes.
+    """Makes workers; can be sent to other processes.
 
     Args:
         recipe: the resolved recipe, as YAML text.
@@ -73,13 +73,13 @@ class WorkerMaker:
 
 
 @contextmanager
-def started(collect: object, replay: object, recipe: Recipe) -> Iterator[Engine | None]:
-    """What runs the actors of a recipe, started; it is stopped at the end. None where there are no actors.
+def running_engine(collect: object, replay: object, recipe: Recipe) -> Iterator[Engine | None]:
+    """A context with the engine that runs the actors of a recipe; None if there are no actors.
 
-    It runs the shards of the replay too, if there are some.
+    The engine also runs the shards of the replay, if there are any.
 
     Raises:
-        RecipeError: it cannot be started.
+        RecipeError: the engine cannot be started.
     """
     if not isinstance(collect, Actors):
         yield None

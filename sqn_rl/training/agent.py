@@ -40,32 +40,32 @@ from sqn_rl.training.randomness import Randomness
 from sqn_rl.types import Batch, Terms
 
 AGENT_PARTS = ("actor", "loss", "target_update", "optimizer", "replay")
-"""The slots whose parts it takes; the others are inside these."""
+"""The slots whose parts an agent takes; other parts are inside these."""
 
 
 @runtime_checkable
 class MaskLoss(Protocol):
-    """A loss that reads a batch's action masks; any other is refused where the environment gives some."""
+    """A loss that reads a batch's action masks; other losses are refused if the environment has masks."""
 
     reads_masks: bool
 
 
 @runtime_checkable
 class SequenceLoss(Protocol):
-    """A loss that may read a batch's sequences; any other is refused with recurrent networks."""
+    """A loss that may read a batch's sequences; other losses are refused with recurrent networks."""
 
     reads_sequences: bool
 
 
 @runtime_checkable
 class SequenceGiving(Protocol):
-    """A replay whose batches have sequences: the only ones from which recurrent networks learn."""
+    """A replay whose batches have sequences, as recurrent networks require."""
 
     gives_sequences: bool
 
 
 MAX_BATCHES_AT_ONCE = 8
-"""Batches that are drawn in one call, at most."""
+"""The most batches that are drawn in one call."""
 
 
 class Agent:
@@ -82,8 +82,8 @@ class Agent:
             number of transitions in a batch depends on its sequences.
 
     Raises:
-        WiringError: the parts disagree about γ, about the temperature, about which entropies count, or about
-            whether there is memory; or one draws from a generator that no checkpoint keeps.
+        WiringError: the parts disagree about γ, the temperature, which entropies count, or memory; or a part
+            draws from a generator that no checkpoint stores.
     """
 
     def __init__(
@@ -124,10 +124,11 @@ class Agent:
         self._annealed = [part for part in parts if isinstance(part, Annealed)]
         self._measured = [part for part in parts if isinstance(part, Measured)]
         self._advising = [part for part in parts if isinstance(part, Advising)]
-        self._together = MAX_BATCHES_AT_ONCE if isinstance(replay, Independent) and replay.independent else 1
+        can_draw_ahead = isinstance(replay, Independent) and replay.independent
+        self._batches_at_once = MAX_BATCHES_AT_ONCE if can_draw_ahead else 1
 
     def _add_temperature(self, alphas: list[nn.Parameter]) -> None:
-        """Optimise α too: with the networks where it may be, as its own group costs a tenth of a step."""
+        """Optimise α too, if possible in the networks' group: a group of its own costs a tenth of a step."""
         if not alphas or self.temperature is None:
             return
         (networks,), lr = self.optimizer.param_groups, self.temperature.lr
@@ -137,10 +138,10 @@ class Agent:
             self.optimizer.add_param_group({"params": alphas, "lr": lr, "weight_decay": 0.0})
 
     def require_reads_masks(self) -> None:
-        """Refuse a loss that would learn from actions that are not allowed, where there are action masks.
+        """Refuse a loss that ignores action masks, and so would learn from actions that are not allowed.
 
         Raises:
-            WiringError: it does not say ``reads_masks``.
+            WiringError: the loss does not declare ``reads_masks``.
         """
         if not (isinstance(self.loss, MaskLoss) and self.loss.reads_masks):
             problem = "the environment gives action masks, which"
@@ -152,12 +153,12 @@ class Agent:
             part.anneal(env_steps)
 
     def draw(self, batch_size: int, times: int) -> Iterator[Batch]:
-        """Draw the batches of so many updates (line 9): each when it is asked for.
+        """Draw the batches of ``times`` updates (line 9), lazily.
 
         If sampling does not depend on updates, several batches are drawn in one call, which is faster.
         """
-        for first in range(0, times, self._together):
-            number = min(self._together, times - first)
+        for first in range(0, times, self._batches_at_once):
+            number = min(self._batches_at_once, times - first)
             batch = self.replay.draw(number * batch_size)
             yield from [batch] if number == 1 else batch.split(batch_size)
 
@@ -165,8 +166,8 @@ class Agent:
         """One update from one batch (lines 10 to 18); returns the loss's terms.
 
         Raises:
-            NumericsError: a loss, gradient or priority is NaN or infinite. The networks are as they were
-                before, and ``batch`` of the error is the batch.
+            NumericsError: a loss, gradient or priority is NaN or infinite. The networks are unchanged; the
+                error has the ``batch``.
         """
         terms, gradients, numbers = self._gradients(batch)
         try:
@@ -185,17 +186,17 @@ class Agent:
             raise NumericsError("\n  ".join([f"loss: {losses}", *not_finite(self.loss, batch)[:1]]))
 
     def require_finite_weights(self) -> None:
-        """Refuse weights, or moments of them, that an optimizer step has made NaN or infinite.
+        """Refuse weights, or moments of the optimizer, that have become NaN or infinite.
 
         Raises:
-            NumericsError: there are some.
+            NumericsError: there are such weights or moments.
         """
         if found := learned_not_finite(self.loss, self.optimizer):
             after = "after an optimizer step: lower optimizer.lr, or its weight decay"
             raise NumericsError(f"{found[0]}\n  {after}; the checkpoints before are kept")
 
     def compiles(self, *, acts: bool, learns: bool) -> bool:
-        """Whether to act, or to learn, compiles now, which takes long."""
+        """Whether the next action, or the next update, compiles first, which takes long."""
         learning = self._gradients.compiles or self._descend.compiles
         acting = self._choose is not None and self._choose.pending
         return (acts and acting) or (learns and learning)
@@ -210,13 +211,13 @@ class Agent:
         return {name: value for part in self._measured for name, value in part.metrics().items()}
 
     def advice(self) -> list[str]:
-        """What a person should change, as far as its parts know."""
+        """The advice of its parts on settings that should be changed."""
         return [text for part in self._advising if (text := part.advice())]
 
-    # --- all that changes -----------------------------------------------------------------------------------
+    # --- state ------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the next update depends on; tensors as they are, and a ring's rows not read yet."""
+        """Everything that the next update depends on; tensors are not copied, a ring's rows not yet read."""
         moments = self.optimizer.state_dict()["state"]
         return {
             "weights": self.loss.state_dict(),
@@ -231,7 +232,7 @@ class Agent:
         """Load a state made by :meth:`state_dict`.
 
         Raises:
-            CheckpointError: it is that of another agent.
+            CheckpointError: the state is that of another agent.
         """
         load_weights(self.loss, state["weights"])
         groups = self.optimizer.state_dict()["param_groups"]
@@ -253,7 +254,7 @@ class Agent:
 
 
 def state_besides_weights(loss: Loss, part: object) -> dict[str, Any]:
-    """The part's ``state_dict``, if it has one, without what is the loss's too."""
+    """The part's ``state_dict``, if it has one, without tensors that the loss has too."""
     weights = {tensor.data_ptr() for tensor in loss.state_dict().values()}
     return {
         name: value
@@ -263,7 +264,7 @@ def state_besides_weights(loss: Loss, part: object) -> dict[str, Any]:
 
 
 def _state_of(part: object) -> dict[str, Any]:
-    """The part's own state; none, if it has none."""
+    """The part's own state; empty if it has none."""
     if isinstance(part, LazilyStateful):
         return part.lazy_state_dict()
     return part.state_dict() if isinstance(part, Stateful) else {}
@@ -316,7 +317,7 @@ def require_memory(actor: Actor, loss: Loss, replay: Replay) -> None:
 
 
 def _laid_out_as(parameter: Tensor, value: Any) -> Any:
-    """A moment in its parameter's order in memory, such as channels last: fused optimizers rely on it."""
+    """A moment in the memory layout of its parameter, such as channels last: fused optimizers rely on it."""
     if not isinstance(value, Tensor) or value.shape != parameter.shape:
         return value
     return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
@@ -326,16 +327,15 @@ def load_weights(loss: Loss, weights: Mapping[str, Tensor]) -> None:
     """Load weights into ``loss``'s modules, in place.
 
     Raises:
-        CheckpointError: their names or shapes are not those of this agent. Nothing is changed.
+        CheckpointError: names or shapes differ from this agent's. Nothing is changed.
     """
     own = loss.state_dict()
-    differ = sorted(
-        name for name in own.keys() | weights.keys() if _shape(own, name) != _shape(weights, name)
-    )
-    if differ:
-        name = differ[0]
+    names = own.keys() | weights.keys()
+    different = sorted(name for name in names if _shape(own, name) != _shape(weights, name))
+    if different:
+        name = different[0]
         raise CheckpointError(
-            f"made by another agent: {len(differ)} tensors differ, such as {name}: "
+            f"made by another agent: {len(different)} tensors differ, such as {name}: "
             f"{_shape(weights, name)} in the file, {_shape(own, name)} in the recipe"
         )
     with torch.no_grad():

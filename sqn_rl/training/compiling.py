@@ -1,4 +1,4 @@
-"""Compiling: a method in one piece, without what PyTorch does around every operation."""
+"""Compile a method into one piece of code, without PyTorch's overhead for each operation."""
 
 import atexit
 import logging
@@ -9,32 +9,40 @@ import tempfile
 from collections.abc import Callable, Sequence
 from inspect import signature
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 
 VARIANTS = 8
-"""Of one method; a further kind of argument is computed as without."""
+"""The most variants of one method that are compiled; further kinds of arguments run uncompiled."""
 
 VALUES = {"CONSTANT_MATCH", "EQUALS_MATCH", "SEQUENCE_LENGTH"}
-"""What PyTorch calls its checks of numbers, and of how many of something there are."""
+"""PyTorch's names for its checks of numbers and of lengths."""
 
 CACHE = "TORCHINDUCTOR_CACHE_DIR"
-"""Where PyTorch keeps compiled code, if it is set, for runs to come."""
+"""The variable that names the folder in which PyTorch stores compiled code for later runs."""
 
 T = TypeVar("T")
+
+
+class Variant(NamedTuple, Generic[T]):
+    """Code that was compiled for some kind of arguments."""
+
+    fits: Callable[[dict[str, Any]], bool]
+    """Whether it may be called with these arguments, given by name."""
+    code: Callable[..., T]
 
 
 class Compiled(Generic[T]):
     """A method that is compiled when it is first called, and again for arguments of other shapes or dtypes.
 
-    At each call the arguments are compared with those that it was compiled for, and the numbers that it has
-    read elsewhere with what they are now. Which tensors and modules there are is not: they stay. What cannot
-    be compiled is computed as without, and a warning says why.
+    Each call checks that the arguments, and numbers that the method reads elsewhere, are like those it was
+    compiled for. Tensors and modules that it reads elsewhere are not checked: they may not be replaced. A
+    method that cannot be compiled runs uncompiled, after a warning that says why.
 
     Args:
-        method: of an object; computes with tensors, and draws nothing.
-        name: what a warning calls it.
+        method: a bound method that computes with tensors, and draws no random numbers.
+        name: its name in a warning.
         otherwise: called where it cannot be compiled; by default the method itself.
     """
 
@@ -44,7 +52,7 @@ class Compiled(Generic[T]):
         self._method, self._name, self._otherwise = method, name, otherwise or method
         self._owner: Any = method.__self__  # type: ignore[attr-defined]  # a method has one
         self._arguments = tuple(signature(method).parameters)
-        self._made: list[tuple[Callable[[dict[str, Any]], bool], Callable[..., T]]] = []
+        self._variants: list[Variant[T]] = []
         self._most = VARIANTS
         self.pending = True
         """Whether the next call compiles, which takes seconds."""
@@ -52,18 +60,18 @@ class Compiled(Generic[T]):
     @property
     def compiled(self) -> bool:
         """Whether there is compiled code."""
-        return bool(self._made)
+        return bool(self._variants)
 
     def __call__(self, *arguments: Any) -> T:
-        """What the method gives."""
+        """The result of the method."""
         given = {"self": self._owner, **dict(zip(self._arguments, arguments, strict=True))}
-        for fits, code in self._made:
+        for fits, code in self._variants:
             if fits(given):
                 return code(self._owner, *arguments)
-        compiled = self._compile(arguments) if len(self._made) < self._most else None
-        return compiled(self._owner, *arguments) if compiled else self._otherwise(*arguments)
+        variant = self._compile(arguments) if len(self._variants) < self._most else None
+        return variant.code(self._owner, *arguments) if variant else self._otherwise(*arguments)
 
-    def _compile(self, arguments: Sequence[Any]) -> Callable[..., T] | None:
+    def _compile(self, arguments: Sequence[Any]) -> Variant[T] | None:
         """Compile for such arguments; None, after a warning, if that is impossible."""
         self.pending = False
         keep_code_privately()
@@ -71,47 +79,48 @@ class Compiled(Generic[T]):
         whole: Any = torch.compile(
             self._method, fullgraph=True, dynamic=False, backend=_inductor, options=options
         )
-        torch._dynamo.config.trace_autograd_ops = (
-            True  # for gradients inside; torch.compiler has no such option
-        )
+        # for gradients inside; torch.compiler has no such option
+        torch._dynamo.config.trace_autograd_ops = True
         try:
-            self._made.append(_ahead(whole, arguments))
+            variant: Variant[T] = _compile_ahead(whole, arguments)
         except _refusals() as error:
             reason = str(error).strip().splitlines()[0]
-            if " " in (folder := os.environ.get(CACHE, "")):  # where PyTorch writes
+            if " " in (folder := os.environ.get(CACHE, "")):  # where PyTorch writes code
                 reason += f"; its compiler fails in a folder with a space in its name, {folder}"
             warn_not_compiled(self._name, reason)
             self._most = 0
             return None
-        return self._made[-1][1]
+        self._variants.append(variant)
+        return variant
 
     def _may_change(self, guards: Sequence[Any]) -> list[bool]:
+        """Which of PyTorch's guards are checked at each call: those of arguments and of numbers."""
         return [guard.name.startswith(self._arguments) or guard.guard_type in VALUES for guard in guards]
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the code, which is of this process."""
-        return vars(self) | {"_made": [], "pending": True}
+        """Leave out the code, which exists only in this process."""
+        return vars(self) | {"_variants": [], "pending": True}
 
 
 def keep_code_privately() -> None:
-    """Have PyTorch keep compiled code where only this user can write: by default in ``~/.cache/sqn_rl``.
+    """Make PyTorch store compiled code where only this user can write: by default in ``~/.cache/sqn_rl``.
 
     PyTorch's own default is a folder of ``/tmp`` with a known name, from which it loads code and pickles. If
-    the folder here is a link, another user's, or open to others, code is kept for this process only.
+    our folder is a link, or others own it or may access it, code is stored for this process only.
     """
     from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
-    own = default_cache_dir()  # which PyTorch sets when TensorDict imports it
-    if os.environ.get(CACHE, own) != own:
+    default = default_cache_dir()  # PyTorch sets the variable to it when TensorDict imports it
+    if os.environ.get(CACHE, default) != default:
         return
     try:
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "sqn_rl", "compiled")
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = folder.lstat()
-        private = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
-    except (OSError, RuntimeError):  # such as without a home
-        private = False
-    if not private or " " in str(folder):  # with which PyTorch's compiler fails
+        is_private = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
+    except (OSError, RuntimeError):  # for example without a home directory
+        is_private = False
+    if not is_private or " " in str(folder):  # PyTorch's compiler fails in a folder with a space in its name
         folder = Path(tempfile.mkdtemp(prefix="sqn_rl-"))
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
     os.environ[CACHE] = str(folder)
@@ -123,10 +132,10 @@ def warn_not_compiled(name: str, reason: str) -> None:
 
 
 def _inductor(graph: Any, inputs: Sequence[Any], **options: Any) -> Any:
-    """PyTorch's compiler, which finds the code that an earlier process has kept.
+    """PyTorch's compiler, made to find the code that an earlier process stored.
 
-    What is compiled ahead has a name that is of this process only, and PyTorch 2.13 keeps the code under it
-    too, so that no other process would find it.
+    Code that is compiled ahead of time has a name that is unique to this process. PyTorch 2.13 makes it part
+    of the cache key, so no other process would find the code; therefore the name is removed.
     """
     from torch._inductor.compile_fx import compile_fx
 
@@ -134,25 +143,23 @@ def _inductor(graph: Any, inputs: Sequence[Any], **options: Any) -> Any:
     return compile_fx(graph, inputs, config_patches={"size_asserts": False})
 
 
-def _ahead(
-    whole: Any, arguments: Sequence[Any]
-) -> tuple[Callable[[dict[str, Any]], bool], Callable[..., Any]]:
-    """Compile for such arguments: what says whether others are such, and the code.
+def _compile_ahead(whole: Any, arguments: Sequence[Any]) -> Variant[Any]:
+    """Compile ahead of time, for such arguments.
 
-    Called like this, code is spared what PyTorch does to notice that it is to be called. It also wants to be
-    able to write down what it compares; where that fails, it is called as PyTorch would have it.
+    Calls are then spared the lookup that PyTorch makes for functions compiled just in time. But PyTorch must
+    be able to serialize what it checks; where it cannot, the function is compiled just in time.
     """
     try:
-        made = whole.aot_compile((tuple(arguments), {}))
+        compiled = whole.aot_compile((tuple(arguments), {}))
     except Exception as error:
         if isinstance(error, _refusals()) and not isinstance(error, torch._dynamo.exc.PackageError):
             raise
-        whole(*arguments)  # which fails too, if it was for another reason
-        return (lambda given: True), (lambda owner, *given: whole(*given))
+        whole(*arguments)  # fails too, if the error had another reason
+        return Variant(lambda given: True, lambda owner, *given: whole(*given))
     # the public `guard_check` looks up the method's signature at every call, which takes longer
-    return made._artifacts.guard_manager.check, made.fn
+    return Variant(compiled._artifacts.guard_manager.check, compiled.fn)
 
 
 def _refusals() -> tuple[type[Exception], ...]:
-    """What PyTorch raises where it cannot compile, by names that are not public; importing takes seconds."""
+    """The errors that PyTorch raises where it cannot compile; not public, and slow to import."""
     return torch._dynamo.exc.TorchDynamoException, torch._inductor.exc.InductorError

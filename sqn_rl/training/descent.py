@@ -1,4 +1,4 @@
-"""What follows an update's gradients: as PyTorch runs it, or compiled in one piece."""
+"""The steps that follow an update's gradients: as PyTorch runs them, or compiled into one piece."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,22 +10,21 @@ from sqn_rl.parts.optimizer.adam import Adam, Moments
 from sqn_rl.protocols import TargetUpdate, Temperature, TensorsOnly
 from sqn_rl.training.compiling import Compiled
 
-Found = Sequence[Tensor | None]
-"""Gradients, of each parameter; None where none reaches it."""
+GradientList = Sequence[Tensor | None]
+"""The gradient of each parameter; None where none reaches it."""
 
 
 class Descent:
     """A step of the optimizer, then of α and of the target networks (lines 14 to 18).
 
-    Compiled, a step of :class:`~sqn_rl.parts.optimizer.adam.Adam` is one loop over the numbers of each
-    parameter, together with the steps of the others where they say ``tensors_only``; then no
-    ``.grad`` is populated. A step in which a parameter has no gradient, and every step after it, is the
-    optimizer's own.
+    If compiled, a step of :class:`~sqn_rl.parts.optimizer.adam.Adam` is one loop over the numbers of each
+    parameter, together with the steps of the other parts that declare ``tensors_only``; then no ``.grad`` is
+    populated. From the first step in which a parameter has no gradient, the optimizer itself steps.
 
     Args:
-        parameters: what is learned.
-        optimizer: of these, in this order.
-        temperature: α, where there is one.
+        parameters: the learned parameters.
+        optimizer: their optimizer, with parameters in this order.
+        temperature: α, if there is one.
         target_update: moves the target networks.
         compiled: whether to compile.
     """
@@ -40,8 +39,8 @@ class Descent:
         compiled: bool,
     ) -> None:
         self._parameters, self._optimizer = parameters, optimizer
-        alone = all(parameter.device.type == "cpu" for parameter in parameters)
-        self._adam = optimizer if compiled and alone and isinstance(optimizer, Adam) else None
+        is_on_cpu = all(parameter.device.type == "cpu" for parameter in parameters)
+        self._adam = optimizer if compiled and is_on_cpu and isinstance(optimizer, Adam) else None
         follow: list[tuple[object, Callable[[], None]]] = []
         if temperature is not None:
             follow.append((temperature, temperature.refresh))
@@ -56,8 +55,8 @@ class Descent:
         """Whether the next call compiles."""
         return self._compiled.pending and self._can_move()
 
-    def __call__(self, gradients: Found) -> None:
-        """One step, given the gradient of each parameter; None where none reaches it, which stays then."""
+    def __call__(self, gradients: GradientList) -> None:
+        """Take one step, given the gradient of each parameter; a parameter with gradient None stays."""
         present = [gradient for gradient in gradients if gradient is not None]
         if len(present) == len(gradients) and self._can_move():
             self._compiled(present, [moments.rates() for moments in self._moments])
@@ -72,7 +71,7 @@ class Descent:
         self._moments = self._adam.moments()
         return all(moments.same_counts for moments in self._moments)
 
-    def _step(self, gradients: Found, rates: object = None) -> None:
+    def _step(self, gradients: GradientList, rates: object = None) -> None:
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
             parameter.grad = gradient
         self._optimizer.step()

@@ -18,7 +18,7 @@ from sqn_rl.training.random_state import GLOBAL_SEED_OFFSET, RandomState
 from sqn_rl.training.stopping import Stopped
 
 AT_ONCE = 10
-"""The most environments of an evaluation."""
+"""The most environments that an evaluation opens."""
 
 EVALUATION_SEED = 1_000_000
 """Added to a run's seed for its evaluation episodes, which differ from the training episodes."""
@@ -56,7 +56,7 @@ class Evaluation:
         return float(interquartile_mean(self.returns))
 
     def row(self) -> dict[str, Any]:
-        """Everything, for a log."""
+        """All values, as a row of a log."""
         summary = {"mean": self.mean, "std": self.std, "iqm": self.iqm, "episodes": len(self.returns)}
         return summary | asdict(self) | {"cut": sum(self.cut)}
 
@@ -80,13 +80,13 @@ def format_evaluation(row: Mapping[str, Any]) -> str:
 
 
 def mean_and_std(row: Mapping[str, Any]) -> str:
-    """``186.6 ± 20.1``; of a single episode, which has no spread, its return."""
+    """``186.6 ± 20.1``; for a single episode, which has no spread, only its return."""
     spread = f" ± {row['std']:.1f}" if row["episodes"] > 1 else ""
     return f"{row['mean']:.1f}{spread}"
 
 
 def step_limit(env: BatchedEnv, max_steps: int) -> int:
-    """The episode limit of an evaluation: ``max_steps``, or without it the environment's own."""
+    """The episode limit of an evaluation: ``max_steps``, or if that is 0 the environment's own."""
     return max_steps or env.max_steps or MAX_STEPS
 
 
@@ -96,16 +96,16 @@ def evaluation_env(make_env: Callable[..., BatchedEnv], episodes: int, seed: int
     Args:
         make_env: makes environments.
         episodes: the number of episodes.
-        seed: of the environments.
+        seed: the seed of the environments.
 
     Raises:
-        RecipeError, SettingError: not even one can be opened.
+        RecipeError, SettingError: not even one environment can be opened.
     """
-    many = min(episodes, AT_ONCE)
+    num_envs = min(episodes, AT_ONCE)
     try:
-        return make_env(num_envs=many, seed=seed, training=False)
+        return make_env(num_envs=num_envs, seed=seed, training=False)
     except (RecipeError, SettingError):
-        if many == 1:
+        if num_envs == 1:
             raise
     return make_env(num_envs=1, seed=seed, training=False)
 
@@ -119,8 +119,8 @@ def evaluate_in_new(
         actor: as for :func:`evaluate`.
         make_env: makes environments.
         episodes: the number of episodes.
-        seed: a run's.
-        options: the others of :func:`evaluate`.
+        seed: the seed of the run.
+        options: further arguments of :func:`evaluate`.
 
     Raises:
         RecipeError, SettingError: no environment can be opened.
@@ -161,7 +161,7 @@ def evaluate(
         env: made with ``training=False``; it is reset first.
         episodes: the number of episodes.
         greedy: take the best action instead of sampling.
-        seed: of both generators.
+        seed: the seed of both generators.
         max_steps: cut an episode that is longer; 0: after the environment's own time limit, or
             :data:`MAX_STEPS` where it has none.
         should_stop: called at every step; True stops the evaluation.
@@ -171,9 +171,9 @@ def evaluate(
         Stopped: ``should_stop`` returned True.
     """
     _require_whole(episodes, seed, max_steps)
-    episodes, seed = int(episodes), int(seed)  # which may be NumPy's
+    episodes, seed = int(episodes), int(seed)  # they may be NumPy's
     generator = torch.Generator(device=actor.device).manual_seed(seed)
-    left = [episodes // env.num_envs + (i < episodes % env.num_envs) for i in range(env.num_envs)]
+    left = _shares(episodes, env.num_envs)
     score = torch.zeros(env.num_envs, dtype=torch.float64)
     length = torch.zeros(env.num_envs, dtype=torch.int64)
     result, limit = Evaluation([], [], greedy), step_limit(env, max_steps)
@@ -192,17 +192,23 @@ def evaluate(
         observation = step.observation
         score += step.score
         length += 1
-        late = (length >= limit) & ~step.ended
-        for i in (step.ended | late).nonzero().flatten().tolist():
-            if left[i]:
-                left[i] -= 1
-                result.returns.append(score[i].item())
-                result.lengths.append(int(length[i]))
-                result.cut.append(bool(late[i]))
-            score[i], length[i] = 0, 0
-        if late.any() and any(left):
-            begin = late.nonzero().flatten().tolist()
+        cut = (length >= limit) & ~step.ended
+        for row in (step.ended | cut).nonzero().flatten().tolist():
+            if left[row]:
+                left[row] -= 1
+                result.returns.append(score[row].item())
+                result.lengths.append(int(length[row]))
+                result.cut.append(bool(cut[row]))
+            score[row], length[row] = 0, 0
+        if cut.any() and any(left):
+            begin = cut.nonzero().flatten().tolist()
             player.begin(begin)
             with random_state:
                 observation = env.begin(begin)
     return result
+
+
+def _shares(episodes: int, num_envs: int) -> list[int]:
+    """How many of the episodes each environment plays; the first ones play the remainder."""
+    share, remainder = divmod(episodes, num_envs)
+    return [share + 1] * remainder + [share] * (num_envs - remainder)

@@ -11,7 +11,7 @@ class Reporters(Reporter):
     """Passes every event on to each reporter, in order.
 
     Args:
-        reporters: who receives the events.
+        reporters: receive the events.
     """
 
     def __init__(self, reporters: Sequence[Reporter]) -> None:
@@ -23,12 +23,12 @@ class Reporters(Reporter):
             reporter.begin(counters)
 
     def phase(self, name: str) -> None:
-        """Pass on that something begins that takes long."""
+        """Pass on that a long phase begins."""
         for reporter in self._reporters:
             reporter.phase(name)
 
     def note(self, *lines: str) -> None:
-        """Pass on lines that a person should read."""
+        """Pass on lines that the user should read."""
         for line in lines:
             for reporter in self._reporters:
                 reporter.note(line)
@@ -54,7 +54,7 @@ class Reporters(Reporter):
             reporter.best(row, take_weights)
 
     def checkpoint(self, counters: Counters, take_state: Callable[[], dict[str, Any]]) -> None:
-        """Have each write down the state of the run."""
+        """Have each reporter save the state of the run."""
         for reporter in self._reporters:
             reporter.checkpoint(counters, take_state)
 
@@ -64,6 +64,6 @@ class Reporters(Reporter):
             reporter.finished(summary)
 
     def close(self) -> None:
-        """Close each of them."""
+        """Close each reporter."""
         for reporter in self._reporters:
             reporter.close()

@@ -1,4 +1,4 @@
-"""An update's arithmetic, forward and backward: as PyTorch runs it, or compiled in one piece."""
+"""The forward and backward pass of an update: as PyTorch runs it, or compiled into one piece."""
 
 from collections.abc import Callable, Sequence
 from functools import reduce
@@ -14,30 +14,30 @@ from sqn_rl.types import Batch, Terms
 
 
 class Result(NamedTuple):
-    """What :class:`Gradients` gives."""
+    """The result of :class:`Gradients`."""
 
     terms: Terms
-    """Detached."""
+    """The terms of the loss, detached."""
     gradients: tuple[Tensor | None, ...]
-    """Of each parameter; None where none reaches it."""
+    """The gradient of each parameter; None where none reaches it."""
     numbers: Tensor
-    """Each loss, then the norm of all gradients together, ``[losses + 1]``: what is read of them, at once."""
+    """Each loss, then the norm of all gradients, ``[losses + 1]``: in one tensor, to be read at once."""
 
 
 class Gradients:
     """The losses of a batch, and the gradients of their sum.
 
-    Compiled, forward and backward are one graph: half the time for small networks, after some ten seconds
-    for compiling at the first call.
+    If compiled, forward and backward are one graph, which takes half the time for small networks. Compiling
+    takes some ten seconds, at the first call.
 
     Args:
-        loss: what is differentiated.
-        parameters: by what.
+        loss: the loss to differentiate.
+        parameters: the parameters by which it is differentiated.
         compiled: whether to compile.
     """
 
     def __init__(self, loss: Loss, parameters: Sequence[Tensor], *, compiled: bool) -> None:
-        self._parameters, self._sample_noise = parameters, _nothing
+        self._parameters, self._sample_noise = parameters, _no_noise
         self._compute: Callable[[Batch], Terms] = loss.compute
         self._run: Callable[[Batch], Result] = self._differentiate
         if compiled and isinstance(loss, CompilableLoss):
@@ -73,5 +73,5 @@ class Gradients:
         return Result(terms._replace(losses=losses), gradients, numbers)
 
 
-def _nothing(batch: Batch) -> None:
-    pass
+def _no_noise(batch: Batch) -> None:
+    """Sample no noise: an uncompiled loss samples its own."""

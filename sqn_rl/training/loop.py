@@ -1,4 +1,4 @@
-"""The training loop, which reads like Algorithm 1."""
+"""The training loop, in the order of Algorithm 1."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -45,7 +45,7 @@ def train(
     Args:
         agent: the parts.
         env: N environments.
-        plan: how long, and how often what.
+        plan: the budget, and the intervals of updates, metrics, checkpoints and evaluations.
         evaluate: runs an evaluation; None: no evaluations.
         reporters: receive the events of the run.
         should_stop: called once an iteration; True stops cleanly, after whole updates, with a checkpoint. If
@@ -65,7 +65,7 @@ def train(
     run = _Run(run_state, plan, evaluate, Reporters(reporters), should_stop)
     try:
         observation = run.observe(state)
-        while not run.ends():
+        while run.advance():
             agent.anneal(run.due.before)
             with run_state.random_state:
                 compiles = {"acts": run.due.policy_acts, "learns": run.updates_due > 0}
@@ -86,11 +86,11 @@ def train(
 
 
 class LoopBase:
-    """What both training loops share: schedule, metrics, checkpoints, evaluations.
+    """The part that both training loops share: schedule, metrics, checkpoints, evaluations.
 
     Args:
-        state: of the run.
-        plan: for how long, and how often what.
+        state: the state of the run.
+        plan: the budget, and the intervals of updates, metrics, checkpoints and evaluations.
         num_envs: environment steps of an iteration.
         evaluate: runs an evaluation; None: no evaluations.
         reporters: receive the events.
@@ -123,12 +123,12 @@ class LoopBase:
         self._clock = _Clock(self.counters.wall_s)
         self.reporters.begin(self.counters)
 
-    def ends(self) -> bool:
-        """Whether the budget is spent or a stop was requested; else the next iteration begins."""
-        ends = self.due.over or self._stopped
-        if not ends:
-            self.due.advance()
-        return ends
+    def advance(self) -> bool:
+        """Begin the next iteration; False if the budget is spent or a stop was requested."""
+        if self.due.is_over or self._stopped:
+            return False
+        self.due.advance()
+        return True
 
     def save_if_compiling(self, *, acts: bool, learns: bool) -> None:
         """Save a checkpoint before an iteration that compiles acting or learning and may be interrupted."""
@@ -138,7 +138,7 @@ class LoopBase:
 
     @contextmanager
     def interruptible_if_compiling(self, *, acts: bool, learns: bool) -> Iterator[None]:
-        """A context in which compiling, which takes long, may be interrupted; what was before is saved."""
+        """A context in which compiling, which takes long, may be interrupted after a checkpoint."""
         if not self.agent.compiles(acts=acts, learns=learns):
             yield
             return
@@ -183,7 +183,7 @@ class LoopBase:
         self.reporters.checkpoint(self.counters, self.state.state_dict)
 
     def _evaluate_if_due(self) -> None:
-        """Evaluate, if it is due; if that fails or is stopped, a checkpoint is saved first."""
+        """Evaluate if an evaluation is due; if it fails or is stopped, save a checkpoint first."""
         state = self.state
         if not (self._evaluate and self.due.evaluation) or state.evaluated_at == self.due.now:
             return
@@ -228,7 +228,7 @@ class _Run(LoopBase):
         return self.due.updates - self.counters.updates
 
     def act(self, observation: Tensor) -> Tensor:
-        """The policy's actions, or in the warm-up uniformly random ones; of those that are allowed."""
+        """The policy's actions, or in the warm-up uniformly random ones; only allowed actions are chosen."""
         if self.due.policy_acts:
             return self.player.act(observation, **self.env.act_options)
         if self.player.is_recurrent:  # random steps change its memory too
@@ -236,7 +236,7 @@ class _Run(LoopBase):
         return random_actions(self.env, self.state.generator)
 
     def receive(self) -> Step:
-        """The answer of the environments; if they fail or are interrupted, a checkpoint is saved first."""
+        """The step of the environments; if they fail or are interrupted, a checkpoint is saved first."""
         try:
             with self.waiting(self.env.name):
                 return self.env.receive()
@@ -265,7 +265,7 @@ def measure(agent: Agent, terms: Terms) -> dict[str, Any]:
 
 
 class _Clock:
-    """Counts the seconds in which it is not paused, from a start value."""
+    """Counts seconds from a start value, except while it is paused."""
 
     def __init__(self, seconds: float) -> None:
         self._started = time.perf_counter() - seconds
@@ -275,7 +275,7 @@ class _Clock:
 
     @contextmanager
     def paused(self) -> Iterator[Callable[[], float]]:
-        """A context that is not counted; gives the seconds since it began."""
-        at = time.perf_counter()
-        yield lambda: time.perf_counter() - at
-        self._started += time.perf_counter() - at
+        """A context whose time is not counted; yields a function that returns the seconds since then."""
+        began = time.perf_counter()
+        yield lambda: time.perf_counter() - began
+        self._started += time.perf_counter() - began

@@ -1,4 +1,4 @@
-"""What is not finite, and where it came from: to say why a run stopped, and to look at it again."""
+"""Find the NaN and infinite numbers that stopped a run, and save their update to compute it again."""
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,7 +18,7 @@ from sqn_rl.types import Batch
 
 @contextmanager
 def default_float32() -> Iterator[None]:
-    """Make tensors float32, whatever default dtype the program has set; also a decorator."""
+    """A context, or decorator, in which float32 is the default dtype, whatever the program has set."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32)
     try:
@@ -29,35 +29,36 @@ def default_float32() -> Iterator[None]:
 
 @contextmanager
 def flushed_denormals() -> Iterator[None]:
-    """Count numbers below 1e-38 as zero; also a decorator: Adam's moments decay there, which is slow."""
-    flushed = sys.float_info.min / 2 == 0  # as this thread has it, which torch does not say
+    """A context, or decorator, in which denormals are zero: Adam's moments decay to them, which is slow."""
+    was_flushed = sys.float_info.min / 2 == 0  # the mode of this thread, for which torch has no getter
     torch.set_flush_denormal(True)
     try:
         yield
     finally:
-        torch.set_flush_denormal(flushed)
+        torch.set_flush_denormal(was_flushed)
 
 
 def not_finite(loss: Any, batch: Batch) -> list[str]:
-    """What is NaN or infinite in an update from a batch, in the order in which it is computed.
+    """List what is NaN or infinite in an update from a batch.
 
     Args:
-        loss: with the weights of that update; noisy layers keep the noise that they have.
+        loss: has the weights of that update; noisy layers keep their current noise.
         batch: the batch of that update.
 
     Returns:
         Lines ``node: quantity: k of n not finite``, in order of computation: the first is the cause.
     """
     with recalling(batch.sequences, loss.q_net, loss.target_q_net):
-        return _found(_quantities(loss, batch))
+        return _not_finite_lines(_update_quantities(loss, batch))
 
 
 def learned_not_finite(loss: Any, optimizer: Optimizer) -> list[str]:
-    """What is NaN or infinite in a loss's weights and their optimizer, in the same format."""
-    return _found(_learned(loss, optimizer))
+    """List what is NaN or infinite in a loss's weights and their optimizer, in the same format."""
+    return _not_finite_lines(_learned_quantities(loss, optimizer))
 
 
-def _learned(loss: Any, optimizer: Optimizer) -> Iterator[tuple[str, Tensor]]:
+def _learned_quantities(loss: Any, optimizer: Optimizer) -> Iterator[tuple[str, Tensor]]:
+    """The named weights, and the tensors in the optimizer's state."""
     yield from ((f"weights: {name}", weight) for name, weight in loss.state_dict().items())
     names = {id(parameter): name for name, parameter in _parameters(loss)}
     for parameter, state in optimizer.state.items():
@@ -67,21 +68,22 @@ def _learned(loss: Any, optimizer: Optimizer) -> Iterator[tuple[str, Tensor]]:
 
 
 def _parameters(loss: Any) -> Iterator[tuple[str, Tensor]]:
-    """A loss's parameters and their names, or numbers where it has no names."""
+    """A loss's parameters by name, or by number if it is no module."""
     if isinstance(loss, nn.Module):
         return loss.named_parameters()
     return ((str(number), each) for number, each in enumerate(loss.parameters()))
 
 
-def _found(quantities: Iterable[tuple[str, Tensor]]) -> list[str]:
-    found = []
+def _not_finite_lines(quantities: Iterable[tuple[str, Tensor]]) -> list[str]:
+    lines = []
     for name, tensor in quantities:
-        if bad := int((~tensor.detach().isfinite()).sum()):
-            found.append(f"{name}: {bad} of {tensor.numel()} not finite")
-    return found
+        if number := int((~tensor.detach().isfinite()).sum()):
+            lines.append(f"{name}: {number} of {tensor.numel()} not finite")
+    return lines
 
 
-def _quantities(loss: Any, batch: Batch) -> Iterator[tuple[str, Tensor]]:
+def _update_quantities(loss: Any, batch: Batch) -> Iterator[tuple[str, Tensor]]:
+    """The named quantities of an update, in the order in which they are computed."""
     yield from ((f"replay: {name} of the batch", column) for name, column in batch.columns().items())
     yield from ((f"weights: {name}", value) for name, value in loss.state_dict().items())
     q_NBA = loss.q_net.values(batch.observation).detach()
@@ -100,7 +102,7 @@ def _quantities(loss: Any, batch: Batch) -> Iterator[tuple[str, Tensor]]:
 
 
 def bundle(loss: Any, batch: Batch) -> dict[str, Tensor]:
-    """A batch and the weights of its update, by name, for a file."""
+    """A batch and the weights of its update, by name, to save in a file."""
     columns = {f"batch.{name}": column for name, column in batch.columns().items()}
     return columns | {f"weights.{name}": value for name, value in loss.state_dict().items()}
 
@@ -109,7 +111,7 @@ def unbundle(tensors: Mapping[str, Tensor]) -> tuple[Batch, dict[str, Tensor]]:
     """The batch and the weights of a :func:`bundle`.
 
     Raises:
-        TypeError: it is none.
+        TypeError: the tensors are not those of a bundle.
     """
     parts: dict[str, dict[str, Tensor]] = {"batch": {}, "weights": {}}
     for name, tensor in tensors.items():

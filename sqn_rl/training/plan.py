@@ -8,11 +8,11 @@ from typing import Any
 from sqn_rl.errors import SettingError
 
 INVALID = object()
-"""Stands for a value of the wrong type."""
+"""The result of :func:`convert` for a value of the wrong type."""
 
 
 def convert(value: Any, kind: Any) -> Any:
-    """``value`` as a ``kind`` where that loses nothing, as 1e5 is a whole number; else :data:`INVALID`."""
+    """``value`` as a ``kind`` if nothing is lost, as with 1e5 as a whole number; else :data:`INVALID`."""
     if isinstance(value, bool) and kind is not bool:
         return INVALID
     if kind is int and isinstance(value, float) and value.is_integer():
@@ -23,7 +23,7 @@ def convert(value: Any, kind: Any) -> Any:
 
 
 def setting(check: Callable[[Any], Any], expected: str, default: Any = MISSING) -> Any:
-    """A field of :class:`Settings`: what its values must pass, and what an error says that was expected."""
+    """A field of :class:`Settings`: a check of its values, and the text of an error for what is expected."""
     return field(default=default, metadata={"check": check, "expected": expected})
 
 
@@ -36,7 +36,7 @@ def one_of(*names: str, default: str) -> Any:
 
 
 def whole(least: int, what: str, default: Any = MISSING) -> Any:
-    """A field of :class:`Settings` for whole numbers of something, from ``least`` on."""
+    """A field of :class:`Settings` for a whole number of ``what``, at least ``least``."""
     return setting(lambda value: value >= least, f"a whole number of {what}, at least {least}", default)
 
 
@@ -59,7 +59,7 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan(Settings):
-    """For how long a run trains, and how often what happens; everything counted in environment steps.
+    """The budget of a run, and the intervals of updates, evaluations and checkpoints, in environment steps.
 
     Raises:
         SettingError: a value has the wrong type or is out of range.
@@ -85,18 +85,18 @@ class Plan(Settings):
     """Write metrics at each multiple."""
 
     def updates_due(self, env_steps: int) -> int:
-        """How many updates must have been made after this many environment steps: 29 of 100 with 0.29."""
+        """How many updates must have been made after this many environment steps: with 0.29, 29 after 100."""
         due = max(0, env_steps - self.warmup_steps) * self.update_ratio
         return int(round(due, 6))  # 100 · 0.29 is 28.99…96
 
 
 class Schedule:
-    """What is due in the environment steps in (before, now].
+    """What is due in the current iteration, whose environment steps are those in (before, now].
 
     Args:
-        plan: of the run.
-        num_envs: N; the environment steps of an iteration of the loop.
-        env_steps: how many were taken until now.
+        plan: the plan of the run.
+        num_envs: N, the environment steps of an iteration of the loop.
+        env_steps: the number of environment steps taken so far.
     """
 
     def __init__(self, plan: Plan, num_envs: int, env_steps: int) -> None:
@@ -108,7 +108,7 @@ class Schedule:
         self.before, self.now = self.now, self.now + self._num_envs
 
     @property
-    def over(self) -> bool:
+    def is_over(self) -> bool:
         """Whether the budget is spent."""
         return self.now >= self._plan.steps
 
@@ -119,7 +119,7 @@ class Schedule:
 
     @property
     def updates(self) -> int:
-        """How many updates must have been made; at first nothing is stored, and none can be."""
+        """How many updates must have been made; none before the first step is stored."""
         return self._plan.updates_due(self.now) if self.policy_acts and self.before else 0
 
     @property
@@ -139,4 +139,4 @@ class Schedule:
 
     def _reaches(self, every: int) -> bool:
         """Whether a multiple of ``every``, or the end, lies in (before, now]."""
-        return self.over or (every > 0 and self.now // every > self.before // every)
+        return self.is_over or (every > 0 and self.now // every > self.before // every)

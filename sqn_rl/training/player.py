@@ -1,4 +1,4 @@
-"""An actor in its environments, with the memory that recurrent networks have of each episode."""
+"""Let an actor play in environments, and hold the memory that recurrent networks have of each episode."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -38,12 +38,12 @@ class Actions(Protocol):
 
     @property
     def action_mask(self) -> Tensor | None:
-        """The actions allowed now, ``[N, A]`` bool; None: always all are."""
+        """The actions allowed now, ``[N, A]`` bool; None if all are, always."""
 
 
 @runtime_checkable
 class Recording(Protocol):
-    """An actor that knows with what probability it acts."""
+    """An actor that knows the probability of the actions it takes."""
 
     def act_recorded(self, observation: Tensor, *, action_mask: Any = None) -> tuple[Tensor, Tensor]:
         """Actions, ``[N]`` int64, and log μ of each, ``[N]`` float32."""
@@ -62,7 +62,7 @@ def recorded_actions(env: Actions, returns: object) -> int | None:
 
 
 def random_actions(env: Actions, generator: torch.Generator) -> Tensor:
-    """Uniformly random, of the allowed actions: ``[N]`` int64."""
+    """Uniformly random actions among those allowed, ``[N]`` int64."""
     if (mask_NA := env.action_mask) is not None:
         return F.draw(F.masked(torch.zeros(mask_NA.shape), mask_NA), generator)
     return torch.randint(env.n_actions, (env.num_envs,), generator=generator)
@@ -77,7 +77,7 @@ class Player:
     Args:
         actor: acts; its weights may change between steps.
         num_envs: N.
-        n_actions: A; then the steps have log μ of the actions taken. None: they have not.
+        n_actions: A, if the steps shall have log μ of the actions taken; else None.
 
     Raises:
         WiringError: the actor does not know log μ.
@@ -91,10 +91,10 @@ class Player:
         self._n_actions = n_actions
         self._log_mu: Tensor | None = None
         self.actor, self._num_envs = actor, num_envs
-        recurrent = isinstance(actor, RecurrentActor) and actor.state_size > 0
-        self._recurrent: RecurrentActor | None = actor if recurrent else None  # type: ignore[assignment]
+        is_recurrent = isinstance(actor, RecurrentActor) and actor.state_size > 0
+        self._recurrent: RecurrentActor | None = actor if is_recurrent else None  # type: ignore[assignment]
         self.memory: Memory | None = None
-        """Before the next step; None: the actor has none."""
+        """The memory before the next step; None if the actor has none."""
         self._state: Tensor | None = None
         self.begin()
 
@@ -104,7 +104,7 @@ class Player:
         return self._recurrent is not None
 
     def begin(self, rows: Sequence[int] | None = None) -> None:
-        """New episodes begin in these environments; None: in all."""
+        """Begin new episodes in these environments, or in all."""
         if self._recurrent is None:
             return
         empty = Memory.empty(self._num_envs, self._recurrent.state_size)
@@ -127,13 +127,13 @@ class Player:
         return action
 
     def scores(self, observation: Tensor) -> Tensor | None:
-        """The scores by which it acts here, by the mean weights, ``[N, A]``; None: no memory."""
+        """The scores by which it acts, with the mean weights, ``[N, A]``; None if the actor has no memory."""
         if self._recurrent is None or self.memory is None:
             return None
         return self._recurrent.mean_scores_from(observation, self.memory)
 
     def record(self, action: Tensor, step: Step) -> Step:
-        """Record the actions taken, in the warm-up perhaps others than :meth:`act` chose, and their result.
+        """Record the actions taken, in the warm-up perhaps not those of :meth:`act`, and their result.
 
         Returns:
             The step, with the memory before it and with log μ. If :meth:`act` was not called since the last

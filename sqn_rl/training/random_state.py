@@ -1,4 +1,4 @@
-"""Torch's global generators, from which modules of PyTorch draw: a run has its own state of them."""
+"""The state of torch's global generators, from which modules of PyTorch draw: each run has its own."""
 
 from collections.abc import Sequence
 from threading import RLock
@@ -23,7 +23,7 @@ class RandomState:
 
     Args:
         seed: as for :func:`torch.manual_seed`.
-        device: of the run; its global generator is included besides that of the CPU.
+        device: the run's device; its global generator is included besides that of the CPU.
     """
 
     def __init__(self, seed: int, device: torch.device | str) -> None:
@@ -57,6 +57,7 @@ class RandomState:
             generator.set_state(state)
 
     def _swap(self, states: Sequence[Tensor]) -> list[Tensor]:
+        """Set the generators to these states, and return their states before."""
         before = []
         for generator, state in zip(self._generators, states, strict=True):
             before.append(generator.get_state())
@@ -65,7 +66,7 @@ class RandomState:
 
 
 class _MPS:
-    """The only generator of Apple's GPUs, which PyTorch gives no name."""
+    """The only generator of Apple's GPUs, for which PyTorch has no object."""
 
     get_state, set_state = torch.mps.get_rng_state, torch.mps.set_rng_state
 

@@ -1,6 +1,6 @@
-"""State that a part has besides its weights: the random generators, and the noise, that it names.
+"""The random state of a part: the generators and the noise that it names, besides its weights.
 
-What a part does not name is looked for, so that it is refused instead of not being restored.
+Generators that a part does not name are searched for, and refused, because they would not be restored.
 """
 
 from collections import deque
@@ -20,7 +20,7 @@ GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, Rando
 
 NESTED = {"encoder": "encoder", "head": "head", "temperature": "temperature", "policy_net": "actor"}
 NESTED |= {"q_net": "q_net", "target_q_net": "q_net"}
-"""By name the attributes of a loss and an actor that hold parts, and whose."""
+"""The attributes of a loss and an actor that hold other parts, and the slots of these."""
 
 KEYS_BEFORE_0_2 = {
     "noise": "_noise.0",
@@ -28,50 +28,50 @@ KEYS_BEFORE_0_2 = {
     "noise of target_q_net": "_noises.1",
     "noise of policy_net": "_noises.2",
 }
-"""Keys in checkpoints before 0.2; those of all else were paths of attributes, ``generator.0``."""
+"""Keys in checkpoints before 0.2; all others were paths of attributes, ``generator.0``."""
 
 
 class Randomness:
-    """What a part draws with: all that it and the modules inside it name by ``randomness``.
+    """The random state of a part: all that it, and the modules inside it, name in ``randomness``.
 
     Args:
-        slot: of the part.
-        part: one with generators names them, see :class:`~sqn_rl.protocols.Randomized`.
-        stateful: whether the part's own state is kept too, which then may hold generators.
+        slot: the slot of the part.
+        part: the part; it names its generators, see :class:`~sqn_rl.protocols.Randomized`.
+        stateful: whether checkpoints store the part's own state too, which then may hold generators.
 
     Raises:
-        WiringError: a generator or a noise would be in no checkpoint; it lies in an attribute of the part, or
-            of a module inside it, also in lists, tuples, sets and dicts.
+        WiringError: no checkpoint would store a generator or noise in an attribute of the part, or of a
+            module inside it, including those in lists, tuples, sets and dicts.
     """
 
     def __init__(self, slot: str, part: object, *, stateful: bool) -> None:
         inside = list(_inside(part))
         self._parts = [(path, each) for path, each in inside if isinstance(each, Randomized)]
-        kept = {id(source) for _, _, source in self._sources()}
+        named = {id(source) for _, _, source in self._sources()}
         for path, each in inside:
-            draws = isinstance(each, (*GENERATORS, Noise)) and id(each) not in kept
-            if draws and not (stateful and _in_state(part, each)):
-                raise _unkept(slot, part, path, each)
+            is_unnamed = isinstance(each, (*GENERATORS, Noise)) and id(each) not in named
+            if is_unnamed and not (stateful and _in_state(part, each)):
+                raise _not_stored(slot, part, path, each)
 
     def _sources(self) -> Iterator[tuple[str, str, torch.Generator | Noise]]:
-        """The path of the part inside the part, the name of what it draws with, and that itself."""
+        """For each generator and noise: the path of the object that names it, its name, and itself."""
         for path, part in self._parts:
             for name, source in part.randomness.items():
                 if isinstance(source, torch.Generator | Noise):
                     yield path, name, source
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of every generator, and every noise."""
+        """The state of every generator, and the values of every noise."""
         return {
             f"{path}.{name}": source.get_state() if isinstance(source, torch.Generator) else source.values
             for path, name, source in self._sources()
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Resume from there.
+        """Load a state made by :meth:`state_dict`.
 
         Raises:
-            KeyError: one is missing.
+            KeyError: a generator or noise is missing.
         """
         for path, name, source in self._sources():
             key, earlier = f"{path}.{name}", f"{path}.{KEYS_BEFORE_0_2.get(name, f'{name}.0')}"
@@ -82,7 +82,7 @@ class Randomness:
                 source.set(value)
 
 
-def _unkept(slot: str, part: object, path: str, generator: object) -> WiringError:
+def _not_stored(slot: str, part: object, path: str, generator: object) -> WiringError:
     module, kind = type(generator).__module__.partition(".")[0], type(generator).__qualname__
     hint = "name it in `randomness`, or draw from the generator that is given"
     if not isinstance(generator, torch.Generator | Noise):
@@ -93,7 +93,7 @@ def _unkept(slot: str, part: object, path: str, generator: object) -> WiringErro
 
 
 def _in_state(part: object, generator: object) -> bool:
-    """Whether the state of a generator is in the part's own."""
+    """Whether the part's own state has the state of a generator."""
     if not (isinstance(part, Stateful) and isinstance(generator, torch.Generator)):
         return False
     now, state = generator.get_state(), part.state_dict().values()
@@ -103,7 +103,7 @@ def _in_state(part: object, generator: object) -> bool:
 
 
 def _inside(part: object) -> Iterator[tuple[str, object]]:
-    """The part, what is in its attributes, and so on, each once, with its path."""
+    """The part and everything that its attributes hold, recursively, each once, with its path."""
     seen: set[int] = set()
     left: deque[tuple[str, object]] = deque([("", part)])
     while left:
@@ -116,8 +116,8 @@ def _inside(part: object) -> Iterator[tuple[str, object]]:
 
 
 def _attributes(value: object) -> Iterable[tuple[Any, object]]:
-    """The attributes of an object; of a module, its submodules too."""
-    own = dict(vars(value)) if hasattr(value, "__dict__") else {}  # one with slots has none
+    """The attributes of an object, with the submodules of a module."""
+    own = dict(vars(value)) if hasattr(value, "__dict__") else {}  # an object with slots has no __dict__
     return [*own.pop("_modules", {}).items(), *own.items()]
 
 

@@ -21,7 +21,7 @@ from sqn_rl.types import Counters, Piece, Terms
 
 @dataclass
 class Episodes:
-    """Returns and lengths of the episodes in progress, and of the last 20."""
+    """Returns and lengths of the episodes in progress, and returns of the last 20 episodes."""
 
     score: np.ndarray
     """The return so far, ``[N]`` float64: in float32, 100,000 rewards of 0.1 would be 9998.56."""
@@ -36,7 +36,7 @@ class Episodes:
         reporter: Reporter,
         columns: slice = slice(None),
     ) -> None:
-        """Count one step of these environments, and report the episodes that ended: both ``[N]``."""
+        """Add one step of these environments, and report the episodes that ended. Both arrays are ``[N]``."""
         total, length = self.score[columns], self.length[columns]  # views
         total += score
         length += 1
@@ -50,7 +50,7 @@ class Episodes:
         length[ended] = 0
 
     def lose(self, columns: slice = slice(None)) -> None:
-        """Forget the episodes in progress of these environments."""
+        """Forget the episodes in progress in these environments."""
         self.score[columns] = 0
         self.length[columns] = 0
 
@@ -70,7 +70,7 @@ class Episodes:
 
 
 class LearningState:
-    """What changes while a run trains, wherever its transitions come from."""
+    """Everything that changes while a run trains, whoever collects its transitions."""
 
     def __init__(self, agent: Agent, num_envs: int, seed: int, counters: Counters) -> None:
         self.agent, self.counters = agent, counters
@@ -80,7 +80,7 @@ class LearningState:
         self.evaluated_at: int | None = None
         """Environment steps at the last evaluation."""
         self.best: float | None = None
-        """The highest mean return of an evaluation, where its weights are kept."""
+        """The highest mean return of an evaluation, if its weights are kept."""
 
     def state_dict(self) -> dict[str, Any]:
         """The state that :meth:`load_learned` takes."""
@@ -95,7 +95,7 @@ class LearningState:
         }
 
     def load_learned(self, state: Mapping[str, Any], n_actions: int) -> None:
-        """Load a state, but for that of torch's global generators."""
+        """Load a state, except that of torch's global generators."""
         vars(self.counters).update(state["counters"])
         self.agent.load_state_dict(_with_valid_actions(state["agent"], n_actions))
         self.evaluated_at = state.get("evaluated_at")  # earlier versions did not write it
@@ -121,21 +121,20 @@ class RunState(LearningState):
         return self.env.begin()
 
     def resume(self, state: Mapping[str, Any], seed: int, note: Callable[[str], None]) -> Tensor:
-        """Load a state and return the current observations; of new episodes where those cannot be restored.
+        """Load a state and return the current observations; if it has no episodes to restore, begin new ones.
 
         Call it inside ``random_state``.
 
         Raises:
-            CheckpointError: it is the state of something else.
+            CheckpointError: the state is that of another recipe.
         """
         try:
             self.load_learned(state, self.env.n_actions)
             self.generator.set_state(state["warm_up"])
             self.player.load_state_dict(state.get("player", {}))
-            if state["env"]:
-                observation = self.env.load_state_dict(state["env"])
+            observation = self.env.load_state_dict(state["env"]) if state["env"] else None
             self.random_state.load_state_dict(state["torch"])
-            if state["env"]:
+            if observation is not None:
                 return observation
         except RestoreError as error:
             note(str(error))
@@ -146,21 +145,21 @@ class RunState(LearningState):
             raise not_of_this_recipe(error) from error
         note(f"{self.env.name}: the episodes in progress are lost, and new ones begin")
         self.episodes.lose()
-        self.env.set_seed(seed + self.counters.env_steps)  # else the first episodes would be repeated
+        self.env.set_seed(seed + self.counters.env_steps)  # not the first episodes again
         return self.begin_episodes()
 
     def state_dict(self) -> dict[str, Any]:
         """The state that :meth:`resume` takes."""
-        restorable = self.env.restorable and not self.episodes_lost
+        is_restorable = self.env.restorable and not self.episodes_lost
         rest = super().state_dict()
-        first = {name: rest.pop(name) for name in ("counters", "agent")}  # files have always had this order
+        first = {name: rest.pop(name) for name in ("counters", "agent")}  # the order of files
         player = {"player": self.player.state_dict()} if self.player.is_recurrent else {}
         return {
             **first,
             "warm_up": self.generator.get_state(),
             **rest,
             **player,
-            "env": self.env.state_dict() if restorable else None,
+            "env": self.env.state_dict() if is_restorable else None,
         }
 
 
@@ -170,17 +169,17 @@ def not_of_this_recipe(error: Exception) -> CheckpointError:
 
 
 def _with_valid_actions(state: Mapping[str, Any], n_actions: int) -> Mapping[str, Any]:
-    """The state of an agent, in which the stored actions are checked while they are read."""
+    """The state of an agent, whose stored actions are checked while they are read."""
     replay = state["replay"]
     if "shards" in replay:
-        shards = [shard and _valid(shard, n_actions) for shard in replay["shards"]]
+        shards = [shard and _with_valid_rows(shard, n_actions) for shard in replay["shards"]]
         return {**state, "replay": {**replay, "shards": shards}}
-    return {**state, "replay": _valid(replay, n_actions)}
+    return {**state, "replay": _with_valid_rows(replay, n_actions)}
 
 
-def _valid(replay: Mapping[str, Any], n_actions: int) -> Mapping[str, Any]:
+def _with_valid_rows(replay: Mapping[str, Any], n_actions: int) -> Mapping[str, Any]:
     storage = replay.get("_storage", {})
-    if "rows" not in storage:  # as in a replay of a user
+    if "rows" not in storage:  # for example of a user's replay
         return replay
     return {**replay, "_storage": {**storage, "rows": _valid_rows(storage["rows"], n_actions)}}
 

@@ -21,7 +21,7 @@ REPEAT_SECONDS = 2.0
 
 
 class Stopped(BaseException):
-    """A stop was requested. Not an ``Exception``, which handlers of failures would catch."""
+    """A stop was requested. Not an ``Exception``, so that handlers of failures do not catch it."""
 
 
 @runtime_checkable
@@ -44,7 +44,7 @@ class StopRequest:
 
     def __init__(self, also: Callable[[], bool] = lambda: False) -> None:
         self.by: str | None = None
-        """What requested the stop; None before."""
+        """What requested the stop; None if nothing did."""
         self._also, self._interrupts, self._waits_for, self._signalled = also, False, "", False
 
     def __call__(self) -> bool:
@@ -60,8 +60,8 @@ class StopRequest:
         Raises:
             Stopped: inside :meth:`interrupting`; inside :meth:`waiting` at the second request.
         """
-        again, self.by = self.by is not None, by
-        if self._interrupts or (again and self._waits_for):
+        is_repeated, self.by = self.by is not None, by
+        if self._interrupts or (is_repeated and self._waits_for):
             raise Stopped
 
     def receive(self, number: signal.Signals, frame: FrameType | None) -> bool:
@@ -78,9 +78,8 @@ class StopRequest:
         if not (self._signalled or self._interrupts):
             waits_for = " in ".join(filter(None, [self._waits_for, running_function(frame)]))
             waits = f"; now it waits for {waits_for}" if waits_for else ""
-            text = (
-                f"{number.name}: stops after this step, with a checkpoint{waits}. A second one stops at once."
-            )
+            what = f"stops after this step, with a checkpoint{waits}"
+            text = f"{number.name}: {what}. A second one stops at once."
             with suppress(OSError, RuntimeError):  # stderr is gone, or was just being written to
                 print(text, file=sys.stderr, flush=True)
         self._signalled = True
@@ -112,7 +111,7 @@ class StopRequest:
 def signals_to(
     receive: Callable[[signal.Signals, FrameType | None], bool], signals: Sequence[signal.Signals] = SIGNALS
 ) -> Iterator[None]:
-    """A context in which ``receive`` handles signals; once it returns False, the previous handlers do again.
+    """A context in which ``receive`` handles signals, until it returns False: then earlier handlers are back.
 
     An ignored SIGHUP stays ignored, as ``nohup`` wants. A signal repeated within :data:`REPEAT_SECONDS`
     counts once.
@@ -134,9 +133,9 @@ def signals_to(
         for number, handler in before.items():
             signal.signal(number, handler)
 
-    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    taken = [number for number in signals if not (ignored and number == signal.SIGHUP)]
-    before = {number: signal.signal(number, handle) for number in taken}
+    is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    handled = [number for number in signals if not (is_ignored and number == signal.SIGHUP)]
+    before = {number: signal.signal(number, handle) for number in handled}
     try:
         yield
     finally:
@@ -150,9 +149,9 @@ def interruptible(should_stop: Callable[[], bool]) -> Iterator[Callable[[], bool
     Yields the ``should_stop`` to use: a :class:`StopRequest`, or ``should_stop`` itself if it handles Ctrl-C
     already, if this is not the main thread, or if the program has a handler of its own.
     """
-    python = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    main = threading.current_thread() is threading.main_thread()
-    if isinstance(should_stop, Interrupting) or not (python and main):
+    has_default_handler = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    is_main_thread = threading.current_thread() is threading.main_thread()
+    if isinstance(should_stop, Interrupting) or not (has_default_handler and is_main_thread):
         yield should_stop
         return
     stop = StopRequest(should_stop)
@@ -161,7 +160,7 @@ def interruptible(should_stop: Callable[[], bool]) -> Iterator[Callable[[], bool
 
 
 def _leave_terminal() -> None:
-    """Send the streams of a closed terminal to ``/dev/null``, as writing to them is an error."""
+    """Redirect the streams of a closed terminal to ``/dev/null``, as writing to them is an error."""
     for stream in (1, 2):
         try:
             os.write(stream, b"")

@@ -1,4 +1,4 @@
-"""The runs in a folder, for the page that lists them; nothing is written there."""
+"""The runs in a folder, as data for the page that lists them; the folder is only read."""
 
 import os
 import re
@@ -27,7 +27,7 @@ OPEN = 8
 """The most runs whose pages are kept in memory."""
 LOG_FILES = tuple(f"{name}.jsonl" for name in LOGS)
 FILES = (RECIPE_FILE, SUMMARY_FILE, *LOG_FILES, CHECKPOINTS, LOCK)
-"""What is read of a run. None of it may be a link that leads out of the folder."""
+"""The files of a run that are read. None may be a link that leads out of the folder."""
 
 
 class WatchedFolder:
@@ -58,11 +58,11 @@ class WatchedFolder:
 
     @property
     def title(self) -> str:
-        """``runs in runs/parts``."""
+        """The title of the page: ``runs in runs/parts``."""
         return printable(f"runs in {self.path}")
 
     def state(self) -> dict[str, Any]:
-        """The runs that are there now, those that are running first."""
+        """The current runs, with those that are running first."""
         with self._listing:
             found = list(self._search())
             rows = [self._row(path) for path in found]
@@ -76,12 +76,12 @@ class WatchedFolder:
         }
 
     def has(self, identifier: str) -> bool:
-        """Whether the folder has a run of this identifier."""
+        """Whether the folder has a run with this identifier."""
         with self._listing:
             return self._path_of(identifier) is not None
 
     def run(self, identifier: str) -> WatchedRun | None:
-        """The run that the list gave this identifier; None if there is none, or it has gone.
+        """The run with this identifier; None if there is none, or no longer.
 
         Raises:
             RecipeError: its recipe is not one of ours.
@@ -93,7 +93,7 @@ class WatchedFolder:
         with self._opening:
             recipe = _stamp(path / RECIPE_FILE)
             known, run = self._opened.pop(identifier, (None, None))
-            if run is None or known != recipe:  # a run that is continued may have a new one
+            if run is None or known != recipe:  # an extended run has a new recipe
                 run = WatchedRun(path, self._catalogue)
             self._opened[identifier] = recipe, run
             while len(self._opened) > OPEN:
@@ -101,17 +101,17 @@ class WatchedFolder:
             return run
 
     def _path_of(self, identifier: str) -> Path | None:
-        if identifier not in self._paths:  # of a page that was open when the command began
+        if identifier not in self._paths:  # of a page that was opened before this command started
             self._paths |= {_identifier(self._root, path): path for path in self._search()}
         path = self._paths.get(identifier)
         return path if path and self._is_run(path) else None
 
     def _search(self) -> Iterator[Path]:
-        """The run directories below the folder, in the order of their names, numbers by their value."""
-        self._notes, searched, found = [], 0, 0
+        """The run directories in the folder, sorted by name, with numbers in numeric order."""
+        self._notes, found = [], 0
         unreadable: list[OSError] = []
-        for name, folders, files in os.walk(self._root, onerror=unreadable.append):
-            searched, found = searched + 1, found + (RECIPE_FILE in files)
+        for searched, (name, folders, files) in enumerate(os.walk(self._root, onerror=unreadable.append), 1):
+            found += 1 if RECIPE_FILE in files else 0
             if searched > FOLDERS or found > RUNS:
                 limit = f"{FOLDERS:,} folders" if searched > FOLDERS else f"{RUNS:,} runs"
                 self._notes.append(f"there are more than {limit}; the others are not listed")
@@ -129,13 +129,13 @@ class WatchedFolder:
             self._notes.append(f"{len(unreadable) - NAMED:,} more cannot be read")
 
     def _is_run(self, path: Path) -> bool:
-        """Whether a run is there, all of it in the folder."""
+        """Whether there is a run at this path, with all its files inside the folder."""
         root = os.path.realpath(self._root)
         real = (os.path.realpath(each) for each in (path, *(path / name for name in FILES)))
         return os.path.lexists(path / RECIPE_FILE) and all(Path(each).is_relative_to(root) for each in real)
 
     def _row(self, path: Path) -> dict[str, Any]:
-        """What the list says of a run; read again if its files have changed."""
+        """The row of a run in the list; read again if its files have changed."""
         stamps = [_stamp(path / name) for name in FILES]
         if path not in self._known or self._known[path][0] != stamps:
             self._known[path] = stamps, self._read(path)
@@ -153,10 +153,9 @@ class WatchedFolder:
             values = {key: resolved.values[key].value for key in ("seed", "steps") if key in resolved.values}
             row |= {"title": printable(resolved.title), "env": printable(resolved.environment)}
             row |= {"seed": _whole(values.get("seed")), "budget": _whole(values.get("steps"))}
-        except Exception as error:  # anybody may have written it
-            row["problem"] = printable(
-                str(error).replace("\n ", ";") if isinstance(error, SqnError) else explain(error)
-            )
+        except Exception as error:  # the files are not trusted
+            problem = str(error).replace("\n ", ";") if isinstance(error, SqnError) else explain(error)
+            row["problem"] = printable(problem)
         summary = summary_of(path)
         newest = {name: newest_row(path / name) for name in LOG_FILES}
         steps = [_whole(each.get("env_steps")) for each in (summary, *newest.values())]
@@ -166,17 +165,17 @@ class WatchedFolder:
 
 
 def _identifier(root: Path, path: Path) -> str:
-    """The same each time the folder is watched; nothing in it can be chosen by who names folders."""
+    """An identifier of a run: always the same, and with no character from the folder's name."""
     return sha256(os.fsencode(path.relative_to(root))).hexdigest()[:16]
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    """A key by which ``s2`` is before ``s10``."""
+    """A sort key by which ``s2`` comes before ``s10``."""
     return [(len(part), part) if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", name)]
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:
-    """What changes if a file is written or replaced."""
+    """A value that changes when a file is written or replaced."""
     try:
         status = os.stat(path)
     except OSError:
@@ -185,5 +184,5 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
 
 
 def _whole(value: Any) -> int | None:
-    """A whole number that a browser can show."""
+    """The value if it is a whole number that a browser can show; else None."""
     return value if type(value) is int and abs(value) <= LAST_STEP and number_of(value) is not None else None

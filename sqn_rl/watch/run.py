@@ -1,4 +1,4 @@
-"""A run's data for the page, read from its directory; nothing is written there."""
+"""The data of a run for its page; the run directory is only read."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -7,7 +7,7 @@ from threading import Lock
 from typing import Any
 
 from sqn_rl.disk import RECIPE_FILE
-from sqn_rl.errors import CheckpointError
+from sqn_rl.errors import COMMAND_LINE, CheckpointError
 from sqn_rl.plots.curve import (
     EPISODES,
     EVALUATIONS,
@@ -24,7 +24,6 @@ from sqn_rl.plots.wiring import to_svg
 from sqn_rl.recipe.catalogue import Catalogue
 from sqn_rl.recipe.compose import load_recipe
 from sqn_rl.recipe.diff import changes_of
-from sqn_rl.recipe.overrides import origin
 from sqn_rl.recipe.reading import printable
 from sqn_rl.recipe.resolved import of_run
 from sqn_rl.runs.directory import LOGS, status_of
@@ -35,10 +34,11 @@ from sqn_rl.runs.policy import Policy
 FRAMES = 450
 """The longest video, in steps."""
 
-ROOM = 10_000
-"""Capacity of the replay here, which is not used: the run itself may need the memory."""
+UNUSED_CAPACITY = 10_000
+"""The capacity of the replay that is built here, but not used: the run itself may need the memory."""
 
-COMMAND_LINE, TITLED = origin(""), ("recipe", "seed", "steps", "out")
+TITLED = ("recipe", "seed", "steps", "out")
+"""Settings that the title or the path of the run already show."""
 
 
 class WatchedRun:
@@ -53,22 +53,22 @@ class WatchedRun:
     """
 
     _working = Lock()
-    """One graph or video is made at a time, of all runs: they set the threads of torch, and need memory."""
+    """Held while a graph or video of any run is made: these set the threads of torch, and need memory."""
 
     def __init__(self, path: Path, catalogue: Catalogue) -> None:
         self.path, self._reading = path, Lock()
         self._resolved = of_run(path)
         capacity = self._resolved.values.get("replay.capacity")
-        large = capacity and isinstance(capacity.value, int) and capacity.value > ROOM
-        small = [f"replay.capacity={ROOM}"] if large else []
-        self._experiment = Experiment(load_recipe(path / RECIPE_FILE, *small, catalogue=catalogue))
+        is_large = capacity and isinstance(capacity.value, int) and capacity.value > UNUSED_CAPACITY
+        overrides = [f"replay.capacity={UNUSED_CAPACITY}"] if is_large else []
+        self._experiment = Experiment(load_recipe(path / RECIPE_FILE, *overrides, catalogue=catalogue))
         self._logs = {name: Log(path / f"{name}.jsonl") for name in LOGS}
         self._graph, self._filmed = "", dict[bool, tuple[int, bytes]]()
         self._changes = noted_changes(path, {RECIPE_FILE, *(f"{name}.jsonl" for name in LOGS)})
 
     @property
     def title(self) -> str:
-        """``sqn on CartPole-v1, seed 0``."""
+        """The title of the page: ``sqn on CartPole-v1, seed 0``."""
         recipe = self._experiment.recipe
         return printable(f"{recipe.title} on {self._resolved.environment}, seed {recipe.run.seed}")
 
@@ -107,7 +107,7 @@ class WatchedRun:
         return [each for each in further if each not in self._experiment.recipe.swapped]
 
     def graph(self) -> str:
-        """The wiring, as SVG, and what the recipe changes against ``sqn``."""
+        """The wiring as SVG, with the differences from the recipe ``sqn``."""
         with self._working:
             if not self._graph:
                 graph = self._experiment.preflight()
@@ -119,7 +119,7 @@ class WatchedRun:
         """The first episode of an evaluation, played with the newest weights, as a GIF.
 
         Args:
-            dark: as for a dark page.
+            dark: draw for a dark background.
 
         Raises:
             CheckpointError: there are no weights.

@@ -1,4 +1,4 @@
-"""The server: a fixed list of paths for each run, read only, for browsers on this machine only."""
+"""A read-only server of a fixed list of paths for each run, for browsers on this machine only."""
 
 import json
 import re
@@ -17,7 +17,7 @@ from sqn_rl.watch.run import WatchedRun
 
 ADDRESS, HTTP = "127.0.0.1", 80
 CONNECTIONS, SECONDS = 32, 10.0
-"""Requests answered at once, and the timeout of a silent connection."""
+"""The most requests that are answered at once, and the timeout of a silent connection."""
 HEADERS = {
     "Cache-Control": "no-cache",
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -29,20 +29,20 @@ HEADERS = {
 
 
 class Page(NamedTuple):
-    """What a path leads to."""
+    """The content at a path."""
 
     kind: str
     """The media type."""
     read: Callable[[], bytes]
-    """Its content, made when it is asked for."""
+    """Makes the content, when it is requested."""
 
 
 class WatchServer(ThreadingTCPServer):
     """Serves the page of a run, or of a folder and of each run in it, on the loopback interface.
 
     Args:
-        shown: what to show.
-        port: where to listen; 0 takes a free one.
+        shown: the run or folder to show.
+        port: the port to listen on; 0 takes a free one.
 
     Raises:
         SettingError: the port is in use.
@@ -64,17 +64,17 @@ class WatchServer(ThreadingTCPServer):
         self.url = f"http://{ADDRESS}:{port}/"
 
     def page(self, path: str) -> Page | None:
-        """What a path leads to; None if nothing.
+        """The page at a path; None if there is none.
 
         Raises:
-            SqnError: it leads to a run that cannot be read.
+            SqnError: the path leads to a run that cannot be read.
         """
         shown, name = self._shown, path.removeprefix("/")
         if isinstance(shown, WatchedFolder):
             if not (found := re.fullmatch(r"run/([0-9a-f]{16})/([a-z.]*)", name)):
                 return _pages_of_folder(shown).get(name)
             name = found[2]
-            if name in FILES_OF_RUN:  # which say what is wrong, if the rest fails
+            if name in FILES_OF_RUN:  # these can show what is wrong with a run
                 return FILES_OF_RUN[name] if shown.has(found[1]) else None
             run = shown.run(found[1])
         else:
@@ -129,7 +129,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer requests for the listed paths, if the Host header is this server's."""
-        if self.headers["Host"] not in self.server.hosts:  # another site's name that leads here
+        if self.headers["Host"] not in self.server.hosts:  # another site's name that resolves to this address
             return self._answer(403, "text/plain", b"not this host")
         try:
             page = self.server.page(self.path.partition("?")[0])
@@ -137,7 +137,7 @@ class _Handler(BaseHTTPRequestHandler):
                 return self._answer(404, "text/plain", b"no such page")
             return self._answer(200, page.kind, page.read())
         except ConnectionError:
-            return None  # it has gone
+            return None  # the browser has closed the connection
         except Exception as error:
             text = str(error) if isinstance(error, SqnError) else explain(error)
             return self._answer(500, "text/plain; charset=utf-8", text.encode(errors="backslashreplace"))
@@ -155,4 +155,4 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Nothing."""
+        """Log nothing."""

@@ -139,7 +139,7 @@ def test_compiled_acting_draws_the_same_actions(recipe: str, caplog: pytest.LogC
             compiled._choose(observation, False, compiled.generator),
             plain._choose(observation, False, plain.generator),
         )
-    assert len(choose._made) == 2
+    assert len(choose._variants) == 2
     assert "cannot be compiled" not in caplog.text
 
 

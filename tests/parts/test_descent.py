@@ -99,7 +99,7 @@ def test_the_learning_rate_may_change_and_nothing_is_compiled_again(
             walk.agent.optimizer.param_groups[0]["lr"] = lr
             walk.go(number)
         assert_same(plain, compiled)
-    assert len(compiled.descent._compiled._made) == 1
+    assert len(compiled.descent._compiled._variants) == 1
 
 
 def test_it_goes_on_from_a_state(both: Callable[..., tuple[Walk, Walk]]) -> None:

@@ -38,9 +38,9 @@ def shared() -> list[tuple[str, str, str]]:
     for slot in SLOTS:
         for part in catalogue.names(slot.name):
             target = catalogue.resolve(slot.name, catalogue.read(slot.name, part).values["_target_"])
-            asked = {parameter.name for parameter in _parameters(target)} - {*slot.given}
+            asked = {parameter.name for parameter in _parameters(target)} - {*slot.late_keywords}
             found += [(slot.name, part, name) for name in sorted(asked & given)]
-        given |= {slot.gives} | ({*ENV_FACTS, "precision"} if slot.name == "env" else set())
+        given |= {slot.provides} | ({*ENV_FACTS, "precision"} if slot.name == "env" else set())
     return found
 
 

@@ -231,12 +231,12 @@ class _Compiling:
             made = next((made for of, made in self._warm if of is method and made[0](given)), None)
             if made:
                 compiled.pending = False
-                compiled._made.append(made)
+                compiled._variants.append(made)
             elif not compile_(compiled, arguments):
                 return None
-            self.made.append((method, compiled._made[-1]))
+            self.made.append((method, compiled._variants[-1]))
             self._counts[1] += 1
-            return compiled._made[-1][1]
+            return compiled._variants[-1]
 
         with patch.object(Compiled, "_compile", counted):
             yield

@@ -22,7 +22,7 @@ _sqn_run() {
     [[ ${#COMPREPLY[@]} == 1 && $COMPREPLY == *= ]] && compopt -o nospace
 }
 complete -o bashdefault -F _sqn_run sqn-run"""
-"""For bash to evaluate. Bash breaks words at ``=`` and wants only what comes after."""
+"""The script for bash. Bash splits words at ``=`` and expects only the part behind it."""
 
 ZSH = """\
 _sqn_run() {
@@ -40,15 +40,15 @@ end
 complete --command sqn-run --no-files --arguments '(_sqn_run)'"""
 
 SCRIPTS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
-"""By shell, what it evaluates to complete a command line of ``sqn-run``."""
+"""The script that each shell evaluates to complete command lines of ``sqn-run``."""
 
 
 def complete(line: str, parser: ArgumentParser) -> list[str]:
     """What the last word of a command line can become.
 
     Args:
-        line: up to the cursor, with the command in it.
-        parser: the command's.
+        line: the line up to the cursor, which begins with the command.
+        parser: the parser of the command.
 
     Raises:
         RecipeError: a ``--config-dir`` is no tree.
@@ -63,7 +63,7 @@ def complete(line: str, parser: ArgumentParser) -> list[str]:
 
 
 def _overrides(word: str, given: Sequence[str], catalogue: Catalogue) -> Iterator[str]:
-    """Every ``name=`` there is; once there is a name, what it can be, after a comma too."""
+    """Every possible ``name=``; behind a complete name, its possible values, also after a comma."""
     name, equals, value = word.partition("=")
     if name in catalogue.groups() and equals:
         listed = word.rpartition(",")[0] + "," if "," in value else f"{name}="
@@ -90,7 +90,7 @@ def _settings(recipe: Recipe) -> Values:
 
 
 def _values(key: str, value: Any, recipe: Recipe) -> Sequence[Any]:
-    """What a setting can be: all there is to choose from, where that is known, else what it is."""
+    """The possible values of a setting: its choices if they are known, else its current value."""
     slot, _, field = key.partition(".")
     if field:
         names = names_in(recipe.meaning(slot, field))

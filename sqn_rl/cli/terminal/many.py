@@ -1,4 +1,4 @@
-"""What the commands that run many runs share: their own settings, runs at a time, and how each ended."""
+"""Shared by commands that start many runs: their settings, the number at a time, and how each run ended."""
 
 import os
 from argparse import Namespace
@@ -21,22 +21,22 @@ WHOLE = "a whole number, at least 1"
 
 
 def add_jobs(parser: Parser) -> None:
-    """Add the option that says how many runs there are at a time."""
+    """Add the option for the number of runs at a time."""
     parser.add_argument("--jobs", type=int, help="runs at a time; one a processor, if not given")
 
 
 def require_jobs(arguments: Namespace) -> None:
-    """Refuse a number of jobs that is none."""
+    """Refuse a number of jobs below 1."""
     require(arguments.jobs is None or arguments.jobs >= 1, "jobs", arguments.jobs, WHOLE)
 
 
 def at_a_time(arguments: Namespace, recipe: Recipe) -> int:
-    """How many runs there are at a time: as many as was asked for, or one a processor."""
+    """The number of runs at a time: as requested, or one per processor."""
     return arguments.jobs or max(1, machine.processors() // recipe.run.threads)
 
 
 def add_launcher(parser: Parser) -> None:
-    """Add the options that have runs submitted to a cluster."""
+    """Add the options that submit runs to a cluster."""
     text = "submit each run as a job of Slurm, or of processes where there is none (the extra `submitit`)"
     parser.add_argument("--launcher", choices=["submitit"], help=text)
     text = "a parameter of submitit: timeout_min=600, slurm_partition=NAME"
@@ -44,15 +44,15 @@ def add_launcher(parser: Parser) -> None:
 
 
 def launcher_of(arguments: Namespace, folder: Path) -> "Submitter | None":
-    """What submits runs; None: they are processes here.
+    """The object that submits runs to a cluster; None if they are local processes.
 
     Args:
-        arguments: of the command.
-        folder: for the files of submitit.
+        arguments: the arguments of the command.
+        folder: the folder for files of submitit.
 
     Raises:
         RecipeError: submitit is not installed.
-        SettingError: it refuses a parameter.
+        SettingError: submitit refuses a parameter.
     """
     given = " ".join(arguments.submit)
     require(bool(arguments.launcher) or not given, "submit", given, "--launcher submitit before it")
@@ -65,13 +65,14 @@ def launcher_of(arguments: Namespace, folder: Path) -> "Submitter | None":
 
     pairs = [text.partition("=") for text in arguments.submit]
     require(all(name and value for name, _, value in pairs), "submit", given, "NAME=VALUE")
-    return Submitter(folder, {name: int(v) if v.isdecimal() else v for name, _, v in pairs})
+    values = {name: int(value) if value.isdecimal() else value for name, _, value in pairs}
+    return Submitter(folder, values)
 
 
 def own_settings(
     overrides: Sequence[str], numbers: Mapping[str, int]
 ) -> tuple[list[str], dict[str, int], Path | None]:
-    """The overrides for ``sqn-run``, and a command's own: whole numbers, and ``out=``.
+    """Separate the overrides for ``sqn-run`` from a command's own settings: whole numbers, and ``out=``.
 
     Args:
         overrides: as on the command line.
@@ -79,7 +80,7 @@ def own_settings(
 
     Raises:
         RecipeError: one of them cannot be read.
-        SettingError: one of them is no whole number from 1 on, or ``out`` is no folder.
+        SettingError: a number is not whole or below 1, or ``out`` is not a folder.
     """
     from sqn_rl.recipe.overrides import parse
 
@@ -106,14 +107,14 @@ def folder_of(command: str, recipe: Recipe) -> Path:
 
 
 def options_of(arguments: Namespace) -> list[str]:
-    """The options that ``sqn-run`` must have too."""
+    """The options that are passed on to ``sqn-run``."""
     trees = (word for folder in arguments.config_dir for word in ("--config-dir", folder))
     modules = (word for module in arguments.trust for word in ("--trust", module))
     return [*trees, *modules]
 
 
 def preflight_all(recipes: Sequence[Recipe]) -> None:
-    """Check recipes as before a run, and come back to this working directory.
+    """Check recipes as before a run, and restore the working directory.
 
     Raises:
         RecipeError: something does not fit.
@@ -121,14 +122,14 @@ def preflight_all(recipes: Sequence[Recipe]) -> None:
     import_torchrl()
     from sqn_rl.recipe.preflight import preflight
 
-    here = os.getcwd()
+    working_directory = os.getcwd()
     for recipe in recipes:
         preflight(recipe)
-    os.chdir(here)  # an environment may have changed it
+    os.chdir(working_directory)  # an environment may have changed it
 
 
 def failure_of(job: "Job", code: int) -> tuple[str, int]:
-    """What to say of a run that ended, and the exit code of it; nothing and 0 if it is done.
+    """Why a run that ended failed, and its exit code; an empty text and 0 if it is done.
 
     Args:
         job: the run.

@@ -1,4 +1,4 @@
-"""Where commands print: the terminal; how a run is shown while it trains, and a comparison afterwards."""
+"""Print to the terminal: settings and progress of a run, and comparisons; and write their files."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,25 +32,25 @@ class Screen(Console):
         super().__init__(markup=False, emoji=False, highlight=False, **options)
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """Every string passes here, in tables too."""
+        """Make every string printable; strings in tables pass through here too."""
         return super().render_str(printable(text), **options)
 
     def on_broken_pipe(self) -> None:
-        """Called while a ``BrokenPipeError`` is handled, which is raised again."""
+        """Raise the ``BrokenPipeError`` again that is being handled."""
         raise
 
 
 def show(comparison: "Comparison") -> None:
-    """Print the tables, and below them the notes."""
+    """Print the tables of a comparison, and below them the notes."""
     from sqn_rl.analysis import report
 
     console = Screen()
     if not console.is_terminal:
-        console.width = 200  # not a terminal: lines are not wrapped
+        console.width = 200  # wide enough not to wrap lines
     for line in report.measured(comparison):
         console.print(line, soft_wrap=True)
     for title, header, rows in report.tables(comparison):
-        columns = (Column(name, overflow="fold") for name in header)  # no name is cut
+        columns = (Column(name, overflow="fold") for name in header)  # long names are folded, not cut
         table = Table(*columns, box=None, header_style="bold", padding=(0, 2, 0, 0))
         for row in rows:
             table.add_row(*row)
@@ -63,14 +63,14 @@ def show(comparison: "Comparison") -> None:
 
 
 def make(folder: Path, setting: str) -> Path:
-    """Make a folder, unless it is there.
+    """Make a folder, unless it exists.
 
     Args:
         folder: its path.
         setting: the setting that names it.
 
     Raises:
-        SettingError: it cannot be made.
+        SettingError: the folder cannot be made.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -137,7 +137,7 @@ def train(recipe: Recipe, console: Screen, resume: Path | None = None) -> dict[s
     ):
         try:
             summary = Experiment(recipe).train(reporters=[progress], should_stop=stop, resume=resume)
-        except SystemExit as error:  # of a user's part, with whatever code
+        except SystemExit as error:  # raised by a user's part
             raise EnvError(recipe.run.recipe, explain(error)) from error
     done = f"{summary['env_steps']:,} steps"
     lines = [
@@ -160,9 +160,8 @@ def exit_code(summary: Mapping[str, Any]) -> Exit:
 
 def announce(recipe: Recipe, console: Screen) -> None:
     """Print every value that the run is about to use."""
-    run = {"recipe": recipe.run.recipe} | {
-        k: value for k, value in vars(recipe.run).items() if value is not None
-    }
+    given = {name: value for name, value in vars(recipe.run).items() if value is not None}
+    run = {"recipe": recipe.run.recipe} | given
     rows = [("run", "", run)]
     rows += [(slot.name, recipe.part(slot.name), recipe.fields(slot.name)) for slot in SLOTS]
     for slot, part, values in rows:

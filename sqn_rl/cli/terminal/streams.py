@@ -10,7 +10,7 @@ import unicodedata
 from typing import TextIO
 
 SPELLED = {"±": "+-", "−": "-", "–": "-", "—": "-", "×": "x", "·": "*", "→": "->", "’": "'"}
-"""Signs that an encoding may lack; Greek letters are spelled by their names."""
+"""ASCII spellings of signs that an encoding may lack; Greek letters are spelled by their names."""
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """The errors of a full disk."""
@@ -19,8 +19,8 @@ STREAMS = ("stdin", "stdout", "stderr")
 
 
 def prepare() -> None:
-    """Have a closed stream read and write nothing, and one with few characters spell the others."""
-    while (file := os.open(os.devnull, os.O_RDWR)) < len(STREAMS):  # else the next file would take its number
+    """Connect closed streams to ``/dev/null``, and let streams spell characters that their encoding lacks."""
+    while (file := os.open(os.devnull, os.O_RDWR)) < len(STREAMS):  # later files need other numbers
         os.set_inheritable(file, True)
     os.close(file)
     for number, name in enumerate(STREAMS):
@@ -32,7 +32,7 @@ def prepare() -> None:
 
 
 def flush() -> None:
-    """Write what is not written yet.
+    """Flush standard output and error.
 
     Raises:
         OSError: the pipe is broken, or the disk is full.
@@ -42,8 +42,8 @@ def flush() -> None:
 
 
 def silence_lost() -> bool:
-    """Send to nowhere what can no longer be written; returns whether there was such a stream."""
-    lost = [stream for stream in (sys.stdout, sys.stderr) if not _takes(stream)]
+    """Redirect streams that can no longer be written to ``/dev/null``; return whether there were any."""
+    lost = [stream for stream in (sys.stdout, sys.stderr) if not _is_writable(stream)]
     for stream in lost:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
@@ -51,7 +51,7 @@ def silence_lost() -> bool:
     return bool(lost)
 
 
-def _takes(stream: TextIO) -> bool:
+def _is_writable(stream: TextIO) -> bool:
     try:
         stream.flush()
     except OSError:
@@ -62,16 +62,16 @@ def _takes(stream: TextIO) -> bool:
 
 
 def _spell(error: UnicodeError) -> tuple[str, int]:
-    """What codecs ask for: a replacement in ASCII for what cannot be encoded, and where to continue."""
+    """A handler for codecs: an ASCII spelling of what cannot be encoded, and where to continue."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     return "".join(map(_spelled, error.object[error.start : error.end])), error.end
 
 
 def _spelled(character: str) -> str:
-    words = unicodedata.name(character, "").split()
     if character in SPELLED:
         return SPELLED[character]
+    words = unicodedata.name(character, "").split()
     if words[:1] == ["GREEK"]:
         return words[-1].capitalize() if "CAPITAL" in words else words[-1].lower()
     plain = unicodedata.normalize("NFKD", character).replace("⁄", "/").encode("ascii", "ignore").decode()

@@ -99,7 +99,7 @@ class NetworkActor(TensorDictModuleBase, ABC):
     # --- methods of a subclass ------------------------------------------------------------------------------
 
     consumes: Sequence[str] = ("observation",)
-    """What the wiring shows it to read."""
+    """The keys that it reads, as the wiring shows them."""
 
     @abstractmethod
     def scores(self, observation: Tensor) -> Tensor:
@@ -126,7 +126,7 @@ class NetworkActor(TensorDictModuleBase, ABC):
 
     @property
     def randomness(self) -> Mapping[str, torch.Generator | Noise]:
-        """What it draws with, and the noise of the network that acts."""
+        """The actor's generator, and the noise of its network."""
         return {"generator": self.generator, "noise": self._noise}
 
     def probabilities(self, score_BA: Tensor) -> Tensor:
@@ -285,7 +285,7 @@ class ValueActor(NetworkActor):
 
     @torch.no_grad()
     def mean_scores_from(self, observation: Tensor, memory: Memory) -> Tensor:
-        """The scores there with the mean weights. ``[B, *S]`` → ``[B, A]``."""
+        """The scores with the mean weights, given the memory of each episode. ``[B, *S]`` → ``[B, A]``."""
         with self._remembering(observation, memory) as recalled:
             return self.mean_scores(recalled.steps)
 

@@ -1,8 +1,8 @@
 """Collecting by actors: their settings, and the engine that runs them.
 
-An actor runs a worker, :class:`sqn_rl.training.collecting.worker.Worker`: a chunk and the state after it
-depend only on the state before, the weights and the request. So the chunks of a lost process are collected
-again: the engine makes another, gives it the last state whose chunk was stored, and repeats the requests.
+An actor runs a worker, :class:`sqn_rl.training.collecting.worker.Worker`. A chunk, and the state after it,
+depend only on the state before it, the weights and the request. So the chunks of a lost process are collected
+again: the engine starts another one from the last state whose chunk was stored, and repeats the requests.
 
 Legend: N environments over all actors, i one of them.
 """
@@ -20,27 +20,27 @@ from sqn_rl.parts.hosting import Host, Make
 from sqn_rl.types import Chunk, ChunkSummary, Request
 
 ORDERS = ("cyclic", "any")
-"""In which chunks are stored: one of each actor in turn, or whichever is there first."""
+"""The orders in which chunks are stored: one of each actor in turn, or whichever is ready first."""
 
 WorkerState = Any
 """What a worker needs to continue: tensors, numbers, lists and dicts; None before its first chunk."""
 
 Result = tuple[ChunkSummary, Any, WorkerState]
-"""A chunk's summary; the chunk, or a reference to it where it stays elsewhere; the state after it."""
+"""A chunk's summary; the chunk, or a reference to it if it stays elsewhere; the state after it."""
 
 HIGH_LAG = 200
 """A lag in updates above which a note says how to lower it."""
 
 Ticket = Any
-"""What stands for a chunk until it is there."""
+"""A handle for a chunk that was requested."""
 
 
 class WorkerLost(Exception):  # noqa: N818  not an error of the program
-    """An actor's process, or its machine, is gone, with everything that it was asked for."""
+    """An actor's process, or its machine, is lost, with all its open requests."""
 
 
 class CollectingWorker(Protocol):
-    """What an engine runs."""
+    """A worker that an engine runs."""
 
     def collect(self, weights: np.ndarray, request: Request) -> tuple[Chunk, WorkerState]:
         """Collect a chunk with these weights; return it, and the state after it."""
@@ -67,16 +67,16 @@ class Engine(Protocol):
         """
 
     def publish(self, weights: np.ndarray) -> Any:
-        """Make weights available to all actors; what is returned stands for them in :meth:`ask`."""
+        """Make weights available to all actors; return a handle for :meth:`ask`."""
 
     def ask(self, actor: int, weights: Any, request: Request) -> Ticket:
         """Ask an actor for a chunk. Returns at once."""
 
     def ready(self, tickets: Sequence[Ticket]) -> int:
-        """Wait for one of these, and say which it is."""
+        """Wait until one of these is ready, and return its index."""
 
     def host(self, make: Make, number: int) -> Host:
-        """Run so many objects, by preference elsewhere; from then on chunks stay there too.
+        """Run ``number`` objects, if possible in other processes; from then on chunks stay there too.
 
         Raises:
             SqnError: they cannot be started.
@@ -86,11 +86,11 @@ class Engine(Protocol):
         """Wait for a chunk and the state after it.
 
         Raises:
-            WorkerLost: the actor is gone, and with it all that it was asked for.
+            WorkerLost: the actor is lost, with all its open requests.
         """
 
     def revive(self, actor: int, state: WorkerState) -> None:
-        """Start an actor anew from a state; what it was asked for before is forgotten."""
+        """Restart an actor from a state; its open requests are forgotten."""
 
     def close(self) -> None:
         """Stop all actors."""
@@ -101,7 +101,7 @@ class Laddered(Protocol):
     """An actor whose environments can explore by different amounts."""
 
     def explore(self, position: Tensor, base: float) -> None:
-        """Explore so from now on: ``position`` is i/(N−1), ``[B]`` in [0, 1], for the states of a batch."""
+        """Explore by a ladder from now on; ``position`` is i/(N−1), ``[B]`` in [0, 1], for each state."""
 
 
 @runtime_checkable
@@ -112,7 +112,7 @@ class Laned(Protocol):
     prioritized: bool  # whether it asks for initial priorities
 
     def store_chunk(self, chunk: Any, *, lane: int) -> None:
-        """Store the rows of a chunk in the lane of its actor; a replay with shards, of what stands for it."""
+        """Store the rows of a chunk, or with shards of a reference to it, in its actor's lane."""
 
 
 @runtime_checkable
@@ -129,7 +129,7 @@ class Sharded(Protocol):
 
 
 def ladder_positions(actor: int, actors: int, num_envs: int) -> Tensor:
-    """i/(N−1) of an actor's environments, ``[E]``; one environment alone stands in the middle."""
+    """The positions i/(N−1) of an actor's environments, ``[E]``; a single environment is in the middle."""
     many = actors * num_envs
     i_E = torch.arange(actor * num_envs, (actor + 1) * num_envs)
     return i_E / (many - 1) if many > 1 else torch.full((1,), 0.5)
@@ -143,8 +143,8 @@ class Actors(ABC):
     the warm-up is over. Priorities of new transitions are the |δ| of the network that acted.
 
     Args:
-        actors: how many; each has ``num_envs`` environments, and a lane of the replay.
-        rows: of a chunk: steps of each environment.
+        actors: the number of actors; each has ``num_envs`` environments, and a lane of the replay.
+        rows: the rows of a chunk: steps of each environment.
         depth: requests in flight to each actor. With 1 an actor waits while its chunk is stored; more lets
             the weights that it acts by grow older.
         sync_every: publish weights once this many updates were made since the last time; 1: for every chunk.
@@ -176,7 +176,7 @@ class Actors(ABC):
     """Whether actors, and the shards of a replay, run on other machines."""
 
     def notes(self, num_envs: int, update_ratio: float) -> list[str]:
-        """What a person should know before the run: that acting weights will be old."""
+        """What the user should know before the run: whether acting weights will be old."""
         lag = self.depth * self.actors * self.rows * num_envs * update_ratio
         if lag <= HIGH_LAG:
             return []
@@ -185,7 +185,7 @@ class Actors(ABC):
 
     @abstractmethod
     def engine(self) -> Engine:
-        """What runs the actors; not started yet."""
+        """The engine that runs the actors; not started yet."""
 
     def require(self, replay: object, actor: object) -> None:
         """Refuse a replay without lanes, or an actor without a ladder.

@@ -1,4 +1,4 @@
-"""Actors in the process of the learner, which collect when their chunk is taken."""
+"""Actors in the process of the learner, which collect a chunk when it is needed."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ class InlineCollect(Actors):
     actor_bytes = 10 * 10**6
 
     def engine(self) -> Engine:
-        """What runs the actors; not started yet."""
+        """The engine that runs the actors; not started yet."""
         return InlineEngine()
 
 
@@ -36,7 +36,7 @@ class InlineEngine:
         self._workers: list[CollectingWorker] = []
 
     def start(self, make_worker: MakeWorker, actors: int) -> None:
-        """Make so many workers."""
+        """Make the workers."""
         self._make_worker = make_worker
         for actor in range(actors):
             self._workers.append(make_worker(actor))
@@ -46,7 +46,7 @@ class InlineEngine:
         return weights
 
     def ask(self, actor: int, weights: np.ndarray, request: Request) -> _Ticket:
-        """Note the request."""
+        """Keep the request until its result is requested."""
         return _Ticket(actor, weights, request)
 
     def ready(self, tickets: Sequence[Any]) -> int:

@@ -27,18 +27,18 @@ ACTOR_BYTES = 400 * 10**6
 """Memory of an actor's process: Python, PyTorch and Ray."""
 
 AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
-"""Processes of Ray that wait for a minute for one that was killed."""
+"""Processes of Ray that live for another minute after their driver was killed."""
 
 CONNECT_SECONDS = 10
-"""How long a cluster may take to answer."""
+"""The time in which a cluster must answer."""
 
 HTTP2_SETTINGS = 4
 """The type of a frame of HTTP/2, after the three bytes of its length."""
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, HTTP2_SETTINGS, 0, 0, 0, 0, 0])
-"""What a client of HTTP/2 sends first, with settings that are empty  (RFC 9113, section 3.4)."""
+"""The first bytes that a client of HTTP/2 sends, with empty settings  (RFC 9113, section 3.4)."""
 
 START_SECONDS = 120
-"""How long actors may take to start: Python and PyTorch are imported in each."""
+"""The time in which actors must start: each imports PyTorch."""
 
 
 class RayCollect(Actors):
@@ -76,14 +76,14 @@ class RayCollect(Actors):
         self.actor_bytes = 0 if self.elsewhere else ACTOR_BYTES
 
     def engine(self) -> Engine:
-        """What runs the actors; not started yet."""
+        """The engine that runs the actors; not started yet."""
         return RayEngine(self.address)
 
 
 class _Ticket(NamedTuple):
     reference: Any
     chunk: Any = None
-    """The reference to a chunk that stays where it is."""
+    """The reference to a chunk that stays in its actor's process."""
 
 
 class RayEngine:
@@ -136,8 +136,8 @@ class RayEngine:
                 message = f"{expected} ({type(error).__name__}: {str(error).splitlines()[0]:.200})"
                 raise SettingError("address", self._address, message) from error
             self._owns = True
-        there = int(ray.cluster_resources().get("CPU", 0))
-        require(there >= actors, "actors", actors, f"at most {there}, the processors that Ray has")
+        cpus = int(ray.cluster_resources().get("CPU", 0))
+        require(cpus >= actors, "actors", actors, f"at most {cpus}, the processors that Ray has")
 
     def _require_reachable(self, address: str) -> None:
         """Refuse an address at which nothing listens, or another program, which Ray would try for minutes."""
@@ -160,8 +160,8 @@ class RayEngine:
         try:
             failures: list[Failure | None] = self._ray.get(references, timeout=START_SECONDS)
         except self._ray.exceptions.GetTimeoutError as error:
-            there = f"fewer: {len(references)} have not started within {START_SECONDS} s"
-            raise SettingError(f"{what}s", len(references), there) from error
+            expected = f"fewer: {len(references)} have not started within {START_SECONDS} s"
+            raise SettingError(f"{what}s", len(references), expected) from error
         except self._ray.exceptions.RayActorError as error:
             raise EnvError(f"{what}s", f"a process ended while it started: {first_line(error)}") from error
         for number, failure in enumerate(failures):
@@ -185,14 +185,14 @@ class RayEngine:
         return self._ray.put(weights)
 
     def ask(self, actor: int, weights: Any, request: Request) -> _Ticket:
-        """Send the request. Where there are shards, the chunk stays with the actor until one takes it."""
+        """Send the request. If there are shards, the chunk stays with the actor until a shard takes it."""
         collect = self._actors[actor].collect
         if self._shards:
             return _Ticket(*collect.options(num_returns=2).remote(weights, request, True))
         return _Ticket(collect.remote(weights, request, False))
 
     def ready(self, tickets: Sequence[_Ticket]) -> int:
-        """Wait for the first."""
+        """Wait for the first chunk that is ready."""
         references = [ticket.reference for ticket in tickets]
         (first, *_), _ = self._ray.wait(references, num_returns=1, fetch_local=False)
         return references.index(first)
@@ -236,7 +236,7 @@ def _require_http2(connection: socket.socket) -> None:
     """Refuse a program that does not answer as servers of gRPC do, of which Ray is one.
 
     Raises:
-        OSError: it does not.
+        OSError: it answers in another way, or not at all.
     """
     connection.settimeout(CONNECT_SECONDS)
     connection.sendall(PREFACE)
@@ -246,7 +246,7 @@ def _require_http2(connection: socket.socket) -> None:
 
 
 def _agents() -> list[int]:
-    """The agents of the Ray that this process has started: without a driver they live for 62 s."""
+    """The agents of the Ray that this process started: without a driver they live on for 62 s."""
     parents, names = dict[int, int](), dict[int, str]()
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it has ended
@@ -258,14 +258,14 @@ def _agents() -> list[int]:
 
 
 def _kill_with_this_process(pids: Sequence[int]) -> "subprocess.Popen[bytes]":
-    """Start a process that waits for the end of this one, and then kills others."""
+    """Start a process that waits for the end of this one, and then kills the others."""
     command = ["sh", "-c", f"read -r _; kill -9 {' '.join(map(str, pids))} 2>/dev/null"]
     return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
 
 
 @contextmanager
 def _own_signals() -> Iterator[None]:
-    """Put back the handlers of SIGINT and SIGTERM, which Ray replaces."""
+    """A context that restores the handlers of SIGINT and SIGTERM, which Ray replaces."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

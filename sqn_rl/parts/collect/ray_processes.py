@@ -1,4 +1,4 @@
-"""What runs in processes of Ray: an actor's worker, or a shard of a replay; and the errors that they send."""
+"""Code that runs in processes of Ray, for actors' workers and shards of a replay, and their errors."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -18,14 +18,14 @@ class Failure(NamedTuple):
     message: str
 
     def error(self) -> SqnError:
-        """It, where it is raised again."""
+        """The error to raise in this process."""
         if self.kind == NumericsError.__name__:
             return NumericsError(self.message)
         return EnvError("an actor", self.message)
 
 
-def sent(error: Exception) -> Failure:
-    """An error as it is sent."""
+def as_failure(error: Exception) -> Failure:
+    """Convert an error to one that can be as_failure."""
     return Failure(type(error).__name__, str(error) if isinstance(error, SqnError) else explain(error))
 
 
@@ -36,10 +36,10 @@ class ActorProcess:
         try:
             self._worker, self._error = make_worker(actor), None
         except Exception as error:
-            self._error = sent(error)
+            self._error = as_failure(error)
 
     def started(self) -> Failure | None:
-        """None; or why the worker could not be made."""
+        """Why the worker could not be made; None if it was."""
         return self._error
 
     def restore(self, state: WorkerState) -> None:
@@ -47,19 +47,19 @@ class ActorProcess:
         try:
             self._worker.restore(state)
         except Exception as error:
-            self._error = sent(error)
+            self._error = as_failure(error)
 
     def collect(self, weights: np.ndarray, request: Request, apart: bool) -> Any:
-        """A chunk's summary, the chunk, and the state after it; or an error, then and ever after.
+        """A chunk's summary, the chunk, and the state after it; or an error, now and at all later calls.
 
-        Where the chunk is to stay ``apart``, there are two results: the rest, and the chunk.
+        If the chunk shall stay ``apart``, there are two results: the rest, and the chunk.
         """
         if self._error is None:
             try:
                 chunk, state = self._worker.collect(weights, request)
                 return ((chunk.summary, None, state), chunk) if apart else (chunk.summary, chunk, state)
             except Exception as error:
-                self._error = sent(error)
+                self._error = as_failure(error)
         return (self._error, None) if apart else self._error
 
 
@@ -70,19 +70,19 @@ class ShardProcess:
         try:
             self._object, self._error = make(number), None
         except Exception as error:
-            self._error = sent(error)
+            self._error = as_failure(error)
 
     def started(self) -> Failure | None:
-        """None; or why the object could not be made."""
+        """Why the object could not be made; None if it was."""
         return self._error
 
     def call(self, method: str, *arguments: Any) -> Any:
-        """The answer of a method; or an error, then and ever after."""
+        """The answer of a method; or an error, now and at all later calls."""
         if self._error is None:
             try:
                 return getattr(self._object, method)(*arguments)
             except Exception as error:
-                self._error = sent(error)
+                self._error = as_failure(error)
         return self._error
 
 
@@ -91,7 +91,7 @@ class RayHost:
 
     Args:
         ray: the module.
-        processes: of :class:`ShardProcess`.
+        processes: Ray's handles of :class:`ShardProcess`.
     """
 
     def __init__(self, ray: Any, processes: Sequence[Any]) -> None:

@@ -63,7 +63,7 @@ class Current:
     steps: int = 0
     """The number of steps so far, for error messages."""
     action_mask: Tensor | None = None
-    """The actions allowed now, ``[N, A]`` bool; None: always all are."""
+    """The actions allowed now, ``[N, A]`` bool; None if all are, always."""
 
 
 class BatchedEnv(EnvBase):
@@ -109,13 +109,13 @@ class BatchedEnv(EnvBase):
     """How :class:`sqn_rl.MLP` scales observations; None: bytes as ``(x − 128)/128``, others not at all."""
 
     observation_entries: Sequence[Entry] = ()
-    """Where the entries of a flattened Dict or Tuple lie, and which are images; of others none."""
+    """The entries of a flattened Dict or Tuple, and which are images; empty for other spaces."""
 
     image_note = ""
-    """Of images, how they are laid out outside, for the console: ``an image … with last channels``."""
+    """The layout of images outside, for the console: ``an image … with last channels``; else empty."""
 
     first_action = 0
-    """The number of action 0 outside: of a Gymnasium environment, ``start`` of a Discrete action space."""
+    """The number of action 0 outside: the ``start`` of a Gymnasium environment's Discrete action space."""
 
     _has_frame_skip = True  # environments skip frames themselves; otherwise TorchRL would add its own skip
 
@@ -149,7 +149,7 @@ class BatchedEnv(EnvBase):
 
     @property
     def action_mask(self) -> Tensor | None:
-        """The actions allowed at the current observations, ``[N, A]`` bool; None: always all are."""
+        """The actions allowed at the current observations, ``[N, A]`` bool; None if all are, always."""
         return self._current.action_mask
 
     @property
@@ -213,7 +213,7 @@ class BatchedEnv(EnvBase):
         """The state of every environment between two steps: tensors, numbers and lists.
 
         Raises:
-            RestoreError: it cannot be saved.
+            RestoreError: the state cannot be saved.
         """
         raise RestoreError(f"{self.name}: {type(self).__name__} cannot save the state of its environments")
 
@@ -341,7 +341,7 @@ class BatchedEnv(EnvBase):
         self, observation: Tensor, terminated: Tensor, truncated: Tensor, mask: Tensor | None, **more: Tensor
     ) -> TensorDict:
         columns = {"terminated": terminated, "truncated": truncated, "done": terminated | truncated, **more}
-        columns = {"observation": observation} | {k: each.unsqueeze(-1) for k, each in columns.items()}
+        columns = {"observation": observation} | {name: each.unsqueeze(-1) for name, each in columns.items()}
         if mask is not None:
             columns["action_mask"] = mask
             if self.observation_spec.get("action_mask", None) is None:

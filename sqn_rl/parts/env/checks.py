@@ -45,7 +45,7 @@ def array(name: str, answer: Any, shape: tuple[int, ...], dtype: np.dtype) -> np
 def array_or_batch(
     name: str, answer: Any, shape: tuple[int, ...], dtype: np.dtype
 ) -> tuple[np.ndarray, bool]:
-    """As :func:`array`, of one array ``S`` or of a batch: ``[B, *S]``, and whether it was one.
+    """As :func:`array`, for one array ``S`` or a batch: ``[B, *S]``, and whether it was a single array.
 
     Raises:
         AnswerError: it is neither.
@@ -83,7 +83,7 @@ def flag(name: str, answer: Any) -> bool:
 
 
 def as_array(answer: Any) -> np.ndarray:
-    """``answer`` as an array; one of None where it cannot be made one."""
+    """``answer`` as an array; an array of None if it cannot be converted."""
     try:
         return np.asarray(answer)
     except (TypeError, ValueError, RuntimeError):  # rows of different lengths; a tensor that has a gradient
@@ -93,7 +93,7 @@ def as_array(answer: Any) -> np.ndarray:
 def require_columns(step: Step, observation: Tensor) -> None:
     """Check that observations are like ``observation``, ``[N, *S]``, and all other columns are ``[N]``.
 
-    What an environment need not give, such as action masks, is checked where it is given.
+    Optional columns, such as action masks, are checked if they are given.
 
     Raises:
         AnswerError: a column has another shape or dtype.

@@ -1,4 +1,4 @@
-"""Google Research Football, as EnvPool has it."""
+"""Google Research Football, from EnvPool."""
 
 import numpy as np
 
@@ -14,7 +14,7 @@ ACTIONS = (
 """Action names, which EnvPool gives in its documentation only."""
 
 PREFIX, SUFFIX = "gfootball/", "-v1"
-"""Around the name of a scenario in EnvPool's ids."""
+"""What surrounds the name of a scenario in EnvPool's ids."""
 
 CELL = 5
 """Height and width of a cell of the minimap on the screen, in pixels."""
@@ -24,7 +24,7 @@ MATCH_BYTES = 52_000_000
 
 GRASS, LINE, GOAL = (52, 105, 52), (92, 145, 92), (190, 205, 190)
 COLOURS = ((90, 150, 255), (235, 75, 65), (255, 255, 255), (255, 215, 60))
-"""Of the minimap's channels: the own team, the other, the ball, and the player who acts."""
+"""The colours of the minimap's channels: own team, other team, ball, and controlled player."""
 
 MARKS = ((0, 4), (1, 4), (3, 4), (2, 2))
 """The channels in the order in which they are drawn, each with the pixels around a mark's centre."""
@@ -98,9 +98,8 @@ class FootballEnv(PooledEnv):
         field = field.repeat(CELL, 0).repeat(CELL, 1)
         for channel, around in MARKS:
             for y, x in np.argwhere(minimap[channel]) * CELL + CELL // 2:
-                field[max(0, y - around) : y + around + 1, max(0, x - around) : x + around + 1] = COLOURS[
-                    channel
-                ]
+                rows = slice(max(0, y - around), y + around + 1)
+                field[rows, max(0, x - around) : x + around + 1] = COLOURS[channel]
         return field
 
 

@@ -87,13 +87,13 @@ class GymEnv(GamesEnv):
     ) -> None:
         with ExitStack() as opened:
             envs = [wrapped(each, wrappers) for each in given(id)]
-            ours, there = not envs, len(envs)
-            num_envs = (there or 1) if num_envs is None else num_envs
-            if ours:
+            owns_envs, n_given = not envs, len(envs)
+            num_envs = (n_given or 1) if num_envs is None else num_envs
+            if owns_envs:
                 envs.append(make(id, kwargs, wrappers))
                 opened.callback(envs[0].close)
             else:
-                require(num_envs == there, "num_envs", num_envs, f"{there}, as many as are given")
+                require(num_envs == n_given, "num_envs", num_envs, f"{n_given}, as many as are given")
             first = envs[0]
             actions = Actions(first.action_space, id)
             space, masks_inside = without_mask(first.observation_space, actions.n, id)
@@ -116,10 +116,10 @@ class GymEnv(GamesEnv):
                     why = f"{id} cannot be opened once more: {explain(error.__cause__ or error)}"
                     raise SettingError("num_envs", num_envs, f"at most {len(envs)}; {why}") from error
                 opened.callback(envs[-1].close)
-                another = all(envs[-1] is not each for each in envs[:-1])
-                require(another, "id", id, "a function that makes another environment at every call")
+                is_new = all(envs[-1] is not each for each in envs[:-1])
+                require(is_new, "id", id, "a function that makes another environment at every call")
             opened.pop_all()
-        self._envs, self._ours, self._named = envs, ours, isinstance(id, str)
+        self._envs, self._owns_envs, self._has_id = envs, owns_envs, isinstance(id, str)
         self._kwargs, self.wrappers, self._space, self._actions = kwargs, wrappers, space, actions
         self._masks_inside, self._masks_known = masks_inside, False
         self.first_action = actions.first
@@ -139,7 +139,7 @@ class GymEnv(GamesEnv):
 
     def show(self) -> None:
         """Make environment 0 again with rendering, if it can render."""
-        if self._named and "rgb_array" in (self._envs[0].metadata.get("render_modes") or []):
+        if self._has_id and "rgb_array" in (self._envs[0].metadata.get("render_modes") or []):
             self._envs.pop(0).close()  # closed first, as some environments can be open only once
             kwargs = {**self._kwargs, "render_mode": "rgb_array"}
             self._envs.insert(0, make(self.name, kwargs, self.wrappers))
@@ -164,7 +164,7 @@ class GymEnv(GamesEnv):
         return observation
 
     def _observed(self, i: int, answer: Any, *, begins: bool = False) -> np.ndarray:
-        """What environment ``i`` answers as an observation ``S``, the newest of its stack."""
+        """An answer of environment ``i`` as an observation ``S``, with it as the newest of its stack."""
         fits = type(answer) is np.ndarray and (answer.shape, answer.dtype) == self._box_kind
         frame = answer.ravel() if fits else flatten(self._space, answer)
         if self._view.layout:
@@ -216,10 +216,10 @@ class GymEnv(GamesEnv):
         )
 
     def _allow(self, i: int, observation: Any, info: Any, terminated: bool = False) -> None:
-        """Note the actions that environment ``i`` allows now.
+        """Store the actions that environment ``i`` allows now.
 
         Raises:
-            AnswerError: its mask does not fit; or there is one only sometimes.
+            AnswerError: its mask does not fit, or is not given always.
         """
         mask = mask_in(observation if self._masks_inside else info)
         if not self._masks_known:
@@ -238,5 +238,5 @@ class GymEnv(GamesEnv):
         envs, self._envs = self._envs, []
         with ExitStack() as closing:
             closing.callback(super().close, raise_if_closed=raise_if_closed)
-            for env in envs if self._ours else ():
+            for env in envs if self._owns_envs else ():
                 closing.callback(env.close)

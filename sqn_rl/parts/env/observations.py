@@ -1,4 +1,4 @@
-"""Flattening of Gymnasium observations, with a check against their space; and which of them are images."""
+"""Flatten Gymnasium observations, check them against their space, and find images among them."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -19,7 +19,7 @@ COMPOSED = (spaces.Tuple, spaces.Dict)
 
 @dataclass(frozen=True)
 class Layout:
-    """Where an image has its channels outside; inside they come first.
+    """The layout of an image outside; inside, its channels come first.
 
     Args:
         outside: the shape outside: ``[H, W]``, ``[H, W, C]`` or ``[C, H, W]``, or K of the last two stacked.
@@ -69,9 +69,9 @@ class View:
     Bytes (uint8 with values above 1) stay bytes; all else becomes float32.
 
     Args:
-        space: of one observation.
-        frame_stack: above 1, the frames of so many last steps, ``[frame_stack, *F]``, of a Box only.
-        id: of the environment, for messages.
+        space: the space of one observation.
+        frame_stack: above 1, the frames of that many last steps, ``[frame_stack, *F]``, of a Box only.
+        id: the id of the environment, for messages.
 
     Raises:
         SettingError: it has another space than :data:`OBSERVATIONS`; or ``frame_stack`` is not positive, or
@@ -92,7 +92,7 @@ class View:
         self.shape = (frame_stack, *frame_shape) if frame_stack > 1 else frame_shape
         self.dtype = np.dtype(np.uint8 if flat.dtype == np.uint8 and flat.high.max() > 1 else np.float32)
         self.low, self.high = (np.tile(bound, frame_stack) for bound in (flat.low, flat.high))
-        stack = [frame_stack] * (frame_stack > 1)
+        stack = [frame_stack] if frame_stack > 1 else []
         self.accepts = f"{[*stack, *space.shape]} {space.dtype}" if is_box else str(space)
         """What :meth:`rows` accepts, for an error message."""
 
@@ -208,7 +208,7 @@ def _is_batch(space: spaces.Space, answer: Any) -> bool:
 
 
 def _has_parts(space: spaces.Tuple | spaces.Dict, answer: Any) -> bool:
-    """Whether ``answer`` has the parts of ``space``, and is not a list of what has them."""
+    """Whether ``answer`` itself has the parts of ``space``, and is not a list of such answers."""
     if isinstance(space, spaces.Dict):
         return isinstance(answer, Mapping)
     return not (isinstance(answer, list) and answer and all(isinstance(each, tuple) for each in answer))

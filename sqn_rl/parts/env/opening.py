@@ -1,4 +1,4 @@
-"""Environments of Gymnasium, made by id or function, and Gymnasium's wrappers around them."""
+"""Make environments of Gymnasium by id or function, and put Gymnasium's wrappers around them."""
 
 import sys
 import warnings
@@ -21,17 +21,16 @@ WRAPPABLE = (
 """Gymnasium's wrappers that take plain values, write no files, and have no state beyond an episode."""
 
 OF_IMAGES = ("GrayscaleObservation", "ResizeObservation")
-"""Those that take images with their channels last, and would take rows for channels otherwise."""
+"""Wrappers that need images with their channels last; otherwise they would take rows for channels."""
 
 EXTRAS = {"box2d": "envs", "opencv": "images", "pygame": "video"}
 """Packages that environments need, and our extras that install them."""
-
 
 Wrappers = Sequence[Mapping[str, Mapping[str, Any]]]
 
 
 def given(id: object) -> Sequence[gymnasium.Env]:
-    """The environments that are given, not made."""
+    """The environments that were given, not an id or a function; empty if there are none."""
     if isinstance(id, gymnasium.vector.VectorEnv):
         expected = "a SyncVectorEnv, or a function that makes one environment"
         require(isinstance(id, gymnasium.vector.SyncVectorEnv), "id", id, expected)
@@ -64,10 +63,9 @@ def wrapped(env: gymnasium.Env, wrappers: Wrappers) -> gymnasium.Env:
     form = "a list of wrappers with their arguments, such as [{TimeLimit: {max_episode_steps: 200}}]"
     require(isinstance(wrappers, Sequence) and not isinstance(wrappers, str), "wrappers", wrappers, form)
     for wrapper in wrappers:
-        well_formed = isinstance(wrapper, Mapping) and all(
-            isinstance(each, Mapping) for each in wrapper.values()
-        )
-        require(well_formed, "wrappers", wrapper, form)
+        is_mapping = isinstance(wrapper, Mapping)
+        is_well_formed = is_mapping and all(isinstance(each, Mapping) for each in wrapper.values())
+        require(is_well_formed, "wrappers", wrapper, form)
         for name, arguments in wrapper.items():
             require_one_of(WRAPPABLE, "wrappers", name)
             layout = layout_of(env.observation_space)
@@ -120,9 +118,8 @@ def _registered(id: str, kwargs: Mapping[str, Any]) -> gymnasium.Env:
             instead = f"; {atari}" if (atari := for_atari_id(id)) else other
             expected = f"an id that Gymnasium knows{instead} ({error})"
             raise SettingError("id", id, expected) from error
-        if isinstance(error, TypeError) or (
-            kwargs and isinstance(error, ValueError | LookupError | AssertionError)
-        ):
+        may_be_kwargs = kwargs and isinstance(error, ValueError | LookupError | AssertionError)
+        if isinstance(error, TypeError) or may_be_kwargs:
             raise SettingError("kwargs", dict(kwargs), f"what {id} takes ({error!r})") from error
         raise SettingError("id", id, f"an environment that can be opened ({explain(error)})") from error
 

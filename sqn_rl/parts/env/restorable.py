@@ -140,21 +140,24 @@ class RestorableEnv(BatchedEnv):
             and the number of steps since the last seeding.
         """
         self._update_checksums()
-        waiting = (seed is not None for seed in self._seeds)
-        last = [count - 1 - waits for count, waits in zip(self._seed_counts, waiting, strict=True)]
-        histories = [
-            before + since for before, since in zip(self._last_histories, self._histories, strict=True)
-        ]
+        replayed = list(zip(self._last_histories, self._histories, strict=True))
+        histories = [before + since for before, since in replayed]
+        actions = [action for history in histories for action in history]
         return {
             "entropy": self._entropy,
-            "seeds": [seed - bool(before) for seed, before in zip(last, self._last_histories, strict=True)],
+            "seeds": [self._first_replayed_seed(i) for i in range(self.num_envs)],
             "lengths": [len(history) for history in histories],
-            "actions": torch.tensor(
-                [action for history in histories for action in history], dtype=torch.int32
-            ),
+            "actions": torch.tensor(actions, dtype=torch.int32),
             "observation": self._current.observation,
             "answers": self._answer_checksums(),
         }
+
+    def _first_replayed_seed(self, i: int) -> int:
+        """The index of the seed from which environment ``i`` is replayed."""
+        index = self._seed_counts[i] - 1
+        if self._seeds[i] is not None:  # this one was drawn, but not taken
+            index -= 1
+        return index - 1 if self._last_histories[i] else index
 
     def _answer_checksums(self) -> list[list[int]]:
         checksums = zip(

@@ -31,8 +31,5 @@ class Dense(nn.Module):
             x = x.expand(self.members, -1, -1)
         if self.members > 1:
             return torch.bmm(x, self.weight) + self.bias
-        weight, bias = (
-            self.weight.squeeze(0),
-            self.bias.flatten(),
-        )  # bmm of one matrix takes three times as long
+        weight, bias = self.weight.squeeze(0), self.bias.flatten()  # bmm would take three times as long
         return torch.addmm(bias, x.squeeze(0), weight).unsqueeze(0)

@@ -43,9 +43,10 @@ class NoisyDense(nn.Module):
 
     def set_noise(self, noise: Tensor | None) -> None:
         """Use this noise until the next call: ``[noise_size]``, f(ε_in) and f(ε_out) per network; None: μ."""
-        self._noise[:] = (
-            [] if noise is None else torch.split_with_sizes(noise.view(self._shape), self._sizes, -1)
-        )
+        if noise is None:
+            self._noise.clear()
+        else:
+            self._noise[:] = torch.split_with_sizes(noise.view(self._shape), self._sizes, -1)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, F]`` (one input for all networks) or ``[N, B, F]`` (or ``[1, B, F]``) → ``[N, B, G]``."""

@@ -1,4 +1,4 @@
-"""What all loggers are: reporters, which receive the events of a run."""
+"""Reporters, which receive the events of a run; all loggers are reporters."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,10 +13,10 @@ class Reporter:
         """Training begins, or is resumed, at these counters, which change as it advances."""
 
     def phase(self, name: str) -> None:
-        """Something that takes long begins, such as ``evaluating``; empty: it has ended."""
+        """A long phase begins, such as ``evaluating``; an empty name: it has ended."""
 
     def note(self, text: str) -> None:
-        """What was chosen or has happened that a person should know, as a line."""
+        """A line about something that was chosen or has happened, and that the user should know."""
 
     def metrics(self, row: dict[str, Any]) -> None:
         """Counters, losses, α, entropies, values and recent returns, every ``log_every`` steps."""
@@ -31,7 +31,7 @@ class Reporter:
         """With ``checkpoint_best``: the evaluation of ``row`` is the best so far, by these weights."""
 
     def checkpoint(self, counters: Counters, take_state: Callable[[], dict[str, Any]]) -> None:
-        """It is time to write down all that the run has become: what ``take_state()`` gives."""
+        """It is time to save the state of the run, which ``take_state()`` returns."""
 
     def finished(self, summary: dict[str, Any]) -> None:
         """The run has ended, well or not, and ``summary.json`` and ``curve.png`` are written."""

@@ -13,7 +13,7 @@ from sqn_rl.types import Counters
 
 CURVE = "curve.png"
 LONGEST = 10_000
-"""Bytes of a file that says what a tracker has."""
+"""The largest size of the file that records what was sent to a tracker."""
 
 
 class TrackingLogger(Reporter):
@@ -26,14 +26,14 @@ class TrackingLogger(Reporter):
     is sent again.
 
     Args:
-        tracker: its name.
+        tracker: the name of the tracker.
         directory: the run directory.
         recipe: the resolved config.
         title: the run's title.
     """
 
     synchronous = True
-    """Whether a row that was sent is stored, also if the process is killed."""
+    """Whether a row that was sent is stored even if the process is killed afterwards."""
 
     def __init__(self, tracker: str, directory: Path, recipe: Mapping[str, Any], title: str) -> None:
         self._file, self._directory, self._begun = f"{tracker}.json", directory, False
@@ -61,7 +61,7 @@ class TrackingLogger(Reporter):
         """Wait until everything is stored; nothing more is sent."""
 
     def begin(self, counters: Counters) -> None:
-        """Begin or continue the tracker's run, which a check of the recipe does not."""
+        """Begin or continue the tracker's run; not called when a recipe is only checked."""
         self._begin()
 
     def metrics(self, row: dict[str, Any]) -> None:
@@ -80,7 +80,7 @@ class TrackingLogger(Reporter):
         self.end(summary["status"])
 
     def _begin(self) -> None:
-        """Begin or continue the tracker's run, if that was not done, and send what is in the logs."""
+        """Begin or continue the tracker's run, unless that was done, and send the rows in the logs."""
         if self._begun:
             return
         self._begun = True
@@ -88,9 +88,8 @@ class TrackingLogger(Reporter):
         self._write()
         logs = {"train": "metrics.jsonl", "evaluation": EVALUATIONS_FILE}
         stored = [(group, row) for group, file in logs.items() for row in rows(self._directory / file)]
-        for group, row in sorted(
-            stored, key=lambda each: each[1]["env_steps"]
-        ):  # trackers want them in order
+        stored.sort(key=lambda each: int(each[1]["env_steps"]))  # trackers expect rows in order
+        for group, row in stored:
             self._send_once(group, row)
 
     def _send_once(self, group: str, row: Mapping[str, Any]) -> None:
@@ -124,7 +123,7 @@ def missing(name: str) -> NoReturn:
 
 
 def numbers(row: Mapping[str, Any]) -> dict[str, float]:
-    """What of a row can be drawn."""
+    """The numbers of a row, except the environment steps."""
     return {
         name: value
         for name, value in row.items()
@@ -149,14 +148,13 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """What was sent; nothing, if the file is not there or not ours."""
+    """What was sent: the content of the file, or nothing if it does not exist or is not valid."""
     nothing: dict[str, Any] = {"id": None, "train": -1, "evaluation": -1}
     try:
         with path.open("rb") as file:
             found = json.loads(file.read(LONGEST))
-        ours = isinstance(found["id"], str) and found["id"].isalnum() and len(found["id"]) <= 64
-        return (
-            found if ours and all(type(found[name]) is int for name in ("train", "evaluation")) else nothing
-        )
+        has_id = isinstance(found["id"], str) and found["id"].isalnum() and len(found["id"]) <= 64
+        has_steps = all(type(found[name]) is int for name in ("train", "evaluation"))
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return nothing
+    return found if has_id and has_steps else nothing

@@ -67,7 +67,7 @@ class DiscreteSACLoss(TDLoss):
 
     @property
     def consumes(self) -> Sequence[str]:
-        """What the wiring shows it to read."""
+        """The keys that it reads, as the wiring shows them."""
         return [*super().consumes, "log_policy"]
 
     @property

@@ -104,7 +104,7 @@ class TDLoss(LossModule):
     def backup(
         self, target_q_NBA: Tensor, next_observation: Tensor, action_mask: Tensor | None = None
     ) -> tuple[Backup, Tensor | float]:
-        """What the next state is worth.
+        """The backup of the next state's values, and its bonus.
 
         Args:
             target_q_NBA: Q̄_i(s', ·), ``[N, B, A]``.
@@ -138,12 +138,12 @@ class TDLoss(LossModule):
 
     @property
     def consumes(self) -> Sequence[str]:
-        """What the wiring shows it to read."""
+        """The keys that it reads, as the wiring shows them."""
         return ["action_value", *BATCH_KEYS, *([] if self.temperature is None else ["alpha"])]
 
     @property
     def randomness(self) -> Mapping[str, torch.Generator | Noise]:
-        """What it draws with, and the noise of each of its networks."""
+        """The loss's generator, and the noise of each of its networks."""
         noises = {f"noise of {network}": noise for network, noise in self._noises.items()}
         return {"generator": self.generator, **noises}
 
@@ -295,12 +295,12 @@ class TDLoss(LossModule):
 
 
 def _given(action_mask: Tensor | None) -> tuple[Tensor, ...]:
-    """The mask as an argument, if there is one: a subclass that takes none serves where all are allowed."""
+    """The mask as an argument, if there is one; a subclass may lack it if all actions are allowed."""
     return () if action_mask is None else (action_mask,)
 
 
 def _filled(q_NBA: Tensor, allowed_BA: Tensor | None) -> Tensor:
-    """The values, of which those of actions that are not allowed are the mean of the others. ``[..., A]``."""
+    """The values, with those of excluded actions replaced by the mean of the others. ``[..., A]``."""
     if allowed_BA is None:
         return q_NBA
     mean_NB1 = q_NBA.where(allowed_BA, 0).sum(-1, keepdim=True) / allowed_BA.sum(-1, keepdim=True)

@@ -104,14 +104,14 @@ class Ring:
         self.action_mask: Tensor | None = None
         """The actions allowed at each observation, ``[places, A]`` bool, once a step has such masks."""
         self.next_action_mask: Tensor | None = None
-        """And those of its next observation."""
+        """The actions allowed at each next observation, ``[places, A]`` bool."""
         self.log_mu: Tensor | None = None
-        """With which log-probability each action was taken, ``[places]``, once a step has that."""
+        """The log-probability with which each action was taken, ``[places]``, once a step has it."""
         self.states: SequenceStarts | None = None
-        """Where sequences begin, and with what memory, if the networks are recurrent."""
+        """The beginnings of sequences, and the memory there, if the networks are recurrent."""
         self._counts = [0] * lanes  # rows appended to each lane so far, including overwritten ones
-        self._forgotten = [0] * lanes  # of these the rows of which nothing can be read any more
-        self._order: deque[int] = deque()  # with several lanes, the lanes of the other rows, as they came
+        self._forgotten = [0] * lanes  # rows of these that can no longer be read
+        self._order: deque[int] = deque()  # with several lanes, the lanes of the other rows, in order
         self._advance(0, 0)
 
     def __len__(self) -> int:
@@ -225,7 +225,7 @@ class Ring:
         return self._read(index.flatten()).view(-1, *self.observation_shape)
 
     def masks(self, n_actions: int) -> tuple[Tensor, Tensor]:
-        """Both columns of masks, which are made here; in rows stored before them all actions are allowed."""
+        """Both columns of masks, created if needed; in rows stored before, all actions are allowed."""
         if self.action_mask is None or self.next_action_mask is None:
             _require_memory(self._window * self.num_envs, 0, 2 * n_actions)
             make = torch.ones if self.row_count > 1 else torch.empty  # what was never written takes no memory
@@ -235,7 +235,7 @@ class Ring:
         return self.action_mask, self.next_action_mask
 
     def record(self) -> Tensor:
-        """The column of log-probabilities, which is made here; in rows stored before it they are 0."""
+        """The column of log-probabilities, created if needed; in rows stored before, they are 0."""
         self.log_mu = torch.zeros_like(self.reward) if self.log_mu is None else self.log_mu
         return self.log_mu
 
@@ -282,7 +282,7 @@ class Ring:
         self.retired_row = self._row(lane, retired) if retired >= 0 else slice(0, 0)
 
     def _remember(self, lane: int) -> None:
-        """Note that a row came to this lane, and forget the oldest rows that no lane can read."""
+        """Remember that this lane got a row, and forget the oldest rows that no lane can read."""
         self._order.append(lane)
         while self._forgotten[self._order[0]] < self._counts[self._order[0]] - self._rows + 1:
             self._forgotten[self._order.popleft()] += 1

@@ -1,7 +1,7 @@
 """The state dict of a ring: a few small values, and the rows, each of which checkpoints write only once.
 
-Several lanes share one table: its rows are in the order in which they came, each with its lane and its
-number there. A slow lane keeps the rows of others, which came after its oldest, on the disk for longer.
+Several lanes share one table: its rows are in the order in which they were appended, each with its lane and
+its number there. Rows that were appended after a slow lane's oldest row stay on the disk for longer.
 
 Legend: N environments in lanes of E, R rows, M final observations. A row's *number* counts from the first
 ever appended to its lane; its index in the ring is that number modulo the number of rows. A transition's
@@ -33,11 +33,10 @@ COLUMNS = {
 """The columns of a row, and the ring's attributes that hold them."""
 
 MASKS = {"action_mask": "action_mask", "next_action_mask": "next_action_mask"}
-"""Those that a row has too where there are action masks."""
-
+"""Further columns of a row, if there are action masks."""
 
 LOG_MU = {"log_mu": "log_mu"}
-"""And where the actor recorded it."""
+"""A further column of a row, if the actor recorded it."""
 
 
 def ring_state(ring: Ring) -> dict[str, Any]:
@@ -128,7 +127,7 @@ def _plain_rows(begin: int, end: int) -> tuple[Tensor, Tensor]:
 
 
 def _ordered_rows(ring: Ring, begin: int, end: int) -> tuple[Tensor, Tensor]:
-    """The same where there are several."""
+    """The lanes and the numbers of rows where there are several lanes, ``[R]`` each."""
     oldest = sum(ring._forgotten)
     order = torch.tensor([*islice(ring._order, end - oldest)], dtype=torch.int64)
     row = torch.zeros_like(order)

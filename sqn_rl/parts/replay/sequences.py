@@ -46,9 +46,9 @@ class SequenceReplay(WeightedReplay):
     """Sequences of the newest ``capacity`` transitions, sampled in proportion to p^ω.
 
     A sequence begins at the first step of an episode or at every ``stride``-th after it, with the
-    memory that the actor had there. From its first ``burn_in`` steps only the networks' state is
-    computed anew; from the next ``length`` steps is learned. At an episode's first step the state is known
-    to be empty: there all ``burn_in + length`` steps are learned from. A sequence ends with the episode, with
+    memory that the actor had there. Its first ``burn_in`` steps only serve to compute the networks' state
+    anew; the next ``length`` steps are learned from. At an episode's first step the state is known to be
+    empty, so there all ``burn_in + length`` steps are learned from. A sequence ends with the episode, with
     a cut, or with the newest step; one is drawn as soon as it has a step to learn from. The returns of its
     last steps reach beyond it.
 
@@ -61,10 +61,10 @@ class SequenceReplay(WeightedReplay):
         stride: steps from the beginning of one sequence to that of the next; at most ``length``, or steps
             would be left out.
         eta: η, in [0, 1].
-        omega: as of :class:`~sqn_rl.PrioritizedReplay`.
-        beta: as there.
-        epsilon: as there.
-        td_error: as there.
+        omega: ω, as for :class:`~sqn_rl.PrioritizedReplay`.
+        beta: β, as for it.
+        epsilon: ε, as for it.
+        td_error: as for it.
         steps: the budget, environment steps.
         q_net: the networks, whose state is stored.
         num_envs: N, the environments that step together.
@@ -151,7 +151,7 @@ class SequenceReplay(WeightedReplay):
         return in_memory + self.states.place_bytes, on_disk + self.states.place_bytes
 
     def draw(self, batch_size: int) -> Batch:
-        """Sample ``batch_size`` sequences, and all transitions of theirs from which is learned.
+        """Sample ``batch_size`` sequences, and all of their transitions that are learned from.
 
         Raises:
             IndexError: nothing is stored.
@@ -175,11 +175,11 @@ class SequenceReplay(WeightedReplay):
         )
 
     def _count(self, place_QK: Tensor) -> Tensor:
-        """How many of consecutive steps are of one episode, the first always, ``[Q, 1]``."""
+        """The number of consecutive steps that belong to the episode of the first, ``[Q, 1]``."""
         return F.steps_to_last(self.ring.is_last(place_QK)).unsqueeze(-1)
 
     def _sequences(self, place_Q: Tensor, memory: Memory, burn_in_Q: Tensor, many: int) -> Sequences:
-        """T = ``many`` observations from each place on, with what came before each."""
+        """T = ``many`` observations from each place on, with the action and reward before each."""
         ring = self.ring
         place_QT = ring.next_places(place_Q, many - 1)
         last = torch.minimum(torch.arange(many - 1, device=place_Q.device), self._count(place_QT) - 1)
@@ -199,7 +199,7 @@ class SequenceReplay(WeightedReplay):
 class _SequenceSampler(ProportionalSampler):
     """Samples the places at which sequences begin; all others have priority 0."""
 
-    prioritized = False  # the initial priorities of single transitions say nothing of sequences
+    prioritized = False  # initial priorities of single transitions do not apply to sequences
 
     def __init__(
         self, places: int, omega: float, beta: float, epsilon: float, reduction: str, eta: float
@@ -222,17 +222,16 @@ class _SequenceSampler(ProportionalSampler):
 
 
 def _require_wiring(q_net: QNetwork, returns: Returns) -> None:
+    """Refuse networks that are not recurrent, and returns that need single observations."""
     if not state_size(q_net):
         problem = f"replay: SequenceReplay is for recurrent networks; {type(q_net).__name__} is not one"
         raise WiringError("replay", f"{problem}; choose q_net=lstm, or replay=prioritized", "q_net")
-    soft = isinstance(returns, SoftReturns) and returns.soft
-    if soft or (isinstance(returns, PathReturns) and returns.gives_paths):
-        problem = f"{'soft ' * soft}{type(returns).__name__} needs observations one by one"
-        hint = (
-            "set returns.soft=false, or choose returns=one_step"
-            if soft
-            else "choose returns=one_step or n_step"
-        )
-        raise WiringError(
-            "replay", f"replay: SequenceReplay gives sequences, and {problem}; {hint}", "returns"
-        )
+    gives_paths = isinstance(returns, PathReturns) and returns.gives_paths
+    if isinstance(returns, SoftReturns) and returns.soft:
+        name, hint = f"soft {type(returns).__name__}", "set returns.soft=false, or choose returns=one_step"
+    elif gives_paths:
+        name, hint = type(returns).__name__, "choose returns=one_step or n_step"
+    else:
+        return
+    problem = f"replay: SequenceReplay gives sequences, and {name} needs observations one by one"
+    raise WiringError("replay", f"{problem}; {hint}", "returns")

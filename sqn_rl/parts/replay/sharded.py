@@ -1,8 +1,8 @@
-"""Prioritized replay in shards, in processes or on machines of their own, so that none has to hold all.
+"""Prioritized replay in shards, each in a process or on a machine of its own, so that none holds everything.
 
-Frames go from an actor to a shard, and from there, as batches, to the learner, which passes the chunks of
-actors on without reading them. A batch is stratified over the shards' sums of priorities, as the learner
-knows them from the last batch; importance weights are of the probabilities with which it was really sampled.
+Frames go from an actor to a shard, and from there, in batches, to the learner, which passes actors' chunks on
+without reading them. A batch is stratified over the shards' sums of priorities, which the learner knows from
+the last batch; importance weights use the probabilities with which transitions were actually sampled.
 
 Legend: S shards, B sampled transitions, of which B_s of shard s; T_s its sum of priorities p^ω.
 """
@@ -24,14 +24,14 @@ from sqn_rl.parts.schedule import linear
 from sqn_rl.types import Batch, Chunk, Piece, Rows, Step
 
 PLACE_BITS = 40
-"""A place is that in its shard, and above these bits the number of the shard."""
+"""The lower bits of a place are the place in its shard; the higher bits are the shard's number."""
 
 
 class Shard:
     """A part of a replay: the lanes of some actors.
 
     Args:
-        replay: stores them.
+        replay: stores the transitions.
     """
 
     def __init__(self, replay: PrioritizedReplay) -> None:
@@ -51,11 +51,11 @@ class Shard:
         self._replay.cut()
 
     def total(self) -> float:
-        """T_s."""
+        """The sum of its priorities, T_s."""
         return self._replay.sampler.tree.total
 
     def draw(self, number: int) -> tuple[Mapping[str, np.ndarray], Floats, float]:
-        """Sample so many transitions: their columns, p_i^ω / T_s of each, and T_s."""
+        """Sample ``number`` transitions: their columns, p_i^ω / T_s of each, and T_s."""
         total = self.total()
         if not number:
             return {}, np.empty(0), total
@@ -72,7 +72,7 @@ class Shard:
         return self._replay.transition_bytes
 
     def state(self) -> dict[str, Any]:
-        """The state, with the extent of its rows instead of these."""
+        """The state, with the range of its rows instead of the rows."""
         state = self._replay.lazy_state_dict()
         self._rows: Rows = state["_storage"]["rows"]
         state["_storage"]["rows"] = [self._rows.begin, self._rows.end, self._rows.step]
@@ -83,7 +83,7 @@ class Shard:
         return self._rows.read(begin, end)
 
     def take(self, piece: Piece) -> None:
-        """Receive the next rows of a state that is to be loaded."""
+        """Receive the next rows of a state that will be loaded."""
         self._pieces.append(piece)
 
     def load(self, state: Mapping[str, Any]) -> None:
@@ -170,17 +170,17 @@ class ShardedReplay:
         self._tables = [*range(shards)]  # the numbers of the shards' rows in checkpoints
         self._emptied: list[int] = []
         one_step = num_envs // shards
-        self._host: Host = LocalHost(lambda number: Shard(self._made(number, one_step)), shards)
+        self._host: Host = LocalHost(lambda number: Shard(self._make_replay(number, one_step)), shards)
 
     def make_shard(self, number: int) -> Shard:
         """A shard with its part of the capacity."""
-        return Shard(self._made(number, self.capacity // self.shards))
+        return Shard(self._make_replay(number, self.capacity // self.shards))
 
-    def _made(self, number: int, capacity: int) -> PrioritizedReplay:
+    def _make_replay(self, number: int, capacity: int) -> PrioritizedReplay:
         return self._replay(capacity=capacity, seed=self._seed + 1 + number)
 
     def use_host(self, host: Host) -> None:
-        """Keep the shards in this host; before, there is room for one step, for the checks before a run."""
+        """Keep the shards in this host; until then they hold one step, for the checks before a run."""
         self._host = host
 
     @property
@@ -198,7 +198,7 @@ class ShardedReplay:
         return {"beta": self.beta}
 
     def advice(self) -> str | None:
-        """Which shards began empty."""
+        """A note on the shards that began empty."""
         which = ", ".join(map(str, self._emptied))
         return f"replay: shard {which} began empty, as its transitions were lost" if which else None
 
@@ -214,7 +214,7 @@ class ShardedReplay:
         self._host.call(0, "store", observation, action, step)
 
     def store_chunk(self, chunk: Any, *, lane: int) -> None:
-        """Have a shard store a chunk, or what stands for it, in its actor's lane."""
+        """Let a shard store a chunk, or a reference to it, in its actor's lane."""
         self._host.call(lane % self.shards, "store_chunk", chunk, lane // self.shards)
 
     # --- sampling -------------------------------------------------------------------------------------------
@@ -236,9 +236,8 @@ class ShardedReplay:
                 columns.append({**own, "place": own["place"] + (number << PLACE_BITS)})
                 probabilities.append(share * (len(share) / batch_size))
         weight = importance_weights(np.concatenate(probabilities), self.beta).astype(np.float32)
-        joined = {name: np.concatenate([own[name] for own in columns]) for name in columns[0]} | {
-            "weight": weight
-        }
+        joined = {name: np.concatenate([own[name] for own in columns]) for name in columns[0]}
+        joined["weight"] = weight
         return Batch.of({name: torch.from_numpy(each).to(self._device) for name, each in joined.items()})
 
     def _shares(self, batch_size: int) -> Sequence[int]:
@@ -267,15 +266,15 @@ class ShardedReplay:
             self._host.call(number, "update_priority", place_B[own_B], td_error[:, own_B])
 
     def _answers(self, method: str, *arguments: Sequence[Any]) -> list[Any]:
-        """The answers of all shards, which work at the same time; ``arguments`` are those of each."""
+        """The answers of all shards, which work in parallel; ``arguments`` has one tuple for each shard."""
         each = arguments or [()] * self.shards
         tickets = [self._host.call(number, method, *given) for number, given in enumerate(each)]
         return [self._host.answer(ticket) for ticket in tickets]
 
-    # --- all that changes -----------------------------------------------------------------------------------
+    # --- state ------------------------------------------------------------------------------------------
 
     def lazy_state_dict(self) -> dict[str, Any]:
-        """Like :meth:`state_dict`, but rows are :class:`~sqn_rl.types.Rows`. Of a lost shard it has None."""
+        """Like :meth:`state_dict`, but rows are :class:`~sqn_rl.types.Rows`; None for a lost shard."""
         return {
             "totals": [*self._totals],
             "tables": [*self._tables],

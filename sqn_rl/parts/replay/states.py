@@ -1,4 +1,4 @@
-"""Where the sequences of a ring begin, and the memory stored there.
+"""The beginnings of the sequences in a ring, and the memory stored there.
 
 Legend: N environments, E of one lane, M numbers of a memory, as :meth:`sqn_rl.parts.memory.Memory.packed`
 writes them; a transition's *place* is its index in the ring, and the *number* of a row counts from the first
@@ -18,7 +18,7 @@ FIRST, LATER = 1, 2
 
 
 class SequenceStarts:
-    """Where sequences begin, and the recurrent state stored there.
+    """The beginnings of sequences, and the recurrent state stored there.
 
     A sequence begins at an episode's first step, where the memory is empty and not stored, and at every
     ``stride``-th step after it. At most one of these lies in ``stride`` consecutive rows of an environment,
@@ -26,11 +26,11 @@ class SequenceStarts:
 
     Args:
         num_envs: N.
-        rows: of the ring.
+        rows: the number of rows of the ring.
         stride: steps from one beginning to the next, at least 1.
         burn_in: steps of a sequence from which nothing is learned; at an episode's first step there are none.
         state_size: W = M − 2.
-        device: of the tensors.
+        device: device of the tensors.
     """
 
     eligible: Tensor
@@ -55,7 +55,7 @@ class SequenceStarts:
         return 1 + -(-self.memory[0].nbytes // self.stride)
 
     def append(self, row: slice, number: int, columns: slice, step: Step) -> None:
-        """A row was appended: its places, its number, the environments, ``[E]``, and their results.
+        """Take note of an appended row: its places, its number, its environments ``[E]``, and their results.
 
         Raises:
             ValueError: the step has no memory of this size.
@@ -74,15 +74,15 @@ class SequenceStarts:
         age[step.ended.to(age.device)] = 0
 
     def cut(self, environments: Any) -> None:
-        """New episodes begin in these environments."""
+        """Begin new episodes in these environments."""
         self.age[environments] = 0
 
     def at(self, place: Tensor, number: Tensor) -> tuple[Tensor, Tensor]:
-        """The memory at beginnings, ``[Q, M]``, and how many steps are burnt in there, ``[Q]``.
+        """The memory at beginnings, ``[Q, M]``, and the number of burn-in steps there, ``[Q]``.
 
         Args:
             place: the beginnings, ``[Q]``.
-            number: of their rows, ``[Q]``.
+            number: the numbers of their rows, ``[Q]``.
         """
         empty = self.memory.new_zeros(self.state_size + 2)
         empty[-2] = -1  # the action before: none
@@ -100,13 +100,13 @@ class SequenceStarts:
     # --- checkpoints ----------------------------------------------------------------------------------------
 
     def read(self, place: Tensor, number: Tensor) -> dict[str, Tensor]:
-        """What the places of whole rows have besides their transitions, for :meth:`write`."""
+        """The beginnings and memories at the places of whole rows, for :meth:`write`."""
         start = self.start[place]
         slot = self._slot(place, number)[start == LATER]
         return {"start": start, "memory": self.memory[slot]}
 
     def write(self, place: Tensor, number: Tensor, columns: Mapping[str, Tensor]) -> None:
-        """Write it back."""
+        """Write back what :meth:`read` has read."""
         start = columns["start"].to(self.start)
         self.start[place] = start
         self.memory[self._slot(place, number)[start == LATER]] = columns["memory"].to(self.memory)

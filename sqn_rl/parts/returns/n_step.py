@@ -55,7 +55,7 @@ class NStep:
 
     @property
     def consumes(self) -> Sequence[str]:
-        """What the wiring shows it to read."""
+        """The keys that it reads, as the wiring shows them."""
         return ["transitions", *(["alpha", "log_policy"] if self.soft else [])]
 
     def gather(self, ring: Ring, place: Tensor) -> Batch:

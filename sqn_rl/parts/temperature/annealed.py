@@ -44,14 +44,11 @@ class AnnealedTemperature(DualTemperature):
         steps: int,
     ) -> None:
         super().__init__(initial=initial, lr=lr, minimum=minimum, maximum=maximum, optimise=optimise)
-        self._start, self._end = (
-            require_reachable("start", start, n_actions),
-            require_reachable("end", end, n_actions),
-        )
+        self._start = require_reachable("start", start, n_actions)
+        self._end = require_reachable("end", end, n_actions)
         self._over = require_fraction("over", over) * steps
-        self.register_buffer(
-            "_target_buffer", torch.zeros(()), persistent=False
-        )  # H̄; as a number it would be compiled in
+        # H̄ as a buffer: a number would become a constant of compiled code
+        self.register_buffer("_target_buffer", torch.zeros(()), persistent=False)
         self.anneal(0)
 
     def anneal(self, env_steps: int) -> None:

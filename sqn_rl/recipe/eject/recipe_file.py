@@ -1,4 +1,4 @@
-"""From a recipe to a recipe file that inherits from it: what ``sqn-run --save`` and ``sqn-tune`` write."""
+"""Write a recipe file that inherits from a recipe, as ``sqn-run --save`` and ``sqn-tune`` do."""
 
 from collections.abc import Iterator
 
@@ -12,10 +12,10 @@ from sqn_rl.recipe.schema import SLOT_NAMES
 
 
 def to_template(recipe: Recipe, name: str) -> str:
-    """A recipe file that inherits from a recipe, with its overrides; all else is there as comments.
+    """A recipe file that inherits from a recipe, with its overrides; all other values are comments.
 
     Args:
-        recipe: composed, not loaded from a run.
+        recipe: a recipe that was composed, not loaded from a run.
         name: the recipe's name, or the path of the file.
     """
     chosen, layers = recipe.chosen, recipe.layers
@@ -34,14 +34,20 @@ def to_template(recipe: Recipe, name: str) -> str:
         fields = {key: value for key, value in layers.values[slot].items() if key != TARGET}
         if _is_own(recipe, target := f"{slot}.{TARGET}"):
             fields = {TARGET: layers.get(target), **fields}
-        inner = [*_lines(recipe, fields, f"{slot}.")]
-        own = any(not line.startswith("#") for line in inner)
-        lines += ["", f"{'' if own else '# '}{slot}:{'' if inner else ' {}'}  # {recipe.part(slot)}"]
-        lines += [line.replace("# ", "#   ", 1) if line.startswith("# ") else f"  {line}" for line in inner]
+        lines += ["", *_slot_lines(slot, recipe.part(slot), [*_lines(recipe, fields, f"{slot}.")])]
     return "".join(f"{line}\n" for line in lines)
 
 
+def _slot_lines(slot: str, part: str, fields: list[str]) -> Iterator[str]:
+    """A slot and the lines of its fields, indented; a comment as a whole if all fields are."""
+    mark = "" if any(not line.startswith("#") for line in fields) else "# "
+    yield f"{mark}{slot}:{'' if fields else ' {}'}  # {part}"
+    for line in fields:
+        yield line.replace("# ", "#   ", 1) if line.startswith("# ") else f"  {line}"
+
+
 def _lines(recipe: Recipe, values: Values, prefix: str = "") -> Iterator[str]:
+    """The values that the command line gave, and all others as comments with their origins."""
     for name, value in values.items():
         key, line = f"{prefix}{name}", f"{flow(name)}: {flow(value)}"
         if _is_own(recipe, key) and key not in ("out", "resume"):
@@ -52,7 +58,7 @@ def _lines(recipe: Recipe, values: Values, prefix: str = "") -> Iterator[str]:
 
 
 def _is_own(recipe: Recipe, key: str) -> bool:
-    """Whether the command line gave the value at a dotted key, or one in the mapping there."""
+    """Whether the command line gave the value at a dotted key, or a value in the mapping there."""
     origins = recipe.layers.origins
     found = (origins[each] for each in origins if each == key or each.startswith(f"{key}."))
     return any(origin.startswith(COMMAND_LINE) for origin in found)

@@ -1,4 +1,4 @@
-"""From a recipe to one readable file of PyTorch and Gymnasium that trains the same agent."""
+"""Write one readable file of PyTorch and Gymnasium that trains the agent of a recipe."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -39,10 +39,10 @@ SUPPORTED: Mapping[str, Mapping[str, str]] = {
     "returns": {"OneStep": "one_step", "NStep": "n_step", "TreeBackup": "tree_backup"},
     "replay": {"UniformReplay": "uniform", "PrioritizedReplay": "prioritized"},
 }
-"""By slot, the classes of sqn_rl that the template has, and what its conditions call them."""
+"""By slot, the classes of sqn_rl that the template supports, and their names in its conditions."""
 
 PATH_BACKUPS = ("expected", "expected_min", "expected_mean", "own")
-"""Those of which the template has a tree backup."""
+"""The values of ``loss.backup`` for which the template has a tree backup."""
 
 REDUCED = {"q1": "[0]", "min": ".amin(0)", "mean": ".mean(0)"}
 """From ``[N, B, A]`` to the values of a policy, ``[B, A]``."""
@@ -54,32 +54,34 @@ KEYWORDS = {
     "difficulty_ramping": "difficulty_ramping",
     "max_episode_steps": "max_episode_steps",
 }
-"""What Gymnasium's Atari and MinAtar environments call the fields of ours."""
+"""The names of our fields in Gymnasium's Atari and MinAtar environments."""
 
 
 def eject(recipe: Recipe, arguments: str) -> str:
     """One file of PyTorch and Gymnasium that trains the recipe's agent.
 
     Args:
-        recipe: composed, and checked by :func:`~sqn_rl.recipe.preflight.preflight`.
-        arguments: of the command that composed it, for the file's docstring.
+        recipe: a recipe that was composed, and checked by :func:`~sqn_rl.recipe.preflight.preflight`.
+        arguments: arguments of the command that composed it, for the file's docstring.
 
     Raises:
-        RecipeError: the file cannot have a part or a setting of the recipe.
+        RecipeError: the template does not support a part or a setting of the recipe.
     """
     parts = {slot: _part(recipe, slot) for slot in SUPPORTED}
     _require_settings(recipe)
-    values, conditions = _values(recipe, parts, arguments)
+    env = _env(recipe)
+    conditions = _conditions(recipe, parts, env["scaling"])
+    values = _values(recipe, parts, env, arguments)
     lines = _selected(Path(__file__).with_name("template.txt").read_text(encoding="utf-8"), conditions)
     filled = Template("\n".join(lines)).substitute(values)
     return f"{filled}\n"
 
 
 def _part(recipe: Recipe, slot: str) -> str:
-    """What the template calls the part in a slot; refuses a part that it does not have."""
+    """The template's name for the part in a slot; refuses a part that it does not support."""
     module, _, name = recipe.config[slot][TARGET].rpartition(".")
-    ours = str(recipe.config[slot].get("id", "")).startswith(NAMESPACE)  # which a file without us cannot make
-    if module != "sqn_rl" or name not in SUPPORTED[slot] or ours:
+    needs_sqn_rl = str(recipe.config[slot].get("id", "")).startswith(NAMESPACE)
+    if module != "sqn_rl" or name not in SUPPORTED[slot] or needs_sqn_rl:
         hint = f"it writes {slot}={','.join(SUPPORTED[slot].values())}"
         raise RecipeError(
             f"`sqn-eject` writes no {slot}={recipe.part(slot)}", recipe.origin(slot), hint, slot
@@ -88,7 +90,7 @@ def _part(recipe: Recipe, slot: str) -> str:
 
 
 def _require_settings(recipe: Recipe) -> None:
-    """Refuse settings that change the agent and that the template does not have."""
+    """Refuse settings that change the agent and that the template does not support."""
     refused = {"precision": "bf16", "env.life_loss": True}
     for key, value in refused.items():
         slot, _, field = key.rpartition(".")
@@ -97,75 +99,106 @@ def _require_settings(recipe: Recipe) -> None:
             raise RecipeError(message, recipe.origin(key), "leave it out", subject)
     backup = recipe.config["loss"].get("backup")
     if recipe.part("returns") == "tree_backup" and backup not in PATH_BACKUPS:
-        message, hint = (
-            "`sqn-eject` writes no such tree backup",
-            f"it writes loss.backup={','.join(PATH_BACKUPS)}",
-        )
-        raise RecipeError(message, recipe.origin("loss.backup" if backup else "loss"), hint, "loss")
+        hint = f"it writes loss.backup={','.join(PATH_BACKUPS)}"
+        origin = recipe.origin("loss.backup" if backup else "loss")
+        raise RecipeError("`sqn-eject` writes no such tree backup", origin, hint, "loss")
+
+
+def _conditions(recipe: Recipe, parts: Mapping[str, str], scaling: str) -> dict[str, str]:
+    """The values of the template's conditions."""
+    config, loss = recipe.config, recipe.config["loss"]
+    has_target_entropy = parts["temperature"] in ("learned", "annealed")
+    is_soft = parts["loss"] in ("sqn", "munchausen") or has_target_entropy or parts["actor"] == "boltzmann"
+    return dict(parts) | {
+        "evaluates": _yes_or_no(recipe.run.evaluates_between),
+        "shared": _yes_or_no(config["q_net"]["shared_encoder"]),
+        "optimise": config["temperature"].get("optimise", ""),
+        "relative": _yes_or_no(config["temperature"].get("target_entropy_fraction") is not None),
+        "soft": _yes_or_no(is_soft),
+        "soft_returns": _yes_or_no(_has_soft_returns(recipe)),
+        "source": _policy_source(recipe).partition("_")[0],
+        "backup": loss.get("backup", ""),
+        "backup_entropy": _yes_or_no(loss.get("backup_entropy", False)),
+        "scaling": scaling,
+    }
+
+
+def _has_soft_returns(recipe: Recipe) -> bool:
+    return bool(recipe.config["returns"].get("soft"))
+
+
+def _policy_source(recipe: Recipe) -> str:
+    return str(recipe.config["loss"].get("policy_source", "q1"))
 
 
 def _values(
-    recipe: Recipe, parts: Mapping[str, str], arguments: str
-) -> tuple[dict[str, str], dict[str, str]]:
-    """What the template's ``$names`` stand for, and the values of its conditions."""
+    recipe: Recipe, parts: Mapping[str, str], env: Mapping[str, str], arguments: str
+) -> dict[str, str]:
+    """The texts that the template's ``$names`` stand for."""
     run, config = recipe.run, recipe.config
     values = {name: _literal(value) for name, value in vars(run).items()}
     for slot in config.keys() - vars(run).keys():
         values |= {f"{slot}_{name}": _literal(value) for name, value in recipe.fields(slot).items()}
-    env, conditions = _env(recipe), dict(parts)
-    loss, temperature, policy = config["loss"], config["temperature"], config["actor"].get("policy")
-    source = loss.get("policy_source", "q1")
-    learned = parts["temperature"] in ("learned", "annealed")
-    fraction = temperature.get("target_entropy_fraction")
-    soft_returns = bool(config["returns"].get("soft"))
-    conditions |= {
-        "evaluates": _flag(run.evaluates_between),
-        "shared": _flag(config["q_net"]["shared_encoder"]),
-        "optimise": temperature.get("optimise", ""),
-        "relative": _flag(fraction is not None),
-        "soft": _flag(parts["loss"] in ("sqn", "munchausen") or learned or parts["actor"] == "boltzmann"),
-        "soft_returns": _flag(soft_returns),
-        "source": source.partition("_")[0],
-        "backup": loss.get("backup", ""),
-        "backup_entropy": _flag(loss.get("backup_entropy", False)),
-        "scaling": env.pop("scaling"),
-    }
-    own = parts["temperature"] == "annealed" or fraction is not None
-    prioritized = parts["replay"] == "prioritized"
-    n_step, tree = (parts["returns"] == each for each in ("n_step", "tree_backup"))
+    time_limit = values["eval_max_steps"] if run.eval_max_steps else env["time_limit"]
     optimizer, lr = _optimizer(recipe)
-    values |= env | {
+    return {
+        **values,
+        **env,
+        **_target_entropy(recipe, parts, values),
+        **_notes(recipe, parts),
+        **_value_expressions(recipe),
         "title": _in_docstring(recipe.title),
         "arguments": _in_docstring(arguments),
-        "eval_max_steps": values["eval_max_steps"] if run.eval_max_steps else env["time_limit"],
-        "target_entropy": values.get("temperature_target_entropy", "0")
-        if fraction is None
-        else f"{fraction!r}  # of log A:",
-        "target_entropy_name": "self.target_entropy" if own else "TARGET_ENTROPY",
+        "eval_max_steps": time_limit,
         "optimizer": optimizer,
         "optimizer_lr": lr,
-        "no_decay": ', "weight_decay": 0.0' if "weight_decay" in config["optimizer"] else "",
+        "next_observation": f"{'' if parts['returns'] == 'tree_backup' else 'batch.'}next_observation",
+        "learned_reward": "np.sign(reward)" if config["env"].get("clip_reward") else "reward",
+    }
+
+
+def _target_entropy(recipe: Recipe, parts: Mapping[str, str], values: Mapping[str, str]) -> dict[str, str]:
+    """The target entropy, and the name by which the agent reads it."""
+    fraction = recipe.config["temperature"].get("target_entropy_fraction")
+    changes = fraction is not None or parts["temperature"] == "annealed"
+    number = values.get("temperature_target_entropy", "0")
+    return {
+        "target_entropy": number if fraction is None else f"{fraction!r}  # of log A:",
+        "target_entropy_name": "self.target_entropy" if changes else "TARGET_ENTROPY",
+    }
+
+
+def _notes(recipe: Recipe, parts: Mapping[str, str]) -> dict[str, str]:
+    """The parts of comments and docstrings that depend on the recipe."""
+    config, n_step = recipe.config, parts["returns"] == "n_step"
+    prioritized = parts["replay"] == "prioritized"
+    return {
         "shared_note": ", and one encoder" if config["q_net"]["shared_encoder"] else "",
         "n_step_note": ": the discounted sum of m steps" if n_step else "",
         "power": "^m" if n_step else "",
-        "next_observation": "next_observation" if tree else "batch.next_observation",
         "weight_note": "" if prioritized else "; here all are 1",
-        "own_note": ", of each network its own: [N, B]" if loss.get("backup") == "own" else "",
+        "own_note": ", of each network its own: [N, B]" if config["loss"].get("backup") == "own" else "",
         "sampled_note": "by their TD errors" if prioritized else "uniformly",
         "td_error_note": "largest" if config["replay"].get("td_error") == "max" else "mean",
+    }
+
+
+def _value_expressions(recipe: Recipe) -> dict[str, str]:
+    """The expressions that reduce Q-values, and what the optimizer and the replay take besides."""
+    config, source, soft_returns = recipe.config, _policy_source(recipe), _has_soft_returns(recipe)
+    return {
+        "no_decay": ', "weight_decay": 0.0' if "weight_decay" in config["optimizer"] else "",
         "replay_td_error_name": config["replay"].get("td_error", ""),
         "replay_arguments": ", entropy_bonus" if soft_returns else "",
         "replay_values": ", agent.entropy_bonus" if soft_returns else "",
-        "acting_q": REDUCED[policy],
+        "acting_q": REDUCED[config["actor"].get("policy")],
         "source_q": REDUCED[source.removeprefix("target_")],
         "entropy_q": REDUCED["mean" if source.endswith("mean") else "q1"],
-        "learned_reward": "np.sign(reward)" if config["env"].get("clip_reward") else "reward",
     }
-    return values, conditions
 
 
 def _env(recipe: Recipe) -> dict[str, str]:
-    """What the template says of the environment, part of it as the environment itself says it."""
+    """The template's values for the environment, some of them read from the environment itself."""
     from sqn_rl.parts.env.base import closing_env
     from sqn_rl.training.evaluation import MAX_STEPS
 
@@ -188,34 +221,34 @@ def _env(recipe: Recipe) -> dict[str, str]:
         if env.observation_scaling is not None:
             shift, scale = (each.ravel().tolist() for each in env.observation_scaling)
             values |= {"scaling": "bounds", "shift": repr(shift), "scale": repr(scale)}
-    return values | _made(recipe.fields("env"))
+    return values | _env_lines(recipe.fields("env"))
 
 
-def _made(fields: Values) -> dict[str, str]:
-    """The lines that make an environment and its wrappers, in Gymnasium's names."""
+def _env_lines(fields: Values) -> dict[str, str]:
+    """The id of an environment, and the lines that make it and its wrappers, in Gymnasium's names."""
     from sqn_rl.parts.env.opening import wrapper_arguments
 
-    if "game" not in fields:
-        id_, kwargs = fields["id"], fields.get("kwargs", {})
-    else:
-        name = fields["game"].title().replace("_", "")
-        id_ = (
-            f"MinAtar/{name}-v{fields['minimal_actions']:d}"
-            if "minimal_actions" in fields
-            else f"ALE/{name}-v5"
-        )
-        kwargs = {KEYWORDS[name]: value for name, value in fields.items() if name in KEYWORDS}
-        if "max_frames" in fields:
-            kwargs |= {"obs_type": "ram", "max_num_frames_per_episode": fields["max_frames"] or 0}
-    lines = [_call("gym.make", _literal(id_), kwargs | {"disable_env_checker": True})]
+    env_id, kwargs = _game(fields) if "game" in fields else (fields["id"], fields.get("kwargs", {}))
+    lines = [_call("gym.make", _literal(env_id), kwargs | {"disable_env_checker": True})]
     for wrapper in fields.get("wrappers", []):
         given = {name: wrapper_arguments(arguments) for name, arguments in wrapper.items()}
         lines += [_call(f"gym.wrappers.{name}", "env", arguments) for name, arguments in given.items()]
-    return {"env_id": _literal(id_), "env_made": "\n    ".join(lines)}
+    return {"env_id": _literal(env_id), "env_made": "\n    ".join(lines)}
+
+
+def _game(fields: Values) -> tuple[str, Values]:
+    """Gymnasium's id of an Atari or MinAtar game, and the keywords that it takes."""
+    name = fields["game"].title().replace("_", "")
+    kwargs = {KEYWORDS[field]: value for field, value in fields.items() if field in KEYWORDS}
+    if "max_frames" in fields:
+        kwargs |= {"obs_type": "ram", "max_num_frames_per_episode": fields["max_frames"] or 0}
+    if "minimal_actions" in fields:
+        return f"MinAtar/{name}-v{fields['minimal_actions']:d}", kwargs
+    return f"ALE/{name}-v5", kwargs
 
 
 def _call(function: str, first: str, keywords: Values) -> str:
-    """``env = function(first, name=value, …)``, on one line or, if that is long, on a line for each."""
+    """``env = function(first, name=value, …)``, on one line if it fits, else with one argument per line."""
     plain = {name: value for name, value in keywords.items() if name.isidentifier()}
     arguments = [first, *(f"{name}={_literal(value)}" for name, value in plain.items())]
     if others := {name: value for name, value in keywords.items() if name not in plain}:
@@ -241,13 +274,14 @@ def _optimizer(recipe: Recipe) -> tuple[str, str]:
 
 
 def _literal(value: Any) -> str:
-    """A value as Python source in ASCII, a text in double quotes."""
+    """A value as Python source in ASCII, with texts in double quotes."""
     if not isinstance(value, str):
         return ascii(value)
     return '"' + "".join(map(_escaped, value)) + '"'
 
 
 def _escaped(character: str) -> str:
+    """A character as it is written between double quotes, in ASCII."""
     if character == '"':
         return '\\"'
     return character.encode("unicode_escape").decode()
@@ -257,7 +291,7 @@ def _in_docstring(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"')
 
 
-def _flag(value: bool) -> str:
+def _yes_or_no(value: bool) -> str:
     return "yes" if value else "no"
 
 
@@ -281,5 +315,5 @@ def _selected(template: str, conditions: Mapping[str, str]) -> Iterator[str]:
 
 
 def supported() -> Iterable[str]:
-    """What the file can have, as ``slot=part,part``."""
+    """The parts that the template supports, where there is a choice, as ``slot=part,part``."""
     return (f"{slot}={','.join(names.values())}" for slot, names in SUPPORTED.items() if len(names) > 1)

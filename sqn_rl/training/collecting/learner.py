@@ -1,7 +1,7 @@
-"""The training loop where actors collect: it stores their chunks, and learns.
+"""The training loop of a learner with actors: it stores their chunks, and learns.
 
-Requests leave, and chunks are stored, at fixed points of the learner's sequence. So with ``order=cyclic`` a
-run does not depend on when a chunk was ready, on the engine, or on which process was lost.
+Requests are sent, and chunks are stored, at fixed points of the learner's sequence. So with ``order=cyclic``
+a run does not depend on when a chunk was ready, on the engine, or on which process was lost.
 """
 
 import time
@@ -29,7 +29,7 @@ from sqn_rl.training.stopping import Stopped
 from sqn_rl.types import ChunkSummary, Counters, Request
 
 MAX_ACTOR_FAILURES = 3
-"""How often the actor of one chunk may be lost before the run gives up."""
+"""How often actors may be lost in a row, at one chunk, before the run gives up."""
 
 
 @default_float32()
@@ -51,10 +51,10 @@ def learn(
 
     Args:
         agent: the parts; the replay has a lane for each actor.
-        env: what the environments of each actor are like; it is not played.
-        plan: how long, and how often what.
-        actors: their settings.
-        engine: runs them; it was started.
+        env: an example of the actors' environments; it is not played.
+        plan: the budget, and the intervals of updates, metrics, checkpoints and evaluations.
+        actors: the settings of the actors.
+        engine: runs the actors; it was started.
         evaluate: runs an evaluation; None: no evaluations.
         reporters: receive the events of the run.
         should_stop: called once a chunk; True stops cleanly, with a checkpoint.
@@ -74,7 +74,7 @@ def learn(
         with run_state.random_state:
             run_state.begin(state)
         loop.begin(resumed=state is not None)
-        while not loop.ends():
+        while loop.advance():
             agent.anneal(loop.due.before)
             due = plan.updates_due(loop.due.now) - run_state.counters.updates
             loop.save_if_compiling(acts=False, learns=due > 0)
@@ -96,7 +96,7 @@ def learn(
 
 @contextmanager
 def saved_if_lost(loop: LoopBase) -> Any:
-    """A context in which a failure of the actors, or a second request to stop, saves a checkpoint first."""
+    """A context in which a failure of the actors, or a second request to stop, first saves a checkpoint."""
     try:
         with loop.waiting("the actors"):
             yield
@@ -113,15 +113,15 @@ class _Asked(NamedTuple):
 
 
 class LearnerState(LearningState):
-    """What changes while a run learns from actors: their states, and the requests in flight, too.
+    """The state of a run that learns from actors, with their states and the requests in flight.
 
     Args:
         agent: the parts.
-        env: what the environments of each actor are like.
-        plan: of the run.
-        actors: their settings.
-        engine: runs them.
-        counters: of the run.
+        env: an example of the actors' environments.
+        plan: the plan of the run.
+        actors: the settings of the actors.
+        engine: runs the actors.
+        counters: the counters of the run.
     """
 
     def __init__(
@@ -133,18 +133,18 @@ class LearnerState(LearningState):
         self.steps = actors.rows * env.num_envs
         """Environment steps of a chunk."""
         self._turn = self._asked_steps = self._newest = 0
-        self._stored = [0] * actors.actors  # chunks of each actor
+        self._stored = [0] * actors.actors  # number of chunks, by actor
         self._states: list[WorkerState] = [None] * actors.actors
         self._asked: list[deque[_Asked]] = [deque() for _ in range(actors.actors)]
-        self._weights: dict[int, tuple[np.ndarray, Any]] = {}  # by version, and what the engine calls them
+        self._weights: dict[int, tuple[np.ndarray, Any]] = {}  # by version; with the engine's handle
         self._lags, self._waited, self._since = list[int](), 0.0, time.perf_counter()
         self._restarts = 0
 
     def begin(self, resume_from: Mapping[str, Any] | None) -> None:
-        """Ask every actor for its first chunks; or resume from a state, inside ``random_state``.
+        """Ask every actor for its first chunks; or resume from a state. Call it inside ``random_state``.
 
         Raises:
-            CheckpointError: it is the state of something else.
+            CheckpointError: the state is that of another run.
         """
         if resume_from is not None:
             self._resume(resume_from)
@@ -171,6 +171,7 @@ class LearnerState(LearningState):
         self._send(actor, request)
 
     def _publish(self, version: int, weights: np.ndarray) -> None:
+        """Give the engine new weights, and forget versions that no request needs."""
         self._newest = version
         needed = {each.request.version for asked in self._asked for each in asked}
         self._weights = {known: self._weights[known] for known in self._weights if known in needed}
@@ -181,7 +182,7 @@ class LearnerState(LearningState):
         self._asked[actor].append(_Asked(request, ticket))
 
     def take(self, reporter: Reporter) -> tuple[int, ChunkSummary, Any]:
-        """Wait for the next chunk, and its actor's state after it; a lost actor is revived.
+        """Wait for the next chunk, and keep its actor's state after it; a lost actor is restarted.
 
         Raises:
             EnvError: an actor is lost again and again.
@@ -220,7 +221,7 @@ class LearnerState(LearningState):
         return result
 
     def _revive(self, actor: int) -> None:
-        """Start an actor after its last stored chunk, and ask it again for what it was asked for."""
+        """Restart an actor after its last stored chunk, and send it the open requests again."""
         self._engine.revive(actor, self._states[actor])
         requests = [each.request for each in self._asked[actor]]
         self._asked[actor].clear()
@@ -246,7 +247,7 @@ class LearnerState(LearningState):
         self._lags.append(counters.updates - summary.version)
 
     def metrics(self) -> dict[str, Any]:
-        """Since the last time: the lag in updates, and the fraction of the time that the learner waited."""
+        """Metrics since the last call: the lag in updates, and the fraction of time spent waiting."""
         now = time.perf_counter()
         row = {
             "lag": sum(self._lags) / len(self._lags),
@@ -257,7 +258,7 @@ class LearnerState(LearningState):
         self._lags, self._waited, self._since = [], 0.0, now
         return row
 
-    # --- all that changes -----------------------------------------------------------------------------------
+    # --- state ------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
         """The state that :meth:`begin` takes."""
@@ -277,16 +278,17 @@ class LearnerState(LearningState):
         return super().state_dict() | {"collect": collect}
 
     def _shape(self) -> dict[str, int]:
+        """The settings that may not change when a run is resumed."""
         names = ("actors", "rows", "depth")
         return {**{name: getattr(self._actors, name) for name in names}, "envs": self._env.num_envs}
 
     def _resume(self, state: Mapping[str, Any]) -> None:
-        """Load a state, and ask for what was in flight."""
+        """Load a state, and send the requests that were in flight."""
         collect = state.get("collect", {})
         for name, own in self._shape().items():
             if collect.get(name) != own:
-                there = f"{name} = {collect.get(name)}"
-                raise CheckpointError(f"a run with {there}; here {name} = {own}: this cannot change")
+                saved = f"{name} = {collect.get(name)}"
+                raise CheckpointError(f"a run with {saved}; here {name} = {own}: this cannot change")
         try:
             self.load_learned(state, self._env.n_actions)
             self.random_state.load_state_dict(state["torch"])

@@ -24,11 +24,11 @@ from sqn_rl.training.randomness import Randomness
 from sqn_rl.types import Chunk, Request, Step
 
 OBSERVATIONS = ("observation", "next_observation")
-"""The columns of a step that a chunk has as frames."""
+"""The columns of a step that a chunk stores as frames."""
 
 
 class Ladder(NamedTuple):
-    """By how much a worker's environments explore: see :class:`~sqn_rl.parts.collect.base.Laddered`."""
+    """How much each of a worker's environments explores: see :class:`~sqn_rl.parts.collect.base.Laddered`."""
 
     position: Tensor
     base: float
@@ -37,16 +37,16 @@ class Ladder(NamedTuple):
 class Worker:
     """Collects chunks deterministically.
 
-    A chunk and the state after it depend only on the state before, the weights and the request.
+    A chunk, and the state after it, depend only on the state before it, the weights and the request.
 
     Args:
         env: E environments.
-        actor: acts in them.
+        actor: acts in the environments.
         loss: holds the actor's networks, and computes initial priorities.
-        returns: computes what these are errors of.
-        rows: K.
-        ladder: by how much each environment explores; None: as the actor does.
-        seed: of everything that is random here.
+        returns: computes the returns from which priorities are computed.
+        rows: K, the number of steps of each environment in a chunk.
+        ladder: how much each environment explores; None: as the actor does.
+        seed: seed of everything that is random here.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Worker:
     @default_float32()
     @flushed_denormals()
     def collect(self, weights: np.ndarray, request: Request) -> tuple[Chunk, dict[str, Any]]:
-        """Collect a chunk with these weights, as :func:`packed_weights` gives them.
+        """Collect a chunk with weights from :func:`packed_weights`.
 
         Returns:
             The chunk, and the state after it.
@@ -136,7 +136,7 @@ class Worker:
     def _act(self, observation: Tensor, random: bool) -> Tensor:
         if self._player.is_recurrent or not random:
             action = self._player.act(observation, **self.env.act_options).cpu()
-            if not random:  # else the call only updated the memory
+            if not random:  # in the warm-up the call only updates the memory
                 return action
         return random_actions(self.env, self._generator)
 
@@ -145,7 +145,7 @@ class Worker:
         return observation[:, -1] if self.env.frame_stack > 1 else observation
 
     def _priorities(self, observations: list[Tensor], actions: list[Tensor], steps: list[Step]) -> np.ndarray:
-        """δ of each transition by the network that acted, which is its own target, ``[n, K, E]``.
+        """TD errors of the transitions, ``[n, K, E]``, with the acting network as its own target.
 
         Returns end at the chunk's last step, as those of the newest transitions of a replay do.
         """
@@ -180,7 +180,7 @@ class Worker:
     def restore(self, state: Mapping[str, Any] | None) -> None:
         """Continue from a state; None: from the beginning.
 
-        Environments that cannot be restored begin new episodes, and the next chunk says so.
+        Environments that cannot be restored begin new episodes; the next chunk has a note about it.
         """
         if state is None:
             return
@@ -200,7 +200,7 @@ class Worker:
             self._random_state.load_state_dict(state["torch"])  # an environment may have drawn from it
             if self._observation is None:
                 self._note += f"{self.env.name}: the episodes in progress are lost, and new ones begin"
-                self.env.set_seed(self._seed + self._chunks)  # else the first would be repeated
+                self.env.set_seed(self._seed + self._chunks)  # not the seed of the first episodes
 
     def close(self) -> None:
         """Close the environments."""
@@ -208,20 +208,20 @@ class Worker:
 
 
 def acting_weights(loss: Loss) -> list[Tensor]:
-    """What is learned, without target copies; large elements first, so that each is aligned when packed."""
+    """The learned tensors without target copies; large elements first, so that packing aligns all."""
     targets = {tensor.data_ptr() for tensor in _tensors(loss.target_q_net)}
     own = [tensor for tensor in loss.state_dict().values() if tensor.data_ptr() not in targets]
     return sorted(own, key=lambda tensor: -tensor.element_size())
 
 
 def packed_weights(loss: Loss) -> np.ndarray:
-    """The :func:`acting_weights` as bytes, one after the other."""
+    """The :func:`acting_weights` as bytes, concatenated."""
     flat = [tensor.detach().cpu().contiguous().reshape(-1) for tensor in acting_weights(loss)]
     return torch.cat([each.view(torch.uint8) for each in flat]).numpy()
 
 
 def unpack_weights(loss: Loss, weights: np.ndarray) -> None:
-    """Load packed weights, into the target copies too."""
+    """Load packed weights, also into the target copies."""
     flat, begin = torch.tensor(weights), 0
     for tensor in acting_weights(loss):
         end = begin + tensor.nbytes

@@ -1,4 +1,4 @@
-"""The environments that EnvPool has, and what they look like; the package is imported when it is needed."""
+"""Describe and open the environments of EnvPool, which is imported only when it is needed."""
 
 import warnings
 from collections.abc import Mapping
@@ -9,7 +9,6 @@ from sqn_rl.errors import SettingError, explain, nearest, require, to_install
 
 FOREVER = 2**31 - 1
 """EnvPool's time limit of episodes that have none."""
-
 
 OURS = {"num_envs", "batch_size", "num_threads", "seed", "env_seed", "render_mode"}
 """EnvPool's settings that follow from the fields of the part."""
@@ -29,10 +28,10 @@ def spec_of(id: str, kwargs: Mapping[str, Any], field: str, value: object) -> An
     """EnvPool's description of an environment: its spaces, and all its settings in ``config``.
 
     Args:
-        id: of the environment.
-        kwargs: EnvPool's own settings of it.
+        id: the id of the environment.
+        kwargs: EnvPool's own settings of the environment.
         field: the setting that chose it, for messages.
-        value: of that setting.
+        value: the value of that setting.
 
     Raises:
         SettingError: EnvPool, the id, or what it needs, is missing; or ``kwargs`` do not fit.
@@ -56,12 +55,12 @@ def spec_of(id: str, kwargs: Mapping[str, Any], field: str, value: object) -> An
 def opened(id: str, **settings: Any) -> Any:
     """A pool of environments, which :func:`spec_of` has accepted."""
     pool = package("id", id).make_gymnasium(id, **settings)
-    spaces_of(pool)  # which it keeps
+    spaces_of(pool)  # the pool caches them, without warnings later
     return pool
 
 
 def spaces_of(described: Any) -> tuple[Any, Any]:
-    """The spaces of one environment's observations and actions, of a description or of a pool."""
+    """The observation and action space of one environment, from a description or a pool."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of bounds in double precision
+        warnings.simplefilter("ignore", UserWarning)  # bounds in double precision
         return described.observation_space, described.action_space

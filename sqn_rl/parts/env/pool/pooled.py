@@ -118,7 +118,7 @@ class PooledEnv(BatchedEnv):
         self._pool = None
 
     def _begin(self, rows: np.ndarray) -> np.ndarray:
-        """Reset these environments, and note what they allow. Returns their observations, ``[B, *S]``."""
+        """Reset these environments, and store their masks. Returns their observations, ``[B, *S]``."""
         answer, info = self._pool.reset(rows)
         if self._masked:
             mask_NA = self._current.action_mask
@@ -183,7 +183,7 @@ class PooledEnv(BatchedEnv):
         return answer if self._key is None else answer[self._key]
 
     def _allowed(self, answer: Any, info: Mapping[str, Any], terminated: np.ndarray) -> np.ndarray:
-        """The actions allowed after these answers, ``[B, A]`` bool: all in a terminal state without any."""
+        """The actions allowed after these answers, ``[B, A]`` bool; all, if a terminal state allows none."""
         mask_BA = np.array(answer[KEY] if self._masks_inside else info[LEGAL], np.bool_)
         mask_BA[terminated & ~mask_BA.any(-1)] = True
         if not mask_BA.any(-1).all():
@@ -211,7 +211,7 @@ class PooledEnv(BatchedEnv):
     # --- rendering ------------------------------------------------------------------------------------------
 
     def show(self) -> None:
-        """Have EnvPool render, where it can."""
+        """Make EnvPool render, where it can."""
         self._shown = True
 
     def screen(self) -> np.ndarray | None:
@@ -238,7 +238,7 @@ class PooledEnv(BatchedEnv):
 
 
 def _chosen_parts(space: spaces.Space, keys: Sequence[str]) -> tuple[spaces.Space, str | None]:
-    """The space of the chosen parts of a Dict; of a single one that part's own, and its key."""
+    """The space of the chosen parts of a Dict, and None; of a single part, its own space, and its key."""
     form = "a list of keys, such as [image]"
     require(not isinstance(keys, str) and isinstance(keys, Sequence), "keys", keys, form)
     if not keys:
