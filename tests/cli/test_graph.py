@@ -149,7 +149,7 @@ def test_the_format_is_that_of_the_suffix(
         (["gamma=2"], "command line: gamma=2: expected a number in [0, 1]\n"),
         (
             ["initial_alpha=-1"],
-            "command line: initial_alpha=-1: temperature.initial = -1: expected a positive",
+            "command line: initial_alpha=-1: temperature.initial = -1: expected a number in [1e-12, 1e12]",
         ),
         (["seed=1,2"], "command line: seed=1,2: several values are a sweep\n"),
     ],

@@ -80,10 +80,10 @@ OVERRIDES = {
     # values
     "temperature=fixed temperature.alpha=-1": (
         "temperature.alpha=-1",
-        "expected a positive number",
+        "expected a number in [1e-12, 1e12]",
         "",
     ),
-    "initial_alpha=-1": ("", "temperature.initial = -1: expected a positive number", ""),
+    "initial_alpha=-1": ("", "temperature.initial = -1: expected a number in [1e-12, 1e12]", ""),
     "target_entropy=5": ("", "temperature.target_entropy = 5: expected nats in [0, 0.693)", "log 2"),
     "gamma=1.01": ("", "expected a number in [0, 1]", ""),
     "tau=0": ("", "target_update.tau = 0: expected a number in (0, 1]", ""),
@@ -187,7 +187,7 @@ FILES = {
     "defaults: [sqn, _self_]\ngamma: 2\n": (3, "gamma = 2: expected a number in [0, 1]", ""),
     "defaults: [sqn, _self_]\ninitial_alpha: -1\n": (
         3,
-        "temperature.initial = -1: expected a positive number",
+        "temperature.initial = -1: expected a number in [1e-12, 1e12]",
         "",
     ),
     "defaults: [sqn, _self_]\nbatch_size: 9999999\n": (

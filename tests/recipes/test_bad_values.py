@@ -41,7 +41,7 @@ VALUES = {
     "loss=munchausen loss.lowest=1": "expected a number below 0",
     "actor=policy loss=discrete_sac loss.backup=mean": "expected one of expected, ",
     "temperature=annealed temperature.over=0": "expected a fraction in (0, 1]",
-    "temperature=fixed temperature.alpha=0": "expected a positive number",
+    "temperature=fixed temperature.alpha=0": "expected a number in [1e-12, 1e12]",
     "temperature=fixed temperature.alpha=1e-300": "expected a number in [1e-12, 1e12]",
     "temperature.minimum=1e-300": "expected a number in [1e-12, 1e12]",
     "temperature.target_entropy=null": "expected nats here, or a fraction: target_entropy_fraction",

@@ -9,7 +9,7 @@ import torch
 from sqn_rl import Agent, compose
 from sqn_rl.recipe.catalogue import Catalogue
 from sqn_rl.recipe.schema import SLOTS
-from sqn_rl.runs.workers import started
+from sqn_rl.runs.workers import running_engine
 from sqn_rl.training.agent import AGENT_PARTS
 from sqn_rl.training.collecting.learner import learn
 from sqn_rl.training.loop import train
@@ -81,7 +81,7 @@ def learned(*overrides: str) -> tuple[tuple[float, ...], Any]:
     recipe = compose("sqn", *TINY, *overrides).recipe
     parts = recipe.build()
     agent = Agent(**{name: parts[name] for name in AGENT_PARTS})
-    with started(parts["collect"], parts["replay"], recipe) as engine:
+    with running_engine(parts["collect"], parts["replay"], recipe) as engine:
         if engine:
             learn(agent, parts["env"], recipe.run, parts["collect"], engine)
         else:
