@@ -202,7 +202,7 @@ def _of_pairs(areas: Scores, agent: str, agents: Sequence[str], names: Sequence[
     yield "The p-values are of permutation tests within tasks, with Holm's correction over the lines."
     adjusted = holm([pair.p for pair in pairs])
     lines = [
-        [f"`{pair.other}`", interval(pair.probability), f"{p:.4f}"]
+        [f"`{pair.other}`", interval(pair.probability), f"{p:.4f}" if p >= 1e-4 else "< 0.0001"]
         for pair, p in zip(pairs, adjusted, strict=True)
     ]
     yield table(["against", "P(improvement)", "p"], lines)
