@@ -35,7 +35,7 @@ TAGS = {
 
 
 def printable(text: str) -> str:
-    r"""A text that is safe to show in one line of a terminal, a page or a log, whoever wrote it.
+    r"""A text that is safe to show in one line of a terminal, a page or a log, even if it is hostile.
 
     Characters that act on a terminal, reorder a line, or cannot be seen are escaped as in Python: ``\x1b``.
     """

@@ -70,7 +70,7 @@ class Episodes:
 
 
 class LearningState:
-    """Everything that changes while a run trains, whoever collects its transitions."""
+    """Everything that changes while a run trains, with actors or without."""
 
     def __init__(self, agent: Agent, num_envs: int, seed: int, counters: Counters) -> None:
         self.agent, self.counters = agent, counters

@@ -286,7 +286,7 @@ def test_a_rom_without_rules_is_refused(game: str) -> None:
         ({"seed": -1}, "a whole number, at least 0"),
     ],
 )
-def test_mistakes_say_how_to_mend_them(settings: dict[str, Any], message: str) -> None:
+def test_mistakes_are_refused_with_a_hint(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingError, match=message) as error:
         make(**settings)
     assert error.value.field in settings

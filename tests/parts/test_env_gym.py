@@ -135,7 +135,7 @@ def test_other_observations_are_refused(space: spaces.Space) -> None:
         *(({"seed": each}, "seed", "a whole number, at least 0") for each in (-1, "a", 1.5, None)),
     ],
 )
-def test_mistakes_say_how_to_mend_them(settings: dict[str, Any], field: str, message: str) -> None:
+def test_mistakes_are_refused_with_a_hint(settings: dict[str, Any], field: str, message: str) -> None:
     with pytest.raises(SettingError, match=message) as error:
         GymEnv(**{"id": "CartPole-v1", "num_envs": 1, "seed": 0, **settings})
     assert error.value.field == field

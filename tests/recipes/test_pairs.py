@@ -209,6 +209,6 @@ def test_what_does_not_fit_is_refused(pair: tuple[Part, Part]) -> None:
     assert wiring[consumer] == part
     unfit = [dict(pair) for pair in combinations(wiring.items(), 2) if not fit(*pair)]
     others = {slot for pair in unfit if consumer in pair for slot in pair if slot != consumer}
-    mends = re.findall(r"(\w+)=(\w+)", f"{raised.value.message} {raised.value.hint}")
-    assert any(slot in others and name != wiring[slot] for slot, name in mends), str(raised.value)
+    fixes = re.findall(r"(\w+)=(\w+)", f"{raised.value.message} {raised.value.hint}")
+    assert any(slot in others and name != wiring[slot] for slot, name in fixes), str(raised.value)
     assert len(str(raised.value).splitlines()) <= 2
