@@ -10,7 +10,7 @@ import pytest
 from benchmarks.evidence import pictures, plan, report
 from benchmarks.evidence.claims import spread, verdict, verdict_of_difference
 from benchmarks.evidence.report import holm, permutation_p
-from benchmarks.evidence.runs import BINS, training_curve
+from benchmarks.evidence.runs import BINS, _row, training_curve
 from scipy.stats import mannwhitneyu
 
 from sqn_rl.analysis.statistics import Estimate
@@ -24,6 +24,18 @@ def test_a_training_curve_is_the_mean_return_of_each_part_of_the_budget() -> Non
     assert curve.tolist() == [4.0] * (BINS - 1) + [9.0]
     late = training_curve(lines[-1:], 100 * BINS)
     assert late.tolist() == [9.0] * BINS
+
+
+def test_the_row_of_a_peer_has_no_revision(tmp_path: Path) -> None:
+    job = next(job for job in plan.report_jobs(["classic_control"]) if job.agent == plan.PPO)
+    files = {
+        "episodes.jsonl": {"env_steps": 9, "return": 2.0},
+        "evaluations.jsonl": {"env_steps": 10, "mean": 3.0, "returns": [3.0]},
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_text(json.dumps(content) + "\n")
+    row = _row(job, tmp_path, {"status": "done", "env_steps": 10, "updates": 5, "episodes": 1}, 1.0)
+    assert (row["agent"], row["git_revision"], row["final"], row["area"]) == ("ppo", None, 3.0, 2.0)
 
 
 def test_the_permutation_test_is_exact_mann_whitney_for_one_task() -> None:

@@ -121,13 +121,14 @@ def _train(
 
 def _row(job: Job, out: Path, summary: Row, cpu_s: float) -> Row:
     evaluation = json.loads((out / "evaluations.jsonl").read_text().splitlines()[-1])
-    curve = training_curve((out / "episodes.jsonl").open(), summary["env_steps"])
+    episodes = (out / "episodes.jsonl").read_text().splitlines()
+    curve = training_curve(episodes, summary["env_steps"])
     return {
         "agent": job.agent,
         "variant": job.variant,
         "task": job.task,
         "seed": job.seed,
-        **{name: summary[name] for name in KEPT},
+        **{name: summary.get(name) for name in KEPT},  # a peer's program has no revision of ours
         "cpu_s": round(cpu_s, 1),
         "compiled": summary.get("compiled"),
         "final": round(evaluation["mean"], 3),
