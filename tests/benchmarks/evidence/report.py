@@ -75,8 +75,12 @@ def pairs_of(scores: Scores, agent: str, others: Sequence[str], tasks: Sequence[
 
 
 def complete(scores: Scores, tasks: Sequence[Task]) -> list[str]:
-    """The agents that were run on all tasks."""
-    return [agent for agent, by_task in scores.items() if all(task.name in by_task for task in tasks)]
+    """The agents with at least two runs on each task: of one run there is no interval."""
+    return [
+        agent
+        for agent, by_task in scores.items()
+        if all(len(by_task.get(task.name, ())) >= 2 for task in tasks)
+    ]
 
 
 def relative(scores: Scores, tasks: Sequence[Task]) -> dict[str, list[np.ndarray]]:
@@ -131,8 +135,8 @@ def progress(rows: Sequence[Row]) -> Iterator[str]:
         return
     yield "## Runs so far"
     yield (
-        f"{len(done):,} of the {len(planned):,} runs that are planned. An agent appears below once it has a "
-        "run on every task of a family; a claim, once both of its agents do."
+        f"{len(done):,} of the {len(planned):,} runs that are planned. An agent appears below once it has "
+        "two runs on every task of a family; a claim, once both of its agents do."
     )
     cells = {agent: list[str]() for agent in (*AGENTS, PPO, *ABLATIONS)}
     for tasks in FAMILIES.values():
