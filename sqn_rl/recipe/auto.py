@@ -47,6 +47,8 @@ def compiling(run: Run, q_net: object = None) -> Choice:
             raise SettingError("compile", run.compile, f"auto or never: {NOT_COMPILED}")
         return Choice(False, NOT_COMPILED)
     updates = int(max(0, run.steps - run.warmup_steps) * run.update_ratio)
+    if run.device.startswith("cuda") and run.compile == "auto":
+        return Choice(True, "updates are recorded as CUDA graphs, which takes no time")
     has_compiler = run.device != "cpu" or machine.has_cxx()
     if run.compile == "always" and not has_compiler:
         expected = f"a C++ compiler, {machine.cxx()}, which is not there; or never"

@@ -112,12 +112,13 @@ class Agent:
         self.optimizer = optimizer([{"params": learned}])
         self._add_temperature(alphas)
         self._learned = learned + alphas
-        self._gradients = Gradients(loss, self._learned, compiled=compiled)
+        generators = self._randomness["loss"].generators
+        self._gradients = Gradients(loss, self._learned, compiled=compiled, generators=generators)
         self._descend = Descent(
             self._learned, self.optimizer, self.temperature, target_update, compiled=compiled
         )
         self._choose: Compiled[tuple[Tensor, Tensor]] | None = None
-        if compiled and isinstance(actor, CompilableActor):
+        if compiled and isinstance(actor, CompilableActor) and not self._learned[0].is_cuda:
             self._choose = Compiled(actor.choose, "acting")
             actor.use_compiled(self._choose)
         parts: list[object] = [self.temperature, actor, replay]

@@ -1,6 +1,6 @@
-"""The forward and backward pass of an update: as PyTorch runs it, or compiled into one piece."""
+"""The forward and backward pass of an update: as PyTorch runs it, compiled, or recorded on a GPU."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import reduce
 from operator import add
 from typing import NamedTuple
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sqn_rl.protocols import CompilableLoss, Loss
 from sqn_rl.training.compiling import Compiled, warn_not_compiled
+from sqn_rl.training.cuda_graph import CudaGraphs
 from sqn_rl.types import Batch, Terms
 
 
@@ -28,23 +29,34 @@ class Gradients:
     """The losses of a batch, and the gradients of their sum.
 
     If compiled, forward and backward are one graph, which takes half the time for small networks. Compiling
-    takes some ten seconds, at the first call.
+    takes some ten seconds, at the first call. On a GPU that is CUDA's they are recorded instead, in
+    :class:`~sqn_rl.training.cuda_graph.CudaGraphs`.
 
     Args:
         loss: the loss to differentiate.
         parameters: the parameters by which it is differentiated.
         compiled: whether to compile.
+        generators: those from which the loss draws.
     """
 
-    def __init__(self, loss: Loss, parameters: Sequence[Tensor], *, compiled: bool) -> None:
+    def __init__(
+        self,
+        loss: Loss,
+        parameters: Sequence[Tensor],
+        *,
+        compiled: bool,
+        generators: Iterable[torch.Generator] = (),
+    ) -> None:
         self._parameters, self._sample_noise = parameters, _no_noise
         self._compute: Callable[[Batch], Terms] = loss.compute
         self._run: Callable[[Batch], Result] = self._differentiate
-        if compiled and isinstance(loss, CompilableLoss):
+        if compiled and not isinstance(loss, CompilableLoss):
+            warn_not_compiled("the update", f"{type(loss).__name__} has no `redraw` and `terms`")
+        elif compiled and parameters[0].is_cuda:
+            self._run = CudaGraphs(self._differentiate, "the update", generators)
+        elif compiled and isinstance(loss, CompilableLoss):
             self._sample_noise, self._compute = loss.redraw, loss.terms
             self._run = Compiled(self._differentiate, "the update")
-        elif compiled:
-            warn_not_compiled("the update", f"{type(loss).__name__} has no `redraw` and `terms`")
 
     @property
     def compiles(self) -> bool:
@@ -53,7 +65,9 @@ class Gradients:
 
     @property
     def compiled(self) -> bool:
-        """Whether calls run compiled code."""
+        """Whether calls run compiled or recorded code."""
+        if isinstance(self._run, CudaGraphs):
+            return self._run.recorded
         return isinstance(self._run, Compiled) and self._run.compiled
 
     def __call__(self, batch: Batch) -> Result:

@@ -60,6 +60,12 @@ class Randomness:
                 if isinstance(source, torch.Generator | Noise):
                     yield path, name, source
 
+    @property
+    def generators(self) -> list[torch.Generator]:
+        """The generators that are named, each once."""
+        named = {id(source): source for _, _, source in self._sources()}
+        return [source for source in named.values() if isinstance(source, torch.Generator)]
+
     def state_dict(self) -> dict[str, Any]:
         """The state of every generator, and the values of every noise."""
         return {

@@ -35,10 +35,11 @@ def hand_written(baton: Baton, algorithm: str) -> None:
     import_module(f"hand_written_{algorithm}").learn(baton)
 
 
-def sb3(baton: Baton, work: str) -> None:
+def sb3(baton: Baton, work: str, device: str = "cpu") -> None:
     """Stable-Baselines3's DQN: one network, ε-greedy."""
     import sb3_dqn
 
+    sb3_dqn.COMMON["device"] = device
     getattr(sb3_dqn, work)(baton)
 
 

@@ -114,6 +114,7 @@ def pong_pixels(baton: Baton) -> None:
 
 
 COMMON: dict[str, Any] = {"learning_starts": 128, "seed": 0, "device": "cpu"}
+"""The device may be another: see ``contenders.sb3``."""
 
 
 def learn(baton: Baton, model: DQN) -> None:

@@ -13,6 +13,7 @@ import torch
 
 from sqn_rl import Agent, compose
 from sqn_rl.training.agent import AGENT_PARTS, load_weights
+from sqn_rl.training.cuda_graph import CudaGraphs
 from sqn_rl.types import Batch
 
 DEVICE = os.environ.get("SQN_RL_TEST_DEVICE", "cuda")
@@ -22,6 +23,15 @@ pytestmark = [
     pytest.mark.cuda,
     pytest.mark.skipif(not torch.cuda.is_available() and DEVICE == "cuda", reason="no GPU here"),
 ]
+
+only_on_a_gpu = pytest.mark.skipif(DEVICE != "cuda", reason="no GPU here")
+
+
+@pytest.fixture(autouse=True)
+def _whole_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Convolutions in float32: PyTorch computes them in TensorFloat-32 on a GPU that has it."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
 
 TINY = ["env=cartpole", "hidden=[32]", "batch_size=16", "num_envs=4", "replay_capacity=200", "compile=never"]
 RECIPES = [
@@ -34,13 +44,19 @@ RECIPES = [
     ("discrete_sac", []),
     ("double_dqn", []),
     ("sqn", ["q_net=twin_shared", "temperature=annealed"]),
+    ("sqn", ["env=minatar", "encoder=minatar_cnn"]),
+]
+NOISY = [
+    ("sqn_rainbow", ["encoder=mlp"]),
+    ("sqn", ["loss.backup=sampled"]),
 ]
 
 
-def made(device: str, recipe: str, *overrides: str) -> tuple[Agent, Any]:
+def made(device: str, recipe: str, *overrides: str, compiled: bool = False) -> tuple[Agent, Any]:
     """An agent whose replay has 40 random steps, the same on every device, and its environments."""
     parts = compose(recipe, *TINY, *overrides, f"device={device}", "precision=fp32").recipe.build()
-    agent, env = Agent(**{name: parts[name] for name in AGENT_PARTS}), parts["env"]
+    agent = Agent(**{name: parts[name] for name in AGENT_PARTS}, compiled=compiled)
+    env = parts["env"]
     observation, rng = env.begin(), torch.Generator().manual_seed(0)
     agent.replay.cut()
     for _ in range(40):
@@ -86,13 +102,15 @@ def test_networks_and_replay_stay_on_the_device(recipe: str) -> None:
     assert {each.device.type for each in moments} == {DEVICE}
 
 
-@pytest.mark.skipif(DEVICE != "cuda", reason="no GPU here")
+@only_on_a_gpu
+@pytest.mark.parametrize("compiled", [False, True], ids=["as usual", "recorded"])
 @pytest.mark.parametrize(("recipe", "most"), [("sqn", 1), ("sqn_tb", 1), ("rainbow", 2)])
-def test_an_update_waits_for_the_device_once(recipe: str, most: int) -> None:
+def test_an_update_waits_for_the_device_once(recipe: str, most: int, compiled: bool) -> None:
     """Besides it, prioritized replay fetches TD errors, of an idle device."""
-    agent, _ = made(DEVICE, recipe)
+    agent, _ = made(DEVICE, recipe, compiled=compiled)
     batch = agent.replay.draw(16)
-    agent.update(batch)
+    for _ in range(3):
+        agent.update(batch)
     torch.cuda.set_sync_debug_mode("warn")
     try:
         with warnings.catch_warnings(record=True) as found:
@@ -101,6 +119,57 @@ def test_an_update_waits_for_the_device_once(recipe: str, most: int) -> None:
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert len([each for each in found if "synchroniz" in str(each.message)]) <= most
+
+
+@only_on_a_gpu
+@pytest.mark.parametrize(("recipe", "overrides"), RECIPES + NOISY, ids=str)
+def test_recorded_updates_are_the_updates(recipe: str, overrides: list[str]) -> None:
+    """With the same random numbers, other batches at each update, and batches of another size between."""
+    usual, recorded = (made(DEVICE, recipe, *overrides, compiled=each)[0] for each in (False, True))
+    for size in (16, 16, 16, 8, 8, 8, 16, 16):
+        ours, theirs = (agent.update(agent.replay.draw(size)) for agent in (usual, recorded))
+        assert ours.losses.keys() == theirs.losses.keys()
+        for name in ("td_error", "q"):
+            torch.testing.assert_close(getattr(theirs, name), getattr(ours, name), rtol=1e-4, atol=1e-5)
+    assert recorded.runs_compiled
+    weights = usual.loss.state_dict()
+    for name, tensor in recorded.loss.state_dict().items():
+        torch.testing.assert_close(tensor, weights[name], rtol=1e-3, atol=1e-4)
+
+
+@only_on_a_gpu
+def test_terms_stay_when_a_recorded_update_follows() -> None:
+    agent, _ = made(DEVICE, "sqn", compiled=True)
+    for _ in range(3):
+        terms = agent.update(agent.replay.draw(16))
+    before = terms.q.clone()
+    agent.update(agent.replay.draw(16))
+    assert torch.equal(terms.q, before)
+
+
+@only_on_a_gpu
+@pytest.mark.parametrize(
+    ("compute", "reason"),
+    [
+        (lambda batch: batch.reward * batch.reward.sum().item(), "waits for the GPU"),
+        (lambda batch: batch.reward + torch.randn(16, device="cuda", generator=UNNAMED[0]), "enerator"),
+    ],
+    ids=["waits", "draws from a generator that is not named"],
+)
+def test_what_cannot_be_recorded_runs_as_usual(
+    compute: Any, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    UNNAMED[:] = [torch.Generator("cuda")]
+    batch = made(DEVICE, "sqn")[0].replay.draw(16)
+    graphs: CudaGraphs[torch.Tensor] = CudaGraphs(compute, "this", [])
+    results = [graphs(batch) for _ in range(4)]
+    assert not graphs.recorded
+    assert reason in caplog.text
+    assert caplog.text.count("this cannot be compiled") == 1
+    assert all(torch.isfinite(each).all() for each in results)
+
+
+UNNAMED: list[torch.Generator] = []
 
 
 @pytest.mark.parametrize("compiled", ["never", "always"])
