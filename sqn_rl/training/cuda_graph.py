@@ -96,18 +96,19 @@ class CudaGraphs(Generic[T]):
 
     def _run_watched(self, batch: Batch) -> T:
         """Run as usual, and refuse to record a function that waits for the GPU."""
-        mode = torch.cuda.get_sync_debug_mode()
-        torch.cuda.set_sync_debug_mode("warn")
-        try:
-            with warnings.catch_warnings(record=True) as found:
-                warnings.simplefilter("always")
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            mode = torch.cuda.get_sync_debug_mode()
+            torch.cuda.set_sync_debug_mode("warn")
+            try:
                 result = self._compute(batch)
-        finally:
-            torch.cuda.set_sync_debug_mode(mode)
+            finally:
+                torch.cuda.set_sync_debug_mode(mode)
         for each in found:
-            if "synchroniz" in str(each.message):
+            message = str(each.message)
+            if message.startswith("called a synchronizing"):
                 self._refuse(f"it waits for the GPU, at {each.filename}:{each.lineno}")
-            else:
+            elif not message.startswith("Synchronization debug mode"):  # PyTorch's, once, about that mode
                 warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
         return result
 

@@ -111,14 +111,14 @@ def test_an_update_waits_for_the_device_once(recipe: str, most: int, compiled: b
     batch = agent.replay.draw(16)
     for _ in range(3):
         agent.update(batch)
-    torch.cuda.set_sync_debug_mode("warn")
-    try:
-        with warnings.catch_warnings(record=True) as found:
-            warnings.simplefilter("always")
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
             agent.update(batch)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    assert len([each for each in found if "synchroniz" in str(each.message)]) <= most
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    assert len([each for each in found if "called a synchronizing" in str(each.message)]) <= most
 
 
 @only_on_a_gpu
