@@ -31,12 +31,12 @@ from sqn_rl.protocols import (
     TargetUpdate,
     submodule,
 )
-from sqn_rl.training.compiling import Compiled
-from sqn_rl.training.descent import Descent
-from sqn_rl.training.gradients import Gradients
 from sqn_rl.training.numerics import learned_not_finite, not_finite
 from sqn_rl.training.player import OffPolicy
 from sqn_rl.training.randomness import Randomness
+from sqn_rl.training.update.compiling import Compiled
+from sqn_rl.training.update.descent import Descent
+from sqn_rl.training.update.gradients import Gradients
 from sqn_rl.types import Batch, Terms
 
 AGENT_PARTS = ("actor", "loss", "target_update", "optimizer", "replay")
@@ -78,8 +78,9 @@ class Agent:
         optimizer: makes the optimizer from parameter groups.
         replay: stores and draws transitions.
         compiled: compile the update, and acting if the actor can: see
-            :class:`~sqn_rl.training.compiling.Compiled`. With recurrent networks nothing is compiled, as the
-            number of transitions in a batch depends on its sequences.
+            :class:`~sqn_rl.training.update.compiling.Compiled`. On CUDA the update is recorded instead, and
+            acting stays as it is. With recurrent networks nothing is compiled, as the number of transitions
+            in a batch depends on its sequences.
 
     Raises:
         WiringError: the parts disagree about γ, the temperature, which entropies count, or memory; or a part

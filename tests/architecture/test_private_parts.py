@@ -57,10 +57,10 @@ def buffer() -> ReplayBuffer:
 
 
 NAMES: dict[str, tuple[str, Callable[[], Any]]] = {
-    "_dynamo": ("training/compiling.py", lambda: torch._dynamo.config.trace_autograd_ops),
-    "_inductor": ("training/compiling.py", lambda: torch._inductor.exc.InductorError),
-    "_artifacts": ("training/compiling.py", check_of_compiled),
-    "_backend_id": ("training/compiling.py", name_of_compiled),
+    "_dynamo": ("training/update/compiling.py", lambda: torch._dynamo.config.trace_autograd_ops),
+    "_inductor": ("training/update/compiling.py", lambda: torch._inductor.exc.InductorError),
+    "_artifacts": ("training/update/compiling.py", check_of_compiled),
+    "_backend_id": ("training/update/compiling.py", name_of_compiled),
     "_foreach_copy_": ("parts/foreach.py", lambda: torch._foreach_copy_),
     "_foreach_lerp_": ("parts/foreach.py", lambda: torch._foreach_lerp_),
     "_fused_adam_": ("parts/optimizer/adam.py", lambda: torch._fused_adam_),

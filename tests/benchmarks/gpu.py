@@ -28,7 +28,7 @@ from sqn_rl.training.agent import AGENT_PARTS
 RESULTS = Path(__file__).resolve().parents[2] / "docs" / "results"
 PAGE, RAW = RESULTS / "gpu.md", RESULTS / "raw" / "gpu.json"
 
-LEG = 200
+LEG = 100
 """Updates of a round."""
 WORKS = {
     "CartPole, batch 128, MLP 120-84": ("sqn", f"{CARTPOLE} replay_capacity=10000"),

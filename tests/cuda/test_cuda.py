@@ -13,7 +13,7 @@ import torch
 
 from sqn_rl import Agent, compose
 from sqn_rl.training.agent import AGENT_PARTS, load_weights
-from sqn_rl.training.cuda_graph import CudaGraphs
+from sqn_rl.training.update.cuda_graph import CudaGraphs
 from sqn_rl.types import Batch
 
 DEVICE = os.environ.get("SQN_RL_TEST_DEVICE", "cuda")

@@ -265,10 +265,10 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("soft returns with a hard loss", "returns.soft and leaves_out", "returns.soft and False"),
         ("replay not annealed", "[self.temperature, actor, replay]", "[self.temperature, actor]"),
     ],
-    ("training/gradients.py", "test_agent.py"): [
+    ("training/update/gradients.py", "test_agent.py"): [
         ("only the first loss", "reduce(add, terms.losses.values())", 'terms.losses["loss_q"]'),
     ],
-    ("training/descent.py", "test_agent.py"): [
+    ("training/update/descent.py", "test_agent.py"): [
         ("α not refreshed", "follow.append((temperature, temperature.refresh))", "pass"),
         ("targets stay", "follow.append((target_update, target_update.step))", "pass"),
     ],

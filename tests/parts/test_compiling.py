@@ -17,7 +17,7 @@ from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
 from sqn_rl import compose
 from sqn_rl.parts.actor.base import NetworkActor
-from sqn_rl.training.compiling import CACHE, Compiled, keep_code_privately
+from sqn_rl.training.update.compiling import CACHE, Compiled, keep_code_privately
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning"
@@ -94,7 +94,7 @@ def test_who_owns_the_code_compiles_again(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_what_comes_in_too_many_kinds_is_computed_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sqn_rl.training.compiling.VARIANTS", 1)
+    monkeypatch.setattr("sqn_rl.training.update.compiling.VARIANTS", 1)
     code = Compiled(Scaling().scale, "this")
     for x in (X, X[:3], X[:2]):
         torch.testing.assert_close(code(x), 2 * x + 1)
@@ -173,7 +173,7 @@ def test_code_that_was_kept_is_found_again(cache: Path) -> None:
 
 def test_the_folder_that_pytorch_has_set_is_not_used(cache: Path) -> None:
     """TensorDict imports what sets it, before anything is compiled."""
-    script = "import os, tensordict; from sqn_rl.training import compiling as it"
+    script = "import os, tensordict; from sqn_rl.training.update import compiling as it"
     script += "; print(os.environ[it.CACHE]); it.keep_code_privately(); print(os.environ[it.CACHE])"
     theirs, kept = subprocess.check_output([sys.executable, "-c", script], text=True).split()
     assert theirs == default_cache_dir()

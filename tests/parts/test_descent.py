@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sqn_rl import Agent
-from sqn_rl.training.descent import Descent
+from sqn_rl.training.update.descent import Descent
 
 MakeAgent = Callable[..., Agent]
 pytestmark = pytest.mark.filterwarnings(

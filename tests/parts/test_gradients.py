@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from sqn_rl import Agent, SQNLoss
 from sqn_rl.parts.loss.td import TDLoss
-from sqn_rl.training.gradients import Gradients
+from sqn_rl.training.update.gradients import Gradients
 from sqn_rl.types import Batch, Terms
 
 MakeAgent = Callable[..., Agent]

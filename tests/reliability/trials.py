@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 from sqn_rl import Experiment, compose
 from sqn_rl.parts.replay.states import LATER
 from sqn_rl.recipe.compose import load_recipe
-from sqn_rl.training.compiling import Compiled
+from sqn_rl.training.update.compiling import Compiled
 
 OPERATIONS = ("open", "write", "fsync", "ftruncate", "replace", "mkdir", "unlink", "rmdir")
 """All that is done to a disk in a run."""

@@ -164,6 +164,8 @@ class ProportionalSampler(RingSampler):
         """The state of each place: 0, :data:`PENDING` or :data:`STALE`."""
         self._last_draw = b""
         """The places of the last draw, until their TD errors arrive or they are marked in ``pending``."""
+        self._on_device: tuple[Tensor, Indices] | None = None
+        """The places of the last draw on the ring's device, and here: fetching them waits for a GPU."""
 
     def on_append(self, ring: Ring, priority: Tensor | None = None) -> None:
         """Give the newest row its priorities, by default the highest so far."""
@@ -191,13 +193,15 @@ class ProportionalSampler(RingSampler):
         self._mark_pending()
         self._last_draw = place.tobytes()
         weight = importance_weights(self.tree.value[place], self.beta).astype(np.float32)
-        device = ring.action.device
         drawn = (torch.from_numpy(place), torch.from_numpy(weight))
-        return drawn[0].to(device, non_blocking=True), drawn[1].to(device, non_blocking=True)
+        place_B, weight_B = (each.to(ring.action.device, non_blocking=True) for each in drawn)
+        self._on_device = place_B, place
+        return place_B, weight_B
 
     def update_priority(self, index: Tensor, priority: Tensor, *, storage: Storage | None = None) -> None:
         """Set priorities from TD errors, but not of places overwritten since they were drawn."""
-        place = _array(index).reshape(-1)
+        drawn = self._on_device
+        place = drawn[1] if drawn and index is drawn[0] else _array(index).reshape(-1)
         p = self._priorities(priority, place)
         highest = np.maximum.reduce(p, initial=0.0)
         if place.tobytes() == self._last_draw:  # all transitions are still there

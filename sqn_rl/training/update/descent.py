@@ -8,7 +8,7 @@ from torch.optim import Optimizer
 
 from sqn_rl.parts.optimizer.adam import Adam, Moments
 from sqn_rl.protocols import TargetUpdate, Temperature, TensorsOnly
-from sqn_rl.training.compiling import Compiled
+from sqn_rl.training.update.compiling import Compiled
 
 GradientList = Sequence[Tensor | None]
 """The gradient of each parameter; None where none reaches it."""

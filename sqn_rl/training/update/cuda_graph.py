@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sqn_rl.parts.foreach import copy_each
-from sqn_rl.training.compiling import VARIANTS, warn_not_compiled
+from sqn_rl.training.update.compiling import VARIANTS, warn_not_compiled
 from sqn_rl.types import Batch
 
 T = TypeVar("T")
@@ -119,8 +119,10 @@ class CudaGraphs(Generic[T]):
         for generator in self._generators:
             graph.register_generator_state(generator)
         try:
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-                result = self._compute(Batch.of(columns))
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "The CUDA Graph is empty")  # after an error, which counts
+                with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                    result = self._compute(Batch.of(columns))
         except RuntimeError as error:
             self._refuse(str(error).strip().splitlines()[0])
             return None

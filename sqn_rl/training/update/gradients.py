@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from sqn_rl.protocols import CompilableLoss, Loss
-from sqn_rl.training.compiling import Compiled, warn_not_compiled
-from sqn_rl.training.cuda_graph import CudaGraphs
+from sqn_rl.training.update.compiling import Compiled, warn_not_compiled
+from sqn_rl.training.update.cuda_graph import CudaGraphs
 from sqn_rl.types import Batch, Terms
 
 
@@ -30,7 +30,7 @@ class Gradients:
 
     If compiled, forward and backward are one graph, which takes half the time for small networks. Compiling
     takes some ten seconds, at the first call. On a GPU that is CUDA's they are recorded instead, in
-    :class:`~sqn_rl.training.cuda_graph.CudaGraphs`.
+    :class:`~sqn_rl.training.update.cuda_graph.CudaGraphs`.
 
     Args:
         loss: the loss to differentiate.
