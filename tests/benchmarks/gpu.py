@@ -28,8 +28,10 @@ from sqn_rl.training.agent import AGENT_PARTS
 RESULTS = Path(__file__).resolve().parents[2] / "docs" / "results"
 PAGE, RAW = RESULTS / "gpu.md", RESULTS / "raw" / "gpu.json"
 
-LEG = 100
+LEG = 50
 """Updates of a round."""
+THREADS = 4
+"""Of the processor, for each program."""
 WORKS = {
     "CartPole, batch 128, MLP 120-84": ("sqn", f"{CARTPOLE} replay_capacity=10000"),
     "MinAtar, batch 32": ("sqn", f"{MINATAR} replay_capacity=10000"),
@@ -80,25 +82,21 @@ def updating(recipe: str, *settings: str) -> Callable[[], float]:
     return leg
 
 
-def updates(rounds: int, ways: dict[str, str]) -> dict[str, dict[str, list[float]]]:
+def updates(rounds: int, found: dict[str, dict[str, list[float]]]) -> None:
     """Updates a second of every work in every way, in turns; the first round does not count."""
-    found = {}
     for work, (recipe, settings) in WORKS.items():
-        legs = {way: updating(recipe, *settings.split(), *more.split()) for way, more in ways.items()}
+        legs = {way: updating(recipe, *settings.split(), *more.split()) for way, more in WAYS.items()}
         speeds = [{way: leg() for way, leg in legs.items()} for _ in range(1 + rounds)][1:]
-        found[work] = {way: [each[way] for each in speeds] for way in ways}
+        found[work] = {way: [each[way] for each in speeds] for way in WAYS}
         line = ", ".join(f"{way} {median(each):,.0f}" for way, each in found[work].items())
         print(f"{work}: {line} updates/s", file=sys.stderr, flush=True)
-    return found
 
 
-def races(rounds: int, leg: int) -> dict[str, Any]:
-    """The steps a second of whole runs, by race and program."""
-    found = {}
+def races(rounds: int, leg: int, found: dict[str, dict[str, list[float]]]) -> None:
+    """The steps a second of whole runs, by race and program, into ``found``."""
     for name, contenders in RACES.items():
-        race(contenders, leg=leg, rounds=rounds, threads=4)
+        race(contenders, leg=leg, rounds=rounds, threads=THREADS)
         found[name] = {who: contender.speeds for who, contender in contenders.items()}
-    return found
 
 
 def page(raw: dict[str, Any], notes: str) -> str:
@@ -159,12 +157,14 @@ def main() -> None:
         "machine": machine(),
         "gpu": f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}",
     }
-    torch.set_num_threads(8)
-    if arguments.only != "races":
-        raw["updates"] = updates(arguments.rounds, WAYS)
-    if arguments.only != "updates":
-        raw["races"] = races(arguments.rounds, arguments.leg)
-    RAW.write_text(json.dumps(raw, indent=1) + "\n")
+    torch.set_num_threads(THREADS)
+    try:
+        if arguments.only != "races":
+            updates(arguments.rounds, raw.setdefault("updates", {}))
+        if arguments.only != "updates":
+            races(arguments.rounds, arguments.leg, raw.setdefault("races", {}))
+    finally:
+        RAW.write_text(json.dumps(raw, indent=1) + "\n")
     PAGE.write_text(page(raw, by_hand(PAGE)))
 
 
