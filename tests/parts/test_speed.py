@@ -30,6 +30,13 @@ def test_without_a_compiler_there_is_none(monkeypatch: pytest.MonkeyPatch) -> No
         compiling(compose("sqn", *LONG, "compile=always").run)
 
 
+def test_on_cuda_every_update_is_recorded() -> None:
+    run = compose("sqn", *LONG, "steps=500", "device=cuda").run
+    assert compiling(run) == (True, "updates are recorded as CUDA graphs, which takes no time")
+    assert compiling(compose("sqn", "device=cuda", "compile=never").run) == (False, "as asked")
+    assert bfloat16(run, (4, 84, 84), [512]) == (False, "on a GPU bf16 was faster for large batches only")
+
+
 def test_bfloat16_of_images() -> None:
     automatic, asked = compose("sqn").run, compose("sqn", "precision=bf16").run
     assert "AMX" in bfloat16(automatic, (4, 84, 84), [512]).why
