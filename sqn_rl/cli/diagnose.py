@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     recipe = load_recipe(path, catalogue=catalogue_of(arguments))
     print_notes(noted_changes(arguments.run, {path.name}))
 
-    from sqn_rl.parts.env.base import close
+    from sqn_rl.parts.env.opening import close
     from sqn_rl.runs.directory import NUMERICS
     from sqn_rl.runs.serialization import read_tensors
     from sqn_rl.training.agent import load_weights

@@ -187,7 +187,7 @@ def _build_parts(
     import torch
 
     from sqn_rl.parts.collect.base import Actors
-    from sqn_rl.parts.env.base import close
+    from sqn_rl.parts.env.opening import close
 
     parts: Values = {}
     available = {name: getattr(run, name) for name in RUN_SETTINGS} | {"device": device}

@@ -99,7 +99,7 @@ class Recipe:
 
         The networks are built for one environment on PyTorch's device ``meta``, which allocates no memory.
         """
-        from sqn_rl.parts.env.base import close
+        from sqn_rl.parts.env.opening import close
 
         options: dict[str, Any] = {"last": "q_net", "device": "meta", "num_envs": 1}
         try:

@@ -17,7 +17,7 @@ from sqn_rl.errors import EnvError, NumericsError, RecipeError, SettingError, Sq
 from sqn_rl.parts import machine
 from sqn_rl.parts.collect.base import Actors, Sharded
 from sqn_rl.parts.distributions import Scalar
-from sqn_rl.parts.env.base import close, closing_env
+from sqn_rl.parts.env.opening import close, closing_env
 from sqn_rl.parts.memory import recalling
 from sqn_rl.parts.q_net.q_net import QNet
 from sqn_rl.protocols import Keyed, Policy, Sized, Wired, submodule

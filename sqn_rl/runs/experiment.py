@@ -23,7 +23,7 @@ from sqn_rl.errors import (
 )
 from sqn_rl.parts.collect.base import Engine
 from sqn_rl.parts.encoder.mlp import MLP
-from sqn_rl.parts.env.base import close, closing_env
+from sqn_rl.parts.env.opening import close, closing_env
 from sqn_rl.parts.logger.base import Reporter
 from sqn_rl.plots.progress import ProgressReporter
 from sqn_rl.protocols import Described, submodule

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from sqn_rl.disk import EVALUATIONS_FILE, RECIPE_FILE, Folder
 from sqn_rl.errors import CheckpointError, RecipeError, StorageError, to_install
-from sqn_rl.parts.env.base import closing_env
+from sqn_rl.parts.env.opening import closing_env
 from sqn_rl.plots import wiring
 from sqn_rl.plots.logs import number_of
 from sqn_rl.recipe.compose import Recipe

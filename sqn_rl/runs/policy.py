@@ -16,8 +16,9 @@ from sqn_rl.errors import CheckpointError, SettingError, require
 from sqn_rl.parts import machine
 from sqn_rl.parts.actor.base import NetworkActor, apply_user_mask
 from sqn_rl.parts.actor.greedy import value_actor
-from sqn_rl.parts.env.base import BatchedEnv, close, closing_env
+from sqn_rl.parts.env.base import BatchedEnv
 from sqn_rl.parts.env.checks import require_finite
+from sqn_rl.parts.env.opening import close, closing_env
 from sqn_rl.parts.observations import ObservationSpec
 from sqn_rl.protocols import Annealed
 from sqn_rl.recipe.catalogue import Catalogue
@@ -98,8 +99,7 @@ class Policy(nn.Module):
     def __init__(self, recipe: Recipe, run: Path, checkpoint: str | int = LAST) -> None:
         super().__init__()
         parts = recipe.uncompiled().build(last="loss", num_envs=1)  # first: it refuses what is not trusted
-        env: BatchedEnv = parts["env"]
-        close(env)
+        close(env := parts["env"])
         path, self.env_steps, weights = read_weights(run / CHECKPOINTS, checkpoint)
         try:
             load_weights(parts["loss"], with_targets(weights, parts["loss"]))

@@ -12,7 +12,7 @@ import torch
 from sqn_rl.disk import RECIPE_FILE
 from sqn_rl.errors import SettingError
 from sqn_rl.parts.collect.base import Actors, Engine, Sharded, ladder_positions
-from sqn_rl.parts.env.base import close
+from sqn_rl.parts.env.opening import close
 from sqn_rl.recipe.build import stream_seed
 from sqn_rl.recipe.catalogue import Catalogue
 from sqn_rl.recipe.compose import Recipe, load_recipe

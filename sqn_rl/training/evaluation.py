@@ -10,7 +10,8 @@ import torch
 from numpy.typing import ArrayLike
 
 from sqn_rl.errors import RecipeError, SettingError, require
-from sqn_rl.parts.env.base import BatchedEnv, closing_env
+from sqn_rl.parts.env.base import BatchedEnv
+from sqn_rl.parts.env.opening import closing_env
 from sqn_rl.protocols import Actor
 from sqn_rl.training.numerics import default_float32
 from sqn_rl.training.player import Player

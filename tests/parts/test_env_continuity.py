@@ -6,6 +6,7 @@ was returned is overwritten later. It holds for ``begin``/``advance`` and for To
 """
 
 import json
+import re
 import warnings
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,7 +26,7 @@ from pools import Alone
 from tensordict import TensorDict
 from torchrl.envs.utils import check_env_specs
 
-from sqn_rl.errors import RestoreError
+from sqn_rl.errors import EnvError, RestoreError
 from sqn_rl.parts.env.atari import AtariEnv
 from sqn_rl.parts.env.atari_ram import AtariRamEnv
 from sqn_rl.parts.env.base import BatchedEnv
@@ -424,6 +425,17 @@ def test_one_seed_gives_one_stream(case: Case) -> None:
 
     for one, other in zip(stream(case.env()), stream(case.env()), strict=True):
         assert torch.equal(one, other)
+
+
+def test_a_closed_one_says_so(case: Case) -> None:
+    env = case.env()
+    env.begin()
+    env.close()
+    action = torch.zeros(N, dtype=torch.int64)
+    step = partial(env.step, TensorDict({"action": action}, N))
+    for attempt in (env.begin, env.reset, partial(env.send, action), partial(env.advance, action), step):
+        with pytest.raises(EnvError, match=f"^{re.escape(env.name)}, step 0: it is closed; make a new one$"):
+            attempt()
 
 
 def written(state: dict[str, Any]) -> dict[str, Any]:

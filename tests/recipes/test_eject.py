@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from sqn_rl import Agent, RecipeError, functional
-from sqn_rl.parts.env.base import close
+from sqn_rl.parts.env.opening import close
 from sqn_rl.parts.layers.dense import Dense
 from sqn_rl.parts.q_net.per_network import PerNetwork
 from sqn_rl.recipe.catalogue import RECIPE, Catalogue

@@ -6,7 +6,6 @@ Our loop calls ``begin`` once and then ``advance``, which resets ended episodes 
 Legend: N environments; ``*S`` is the shape of one observation.
 """
 
-import warnings
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -35,23 +34,6 @@ from sqn_rl.parts.scaling import Scaling
 from sqn_rl.types import Step
 
 
-def close(env: "BatchedEnv") -> None:
-    """Close ``env``, which may be closed already; an error while closing becomes a warning."""
-    try:
-        env.close(raise_if_closed=False)
-    except (Exception, SystemExit) as error:
-        warnings.warn(f"{env.name}, when it was closed: {explain(error)}", stacklevel=1)
-
-
-@contextmanager
-def closing_env(env: "BatchedEnv") -> Iterator["BatchedEnv"]:
-    """A context manager that closes ``env`` at the end, by :func:`close`."""
-    try:
-        yield env
-    finally:
-        close(env)
-
-
 @dataclass(slots=True)
 class Current:
     """The state that changes at every step. It is one object, as setting a TorchRL attribute takes 2 µs."""
@@ -64,6 +46,8 @@ class Current:
     """The number of steps so far, for error messages."""
     action_mask: Tensor | None = None
     """The actions allowed now, ``[N, A]`` bool; None if all are, always."""
+    closed: bool = False
+    """Whether it was closed; TorchRL's ``is_closed`` is true before the first reset too."""
 
 
 class BatchedEnv(EnvBase):
@@ -159,8 +143,7 @@ class BatchedEnv(EnvBase):
 
     def begin(self, rows: Sequence[int] | None = None) -> Tensor:
         """Reset all environments, or only ``rows``. Returns the observations of all, ``[N, *S]``."""
-        with self._as_env_error():
-            self._start(range(self.num_envs) if rows is None else rows)
+        self._start(range(self.num_envs) if rows is None else rows)
         return self._current.observation
 
     @abstractmethod
@@ -192,6 +175,7 @@ class BatchedEnv(EnvBase):
         Environments in other threads or processes step while the caller does something else. This base class
         takes the step in :meth:`receive`.
         """
+        self._require_open()
         self._current.actions = action_N
         self._current.steps += 1
 
@@ -218,10 +202,7 @@ class BatchedEnv(EnvBase):
         raise RestoreError(f"{self.name}: {type(self).__name__} cannot save the state of its environments")
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *_: Any, **__: Any) -> Tensor:
-        """Restore the state of every environment from the ``state_dict`` of one made with the same settings.
-
-        Returns:
-            The observations there, ``[N, *S]``.
+        """Restore the state of one with the same settings; returns the observations there, ``[N, *S]``.
 
         Raises:
             RestoreError: the state cannot be restored. ``begin`` still starts new episodes.
@@ -280,6 +261,11 @@ class BatchedEnv(EnvBase):
         """Environment 0 rendered now, ``[H, W, 3]`` uint8; None if it cannot be rendered."""
         return None
 
+    def close(self, *, raise_if_closed: bool = True) -> None:
+        """Close the environments; after that it only converts observations and actions."""
+        self._current.closed = True
+        super().close(raise_if_closed=raise_if_closed)
+
     def _set_seed(self, seed: int | None) -> None:
         self._entropy = np.random.SeedSequence(seed).entropy
         self._seed_counts = [0] * self.num_envs
@@ -300,6 +286,10 @@ class BatchedEnv(EnvBase):
         except (Exception, SystemExit) as error:
             raise EnvError(self._where(), explain(error)) from error
 
+    def _require_open(self) -> None:
+        if self._current.closed:
+            raise EnvError(self._where(), "it is closed; make a new one")
+
     def _draw_seed(self, i: int) -> None:
         """Draw the seed of environment ``i``'s next reset from its own sequence."""
         sequence = np.random.SeedSequence(self._entropy, spawn_key=(i, self._seed_counts[i]))
@@ -308,16 +298,19 @@ class BatchedEnv(EnvBase):
 
     def _start(self, rows: Sequence[int]) -> None:
         """Seed and reset these environments; the others keep their observation."""
+        self._require_open()
         for i in rows:
             if self._seeds[i] is None:
                 self._draw_seed(i)
         observation = self._current.observation.clone()
-        observation[list(rows)] = self.restart(rows)
+        with self._as_env_error():
+            observation[list(rows)] = self.restart(rows)
         self._current.observation = observation
 
     # --- TorchRL's side: ``advance`` resets ended episodes, ``_reset`` returns their first observations ----
 
     def _step(self, tensordict: TensorDictBase) -> TensorDict:
+        self._require_open()
         step = self.advance(tensordict["action"])
         self._current.observation = step.observation
         self._is_new_episode, self._lost_life = step.ended, step.terminated & ~step.ended

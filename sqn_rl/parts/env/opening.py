@@ -1,9 +1,10 @@
-"""Make environments of Gymnasium by id or function, and put Gymnasium's wrappers around them."""
+"""Make environments of Gymnasium by id or function, with Gymnasium's wrappers; close environments."""
 
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import numpy as np
@@ -11,6 +12,9 @@ from gymnasium import spaces
 
 from sqn_rl.errors import SettingError, explain, for_atari_id, nearest, require, require_one_of, to_install
 from sqn_rl.parts.env.observations import layout_of
+
+if TYPE_CHECKING:
+    from sqn_rl.parts.env.base import BatchedEnv
 
 WRAPPABLE = (
     *("ClipReward", "DelayObservation", "DiscretizeAction", "DiscretizeObservation", "FilterObservation"),
@@ -129,3 +133,20 @@ def missing(what: str, error: ImportError | gymnasium.error.Error) -> str:
     extras = (extra for package, extra in EXTRAS.items() if package in str(error).lower())
     command = ", ".join(to_install(extra) for extra in extras)
     return f"{what} to be installed{command and ': '}{command} ({error})"
+
+
+def close(env: "BatchedEnv") -> None:
+    """Close ``env``, which may be closed already; an error while closing becomes a warning."""
+    try:
+        env.close(raise_if_closed=False)
+    except (Exception, SystemExit) as error:
+        warnings.warn(f"{env.name}, when it was closed: {explain(error)}", stacklevel=1)
+
+
+@contextmanager
+def closing_env(env: "BatchedEnv") -> Iterator["BatchedEnv"]:
+    """A context manager that closes ``env`` at the end, by :func:`close`."""
+    try:
+        yield env
+    finally:
+        close(env)

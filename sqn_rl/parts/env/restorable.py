@@ -64,6 +64,7 @@ class RestorableEnv(BatchedEnv):
 
     def send(self, action_N: Tensor) -> None:
         """Begin one step in every environment; :meth:`receive` must be called next; see the base class."""
+        self._require_open()
         actions = listed(action_N, self.num_envs, self.n_actions)  # with others ale-py would hang
         self._current.steps += 1
         for i, action in enumerate(actions):

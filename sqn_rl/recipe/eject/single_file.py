@@ -199,7 +199,7 @@ def _value_expressions(recipe: Recipe) -> dict[str, str]:
 
 def _env(recipe: Recipe) -> dict[str, str]:
     """The template's values for the environment, some of them read from the environment itself."""
-    from sqn_rl.parts.env.base import closing_env
+    from sqn_rl.parts.env.opening import closing_env
     from sqn_rl.training.evaluation import MAX_STEPS
 
     with closing_env(recipe.build(last="env", num_envs=1)["env"]) as env:

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from sqn_rl.errors import RestoreError
 from sqn_rl.parts.collect.base import Laddered
-from sqn_rl.parts.env.base import BatchedEnv, close
+from sqn_rl.parts.env.base import BatchedEnv
+from sqn_rl.parts.env.opening import close
 from sqn_rl.parts.replay.ring import Ring
 from sqn_rl.protocols import Actor, Annealed, Loss
 from sqn_rl.training.agent import state_besides_weights

@@ -22,7 +22,8 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from torch import Tensor, nn
 
 from sqn_rl import compose, evaluate
-from sqn_rl.parts.env.base import BatchedEnv, closing_env
+from sqn_rl.parts.env.base import BatchedEnv
+from sqn_rl.parts.env.opening import closing_env
 
 Settings = dict[str, Any]
 
