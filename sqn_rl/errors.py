@@ -180,11 +180,12 @@ def in_snake_case(name: str) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
 
 
-def did_you_mean(name: str, names: Collection[str]) -> str:
-    """A hint: the nearest of ``names`` and others about as near; if none, all of them."""
+def did_you_mean(name: str, names: Collection[str], listed: Collection[str] | None = None) -> str:
+    """A hint: the nearest of ``names`` and others about as near; if none, all of them, or of ``listed``."""
     if near := _similar(name, names):
         return f"did you mean {' or '.join(f'`{each}`' for each in near)}?"
-    return f"there are: {', '.join(sorted(names))}" if names else ""
+    listed = names if listed is None else listed
+    return f"there are: {', '.join(sorted(listed))}" if listed else ""
 
 
 def _similar(name: str, names: Iterable[str]) -> list[str]:

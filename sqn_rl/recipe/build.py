@@ -264,8 +264,16 @@ def check_fields(slot: str, target: Callable[..., Any], fields: Iterable[str], o
     taken = settable_fields(slot, target)
     for name in fields:
         if taken is not None and name not in taken:
-            key, hint = f"{slot}.{name}", did_you_mean(name, taken) or "it takes no fields"
+            hint = did_you_mean(name, taken, taken - _provided(slot)) or "it takes no fields"
+            key = f"{slot}.{name}"
             raise RecipeError(f"{target.__name__} has no such setting", origin(key), hint, key)
+
+
+def _provided(slot: str) -> set[str]:
+    """The names that the run and the slots before this one provide, so that nobody has to set them."""
+    before = SLOT_NAMES.index(slot)
+    facts = (*ENV_FACTS, "lanes", "precision") if before else ()
+    return {*RUN_SETTINGS, *facts, *(each.provides for each in SLOTS[:before])}
 
 
 def settable_fields(slot: str, target: Callable[..., Any]) -> set[str] | None:

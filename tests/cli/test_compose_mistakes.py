@@ -24,6 +24,8 @@ OVERRIDES = {
     "collect.rows=3": ("LocalCollect has no such setting", "it takes no fields"),
     "optimizer.wait_decay=0.1": ("Adam has no such setting", "did you mean `weight_decay`?"),
     "encoder.layer=3": ("MLP has no such setting", "there are: hidden"),
+    "q_net.zzzz=1": ("QNet has no such setting", "there are: in_keys, members, shared_encoder"),
+    "replay.zzzz=1": ("UniformReplay has no such setting", "there are: capacity"),
     "~optimizer.fast": ("there is nothing to remove", ""),
     "~replay": ("expected the name of a part", "write replay=NAME"),
     "head=3": ("expected the name of a part", "write head=NAME"),
