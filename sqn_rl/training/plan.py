@@ -101,7 +101,7 @@ class Schedule:
 
     def __init__(self, plan: Plan, num_envs: int, env_steps: int) -> None:
         self._plan, self._num_envs = plan, num_envs
-        self.before, self.now = env_steps - num_envs, env_steps
+        self.before, self.now = max(0, env_steps - num_envs), env_steps  # 0 is a multiple, but not reached
 
     def advance(self) -> None:
         """Go on to the next iteration of the loop."""
