@@ -1,6 +1,5 @@
 """The plan of a run: settings with their ranges, and what is due at which environment step."""
 
-import math
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
@@ -36,8 +35,9 @@ def one_of(*names: str, default: str) -> Any:
 
 
 def whole(least: int, what: str, default: Any = MISSING) -> Any:
-    """A field of :class:`Settings` for a whole number of ``what``, at least ``least``."""
-    return setting(lambda value: value >= least, f"a whole number of {what}, at least {least}", default)
+    """A field of :class:`Settings` for a whole number of ``what``, at least ``least``, exact as a float."""
+    expected = f"a whole number of {what}, at least {least} and below 2^53"
+    return setting(lambda value: least <= value < 2**53, expected, default)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +69,7 @@ class Plan(Settings):
     """The budget: agent decisions, over all environments."""
     seed: int = setting(lambda value: 0 <= value < 2**31, "a whole number in [0, 2^31)", 0)
     """Global random seed."""
-    update_ratio: float = setting(lambda value: 0 < value < math.inf, "a positive number of updates")
+    update_ratio: float = setting(lambda value: 0 < value <= 1e6, "a positive number of updates, at most 1e6")
     """Updates per environment step after the warm-up, exact for any number of environments."""
     batch_size: int = whole(1, "transitions")
     """Transitions per update; with replay=sequences, sequences."""
@@ -101,7 +101,7 @@ class Schedule:
 
     def __init__(self, plan: Plan, num_envs: int, env_steps: int) -> None:
         self._plan, self._num_envs = plan, num_envs
-        self.before, self.now = env_steps - num_envs, env_steps
+        self.before, self.now = max(0, env_steps - num_envs), env_steps  # 0 is a multiple, but not reached
 
     def advance(self) -> None:
         """Go on to the next iteration of the loop."""

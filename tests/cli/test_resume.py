@@ -20,6 +20,7 @@ import pytest
 from reliability.trials import Killed, differences, train
 
 from sqn_rl import RecipeError, compose, disk
+from sqn_rl.parts.env.games import GamesEnv
 from sqn_rl.runs.directory import RunDirectory
 from sqn_rl.runs.manifest import extended
 from sqn_rl.training.stopping import StopRequest, signals_to
@@ -141,6 +142,15 @@ def test_a_step_is_evaluated_once_whether_its_checkpoint_came_before_or_after(
     while done.code:  # where it happens again
         done = command("resume", *trusting, "run")
     assert [row["env_steps"] for row in done.runs[0].rows("evaluations")] == [120, 240]
+
+
+def test_the_beginning_is_not_evaluated(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that stopped in its first step goes on from 0 steps, where no other run evaluates anything."""
+    with monkeypatch.context() as once:
+        once.setattr(GamesEnv, "_receive", None)
+        assert command("run", *TINY, "out=run").code == 1
+    assert Path("run/checkpoints/0000000000").is_dir()
+    assert [row["env_steps"] for row in command("resume", "run").runs[0].rows("evaluations")] == [120, 240]
 
 
 def test_a_signal_that_comes_again_at_once_is_one(command: Command, at: Callable) -> None:

@@ -15,6 +15,7 @@ from scale.processes import actors_of, digests
 
 from sqn_rl import RecipeError, compose
 from sqn_rl.errors import ReplayError
+from sqn_rl.parts.collect.ray_processes import RayHost, ShardProcess
 from sqn_rl.parts.logger.base import Reporter
 from sqn_rl.recipe.compose import load_recipe
 from sqn_rl.runs.experiment import Experiment
@@ -135,6 +136,17 @@ def test_a_shard_that_is_killed_stops_the_run_with_a_checkpoint(cluster: str, tm
     summary = experiment.train(resume=out, reporters=[killer])
     assert (summary["status"], summary["env_steps"]) == ("done", STEPS)
     assert any("began empty, as its transitions were lost" in note for note in killer.notes)
+
+
+def test_a_chunk_that_is_lost_on_its_way_is_missed(cluster: str) -> None:
+    lost = ray.remote(num_cpus=0)(lambda: 1 / 0).remote()
+    host = RayHost(ray, [ray.remote(num_cpus=0)(ShardProcess).remote(lambda number: ["first"], 0)])
+    host.call(0, "append", ray.put("second"))
+    assert host.answer(host.call(0, "copy")) == ["first", "second"]
+    host.call(0, "append", lost)
+    for _ in range(2):
+        with pytest.raises(ReplayError, match=r"^shard 0 is lost, with its transitions: \w+"):
+            host.answer(host.call(0, "copy"))
 
 
 def test_too_few_processors_are_reported(cluster: str, tmp_path: Path) -> None:

@@ -89,6 +89,9 @@ class ShardProcess:
 class RayHost:
     """Holds objects in processes of Ray.
 
+    Ray does not make a call whose argument, such as a chunk that stayed apart, is lost, and says so only in
+    the answer to that call. So every answer is checked together with those to the calls before it.
+
     Args:
         ray: the module.
         processes: Ray's handles of :class:`ShardProcess`.
@@ -96,22 +99,28 @@ class RayHost:
 
     def __init__(self, ray: Any, processes: Sequence[Any]) -> None:
         self._ray, self._processes = ray, processes
+        self._unchecked: list[list[Any]] = [[] for _ in processes]
 
     def call(self, number: int, method: str, *arguments: Any) -> Any:
         """Send the call. A chunk that stayed apart arrives as such."""
-        return number, self._processes[number].call.remote(method, *arguments)
+        reference = self._processes[number].call.remote(method, *arguments)
+        self._unchecked[number].append(reference)
+        return number, reference
 
     def answer(self, ticket: Any) -> Any:
         """Wait for the answer.
 
         Raises:
-            ReplayError: the process is lost, or the object has failed.
+            ReplayError: the process or the argument of an earlier call is lost, or the object has failed.
         """
         number, reference = ticket
+        unchecked = self._unchecked[number]
+        many = unchecked.index(reference) + 1
         try:
-            answer = self._ray.get(reference)
+            *_, answer = self._ray.get(unchecked[:many])
         except self._ray.exceptions.RayError as error:
             raise ReplayError(f"shard {number} is lost, with its transitions: {first_line(error)}") from error
+        del unchecked[:many]  # after an error they stay, so that later answers have it too
         if isinstance(answer, Failure):
             raise ReplayError(f"shard {number} has failed: {answer.message}")
         return answer
