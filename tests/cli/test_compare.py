@@ -533,3 +533,12 @@ def test_the_few_that_do_not_fit_are_left_out(write: Write, command: Command) ->
     assert "episodes were cut after 6 steps" in reasons["short"]
     assert cells(done.out, "sqn", "final")[0] == "3"
     assert cells(done.out, "sqn head=dueling", "final")[0] == "3"
+
+
+def test_a_left_out_run_may_have_settings_with_braces(write: Write, command: Command) -> None:
+    several(write, "sqn", [1, 2, 3])
+    write("wrapped", "env.wrappers=[{TimeLimit: {max_episode_steps: 5}}]")
+    done = command("compare", "sqn", "wrapped")
+    assert (done.code, done.err) == (0, "")
+    assert "note: left out: wrapped: sqn/s0 and wrapped were evaluated differently on" in done.out
+    assert "{TimeLimit: {max_episode_steps: 5}}" in done.out
