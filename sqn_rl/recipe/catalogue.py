@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from sqn_rl.errors import RecipeError, did_you_mean
+from sqn_rl.errors import RecipeError, did_you_mean, require
 from sqn_rl.recipe.provenance import Document, read
 from sqn_rl.recipe.schema import hint_for_part
 
@@ -50,12 +50,15 @@ class Catalogue:
 
     Raises:
         RecipeError: a tree does not exist, has neither folder, or may not be read.
+        SettingError: an argument is a single text, and no list.
     """
 
-    def __init__(self, config_dirs: Sequence[str | Path] = (), trust: Sequence[str] = ()) -> None:
+    def __init__(self, config_dirs: Sequence[str | Path] = (), trust: Sequence[str | Path] = ()) -> None:
+        for name, given in (("config_dirs", config_dirs), ("trust", trust)):
+            require(not isinstance(given, str | Path), name, given, f"a list, such as {[str(given)]}")
         further = [*config_dirs, *_from_environment("SQN_RL_PATH")]
         self.trees = [_checked_tree(Path(folder)) for folder in further] + [_own_tree()]
-        named = (*trust, *_from_environment("SQN_RL_TRUST"))
+        named = (*map(str, trust), *_from_environment("SQN_RL_TRUST"))
         self._sources = {Path(each).stem: Path(each) for each in named if each.endswith(".py")}
         self.trusted = tuple(Path(each).stem if each.endswith(".py") else each for each in named)
         self._documents: dict[tuple[str, str], Document] = {}
