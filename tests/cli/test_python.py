@@ -20,7 +20,10 @@ from sqn_rl import (
     NStep,
     OneStep,
     RecipeError,
+    SettingError,
+    WiringError,
     compose,
+    evaluate,
     load,
     train,
 )
@@ -88,6 +91,23 @@ def test_what_is_built_trains_as_the_run_does(folder: Path) -> None:
 
 class Halved(LinearHead):
     """A head of one's own."""
+
+
+def test_an_environment_that_does_not_fit_is_refused() -> None:
+    experiment = compose("sqn", **TINY)
+    agent, _, _ = experiment.build()
+    outside = gym.make("CartPole-v1")
+    with pytest.raises(SettingError, match=r"^env = <.*>: expected one of sqn_rl, such as GymEnv\(env\)$"):
+        train(agent, outside, experiment.run)  # type: ignore[arg-type]
+    with pytest.raises(SettingError, match=r"^env = <.*>: expected one of sqn_rl"):
+        evaluate(agent.actor, outside, episodes=1, greedy=True, seed=0)  # type: ignore[arg-type]
+    fits = r"^replay: UniformReplay is made for 4 environments with observations \[4\]; here are "
+    for env, has in (
+        (GymEnv(outside, seed=0), r"1 environments with observations \[4\]"),
+        (GymEnv("Acrobot-v1", num_envs=4, seed=0), r"4 environments with observations \[6\]"),
+    ):
+        with pytest.raises(WiringError, match=fits + has):
+            train(agent, env, experiment.run)
 
 
 def test_parts_of_ones_own_get_what_they_ask_for() -> None:
