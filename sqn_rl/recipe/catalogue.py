@@ -93,6 +93,8 @@ class Catalogue:
             hint = hint_for_part(choice.group, choice.name, self.names(choice.group))
             slots = [slot for slot, files in self._files.items() if choice.name in files]
             hint = f"write {slots[0]}={choice.name}" if slots and choice.group != RECIPE else hint
+            if choice.group == RECIPE and Path(choice.name + YAML).is_file():
+                hint = f"write recipe={choice.name}{YAML}"
             subject = f"{choice.group}={choice.name}"
             raise RecipeError(f"there is no such {kind}", choice.origin, hint, subject)
 
