@@ -206,7 +206,7 @@ def test_unfinished_runs_are_named_and_left_out(write: Write, command: Command) 
     out = command("compare", "good", "killed", "stopped", "diverged", "failed").out
     assert cells(out, "sqn warmup_steps=40", "final")[0] == "2"
     for note in (
-        "killed: still running, or killed: there is no summary.json",
+        "killed: still running, killed, or a model of sqn-push: there is no summary.json",
         "stopped: stopped after 20 of 60 steps",
         "diverged: a number became NaN or infinite after 44 of 60 steps",
         "failed: failed after 0 of 60 steps",
@@ -216,7 +216,7 @@ def test_unfinished_runs_are_named_and_left_out(write: Write, command: Command) 
     assert (done.code, done.out) == (2, "")
     assert done.err.splitlines() == [
         "there is no finished run to compare",
-        "left out: killed: still running, or killed: there is no summary.json",
+        "left out: killed: still running, killed, or a model of sqn-push: there is no summary.json",
     ]
 
 
