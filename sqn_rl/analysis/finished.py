@@ -221,7 +221,7 @@ def _finished(directory: Path, resolved: Resolved, summary: Mapping[str, Any]) -
 def _what_happened(summary: Mapping[str, Any], resolved: Resolved) -> str:
     """Why a run is not done."""
     if not summary:
-        return "still running, or killed: there is no summary.json"
+        return "still running, killed, or a model of sqn-push: there is no summary.json"
     endings = {"stopped": "stopped", "numerics": "a number became NaN or infinite"}
     ending = endings.get(summary["status"], "failed")
     return f"{ending} after {summary['env_steps']:,} of {resolved.values['steps'].value:,} steps"

@@ -114,8 +114,8 @@ def _most_common(
         if len(kind) == len(most):
             lines = [f"{a.resolved.name} and {b.resolved.name} {what}:", *(f"  {each}" for each in different)]
             raise ComparisonError("\n".join([*lines, "  compare them separately, or run one of them again"]))
-        pair = f"{a.resolved.name} and {{}} {what}: {different[0]}"
-        notes += [f"left out: {run.resolved.name}: {pair.format(run.resolved.name)}" for run in kind]
+        names = [run.resolved.name for run in kind]
+        notes += [f"left out: {each}: {a.resolved.name} and {each} {what}: {different[0]}" for each in names]
     return most
 
 

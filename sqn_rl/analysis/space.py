@@ -46,8 +46,16 @@ class Interval:
 
     @property
     def ends(self) -> tuple[float, ...]:
-        """The values that are checked before the first run."""
+        """The smallest and the largest value."""
         return self.low, self.high
+
+    @property
+    def checked(self) -> tuple[float, ...]:
+        """The values that are checked before the first run: the ends, and a fraction if there are any."""
+        fraction = (self.low + self.high) / 2
+        while fraction.is_integer() and self.low < fraction < self.high:
+            fraction = (self.low + fraction) / 2
+        return self.ends if self.is_whole else (*self.ends, fraction)
 
     @property
     def size(self) -> float:
@@ -81,6 +89,11 @@ class Values:
     """As it was written."""
     ends: tuple[str, ...]
     """The values, as overrides write them."""
+
+    @property
+    def checked(self) -> tuple[str, ...]:
+        """The values that are checked before the first run: all."""
+        return self.ends
 
     def __str__(self) -> str:
         """The choice as text; equal for equal values."""
@@ -191,7 +204,7 @@ def _whole(low: float, high: float, is_log: bool) -> str:
 
 
 def corners(space: Sequence[Tuned], catalogue: Catalogue) -> Iterator[list[str]]:
-    """The overrides to check before the first run: all combinations of parts, and both ends of intervals.
+    """The overrides to check before the first run: all combinations of parts; ends and fractions.
 
     Settings that are not varied have their first values.
     """
@@ -203,4 +216,5 @@ def corners(space: Sequence[Tuned], catalogue: Catalogue) -> Iterator[list[str]]
         yield [*(first | chosen).values()]
     for each in space:
         if each not in parts:
-            yield from ([*(first | {each.key: each.override(end)}).values()] for end in each.ends[1:])
+            for value in each.checked[1:]:
+                yield [*(first | {each.key: each.override(value)}).values()]

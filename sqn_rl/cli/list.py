@@ -44,7 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     catalogue = catalogue_of(arguments)
     groups = [RECIPE, *(group for group in catalogue.groups() if group != RECIPE)]
     if arguments.slot and arguments.slot not in groups:
-        raise RecipeError(f"there is no slot `{arguments.slot}`", "", did_you_mean(arguments.slot, groups))
+        found = [f"`sqn-list {group}`" for group in groups if arguments.slot in catalogue.names(group)]
+        hint = f"it is listed by {' and '.join(found)}" if found else did_you_mean(arguments.slot, groups)
+        raise RecipeError(f"there is no slot `{arguments.slot}`", "", hint)
     rows = list(_rows([arguments.slot] if arguments.slot else groups, catalogue))
     if not sys.stdout.isatty():
         _show_lines(rows)

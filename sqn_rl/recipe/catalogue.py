@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from sqn_rl.errors import RecipeError, did_you_mean
+from sqn_rl.errors import RecipeError, did_you_mean, require
 from sqn_rl.recipe.provenance import Document, read
 from sqn_rl.recipe.schema import hint_for_part
 
@@ -50,12 +50,15 @@ class Catalogue:
 
     Raises:
         RecipeError: a tree does not exist, has neither folder, or may not be read.
+        SettingError: an argument is a single text, and no list.
     """
 
-    def __init__(self, config_dirs: Sequence[str | Path] = (), trust: Sequence[str] = ()) -> None:
+    def __init__(self, config_dirs: Sequence[str | Path] = (), trust: Sequence[str | Path] = ()) -> None:
+        for name, given in (("config_dirs", config_dirs), ("trust", trust)):
+            require(not isinstance(given, str | Path), name, given, f"a list, such as {[str(given)]}")
         further = [*config_dirs, *_from_environment("SQN_RL_PATH")]
         self.trees = [_checked_tree(Path(folder)) for folder in further] + [_own_tree()]
-        named = (*trust, *_from_environment("SQN_RL_TRUST"))
+        named = (*map(str, trust), *_from_environment("SQN_RL_TRUST"))
         self._sources = {Path(each).stem: Path(each) for each in named if each.endswith(".py")}
         self.trusted = tuple(Path(each).stem if each.endswith(".py") else each for each in named)
         self._documents: dict[tuple[str, str], Document] = {}
@@ -90,6 +93,8 @@ class Catalogue:
             hint = hint_for_part(choice.group, choice.name, self.names(choice.group))
             slots = [slot for slot, files in self._files.items() if choice.name in files]
             hint = f"write {slots[0]}={choice.name}" if slots and choice.group != RECIPE else hint
+            if choice.group == RECIPE and Path(choice.name + YAML).is_file():
+                hint = f"write recipe={choice.name}{YAML}"
             subject = f"{choice.group}={choice.name}"
             raise RecipeError(f"there is no such {kind}", choice.origin, hint, subject)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from sqn_rl.errors import RecipeError
 from sqn_rl.recipe.catalogue import Catalogue
 from sqn_rl.recipe.compose import compose_recipe
 from sqn_rl.recipe.provenance import override
@@ -13,7 +14,7 @@ from sqn_rl.runs.experiment import Experiment
 
 
 def compose(
-    recipe: str = "sqn", *overrides: str, catalogue: Catalogue | None = None, **settings: Any
+    recipe: str | Path = "sqn", *overrides: str, catalogue: Catalogue | None = None, **settings: Any
 ) -> Experiment:
     """Compose an experiment from a recipe's name and overrides.
 
@@ -29,6 +30,11 @@ def compose(
     Raises:
         RecipeError: something in it is invalid; the message says where, what, and how to fix it.
     """
+    recipe = str(recipe) if isinstance(recipe, Path) else recipe
+    for text in (recipe, *overrides):
+        if not isinstance(text, str):
+            hint = "give several one by one, a list of them as *overrides"
+            raise RecipeError(f'expected a text, such as "head=dueling", got {text!r}', "compose()", hint)
     return Experiment(compose_recipe(recipe, *overrides, *_overrides(settings), catalogue=catalogue))
 
 
@@ -37,7 +43,23 @@ def _overrides(settings: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
     for name, value in settings.items():
         if isinstance(value, Mapping):
             yield from _overrides(value, f"{prefix}{name}.")
-        elif isinstance(value, np.generic):
-            yield override(f"{prefix}{name}", value.item())
         else:
-            yield override(f"{prefix}{name}", str(value) if isinstance(value, Path) else value)
+            yield override(f"{prefix}{name}", _plain(f"{prefix}{name}", value))
+
+
+def _plain(name: str, value: Any) -> Any:
+    """A value as YAML has it; tuples and arrays become lists."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, list | tuple):
+        return [_plain(name, each) for each in value]
+    if isinstance(value, Mapping):
+        return {key: _plain(name, each) for key, each in value.items()}
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    hint = "a class or function of your own replaces a part in `.build(…)`, or is named by a YAML file"
+    raise RecipeError(
+        f"expected a number, a text, a list or a dict, got {value!r}", f"compose(): {name}", hint
+    )

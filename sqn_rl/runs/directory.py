@@ -85,7 +85,8 @@ class RunDirectory(Reporter):
                 self._exists = (self.path / RECIPE_FILE).exists()
                 is_occupied = self._exists or any(log.path.exists() for log in self._logs.values())
                 if is_occupied and not (resume and self._exists):
-                    raise SettingError("out", str(self.shown), "a directory without a run in it")
+                    expected = "a directory without a run in it; sqn-resume, or resume=auto, resumes that run"
+                    raise SettingError("out", str(self.shown), expected)
                 self.is_extended, self._new_recipe = is_occupied and replace, recipe
                 if not is_occupied:
                     self._folder.write_atomic(RECIPE_FILE, [recipe.encode()])

@@ -16,6 +16,7 @@ from sqn_rl.disk import require_replaceable, save
 from sqn_rl.errors import RecipeError, SettingError, explain, require, to_install
 from sqn_rl.parts.actor.base import NetworkActor, ValueActor
 from sqn_rl.runs.policy import Policy
+from sqn_rl.training.player import Player
 
 ONNX, PT2 = ".onnx", ".pt2"
 
@@ -54,10 +55,13 @@ def export(policy: Policy, path: Path) -> str:
 
     Raises:
         SettingError: see :func:`require_exportable`.
-        RecipeError: PyTorch cannot export a part.
+        RecipeError: the networks are recurrent, or PyTorch cannot export a part.
         OSError: the file cannot be written.
     """
     require_exportable(path)
+    if Player(policy.actor, num_envs=1).is_recurrent:
+        hint = "run it in Python: sqn_rl.load(run).player()"
+        raise RecipeError("recurrent networks cannot be exported", hint=hint)
     spec, file = policy.observation_spec, BytesIO()
     has_logits = isinstance(policy.actor, NetworkActor) and not isinstance(policy.actor, ValueActor)
     score = "logits" if has_logits else "action_value"

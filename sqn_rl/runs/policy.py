@@ -35,7 +35,7 @@ def load(
     run: str | Path,
     checkpoint: str | int = LAST,
     *,
-    trust: Sequence[str] = (),
+    trust: Sequence[str | Path] = (),
     config_dirs: Sequence[str | Path] = (),
     device: str | None = None,
 ) -> "Policy":

@@ -70,7 +70,8 @@ def read_weights(folder: Path, checkpoint: str | int = LAST) -> tuple[Path, int,
     found, best = manifest.saved_in(folder), manifest.saved_in(folder / BEST)
     if not found and not best:
         raise CheckpointError(f"{folder}: no checkpoint yet")
-    kept: dict[str | int, Path] = {int(path.name): path for path in [*best, *found]}
+    by_steps = {int(path.name): path for path in [*best, *found]}
+    kept: dict[str | int, Path] = dict(sorted(by_steps.items()))
     for name, paths in ((LAST, found), (BEST, best)):
         if paths:
             kept[name] = paths[-1]

@@ -140,6 +140,11 @@ def _require_whole(episodes: Any, seed: Any, max_steps: Any) -> None:
         require(fits, name, number, f"a whole number in [{least}, 2^32)")
 
 
+def require_ours(env: object) -> None:
+    """Refuse an environment that is none of this package, such as one of Gymnasium."""
+    require(hasattr(env, "send"), "env", env, "one of sqn_rl, such as GymEnv(env)")
+
+
 @default_float32()
 def evaluate(
     actor: Actor,
@@ -168,10 +173,12 @@ def evaluate(
         should_stop: called at every step; True stops the evaluation.
 
     Raises:
-        SettingError: ``episodes`` is not a positive whole number, or ``max_steps`` or ``seed`` is negative.
+        SettingError: ``episodes`` is not a positive whole number, ``max_steps`` or ``seed`` is negative, or
+            ``env`` is none of this package.
         Stopped: ``should_stop`` returned True.
     """
     _require_whole(episodes, seed, max_steps)
+    require_ours(env)
     episodes, seed = int(episodes), int(seed)  # they may be NumPy's
     generator = torch.Generator(device=actor.device).manual_seed(seed)
     left = _shares(episodes, env.num_envs)

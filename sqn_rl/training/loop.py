@@ -12,7 +12,7 @@ from sqn_rl.errors import SqnError
 from sqn_rl.parts.env.base import BatchedEnv
 from sqn_rl.parts.logger.base import Reporter
 from sqn_rl.training.agent import Agent
-from sqn_rl.training.evaluation import Evaluation
+from sqn_rl.training.evaluation import Evaluation, require_ours
 from sqn_rl.training.events import Reporters
 from sqn_rl.training.numerics import default_float32, flushed_denormals
 from sqn_rl.training.plan import Plan, Schedule
@@ -60,7 +60,10 @@ def train(
     Raises:
         EnvError: an environment raised, died, or gave an invalid answer. The last whole step is saved.
         NumericsError: a loss, an observation, a reward or, at a checkpoint, a weight is NaN or infinite.
+        SettingError: ``env`` is none of this package.
+        WiringError: the replay is made for other environments.
     """
+    require_ours(env)
     run_state = RunState(agent, env, plan.seed, counters or Counters())
     run = _Run(run_state, plan, evaluate, Reporters(reporters), should_stop)
     try:

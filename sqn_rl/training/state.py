@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sqn_rl.errors import CheckpointError, RestoreError, SqnError, explain
+from sqn_rl.errors import CheckpointError, RestoreError, SqnError, WiringError, explain
 from sqn_rl.parts.env.base import BatchedEnv
 from sqn_rl.parts.logger.base import Reporter
-from sqn_rl.protocols import Returning
+from sqn_rl.protocols import Replay, Returning
 from sqn_rl.training.agent import Agent
 from sqn_rl.training.player import Player, recorded_actions
 from sqn_rl.training.random_state import GLOBAL_SEED_OFFSET, RandomState
@@ -104,10 +104,21 @@ class LearningState:
         self.episodes.load_state_dict(state["episodes"])
 
 
+def _require_room_for(env: BatchedEnv, replay: Replay) -> None:
+    """Refuse environments other than those that the replay is made for."""
+    if (ring := getattr(replay, "ring", None)) is not None:
+        made, given = (ring.num_envs, [*ring.observation_shape]), (env.num_envs, [*env.observation_shape])
+        if made != given:
+            has = "{} environments with observations {}".format
+            message = f"replay: {type(replay).__name__} is made for {has(*made)}; here are {has(*given)}"
+            raise WiringError("replay", message)
+
+
 class RunState(LearningState):
     """Everything that changes while a run trains with environments of its own."""
 
     def __init__(self, agent: Agent, env: BatchedEnv, seed: int, counters: Counters) -> None:
+        _require_room_for(env, agent.replay)
         super().__init__(agent, env.num_envs, seed, counters)
         self.env, self.generator = env, torch.Generator().manual_seed(seed)
         returns = agent.replay.returns if isinstance(agent.replay, Returning) else None

@@ -206,7 +206,7 @@ def test_unfinished_runs_are_named_and_left_out(write: Write, command: Command) 
     out = command("compare", "good", "killed", "stopped", "diverged", "failed").out
     assert cells(out, "sqn warmup_steps=40", "final")[0] == "2"
     for note in (
-        "killed: still running, or killed: there is no summary.json",
+        "killed: still running, killed, or a model of sqn-push: there is no summary.json",
         "stopped: stopped after 20 of 60 steps",
         "diverged: a number became NaN or infinite after 44 of 60 steps",
         "failed: failed after 0 of 60 steps",
@@ -216,7 +216,7 @@ def test_unfinished_runs_are_named_and_left_out(write: Write, command: Command) 
     assert (done.code, done.out) == (2, "")
     assert done.err.splitlines() == [
         "there is no finished run to compare",
-        "left out: killed: still running, or killed: there is no summary.json",
+        "left out: killed: still running, killed, or a model of sqn-push: there is no summary.json",
     ]
 
 
@@ -533,3 +533,12 @@ def test_the_few_that_do_not_fit_are_left_out(write: Write, command: Command) ->
     assert "episodes were cut after 6 steps" in reasons["short"]
     assert cells(done.out, "sqn", "final")[0] == "3"
     assert cells(done.out, "sqn head=dueling", "final")[0] == "3"
+
+
+def test_a_left_out_run_may_have_settings_with_braces(write: Write, command: Command) -> None:
+    several(write, "sqn", [1, 2, 3])
+    write("wrapped", "env.wrappers=[{TimeLimit: {max_episode_steps: 5}}]")
+    done = command("compare", "sqn", "wrapped")
+    assert (done.code, done.err) == (0, "")
+    assert "note: left out: wrapped: sqn/s0 and wrapped were evaluated differently on" in done.out
+    assert "{TimeLimit: {max_episode_steps: 5}}" in done.out

@@ -69,9 +69,17 @@ def test_a_users_part_says_what_it_works_with(tmp_path: Path, capsys: pytest.Cap
     assert "head=mine  Mine.  works with env=atari,mine loss=sqn" in capsys.readouterr().out.splitlines()
 
 
-def test_an_unknown_slot(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["hed"]) == 2
-    assert capsys.readouterr().err == "there is no slot `hed`\n  did you mean `head`?\n"
+@pytest.mark.parametrize(
+    ("slot", "hint"),
+    [
+        ("hed", "did you mean `head`?"),
+        ("dueling", "it is listed by `sqn-list head`"),
+        ("sqn", "it is listed by `sqn-list recipe` and `sqn-list loss`"),
+    ],
+)
+def test_an_unknown_slot(slot: str, hint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([slot]) == 2
+    assert capsys.readouterr().err == f"there is no slot `{slot}`\n  {hint}\n"
 
 
 def test_a_users_tree_is_listed_and_its_broken_file_reported(

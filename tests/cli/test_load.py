@@ -532,6 +532,15 @@ def test_a_part_that_is_not_ours_needs_trust(
     assert load(path, trust=["users_parts"], config_dirs=[users_tree]).act([0, 0, 0, 0]) in (0, 1)
 
 
+@pytest.mark.parametrize("name", ["trust", "config_dirs"])
+def test_one_text_is_no_list(name: str, tmp_path: Path) -> None:
+    path = untrained(tmp_path / "run", "hidden=[8]")
+    with pytest.raises(SettingError, match=rf"^{name} = 'mine': expected a list, such as \['mine'\]$"):
+        load(path, **{name: "mine"})
+    with pytest.raises(RecipeError, match=r"--trust .*mine.py: there is no such file"):
+        load(path, trust=[tmp_path / "mine.py"])
+
+
 PROGRAM = """
 import sys
 import sqn_rl

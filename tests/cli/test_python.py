@@ -20,7 +20,10 @@ from sqn_rl import (
     NStep,
     OneStep,
     RecipeError,
+    SettingError,
+    WiringError,
     compose,
+    evaluate,
     load,
     train,
 )
@@ -37,6 +40,10 @@ TINY = {"steps": 200, "warmup_steps": 64, "batch_size": 8, "hidden": [8], "eval_
         ({"loss": {"backup": "own"}}, ["loss.backup=own"]),
         ({"env": {"kwargs": {"sutton_barto_reward": True}}}, ["env.kwargs.sutton_barto_reward=true"]),
         ({"hidden": [8, 8], "lr": np.float64(0.5)}, ["hidden=[8,8]", "lr=0.5"]),
+        ({"hidden": (8, np.int64(8))}, ["hidden=[8,8]"]),
+        ({"hidden": np.array([8, 8])}, ["hidden=[8,8]"]),
+        ({"env": {"wrappers": ({"TimeLimit": {"max_episode_steps": 9}},)}},
+         ["env.wrappers=[{TimeLimit: {max_episode_steps: 9}}]"]),
         ({"out": Path("runs/it's here")}, [r"out='runs/it\'s here'"]),
         ({"replay_capacity": np.int64(100)}, ["replay_capacity=100"]),
         ({"temperature": {"target_entropy": None, "target_entropy_fraction": 0.5}},
@@ -45,6 +52,25 @@ TINY = {"steps": 200, "warmup_steps": 64, "batch_size": 8, "hidden": [8], "eval_
 )  # fmt: skip
 def test_keywords_are_overrides(settings: dict[str, Any], overrides: list[str]) -> None:
     assert compose("sqn", **settings).recipe.config == compose("sqn", *overrides).recipe.config
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "message"),
+    [
+        ([["sqn"]], {}, "compose(): expected a text, such as \"head=dueling\", got ['sqn']\n  give several"),
+        (["sqn", ["head=dueling"]], {}, 'compose(): expected a text, such as "head=dueling", got ['),
+        (["sqn"], {"head": DuelingHead}, "compose(): head: expected a number, a text, a list or a dict, got"),
+        (["sqn"], {"loss": {"backup": [print]}}, "compose(): loss.backup: expected a number"),
+    ],
+)
+def test_what_is_no_override_is_refused(arguments: list[Any], settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=re.escape(message)):
+        compose(*arguments, **settings)
+
+
+def test_a_recipe_may_be_a_path(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("defaults: [sqn, _self_]\ngamma: 0.5\n")
+    assert compose(tmp_path / "mine.yaml").run.gamma == 0.5
 
 
 def test_an_experiment_shows_what_it_is() -> None:
@@ -65,6 +91,23 @@ def test_what_is_built_trains_as_the_run_does(folder: Path) -> None:
 
 class Halved(LinearHead):
     """A head of one's own."""
+
+
+def test_an_environment_that_does_not_fit_is_refused() -> None:
+    experiment = compose("sqn", **TINY)
+    agent, _, _ = experiment.build()
+    outside = gym.make("CartPole-v1")
+    with pytest.raises(SettingError, match=r"^env = <.*>: expected one of sqn_rl, such as GymEnv\(env\)$"):
+        train(agent, outside, experiment.run)  # type: ignore[arg-type]
+    with pytest.raises(SettingError, match=r"^env = <.*>: expected one of sqn_rl"):
+        evaluate(agent.actor, outside, episodes=1, greedy=True, seed=0)  # type: ignore[arg-type]
+    fits = r"^replay: UniformReplay is made for 4 environments with observations \[4\]; here are "
+    for env, has in (
+        (GymEnv(outside, seed=0), r"1 environments with observations \[4\]"),
+        (GymEnv("Acrobot-v1", num_envs=4, seed=0), r"4 environments with observations \[6\]"),
+    ):
+        with pytest.raises(WiringError, match=fits + has):
+            train(agent, env, experiment.run)
 
 
 def test_parts_of_ones_own_get_what_they_ask_for() -> None:

@@ -219,7 +219,8 @@ def test_out_is_refused_where_there_is_a_run(command: Command) -> None:
     before = {path: path.stat().st_mtime_ns for path in Path("mine").rglob("*")}
     done = command("run", *tiny, "out=mine")
     assert done.code == 2
-    assert done.err == "command line: out=mine: expected a directory without a run in it\n"
+    expected = "expected a directory without a run in it; sqn-resume, or resume=auto, resumes that run"
+    assert done.err == f"command line: out=mine: {expected}\n"
     assert {path: path.stat().st_mtime_ns for path in Path("mine").rglob("*")} == before
 
 

@@ -131,6 +131,12 @@ def test_a_saved_recipe_is_the_same_recipe(settings: list[str], command: Command
     assert after.config == before.config | {"recipe": "mine"}
 
 
+def test_a_saved_recipe_is_named_with_its_ending(command: Command, folder: Path) -> None:
+    assert command("run", "--save", "mine.yaml").code == 0
+    done = command("run", "recipe=mine")
+    assert done.err == "command line: recipe=mine: there is no such recipe\n  write recipe=mine.yaml\n"
+
+
 def test_a_recipe_that_names_a_class_where_others_choose_a_part_is_saved(
     command: Command, folder: Path
 ) -> None:

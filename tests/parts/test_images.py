@@ -12,7 +12,7 @@ from gymnasium import spaces
 from gymnasium.wrappers import FrameStackObservation
 from reliability.trials import TINY, killed_and_resumed
 
-from sqn_rl import SettingError, compose, load
+from sqn_rl import ObservationError, SettingError, compose, load
 from sqn_rl.errors import RecipeError
 from sqn_rl.parts.env.gym import GymEnv
 from sqn_rl.parts.env.observations import layout_of
@@ -229,6 +229,14 @@ def test_one_too_small_is_refused_with_its_size() -> None:
 def test_what_is_no_number_of_frames_is_refused(stack: Any) -> None:
     with pytest.raises(SettingError, match="frame_stack"):
         camera(frame_stack=stack)
+
+
+def test_a_single_observation_is_no_stack_and_the_message_says_what_makes_one() -> None:
+    wrappers = [{"TimeLimit": {"max_episode_steps": 9}}]
+    env = GymEnv(id="CartPole-v1", frame_stack=4, wrappers=wrappers, num_envs=1, seed=0)
+    stacked = 'CartPole-v1 in TimeLimit, FrameStackObservation(env, 4, padding_type="zero")'
+    with pytest.raises(ObservationError, match=re.escape(f"give it the observations of {stacked}") + "$"):
+        env.batch_of(np.zeros(4))
 
 
 def test_only_a_box_is_stacked() -> None:

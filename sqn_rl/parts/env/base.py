@@ -234,7 +234,7 @@ class BatchedEnv(EnvBase):
             rows, single = self._rows_of(observation)
         except AnswerError as error:
             given, why = describe(observation), str(error)
-            fix = f"give it the observations of {self.name}" if why.startswith("observation is") else why
+            fix = f"give it the observations of {self._outside}" if why.startswith("observation is") else why
             raise ObservationError(f"{self._accepts}, or a batch of these", given, fix) from error
         numbers = np.array(rows, self._dtype, order="C")
         require_finite("observation", numbers, lambda row: f"given to act in {self.name}, row {row}")
@@ -248,6 +248,11 @@ class BatchedEnv(EnvBase):
     def _accepts(self) -> str:
         """What :meth:`batch_of` accepts, for an error message."""
         return f"{list(self.observation_shape)} {self._dtype}"
+
+    @property
+    def _outside(self) -> str:
+        """The environment whose observations :meth:`batch_of` accepts, for an error message."""
+        return self.name
 
     @property
     def action_names(self) -> list[str]:

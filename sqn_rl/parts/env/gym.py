@@ -191,6 +191,15 @@ class GymEnv(GamesEnv):
     def _accepts(self) -> str:
         return self._view.accepts
 
+    @property
+    def _outside(self) -> str:
+        stack = f'FrameStackObservation(env, {self.frame_stack}, padding_type="zero")'
+        around = [
+            *(name for each in self.wrappers for name in each),
+            *([stack] if self.frame_stack > 1 else []),
+        ]
+        return f"{self.name} in {', '.join(around)}" if around else self.name
+
     def _restart_one(self, i: int, seed: int | None) -> Any:
         match self._envs[i].reset(seed=seed):
             case (observation, Mapping() as info):
