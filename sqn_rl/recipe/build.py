@@ -1,7 +1,7 @@
 """Build the parts of a composed recipe: each gets its fields, and by name what earlier parts provide."""
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -133,15 +133,18 @@ def build(
     from sqn_rl.training.numerics import default_float32
     from sqn_rl.training.random_state import RandomState
 
-    def origin_of(key: str) -> str:
-        return "build()" if key.partition(".")[0] in instead else origin(key)
-
+    origin_of = partial(_origin_of, origin, frozenset(instead))
     catalogue.import_trusted()
     device = device or run.device
     with default_float32(), RandomState(run.seed, device):  # PyTorch draws initial weights from that
         sources = _sources(config, catalogue, origin, SLOTS[: SLOT_NAMES.index(last) + 1], instead)
         facts = {"recipe": config, "title": title, "seed": run.seed}
         return _build_parts(sources, run, facts, origin_of, device, num_envs or run.num_envs)
+
+
+def _origin_of(origin: Origin, instead: Collection[str], key: str) -> str:
+    """The origin of a key, where the parts of some slots are not the recipe's."""
+    return "build()" if key.partition(".")[0] in instead else origin(key)
 
 
 class Source(NamedTuple):

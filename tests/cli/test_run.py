@@ -45,6 +45,20 @@ CATALOGUE = Catalogue()
 # --- what a run leaves behind ------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("setting", "reason"),
+    [
+        ("seed=0", None),
+        ("warmup_steps=300", " within the warm-up"),
+        ("num_envs=300", ", as each environment takes one step only"),
+    ],
+)
+def test_a_run_that_cannot_learn_says_so(command: Command, setting: str, reason: str | None) -> None:
+    out = command("run", *TINY, setting).out
+    found = [line for line in out.splitlines() if "will be learned" in line]
+    assert found == ([f"note: nothing will be learned{reason} (command line: {setting})"] if reason else [])
+
+
 @pytest.mark.usefixtures("curves")
 def test_a_run_directory(command: Command) -> None:
     done = command("run", *TINY, "eval_every=200", "checkpoint_every=200", "seed=3")

@@ -1,6 +1,7 @@
 """The trained policies of ``zoo/``: small, loaded without trust, and as good as their cards say."""
 
 import json
+import pickle
 from pathlib import Path
 
 import pytest
@@ -31,3 +32,10 @@ def test_it_plays_as_its_card_says(run: Path) -> None:
     assert f"{evaluation['mean']:.2f} +/- {evaluation['std']:.2f}" in (run / "README.md").read_text()
     played = sqn_rl.load(run).evaluate(episodes=3)
     assert played.mean >= evaluation["mean"] - 2 * evaluation["std"] - 1
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
+def test_it_can_be_sent_to_another_process(run: Path) -> None:
+    policy = sqn_rl.load(run)
+    sent = pickle.loads(pickle.dumps(policy))
+    assert sent.evaluate(episodes=1, max_steps=100) == policy.evaluate(episodes=1, max_steps=100)

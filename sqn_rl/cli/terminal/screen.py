@@ -170,5 +170,9 @@ def announce(recipe: Recipe, console: Screen) -> None:
     if recipe.run.steps <= recipe.run.warmup_steps:
         origin = recipe.origin("warmup_steps")
         console.print(f"note: nothing will be learned within the warm-up ({origin})", soft_wrap=True)
+    elif recipe.run.steps <= recipe.run.num_envs:
+        origin = recipe.origin("num_envs")
+        message = "note: nothing will be learned, as each environment takes one step only"
+        console.print(f"{message} ({origin})", soft_wrap=True)
     for name in recipe.unused_overrides():
         console.print(f"note: no part of this run reads {name} ({recipe.origin(name)})", soft_wrap=True)

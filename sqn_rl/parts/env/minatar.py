@@ -77,6 +77,7 @@ class MinAtarEnv(GamesEnv):
         )
         self.max_steps = max_episode_steps
         self._games = [first, *(make(ramping=difficulty_ramping) for _ in range(num_envs - 1))]
+        self._action_names = [ACTIONS[first.action_map[action]] for action in self._actions]
         self._sticky, self._clip_reward = sticky_action_prob, clip_reward and training
         self._limit = max_episode_steps or np.inf
         self._last_actions, self._steps = [0] * num_envs, [0] * num_envs
@@ -84,7 +85,7 @@ class MinAtarEnv(GamesEnv):
     @property
     def action_names(self) -> list[str]:
         """The names of the actions, in capitals as ALE's."""
-        return [ACTIONS[self._games[0].action_map[action]] for action in self._actions]
+        return self._action_names
 
     def screen(self) -> np.ndarray:
         """The first game, ``[200, 200, 3]`` uint8: in each cell the colour of its last set channel."""
@@ -110,6 +111,11 @@ class MinAtarEnv(GamesEnv):
         late = self._steps[i] >= self._limit
         reward = (score > 0) - (score < 0) if self._clip_reward else score
         return Played(game.state().transpose(2, 0, 1), reward, score, over, late, over or late)
+
+    def close(self, *, raise_if_closed: bool = True) -> None:
+        """Drop the games."""
+        self._games = []
+        super().close(raise_if_closed=raise_if_closed)
 
 
 def _game_file(game: str) -> Path:
