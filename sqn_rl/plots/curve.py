@@ -176,7 +176,8 @@ def _draw_panel(axes: Any, panel: Panel, columns: Mapping[str, Series]) -> None:
         axes.set_yscale("log")
         low, high = axes.get_ylim()
         is_narrow = high < 10 * low  # a logarithmic axis may have no round number in it
-        axes.yaxis.set_major_locator(MaxNLocator(4) if is_narrow else LogLocator(subs=(1, 2, 5), numticks=6))
+        per_decade = (1, 2, 5) if high < 200 * low else (1,)
+        axes.yaxis.set_major_locator(MaxNLocator(4) if is_narrow else LogLocator(subs=per_decade, numticks=6))
         axes.yaxis.set_minor_locator(NullLocator())
         axes.yaxis.set_major_formatter("{x:g}")
     if panel.scale == "zero":

@@ -4,9 +4,10 @@ from io import BytesIO
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from sqn_rl.plots.curve import BLUE, ORANGE, columns_of, draw_curve, panels_of
+from sqn_rl.plots.curve import BLUE, ORANGE, _draw_panel, columns_of, draw_curve, panels_of
 
 COUNTERS = {"frames": 0, "updates": 0, "episodes": 0}
 SQN = {
@@ -74,3 +75,16 @@ def test_it_is_drawn(metrics: list[dict], height: float) -> None:
 
     assert pixels(ORANGE) > 50
     assert (pixels(BLUE) > 100) == (len(metrics) > 1)
+
+
+@pytest.mark.parametrize("span", [1.5, 5, 15, 90, 150, 300, 1e3, 1e5, 1e9])
+def test_a_logarithmic_axis_has_a_few_labels(span: float) -> None:
+    metrics = rows({"loss_q": 1.0, "alpha": 1.0, "entropy": 1.0})
+    for number, row in enumerate(metrics):
+        row["loss_q"] = 3e-6 * span ** (number / (len(metrics) - 1))
+    columns = columns_of(metrics)
+    (panel,) = (each for each in panels_of(columns) if "loss_q" in each.lines)
+    axes = Figure().subplots()
+    _draw_panel(axes, panel, columns)
+    low, high = axes.get_ylim()
+    assert 2 <= len([tick for tick in axes.get_yticks() if low <= tick <= high]) <= 7
