@@ -128,14 +128,17 @@ def test_the_report_says_what_its_rows_say(monkeypatch: pytest.MonkeyPatch, tmp_
         "evidence_minatar.png",
         "evidence_atari_ram.png",
     }
-    some = [row for row in rows if row["agent"] in ("sqn_best", "double_dqn") and row["seed"] < 1002]
-    monkeypatch.setattr(report, "rows_of", lambda phase: some)
-    page = "\n".join(report.sections())
-    assert f"{len(some)} of the {len(rows)} runs that are planned" in page
-    assert "| `double_dqn` | 6 of 30 | 10 of 25 | 6 of 9 |" in page
-    assert primary in page
-    assert not any(each in page for each in (asked, "each baseline"))
-    for too_few in ([row for row in some if row["seed"] == 1000], []):
+    two = [row for row in rows if row["agent"] in ("sqn_best", "double_dqn")]
+    for seeds_each, cells in ((5, "15 of 30 | 25 of 25 | 9 of 9"), (2, "6 of 30 | 10 of 25 | 6 of 9")):
+        some = [row for row in two if row["seed"] < 1000 + seeds_each]
+        monkeypatch.setattr(report, "rows_of", lambda phase, rows=some: rows)
+        page = "\n".join(report.sections())
+        assert f"{len(some)} of the {len(rows)} runs that are planned" in page
+        assert f"| `double_dqn` | {cells} |" in page
+        assert "### minatar: Final greedy mean" in page
+        assert [each in page for each in (primary, "### P(improvement)")] == [seeds_each == 5] * 2
+        assert not any(each in page for each in (asked, "each baseline"))
+    for too_few in ([row for row in two if row["seed"] == 1000], []):
         monkeypatch.setattr(report, "rows_of", lambda phase, rows=too_few: rows)
         assert not [*report.sections()]
 

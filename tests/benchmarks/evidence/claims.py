@@ -7,7 +7,7 @@ import numpy as np
 
 from sqn_rl.analysis.statistics import Estimate, estimate, probability_of_improvement
 
-from .tables import interval, table
+from .tables import enough, interval, table
 
 Scores = Mapping[str, Sequence[np.ndarray]]
 """Agent → its scores on each task, of which double DQN's mean is 1 and random play 0."""
@@ -76,15 +76,19 @@ def sections(areas: Mapping[str, Scores], finals: Mapping[str, Scores]) -> Itera
     lines = []
     for claim in (PRIMARY, ASKED, *ALPHA):
         scores = areas.get(claim.family, {})
-        if claim.agent in scores and claim.other in scores:
+        if _can_compare(scores, claim.agent, claim.other):
             found = estimate(probability_of_improvement, scores[claim.agent], scores[claim.other])
             who = f"`{claim.agent}` against `{claim.other}`, {claim.family}"
             lines.append(
                 [claim.what, who, f"≥ {claim.least:g}", interval(found), verdict(found, claim.least)]
             )
     yield table(["claim", "agents", "claimed", "P(improvement), area", "verdict"], lines)
-    if any("sqn" in each for each in areas.values()):
+    if any(_can_compare(each, "sqn", other) for each in areas.values() for other in BASELINES):
         yield from _of_the_paper(areas, finals)
+
+
+def _can_compare(scores: Scores, agent: str, other: str) -> bool:
+    return agent in scores and other in scores and enough(scores[agent], scores[other])
 
 
 def _of_the_paper(areas: Mapping[str, Scores], finals: Mapping[str, Scores]) -> Iterator[str]:
@@ -95,7 +99,7 @@ def _of_the_paper(areas: Mapping[str, Scores], finals: Mapping[str, Scores]) -> 
     )
     heads, lines = ["against"], {other: [f"`{other}`"] for other in BASELINES}
     for family in areas:
-        if "sqn" not in areas[family]:
+        if not any(_can_compare(areas[family], "sqn", other) for other in BASELINES):
             continue
         heads += [f"{family}: {what}" for what in ("area", "final", "spread")]
         for other, line in lines.items():
@@ -106,14 +110,14 @@ def _of_the_paper(areas: Mapping[str, Scores], finals: Mapping[str, Scores]) -> 
 
 
 def _cell(scores: Scores, other: str) -> str:
-    if other not in scores:
+    if not _can_compare(scores, "sqn", other):
         return "–"
     found = estimate(probability_of_improvement, scores["sqn"], scores[other])
     return f"{interval(found)} {verdict(found)}"
 
 
 def _cell_of_spread(scores: Scores, other: str) -> str:
-    if other not in scores:
+    if not _can_compare(scores, "sqn", other):
         return "–"
     found = estimate(more_spread, scores["sqn"], scores[other])
     return f"{interval(found)} {verdict_of_difference(found)}"

@@ -11,7 +11,18 @@ from . import claims
 from .pictures import curves, standings
 from .plan import ABLATIONS, AGENTS, CHOSEN, FAMILIES, PPO, SUPPLEMENT, Task, report_jobs
 from .runs import Row, rows_of
-from .tables import Scores, area_within, cell, interval, least_seconds, scores_of, table
+from .tables import (
+    ENOUGH,
+    Scores,
+    area_within,
+    cell,
+    enough,
+    interval,
+    least_seconds,
+    number,
+    scores_of,
+    table,
+)
 
 REFERENCE, BEST = "double_dqn", "sqn_best"
 """Whose mean is 1 where scores of several tasks are averaged; and whom the primary claim is about."""
@@ -136,7 +147,7 @@ def progress(rows: Sequence[Row]) -> Iterator[str]:
     yield "## Runs so far"
     yield (
         f"{len(done):,} of the {len(planned):,} runs that are planned. An agent appears below once it has "
-        "two runs on every task of a family; a claim, once both of its agents do."
+        f"two runs on every task of a family. Intervals, comparisons and claims need {ENOUGH} of each task."
     )
     cells = {agent: list[str]() for agent in (*AGENTS, PPO, *ABLATIONS)}
     for tasks in FAMILIES.values():
@@ -162,7 +173,11 @@ def sections() -> Iterator[str]:
             parts += [*_of_family(family, of_family, (by_area, by_final), (areas[family], finals[family]))]
     if areas:
         yield from progress(rows)
-        main = {family: each for family, each in areas.items() if BEST in each and family not in SUPPLEMENT}
+        main = {
+            family: {agent: scores for agent, scores in each.items() if enough(scores)}
+            for family, each in areas.items()
+            if family not in SUPPLEMENT and BEST in each and enough(each[BEST])
+        }
         if main:
             yield standings(main)
         yield from claims.sections(areas, finals)
@@ -189,15 +204,21 @@ def _of_family(
     timed = relative(scores_of(in_equal_time(rows, tasks), "area", lambda row: row["agent"]), tasks)
     lines = []
     for agent in sorted(agents, key=lambda agent: -float(iqm(shares[0][agent]))):
-        cells = [interval(estimate(iqm, each[agent])) for each in (*shares, timed)]
+        cells = [_average(each[agent]) for each in (*shares, timed)]
         own = [row for row in rows if row["agent"] == agent]
         seconds = np.mean([least_seconds([row for row in own if row["task"] == name]) for name in names])
         lines.append([f"`{agent}`", *cells, f"{seconds:.0f}"])
     yield table(["agent", "area", "final", "area in equal time", "processor s"], lines)
+    compared = [agent for agent in agents if enough(shares[0][agent])]
     for agent in OURS:
-        if agent in agents:
-            yield from _of_pairs(raw[0], agent, agents, names)
+        if agent in compared and len(compared) > 1:
+            yield from _of_pairs(raw[0], agent, compared, names)
     yield curves(family, rows, shares[0])
+
+
+def _average(scores: Sequence[np.ndarray]) -> str:
+    """The interquartile mean over all runs, with its interval if there are enough."""
+    return interval(estimate(iqm, scores)) if enough(scores) else number(float(iqm(scores)))
 
 
 def _of_pairs(areas: Scores, agent: str, agents: Sequence[str], names: Sequence[str]) -> Iterator[str]:

@@ -13,6 +13,15 @@ Scores = Mapping[str, Mapping[str, np.ndarray]]
 """Variant → task → a number for each seed."""
 
 
+ENOUGH = 5
+"""Runs of a task, with other seeds, from which on an interval is shown."""
+
+
+def enough(*agents: Sequence[np.ndarray]) -> bool:
+    """Whether all agents, given by their scores on each task, have runs enough for an interval."""
+    return all(len(scores) >= ENOUGH for agent in agents for scores in agent)
+
+
 def scores_of(rows: Sequence[Row], measure: str, name: Callable[[Row], str]) -> Scores:
     """A measure of every run, by variant and task."""
     found: dict[str, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
@@ -43,7 +52,7 @@ def cell(values: np.ndarray | None) -> str:
     """A mean, its interval with five seeds or more, otherwise each seed."""
     if values is None or not len(values):
         return "–"
-    if len(values) < 5:
+    if not enough([values]):
         return f"{number(values.mean())} ({' '.join(map(number, values))})"
     found = estimate(mean, [values])
     return f"{number(found.value)} [{number(found.low)}, {number(found.high)}]"
