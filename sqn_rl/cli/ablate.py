@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     at_a_time = many.at_a_time(arguments, variants[0].recipe)
     if launcher and not launcher.is_local:
         at_a_time = arguments.jobs or len(jobs)
-    print_lines(f"{folder}: {len(variants)} variants x {seeds} seeds, {at_a_time} at a time")
+    print_lines(f"{folder}: variants: {len(variants)}, seeds of each: {seeds}, at a time: {at_a_time}")
     print_lines(f"{done} of {len(jobs)} runs are done already")
     many.preflight_all([each.recipe for each in variants if any(job.variant is each for job in missing)])
     progress, queue = _Progress(len(jobs), done), iter(missing)

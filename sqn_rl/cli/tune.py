@@ -119,7 +119,7 @@ class _Progress:
         kept = [trial for trial in tuning.trials.values() if trial.status not in ("", FAILED)]
         self.count += len(kept)
         print_lines(
-            f"{tuning.folder}: {self.trials} trials x {tuning.seeds} seeds, {at_a_time} runs at a time"
+            f"{tuning.folder}: trials: {self.trials}, seeds of each: {tuning.seeds}, at a time: {at_a_time}"
         )
         if self.trials < asked:
             print_lines(f"note: there are no more than {self.trials} different settings")

@@ -173,12 +173,13 @@ def evaluate(
         should_stop: called at every step; True stops the evaluation.
 
     Raises:
-        SettingError: ``episodes`` is not a positive whole number, ``max_steps`` or ``seed`` is negative, or
-            ``env`` is none of this package.
+        SettingError: ``episodes`` is not a positive whole number, ``max_steps`` or ``seed`` is negative,
+            ``env`` is none of this package, or ``actor`` does not act.
         Stopped: ``should_stop`` returned True.
     """
     _require_whole(episodes, seed, max_steps)
     require_ours(env)
+    require(hasattr(actor, "act"), "actor", actor, "an actor, such as agent.actor")
     episodes, seed = int(episodes), int(seed)  # they may be NumPy's
     generator = torch.Generator(device=actor.device).manual_seed(seed)
     left = _shares(episodes, env.num_envs)

@@ -128,7 +128,7 @@ def test_everything_is_run_once_and_compared(command: Command) -> None:
     done = command("ablate", *arguments)
     assert (done.code, done.err) == (0, "")
     lines = done.out.splitlines()
-    assert lines[:2] == ["here: 2 variants x 1 seeds, 2 at a time", "0 of 2 runs are done already"]
+    assert lines[:2] == ["here: variants: 2, seeds of each: 1, at a time: 2", "0 of 2 runs are done already"]
     assert sorted(line.split()[1] for line in lines[2:4]) == ["base", "head=dueling"]
     assert all(line.endswith("s0  final 10.0") for line in lines[2:4])
     assert find_runs(["here"]) == [Path("here/base/s0"), Path("here/head=dueling/s0")]

@@ -101,6 +101,8 @@ def test_an_environment_that_does_not_fit_is_refused() -> None:
         train(agent, outside, experiment.run)  # type: ignore[arg-type]
     with pytest.raises(SettingError, match=r"^env = <.*>: expected one of sqn_rl"):
         evaluate(agent.actor, outside, episodes=1, greedy=True, seed=0)  # type: ignore[arg-type]
+    with pytest.raises(SettingError, match=r"^actor = <.*>: expected an actor, such as agent.actor$"):
+        evaluate(agent, GymEnv(outside), episodes=1, greedy=True, seed=0)  # type: ignore[arg-type]
     fits = r"^replay: UniformReplay is made for 4 environments with observations \[4\]; here are "
     for env, has in (
         (GymEnv(outside, seed=0), r"1 environments with observations \[4\]"),

@@ -62,7 +62,7 @@ def test_a_killed_search_resumes_and_counts_nothing_twice(command: Command, fold
     assert (done.code, done.err) == (0, "")
     lines = done.out.splitlines()
     assert lines[:2] == [
-        "here: 2 trials x 1 seeds, 1 runs at a time",
+        "here: trials: 2, seeds of each: 1, at a time: 1",
         "1 of 2 trials have ended already",
     ]
     assert re.fullmatch(r"2/2  0001  lr=\S+ head=\w+  mean \d+\.\d  done", lines[2])

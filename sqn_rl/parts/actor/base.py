@@ -48,8 +48,9 @@ def apply_user_mask(score_BA: Tensor, action_mask: Any) -> Tensor:
         raise SettingError("action_mask", action_mask, expected) from error
     shown = f"{str(given.dtype).removeprefix('torch.')} {list(given.shape)}"
     fits = tuple(given.shape) in ((actions,), (states, actions))
-    fits = fits and bool(((given == 0) | (given == 1)).all())
     require(fits, "action_mask", shown, f"bool [{actions}] or [{states}, {actions}]")
+    is_boolean = bool(((given == 0) | (given == 1)).all())
+    require(is_boolean, "action_mask", given.tolist(), "true for each action that is allowed, else false")
     mask = torch.as_tensor(given, dtype=torch.bool, device=score_BA.device)
     none = (~mask.any(-1)).reshape(-1).nonzero().flatten().tolist()
     row = f"; row {none[0]} has none" if none and mask.dim() > 1 else ""
