@@ -273,7 +273,7 @@ def check_fields(slot: str, target: Callable[..., Any], fields: Iterable[str], o
 
 
 def _provided(slot: str) -> set[str]:
-    """The names that the run and the slots before this one provide, so that nobody has to set them."""
+    """The names that the run and the slots before this one provide, and that need no setting."""
     before = SLOT_NAMES.index(slot)
     facts = (*ENV_FACTS, "lanes", "precision") if before else ()
     return {*RUN_SETTINGS, *facts, *(each.provides for each in SLOTS[:before])}

@@ -29,7 +29,7 @@ class Gradients:
     """The losses of a batch, and the gradients of their sum.
 
     If compiled, forward and backward are one graph, which takes half the time for small networks. Compiling
-    takes some ten seconds, at the first call. On a GPU that is CUDA's they are recorded instead, in
+    takes some ten seconds, at the first call. On CUDA they are recorded instead, in
     :class:`~sqn_rl.training.update.cuda_graph.CudaGraphs`.
 
     Args:
