@@ -92,6 +92,7 @@ class Player:
         self._log_mu: Tensor | None = None
         self.actor, self._num_envs = actor, num_envs
         is_recurrent = isinstance(actor, RecurrentActor) and actor.state_size > 0
+        # mypy does not see that the condition includes the type
         self._recurrent: RecurrentActor | None = actor if is_recurrent else None  # type: ignore[assignment]
         self.memory: Memory | None = None
         """The memory before the next step; None if the actor has none."""

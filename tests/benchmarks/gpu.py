@@ -101,13 +101,13 @@ def races(rounds: int, leg: int, found: dict[str, dict[str, list[float]]]) -> No
 
 def page(raw: dict[str, Any], notes: str) -> str:
     """The whole page; ``notes`` is its end, written by hand."""
-    ways = list(next(iter(raw["updates"].values())))
+    ways = list(WAYS)
     lines = [f"| work | {' | '.join(ways)} | recorded / not |", f"|---|{'---:|' * (len(ways) + 1)}"]
-    for work, found in raw["updates"].items():
+    for work, found in raw.get("updates", {}).items():
         cells = [f"{median(found[way]):,.0f}" for way in ways]
         lines.append(f"| {work} | {' | '.join(cells)} | {_ratio(found, 'GPU, recorded', 'GPU')} |")
     runs = ["| run | program | steps/s | / SB3 DQN |", "|---|---|---:|---:|"]
-    for work, found in raw["races"].items():
+    for work, found in raw.get("races", {}).items():
         for who, speeds in found.items():
             runs.append(f"| {work} | {who} | {median(speeds):,.0f} | {_ratio(found, who, 'SB3 DQN')} |")
     table, whole = "\n".join(lines), "\n".join(runs)

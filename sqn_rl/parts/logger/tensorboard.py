@@ -28,7 +28,7 @@ class TensorBoardLogger(Reporter):
 
     def __init__(self, *, directory: Path) -> None:
         try:
-            import tensorboard.summary  # noqa: F401
+            import tensorboard.summary  # noqa: F401  whether it is there
         except ImportError as error:
             expected = f"the extra `logging`: {to_install('logging')}"
             raise SettingError("logger", "tensorboard", expected) from error
