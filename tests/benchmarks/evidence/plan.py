@@ -54,18 +54,26 @@ MinAtar's is in ``components/task/minatar.yaml``. Classic control's is there tha
 0.03 at most by their own, but for ``discrete_sac``, most of whose runs fail at any point.
 """
 
-ABLATIONS: Mapping[str, Sequence[str]] = {
+MEAN = ["loss.backup=expected_mean", "loss.policy_source=target_mean", "actor.policy=mean"]
+SOFT_MEAN = "sqn, soft mean"
+FIGURE_2D: Mapping[str, Sequence[str]] = {
     "sqn, small α": ["recipe=sqn", "temperature=fixed", "temperature.alpha=0.01"],
     "sqn, large α": ["recipe=sqn", "temperature=fixed", "temperature.alpha=1.0"],
     "sqn, periodic targets": ["recipe=sqn", "target_update=periodic"],
 }
-"""The variants of the paper's figure 2d, on classic control."""
+ABLATIONS: Mapping[str, Sequence[str]] = {SOFT_MEAN: ["recipe=sqn", *MEAN], **FIGURE_2D}
+"""Variants of ``sqn`` on classic control: the soft mean, perhaps its next default, and the paper's figure 2d.
+
+The soft mean was added on 30 November 2026, after the freeze and before it was run with a report seed. It has
+the settings of ``sqn``, and replaces the minimum there if P(improvement) of its area is above one half and
+fewer of its runs on Acrobot learn nothing.
+"""
 
 ORDER: Sequence[Sequence[str]] = (
     ("sqn_best", "double_dqn"),
-    ("sqn", "sqn_tb"),
+    ("sqn", SOFT_MEAN, "sqn_tb"),
     ("rainbow", "dqn_n3"),
-    ("dqn", "munchausen_dqn", "discrete_sac", PPO, *ABLATIONS),
+    ("dqn", "munchausen_dqn", "discrete_sac", PPO, *FIGURE_2D),
 )
 """In which order the report is run: the primary claim first, then what decides the defaults."""
 
@@ -98,7 +106,6 @@ ADDITIONS: Mapping[str, Sequence[str]] = {
 """
 
 
-MEAN = ["loss.backup=expected_mean", "loss.policy_source=target_mean", "actor.policy=mean"]
 WEAK: Mapping[str, Sequence[str]] = {
     "sqn": ["recipe=sqn"],
     "sqn, soft mean": ["recipe=sqn", *MEAN],
