@@ -22,28 +22,12 @@ from sqn_rl.types import PIECE_BYTES, Piece, Rows
 KIND = ("num_envs", "places", "observation_shape", "observation_dtype")
 """Attributes in which a ring must agree with a state that it loads."""
 
-COLUMNS = {
-    "frame": "_frames",
-    "frames_before": "_frames_before",
-    "action": "action",
-    "reward": "reward",
-    "terminated": "terminated",
-    "truncated": "truncated",
-}
-"""The columns of a row, and the ring's attributes that hold them."""
-
-MASKS = {"action_mask": "action_mask", "next_action_mask": "next_action_mask"}
-"""Further columns of a row, if there are action masks."""
-
-LOG_MU = {"log_mu": "log_mu"}
-"""A further column of a row, if the actor recorded it."""
-
 
 def ring_state(ring: Ring) -> dict[str, Any]:
     """All contents of a ring that can still be read, and the free list of its spill area."""
     ended = (ring.successor > ring.places).nonzero().squeeze(-1)
-    frames = torch.cat([ring._frames[ring._row(*each)] for each in enumerate(ring._counts)])
-    row_bytes = ring.lane_envs * (frames[0].nbytes + ring.optional_bytes + ROW_BYTES)
+    frames = torch.cat([ring.frames.main[ring._row(*each)] for each in enumerate(ring._counts)])
+    row_bytes = ring.lane_envs * (ring.frame_bytes + ring.optional_bytes + ROW_BYTES)
     oldest = sum(ring._forgotten) if ring.lanes > 1 else max(0, ring.row_count - ring._rows + 1)
     several = {"lanes": ring.lanes, "forgotten": [*ring._forgotten]} if ring.lanes > 1 else {}
     steps = {} if ring.states is None else {"episode_steps": ring.states.age.clone()}
@@ -56,8 +40,8 @@ def ring_state(ring: Ring) -> dict[str, Any]:
         "age": ring._episode_age.clone(),
         "ended": ended,
         "aside": ring.successor[ended],
-        "aside_end": ring._spill_end,
-        "free": torch.tensor(ring._free_spill, dtype=torch.int64),
+        "aside_end": ring.frames.spill_end,
+        "free": torch.tensor(ring.frames.free_spill, dtype=torch.int64),
         "rows": Rows(oldest, ring.row_count, max(1, PIECE_BYTES // row_bytes), partial(_read, ring)),
     }
 
@@ -81,7 +65,7 @@ def load_ring_state(ring: Ring, state: Mapping[str, Any]) -> None:
     ring.successor = ring._next_row(torch.arange(ring.places, device=ring.successor.device))
     ring.successor[state["ended"]] = state["aside"].to(ring.successor)
     ring._rows_with_finals = {place - place % ring.lane_envs for place in state["ended"].tolist()}
-    ring._spill_end, ring._free_spill = state["aside_end"], state["free"].tolist()
+    ring.frames.spill_end, ring.frames.free_spill = state["aside_end"], state["free"].tolist()
     ring._episode_age.copy_(state["age"])
     ring._forgotten = [*state.get("forgotten", [0])]
     if ring.states is not None:
@@ -89,13 +73,13 @@ def load_ring_state(ring: Ring, state: Mapping[str, Any]) -> None:
     _load_rows(ring, state["rows"])
     if ring._order:
         ring._advance(ring._order[-1], ring._counts[ring._order[-1]])
-    newest = state["next_frame"].to(ring._frames)
+    newest = state["next_frame"].to(ring.frames.main)
     for lane, count in enumerate(ring._counts):
-        ring._frames[ring._row(lane, count)] = newest[ring.columns(lane)]
+        ring.frames.main[ring._row(lane, count)] = newest[ring.columns(lane)]
     place = ring.newest_places()
     spill = ring.successor[place.clamp(min=0)]  # of a row that was cut after its piece was read
     cut = (spill > ring.places) & (place >= 0)
-    ring._write_spill(spill[cut], newest[cut])
+    ring.frames.write_spill(spill[cut], newest[cut])
 
 
 def _load_rows(ring: Ring, rows: Iterable[Piece]) -> None:
@@ -119,6 +103,24 @@ def _kind(ring: Ring) -> dict[str, Any]:
     kind = {name: getattr(ring, name) for name in KIND}
     shape, dtype = kind["observation_shape"], kind["observation_dtype"]
     return kind | {"observation_shape": list(shape), "observation_dtype": str(dtype)}
+
+
+def _columns(ring: Ring) -> dict[str, Tensor]:
+    """The columns of every ring, ``[places, …]``, by their names in checkpoints."""
+    return {
+        "frame": ring.frames.main,
+        "frames_before": ring._frames_before,
+        "action": ring.action,
+        "reward": ring.reward,
+        "terminated": ring.terminated,
+        "truncated": ring.truncated,
+    }
+
+
+def _optional_columns(ring: Ring) -> dict[str, Tensor]:
+    """The columns of a ring with action masks, or whose actors record log μ."""
+    names = ("action_mask", "next_action_mask", "log_mu")
+    return {name: column for name in names if (column := getattr(ring, name)) is not None}
 
 
 def _plain_rows(begin: int, end: int) -> tuple[Tensor, Tensor]:
@@ -151,17 +153,15 @@ def _read(ring: Ring, begin: int, end: int) -> dict[str, Tensor]:
     lane_R, row_R = _ordered_rows(ring, begin, end) if ring.lanes > 1 else _plain_rows(begin, end)
     number = _numbers(ring, lane_R, row_R)
     place = number % ring.places
-    stored = COLUMNS if ring.action_mask is None else COLUMNS | MASKS
-    if ring.log_mu is not None:
-        stored = stored | LOG_MU
-    columns = {name: getattr(ring, own).index_select(0, place) for name, own in stored.items()}
+    stored = _columns(ring) | _optional_columns(ring)
+    columns = {name: column.index_select(0, place) for name, column in stored.items()}
     if ring.states is not None:
         columns |= ring.states.read(place, number // ring.num_envs)
     if ring.lanes > 1:
         columns |= {"lane": lane_R, "row": row_R}
     number = torch.cat([_candidates(ring, lane, row_R[lane_R == lane]) for lane in lane_R.unique().tolist()])
     number = number[ring.successor[number % ring.places] > ring.places]
-    finals = ring._read(ring.successor[number % ring.places]) if len(number) else ring._frames[:0]
+    finals = ring.frames.read(ring.successor[number % ring.places])
     return columns | {"final_of": number, "final_frame": finals}
 
 
@@ -179,17 +179,15 @@ def _write(ring: Ring, lane_R: Tensor, row_R: Tensor, columns: Mapping[str, Tens
     place = number % ring.places
     if ring.states is not None:
         ring.states.write(place, number // ring.num_envs, columns)
-    stored = COLUMNS
     if "action_mask" in columns:
-        ring.masks(columns["action_mask"].shape[-1])
-        stored = stored | MASKS
+        ring.create_masks(columns["action_mask"].shape[-1])
     if "log_mu" in columns:
-        ring.record()
-        stored = stored | LOG_MU
-    for name, own in stored.items():
-        getattr(ring, own).index_copy_(0, place, columns[name].to(device))
+        ring.create_log_mu()
+    optional = {name: column for name, column in _optional_columns(ring).items() if name in columns}
+    for name, column in (_columns(ring) | optional).items():
+        column.index_copy_(0, place, columns[name].to(device))
     number, finals = columns["final_of"].to(device), columns["final_frame"].to(device)
     spill = ring.successor[number % ring.places]
     count = torch.tensor(ring._counts, device=device)[number % ring.num_envs // ring.lane_envs]
     needed = (number // ring.num_envs >= count - ring._window) & (spill > ring.places)
-    ring._write_spill(spill[needed], finals[needed])
+    ring.frames.write_spill(spill[needed], finals[needed])
