@@ -15,7 +15,6 @@ with stacks ``*S = [k, *F]``.
 """
 
 import math
-from collections import deque
 from collections.abc import Sequence
 from itertools import accumulate
 
@@ -25,6 +24,7 @@ from torch import Tensor
 from sqn_rl import functional as F
 from sqn_rl.errors import SettingError, require
 from sqn_rl.parts.machine import available_bytes
+from sqn_rl.parts.replay.append_order import AppendOrder
 from sqn_rl.parts.replay.frames import FrameStore
 from sqn_rl.parts.replay.states import SequenceStarts
 from sqn_rl.types import Step
@@ -104,8 +104,8 @@ class Ring:
         self.states: SequenceStarts | None = None
         """The beginnings of sequences, and the memory there, if the networks are recurrent."""
         self._counts = [0] * lanes  # rows appended to each lane so far, including overwritten ones
-        self._forgotten = [0] * lanes  # rows of these that can no longer be read
-        self._order: deque[int] = deque()  # with several lanes, the lanes of the other rows, in order
+        self.order = AppendOrder([0] * lanes)
+        """The order of the rows in checkpoints."""
         self._advance(0, 0)
 
     def __len__(self) -> int:
@@ -120,9 +120,9 @@ class Ring:
     def append(self, observation: Tensor, action: Tensor, step: Step, lane: int = 0) -> None:
         """Store one step of a lane's environments: ``[E, *S]``, ``[E]``, and its result."""
         self._advance(lane, self._counts[lane] + 1)
-        if self.lanes > 1:
-            self._remember(lane)
-        if self.retired_row.start in self._rows_with_finals and self.retired_row.stop:
+        self.order.append(lane)
+        self.order.drop(self._counts, keep=self._rows - 1)
+        if self.retired_row.stop and self.retired_row.start in self._rows_with_finals:
             self._release_finals(self.retired_row)
         row = self.newest_row
         self.frames.main[row] = self._newest_frame(observation)
@@ -176,16 +176,16 @@ class Ring:
 
     def holds(self, place: Tensor) -> Tensor:
         """Whether there is a transition at a place, ``[*]`` in [0, places) → ``[*]`` bool."""
-        count = self._count(place)
+        count = self.count(place)
         return (count - 1 - place // self.num_envs) % self._rows < count.clamp(max=self._window)
 
     def row_number(self, place: Tensor) -> Tensor:
         """The number of the row that a place is in, counted from the first of its lane, ``[*]`` → ``[*]``."""
-        last = self._count(place) - 1
+        last = self.count(place) - 1
         return last - (last - place // self.num_envs) % self._rows
 
-    def _count(self, place: Tensor) -> Tensor:
-        """Rows appended so far to the lanes of these places, ``[*]`` → ``[*]``."""
+    def count(self, place: Tensor) -> Tensor:
+        """Rows appended so far to the lanes of these places or transition numbers, ``[*]`` → ``[*]``."""
         return torch.tensor(self._counts, device=place.device)[place % self.num_envs // self.lane_envs]
 
     def place(self, age_rank: Tensor) -> Tensor:
@@ -274,12 +274,6 @@ class Ring:
         self._counts[lane], retired = row_count, row_count - 1 - self._window
         self.newest_row = self._row(lane, row_count - 1) if row_count else slice(0, 0)
         self.retired_row = self._row(lane, retired) if retired >= 0 else slice(0, 0)
-
-    def _remember(self, lane: int) -> None:
-        """Remember that this lane got a row, and forget the oldest rows that no lane can read."""
-        self._order.append(lane)
-        while self._forgotten[self._order[0]] < self._counts[self._order[0]] - self._rows + 1:
-            self._forgotten[self._order.popleft()] += 1
 
     def _row(self, lane: int, row: int) -> slice:
         first = row % self._rows * self.num_envs + lane * self.lane_envs
