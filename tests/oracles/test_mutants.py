@@ -574,8 +574,8 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("random actions are any", "mask_NA.shape), mask_NA)", "mask_NA.shape), None)"),
         ("the last action is never random", "randint(env.n_actions,", "randint(env.n_actions - 1,"),
     ],
-    ("parts/replay/states.py", "test_sequences.py"): [
-        ("something is remembered at first", "self.start[place] == FIRST", "self.start[place] != FIRST"),
+    ("parts/replay/sequence_starts.py", "test_sequences.py"): [
+        ("something is remembered at first", "self.kind[place] == FIRST", "self.kind[place] != FIRST"),
         ("beginnings a step late", "(age % self.stride == 0)", "((age - 1) % self.stride == 0)"),
         ("beginnings at every step", " & (age % self.stride == 0)", ""),
         ("burnt in at first", "self.burn_in * ~first", "self.burn_in * (first | ~first)"),
@@ -586,10 +586,10 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("too few blocks", "rows // stride + 2", "rows // stride - 1"),
         ("ages outlive an end", "age[step.ended.to(age.device)] = 0", "pass"),
         ("ages outlive a cut", "self.age[environments] = 0", "pass"),
-        ("beginnings are not loaded", "self.start[place] = start\n", "pass\n"),
+        ("beginnings are not loaded", "self.kind[place] = kind\n", "pass\n"),
     ],
     ("parts/replay/ring_state.py", "test_sequences.py"): [
-        ("ages are not loaded", 'ring.states.age.copy_(state["episode_steps"])', "pass"),
+        ("ages are not loaded", 'ring.starts.age.copy_(state["episode_steps"])', "pass"),
     ],
     ("parts/replay/sequences.py", "test_sequences.py"): [
         ("the mean subtracted", "+ (1 - eta) * mean_Q", "- (1 - eta) * mean_Q"),
@@ -597,8 +597,8 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("sums for means", " / np.bincount(sequence_B)", ""),
         ("errors keep their sign", "np.abs(priority", "(priority"),
         ("burn-in a step too long", "(t_K >= burn_in_Q", "(t_K > burn_in_Q"),
-        ("a step beyond the end", "(t_K < self._count", "(t_K <= self._count"),
-        ("next step's value for n steps", "step_B + steps_B,", "step_B + 1,"),
+        ("a step beyond the end", "(t_K < self._episode", "(t_K <= self._episode"),
+        ("next step's value for n steps", "index_B + steps_B,", "index_B + 1,"),
         ("each step its own place", "place=place_Q[sequence_B]", "place=place_B"),
         ("weights of others", "weight_Q[sequence_B]", "weight_Q[sequence_B - 1]"),
         ("no state", "state=memory.state", "state=0 * memory.state"),

@@ -26,7 +26,7 @@ from sqn_rl.errors import SettingError, require
 from sqn_rl.parts.machine import available_bytes
 from sqn_rl.parts.replay.append_order import AppendOrder
 from sqn_rl.parts.replay.frames import FrameStore
-from sqn_rl.parts.replay.states import SequenceStarts
+from sqn_rl.parts.replay.sequence_starts import SequenceStarts
 from sqn_rl.types import Step
 
 ROW_BYTES = 8 + 4 + 1 + 1 + 8 + 1
@@ -101,7 +101,7 @@ class Ring:
         """The actions allowed at each next observation, ``[places, A]`` bool."""
         self.log_mu: Tensor | None = None
         """The log-probability with which each action was taken, ``[places]``, once a step has it."""
-        self.states: SequenceStarts | None = None
+        self.starts: SequenceStarts | None = None
         """The beginnings of sequences, and the memory there, if the networks are recurrent."""
         self._counts = [0] * lanes  # rows appended to each lane so far, including overwritten ones
         self.order = AppendOrder([0] * lanes)
@@ -142,8 +142,8 @@ class Ring:
             self.next_action_mask[row] = True if step.next_action_mask is None else step.next_action_mask
         if step.log_mu is not None or self.log_mu is not None:
             self.create_log_mu()[row] = 0 if step.log_mu is None else step.log_mu
-        if self.states is not None:
-            self.states.append(row, self._counts[lane] - 1, self.columns(lane), step)
+        if self.starts is not None:
+            self.starts.append(row, self._counts[lane] - 1, self.columns(lane), step)
         if step.ended.any():
             ended = step.ended.nonzero().squeeze(-1).to(self.successor.device)
             self._spill_finals(row.start + ended)
@@ -160,8 +160,8 @@ class Ring:
         place = place[place >= 0]
         self._spill_finals(place[self.successor[place] < self.places])
         self._episode_age[which] = 0
-        if self.states is not None:
-            self.states.cut(which)
+        if self.starts is not None:
+            self.starts.cut(which)
 
     def columns(self, lane: int) -> slice:
         """The environments of a lane."""

@@ -42,8 +42,8 @@ def ring_state(ring: Ring) -> dict[str, Any]:
     }
     if ring.lanes > 1:
         state |= {"lanes": ring.lanes, "forgotten": [*ring.order.dropped]}
-    if ring.states is not None:
-        state["episode_steps"] = ring.states.age.clone()
+    if ring.starts is not None:
+        state["episode_steps"] = ring.starts.age.clone()
     return state
 
 
@@ -69,8 +69,8 @@ def load_ring_state(ring: Ring, state: Mapping[str, Any]) -> None:
     ring._rows_with_finals = {place - place % ring.lane_envs for place in state["ended"].tolist()}
     ring.frames.spill_end, ring.frames.free_spill = state["aside_end"], state["free"].tolist()
     ring._episode_age.copy_(state["age"])
-    if ring.states is not None:
-        ring.states.age.copy_(state["episode_steps"])
+    if ring.starts is not None:
+        ring.starts.age.copy_(state["episode_steps"])
     _load_rows(ring, state["rows"])
     if (newest_lane := ring.order.newest_lane) is not None:
         ring._advance(newest_lane, ring._counts[newest_lane])
@@ -150,8 +150,8 @@ def _read(ring: Ring, begin: int, end: int) -> dict[str, Tensor]:
     place = number % ring.places
     stored = _columns(ring) | _optional_columns(ring)
     columns = {name: column.index_select(0, place) for name, column in stored.items()}
-    if ring.states is not None:
-        columns |= ring.states.read(place, number // ring.num_envs)
+    if ring.starts is not None:
+        columns |= ring.starts.read(place, number // ring.num_envs)
     if ring.lanes > 1:
         columns |= {"lane": lane_R, "row": row_R}
     candidate = torch.cat([number, number - ring.num_envs])
@@ -167,8 +167,8 @@ def _write(ring: Ring, lane_R: Tensor, row_R: Tensor, columns: Mapping[str, Tens
     device = ring.action.device
     number = _numbers(ring, lane_R, row_R)
     place = number % ring.places
-    if ring.states is not None:
-        ring.states.write(place, number // ring.num_envs, columns)
+    if ring.starts is not None:
+        ring.starts.write(place, number // ring.num_envs, columns)
     if "action_mask" in columns:
         ring.create_masks(columns["action_mask"].shape[-1])
     if "log_mu" in columns:
