@@ -119,6 +119,7 @@ class Ring:
 
     def append(self, observation: Tensor, action: Tensor, step: Step, lane: int = 0) -> None:
         """Store one step of a lane's environments: ``[E, *S]``, ``[E]``, and its result."""
+        environments = self.environments(lane)
         self._advance(lane, self._counts[lane] + 1)
         self.order.append(lane)
         self.order.drop(self._counts, keep=self._rows - 1)
@@ -131,23 +132,29 @@ class Ring:
         self.terminated[row] = step.terminated
         self.truncated[row] = step.truncated
         self.frames.main[self._row(lane, self._counts[lane])] = self._newest_frame(step.next_observation)
-        episode_age = self._episode_age[self.columns(lane)]
+        self._append_optional(row, step)
+        episode_age = self._episode_age[environments]
         if self.frame_stack > 1:
             self._frames_before[row] = episode_age
             episode_age.add_(1).clamp_(max=self.frame_stack - 1)
+        if self.starts is not None:
+            self.starts.append(row, self._counts[lane] - 1, environments, step)
+        if step.ended.any():
+            ended = step.ended.nonzero().squeeze(-1).to(self.successor.device)
+            self._spill_finals(row.start + ended)
+            episode_age[ended] = 0
+
+    def _append_optional(self, row: slice, step: Step) -> None:
+        """Store the masks and log-probabilities of a step, or those of a step that has none."""
         if step.action_mask is not None:
             self.create_masks(step.action_mask.shape[-1])
         if self.action_mask is not None and self.next_action_mask is not None:
             self.action_mask[row] = True if step.action_mask is None else step.action_mask
             self.next_action_mask[row] = True if step.next_action_mask is None else step.next_action_mask
-        if step.log_mu is not None or self.log_mu is not None:
-            self.create_log_mu()[row] = 0 if step.log_mu is None else step.log_mu
-        if self.starts is not None:
-            self.starts.append(row, self._counts[lane] - 1, self.columns(lane), step)
-        if step.ended.any():
-            ended = step.ended.nonzero().squeeze(-1).to(self.successor.device)
-            self._spill_finals(row.start + ended)
-            episode_age[ended] = 0
+        if step.log_mu is not None:
+            self.create_log_mu()
+        if self.log_mu is not None:
+            self.log_mu[row] = 0 if step.log_mu is None else step.log_mu
 
     def cut(self, environments: Tensor | None = None) -> None:
         """Mark a discontinuity: the next row of a lane does not continue its last one.
@@ -163,7 +170,7 @@ class Ring:
         if self.starts is not None:
             self.starts.cut(which)
 
-    def columns(self, lane: int) -> slice:
+    def environments(self, lane: int) -> slice:
         """The environments of a lane."""
         return slice(lane * self.lane_envs, (lane + 1) * self.lane_envs)
 
@@ -228,10 +235,10 @@ class Ring:
                 make(self.places, n_actions, dtype=torch.bool, device=self.action.device) for _ in range(2)
             )
 
-    def create_log_mu(self) -> Tensor:
-        """The column of log-probabilities, created if there is none; in rows stored before, they are 0."""
-        self.log_mu = torch.zeros_like(self.reward) if self.log_mu is None else self.log_mu
-        return self.log_mu
+    def create_log_mu(self) -> None:
+        """Create the column of log-probabilities, if there is none; in rows stored before, they are 0."""
+        if self.log_mu is None:
+            self.log_mu = torch.zeros_like(self.reward)
 
     @property
     def optional_bytes(self) -> int:

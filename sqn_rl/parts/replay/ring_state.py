@@ -97,7 +97,7 @@ def _load_next_frames(ring: Ring, frames: Tensor) -> None:
     Where one is in the spill area, a cut may have moved it there after the row was read.
     """
     for lane, count in enumerate(ring._counts):
-        ring.frames.main[ring._row(lane, count)] = frames[ring.columns(lane)]
+        ring.frames.main[ring._row(lane, count)] = frames[ring.environments(lane)]
     place = ring.newest_places()
     successor = ring.successor[place.clamp(min=0)]
     spilled = (successor > ring.places) & (place >= 0)

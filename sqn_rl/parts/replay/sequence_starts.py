@@ -55,7 +55,7 @@ class SequenceStarts:
         """Bytes of a place, rounded up."""
         return 1 + -(-self.memory[0].nbytes // self.stride)
 
-    def append(self, row: slice, number: int, columns: slice, step: Step) -> None:
+    def append(self, row: slice, number: int, environments: slice, step: Step) -> None:
         """Record an appended row: its places, its number, its environments ``[E]``, and their results.
 
         Raises:
@@ -63,7 +63,7 @@ class SequenceStarts:
         """
         if step.memory is None or step.memory.shape[-1] != self.state_size + 2:
             raise ValueError(f"a step without the memory of its actor, [{self.state_size + 2}] numbers each")
-        age = self.age[columns]
+        age = self.age[environments]
         place = torch.arange(row.start, row.stop, device=age.device)
         later = self._is_start(age)
         self.kind[row] = (age == 0) * FIRST + later * LATER
