@@ -99,7 +99,7 @@ class Played:
 
     def starts(self, env: int) -> dict[float, tuple[list[Row], int]]:
         """Where an environment's sequences can begin: episode and step, by the observation's number."""
-        states, found, after = self.replay.states, {}, 0
+        states, found, after = self.replay.starts, {}, 0
         for episode in reversed(self.episodes[env]):
             for step in reversed(range(len(episode))):
                 after += 1  # rows from this one on
@@ -117,8 +117,8 @@ def number(observation: Any) -> float:
 
 def expected(episode: list[Row], start: int, replay: SequenceReplay, n: int) -> list[tuple[Any, ...]]:
     """What is learned from a sequence, step by step, and what is seen before it."""
-    burn_in, steps = replay.states.burn_in if start else 0, []
-    for step in range(start + burn_in, min(start + replay.states.burn_in + LENGTH(replay), len(episode))):
+    burn_in, steps = replay.starts.burn_in if start else 0, []
+    for step in range(start + burn_in, min(start + replay.starts.burn_in + LENGTH(replay), len(episode))):
         reward, last = 0.0, step
         for last in range(step, min(step + n, len(episode))):
             reward += GAMMA ** (last - step) * episode[last].reward
@@ -136,7 +136,7 @@ def expected(episode: list[Row], start: int, replay: SequenceReplay, n: int) -> 
 
 
 def LENGTH(replay: SequenceReplay) -> int:
-    return replay._most - replay.states.burn_in
+    return replay._max_steps - replay.starts.burn_in
 
 
 def memory_of(episode: list[Row], start: int) -> tuple[list[float], float, float]:

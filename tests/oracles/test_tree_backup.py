@@ -431,7 +431,7 @@ def test_no_gradient_flows_into_the_target(make, make_games) -> None:
 def test_what_is_stored_after_the_end_is_not_read(make_games) -> None:
     """Frames that were never written may be NaN; 0 · NaN is NaN."""
     ring, games = make_ring(60, 3), make_games(3, 0.2)
-    ring._frames.fill_(math.nan)
+    ring.frames.main.fill_(math.nan)
     for _ in range(9):
         ring.append(*games.play())
     path = TreeBackup(gamma=GAMMA, n=5, lmbda=1.0).gather(ring, ring.place(torch.arange(len(ring)))).path

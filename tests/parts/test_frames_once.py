@@ -124,7 +124,8 @@ def test_the_oldest_transition_has_its_whole_stack() -> None:
 
 
 def size(ring: Ring) -> int:
-    return sum(value.nbytes for value in vars(ring).values() if isinstance(value, Tensor))
+    columns = [*vars(ring).values(), *vars(ring.frames).values()]
+    return sum(value.nbytes for value in columns if isinstance(value, Tensor))
 
 
 def test_a_frame_lies_once() -> None:
@@ -149,10 +150,10 @@ def test_room_for_final_frames_overflows_and_is_used_again(make_games: MakeGames
 
 def test_overflow_leaves_the_frames_where_they_are(make_games: MakeGames) -> None:
     games, ring = make_games(4, 1.0, stack=2), make_ring(400, 4, 2)
-    where = ring._frames.data_ptr()
+    where = ring.frames.main.data_ptr()
     for _ in range(200):
         ring.append(*games.play())
-    assert ring._frames.data_ptr() == where
+    assert ring.frames.main.data_ptr() == where
 
 
 def test_what_does_not_fit_is_refused_and_what_fits_is_not(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,8 +92,8 @@ def saved(ring: Ring, kept: list[Piece], stack: int) -> tuple[Ring, list[Piece]]
     kept = [piece for piece in kept if piece[1] > state["rows"].begin]
     kept += state["rows"].since(kept[-1][1] if kept else 0)
     restored = make_ring(LANES, stack)
-    restored._frames.fill_(float("nan"))  # what is not restored must not be read
-    restored._frames[restored.places] = 0
+    restored.frames.main.fill_(float("nan"))  # what is not restored must not be read
+    restored.frames.main[restored.places] = 0
     load_ring_state(restored, state | {"rows": kept})
     assert ring_state(restored)["rows"].begin == state["rows"].begin
     assert (restored.newest_row, restored.retired_row) == (ring.newest_row, ring.retired_row)

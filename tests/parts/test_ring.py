@@ -124,7 +124,8 @@ def test_the_room_of_final_observations_is_used_again(make_games: MakeGames) -> 
     games, replay = make_games(4, 1.0), make_replay(400, 4)
 
     def elements() -> int:
-        return sum(value.numel() for value in vars(replay.ring).values() if isinstance(value, Tensor))
+        columns = [*vars(replay.ring).values(), *vars(replay.ring.frames).values()]
+        return sum(value.numel() for value in columns if isinstance(value, Tensor))
 
     for _ in range(101):
         replay.store(*games.play())
@@ -138,7 +139,7 @@ def test_an_observation_lies_once(make_games: MakeGames) -> None:
     games, replay = make_games(1, 0.0), make_replay(1000)
     for _ in range(1500):
         replay.store(*games.play())
-    frames = replay.ring._frames[:1001]
+    frames = replay.ring.frames.main[:1001]
     seen = frames[frames.any(-1)]
     assert len(seen) == 1001  # and the one that the newest transition led to
     assert len(seen.unique(dim=0)) == 1001

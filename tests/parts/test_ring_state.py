@@ -25,7 +25,8 @@ def readable(ring: Ring) -> list[Any]:
     place = ring.place(torch.arange(len(ring)))
     columns = [column[place] for column in (ring.action, ring.reward, ring.terminated, ring.truncated)]
     columns += [ring.observe(place), ring.observe_next(place), ring.successor[place], ring.is_last(place)]
-    counts = [ring.row_count, len(ring), ring.newest_row, ring.retired_row, ring._free_spill, ring._spill_end]
+    counts = [ring.row_count, len(ring), ring.newest_row, ring.retired_row]
+    counts += [ring.frames.free_spill, ring.frames.spill_end]
     return [*(column.tolist() for column in columns), *counts, ring._episode_age.tolist()]
 
 
@@ -52,8 +53,8 @@ def test_a_ring_of_pieces_is_the_ring(
         kept = [piece for piece in kept if piece[1] > state["rows"].begin]
         kept += state["rows"].since(kept[-1][1] if kept else 0)
         restored = make_ring(num_envs, stack)
-        restored._frames.fill_(float("nan"))  # what is not restored must not be read
-        restored._frames[restored.places] = 0
+        restored.frames.main.fill_(float("nan"))  # what is not restored must not be read
+        restored.frames.main[restored.places] = 0
         load_ring_state(restored, state | {"rows": kept})
         assert readable(restored) == readable(ring)
 
@@ -109,7 +110,7 @@ def test_what_is_restored_is_a_copy(make_games: MakeGames) -> None:
         ring.append(*games.play())
     load_ring_state(other, ring_state(ring))
     before = readable(other)
-    for value in vars(ring).values():
+    for value in [*vars(ring).values(), *vars(ring.frames).values()]:
         if isinstance(value, Tensor):
             value.zero_()
     assert readable(other) == before

@@ -22,7 +22,7 @@ from unittest.mock import patch
 from safetensors.torch import load_file
 
 from sqn_rl import Experiment, compose
-from sqn_rl.parts.replay.states import LATER
+from sqn_rl.parts.replay.sequence_starts import LATER
 from sqn_rl.recipe.compose import load_recipe
 from sqn_rl.training.update.compiling import Compiled
 

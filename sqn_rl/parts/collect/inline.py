@@ -11,7 +11,7 @@ from sqn_rl.types import Request
 
 
 class InlineCollect(Actors):
-    """Actors in this process, one after the other: what many processes must equal, byte for byte.
+    """Actors in this process, one after the other; actors in other processes give the same results.
 
     Arguments are those of :class:`~sqn_rl.parts.collect.base.Actors`.
     """
@@ -50,8 +50,8 @@ class InlineEngine:
         return _Ticket(actor, weights, request)
 
     def ready(self, tickets: Sequence[Any]) -> int:
-        """The actor that has collected least: no result is ready before it is asked for."""
-        return min(range(len(tickets)), key=lambda actor: tickets[actor].request.serial)
+        """The ticket whose actor has collected least: no result is ready before it is asked for."""
+        return min(range(len(tickets)), key=lambda index: tickets[index].request.serial)
 
     def host(self, make: Make, number: int) -> Host:
         """Objects in this process."""

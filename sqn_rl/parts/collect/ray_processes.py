@@ -25,7 +25,7 @@ class Failure(NamedTuple):
 
 
 def as_failure(error: Exception) -> Failure:
-    """Convert an error to one that can be as_failure."""
+    """Convert an error to one that can be pickled."""
     return Failure(type(error).__name__, str(error) if isinstance(error, SqnError) else explain(error))
 
 

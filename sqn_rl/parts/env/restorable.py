@@ -179,12 +179,11 @@ class RestorableEnv(BatchedEnv):
             raise RestoreError(f"{self.name}: failed while its actions were replayed: {error}") from error
         self._update_checksums()
         answers = self._answer_checksums()
-        before = zip(state_dict["observation"], state_dict.get("answers", answers), strict=True)
-        now = zip(self._current.observation, answers, strict=True)
+        saved_observation, saved_answers = state_dict["observation"], state_dict.get("answers", answers)
         differs = [
             i
-            for i, ((saved, saved_answer), (observation, answer)) in enumerate(zip(before, now, strict=True))
-            if not torch.equal(saved, observation) or saved_answer != answer
+            for i, observation in enumerate(self._current.observation)
+            if not torch.equal(saved_observation[i], observation) or saved_answers[i] != answers[i]
         ]
         if differs:
             which = f"environment{'s' if len(differs) > 1 else ''} {', '.join(map(str, differs))}"
@@ -196,19 +195,24 @@ class RestorableEnv(BatchedEnv):
         self._entropy, self._seed_counts = state["entropy"], [seed + 1 for seed in state["seeds"]]
         self.begin()
         longest = max(map(len, histories))
+        starts = [longest - len(history) for history in histories]
         for step in range(longest + 1):
-            rows = [i for i, history in enumerate(histories) if longest - len(history) == step]
+            rows = [i for i, start in enumerate(starts) if start == step]
             for i in rows:
                 self._seed_counts[i], self._seeds[i] = state["seeds"][i], None
             if rows:
                 self._start(rows)
             if step < longest:
-                offsets = (step - longest + len(history) for history in histories)
-                mask_NA = self._current.action_mask
-                idle = [0] * self.num_envs if mask_NA is None else mask_NA.int().argmax(-1).tolist()
-                each = zip(histories, offsets, idle, strict=True)
-                actions = [history[offset] if offset >= 0 else other for history, offset, other in each]
+                actions = self._allowed_actions()
+                for i, (history, start) in enumerate(zip(histories, starts, strict=True)):
+                    if step >= start:
+                        actions[i] = history[step - start]
                 self.advance(torch.tensor(actions))
+
+    def _allowed_actions(self) -> list[int]:
+        """For each environment an action that is allowed now: the first of those that are."""
+        mask_NA = self._current.action_mask
+        return [0] * self.num_envs if mask_NA is None else mask_NA.int().argmax(-1).tolist()
 
     def _parse_histories(self, state: Mapping[str, Any]) -> list[list[int]]:
         """Each environment's actions since its seed.

@@ -102,16 +102,18 @@ class Unrolling(nn.Module):
 
         No gradient flows through burn-in steps; the state after them is a constant.
         """
-        cut, burnt_Q1 = int(sequences.burn_in.max()), (sequences.burn_in > 0).unsqueeze(-1)
+        burn_in = int(sequences.burn_in.max())  # of all sequences that have one
+        burnt_Q1 = (sequences.burn_in > 0).unsqueeze(-1)
+        pieces = [slice(0, burn_in), slice(burn_in, None)] if burn_in else [slice(None)]
         features, states = [], []
         parts: Any = self.parts
         for part, state in zip(parts, sequences.state.chunk(len(parts), -1), strict=True):
-            pieces = []
-            for steps in (slice(0, cut), slice(cut, None)) if cut else (slice(None),):
+            unrolled = []
+            for steps in pieces:
                 columns = (column[:, steps] for column in sequences[:3])
                 feature, state = part.unroll(*columns, torch.where(burnt_Q1, state.detach(), state))
-                pieces.append(feature)
-            features.append(torch.cat(pieces, 1).flatten(0, 1))
+                unrolled.append(feature)
+            features.append(torch.cat(unrolled, 1).flatten(0, 1))
             states.append(state)
         return torch.stack(features), torch.cat(states, -1)
 
@@ -121,7 +123,7 @@ class Recalled:
 
     def __init__(self, encoder: Unrolling, sequences: Sequences, spec: ObservationSpec) -> None:
         self._encoder, self._sequences, self._spec = encoder, sequences, spec
-        self._found: tuple[Tensor, Tensor] | None = None
+        self._cache: tuple[Tensor, Tensor] | None = None
 
     @property
     def steps(self) -> Tensor:
@@ -139,10 +141,10 @@ class Recalled:
         return self._unrolled()[1]
 
     def _unrolled(self) -> tuple[Tensor, Tensor]:
-        if self._found is None:
+        if self._cache is None:
             self._spec.require(self._sequences.observation.flatten(0, 1))
-            self._found = self._encoder(self._sequences)
-        return self._found
+            self._cache = self._encoder(self._sequences)
+        return self._cache
 
 
 class LSTMQNet(QNet):

@@ -66,8 +66,8 @@ class RingReplay(TensorDictReplayBuffer):
 
     def cut(self, *, lane: int | None = None) -> None:
         """Mark a discontinuity: the next step stored, of a lane or of all, does not continue the last one."""
-        columns = self.ring.columns(lane) if lane is not None else slice(None)
-        self.ring.cut(torch.arange(self.ring.num_envs)[columns])
+        environments = self.ring.environments(lane) if lane is not None else slice(None)
+        self.ring.cut(torch.arange(self.ring.num_envs)[environments])
 
     def store(
         self,

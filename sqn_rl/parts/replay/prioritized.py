@@ -152,7 +152,12 @@ class PrioritizedReplay(WeightedReplay):
 
 
 class ProportionalSampler(RingSampler):
-    """Samples places in proportion to p^ω, stored for every place; 0 where there is no transition."""
+    """Samples places in proportion to p^ω, stored for every place; 0 where there is no transition.
+
+    A TD error may arrive after its transition was overwritten, and must not count for the one that replaced
+    it. So sampled places are marked as pending, and as stale once they are overwritten. TD errors usually
+    arrive before anything is overwritten: the places of the last draw are only marked when they do not.
+    """
 
     place_bytes, prioritized = 8 + 1, True
 
@@ -162,10 +167,12 @@ class ProportionalSampler(RingSampler):
         self._priority_limit = math.exp(700 / max(1.0, omega))  # below it p and p^ω do not overflow
         self.pending = np.zeros(places, np.uint8)
         """The state of each place: 0, :data:`PENDING` or :data:`STALE`."""
-        self._last_draw = b""
-        """The places of the last draw, until their TD errors arrive or they are marked in ``pending``."""
-        self._on_device: tuple[Tensor, Indices] | None = None
-        """The places of the last draw on the ring's device, and here: fetching them waits for a GPU."""
+        self._last_index: Tensor | None = None
+        """The places of the last draw, as :meth:`draw` returned them, on the ring's device."""
+        self._last_place: Indices = np.empty(0, np.int64)
+        """A copy of them in host memory: fetching them would wait for a GPU."""
+        self._unmarked = False
+        """Whether the last draw has neither got its TD errors nor been marked in ``pending``."""
 
     def on_append(self, ring: Ring, priority: Tensor | None = None) -> None:
         """Give the newest row its priorities, by default the highest so far."""
@@ -190,29 +197,26 @@ class ProportionalSampler(RingSampler):
             raise IndexError("nothing is stored yet: there is nothing to draw from")
         uniform_B = torch.rand(batch_size, dtype=torch.float64, generator=self.generator).numpy()
         place = self.tree.find(stratified(uniform_B, self.tree.total))
-        self._mark_pending()
-        self._last_draw = place.tobytes()
         weight = importance_weights(self.tree.value[place], self.beta).astype(np.float32)
         drawn = (torch.from_numpy(place), torch.from_numpy(weight))
         place_B, weight_B = (each.to(ring.action.device, non_blocking=True) for each in drawn)
-        self._on_device = place_B, place
+        self._mark_pending()
+        self._last_index, self._last_place, self._unmarked = place_B, place.copy(), True
         return place_B, weight_B
 
     def update_priority(self, index: Tensor, priority: Tensor, *, storage: Storage | None = None) -> None:
         """Set priorities from TD errors, but not of places overwritten since they were drawn."""
-        drawn = self._on_device
-        place = drawn[1] if drawn and index is drawn[0] else _array(index).reshape(-1)
+        place = self._last_place if index is self._last_index else _array(index).reshape(-1)
         p = self._priorities(priority, place)
-        highest = np.maximum.reduce(p, initial=0.0)
-        if place.tobytes() == self._last_draw:  # all transitions are still there
-            self._last_draw = b""
+        if self._unmarked and np.array_equal(place, self._last_place):  # none was overwritten
+            self._unmarked = False
         else:
             self._mark_pending()
             valid = (self.tree.value[place] > 0) & (self.pending[place] != STALE)
             self.pending[place] = 0
             place, p = place[valid], p[valid]
-            highest = p.max(initial=0.0)
-        self.max_priority = max(self.max_priority, float(highest))
+        highest = float(np.maximum.reduce(p, initial=0.0))
+        self.max_priority = max(self.max_priority, highest)
         self.tree.update(place, p**self.omega)
 
     def _priorities(self, td_error: Tensor, place: Indices) -> Floats:
@@ -227,10 +231,10 @@ class ProportionalSampler(RingSampler):
         return p
 
     def _mark_pending(self) -> None:
-        """Mark the places of the last draw in ``pending``."""
-        if self._last_draw:
-            self.pending[np.frombuffer(self._last_draw, np.int64)] = PENDING
-            self._last_draw = b""
+        """Mark the places of the last draw in ``pending``, unless its TD errors have arrived."""
+        if self._unmarked:
+            self.pending[self._last_place] = PENDING
+            self._unmarked = False
 
     def state_dict(self) -> dict[str, Any]:
         """All priorities, and which places wait for theirs."""
@@ -243,7 +247,7 @@ class ProportionalSampler(RingSampler):
         """Load a state."""
         self.tree.update(np.arange(self.tree.capacity), state_dict["value"].numpy())
         self.pending[:] = state_dict["asked"]
-        self._last_draw = b""
+        self._unmarked = False
         self.max_priority, self.beta = state_dict["highest"], state_dict["beta"]
 
 

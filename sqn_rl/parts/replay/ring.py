@@ -15,7 +15,6 @@ with stacks ``*S = [k, *F]``.
 """
 
 import math
-from collections import deque
 from collections.abc import Sequence
 from itertools import accumulate
 
@@ -25,7 +24,9 @@ from torch import Tensor
 from sqn_rl import functional as F
 from sqn_rl.errors import SettingError, require
 from sqn_rl.parts.machine import available_bytes
-from sqn_rl.parts.replay.states import SequenceStarts
+from sqn_rl.parts.replay.append_order import AppendOrder
+from sqn_rl.parts.replay.frames import FrameStore
+from sqn_rl.parts.replay.sequence_starts import SequenceStarts
 from sqn_rl.types import Step
 
 ROW_BYTES = 8 + 4 + 1 + 1 + 8 + 1
@@ -67,51 +68,44 @@ class Ring:
         device: torch.device | str,
         lanes: int = 1,
     ) -> None:
-        room = f"at least {num_envs}, one step of every environment"
-        require(capacity >= num_envs, "capacity", capacity, room)
-        require(frame_stack <= 255, "frame_stack", frame_stack, "at most 255, as ages of episodes are bytes")
-        require(num_envs % lanes == 0, "lanes", lanes, f"a divisor of {num_envs}, the environments")
-        if frame_stack > 1 and observation_shape[0] != frame_stack:
-            expected = f"{observation_shape[0]}, the first size of an observation {list(observation_shape)}"
-            raise SettingError("frame_stack", frame_stack, expected)
-        frame_shape = tuple(observation_shape[1:] if frame_stack > 1 else observation_shape)
-        self.num_envs, self.frame_stack = num_envs, frame_stack
-        self.lanes, self.lane_envs = lanes, num_envs // lanes
+        _require_sizes(capacity, num_envs, observation_shape, frame_stack, lanes)
+        self.num_envs, self.lanes, self.lane_envs = num_envs, lanes, num_envs // lanes
         self.observation_shape, self.observation_dtype = tuple(observation_shape), observation_dtype
-        self._window = capacity // num_envs
-        self._rows = self._window + frame_stack
-        self.places = places = self._rows * num_envs
+        self.frame_stack = frame_stack
+        frame_shape = self.observation_shape[1:] if frame_stack > 1 else self.observation_shape
         self.frame_bytes = math.prod(frame_shape) * observation_dtype.itemsize
         _require_memory(capacity, frame_stack * num_envs, self.frame_bytes + ROW_BYTES)
+        self._window = capacity // num_envs
+        """Rows of each lane that hold transitions."""
+        self._rows = self._window + frame_stack
+        """Rows of each lane: also k - 1 older ones, and that of the newest transition's next observation."""
+        self.places = places = self._rows * num_envs
         self.action = torch.zeros(places, dtype=torch.int64, device=device)
         self.reward = torch.zeros(places, dtype=torch.float32, device=device)
         self.terminated = torch.zeros(places, dtype=torch.bool, device=device)
         self.truncated = torch.zeros(places, dtype=torch.bool, device=device)
-        self.successor = self._next_row(torch.arange(places, device=device))  # index of the next observation
-        # torch.empty: pages never written take no memory, and are never read. Behind the rows come a frame
-        # that stays zero, and the spill area for final observations; episodes below 8 steps overflow it.
-        self._frames = torch.empty(
-            places + 1 + places // 8, *frame_shape, dtype=observation_dtype, device=device
-        )
-        self._frames[places] = 0
-        self._overflow = self._frames[:0].clone()
-        self._free_spill: list[int] = []
-        self._rows_with_finals: set[int] = set()  # first places of rows in which an episode ended
-        self._spill_end = places + 1  # one past the last index of the spill area that was ever used
-        self._offset = torch.arange(frame_stack - 1, -1, -1, device=device)
+        self.frames = FrameStore(places, frame_shape, observation_dtype, device)
+        self.successor = self._next_row(torch.arange(places, device=device))
+        """The index in :attr:`frames` of each transition's next observation, ``[places]``."""
+        self._rows_with_finals: set[int] = set()
+        """The first places of the rows with a transition whose next observation is in the spill area."""
         self._frames_before = torch.zeros(places, dtype=torch.uint8, device=device)
+        """How many frames of each observation's stack precede the newest one in its episode, ``[places]``."""
         self._episode_age = torch.zeros(num_envs, dtype=torch.uint8, device=device)
+        """Steps of each environment's episode so far, but at most k - 1."""
+        self._rows_back = torch.arange(frame_stack - 1, -1, -1, device=device)
+        """How many rows before the newest frame of a stack each of its frames is, ``[k]``, oldest first."""
         self.action_mask: Tensor | None = None
         """The actions allowed at each observation, ``[places, A]`` bool, once a step has such masks."""
         self.next_action_mask: Tensor | None = None
         """The actions allowed at each next observation, ``[places, A]`` bool."""
         self.log_mu: Tensor | None = None
         """The log-probability with which each action was taken, ``[places]``, once a step has it."""
-        self.states: SequenceStarts | None = None
+        self.starts: SequenceStarts | None = None
         """The beginnings of sequences, and the memory there, if the networks are recurrent."""
         self._counts = [0] * lanes  # rows appended to each lane so far, including overwritten ones
-        self._forgotten = [0] * lanes  # rows of these that can no longer be read
-        self._order: deque[int] = deque()  # with several lanes, the lanes of the other rows, in order
+        self.order = AppendOrder([0] * lanes)
+        """The order of the rows in checkpoints."""
         self._advance(0, 0)
 
     def __len__(self) -> int:
@@ -125,35 +119,42 @@ class Ring:
 
     def append(self, observation: Tensor, action: Tensor, step: Step, lane: int = 0) -> None:
         """Store one step of a lane's environments: ``[E, *S]``, ``[E]``, and its result."""
+        environments = self.environments(lane)
         self._advance(lane, self._counts[lane] + 1)
-        if self.lanes > 1:
-            self._remember(lane)
-        if self.retired_row.start in self._rows_with_finals and self.retired_row.stop:
+        self.order.append(lane)
+        self.order.drop(self._counts, keep=self._rows - 1)
+        if self.retired_row.stop and self.retired_row.start in self._rows_with_finals:
             self._release_finals(self.retired_row)
         row = self.newest_row
-        self._frames[row] = self._newest_frame(observation)
+        self.frames.main[row] = self._newest_frame(observation)
         self.action[row] = action
         self.reward[row] = step.reward
         self.terminated[row] = step.terminated
         self.truncated[row] = step.truncated
-        self._frames[self._row(lane, self._counts[lane])] = self._newest_frame(step.next_observation)
-        episode_age = self._episode_age[self.columns(lane)]
+        self.frames.main[self._row(lane, self._counts[lane])] = self._newest_frame(step.next_observation)
+        self._append_optional(row, step)
+        episode_age = self._episode_age[environments]
         if self.frame_stack > 1:
             self._frames_before[row] = episode_age
             episode_age.add_(1).clamp_(max=self.frame_stack - 1)
-        if step.action_mask is not None:
-            self.masks(step.action_mask.shape[-1])
-        if self.action_mask is not None and self.next_action_mask is not None:
-            self.action_mask[row] = True if step.action_mask is None else step.action_mask
-            self.next_action_mask[row] = True if step.next_action_mask is None else step.next_action_mask
-        if step.log_mu is not None or self.log_mu is not None:
-            self.record()[row] = 0 if step.log_mu is None else step.log_mu
-        if self.states is not None:
-            self.states.append(row, self._counts[lane] - 1, self.columns(lane), step)
+        if self.starts is not None:
+            self.starts.append(row, self._counts[lane] - 1, environments, step)
         if step.ended.any():
             ended = step.ended.nonzero().squeeze(-1).to(self.successor.device)
             self._spill_finals(row.start + ended)
             episode_age[ended] = 0
+
+    def _append_optional(self, row: slice, step: Step) -> None:
+        """Store the masks and log-probabilities of a step, or those of a step that has none."""
+        if step.action_mask is not None:
+            self.create_masks(step.action_mask.shape[-1])
+        if self.action_mask is not None and self.next_action_mask is not None:
+            self.action_mask[row] = True if step.action_mask is None else step.action_mask
+            self.next_action_mask[row] = True if step.next_action_mask is None else step.next_action_mask
+        if step.log_mu is not None:
+            self.create_log_mu()
+        if self.log_mu is not None:
+            self.log_mu[row] = 0 if step.log_mu is None else step.log_mu
 
     def cut(self, environments: Tensor | None = None) -> None:
         """Mark a discontinuity: the next row of a lane does not continue its last one.
@@ -166,10 +167,10 @@ class Ring:
         place = place[place >= 0]
         self._spill_finals(place[self.successor[place] < self.places])
         self._episode_age[which] = 0
-        if self.states is not None:
-            self.states.cut(which)
+        if self.starts is not None:
+            self.starts.cut(which)
 
-    def columns(self, lane: int) -> slice:
+    def environments(self, lane: int) -> slice:
         """The environments of a lane."""
         return slice(lane * self.lane_envs, (lane + 1) * self.lane_envs)
 
@@ -182,16 +183,16 @@ class Ring:
 
     def holds(self, place: Tensor) -> Tensor:
         """Whether there is a transition at a place, ``[*]`` in [0, places) → ``[*]`` bool."""
-        count = self._count(place)
+        count = self.count(place)
         return (count - 1 - place // self.num_envs) % self._rows < count.clamp(max=self._window)
 
     def row_number(self, place: Tensor) -> Tensor:
         """The number of the row that a place is in, counted from the first of its lane, ``[*]`` → ``[*]``."""
-        last = self._count(place) - 1
+        last = self.count(place) - 1
         return last - (last - place // self.num_envs) % self._rows
 
-    def _count(self, place: Tensor) -> Tensor:
-        """Rows appended so far to the lanes of these places, ``[*]`` → ``[*]``."""
+    def count(self, place: Tensor) -> Tensor:
+        """Rows appended so far to the lanes of these places or transition numbers, ``[*]`` → ``[*]``."""
         return torch.tensor(self._counts, device=place.device)[place % self.num_envs // self.lane_envs]
 
     def place(self, age_rank: Tensor) -> Tensor:
@@ -213,31 +214,31 @@ class Ring:
     def observe(self, place: Tensor) -> Tensor:
         """The observation of each transition, ``[B]`` → ``[B, *S]``."""
         if self.frame_stack == 1:
-            return self._frames.index_select(0, place)
-        return self._frames.index_select(0, self._stack(place).flatten()).view(-1, *self.observation_shape)
+            return self.frames.main.index_select(0, place)
+        index = self._stack(place).flatten()
+        return self.frames.main.index_select(0, index).view(-1, *self.observation_shape)
 
     def observe_next(self, place: Tensor) -> Tensor:
         """The true next observation of each transition, ``[B]`` → ``[B, *S]``."""
         index = self.successor.index_select(0, place)
         if self.frame_stack == 1:
-            return self._read(index)
+            return self.frames.read(index)
         index = torch.cat([self._stack(place)[:, 1:], index.unsqueeze(-1)], dim=-1)
-        return self._read(index.flatten()).view(-1, *self.observation_shape)
+        return self.frames.read(index.flatten()).view(-1, *self.observation_shape)
 
-    def masks(self, n_actions: int) -> tuple[Tensor, Tensor]:
-        """Both columns of masks, created if needed; in rows stored before, all actions are allowed."""
-        if self.action_mask is None or self.next_action_mask is None:
+    def create_masks(self, n_actions: int) -> None:
+        """Create the columns of masks, if there are none; in rows stored before, all actions are allowed."""
+        if self.action_mask is None:
             _require_memory(self._window * self.num_envs, 0, 2 * n_actions)
             make = torch.ones if self.row_count > 1 else torch.empty  # what was never written takes no memory
             self.action_mask, self.next_action_mask = (
                 make(self.places, n_actions, dtype=torch.bool, device=self.action.device) for _ in range(2)
             )
-        return self.action_mask, self.next_action_mask
 
-    def record(self) -> Tensor:
-        """The column of log-probabilities, created if needed; in rows stored before, they are 0."""
-        self.log_mu = torch.zeros_like(self.reward) if self.log_mu is None else self.log_mu
-        return self.log_mu
+    def create_log_mu(self) -> None:
+        """Create the column of log-probabilities, if there is none; in rows stored before, they are 0."""
+        if self.log_mu is None:
+            self.log_mu = torch.zeros_like(self.reward)
 
     @property
     def optional_bytes(self) -> int:
@@ -281,12 +282,6 @@ class Ring:
         self.newest_row = self._row(lane, row_count - 1) if row_count else slice(0, 0)
         self.retired_row = self._row(lane, retired) if retired >= 0 else slice(0, 0)
 
-    def _remember(self, lane: int) -> None:
-        """Remember that this lane got a row, and forget the oldest rows that no lane can read."""
-        self._order.append(lane)
-        while self._forgotten[self._order[0]] < self._counts[self._order[0]] - self._rows + 1:
-            self._forgotten[self._order.popleft()] += 1
-
     def _row(self, lane: int, row: int) -> slice:
         first = row % self._rows * self.num_envs + lane * self.lane_envs
         return slice(first, first + self.lane_envs)
@@ -297,48 +292,35 @@ class Ring:
     def _newest_frame(self, observation: Tensor) -> Tensor:
         return observation if self.frame_stack == 1 else observation[:, -1]
 
-    def _read(self, index: Tensor) -> Tensor:
-        """Read frames from the ring or the spill area, ``[M]`` → ``[M, *F]``."""
-        room = len(self._frames)
-        if self._spill_end <= room or index.max().item() < room:
-            return self._frames.index_select(0, index)
-        frames = self._frames.index_select(0, index.clamp(max=room - 1))
-        over = (index >= room).nonzero().squeeze(-1)
-        return frames.index_copy_(0, over, self._overflow.index_select(0, index[over] - room))
-
     def _stack(self, place: Tensor) -> Tensor:
         """The indices of an observation's frames, oldest first, ``[B]`` → ``[B, k]``."""
-        frames = (place.unsqueeze(-1) - self.num_envs * self._offset) % self.places
-        missing = self._frames_before[place].unsqueeze(-1) < self._offset
+        frames = (place.unsqueeze(-1) - self.num_envs * self._rows_back) % self.places
+        missing = self._frames_before[place].unsqueeze(-1) < self._rows_back
         return frames.masked_fill_(missing, self.places)
 
     def _spill_finals(self, place: Tensor) -> None:
         """Copy the next observations of these transitions to the spill area, before resets overwrite them."""
-        if (more := len(place) - len(self._free_spill)) > 0:
-            self._free_spill.extend(range(self._spill_end, self._spill_end + more))
-            self._spill_end += more
-        spill = place.new_tensor([self._free_spill.pop() for _ in range(len(place))])
+        self.successor[place] = self.frames.spill(self.frames.main.index_select(0, self.successor[place]))
         self._rows_with_finals.update((place - place % self.lane_envs).tolist())
-        self._write_spill(spill, self._frames.index_select(0, self.successor[place]))
-        self.successor[place] = spill
-
-    def _write_spill(self, spill: Tensor, finals: Tensor) -> None:
-        """Write frames to the spill area, ``[M]``, ``[M, *F]``; beyond ``_frames`` it is ``_overflow``."""
-        room = len(self._frames)
-        over = spill >= room
-        self._frames[spill[~over]] = finals[~over]
-        if (needed := self._spill_end - room) > len(self._overflow):
-            grown = self._overflow.new_empty(2 * needed, *finals.shape[1:])
-            grown[: len(self._overflow)] = self._overflow
-            self._overflow = grown
-        self._overflow[spill[over] - room] = finals[over]
 
     def _release_finals(self, row: slice) -> None:
         """Free the spill area of a row's final observations."""
         successor = self.successor[row]
-        self._free_spill.extend(successor[successor > self.places].tolist())
+        self.frames.release(successor[successor > self.places])
         self.successor[row] = self._next_row(torch.arange(row.start, row.stop, device=successor.device))
         self._rows_with_finals.remove(row.start)
+
+
+def _require_sizes(
+    capacity: int, num_envs: int, observation_shape: Sequence[int], frame_stack: int, lanes: int
+) -> None:
+    room = f"at least {num_envs}, one step of every environment"
+    require(capacity >= num_envs, "capacity", capacity, room)
+    require(frame_stack <= 255, "frame_stack", frame_stack, "at most 255, as ages of episodes are bytes")
+    require(num_envs % lanes == 0, "lanes", lanes, f"a divisor of {num_envs}, the environments")
+    if frame_stack > 1 and observation_shape[0] != frame_stack:
+        expected = f"{observation_shape[0]}, the first size of an observation {list(observation_shape)}"
+        raise SettingError("frame_stack", frame_stack, expected)
 
 
 def _require_memory(capacity: int, more: int, place_bytes: int) -> None:

@@ -1,7 +1,7 @@
 """Replay of sequences, for recurrent networks  (R2D2, Kapturowski et al. 2019).
 
-Legend: N environments, Q sequences of T observations, K steps of which each is learned from at most; B
-transitions, all that the sequences have; n networks.
+Legend: N environments; Q sequences of T observations, of which the first K = burn_in + length can be learned
+from or burnt in; B transitions, the steps of all sequences that are learned from; n networks.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from sqn_rl.parts.replay.prioritized import (
     require_priorities,
 )
 from sqn_rl.parts.replay.ring import Ring
-from sqn_rl.parts.replay.states import SequenceStarts
+from sqn_rl.parts.replay.sequence_starts import SequenceStarts
 from sqn_rl.parts.replay.storage import Returns, refuse
 from sqn_rl.parts.replay.sum_tree import Floats, Indices
 from sqn_rl.protocols import PathReturns, QNetwork, SoftReturns
@@ -127,7 +127,7 @@ class SequenceReplay(WeightedReplay):
             device=device,
             lanes=lanes,
         )
-        self.states = ring.states = SequenceStarts(
+        self.starts = ring.starts = SequenceStarts(
             num_envs=num_envs,
             rows=ring.places // num_envs,
             stride=stride,
@@ -135,7 +135,7 @@ class SequenceReplay(WeightedReplay):
             state_size=state_size(q_net),
             device=device,
         )
-        self._most, self._beta, self._steps = burn_in + length, beta, steps
+        self._max_steps, self._beta, self._steps = burn_in + length, beta, steps
         super().__init__(
             capacity=capacity,
             ring=ring,
@@ -148,7 +148,7 @@ class SequenceReplay(WeightedReplay):
     def transition_bytes(self) -> tuple[int, int]:
         """Bytes of a transition: in memory, beyond those of the empty replay, and in a checkpoint."""
         in_memory, on_disk = super().transition_bytes
-        return in_memory + self.states.place_bytes, on_disk + self.states.place_bytes
+        return in_memory + self.starts.place_bytes, on_disk + self.starts.place_bytes
 
     def draw(self, batch_size: int) -> Batch:
         """Sample ``batch_size`` sequences, and all of their transitions that are learned from.
@@ -157,33 +157,38 @@ class SequenceReplay(WeightedReplay):
             IndexError: nothing is stored.
         """
         place_Q, weight_Q = self.sampler.draw(self.ring, batch_size)
-        memory_QM, burn_in_Q = self.states.at(place_Q, self.ring.row_number(place_Q))
-        place_QK = self.ring.next_places(place_Q, self._most)
-        t_K = torch.arange(self._most, device=place_Q.device)
-        learned_QK = (t_K >= burn_in_Q.unsqueeze(-1)) & (t_K < self._count(place_QK))
-        sequence_B, t_B = learned_QK.nonzero(as_tuple=True)
-        place_B = place_QK[learned_QK]
+        memory_QM, burn_in_Q = self.starts.at(place_Q, self.ring.row_number(place_Q))
+        sequence_B, t_B, place_B = self._learned_steps(place_Q, burn_in_Q)
         steps_B = self.returns.steps(self.ring, place_B)
-        many = int((t_B + steps_B).max()) + 1
-        step_B = sequence_B * many + t_B
+        T = int((t_B + steps_B).max()) + 1
+        index_B = sequence_B * T + t_B
         return self.returns.gather(self.ring, place_B)._replace(
-            observation=step_B,
-            next_observation=step_B + steps_B,
+            observation=index_B,  # of an observation in the sequences: see Batch
+            next_observation=index_B + steps_B,
             place=place_Q[sequence_B],
             weight=None if weight_Q is None else weight_Q[sequence_B],
-            sequences=self._sequences(place_Q, Memory.unpacked(memory_QM), burn_in_Q, many),
+            sequences=self._sequences(place_Q, Memory.unpacked(memory_QM), burn_in_Q, T),
         )
 
-    def _count(self, place_QK: Tensor) -> Tensor:
-        """The number of consecutive steps that belong to the episode of the first, ``[Q, 1]``."""
+    def _learned_steps(self, place_Q: Tensor, burn_in_Q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The steps that are learned from: each one's sequence, its step t there, and its place, ``[B]``."""
+        place_QK = self.ring.next_places(place_Q, self._max_steps)
+        t_K = torch.arange(self._max_steps, device=place_Q.device)
+        learned_QK = (t_K >= burn_in_Q.unsqueeze(-1)) & (t_K < self._episode_steps(place_QK))
+        sequence_B, t_B = learned_QK.nonzero(as_tuple=True)
+        return sequence_B, t_B, place_QK[learned_QK]
+
+    def _episode_steps(self, place_QK: Tensor) -> Tensor:
+        """How many steps, from the first on, belong to the same episode, ``[Q, K]`` → ``[Q, 1]``."""
         return F.steps_to_last(self.ring.is_last(place_QK)).unsqueeze(-1)
 
-    def _sequences(self, place_Q: Tensor, memory: Memory, burn_in_Q: Tensor, many: int) -> Sequences:
-        """T = ``many`` observations from each place on, with the action and reward before each."""
+    def _sequences(self, place_Q: Tensor, memory: Memory, burn_in_Q: Tensor, T: int) -> Sequences:
+        """T observations from each place on, with the action and reward before each."""
         ring = self.ring
-        place_QT = ring.next_places(place_Q, many - 1)
-        last = torch.minimum(torch.arange(many - 1, device=place_Q.device), self._count(place_QT) - 1)
-        place_QT = place_QT.gather(-1, last)  # steps after the end are not read
+        place_QT = ring.next_places(place_Q, T - 1)
+        t_T = torch.arange(T - 1, device=place_Q.device)
+        last_QT = torch.minimum(t_T, self._episode_steps(place_QT) - 1)
+        place_QT = place_QT.gather(-1, last_QT)  # steps after the end are not read
         following = ring.observe_next(place_QT.flatten()).unflatten(0, place_QT.shape)
         return Sequences(
             observation=torch.cat([ring.observe(place_Q).unsqueeze(1), following], 1),
@@ -209,8 +214,8 @@ class _SequenceSampler(ProportionalSampler):
 
     def on_append(self, ring: Ring, priority: Tensor | None = None) -> None:
         self.retire(ring)
-        assert ring.states is not None
-        place = ring.states.eligible.numpy(force=True)
+        assert ring.starts is not None
+        place = ring.starts.eligible.numpy(force=True)
         self.tree.update(place, np.full(len(place), self.max_priority**self.omega))
 
     def update_priority(self, index: Tensor, priority: Tensor, *, storage: Storage | None = None) -> None:

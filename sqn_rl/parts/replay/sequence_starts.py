@@ -40,13 +40,14 @@ class SequenceStarts:
         self, *, num_envs: int, rows: int, stride: int, burn_in: int, state_size: int, device: Any
     ) -> None:
         self.num_envs, self.stride, self.burn_in, self.state_size = num_envs, stride, burn_in, state_size
-        self._places, self._blocks = rows * num_envs, rows // stride + 2
+        self._places = rows * num_envs
+        self._blocks = rows // stride + 2  # blocks that consecutive ``rows`` rows can touch
         self.age = torch.zeros(num_envs, dtype=torch.int64, device=device)
         """Steps of each environment's episode so far."""
-        self.start = torch.zeros(self._places, dtype=torch.uint8, device=device)
+        self.kind = torch.zeros(self._places, dtype=torch.uint8, device=device)
         """By place, whether a sequence begins there: 0, :data:`FIRST` or :data:`LATER`."""
         self.memory = torch.empty(self._blocks * num_envs, state_size + 2, device=device)
-        """By block and environment; never written pages take no memory."""
+        """The memories, by block of ``stride`` rows and environment; pages never written take no memory."""
         self.eligible = self.age[:0]
 
     @property
@@ -54,18 +55,18 @@ class SequenceStarts:
         """Bytes of a place, rounded up."""
         return 1 + -(-self.memory[0].nbytes // self.stride)
 
-    def append(self, row: slice, number: int, columns: slice, step: Step) -> None:
-        """Take note of an appended row: its places, its number, its environments ``[E]``, and their results.
+    def append(self, row: slice, number: int, environments: slice, step: Step) -> None:
+        """Record an appended row: its places, its number, its environments ``[E]``, and their results.
 
         Raises:
             ValueError: the step has no memory of this size.
         """
         if step.memory is None or step.memory.shape[-1] != self.state_size + 2:
             raise ValueError(f"a step without the memory of its actor, [{self.state_size + 2}] numbers each")
-        age = self.age[columns]
+        age = self.age[environments]
         place = torch.arange(row.start, row.stop, device=age.device)
         later = self._is_start(age)
-        self.start[row] = (age == 0) * FIRST + later * LATER
+        self.kind[row] = (age == 0) * FIRST + later * LATER
         slot = self._slot(place, torch.tensor(number, device=age.device))
         self.memory[slot[later]] = step.memory.to(self.memory)[later]
         before = (place - self.burn_in * self.num_envs) % self._places
@@ -86,7 +87,7 @@ class SequenceStarts:
         """
         empty = self.memory.new_zeros(self.state_size + 2)
         empty[-2] = -1  # the action before: none
-        first = self.start[place] == FIRST
+        first = self.kind[place] == FIRST
         stored = self.memory.index_select(0, self._slot(place, number))
         return torch.where(first.unsqueeze(-1), empty, stored), self.burn_in * ~first
 
@@ -95,18 +96,19 @@ class SequenceStarts:
         return (age > 0) & (age % self.stride == 0)
 
     def _slot(self, place: Tensor, number: Tensor) -> Tensor:
+        """The index in :attr:`memory` for these places, in rows of these numbers."""
         return number // self.stride % self._blocks * self.num_envs + place % self.num_envs
 
     # --- checkpoints ----------------------------------------------------------------------------------------
 
     def read(self, place: Tensor, number: Tensor) -> dict[str, Tensor]:
         """The beginnings and memories at the places of whole rows, for :meth:`write`."""
-        start = self.start[place]
-        slot = self._slot(place, number)[start == LATER]
-        return {"start": start, "memory": self.memory[slot]}
+        kind = self.kind[place]
+        slot = self._slot(place, number)[kind == LATER]
+        return {"start": kind, "memory": self.memory[slot]}
 
     def write(self, place: Tensor, number: Tensor, columns: Mapping[str, Tensor]) -> None:
         """Write back what :meth:`read` has read."""
-        start = columns["start"].to(self.start)
-        self.start[place] = start
-        self.memory[self._slot(place, number)[start == LATER]] = columns["memory"].to(self.memory)
+        kind = columns["start"].to(self.kind)
+        self.kind[place] = kind
+        self.memory[self._slot(place, number)[kind == LATER]] = columns["memory"].to(self.memory)
