@@ -26,7 +26,8 @@ from sqn_rl.recipe.build import Maker, located
 from sqn_rl.recipe.compose import Recipe
 from sqn_rl.recipe.graph import Graph, require, watch_outputs
 from sqn_rl.recipe.resources import forget_peak, needs, require_room
-from sqn_rl.training.agent import AGENT_PARTS, Agent, require_memory
+from sqn_rl.training.agent import AGENT_PARTS, Agent
+from sqn_rl.training.agreement import require_memory
 from sqn_rl.training.evaluation import AT_ONCE, evaluation_env
 from sqn_rl.training.numerics import default_float32
 from sqn_rl.training.player import Player, recorded_actions
