@@ -51,6 +51,17 @@ class WiringError(SqnError, ValueError):
         super().__init__(message)
         self.consumer, self.producer = consumer, producer
 
+    def located(self, origin: Callable[[str], str]) -> "RecipeError":
+        """The error of a recipe, at the part that the command line chose, or else at the consumer.
+
+        Args:
+            origin: the place where the part in a slot was chosen, or a field was set.
+        """
+        origins = [origin(slot) for slot in (self.consumer, self.producer) if slot]
+        chosen = (each for each in origins if each.startswith(COMMAND_LINE))
+        subject, _, message = str(self).partition(": ")
+        return RecipeError(message, next(chosen, origins[0]), "", subject)
+
 
 def not_a_module(slot: str, part: object) -> WiringError:
     """The error for a part that must be a torch module and is not."""
