@@ -10,7 +10,7 @@ from importlib import metadata
 from numbers import Integral
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TypeGuard
 from urllib.parse import unquote, urlsplit
 
 _PACKAGE = str(Path(__file__).parent)
@@ -50,6 +50,17 @@ class WiringError(SqnError, ValueError):
     def __init__(self, consumer: str, message: str, producer: str = "") -> None:
         super().__init__(message)
         self.consumer, self.producer = consumer, producer
+
+    def located(self, origin: Callable[[str], str]) -> "RecipeError":
+        """The error of a recipe, at the part that the command line chose, or else at the consumer.
+
+        Args:
+            origin: the place where the part in a slot was chosen, or a field was set.
+        """
+        origins = [origin(slot) for slot in (self.consumer, self.producer) if slot]
+        chosen = (each for each in origins if each.startswith(COMMAND_LINE))
+        subject, _, message = str(self).partition(": ")
+        return RecipeError(message, next(chosen, origins[0]), "", subject)
 
 
 def not_a_module(slot: str, part: object) -> WiringError:
@@ -202,12 +213,17 @@ def require(condition: bool, field: str, value: object, expected: str) -> None:
         raise SettingError(field, value, expected)
 
 
+def is_whole(value: object) -> TypeGuard[Integral]:
+    """Whether a value is a whole number, of Python or NumPy, and no bool."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
 def require_whole(field: str, value: object, least: int, of: str = "", *, or_null: bool = False) -> None:
     """Raise :class:`SettingError` unless ``value`` is a whole number from ``least`` on, or may be None."""
-    is_whole = isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
+    fits = is_whole(value) and int(value) >= least
     unit, alternative = f" of {of}" if of else "", ", or null" if or_null else ""
     expected = f"a whole number{unit}, at least {least}{alternative}"
-    require(is_whole or (or_null and value is None), field, value, expected)
+    require(fits or (or_null and value is None), field, value, expected)
 
 
 COMMAND_LINE = "command line: "

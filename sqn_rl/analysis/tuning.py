@@ -18,6 +18,7 @@ from sqn_rl.disk import EVALUATIONS_FILE, Folder
 from sqn_rl.errors import RecipeError
 from sqn_rl.recipe.catalogue import Catalogue
 from sqn_rl.recipe.compose import Recipe, compose_recipe
+from sqn_rl.recipe.overrides import origin
 from sqn_rl.recipe.reading import DataError, is_there, read_json, read_rows
 from sqn_rl.recipe.resolved import Sourced, differences, of_recipe
 
@@ -108,7 +109,7 @@ class Tuning:
         """The number of trials: no more than there are different settings."""
         self.space, self.seeds, self.folder = space, seeds, folder
         self._catalogue, self._ended, self._sizes = catalogue, ended, dict[Path, int]()
-        self._fixed, self.base = evaluated(fixed, space, catalogue)
+        self._fixed, self.base = with_evaluations(fixed, space, catalogue)
         steps = self.base.run.steps
         pruner = optuna.pruners.MedianPruner(n_startup_trials=UNPRUNED, n_warmup_steps=steps // 3)
         self.study = optuna.create_study(direction="maximize", pruner=pruner)
@@ -136,8 +137,8 @@ class Tuning:
         """The parts and values that identify a study."""
         base = of_recipe("", self.base).everything
         fixed = {key: each for key, each in base.items() if identifies_run(key)}
-        tuned = {each.key: Sourced(str(each), f"command line: {each.text}") for each in self.space}
-        given = fixed | tuned | {"seeds": Sourced(self.seeds, f"command line: seeds={self.seeds}")}
+        tuned = {each.key: Sourced(str(each), origin(each.text)) for each in self.space}
+        given = fixed | tuned | {"seeds": Sourced(self.seeds, origin(f"seeds={self.seeds}"))}
         return {key: Sourced(json.loads(json.dumps(each.value)), each.origin) for key, each in given.items()}
 
     def _read(self) -> Iterator[Trial]:
@@ -336,7 +337,9 @@ class Tuning:
                 trial.is_unwanted = trial.live.should_prune() or trial.is_unwanted
 
 
-def evaluated(fixed: Sequence[str], space: Sequence[Tuned], catalogue: Catalogue) -> tuple[list[str], Recipe]:
+def with_evaluations(
+    fixed: Sequence[str], space: Sequence[Tuned], catalogue: Catalogue
+) -> tuple[list[str], Recipe]:
     """The overrides, with evaluations during training, and the recipe with the first of the tuned values."""
     first = [each.override(each.ends[0]) for each in space]
     base = compose_recipe("sqn", *fixed, *first, catalogue=catalogue)

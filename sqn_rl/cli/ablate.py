@@ -48,10 +48,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from sqn_rl.analysis.grid import jobs_of, variants_of
     from sqn_rl.analysis.pool import run_jobs, start_process
-    from sqn_rl.cli.terminal.screen import make
+    from sqn_rl.cli.terminal.screen import make_folder
 
     variants, seeds = variants_of(overrides, catalogue), own["seeds"]
-    folder = make(out or many.folder_of("ablations", variants[0].recipe), "out")
+    folder = make_folder(out or many.folder_of("ablations", variants[0].recipe), "out")
     jobs = jobs_of(variants, seeds, folder, catalogue)
     missing = [job for job in jobs if not job.is_done()]
     launcher, done = many.launcher_of(arguments, folder / "submitit"), len(jobs) - len(missing)
@@ -101,13 +101,13 @@ def _report(jobs: Sequence["Job"], folder: Path) -> None:
     from sqn_rl.analysis.comparison import compare
     from sqn_rl.analysis.finished import read_runs
     from sqn_rl.analysis.grid import BASE
-    from sqn_rl.cli.terminal.screen import show, write
+    from sqn_rl.cli.terminal.screen import show_comparison, write_comparison
 
     runs, left_out = read_runs(job.out for job in jobs if is_there(job.out / RECIPE_FILE))
     base = {str(job.out) for job in jobs if job.variant.name == BASE}
     comparison = compare(runs, left_out, next((run for run in runs if run.resolved.name in base), None))
-    show(comparison)
-    write(comparison, folder)
+    show_comparison(comparison)
+    write_comparison(comparison, folder)
 
 
 if __name__ == "__main__":

@@ -32,12 +32,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from sqn_rl.analysis.comparison import compare
     from sqn_rl.analysis.finished import find_runs, read_runs
-    from sqn_rl.cli.terminal.screen import make, show, write
+    from sqn_rl.cli.terminal.screen import make_folder, show_comparison, write_comparison
 
     comparison = compare(*read_runs(find_runs(arguments.runs)))
-    show(comparison)
+    show_comparison(comparison)
     if arguments.output:
-        write(comparison, make(arguments.output, "output"))
+        write_comparison(comparison, make_folder(arguments.output, "output"))
     return Exit.DONE
 
 

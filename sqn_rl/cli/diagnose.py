@@ -34,8 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from sqn_rl.parts.env.opening import close
     from sqn_rl.runs.directory import NUMERICS
     from sqn_rl.runs.serialization import read_tensors
-    from sqn_rl.training.agent import load_weights
     from sqn_rl.training.numerics import not_finite, unbundle
+    from sqn_rl.training.weights import load_weights
 
     path = arguments.run / NUMERICS
     if not os.path.isfile(path):

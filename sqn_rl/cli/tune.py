@@ -56,8 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     many.require_jobs(arguments)
 
     from sqn_rl.analysis.space import corners, space_of
-    from sqn_rl.analysis.tuning import Tuning, evaluated
-    from sqn_rl.cli.terminal.screen import make
+    from sqn_rl.analysis.tuning import Tuning, with_evaluations
+    from sqn_rl.cli.terminal.screen import make_folder
     from sqn_rl.recipe.compose import compose_recipe
     from sqn_rl.runs.directory import locked
 
@@ -65,8 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     many.preflight_all(
         [compose_recipe("sqn", *fixed, *corner, catalogue=catalogue) for corner in corners(space, catalogue)]
     )
-    recipe = evaluated(fixed, space, catalogue)[1]
-    folder = make(out or many.folder_of("tuning", recipe), "out")
+    recipe = with_evaluations(fixed, space, catalogue)[1]
+    folder = make_folder(out or many.folder_of("tuning", recipe), "out")
     with locked(folder):
         progress = _Progress(own["trials"])
         tuning = Tuning(fixed, space, own["trials"], own["seeds"], folder, catalogue, progress.ended)

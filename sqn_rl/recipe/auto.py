@@ -25,14 +25,14 @@ Measured on AMX, compiled: 0.72 and 0.85 times the steps per second at 1 and 2 m
 """
 
 
-class Choice(NamedTuple):
-    """What was chosen, and why."""
+class Decision(NamedTuple):
+    """Whether something was chosen, and why."""
 
     chosen: bool
     why: str
 
 
-def compiling(run: Run, q_net: object = None) -> Choice:
+def compiling(run: Run, q_net: object = None) -> Decision:
     """Whether to compile the update.
 
     Args:
@@ -45,22 +45,22 @@ def compiling(run: Run, q_net: object = None) -> Choice:
     if q_net is not None and _is_recurrent(q_net):
         if run.compile == "always":
             raise SettingError("compile", run.compile, f"auto or never: {NOT_COMPILED}")
-        return Choice(False, NOT_COMPILED)
+        return Decision(False, NOT_COMPILED)
     updates = int(max(0, run.steps - run.warmup_steps) * run.update_ratio)
     if run.device.startswith("cuda") and run.compile == "auto":
-        return Choice(True, "updates are recorded as CUDA graphs, which takes no time")
+        return Decision(True, "updates are recorded as CUDA graphs, which takes no time")
     has_compiler = run.device != "cpu" or machine.has_cxx()
     if run.compile == "always" and not has_compiler:
         expected = f"a C++ compiler, {machine.cxx()}, which is not there; or never"
         raise SettingError("compile", run.compile, expected)
     if run.compile != "auto":
-        return Choice(run.compile == "always", "as asked")
+        return Decision(run.compile == "always", "as asked")
     if not has_compiler:
-        return Choice(False, f"no C++ compiler, {machine.cxx()}")
-    return Choice(updates >= COMPILING_PAYS, f"{updates:,} updates; it pays from {COMPILING_PAYS:,} on")
+        return Decision(False, f"no C++ compiler, {machine.cxx()}")
+    return Decision(updates >= COMPILING_PAYS, f"{updates:,} updates; it pays from {COMPILING_PAYS:,} on")
 
 
-def bfloat16(run: Run, observation_shape: Sequence[int], hidden: object) -> Choice:
+def bfloat16(run: Run, observation_shape: Sequence[int], hidden: object) -> Decision:
     """Whether encoders compute in bfloat16.
 
     Args:
@@ -69,20 +69,20 @@ def bfloat16(run: Run, observation_shape: Sequence[int], hidden: object) -> Choi
         hidden: widths of the encoder's fully connected layers; anything but whole numbers is ignored.
     """
     if run.precision != "auto":
-        return Choice(run.precision == "bf16", "as asked")
+        return Decision(run.precision == "bf16", "as asked")
     if run.device != "cpu":
-        return Choice(False, "on a GPU bf16 was faster for large batches only")
+        return Decision(False, "on a GPU bf16 was faster for large batches only")
     if len(observation_shape) < 3:
         layers = hidden if isinstance(hidden, list) else []
         widths = [math.prod(observation_shape), *(width for width in layers if isinstance(width, int))]
         if run.batch_size * sum(inputs * outputs for inputs, outputs in pairwise(widths)) < WIDE:
-            return Choice(False, "networks are small, for which bf16 was slower")
+            return Decision(False, "networks are small, for which bf16 was slower")
         if not compiling(run).chosen:
-            return Choice(False, "not compiled, for which bf16 was slower")
+            return Decision(False, "not compiled, for which bf16 was slower")
     elif math.prod(observation_shape[-2:]) < SMALL_IMAGE:
-        return Choice(False, "images are small, for which bf16 was slower")
+        return Decision(False, "images are small, for which bf16 was slower")
     amx = machine.has_amx()
-    return Choice(amx, f"the processor has {'AMX' if amx else 'no AMX, without which bf16 was slower'}")
+    return Decision(amx, f"the processor has {'AMX' if amx else 'no AMX, without which bf16 was slower'}")
 
 
 def precision_of(q_net: object) -> str:

@@ -10,15 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sqn_rl.errors import (
-    COMMAND_LINE,
-    RecipeError,
-    SettingError,
-    SqnError,
-    WiringError,
-    did_you_mean,
-    explain,
-)
+from sqn_rl.errors import RecipeError, SettingError, SqnError, WiringError, did_you_mean, explain
 from sqn_rl.recipe.auto import bfloat16
 from sqn_rl.recipe.catalogue import Catalogue
 from sqn_rl.recipe.provenance import Values, flow
@@ -70,7 +62,7 @@ class Maker:
             key = f"{self.slot}.{error.field}" if error.field in self.fields else error.field
             raise error.located(key, self.origin) from error
         except WiringError as error:
-            raise located(error, self.origin) from error
+            raise error.located(self.origin) from error
         except SqnError:
             raise
         except (TypeError, ValueError) as error:
@@ -88,14 +80,6 @@ class Maker:
         of_type = [name for name, value in others.items() if f"'{type(value).__name__}'" in message]
         suspects = quoted or of_type
         return f"{self.slot}.{suspects[0]}" if len(suspects) == 1 else self.slot
-
-
-def located(error: WiringError, origin: Origin) -> RecipeError:
-    """The same error, located at the part that the command line chose, or else at the consumer."""
-    origins = [origin(slot) for slot in (error.consumer, error.producer) if slot]
-    chosen = (each for each in origins if each.startswith(COMMAND_LINE))
-    subject, _, message = str(error).partition(": ")
-    return RecipeError(message, next(chosen, origins[0]), "", subject)
 
 
 def build(

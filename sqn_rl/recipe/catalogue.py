@@ -90,13 +90,17 @@ class Catalogue:
                 raise RecipeError("there is no such file", choice.origin, hint, f"recipe={choice.name}")
         elif choice.name not in self._files.get(choice.group, ()):
             kind = "recipe" if choice.group == RECIPE else "part"
-            hint = hint_for_part(choice.group, choice.name, self.names(choice.group))
-            slots = [slot for slot, files in self._files.items() if choice.name in files]
-            hint = f"write {slots[0]}={choice.name}" if slots and choice.group != RECIPE else hint
-            if choice.group == RECIPE and Path(choice.name + YAML).is_file():
-                hint = f"write recipe={choice.name}{YAML}"
-            subject = f"{choice.group}={choice.name}"
+            hint, subject = self._hint_for_missing(choice), f"{choice.group}={choice.name}"
             raise RecipeError(f"there is no such {kind}", choice.origin, hint, subject)
+
+    def _hint_for_missing(self, choice: Choice) -> str:
+        """What to write instead: the recipe's file, the slot that has the part, or a similar name."""
+        if choice.group == RECIPE and Path(choice.name + YAML).is_file():
+            return f"write recipe={choice.name}{YAML}"
+        others = [group for group, files in self._files.items() if choice.name in files]
+        if choice.group != RECIPE and others:
+            return f"write {others[0]}={choice.name}"
+        return hint_for_part(choice.group, choice.name, self.names(choice.group))
 
     def read(self, group: str, name: str) -> Document:
         """The YAML file of a part or recipe.

@@ -86,14 +86,14 @@ class Graph:
             origin: maps a slot to the origin of its part.
 
         Raises:
-            RecipeError: as :func:`require`.
+            RecipeError: as :func:`require_produced`.
         """
         writers = self.writers()
         for node in self.nodes:
-            require(node.slot, node.part, node.reads, writers, origin(node.slot))
+            require_produced(node.slot, node.part, node.reads, writers, origin(node.slot))
 
 
-def require(slot: str, part: str, keys: Iterable[Any], produced: Iterable[str], origin: str) -> None:
+def require_produced(slot: str, part: str, keys: Iterable[Any], produced: Iterable[str], origin: str) -> None:
     """Refuse a key that no part produces; a nested one is written ``next.reward``.
 
     Raises:

@@ -22,11 +22,12 @@ from sqn_rl.parts.memory import recalling
 from sqn_rl.parts.q_net.q_net import QNet
 from sqn_rl.protocols import Keyed, Policy, Sized, Wired, submodule
 from sqn_rl.recipe.auto import compiling, precision_of
-from sqn_rl.recipe.build import Maker, located
+from sqn_rl.recipe.build import Maker
 from sqn_rl.recipe.compose import Recipe
-from sqn_rl.recipe.graph import Graph, require, watch_outputs
+from sqn_rl.recipe.graph import Graph, require_produced, watch_outputs
 from sqn_rl.recipe.resources import forget_peak, needs, require_room
-from sqn_rl.training.agent import AGENT_PARTS, Agent, require_memory
+from sqn_rl.training.agent import AGENT_PARTS, Agent
+from sqn_rl.training.agreement import require_memory
 from sqn_rl.training.evaluation import AT_ONCE, evaluation_env
 from sqn_rl.training.numerics import default_float32
 from sqn_rl.training.player import Player, recorded_actions
@@ -300,7 +301,7 @@ class _Walk:
         part = self.parts[slot]
         with self._blame(slot, "naming its in_keys"):
             keys = part.in_keys if isinstance(part, Keyed) else ()
-        require(slot, type(part).__name__, keys, produced, self.recipe.origin(key))
+        require_produced(slot, type(part).__name__, keys, produced, self.recipe.origin(key))
 
     def _consumes(self, slot: str, usual: Sequence[str]) -> Sequence[str]:
         """The keys that the part in a slot declares to read, or else those that such parts usually read."""
@@ -330,7 +331,7 @@ class _Walk:
         try:
             yield
         except WiringError as error:
-            raise located(error, self.recipe.origin) from error
+            raise error.located(self.recipe.origin) from error
         except SqnError:
             raise
         except (Exception, SystemExit) as error:

@@ -9,7 +9,6 @@ the size and SHA-256 of every file and of itself, and all values that are not te
 is ever used as a path.
 """
 
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -23,29 +22,12 @@ from sqn_rl import disk
 from sqn_rl.disk import Folder, Mark
 from sqn_rl.errors import CheckpointError, DamagedError, StorageError
 from sqn_rl.runs import manifest
-from sqn_rl.runs.manifest import MANIFEST
+from sqn_rl.runs.manifest import MANIFEST, ROWS_NAME, RowsFile
 from sqn_rl.runs.saved import BEST, WEIGHTS, name_of, tensors_in, write_folder
 from sqn_rl.runs.serialization import pack, read_tensors, tensors_file, unpack
 from sqn_rl.types import Piece, Rows
 
 STATE, REPLAY = "state.safetensors", "replay"
-
-_ROWS_NAME = re.compile(r"\d{12,}-\d{12,}(\.\d+)?\.safetensors")
-
-
-@dataclass(frozen=True)
-class RowsFile:
-    """A file with rows of the replay."""
-
-    begin: int
-    end: int
-    mark: Mark
-    table: int = 0
-
-    @property
-    def name(self) -> str:
-        """The name of the file."""
-        return _rows_name(self.begin, self.end, self.table)
 
 
 @dataclass(frozen=True)
@@ -58,7 +40,9 @@ class Checkpoint:
     state: Any
     """As it was given to :meth:`Checkpoints.save`."""
     run: dict[str, Mark]
+    """Size and hash of the run's own files, by name."""
     rows_files: list[RowsFile]
+    """The files with the rows of its replay."""
     skipped: list[str]
     """What is wrong with newer checkpoints, which were skipped."""
     made_with: Mapping[str, Any]
@@ -78,9 +62,9 @@ class Checkpoints:
 
     def __init__(self, folder: Path, keep: int, run: Folder | None = None) -> None:
         self.folder, self.keep, self._run = folder, keep, run
-        self._rows_files: list[RowsFile] = []
-        self._saved: int | None = None
-        self._best: int | None = None
+        self._rows_files: list[RowsFile] = []  # of the newest checkpoint
+        self._newest: int | None = None  # its environment steps
+        self._best: int | None = None  # those of the best weights
 
     def save(
         self,
@@ -92,8 +76,9 @@ class Checkpoints:
     ) -> None:
         """Write a checkpoint, then remove those that are too many.
 
-        If the last checkpoint has the same step, it is kept, except that entries of ``state`` that are None
-        now become None there too.
+        If the newest checkpoint has the same step, it stays: a folder cannot be replaced atomically. But what
+        was lost since then must not be restored, such as the state of environments that have failed. So the
+        entries of ``state`` that are None now are set to None in its manifest too.
 
         Args:
             env_steps: the environment steps so far, which name the checkpoint.
@@ -105,10 +90,10 @@ class Checkpoints:
         Raises:
             OSError: the disk is full, or worse. The earlier checkpoints are unchanged.
             StorageError: the run directory no longer belongs to this run, or there is a link in it.
-            CheckpointError: the last checkpoint has the same step, but can no longer be read.
+            CheckpointError: the newest checkpoint has the same step, but can no longer be read.
         """
-        if env_steps == self._saved:
-            self._set_none(env_steps, {name for name, value in state.items() if value is None})
+        if env_steps == self._newest:
+            self._remove_lost(env_steps, {name for name, value in state.items() if value is None})
             return
         try:
             rows_files = self._write(env_steps, weights, state, run, made_with)
@@ -116,7 +101,7 @@ class Checkpoints:
             with suppress(OSError, StorageError):
                 self.make()  # this may free space
             raise
-        self._rows_files, self._saved = rows_files, env_steps
+        self._rows_files, self._newest = rows_files, env_steps
         self.prune(env_steps)
 
     def save_best(
@@ -162,7 +147,7 @@ class Checkpoints:
                 hint = f"it may be whole, so nothing was changed; to use an older one, move {path} away"
                 raise CheckpointError(f"{error}\n  {hint}") from error
             else:
-                self._rows_files, self._saved, self._best = found.rows_files, found.env_steps, found.best
+                self._rows_files, self._newest, self._best = found.rows_files, found.env_steps, found.best
                 return found
         if damage:
             raise CheckpointError("\n".join([f"{self.folder}: no checkpoint is whole:", *damage]))
@@ -177,51 +162,6 @@ class Checkpoints:
         """Remove all best weights, as for a run that starts from the beginning."""
         with self._opened() as (folder, _):
             self._remove_best(folder, set())
-
-    def were_never_saved(self) -> bool:
-        """Whether :meth:`make` was called, and no checkpoint was ever complete."""
-        if not (self.folder / REPLAY).is_dir():
-            return False
-        return all(
-            path.name in (REPLAY, BEST) or disk.is_incomplete(path.name) for path in self.folder.iterdir()
-        )
-
-    def _write(
-        self,
-        env_steps: int,
-        weights: Mapping[str, Tensor],
-        state: Any,
-        run: Mapping[str, Mark],
-        made_with: Mapping[str, Any],
-    ) -> list[RowsFile]:
-        rows: list[Rows] = []
-        tensors: dict[str, Tensor] = {}
-        tree = pack(state, "", tensors, rows)
-        with self._opened() as (folder, replay):
-            rows_files = [file for table in rows for file in self._write_rows(replay, table)]
-            files = {WEIGHTS: weights, STATE: tensors}
-            rest = {"replay": [*map(_manifest_entry, rows_files)]}
-            write_folder(folder, env_steps, files, run, made_with, state=tree, best=self._best, **rest)
-        return rows_files
-
-    def _set_none(self, env_steps: int, lost: set[str]) -> None:
-        """Set the ``lost`` entries in a checkpoint's manifest to None; their tensors stay in the file."""
-        path = self.folder / name_of(env_steps)
-        content = manifest.read(path)
-        had = {name for name, value in content["state"].items() if value is not None}
-        if lost & had:
-            content["state"] |= dict.fromkeys(lost)
-            with self._opened() as (folder, _), folder.folder(path.name) as checkpoint:
-                checkpoint.write_atomic(MANIFEST, [manifest.render(content)])
-
-    def _write_rows(self, replay: Folder, rows: Rows) -> Iterator[RowsFile]:
-        """The files with these rows; rows that are in no file yet are written."""
-        table = rows.table
-        written = [file for file in self._rows_files if file.table == table and file.end > rows.begin]
-        yield from written
-        for begin, end, columns in rows.since(written[-1].end if written else rows.begin):
-            mark = replay.write_atomic(_rows_name(begin, end, table), tensors_file(columns))
-            yield RowsFile(begin, end, mark, table)
 
     def prune(self, env_steps: int) -> None:
         """Remove old checkpoints of a run that is at ``env_steps``, and rows and weights that only they need.
@@ -242,13 +182,66 @@ class Checkpoints:
             for path in newer:
                 folder.set_aside(path.name)
 
+    def were_never_saved(self) -> bool:
+        """Whether :meth:`make` was called, and no checkpoint was ever complete."""
+        if not (self.folder / REPLAY).is_dir():
+            return False
+        return all(
+            path.name in (REPLAY, BEST) or disk.is_incomplete(path.name) for path in self.folder.iterdir()
+        )
+
+    def _write(
+        self,
+        env_steps: int,
+        weights: Mapping[str, Tensor],
+        state: Any,
+        run: Mapping[str, Mark],
+        made_with: Mapping[str, Any],
+    ) -> list[RowsFile]:
+        """Write a checkpoint, and return all files with rows that it needs."""
+        tables: list[Rows] = []
+        tensors: dict[str, Tensor] = {}
+        tree = pack(state, "", tensors, tables)
+        with self._opened() as (folder, replay):
+            rows_files = [file for rows in tables for file in self._write_rows(replay, rows)]
+            write_folder(
+                folder,
+                env_steps,
+                {WEIGHTS: weights, STATE: tensors},
+                run,
+                made_with,
+                state=tree,
+                best=self._best,
+                replay=[file.entry() for file in rows_files],
+            )
+        return rows_files
+
+    def _remove_lost(self, env_steps: int, lost: set[str]) -> None:
+        """Set the ``lost`` entries of a saved state to None in the manifest; the file of tensors stays."""
+        path = self.folder / name_of(env_steps)
+        content = manifest.read(path)
+        state = content["state"]
+        if any(state.get(name) is not None for name in lost):
+            state |= dict.fromkeys(lost)
+            with self._opened() as (folder, _), folder.folder(path.name) as checkpoint:
+                checkpoint.write_atomic(MANIFEST, [manifest.render(content)])
+
+    def _write_rows(self, replay: Folder, rows: Rows) -> Iterator[RowsFile]:
+        """The files with these rows; rows that are in no file yet are written."""
+        table = rows.table
+        written = [file for file in self._rows_files if file.table == table and file.end > rows.begin]
+        yield from written
+        for begin, end, columns in rows.since(written[-1].end if written else rows.begin):
+            name = manifest.rows_name(begin, end, table)
+            yield RowsFile(begin, end, replay.write_atomic(name, tensors_file(columns)), table)
+
     def _remove_rows(
         self, folder: Folder, replay: Folder, kept: Mapping[Path, Any], newer: list[str]
     ) -> None:
         """Remove rows that no kept checkpoint needs, or move them to the newest of the ``newer``, if any."""
-        rows_files = [file for path, content in kept.items() for file in _rows_files(content, path)]
+        rows_files = [file for path, content in kept.items() for file in manifest.rows_files(content, path)]
         needed = {file.name for file in rows_files}
-        others = [name for name in replay.names() if _ROWS_NAME.fullmatch(name) and name not in needed]
+        others = [name for name in replay.names() if ROWS_NAME.fullmatch(name) and name not in needed]
         if newer and others:
             with folder.folder(newer[-1]) as damaged, damaged.folder(REPLAY) as aside:
                 for name in others:
@@ -277,17 +270,13 @@ class Checkpoints:
             yield folder, replay
 
 
-def _rows_name(begin: int, end: int, table: int) -> str:
-    return f"{begin:012d}-{end:012d}{f'.{table}' if table else ''}.safetensors"
-
-
-def _manifest_entry(file: RowsFile) -> dict[str, Any]:
-    """The entry of a file in a manifest."""
-    table = {"table": file.table} if file.table else {}
-    return {"begin": file.begin, "end": file.end, **table, **vars(file.mark)}
-
-
 def _load(path: Path, skipped: list[str]) -> Checkpoint:
+    """Load the checkpoint in ``path``, and verify all files that it needs.
+
+    Raises:
+        DamagedError: a file is damaged.
+        CheckpointError: a file cannot be read, or is not one of a checkpoint.
+    """
     content = manifest.read(path)
     if content["state"] is None:
         uses = "sqn-eval, sqn-export and sqn_rl.load use them, but a run cannot be resumed from them"
@@ -295,7 +284,7 @@ def _load(path: Path, skipped: list[str]) -> Checkpoint:
     run = manifest.marks_of_run(content, path)
     for name, mark in run.items():
         manifest.verify(path.parents[1] / name, mark)
-    rows_files, folder = _rows_files(content, path), path.parent / REPLAY
+    rows_files, folder = manifest.rows_files(content, path), path.parent / REPLAY
     if rows_files:
         disk.require_folder(folder)
     for file in rows_files:
@@ -305,20 +294,17 @@ def _load(path: Path, skipped: list[str]) -> Checkpoint:
         state = unpack(content["state"], tensors, partial(_Pieces, folder, rows_files))
     except (LookupError, TypeError) as error:
         raise CheckpointError(f"{path / MANIFEST}: names a tensor that is not there: {error}") from error
-    known = content["env_steps"], weights, state, run, rows_files
-    return Checkpoint(path, *known, skipped, content["made_with"], content["best"])
-
-
-def _rows_files(content: Mapping[str, Any], path: Path) -> list[RowsFile]:
-    rows_files = []
-    for value in content["replay"]:
-        mark = manifest.mark(value, path)
-        begin, end, table = value.get("begin"), value.get("end"), value.get("table", 0)
-        are_whole = all(type(number) is int for number in (begin, end, table))
-        if not are_whole or not 0 <= begin < end or table < 0:
-            raise CheckpointError(f"{path / MANIFEST}: {value!r:.60} where rows of a replay should be")
-        rows_files.append(RowsFile(begin, end, mark, table))
-    return rows_files
+    return Checkpoint(
+        path=path,
+        env_steps=content["env_steps"],
+        weights=weights,
+        state=state,
+        run=run,
+        rows_files=rows_files,
+        skipped=skipped,
+        made_with=content["made_with"],
+        best=content["best"],
+    )
 
 
 @dataclass(frozen=True)

@@ -28,11 +28,11 @@ from sqn_rl.plots.curve import draw_curve
 from sqn_rl.plots.logs import Log, number_of
 from sqn_rl.recipe.reading import DataError, read_json
 from sqn_rl.runs.checkpoint import Checkpoint, Checkpoints
+from sqn_rl.runs.manifest import CHECKPOINTS
 from sqn_rl.runs.serialization import tensors_file
 from sqn_rl.types import Counters
 
 PACKAGES = ("sqn_rl", "torch", "torchrl", "tensordict", "gymnasium", "ale-py", "numpy")
-
 LOGS = ("metrics", "episodes", "evaluations")
 
 STATUSES = ("done", "stopped", "numerics", "error")
@@ -95,7 +95,7 @@ class RunDirectory(Reporter):
                 expected = f"a directory that can be written to ({error.strerror})"
                 raise SettingError("out", str(self.shown), expected) from error
             self._opened = opened.pop_all()
-        self.checkpoints = Checkpoints(self.path / "checkpoints", keep, self._folder)
+        self.checkpoints = Checkpoints(self.path / CHECKPOINTS, keep, self._folder)
 
     def _require_no_run_around(self) -> None:
         """Refuse a new directory inside the directory of another run."""
@@ -131,8 +131,8 @@ class RunDirectory(Reporter):
             self._folder.write_atomic(RECIPE_FILE, [self._new_recipe.encode()])
             self._recipe = disk.mark_of(self.path / RECIPE_FILE)
         self.checkpoints.make()  # before the first row is logged
-        for name, log in self._logs.items():
-            mark = found.run.get(f"{name}.jsonl") if found else None
+        for log in self._logs.values():
+            mark = found.run.get(log.path.name) if found else None
             log.cut(mark.bytes if mark else 0)
         self._folder.remove(SUMMARY_FILE)
         if not found:

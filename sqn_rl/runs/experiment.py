@@ -3,9 +3,8 @@
 import gc
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, suppress
-from importlib.metadata import version
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
@@ -13,42 +12,24 @@ from typing import Any
 import torch
 
 from sqn_rl.disk import RECIPE_FILE
-from sqn_rl.errors import (
-    EnvError,
-    NumericsError,
-    RecipeError,
-    SettingError,
-    StorageError,
-    to_type,
-)
-from sqn_rl.parts.collect.base import Engine
-from sqn_rl.parts.encoder.mlp import MLP
-from sqn_rl.parts.env.opening import close, closing_env
+from sqn_rl.errors import RecipeError, SettingError, to_type
+from sqn_rl.parts.env.opening import closing_env
 from sqn_rl.parts.logger.base import Reporter
 from sqn_rl.plots.progress import ProgressReporter
-from sqn_rl.protocols import Described, submodule
 from sqn_rl.recipe import resources
-from sqn_rl.recipe.auto import Choice, bfloat16, compiling, precision_of
-from sqn_rl.recipe.build import scheduled_slots
 from sqn_rl.recipe.compose import Recipe, load_recipe
 from sqn_rl.recipe.graph import Graph
 from sqn_rl.recipe.preflight import preflight
 from sqn_rl.recipe.provenance import override, read
 from sqn_rl.recipe.resolved import flat
 from sqn_rl.runs.building import Built, build_agent
-from sqn_rl.runs.checkpoint import Checkpoint
 from sqn_rl.runs.directory import RunDirectory, summary_of
-from sqn_rl.runs.failing import explaining_write_errors, naming_checkpoint
 from sqn_rl.runs.manifest import extended
+from sqn_rl.runs.training_run import TrainingRun
 from sqn_rl.runs.workers import running_engine
-from sqn_rl.training.agent import AGENT_PARTS, Agent
-from sqn_rl.training.collecting.learner import learn
-from sqn_rl.training.evaluation import Evaluation, evaluate_in_new
 from sqn_rl.training.events import Reporters
-from sqn_rl.training.loop import train
-from sqn_rl.training.numerics import bundle, flushed_denormals
+from sqn_rl.training.numerics import flushed_denormals
 from sqn_rl.training.stopping import StopRequest, interruptible
-from sqn_rl.types import Counters
 
 
 class Experiment:
@@ -133,10 +114,13 @@ class Experiment:
             with ProgressReporter(self.run.steps) as bar:
                 return self.train(reporters=[bar, *reporters], should_stop=should_stop, resume=resume)
         working_directory = Path.cwd()  # an environment may change it
-        automatic = resume is None and self.run.resume == "auto"
-        if resume := Path(str(self.run.out)) if automatic else resume:
-            self._require_same_recipe(resume, except_for=() if automatic else ("steps",))
-        extended_recipe = self._extended(resume) if resume else None
+        is_automatic = resume is None and self.run.resume == "auto"
+        if is_automatic:
+            resume = Path(str(self.run.out))
+        extended_recipe = None
+        if resume:
+            self._require_same_recipe(resume, except_for=() if is_automatic else ("steps",))
+            extended_recipe = self._extended_recipe(resume)
         if resume and not extended_recipe and (summary := summary_of(resume)).get("status") == "done":
             hint = f"{to_type('sqn-resume', resume, 'steps=N')} extends it"
             Reporters(reporters).note(f"{resume} is done already; {hint}")
@@ -166,7 +150,7 @@ class Experiment:
             closing_env(parts["env"]) as env,
             running_engine(parts["collect"], parts["replay"], self.recipe) as engine,
         ):
-            path = resume or self._directory(env.name, working_directory)
+            path = resume or self._new_directory(env.name, working_directory)
             try:
                 directory = RunDirectory(
                     working_directory / path,
@@ -178,136 +162,10 @@ class Experiment:
                 )
             except SettingError as error:
                 raise error.located("out", self.recipe.origin) from error
-            with closing(directory), explaining_write_errors(directory):
-                return self._train(parts, engine, directory, reporters, should_stop)
+            with closing(directory):
+                return TrainingRun(self.recipe, parts, engine, directory, should_stop).train(reporters)
 
-    def _train(
-        self,
-        parts: dict[str, Any],
-        engine: Engine | None,
-        directory: RunDirectory,
-        reporters: Sequence[Reporter],
-        should_stop: Callable[[], bool],
-    ) -> dict[str, Any]:
-        """Restore a checkpoint if there is one, train, and write the summary, whatever happens."""
-        found = directory.restore()  # before a logger reads the remaining rows
-        env, q_net = parts["env"], parts["q_net"]
-        compiled, precision = compiling(self.run, q_net), precision_of(q_net)
-        agent = Agent(**{name: parts[name] for name in AGENT_PARTS}, compiled=compiled.chosen)
-        directory.made_with |= {"compiled": compiled.chosen, "precision": precision}
-        directory.made_with |= {env.package: version(env.package)} if env.package else {}
-        counters, loggers = Counters(), [parts["logger"](directory=directory.path), *reporters]
-        all_reporters = Reporters([directory, *loggers])
-
-        def finish(status: str) -> dict[str, Any]:
-            facts = self._facts(env.name, directory) | {
-                "precision": precision,
-                "compiled": agent.runs_compiled,
-            }
-            summary = directory.finish(status, counters, facts)
-            all_reporters.finished(summary)
-            return summary
-
-        with ExitStack() as stack:
-            for each in loggers:
-                stack.callback(each.close)
-            all_reporters.note(*self._notes(parts, compiled, directory, found))
-            try:
-                with naming_checkpoint(found.path if found else directory.path):
-                    self._learn(
-                        agent,
-                        parts,
-                        engine,
-                        evaluate=self._evaluation(parts, should_stop),
-                        reporters=[all_reporters],
-                        should_stop=should_stop,
-                        counters=counters,
-                        state=found.state if found else None,
-                    )
-            except Exception as error:
-                with suppress(OSError, StorageError):  # the disk may be full
-                    if isinstance(error, NumericsError) and error.batch is not None:
-                        directory.save_numerics(bundle(agent.loss, error.batch))
-                    finish("numerics" if isinstance(error, NumericsError) else "error")
-                raise
-            is_done = directory.evaluated_at == counters.env_steps >= self.run.steps
-            return finish("done" if is_done else "stopped")
-
-    def _learn(self, agent: Agent, parts: dict[str, Any], engine: Engine | None, **options: Any) -> None:
-        """Train in the environments of this process, or from actors that an engine runs."""
-        env = parts["env"]
-        if engine is None:
-            train(agent, env, self.run, **options)
-        else:
-            close(env)  # every actor has its own
-            learn(agent, env, self.run, parts["collect"], engine, **options)
-
-    def _facts(self, env_name: str, directory: RunDirectory) -> dict[str, Any]:
-        """The entries of a summary that do not depend on how the run ended."""
-        return {
-            "recipe": self.run.recipe,
-            "title": self.recipe.title,
-            "env": env_name,
-            "seed": self.run.seed,
-            "out": str(directory.shown),
-        }
-
-    def _evaluation(self, parts: dict[str, Any], should_stop: Callable[[], bool]) -> Callable[[], Evaluation]:
-        """A function that evaluates the actor in environments of its own."""
-
-        def evaluated() -> Evaluation:
-            if not self.run.evaluates_between:
-                close(parts["env"])  # perhaps no more instances can be open at a time
-            try:
-                return evaluate_in_new(
-                    parts["actor"],
-                    parts["make_env"],
-                    episodes=self.run.eval_episodes,
-                    greedy=True,
-                    seed=self.run.seed,
-                    max_steps=self.run.eval_max_steps,
-                    should_stop=should_stop,
-                )
-            except RecipeError as error:
-                name = parts["env"].name
-                raise EnvError(name, f"cannot be opened for the evaluation: {error}") from error
-
-        return evaluated
-
-    def _notes(
-        self, parts: dict[str, Any], compiled: Choice, directory: RunDirectory, found: Checkpoint | None
-    ) -> Iterator[str]:
-        """What the user should know when training begins."""
-        yield from self._notes_of_speed(parts, compiled)
-        if found:
-            yield from directory.notes(found)
-        if directory.is_extended:
-            yield from self._notes_of_extension()
-        env = parts["env"]
-        if not env.restorable:
-            yield f"{env.name} cannot save its state: a resumed run starts new episodes"
-
-    def _notes_of_speed(self, parts: dict[str, Any], compiled: Choice) -> Iterator[str]:
-        """Notes on what was chosen for speed, and why."""
-        q_net, shape = parts["q_net"], parts["env"].observation_shape
-        if isinstance(q_net, Described):
-            image = parts["env"].image_note
-            yield f"observation   {q_net.reads}{image and f'; outside {image}'}"
-            has_image_entry = any(entry.is_image for entry in parts["env"].observation_entries)
-            if (image or has_image_entry) and isinstance(submodule(q_net, "encoder"), MLP):
-                other = "per_key" if has_image_entry else "cnn"
-                yield f"encoder       mlp, which flattens images; encoder={other} reads them by convolutions"
-        yield f"compile       {'yes' if compiled.chosen else 'no'}, {compiled.why}"
-        why = bfloat16(self.run, shape, self.recipe.fields("encoder").get("hidden")).why
-        yield f"precision     {precision_of(q_net)}, {why}"
-
-    def _notes_of_extension(self) -> Iterator[str]:
-        """The new budget, and each part whose schedule spans it."""
-        yield f"the run is extended to {self.run.steps:,} steps"
-        for slot in scheduled_slots(self.recipe.config, self.recipe.catalogue):
-            yield f"the schedule of {slot} ({self.recipe.part(slot)}) now spans {self.run.steps:,} steps"
-
-    def _extended(self, path: Path) -> str | None:
+    def _extended_recipe(self, path: Path) -> str | None:
         """The ``recipe.yaml`` of the run in ``path`` with this budget, if that is larger; else None.
 
         Raises:
@@ -338,8 +196,8 @@ class Experiment:
                 hint = f"resume it with {command}, or write to another directory: out=…"
                 raise RecipeError(message, self.recipe.origin(key), hint, f"{key} = {value!r}")
 
-    def _directory(self, env_name: str, working_directory: Path) -> Path:
-        """The run directory: as the recipe says, or one with a new name below ``runs``."""
+    def _new_directory(self, env_name: str, working_directory: Path) -> Path:
+        """The directory of a new run: as the recipe says, or one with a new name below ``runs``."""
         if self.run.out:
             return Path(self.run.out)
         name = env_name.replace("/", "-")

@@ -1,4 +1,4 @@
-"""Manifests of checkpoints: size and SHA-256 of the files of a run.
+"""Manifests of checkpoints: their format, and size and SHA-256 of the files of a run.
 
 This module does not import torch.
 """
@@ -6,6 +6,7 @@ This module does not import torch.
 import json
 import re
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,35 @@ CHECKED_BYTES = 2**32
 
 MANIFEST, CHECKPOINTS = "manifest.json", "checkpoints"
 
+ROWS_NAME = re.compile(r"\d{12,}-\d{12,}(\.\d+)?\.safetensors")
+"""The names of files with rows of the replay: :func:`rows_name`."""
+
 _NAME = re.compile(r"\d{10,}")
+
+
+@dataclass(frozen=True)
+class RowsFile:
+    """A file with the rows [begin, end) of a table of the replay."""
+
+    begin: int
+    end: int
+    mark: Mark
+    table: int = 0
+
+    @property
+    def name(self) -> str:
+        """The name of the file."""
+        return rows_name(self.begin, self.end, self.table)
+
+    def entry(self) -> dict[str, Any]:
+        """Its entry in a manifest."""
+        table = {"table": self.table} if self.table else {}
+        return {"begin": self.begin, "end": self.end, **table, **vars(self.mark)}
+
+
+def rows_name(begin: int, end: int, table: int) -> str:
+    """The name of the file with the rows [begin, end) of a table."""
+    return f"{begin:012d}-{end:012d}{f'.{table}' if table else ''}.safetensors"
 
 
 def saved_in(folder: Path) -> list[Path]:
@@ -153,6 +182,23 @@ def marks_of_run(content: Mapping[str, Any], path: Path) -> dict[str, Mark]:
         if not re.fullmatch(r"\w+\.(yaml|jsonl)", name):
             raise CheckpointError(f"{path / MANIFEST}: {name!r} is no file of a run")
     return marks
+
+
+def rows_files(content: Mapping[str, Any], path: Path) -> list[RowsFile]:
+    """The files with rows of the replay in the manifest of the checkpoint in ``path``.
+
+    Raises:
+        CheckpointError: an entry is not that of such a file.
+    """
+    found = []
+    for value in content["replay"]:
+        own = mark(value, path)
+        begin, end, table = value.get("begin"), value.get("end"), value.get("table", 0)
+        are_whole = all(type(number) is int for number in (begin, end, table))
+        if not are_whole or not 0 <= begin < end or table < 0:
+            raise CheckpointError(f"{path / MANIFEST}: {value!r:.60} where rows of a replay should be")
+        found.append(RowsFile(begin, end, own, table))
+    return found
 
 
 def verify(path: Path, mark: Mark) -> None:

@@ -27,8 +27,8 @@ from sqn_rl.recipe.resolved import recipe_of
 from sqn_rl.runs.manifest import CHECKPOINTS, noted_changes
 from sqn_rl.runs.playing import PolicyPlayer
 from sqn_rl.runs.saved import LAST, read_weights, with_targets
-from sqn_rl.training.agent import load_weights
 from sqn_rl.training.evaluation import EVALUATION_SEED, Evaluation, evaluate, evaluate_in_new
+from sqn_rl.training.weights import load_weights
 
 
 def load(

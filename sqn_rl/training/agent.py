@@ -2,66 +2,37 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from sqn_rl.errors import CheckpointError, NumericsError, WiringError
-from sqn_rl.parts.distributions import Distribution
 from sqn_rl.parts.memory import state_size
 from sqn_rl.protocols import (
     Actor,
     Advising,
     Annealed,
     CompilableActor,
-    Discounted,
-    EntropyBackup,
     Independent,
-    LazilyStateful,
     Loss,
     Measured,
-    PathLoss,
-    PathReturns,
     Replay,
-    Returning,
-    SoftReturns,
     Stateful,
     TargetUpdate,
-    submodule,
 )
+from sqn_rl.training.agreement import MaskLoss, require_agreement, require_memory
 from sqn_rl.training.numerics import learned_not_finite, not_finite
-from sqn_rl.training.player import OffPolicy
 from sqn_rl.training.randomness import Randomness
 from sqn_rl.training.update.compiling import Compiled
 from sqn_rl.training.update.descent import Descent
 from sqn_rl.training.update.gradients import Gradients
+from sqn_rl.training.weights import load_besides_weights, load_weights, state_besides_weights, state_of
 from sqn_rl.types import Batch, Terms
 
 AGENT_PARTS = ("actor", "loss", "target_update", "optimizer", "replay")
 """The slots whose parts an agent takes; other parts are inside these."""
-
-
-@runtime_checkable
-class MaskLoss(Protocol):
-    """A loss that reads a batch's action masks; other losses are refused if the environment has masks."""
-
-    reads_masks: bool
-
-
-@runtime_checkable
-class SequenceLoss(Protocol):
-    """A loss that may read a batch's sequences; other losses are refused with recurrent networks."""
-
-    reads_sequences: bool
-
-
-@runtime_checkable
-class SequenceGiving(Protocol):
-    """A replay whose batches have sequences, as recurrent networks require."""
-
-    gives_sequences: bool
 
 
 MAX_BATCHES_AT_ONCE = 8
@@ -97,7 +68,7 @@ class Agent:
         replay: Replay,
         compiled: bool = False,
     ) -> None:
-        _require_agreement(actor, loss, replay)
+        require_agreement(actor, loss, replay)
         require_memory(actor, loss, replay)
         compiled = compiled and not state_size(loss.q_net)
         self._randomness = {
@@ -224,7 +195,7 @@ class Agent:
         return {
             "weights": self.loss.state_dict(),
             "optimizer": {str(index): state for index, state in moments.items()},
-            "replay": _state_of(self.replay),
+            "replay": state_of(self.replay),
             "actor": state_besides_weights(self.loss, self.actor),
             "target_update": state_besides_weights(self.loss, self.target_update),
             "hidden": {slot: each.state_dict() for slot, each in self._randomness.items()},
@@ -244,78 +215,15 @@ class Agent:
             for index, each in state["optimizer"].items()
         }
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
-        for name in ("replay", "actor", "target_update"):
-            part: Any = getattr(self, name)
-            if name == "replay" and not isinstance(part, Stateful):
-                lacks = f"{type(part).__name__} has no state_dict and load_state_dict"
-                raise CheckpointError(f"replay: {lacks}: what it stored is in no checkpoint")
-            if own := state[name]:
-                part.load_state_dict(own if name == "replay" else part.state_dict() | own)
+        if not isinstance(self.replay, Stateful):
+            lacks = f"{type(self.replay).__name__} has no state_dict and load_state_dict"
+            raise CheckpointError(f"replay: {lacks}: what it stored is in no checkpoint")
+        if state["replay"]:
+            self.replay.load_state_dict(state["replay"])
+        load_besides_weights(self.actor, state["actor"])
+        load_besides_weights(self.target_update, state["target_update"])
         for slot, each in self._randomness.items():
             each.load_state_dict(state["hidden"].get(slot, {}))  # before 0.2 none of a target updater
-
-
-def state_besides_weights(loss: Loss, part: object) -> dict[str, Any]:
-    """The part's ``state_dict``, if it has one, without tensors that the loss has too."""
-    weights = {tensor.data_ptr() for tensor in loss.state_dict().values()}
-    return {
-        name: value
-        for name, value in _state_of(part).items()
-        if not (isinstance(value, Tensor) and value.data_ptr() in weights)
-    }
-
-
-def _state_of(part: object) -> dict[str, Any]:
-    """The part's own state; empty if it has none."""
-    if isinstance(part, LazilyStateful):
-        return part.lazy_state_dict()
-    return part.state_dict() if isinstance(part, Stateful) else {}
-
-
-def _require_agreement(actor: Actor, loss: Loss, replay: Replay) -> None:
-    """Refuse parts that disagree about γ, α, paths or entropy bonuses."""
-    returns = replay.returns if isinstance(replay, Returning) else None
-    if isinstance(loss, Discounted) and isinstance(returns, Discounted) and loss.gamma != returns.gamma:
-        message = f"loss: gamma = {loss.gamma}: expected {returns.gamma}, as the returns have"
-        raise WiringError("loss", message, "returns")
-    alpha = submodule(actor, "temperature")
-    if alpha is not None and loss.temperature is not None and alpha is not loss.temperature:
-        raise WiringError("actor", "actor: its temperature is not the loss's; give both the same", "loss")
-    reads_paths = isinstance(loss, PathLoss) and loss.reads_paths
-    if isinstance(returns, PathReturns) and returns.gives_paths and not reads_paths:
-        problem = f"{type(returns).__name__} gives paths, which {type(loss).__name__} does not read"
-        raise WiringError("returns", f"returns: {problem}; choose returns=one_step or n_step", "loss")
-    distribution = loss.q_net.distribution
-    is_mean = isinstance(distribution, Distribution) and distribution.is_mean
-    if isinstance(returns, OffPolicy) and returns.reads_log_mu and not is_mean:
-        problem = f"{type(returns).__name__} subtracts values, which a distribution of returns does not allow"
-        raise WiringError("returns", f"returns: {problem}; choose returns=tree_backup or head=linear", "head")
-    leaves_out = isinstance(loss, EntropyBackup) and not loss.backup_entropy
-    if isinstance(returns, SoftReturns) and returns.soft and leaves_out:
-        needs = "expected a loss that counts the entropy of the last step too; set it to false"
-        message = f"returns.soft = true: {needs}: {type(loss).__name__} leaves that entropy out"
-        producer = "loss.backup_entropy" if "backup_entropy" in vars(loss) else "loss"  # a setting, or none
-        raise WiringError("returns.soft", message, producer)
-
-
-def require_memory(actor: Actor, loss: Loss, replay: Replay) -> None:
-    """Refuse a recurrent Q-network with parts that are not made for one.
-
-    Raises:
-        WiringError: the actor, the loss or the replay is not made for a recurrent Q-network.
-    """
-    if not state_size(loss.q_net):
-        return
-    remembers = f"{type(loss.q_net).__name__} remembers the episode, and"
-    if not state_size(actor):
-        hint = "choose actor=boltzmann, epsilon_greedy or greedy, or q_net=twin"
-        raise WiringError("actor", f"actor: {remembers} {type(actor).__name__} does not; {hint}", "q_net")
-    if not (isinstance(loss, SequenceLoss) and loss.reads_sequences):
-        problem = f"{type(loss).__name__} does not read sequences"
-        raise WiringError("loss", f"loss: {remembers} {problem}; choose q_net=twin", "q_net")
-    if not (isinstance(replay, SequenceGiving) and replay.gives_sequences):
-        problem = f"{type(replay).__name__} gives single steps"
-        raise WiringError("q_net", f"q_net: {remembers} {problem}; choose replay=sequences", "replay")
 
 
 def _laid_out_as(parameter: Tensor, value: Any) -> Any:
@@ -323,27 +231,3 @@ def _laid_out_as(parameter: Tensor, value: Any) -> Any:
     if not isinstance(value, Tensor) or value.shape != parameter.shape:
         return value
     return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
-
-
-def load_weights(loss: Loss, weights: Mapping[str, Tensor]) -> None:
-    """Load weights into ``loss``'s modules, in place.
-
-    Raises:
-        CheckpointError: names or shapes differ from this agent's. Nothing is changed.
-    """
-    own = loss.state_dict()
-    names = own.keys() | weights.keys()
-    different = sorted(name for name in names if _shape(own, name) != _shape(weights, name))
-    if different:
-        name = different[0]
-        raise CheckpointError(
-            f"made by another agent: {len(different)} tensors differ, such as {name}: "
-            f"{_shape(weights, name)} in the file, {_shape(own, name)} in the recipe"
-        )
-    with torch.no_grad():
-        for name, tensor in own.items():
-            tensor.copy_(weights[name])
-
-
-def _shape(tensors: Mapping[str, Tensor], name: str) -> tuple[int, ...] | None:
-    return tuple(tensors[name].shape) if name in tensors else None

@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from numbers import Integral
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from sqn_rl.errors import RecipeError, SettingError, require
+from sqn_rl.errors import RecipeError, SettingError, is_whole, require
 from sqn_rl.parts.env.base import BatchedEnv
 from sqn_rl.parts.env.opening import closing_env
 from sqn_rl.protocols import Actor
@@ -126,18 +125,16 @@ def evaluate_in_new(
     Raises:
         RecipeError, SettingError: no environment can be opened.
     """
-    _require_whole(episodes, seed, options.get("max_steps", 0))
+    _require_in_range(episodes, seed, options.get("max_steps", 0))
     with closing_env(evaluation_env(make_env, episodes, EVALUATION_SEED + seed)) as env:
         return evaluate(actor, env, episodes=episodes, seed=seed, **options)
 
 
-def _require_whole(episodes: Any, seed: Any, max_steps: Any) -> None:
-    """Raise :class:`SettingError` unless they are whole numbers that an evaluation can have."""
-    most = 2**32  # Gymnasium's seeds are below it
-    for name, number, least in (("episodes", episodes, 1), ("seed", seed, 0), ("max_steps", max_steps, 0)):
-        is_whole = isinstance(number, Integral) and not isinstance(number, bool)
-        fits = is_whole and least <= int(number) < most
-        require(fits, name, number, f"a whole number in [{least}, 2^32)")
+def _require_in_range(episodes: Any, seed: Any, max_steps: Any) -> None:
+    """Raise :class:`SettingError` unless they are whole numbers below 2^32, as Gymnasium's seeds are."""
+    for name, value, least in (("episodes", episodes, 1), ("seed", seed, 0), ("max_steps", max_steps, 0)):
+        fits = is_whole(value) and least <= int(value) < 2**32
+        require(fits, name, value, f"a whole number in [{least}, 2^32)")
 
 
 def require_ours(env: object) -> None:
@@ -177,7 +174,7 @@ def evaluate(
             ``env`` is none of this package, or ``actor`` does not act.
         Stopped: ``should_stop`` returned True.
     """
-    _require_whole(episodes, seed, max_steps)
+    _require_in_range(episodes, seed, max_steps)
     require_ours(env)
     require(hasattr(actor, "act"), "actor", actor, "an actor, such as agent.actor")
     episodes, seed = int(episodes), int(seed)  # they may be NumPy's

@@ -114,9 +114,9 @@ class LoopBase:
         self.reporters, self._plan, self._num_envs, self._evaluate = reporters, plan, num_envs, evaluate
         self._should_stop, self._stopped, self._advised = should_stop, False, set[str]()
         self._interrupting: Callable[[], AbstractContextManager[None]] = nullcontext
-        self.waiting: Callable[[str], AbstractContextManager[None]] = lambda _: nullcontext()
+        self._waiting: Callable[[str], AbstractContextManager[None]] = lambda _: nullcontext()
         if isinstance(should_stop, Interrupting):
-            self._interrupting, self.waiting = should_stop.interrupting, should_stop.waiting
+            self._interrupting, self._waiting = should_stop.interrupting, should_stop.waiting
 
     def begin(self, *, resumed: bool) -> None:
         """Start the schedule and the clock; after a resume, do an evaluation that is still due."""
@@ -185,18 +185,27 @@ class LoopBase:
         self.agent.require_finite_weights()
         self.reporters.checkpoint(self.counters, self.state.state_dict)
 
-    def _evaluate_if_due(self) -> None:
-        """Evaluate if an evaluation is due; if it fails or is stopped, save a checkpoint first."""
-        state = self.state
-        if not (self._evaluate and self.due.evaluation) or state.evaluated_at == self.due.now:
-            return
+    @contextmanager
+    def saving_on_failure(self, what: str) -> Iterator[None]:
+        """A context that waits for ``what``, and saves the state if that fails or is interrupted.
+
+        Args:
+            what: for the message at a first request to stop; a second one interrupts.
+        """
         try:
-            with self._phase("evaluating"), self.waiting("an evaluation"):
-                row = self._evaluate().row()
+            with self._waiting(what):
+                yield
         except (SqnError, Stopped):
             self.checkpoint()
             raise
-        row = {"env_steps": self.due.now} | row
+
+    def _evaluate_if_due(self) -> None:
+        """Evaluate if an evaluation is due; the state is saved if it fails or is interrupted."""
+        state = self.state
+        if not (self._evaluate and self.due.evaluation) or state.evaluated_at == self.due.now:
+            return
+        with self._phase("evaluating"), self.saving_on_failure("an evaluation"):
+            row = {"env_steps": self.due.now} | self._evaluate().row()
         self.reporters.evaluation(row)
         state.evaluated_at = self.due.now
         if self._plan.checkpoint_best and (state.best is None or row["mean"] > state.best):
@@ -215,7 +224,7 @@ class _Run(LoopBase):
 
     def observe(self, resume_from: Mapping[str, Any] | None) -> Tensor:
         """Begin new episodes, or resume from a state; return the current observations."""
-        with self.waiting(self.env.name), self.state.random_state:
+        with self._waiting(self.env.name), self.state.random_state:
             if resume_from is None:
                 observation = self.state.begin_episodes()
             else:
@@ -241,7 +250,7 @@ class _Run(LoopBase):
     def receive(self) -> Step:
         """The step of the environments; if they fail or are interrupted, a checkpoint is saved first."""
         try:
-            with self.waiting(self.env.name):
+            with self._waiting(self.env.name):
                 return self.env.receive()
         except (SqnError, Stopped):
             self.state.episodes_lost = True

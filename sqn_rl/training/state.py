@@ -163,7 +163,7 @@ class RunState(LearningState):
         """The state that :meth:`resume` takes."""
         is_restorable = self.env.restorable and not self.episodes_lost
         rest = super().state_dict()
-        first = {name: rest.pop(name) for name in ("counters", "agent")}  # the order of files
+        first = {name: rest.pop(name) for name in ("counters", "agent")}  # checkpoints keep this order
         player = {"player": self.player.state_dict()} if self.player.is_recurrent else {}
         return {
             **first,

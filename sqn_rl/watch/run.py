@@ -28,7 +28,7 @@ from sqn_rl.recipe.reading import printable
 from sqn_rl.recipe.resolved import of_run
 from sqn_rl.runs.directory import LOGS, status_of
 from sqn_rl.runs.experiment import Experiment
-from sqn_rl.runs.manifest import noted_changes, saved_in
+from sqn_rl.runs.manifest import CHECKPOINTS, noted_changes, saved_in
 from sqn_rl.runs.policy import Policy
 
 FRAMES = 450
@@ -140,7 +140,7 @@ class WatchedRun:
 
     def _newest(self) -> int | None:
         """The environment steps of the newest weights."""
-        saved = saved_in(self.path / "checkpoints")
+        saved = saved_in(self.path / CHECKPOINTS)
         return int(saved[-1].name) if saved else None
 
 

@@ -32,7 +32,7 @@ from sqn_rl.parts import machine
 from sqn_rl.recipe.catalogue import Catalogue
 from sqn_rl.recipe.compose import load_recipe
 from sqn_rl.runs.checkpoint import Checkpoints
-from sqn_rl.training.agent import load_weights
+from sqn_rl.training.weights import load_weights
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from sqn_rl import Agent, compose
-from sqn_rl.training.agent import AGENT_PARTS, load_weights
+from sqn_rl.training.agent import AGENT_PARTS
 from sqn_rl.training.update.cuda_graph import CudaGraphs
+from sqn_rl.training.weights import load_weights
 from sqn_rl.types import Batch
 
 DEVICE = os.environ.get("SQN_RL_TEST_DEVICE", "cuda")

@@ -260,10 +260,12 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("replay gets too little", "terms.td_error)\n        except", "terms.td_error[0])\n        except"),
         ("α decays", '"weight_decay": 0.0', '"weight_decay": 0.1'),
         ("α at the networks' rate", '{"params": alphas, "lr": lr,', '{"params": alphas,'),
+        ("replay not annealed", "[self.temperature, actor, replay]", "[self.temperature, actor]"),
+    ],
+    ("training/agreement.py", "test_agent.py"): [
         ("two γ", "and loss.gamma != returns.gamma", "and loss.gamma == -1"),
         ("two temperatures", "and alpha is not loss.temperature", "and alpha is loss"),
         ("soft returns with a hard loss", "returns.soft and leaves_out", "returns.soft and False"),
-        ("replay not annealed", "[self.temperature, actor, replay]", "[self.temperature, actor]"),
     ],
     ("training/update/gradients.py", "test_agent.py"): [
         ("only the first loss", "reduce(add, terms.losses.values())", 'terms.losses["loss_q"]'),

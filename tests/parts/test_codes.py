@@ -11,7 +11,7 @@ from gymnasium import spaces
 from sqn_rl import compose
 from sqn_rl.errors import CheckpointError
 from sqn_rl.recipe.reading import read_rows
-from sqn_rl.training.agent import load_weights
+from sqn_rl.training.weights import load_weights
 
 
 class Levels(gymnasium.Env):

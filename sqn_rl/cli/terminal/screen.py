@@ -40,7 +40,7 @@ class Screen(Console):
         raise
 
 
-def show(comparison: "Comparison") -> None:
+def show_comparison(comparison: "Comparison") -> None:
     """Print the tables of a comparison, and below them the notes."""
     from sqn_rl.analysis import report
 
@@ -62,7 +62,7 @@ def show(comparison: "Comparison") -> None:
     console.print(report.METHOD, *notes, sep="\n", soft_wrap=True)
 
 
-def make(folder: Path, setting: str) -> Path:
+def make_folder(folder: Path, setting: str) -> Path:
     """Make a folder, unless it exists.
 
     Args:
@@ -79,7 +79,7 @@ def make(folder: Path, setting: str) -> Path:
     return folder
 
 
-def write(comparison: "Comparison", folder: Path) -> None:
+def write_comparison(comparison: "Comparison", folder: Path) -> None:
     """Write ``comparison.md``, ``comparison.csv`` and ``comparison.png``, and say where.
 
     Raises:

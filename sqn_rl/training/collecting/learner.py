@@ -7,7 +7,6 @@ a run does not depend on when a chunk was ready, on the engine, or on which proc
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -67,6 +66,7 @@ def learn(
     Raises:
         EnvError: an environment raised, or an actor is lost again and again.
         NumericsError: a loss, an observation, a reward or, at a checkpoint, a weight is NaN or infinite.
+        ReplayError: a shard of the replay is lost.
     """
     run_state = LearnerState(agent, env, plan, actors, engine, counters or Counters())
     loop = LoopBase(run_state, plan, run_state.steps, evaluate, Reporters(reporters), should_stop)
@@ -78,7 +78,7 @@ def learn(
             agent.anneal(loop.due.before)
             due = plan.updates_due(loop.due.now) - run_state.counters.updates
             loop.save_if_compiling(acts=False, learns=due > 0)
-            with saved_if_lost(loop):
+            with loop.saving_on_failure("the actors"):
                 actor, summary, chunk = run_state.take(loop.reporters)
             run_state.store(actor, summary, chunk, loop.reporters)
             run_state.ask(actor)
@@ -88,21 +88,10 @@ def learn(
             loop.finish(run_state.metrics)
     except Stopped:
         pass
-    except ReplayError:
+    except ReplayError:  # a shard of the replay is lost; the others are saved
         loop.checkpoint()
         raise
     return run_state.counters
-
-
-@contextmanager
-def saved_if_lost(loop: LoopBase) -> Any:
-    """A context in which a failure of the actors, or a second request to stop, first saves a checkpoint."""
-    try:
-        with loop.waiting("the actors"):
-            yield
-    except (SqnError, Stopped):
-        loop.checkpoint()
-        raise
 
 
 class _Asked(NamedTuple):

@@ -17,11 +17,11 @@ from sqn_rl.parts.env.base import BatchedEnv
 from sqn_rl.parts.env.opening import close
 from sqn_rl.parts.replay.ring import Ring
 from sqn_rl.protocols import Actor, Annealed, Loss
-from sqn_rl.training.agent import state_besides_weights
 from sqn_rl.training.numerics import default_float32, flushed_denormals
 from sqn_rl.training.player import Player, random_actions, recorded_actions
 from sqn_rl.training.random_state import GLOBAL_SEED_OFFSET, RandomState
 from sqn_rl.training.randomness import Randomness
+from sqn_rl.training.weights import load_besides_weights, state_besides_weights
 from sqn_rl.types import Chunk, Request, Step
 
 OBSERVATIONS = ("observation", "next_observation")
@@ -186,9 +186,7 @@ class Worker:
         if state is None:
             return
         with self._random_state:
-            actor: Any = self._actor
-            if own := state["actor"]:
-                actor.load_state_dict(actor.state_dict() | own)
+            load_besides_weights(self._actor, state["actor"])
             for slot, each in self._randomness.items():
                 each.load_state_dict(state["hidden"][slot])
             self._player.load_state_dict(state.get("player", {}))

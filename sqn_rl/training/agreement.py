@@ -1,0 +1,91 @@
+"""Refuse parts of an agent that do not fit each other."""
+
+from typing import Protocol, runtime_checkable
+
+from sqn_rl.errors import WiringError
+from sqn_rl.parts.distributions import Distribution
+from sqn_rl.parts.memory import state_size
+from sqn_rl.protocols import (
+    Actor,
+    Discounted,
+    EntropyBackup,
+    Loss,
+    PathLoss,
+    PathReturns,
+    Replay,
+    Returning,
+    SoftReturns,
+    submodule,
+)
+from sqn_rl.training.player import OffPolicy
+
+
+@runtime_checkable
+class MaskLoss(Protocol):
+    """A loss that reads a batch's action masks; other losses are refused if the environment has masks."""
+
+    reads_masks: bool
+
+
+@runtime_checkable
+class SequenceLoss(Protocol):
+    """A loss that may read a batch's sequences; other losses are refused with recurrent networks."""
+
+    reads_sequences: bool
+
+
+@runtime_checkable
+class SequenceGiving(Protocol):
+    """A replay whose batches have sequences, as recurrent networks require."""
+
+    gives_sequences: bool
+
+
+def require_agreement(actor: Actor, loss: Loss, replay: Replay) -> None:
+    """Refuse parts that disagree about γ, α, paths, log μ or entropy bonuses.
+
+    Raises:
+        WiringError: two of the parts disagree.
+    """
+    returns = replay.returns if isinstance(replay, Returning) else None
+    if isinstance(loss, Discounted) and isinstance(returns, Discounted) and loss.gamma != returns.gamma:
+        message = f"loss: gamma = {loss.gamma}: expected {returns.gamma}, as the returns have"
+        raise WiringError("loss", message, "returns")
+    alpha = submodule(actor, "temperature")
+    if alpha is not None and loss.temperature is not None and alpha is not loss.temperature:
+        raise WiringError("actor", "actor: its temperature is not the loss's; give both the same", "loss")
+    reads_paths = isinstance(loss, PathLoss) and loss.reads_paths
+    if isinstance(returns, PathReturns) and returns.gives_paths and not reads_paths:
+        problem = f"{type(returns).__name__} gives paths, which {type(loss).__name__} does not read"
+        raise WiringError("returns", f"returns: {problem}; choose returns=one_step or n_step", "loss")
+    distribution = loss.q_net.distribution
+    is_mean = isinstance(distribution, Distribution) and distribution.is_mean
+    if isinstance(returns, OffPolicy) and returns.reads_log_mu and not is_mean:
+        problem = f"{type(returns).__name__} subtracts values, which a distribution of returns does not allow"
+        raise WiringError("returns", f"returns: {problem}; choose returns=tree_backup or head=linear", "head")
+    leaves_out = isinstance(loss, EntropyBackup) and not loss.backup_entropy
+    if isinstance(returns, SoftReturns) and returns.soft and leaves_out:
+        needs = "expected a loss that counts the entropy of the last step too; set it to false"
+        message = f"returns.soft = true: {needs}: {type(loss).__name__} leaves that entropy out"
+        producer = "loss.backup_entropy" if "backup_entropy" in vars(loss) else "loss"  # a setting, or none
+        raise WiringError("returns.soft", message, producer)
+
+
+def require_memory(actor: Actor, loss: Loss, replay: Replay) -> None:
+    """Refuse a recurrent Q-network with parts that are not made for one.
+
+    Raises:
+        WiringError: the actor, the loss or the replay is not made for a recurrent Q-network.
+    """
+    if not state_size(loss.q_net):
+        return
+    remembers = f"{type(loss.q_net).__name__} remembers the episode, and"
+    if not state_size(actor):
+        hint = "choose actor=boltzmann, epsilon_greedy or greedy, or q_net=twin"
+        raise WiringError("actor", f"actor: {remembers} {type(actor).__name__} does not; {hint}", "q_net")
+    if not (isinstance(loss, SequenceLoss) and loss.reads_sequences):
+        problem = f"{type(loss).__name__} does not read sequences"
+        raise WiringError("loss", f"loss: {remembers} {problem}; choose q_net=twin", "q_net")
+    if not (isinstance(replay, SequenceGiving) and replay.gives_sequences):
+        problem = f"{type(replay).__name__} gives single steps"
+        raise WiringError("q_net", f"q_net: {remembers} {problem}; choose replay=sequences", "replay")
