@@ -73,7 +73,7 @@ class PolicyPlayer:
         return torch.from_numpy(np.broadcast_to(given.astype(dtype), self._num_envs).copy())
 
     def _is_row(self, row: Any) -> bool:
-        return isinstance(row, Integral) and not isinstance(row, bool) and 0 <= row < self._num_envs
+        return isinstance(row, Integral) and not isinstance(row, bool) and 0 <= int(row) < self._num_envs
 
     def begin(self, rows: Sequence[int] | None = None) -> None:
         """Begin new episodes that no result announced, in these environments, or in all.
