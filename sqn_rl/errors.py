@@ -127,12 +127,22 @@ class ReplayError(SqnError):
     """Transitions that were stored are lost, with the process or the machine that had them."""
 
 
+MOST_EXPLAINED = 500
+"""The most characters of an error's message in an explanation; the rest is left out."""
+
+
 def explain(error: BaseException) -> str:
-    """An error's type and message, with the line of the user's own code that raised it, if any."""
+    """An error's type and message, with the line of the user's own code that raised it, if any.
+
+    A message of several lines becomes one.
+    """
     frames = traceback.extract_tb(error.__traceback__)
     own = [f" ({frame.filename}:{frame.lineno})" for frame in frames if not _is_installed(frame.filename)]
     kind = [] if isinstance(error, AnswerError) else [f"{type(error).__name__}:"]
-    return " ".join([*kind, *str(error).splitlines()[:1]]) + (own[-1] if own else "")
+    message = " | ".join(filter(None, map(str.strip, str(error).splitlines())))
+    if len(message) > MOST_EXPLAINED:
+        message = f"{message[:MOST_EXPLAINED]} …"
+    return " ".join([*kind, *([message] if message else [])]) + (own[-1] if own else "")
 
 
 def running_function(frame: FrameType | None) -> str:
@@ -224,6 +234,20 @@ def require_whole(field: str, value: object, least: int, of: str = "", *, or_nul
     unit, alternative = f" of {of}" if of else "", ", or null" if or_null else ""
     expected = f"a whole number{unit}, at least {least}{alternative}"
     require(fits or (or_null and value is None), field, value, expected)
+
+
+def require_bool(field: str, value: object) -> None:
+    """Raise :class:`SettingError` unless ``value`` is a bool, perhaps NumPy's: a text is always true."""
+    is_bool = isinstance(value, bool) or type(value).__name__ == "bool"  # NumPy's, without importing it
+    require(is_bool, field, value, "True or False")
+
+
+def as_path(field: str, value: Any) -> Path:
+    """``value`` as a path, or :class:`SettingError` for what is none, such as None."""
+    try:
+        return Path(value)
+    except TypeError as error:
+        raise SettingError(field, value, "a path") from error
 
 
 COMMAND_LINE = "command line: "

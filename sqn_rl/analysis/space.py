@@ -42,7 +42,7 @@ class Interval:
     def __str__(self) -> str:
         """The distribution as text; equal for equal intervals."""
         name = ("log" if self.is_log else "") + ("int" if self.is_whole else "uniform")
-        return f"{name}({self.low:.17g},{self.high:.17g})"
+        return shortest(f"{name}({self.low!r},{self.high!r})")
 
     @property
     def ends(self) -> tuple[float, ...]:
@@ -78,6 +78,13 @@ class Interval:
     def override(self, value: Any) -> str:
         """The override that sets a value."""
         return override(self.key, int(value) if self.is_whole else float(value))
+
+
+def shortest(distribution: str) -> str:
+    """An interval's text with numbers in their shortest form; older searches have 17 digits. Others as is."""
+    if not distribution.startswith(tuple(f"{name}(" for name in INTERVALS)):
+        return distribution
+    return re.sub(r"[^(,]+(?=[,)])", lambda found: repr(float(found[0])).removesuffix(".0"), distribution)
 
 
 @dataclass(frozen=True)

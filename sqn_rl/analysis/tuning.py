@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqn_rl.analysis.grid import Job, Variant, evaluations_of, identifies_run, jobs_of
-from sqn_rl.analysis.space import Tuned
+from sqn_rl.analysis.space import Tuned, shortest
 from sqn_rl.disk import EVALUATIONS_FILE, Folder
 from sqn_rl.errors import RecipeError
 from sqn_rl.recipe.catalogue import Catalogue
@@ -149,7 +149,10 @@ class Tuning:
             if found:
                 raise DataError(path, "there is none, but there are trials; choose another folder: out=…")
             return
-        saved = {key: Sourced(value, STUDY_FILE) for key, value in read_json(path).items()}
+        saved = {
+            key: Sourced(shortest(value) if isinstance(value, str) else value, STUDY_FILE)
+            for key, value in read_json(path).items()
+        }
         if different := differences(saved, self._identity()):
             message = f"{self.folder}: contains another study: {different[0]}"
             raise RecipeError(message, "", "choose another folder: out=…")

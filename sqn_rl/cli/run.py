@@ -159,6 +159,7 @@ def _jobs(arguments: Namespace) -> list[tuple[str, Recipe]]:
 
 def _print_checked(jobs: Sequence[tuple[str, Recipe]]) -> None:
     """Check every recipe as before a run, and print it."""
+    from sqn_rl.cli.terminal.screen import notes_of
     from sqn_rl.recipe.preflight import preflight
 
     for name, recipe in jobs:
@@ -166,18 +167,20 @@ def _print_checked(jobs: Sequence[tuple[str, Recipe]]) -> None:
         if len(jobs) > 1:
             print_lines(f"# {name}")
         print_lines(*recipe.to_yaml().splitlines())
-        print_notes(graph.notes)
+        print_notes([*notes_of(recipe), *graph.notes])
 
 
 def _save(file: Path, jobs: Sequence[tuple[str, Recipe]], overrides: Sequence[str]) -> None:
     """Write a recipe that inherits from the given one, with the overrides; it shows all other values.
 
     Raises:
-        SettingError: the file has another ending, an unprintable name, or exists; or this is a sweep.
+        SettingError: the file has another ending, an unprintable name, or no folder, or it exists; or this
+            is a sweep.
     """
     require(file.suffix == ".yaml", "save", str(file), "a file that ends in .yaml")
     require(str(file).isprintable(), "save", str(file), "a name without control characters")
     require(not os.path.lexists(file), "save", str(file), "a file that does not exist yet")
+    require(file.absolute().parent.is_dir(), "save", str(file), "a file in a folder that exists")
     require(len(jobs) == 1, "save", str(file), "a single recipe, not a sweep")
     ((_, recipe),) = jobs
     with Folder(file.absolute().parent) as folder:

@@ -87,6 +87,10 @@ class ObservationSpec:
                 observation = torch.from_numpy(np.array(observation, order="C"))
             except (TypeError, ValueError) as error:
                 raise self._error(observation, "B, ") from error
+        if observation.is_meta or observation.layout is not torch.strided:
+            kind = "meta" if observation.is_meta else _name(observation.layout)
+            fix = "give it a dense tensor with data"
+            raise ObservationError("numbers in memory", f"a {kind} tensor", fix)
         if single := observation.shape == self.shape:
             observation = observation.unsqueeze(0)
         self.require(observation)

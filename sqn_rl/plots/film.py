@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from sqn_rl.disk import require_replaceable, save
-from sqn_rl.errors import SettingError, require, to_install
+from sqn_rl.errors import SettingError, require, require_whole, to_install
 from sqn_rl.parts.actor.base import NetworkActor, apply_user_mask
 from sqn_rl.parts.actor.greedy import value_actor
 from sqn_rl.parts.env.base import BatchedEnv
@@ -224,12 +224,13 @@ def film(path: Path, title: str, play: Play, longest: int | None = None, *, dark
         The number of frames, one per step.
 
     Raises:
-        SettingError: see :func:`kind_of`; or there is nothing to see.
+        SettingError: see :func:`kind_of`; or there is nothing to see, or ``longest`` is below 1.
         OSError: the file cannot be written.
     """
+    require_whole("longest", longest, 1, or_null=True)
     kind, env = kind_of(path), play.env
     draw = Frames(title, env.action_names, DARK if dark else LIGHT).draw
-    frames = map(draw, islice(play, longest or kind.longest))
+    frames = map(draw, islice(play, kind.longest if longest is None else longest))
     count = kind.write(file := BytesIO(), frames, 30 if env.frame_skip == 1 else 60 / env.frame_skip)
     save(path, file.getvalue())
     if longest is None:

@@ -55,7 +55,9 @@ class Catalogue:
 
     def __init__(self, config_dirs: Sequence[str | Path] = (), trust: Sequence[str | Path] = ()) -> None:
         for name, given in (("config_dirs", config_dirs), ("trust", trust)):
-            require(not isinstance(given, str | Path), name, given, f"a list, such as {[str(given)]}")
+            is_list = isinstance(given, list | tuple) and all(isinstance(each, str | Path) for each in given)
+            example = str(given) if isinstance(given, str | Path) else "mine"
+            require(is_list, name, given, f"a list, such as {[example]}")
         further = [*config_dirs, *_from_environment("SQN_RL_PATH")]
         self.trees = [_checked_tree(Path(folder)) for folder in further] + [_own_tree()]
         named = (*map(str, trust), *_from_environment("SQN_RL_TRUST"))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 FORM = "write name=value: steps=2000, head=dueling or optimizer.lr=1e-3"
 SWEEP = "give one value here; `sqn-run -m` runs each of several"
+PAIRS = {"[": "]", "{": "}", "(": ")"}
 QUOTES = "quote a value that has special characters: 'name=\"a (value)\"'"
 
 
@@ -134,11 +135,29 @@ def _parse(texts: Sequence[str]) -> Iterator["Parsed"]:
 
     parser = OverridesParser.create()
     for text in texts:
+        if text.startswith("="):
+            raise RecipeError("cannot be read as an override", origin(text), FORM)
         try:
             yield from parser.parse_overrides([text])
         except (HydraException, ValueError, RecursionError) as error:  # a number of 5,000 digits; [[[[…
-            hint = QUOTES if "=" in text else FORM
+            hint = _unclosed(text) or (QUOTES if "=" in text else FORM)
             raise RecipeError("cannot be read as an override", origin(text), hint) from error
+
+
+def _unclosed(text: str) -> str:
+    """A hint on the first bracket or quote of an override that has no partner; empty if all have one."""
+    opened: list[str] = []
+    for place, character in enumerate(text):
+        is_quoted = bool(opened) and opened[-1] in "'\""
+        if is_quoted and (character != opened[-1] or text[place - 1] == "\\"):
+            continue
+        if is_quoted or (opened and PAIRS.get(opened[-1]) == character):
+            opened.pop()
+        elif character in PAIRS or character in "'\"":
+            opened.append(character)
+        elif character in PAIRS.values():
+            return f"nothing opens the {character} at character {place + 1}"
+    return f"close the {opened[-1]}; if the shell split the text, quote it: 'name=[1, 2]'" if opened else ""
 
 
 def _values(override: "Parsed", where: str, catalogue: Catalogue) -> Iterator[str]:

@@ -279,8 +279,7 @@ def _load(path: Path, skipped: list[str]) -> Checkpoint:
     """
     content = manifest.read(path)
     if content["state"] is None:
-        uses = "sqn-eval, sqn-export and sqn_rl.load use them, but a run cannot be resumed from them"
-        raise CheckpointError(f"{path}: only weights, as written by sqn-push: {uses}")
+        raise manifest.only_weights(path)
     run = manifest.marks_of_run(content, path)
     for name, mark in run.items():
         manifest.verify(path.parents[1] / name, mark)

@@ -24,7 +24,7 @@ from sqn_rl.recipe.provenance import override, read
 from sqn_rl.recipe.resolved import flat
 from sqn_rl.runs.building import Built, build_agent
 from sqn_rl.runs.directory import RunDirectory, summary_of
-from sqn_rl.runs.manifest import extended
+from sqn_rl.runs.manifest import extended, require_resumable
 from sqn_rl.runs.training_run import TrainingRun
 from sqn_rl.runs.workers import running_engine
 from sqn_rl.training.events import Reporters
@@ -183,9 +183,10 @@ class Experiment:
         return extended("".join(f"{line}\n" for line in document.text), steps)
 
     def _require_same_recipe(self, path: Path, except_for: Sequence[str]) -> None:
-        """Raise :class:`RecipeError` if the run in ``path`` has another recipe."""
+        """Raise :class:`RecipeError` if the run in ``path`` has another recipe, or refuse a model."""
         if not os.path.lexists(path / RECIPE_FILE):
             return
+        require_resumable(path)
         saved = load_recipe(path / RECIPE_FILE, catalogue=self.recipe.catalogue)
         others = dict(flat(saved.config))
         for key, value in flat(self.recipe.config):

@@ -102,6 +102,26 @@ def changes(run: Path, names: Collection[str]) -> list[str]:
     return found
 
 
+def is_model(run: Path) -> bool:
+    """Whether the newest checkpoint has weights only, as sqn-push writes them; False if it cannot be read."""
+    try:
+        return any(read(path)["state"] is None for path in saved_in(run / CHECKPOINTS)[-1:])
+    except CheckpointError:
+        return False
+
+
+def require_resumable(run: Path) -> None:
+    """Raise :class:`CheckpointError` for a model of sqn-push, of which no run can be resumed."""
+    if is_model(run):
+        raise only_weights(run)
+
+
+def only_weights(path: Path) -> CheckpointError:
+    """The error for a model, or its checkpoint, of which a run shall be resumed."""
+    uses = "sqn-eval, sqn-export and sqn_rl.load use them, but a run cannot be resumed from them"
+    return CheckpointError(f"{path}: only weights, as written by sqn-push: {uses}")
+
+
 def noted_changes(run: Path, names: Collection[str]) -> list[str]:
     """As :func:`changes`; if the manifest cannot be read, the reason why."""
     try:

@@ -1,6 +1,7 @@
 """Play episodes by a trained policy, with the memory that recurrent networks need."""
 
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sqn_rl.errors import SettingError, require, require_whole
+from sqn_rl.parts.env.checks import as_array
 from sqn_rl.protocols import Actor
 from sqn_rl.training.player import Player
 
@@ -50,7 +52,8 @@ class PolicyPlayer:
             ended: whether the episode terminated or was truncated: a bool, or ``[N]``.
 
         Raises:
-            SettingError: no action was chosen before, or there are not ``num_envs`` results.
+            SettingError: no action was chosen before, or there are not ``num_envs`` results, or
+                they are no numbers and no bools.
         """
         if self._action is None:
             raise SettingError("record", reward, "to be called after act")
@@ -61,11 +64,23 @@ class PolicyPlayer:
 
     def _per_env(self, name: str, value: Any, dtype: Any) -> Tensor:
         """The value of each environment, ``[N]``; a single number stands for all."""
-        given = np.asarray(value, dtype)
-        fits = given.shape in ((), (self._num_envs,))
-        require(fits, name, value, f"a number, or {self._num_envs} of them, one for each episode")
-        return torch.from_numpy(np.broadcast_to(given, self._num_envs).copy())
+        given = as_array(value)
+        fits, kind = given.shape in ((), (self._num_envs,)) and given.dtype.kind in "biuf", "a finite number"
+        if dtype is bool:
+            fits, kind = fits and bool(((given == 0) | (given == 1)).all()), "True or False"
+        fits = fits and bool(np.isfinite(given).all())
+        require(fits, name, value, f"{kind}, or {self._num_envs} of them, one for each episode")
+        return torch.from_numpy(np.broadcast_to(given.astype(dtype), self._num_envs).copy())
+
+    def _is_row(self, row: Any) -> bool:
+        return isinstance(row, Integral) and not isinstance(row, bool) and 0 <= int(row) < self._num_envs
 
     def begin(self, rows: Sequence[int] | None = None) -> None:
-        """Begin new episodes that no result announced, in these environments, or in all."""
+        """Begin new episodes that no result announced, in these environments, or in all.
+
+        Raises:
+            SettingError: ``rows`` are no indices of environments.
+        """
+        fits = rows is None or (isinstance(rows, Sequence | np.ndarray) and all(map(self._is_row, rows)))
+        require(fits, "rows", rows, f"a list of whole numbers in [0, {self._num_envs})")
         self._player.begin(rows)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sqn_rl.disk import RECIPE_FILE
-from sqn_rl.errors import CheckpointError, SettingError, require
+from sqn_rl.errors import CheckpointError, SettingError, as_path, require
 from sqn_rl.parts import machine
 from sqn_rl.parts.actor.base import NetworkActor, apply_user_mask
 from sqn_rl.parts.actor.greedy import value_actor
@@ -56,8 +56,7 @@ def load(
         SettingError: PyTorch cannot use ``device`` here.
         CheckpointError: there is no checkpoint yet, the one asked for is not kept, or it is damaged.
     """
-    run = Path(run)
-    path = recipe_of(run)
+    path = recipe_of(run := as_path("run", run))
     usable = device is None or machine.has_device(device)
     require(usable, "device", device, "one that PyTorch can use here, such as cpu")
     overrides = [] if device is None else [f"device={device}"]
@@ -291,8 +290,8 @@ class Policy(nn.Module):
         from sqn_rl.plots.film import Play, film, kind_of
 
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # Gymnasium's pictures are drawn in memory
-        kind_of(Path(path))  # before the environment is opened
-        path, run = Path(path).absolute(), self.run  # before an environment goes elsewhere
+        kind_of(path := as_path("path", path))  # before the environment is opened
+        path, run = path.absolute(), self.run  # before an environment goes elsewhere
         opened = self._make_env(num_envs=1, seed=EVALUATION_SEED + run.seed, training=False)
         with self._threads(), closing_env(opened) as env:
             limits = {"episodes": run.eval_episodes, "max_steps": run.eval_max_steps}

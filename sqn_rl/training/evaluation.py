@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from sqn_rl.errors import RecipeError, SettingError, is_whole, require
+from sqn_rl.errors import RecipeError, SettingError, is_whole, require, require_bool
 from sqn_rl.parts.env.base import BatchedEnv
 from sqn_rl.parts.env.opening import closing_env
 from sqn_rl.protocols import Actor
@@ -175,6 +175,7 @@ def evaluate(
         Stopped: ``should_stop`` returned True.
     """
     _require_in_range(episodes, seed, max_steps)
+    require_bool("greedy", greedy)
     require_ours(env)
     require(hasattr(actor, "act"), "actor", actor, "an actor, such as agent.actor")
     episodes, seed = int(episodes), int(seed)  # they may be NumPy's

@@ -15,9 +15,9 @@ from sqn_rl.plots.logs import LAST_STEP, newest_row, number_of
 from sqn_rl.recipe.catalogue import Catalogue
 from sqn_rl.recipe.reading import is_there, printable
 from sqn_rl.recipe.resolved import of_run
-from sqn_rl.runs.directory import LOCK, LOGS, status_of, summary_of
+from sqn_rl.runs.directory import LOCK, LOGS, summary_of
 from sqn_rl.runs.manifest import CHECKPOINTS
-from sqn_rl.watch.run import WatchedRun, evaluation_of
+from sqn_rl.watch.run import WatchedRun, evaluation_of, shown_status
 
 RUNS, FOLDERS = 1_000, 20_000
 """The most runs that are listed, and the most folders that are searched for them."""
@@ -140,7 +140,7 @@ class WatchedFolder:
         if path not in self._known or self._known[path][0] != stamps:
             self._known[path] = stamps, self._read(path)
         row = self._known[path][1]
-        return row | ({} if row["ended"] else {"status": status_of(path)})
+        return row | ({} if row["ended"] else {"status": shown_status(path)})
 
     def _read(self, path: Path) -> dict[str, Any]:
         row: dict[str, Any] = {

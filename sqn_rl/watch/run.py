@@ -28,7 +28,7 @@ from sqn_rl.recipe.reading import printable
 from sqn_rl.recipe.resolved import of_run
 from sqn_rl.runs.directory import LOGS, status_of
 from sqn_rl.runs.experiment import Experiment
-from sqn_rl.runs.manifest import CHECKPOINTS, noted_changes, saved_in
+from sqn_rl.runs.manifest import CHECKPOINTS, is_model, noted_changes, saved_in
 from sqn_rl.runs.policy import Policy
 
 FRAMES = 450
@@ -87,7 +87,7 @@ class WatchedRun:
         return {
             "title": self.title,
             "path": str(self.path),
-            "status": status_of(self.path),
+            "status": shown_status(self.path),
             "steps": max(row.get("env_steps", 0) for row in last.values()),
             "budget": self._experiment.run.steps,
             "speed": rate(counters.get("env_steps", 0), counters.get("wall_s") or 0),
@@ -142,6 +142,12 @@ class WatchedRun:
         """The environment steps of the newest weights."""
         saved = saved_in(self.path / CHECKPOINTS)
         return int(saved[-1].name) if saved else None
+
+
+def shown_status(path: Path) -> str:
+    """The status of the run in ``path``; ``model`` for a folder of sqn-push."""
+    status = status_of(path)
+    return "model" if status == "killed" and is_model(path) else status
 
 
 def _charts(metrics: Rows, episodes: Rows, evaluations: Rows) -> Iterator[dict[str, Any]]:

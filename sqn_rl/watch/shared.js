@@ -33,6 +33,7 @@ const mean_and_std = ({mean, std}) => `${mean.toFixed(1)} ± ${std.toFixed(1)}`;
 const STATUS = {
   running: "running", done: "done", stopped: "stopped", killed: "killed, or never started",
   numerics: "stopped: a number was not finite", error: "failed",
+  model: "a model of sqn-push",
 };
 
 let answered = null;

@@ -38,11 +38,11 @@ gymnasium.register("misbehaving/Failing-v0", Failing)
 
 
 def fail() -> Any:
-    raise RuntimeError("boom")
+    raise RuntimeError("boom\n\n  joint 3 is at its limit")
 
 
 ANSWERS: dict[str, tuple[Callable[[], Any], int, str, str]] = {
-    "raises": (fail, 1, "error", "RuntimeError: boom"),
+    "raises": (fail, 1, "error", "RuntimeError: boom | joint 3 is at its limit ("),
     "exits": (lambda: exit(0), 1, "error", "SystemExit: 0"),
     "another shape": (
         lambda: (np.zeros(2, np.float32), 1.0),

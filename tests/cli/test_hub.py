@@ -19,7 +19,10 @@ from safetensors.torch import load_file
 import sqn_rl
 from sqn_rl import CheckpointError, RecipeError, SqnError, compose
 from sqn_rl.errors import StorageError, to_install
+from sqn_rl.recipe.catalogue import Catalogue
 from sqn_rl.runs import hub as hubs
+from sqn_rl.watch.folder import WatchedFolder
+from sqn_rl.watch.run import WatchedRun
 
 FILES = {"README.md", "recipe.yaml", "curve.png", "graph.svg", "evaluations.jsonl"}
 
@@ -96,6 +99,16 @@ def test_what_is_pulled_acts_as_the_run(run: Path, model: Path, tmp_path: Path, 
         refusal = "only weights, as written by sqn-push: sqn-eval, sqn-export and sqn_rl.load use them"
         assert refusal in capsys.readouterr().err
         assert (out / "recipe.yaml").read_bytes() == recipe
+        assert names(out) == names(model)  # no .lock either
+    with pytest.raises(sqn_rl.CheckpointError, match="only weights"):
+        compose("sqn", *TINY, "head=dueling").train(resume=out)
+    assert names(out) == names(model)
+
+
+def test_a_model_is_shown_as_one(model: Path) -> None:
+    assert WatchedRun(model, Catalogue()).state()["status"] == "model"
+    (row,) = WatchedFolder(model.parent, Catalogue()).state()["runs"]
+    assert row["status"] == "model"
 
 
 def test_target_copies_are_left_out(run: Path, model: Path) -> None:

@@ -210,6 +210,63 @@ def test_a_mask_that_does_not_fit(policy: Policy, mask: Any, message: str) -> No
             ask(states, action_mask=mask)
 
 
+ONE = np.zeros(4, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda policy: policy.act(ONE, greedy="no"), "greedy = 'no': expected True or False"),
+        (lambda policy: policy.act(ONE, greedy=None), "greedy = None: expected True or False"),
+        (lambda policy: policy.actor.act(ONE, greedy=1), "greedy = 1: expected True or False"),
+        (lambda policy: policy.player().act(ONE, greedy="no"), "greedy = 'no': expected True or False"),
+        (lambda policy: policy.evaluate(episodes=1, greedy="no"), "greedy = 'no': expected True or False"),
+        (lambda policy: policy(ONE), "expected float32 [B, 4], given float32 [4]\n  make it a tensor"),
+        (lambda policy: policy([0.0] * 4), "expected float32 [B, 4], given list\n  make it a tensor"),
+        (lambda policy: policy.act(torch.zeros(4, device="meta")), "in memory, given a meta tensor"),
+        (lambda policy: policy.act(torch.zeros(4).to_sparse()), "in memory, given a sparse_coo tensor"),
+        (lambda policy: policy.act([1e300, 0, 0, 0]), "observation[0] = inf"),
+        (lambda policy: policy.film("x.gif", greedy="no", longest=2), "greedy = 'no': expected True or"),
+        (lambda policy: policy.film("x.gif", longest=0), "longest = 0: expected a whole number, at least 1"),
+        (lambda policy: policy.film("x.gif", longest="3"), "longest = '3': expected a whole number, at"),
+        (lambda policy: policy.film(None), "path = None: expected a path"),
+        (lambda policy: load(None), "run = None: expected a path"),  # type: ignore[arg-type]
+        (lambda policy: policy.player(2).begin([2]), "rows = [2]: expected a list of whole numbers in [0"),
+        (lambda policy: policy.player(2).begin("a"), "rows = 'a': expected a list of whole numbers in"),
+    ],
+)  # fmt: skip
+def test_wrong_arguments_are_refused(policy: Policy, call: Any, message: str, folder: Path) -> None:
+    with pytest.raises((SettingError, ObservationError, NumericsError), match=re.escape(message)):
+        call(policy)
+    assert not [*folder.iterdir()]
+
+
+@pytest.mark.parametrize("greedy", [np.True_, np.False_])
+def test_a_bool_may_be_numpys(policy: Policy, greedy: bool) -> None:
+    assert policy.act(ONE, greedy=greedy) in (0, 1)
+    assert policy.evaluate(episodes=1, greedy=greedy).mean > 0
+
+
+@pytest.mark.parametrize(
+    ("reward", "ended", "message"),
+    [
+        ("a", False, "reward = 'a': expected a finite number, or 2 of them, one for each episode"),
+        ([None, 1], False, "reward = [None, 1]: expected a finite number, or 2 of them"),
+        (np.nan, False, "reward = nan: expected a finite number, or 2 of them"),
+        ([1], False, "reward = [1]: expected a finite number, or 2 of them"),
+        (1.0, "no", "ended = 'no': expected True or False, or 2 of them, one for each episode"),
+        (1.0, [0.5, 1], "ended = [0.5, 1]: expected True or False, or 2 of them"),
+        (1.0, None, "ended = None: expected True or False, or 2 of them"),
+    ],
+)
+def test_results_that_are_none(policy: Policy, reward: Any, ended: Any, message: str) -> None:
+    player = policy.player(2)
+    player.act(np.zeros((2, 4)))
+    with pytest.raises(SettingError, match=re.escape(message)):
+        player.record(reward, ended)
+    player.record([1, np.int64(2)], np.array([0, 1]))
+
+
 # --- what environments return -------------------------------------------------------------------------------
 
 
@@ -535,6 +592,9 @@ def test_a_part_that_is_not_ours_needs_trust(
 @pytest.mark.parametrize("name", ["trust", "config_dirs"])
 def test_one_text_is_no_list(name: str, tmp_path: Path) -> None:
     path = untrained(tmp_path / "run", "hidden=[8]")
+    for wrong in (None, [3]):
+        with pytest.raises(SettingError, match=rf"^{name} = .*: expected a list, such as \['mine'\]$"):
+            load(path, **{name: wrong})
     with pytest.raises(SettingError, match=rf"^{name} = 'mine': expected a list, such as \['mine'\]$"):
         load(path, **{name: "mine"})
     with pytest.raises(RecipeError, match=r"--trust .*mine.py: there is no such file"):

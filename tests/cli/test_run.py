@@ -57,6 +57,8 @@ def test_a_run_that_cannot_learn_says_so(command: Command, setting: str, reason:
     out = command("run", *TINY, setting).out
     found = [line for line in out.splitlines() if "will be learned" in line]
     assert found == ([f"note: nothing will be learned{reason} (command line: {setting})"] if reason else [])
+    checked = command("run", *TINY, setting, "--dry-run").err
+    assert [line for line in checked.splitlines() if "will be learned" in line] == found
 
 
 @pytest.mark.usefixtures("curves")

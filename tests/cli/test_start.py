@@ -187,7 +187,7 @@ def test_a_saved_recipe_runs_under_its_name_and_compares(command: Command, folde
         (["--save", "x.txt"], "save = 'x.txt': expected a file that ends in .yaml"),
         (["--save", "nl\nx: 1.yaml"], r"save = 'nl\nx: 1.yaml': expected a name without control characters"),
         (["--save", "there.yaml"], "expected a file that does not exist yet"),
-        (["--save", "nowhere/x.yaml"], "nowhere: No such file or directory"),
+        (["--save", "nowhere/x.yaml"], "save = 'nowhere/x.yaml': expected a file in a folder that exists"),
         (["-m", "seed=1,2", "--save", "x.yaml"], "expected a single recipe, not a sweep"),
     ],
 )
@@ -196,7 +196,7 @@ def test_what_cannot_be_saved_is_refused(
 ) -> None:
     (folder / "there.yaml").write_text("mine")
     done = command("run", *arguments)
-    assert done.code in (1, 2)
+    assert done.code == 2
     assert message in done.err
     assert [each.name for each in folder.iterdir()] == ["there.yaml"]
     assert (folder / "there.yaml").read_text() == "mine"

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from sqn_rl.analysis.grid import Job
-from sqn_rl.analysis.space import space_of
+from sqn_rl.analysis.space import shortest, space_of
 from sqn_rl.analysis.tuning import Trial, Tuning
 from sqn_rl.analysis.tuning_page import ending
 from sqn_rl.errors import to_install
@@ -295,6 +295,21 @@ def test_distributions_are_read(text: str, ends: tuple[Any, ...]) -> None:
     assert [tuned.has(end) for end in ends] == [True, True]
     for end in ends:
         compose_recipe("sqn", tuned.override(end), catalogue=CATALOGUE)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("lr=uniform(0.1, 1)", "uniform(0.1,1)"),
+        ("lr=loguniform(1e-5,.3)", "loguniform(1e-05,0.3)"),
+        ("batch_size=logint(8,64)", "logint(8,64)"),
+        ("target_update.tau=choice(.05,.1)", "choice(0.05,0.1)"),
+    ],
+)
+def test_numbers_are_shown_in_their_shortest_form(text: str, shown: str) -> None:
+    _, (tuned,) = space_of([text], CATALOGUE)
+    assert str(tuned) == shown
+    assert shortest(shown.replace("0.1,", f"{0.1:.17g},")) == shown  # as older searches have it
 
 
 def test_of_two_overrides_of_one_key_the_later_counts() -> None:

@@ -159,9 +159,10 @@ def test_what_is_no_image_is_refused(kind: type, shape: tuple[int, ...]) -> None
     with pytest.raises(WiringError) as refusal:
         make(kind, shape)
     assert refusal.value.consumer == "encoder"
+    row_of_numbers = "; encoder=per_key reads images inside a Dict or Tuple" if len(shape) == 1 else ""
     assert str(refusal.value) == (
         f"encoder: {kind.__name__} reads images [C, H, W] of at least {least}, such as env=atari, "
-        f"or env=gym where they are bytes from 0 to 255; observations here are {list(shape)}"
+        f"or env=gym where they are bytes from 0 to 255; observations here are {list(shape)}{row_of_numbers}"
     )
 
 

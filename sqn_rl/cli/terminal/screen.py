@@ -1,6 +1,6 @@
 """Print to the terminal: settings and progress of a run, and comparisons; and write their files."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -167,12 +167,16 @@ def announce(recipe: Recipe, console: Screen) -> None:
     for slot, part, values in rows:
         text = " ".join(override(name, value) for name, value in values.items())
         console.print(f"{slot:<14}{part:<11} {text}".rstrip(), soft_wrap=True)
+    for note in notes_of(recipe):
+        console.print(f"note: {note}", soft_wrap=True)
+
+
+def notes_of(recipe: Recipe) -> Iterator[str]:
+    """What the user may not have meant: that nothing is learned, and settings that no part reads."""
     if recipe.run.steps <= recipe.run.warmup_steps:
-        origin = recipe.origin("warmup_steps")
-        console.print(f"note: nothing will be learned within the warm-up ({origin})", soft_wrap=True)
+        yield f"nothing will be learned within the warm-up ({recipe.origin('warmup_steps')})"
     elif recipe.run.steps <= recipe.run.num_envs:
-        origin = recipe.origin("num_envs")
-        message = "note: nothing will be learned, as each environment takes one step only"
-        console.print(f"{message} ({origin})", soft_wrap=True)
+        why = "as each environment takes one step only"
+        yield f"nothing will be learned, {why} ({recipe.origin('num_envs')})"
     for name in recipe.unused_overrides():
-        console.print(f"note: no part of this run reads {name} ({recipe.origin(name)})", soft_wrap=True)
+        yield f"no part of this run reads {name} ({recipe.origin(name)})"

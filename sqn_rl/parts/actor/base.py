@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchrl.envs.utils import ExplorationType, exploration_type
 
 from sqn_rl import functional as F
-from sqn_rl.errors import SettingError, not_a_module, require, require_one_of
+from sqn_rl.errors import SettingError, not_a_module, require, require_bool, require_one_of
 from sqn_rl.parts.memory import Memory, state_size
 from sqn_rl.parts.noise import Noise, acting_view
 from sqn_rl.parts.observations import ObservationSpec, observation_spec_of
@@ -154,6 +154,8 @@ class NetworkActor(TensorDictModuleBase, ABC):
 
     def mean_scores(self, observation: Tensor) -> Tensor:
         """The scores with the mean weights. ``[B, *S]`` → ``[B, A]``."""
+        if not isinstance(observation, Tensor):
+            self.observation_spec.require(observation)
         for layer in self._noise.layers:
             layer.set_noise(None)
         return self.scores(observation.to(self.device))
@@ -178,7 +180,7 @@ class NetworkActor(TensorDictModuleBase, ABC):
 
         Raises:
             ObservationError: the network was not built for such observations.
-            SettingError: the mask does not fit, or allows no action in a state.
+            SettingError: the mask does not fit, or allows no action in a state; or ``greedy`` is no bool.
         """
         observations, single = self.observation_spec.batch(observation)
         action_B, _ = self._choose(observations, greedy, generator or self.generator, action_mask)
@@ -216,6 +218,7 @@ class NetworkActor(TensorDictModuleBase, ABC):
 
         Among the actions that a mask allows, they are sampled from :meth:`behaviour`.
         """
+        require_bool("greedy", greedy)
         if greedy:
             score_BA = self.mean_scores(observation)
             if action_mask is not None:

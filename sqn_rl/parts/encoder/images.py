@@ -28,7 +28,8 @@ def require_images(encoder: object, observation_shape: Sequence[int], least: int
     if len(shape) not in (3, 4) or min(sides) < least:
         reads = f"{type(encoder).__name__} reads images [C, H, W] of at least {least}x{least}"
         such = "such as env=atari, or env=gym where they are bytes from 0 to 255"
-        raise WiringError("encoder", f"encoder: {reads}, {such}; observations here are {shape}")
+        others = "" if len(shape) > 1 else "; encoder=per_key reads images inside a Dict or Tuple"
+        raise WiringError("encoder", f"encoder: {reads}, {such}; observations here are {shape}{others}")
     return math.prod(channels), sides
 
 

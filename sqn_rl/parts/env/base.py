@@ -236,7 +236,8 @@ class BatchedEnv(EnvBase):
             given, why = describe(observation), str(error)
             fix = f"give it the observations of {self._outside}" if why.startswith("observation is") else why
             raise ObservationError(f"{self._accepts}, or a batch of these", given, fix) from error
-        numbers = np.array(rows, self._dtype, order="C")
+        with np.errstate(over="ignore"):  # a number too large for the dtype is refused below
+            numbers = np.array(rows, self._dtype, order="C")
         require_finite("observation", numbers, lambda row: f"given to act in {self.name}, row {row}")
         return torch.from_numpy(numbers), single
 
