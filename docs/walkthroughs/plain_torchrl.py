@@ -41,13 +41,13 @@ def build(seed: int) -> tuple[TransformedEnv, BoltzmannActor, LossModule, Polyak
         optimise="log_alpha",
         n_actions=n_actions,
     )
-    actor = BoltzmannActor(q_net=q_net, temperature=temperature, policy="q1", seed=seed)
+    actor = BoltzmannActor(q_net=q_net, temperature=temperature, policy="mean", seed=seed)
     loss = SQNLoss(
         q_net=q_net,
         temperature=temperature,
         gamma=0.99,
-        backup="expected",
-        policy_source="q1",
+        backup="expected_mean",
+        policy_source="target_mean",
         backup_entropy=True,
         seed=seed,
     )

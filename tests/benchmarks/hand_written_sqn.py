@@ -1,7 +1,7 @@
 """SQN on CartPole as a single hand-written script: the speed that the toolkit has to have.
 
-The same arithmetic as the recipe ``sqn``: independent twins in one batched product, the expected backup under
-Q_1's policy, learned log α, Polyak targets, fused Adam, denormals flushed, one update a step.
+The same arithmetic as the recipe ``sqn``: independent twins in one batched product, the soft mean, learned log α,
+Polyak targets, fused Adam, denormals flushed, one update a step.
 """
 
 import math
@@ -58,7 +58,7 @@ def learn(baton: Baton) -> None:
             action = int(torch.randint(n_actions, ()))
         else:
             with torch.no_grad():
-                pi = torch.softmax(q_values(online, state.unsqueeze(0))[0, 0] / log_alpha.exp(), -1)
+                pi = torch.softmax(q_values(online, state.unsqueeze(0)).mean(0)[0] / log_alpha.exp(), -1)
             action = int(torch.multinomial(pi, 1))
         observation, reward, terminated, truncated, _ = env.step(action)
         following = torch.from_numpy(observation)
@@ -74,13 +74,14 @@ def learn(baton: Baton) -> None:
         i = torch.randint(t + 1, (BATCH,))
         with torch.no_grad():
             alpha = log_alpha.exp()
-            log_pi = torch.log_softmax(q_values(online, next_states[i])[0] / alpha, -1)
+            next_q = q_values(target, next_states[i]).mean(0)
+            log_pi = torch.log_softmax(next_q / alpha, -1)
             pi = log_pi.exp()
-            value = (pi * q_values(target, next_states[i])).sum(-1).amin(0) - alpha * (pi * log_pi).sum(-1)
+            value = (pi * next_q).sum(-1) - alpha * (pi * log_pi).sum(-1)
             y = rewards[i] + GAMMA * going_on[i] * value
         q = q_values(online, states[i])
         td_error = q.gather(-1, actions[i].expand(2, -1).unsqueeze(-1)).squeeze(-1) - y
-        log_pi = torch.log_softmax(q[0].detach() / alpha, -1)
+        log_pi = torch.log_softmax(q.detach().mean(0) / alpha, -1)
         entropy = -(log_pi.exp() * log_pi).sum(-1).mean()
         loss = td_error.square().mean(-1).sum() + log_alpha.exp() * (entropy - TARGET_ENTROPY)
         optimizer.zero_grad()

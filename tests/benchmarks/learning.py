@@ -33,6 +33,8 @@ class Table:
     variants: dict[str, tuple[str, ...]]
     wanted: float
     """The greedy mean that counts as solved."""
+    note: str = ""
+    """What else a reader must know."""
 
 
 def own_recipes() -> list[str]:
@@ -40,12 +42,18 @@ def own_recipes() -> list[str]:
     return sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml") if path.stem != "sqn_paper")
 
 
+BEFORE_THE_MEAN = (
+    "\nThe runs of SQN precede [decision 61](../decisions/0061-soft-mean.md): what an override does not set is the minimum of the"
+    "\ntwins, `loss.backup=expected loss.policy_source=q1 actor.policy=q1`.\n"
+)
+
 TABLES = {
     "cartpole": Table(
         "CartPole-v1, 50,000 steps",
         ("env=cartpole", "steps=50000"),
         {name: (f"recipe={name}",) for name in own_recipes()},
         wanted=475,
+        note=BEFORE_THE_MEAN,
     ),
     "acrobot": Table(
         "Acrobot-v1, 100,000 steps",
@@ -61,6 +69,7 @@ TABLES = {
             "mean of the twins": ("recipe=sqn", "loss.backup=expected_mean"),
         },
         wanted=-100,
+        note=BEFORE_THE_MEAN,
     ),
     "levers": Table(
         "Do faster updates learn the same? CartPole-v1, 25,000 steps, MLP 400-300",
@@ -141,7 +150,7 @@ def write(name: str, rows: list[dict[str, Any]]) -> None:
 All runs have `{" ".join(table.task)}`. Scores are greedy means of 20 full episodes with the last weights;
 ± is the standard deviation over seeds; solved is {table.wanted:g} or more; – was not run. steps/s is the
 median of runs that shared the machine with others, and no measure of speed.
-
+{table.note}
 """
     (RESULTS / f"{name}.md").write_text(f"{text}{markdown(name, rows)}\n")
 

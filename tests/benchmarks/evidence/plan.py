@@ -8,8 +8,11 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+MINIMUM = ("loss.backup=expected", "loss.policy_source=q1", "actor.policy=q1")
+MEAN = ("loss.backup=expected_mean", "loss.policy_source=target_mean", "actor.policy=mean")
+
 AGENTS: Mapping[str, Sequence[str]] = {
-    "sqn": ["recipe=sqn"],
+    "sqn": ["recipe=sqn", *MINIMUM],
     "sqn_tb": ["recipe=sqn_tb"],
     "sqn_best": ["recipe=sqn_best"],
     "dqn": ["recipe=dqn"],
@@ -19,7 +22,7 @@ AGENTS: Mapping[str, Sequence[str]] = {
     "discrete_sac": ["recipe=discrete_sac"],
     "munchausen_dqn": ["recipe=munchausen_dqn"],
 }
-"""By name, the overrides of ``sqn-run``."""
+"""By name, the overrides of ``sqn-run``: of ``sqn`` those that give what it was when the report was frozen."""
 
 PPO = "ppo"
 """PPO of Stable-Baselines3, a peer: RL Baselines3 Zoo's settings, tuned for these tasks or for Atari."""
@@ -54,12 +57,11 @@ MinAtar's is in ``components/task/minatar.yaml``. Classic control's is there tha
 0.03 at most by their own, but for ``discrete_sac``, most of whose runs fail at any point.
 """
 
-MEAN = ["loss.backup=expected_mean", "loss.policy_source=target_mean", "actor.policy=mean"]
 SOFT_MEAN = "sqn, soft mean"
 FIGURE_2D: Mapping[str, Sequence[str]] = {
-    "sqn, small α": ["recipe=sqn", "temperature=fixed", "temperature.alpha=0.01"],
-    "sqn, large α": ["recipe=sqn", "temperature=fixed", "temperature.alpha=1.0"],
-    "sqn, periodic targets": ["recipe=sqn", "target_update=periodic"],
+    "sqn, small α": ["recipe=sqn", *MINIMUM, "temperature=fixed", "temperature.alpha=0.01"],
+    "sqn, large α": ["recipe=sqn", *MINIMUM, "temperature=fixed", "temperature.alpha=1.0"],
+    "sqn, periodic targets": ["recipe=sqn", *MINIMUM, "target_update=periodic"],
 }
 ABLATIONS: Mapping[str, Sequence[str]] = {SOFT_MEAN: ["recipe=sqn", *MEAN], **FIGURE_2D}
 """Variants of ``sqn`` on classic control: the soft mean, perhaps its next default, and the paper's figure 2d.
@@ -94,7 +96,7 @@ ADDITIONS: Mapping[str, Sequence[str]] = {
     "one step": ["returns=one_step"],
     "n-step": ["returns=n_step"],
     "tree of five": ["returns.n=5"],
-    "minimum": ["loss.backup=expected", "loss.policy_source=q1", "actor.policy=q1"],
+    "minimum": [*MINIMUM],
     "prioritized, dueling": ["replay=prioritized", "head=dueling"],
     "prioritized, noisy": ["replay=prioritized", "layers=noisy"],
     "prioritized, dueling, noisy": ["replay=prioritized", "head=dueling", "layers=noisy"],
@@ -107,12 +109,12 @@ ADDITIONS: Mapping[str, Sequence[str]] = {
 
 
 WEAK: Mapping[str, Sequence[str]] = {
-    "sqn": ["recipe=sqn"],
+    "sqn": ["recipe=sqn", *MINIMUM],
     "sqn, soft mean": ["recipe=sqn", *MEAN],
     "sqn_tb": ["recipe=sqn_tb"],
-    "soft n-step, minimum": ["recipe=sqn", "returns=n_step", "returns.soft=true"],
+    "soft n-step, minimum": ["recipe=sqn", *MINIMUM, "returns=n_step", "returns.soft=true"],
     "soft n-step, soft mean": ["recipe=sqn", "returns=n_step", "returns.soft=true", *MEAN],
-    "n-step, minimum": ["recipe=sqn", "returns=n_step", "returns.soft=false"],
+    "n-step, minimum": ["recipe=sqn", *MINIMUM, "returns=n_step", "returns.soft=false"],
     "n-step, soft mean": ["recipe=sqn", "returns=n_step", "returns.soft=false", *MEAN],
     "dqn": ["recipe=dqn"],
     "double_dqn": ["recipe=double_dqn"],

@@ -9,7 +9,7 @@ from sqn_rl.analysis.statistics import Estimate, estimate, iqm, probability_of_i
 
 from . import claims
 from .pictures import curves, standings
-from .plan import ABLATIONS, AGENTS, CHOSEN, FAMILIES, PPO, SUPPLEMENT, Task, report_jobs
+from .plan import ABLATIONS, AGENTS, CHOSEN, FAMILIES, PPO, SOFT_MEAN, SUPPLEMENT, Task, report_jobs
 from .runs import Row, rows_of
 from .tables import (
     ENOUGH,
@@ -125,7 +125,9 @@ def agents() -> Iterator[str]:
     yield "## Agents"
     yield (
         "By name, the words after `sqn-run`, and the settings that tuning chose for each family of tasks. "
-        "`ppo` is PPO of Stable-Baselines3 with the settings of RL Baselines3 Zoo."
+        "`ppo` is PPO of Stable-Baselines3 with the settings of RL Baselines3 Zoo. `sqn` is on this page what that "
+        f"recipe was when the report was frozen, with the minimum of the twins; now it is `{SOFT_MEAN}` "
+        "([decision 61](../decisions/0061-soft-mean.md))."
     )
     lines = [
         [
