@@ -10,7 +10,7 @@ from sqn_rl.analysis.finished import is_protocol, is_variant_key, read_summary, 
 from sqn_rl.disk import LONGEST_NAME, RECIPE_FILE, hashed_name
 from sqn_rl.errors import RecipeError
 from sqn_rl.recipe.catalogue import Catalogue
-from sqn_rl.recipe.compose import Recipe, compose_recipe
+from sqn_rl.recipe.compose import OURS, Recipe, compose_recipe
 from sqn_rl.recipe.overrides import expand, origin, parse
 from sqn_rl.recipe.provenance import override
 from sqn_rl.recipe.reading import is_there
@@ -133,7 +133,7 @@ def require_variant_keys(texts: Iterable[str], message: str) -> None:
 
 def evaluations_of(recipe: Recipe) -> str:
     """The override with which a recipe is evaluated while it trains; empty if ``eval_every`` was set."""
-    is_set = recipe.run.eval_every or not recipe.origin("eval_every").startswith("default")
+    is_set = recipe.run.eval_every or recipe.origin("eval_every") != OURS
     return "" if is_set else f"eval_every={max(1, recipe.run.steps // EVALUATIONS)}"
 
 

@@ -49,7 +49,7 @@ class Experiment:
         return f"<Experiment {self.recipe.title}: {env}, steps={self.run.steps}, seed={self.run.seed}>"
 
     def build(self, **parts: Callable[..., Any]) -> Built:
-        """Build the agent and its environments, for a loop of your own, and set PyTorch's threads.
+        """Build the agent and its environments for your own training loop, and set PyTorch's threads.
 
         ``agent, env, make_env = compose("sqn").build(head=MyHead)``
 
@@ -188,14 +188,17 @@ class Experiment:
             return
         require_resumable(path)
         saved = load_recipe(path / RECIPE_FILE, catalogue=self.recipe.catalogue)
-        others = dict(flat(saved.config))
-        for key, value in flat(self.recipe.config):
-            if key not in ("out", "resume", *except_for) and (other := others.get(key)) != value:
-                message = f"the run in {path} has {other!r} ({saved.origin(key)})"
+        ours, theirs = dict(flat(self.recipe.config)), dict(flat(saved.config))
+        for key in {**ours, **theirs}:
+            value, other = ours.get(key), theirs.get(key)
+            if value != other and key not in ("out", "resume", *except_for):
+                has = repr(other) if key in theirs else "no such value"
+                message = f"the run in {path} has {has} ({saved.origin(key)})"
                 extension = [f"steps={value}"] if key == "steps" and value > other else []
                 command = to_type("sqn-resume", path, *extension)
                 hint = f"resume it with {command}, or write to another directory: out=…"
-                raise RecipeError(message, self.recipe.origin(key), hint, f"{key} = {value!r}")
+                ours_shown = f"{key} = {value!r}" if key in ours else f"{key} is not set"
+                raise RecipeError(message, self.recipe.origin(key), hint, ours_shown)
 
     def _new_directory(self, env_name: str, working_directory: Path) -> Path:
         """The directory of a new run: as the recipe says, or one with a new name below ``runs``."""

@@ -280,11 +280,11 @@ class Policy(nn.Module):
         Args:
             path: the file to write, a ``.gif`` or an ``.mp4``.
             greedy: take the best action instead of sampling.
-            longest: the most frames to film; then nothing is played but these.
+            longest: the maximum number of frames to record; playing stops there.
             dark: draw for a dark background.
 
         Raises:
-            SettingError: there is nothing to see, or no film that can be written.
+            SettingError: the environment cannot be rendered, or the file format is not supported.
             OSError: the file cannot be written.
         """
         from sqn_rl.plots.film import Play, film, kind_of

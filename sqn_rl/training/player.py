@@ -69,7 +69,7 @@ def random_actions(env: Actions, generator: torch.Generator) -> Tensor:
 
 
 class Player:
-    """An actor in N environments; without recurrent networks it acts as it does alone.
+    """Acts in N environments and holds the memory of recurrent networks, if there are any.
 
     Call :meth:`act`, then :meth:`record` with the actions taken and their result; and :meth:`begin` for
     environments whose episodes are reset from outside.
@@ -77,7 +77,7 @@ class Player:
     Args:
         actor: acts; its weights may change between steps.
         num_envs: N.
-        n_actions: A, if the steps shall have log μ of the actions taken; else None.
+        n_actions: A, to add log μ of the actions taken to the steps; None: do not add it.
 
     Raises:
         WiringError: the actor does not know log μ.

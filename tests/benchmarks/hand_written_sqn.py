@@ -1,7 +1,7 @@
 """SQN on CartPole as a single hand-written script: the speed that the toolkit has to have.
 
-The same arithmetic as the recipe ``sqn``: independent twins in one batched product, the soft mean, learned log α,
-Polyak targets, fused Adam, denormals flushed, one update a step.
+The same arithmetic as the recipe ``sqn``: independent twins in one batched product, the soft mean, a learned
+log α, Polyak targets, fused Adam, denormals flushed, one update a step.
 """
 
 import math

@@ -43,8 +43,8 @@ def own_recipes() -> list[str]:
 
 
 BEFORE_THE_MEAN = (
-    "\nThe runs of SQN precede [decision 61](../decisions/0061-soft-mean.md): what an override does not set is the minimum of the"
-    "\ntwins, `loss.backup=expected loss.policy_source=q1 actor.policy=q1`.\n"
+    "\nThe runs of SQN precede [decision 61](../decisions/0061-soft-mean.md): their default was the minimum"
+    "\nof the twins, `loss.backup=expected loss.policy_source=q1 actor.policy=q1`.\n"
 )
 
 TABLES = {

@@ -61,6 +61,15 @@ def test_there_is_a_curve_unless_it_is_not_wanted(arguments: list[str], every: i
     assert variants_of(["head=linear,dueling", *arguments], CATALOGUE)[0].recipe.run.eval_every == every
 
 
+def test_a_recipe_named_default_says_when_it_is_evaluated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("default.yaml").write_text("defaults: [sqn, _self_]\neval_every: 0\n")
+    variants = variants_of(["recipe=default.yaml", "head=linear,dueling"], CATALOGUE)
+    assert [variant.recipe.run.eval_every for variant in variants] == [0, 0]
+
+
 def test_lists_and_ranges_are_values(folder: Path) -> None:
     variants = variants_of(
         ["returns=n_step", "encoder.hidden=[64],[32,32]", "returns.n=range(2,5)"], CATALOGUE

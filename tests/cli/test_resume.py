@@ -308,6 +308,32 @@ def test_auto_goes_on_with_no_other_recipe(command: Command, at: Callable) -> No
     assert re.match(message, done.err)
 
 
+@pytest.mark.parametrize(
+    ("own", "other", "message"),
+    [
+        (
+            ["optimizer.weight_decay=0.1"],
+            [],
+            r"weight_decay is not set: the run in .* has 0.1 \(.*:\d+\)",
+        ),
+        (
+            [],
+            ["optimizer.weight_decay=0.1"],
+            r"weight_decay = 0.1: the run in .* has no such value",
+        ),
+    ],
+    ids=["only the run's", "only the recipe's"],
+)
+def test_auto_compares_settings_that_only_one_side_has(
+    own: list[str], other: list[str], message: str, tmp_path: Path
+) -> None:
+    auto = [*TINY, f"out={tmp_path / 'run'}", "resume=auto"]
+    stop = iter([False] * 10 + [True])
+    compose("sqn", *auto, *own).train(should_stop=lambda: next(stop, True))
+    with pytest.raises(RecipeError, match=message):
+        compose("sqn", *auto, *other).train()
+
+
 def test_what_was_killed_before_its_first_checkpoint_begins_anew(alone: Path, command: Command) -> None:
     left_out = shutil.ignore_patterns("0*", "summary.json")
     killed = shutil.copytree(alone, "killed", ignore=left_out)

@@ -45,7 +45,7 @@ class BoltzmannActor(ValueActor):
         self._factor_B1: Tensor | None = None
 
     def explore(self, position: Tensor, base: float) -> None:
-        """Sample by :func:`temperature_ladder` from now on, in a batch of as many states.
+        """From now on, sample with the temperatures of :func:`temperature_ladder`, one per state of a batch.
 
         The policy stays that of α: only :meth:`act` differs.
         """

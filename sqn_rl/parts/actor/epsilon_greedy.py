@@ -55,7 +55,7 @@ class EpsilonGreedyActor(ValueActor):
         self.epsilon.fill_(linear(self._start, self._end, env_steps / self._over))
 
     def explore(self, position: Tensor, base: float) -> None:
-        """Explore by :func:`epsilon_ladder` from now on, a batch of as many states; ``base`` is not used."""
+        """From now on, explore by :func:`epsilon_ladder`, one ε per state of a batch; no use of ``base``."""
         self._epsilon_B = epsilon_ladder(position).to(self.device)
 
     def metrics(self) -> dict[str, float]:
@@ -63,11 +63,11 @@ class EpsilonGreedyActor(ValueActor):
         return {"epsilon": self.epsilon.item()}
 
     def probabilities(self, score_BA: Tensor) -> Tensor:
-        """Mostly 1 for the best action, of which ε is shared by all allowed. ``[B, A]`` → ``[B, A]``."""
+        """1 − ε for the best action, plus ε shared by all allowed actions. ``[B, A]`` → ``[B, A]``."""
         return self._probabilities(score_BA, self.epsilon)
 
     def behaviour(self, score_BA: Tensor) -> Tensor:
-        """The same, with this ladder's ε if there is one."""
+        """As :meth:`probabilities`, with this ladder's ε if there is one."""
         ladder = self._epsilon_B
         return self._probabilities(score_BA, self.epsilon if ladder is None else ladder.unsqueeze(-1))
 

@@ -47,8 +47,8 @@ class RayCollect(Actors):
     Further arguments are those of :class:`~sqn_rl.parts.collect.base.Actors`.
 
     Args:
-        address: of a running cluster, ``HOST:PORT``, or ``auto`` for the one of this machine; null: the run
-            starts a Ray of its own, and stops it.
+        address: address of a running cluster, ``HOST:PORT``, or ``auto`` for this machine's; null: the run
+            starts and stops its own Ray.
 
     Raises:
         SettingError: a value is out of range, or Ray is not installed.

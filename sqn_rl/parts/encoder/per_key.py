@@ -18,7 +18,7 @@ class PerKeyEncoder(nn.Module):
     """Convolutions for each entry that is an image, a layer for each other, and layers that join them.
 
     Each entry, of a Dict or Tuple, has ``units`` features, followed by a ReLU. Images are scaled to [0, 1],
-    numbers as by :class:`sqn_rl.MLP`. An observation that has no entries is one.
+    numbers as by :class:`sqn_rl.MLP`. An observation without entries counts as a single entry.
 
     Args:
         units: the number of features of each entry.

@@ -44,13 +44,13 @@ class GymEnv(GamesEnv):
 
     Observations are flattened to one dimension as by Gymnasium: a Discrete becomes one-hot, a Tuple or Dict
     the concatenation of its parts. Bytes (uint8 with values above 1) stay uint8; all else becomes float32.
-    They are not scaled here: ``observation_scaling`` tells a network how to, from the bounds of the space.
+    They are not scaled here; ``observation_scaling`` gives networks the scaling, from the space's bounds.
     Images, of bytes from 0 to 255, are not flattened but have their channels first, see
     :func:`~sqn_rl.parts.env.observations.layout_of`.
 
-    Actions of a MultiDiscrete or MultiBinary space are its combinations, of which there may be 1,024. Where
+    A MultiDiscrete or MultiBinary space becomes one choice among its combinations, at most 1,024. Where
     ``info`` has an ``action_mask``, ``[A]`` of 0 and 1, or a Dict observation has that key, only the actions
-    with 1 are chosen. A mask is no part of the observation. The first reset decides whether there are masks.
+    with 1 are chosen. A mask is not part of the observation. The first reset decides whether there are masks.
 
     Args:
         id: Gymnasium's name, with its version: "CartPole-v1", or "module:Name-v0" where that module has been

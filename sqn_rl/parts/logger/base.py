@@ -31,7 +31,7 @@ class Reporter:
         """With ``checkpoint_best``: the evaluation of ``row`` is the best so far, by these weights."""
 
     def checkpoint(self, counters: Counters, take_state: Callable[[], dict[str, Any]]) -> None:
-        """It is time to save the state of the run, which ``take_state()`` returns."""
+        """A checkpoint is due; ``take_state()`` returns the state of the run to save."""
 
     def finished(self, summary: dict[str, Any]) -> None:
         """The run has ended, well or not, and ``summary.json`` and ``curve.png`` are written."""

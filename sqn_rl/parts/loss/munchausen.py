@@ -11,7 +11,7 @@ from sqn_rl.types import Batch
 
 
 class MunchausenLoss(SQNLoss):
-    """SQN's loss on the reward ``r + m [α log π(a|s)]``, clipped to [l₀, 0]  (Vieillard et al. 2020).
+    """SQN's loss on the reward ``r + m [α log π(a|s)]``, the bracket clipped to [l₀, 0]  (Vieillard 2020).
 
     π is the policy of ``policy_source`` at s; M-DQN uses ``target_q1``. With n-step returns only the first
     step gets the bonus.

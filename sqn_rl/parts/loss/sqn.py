@@ -17,7 +17,7 @@ class SQNLoss(TDLoss):
 
     Equations 10, 12 and 19, lines 11 to 16 of Algorithm 1. The entropy is computed exactly. Deviations from
     the text as printed: the target uses the target network (eq. 13 lacks its bar and γ), both losses are
-    minimised (lines 14 and 16 print ``+``), and recipes take the mean of the target networks, not the minimum.
+    minimised (lines 14 and 16 print ``+``), and recipes take the mean of the networks, not the minimum.
 
     See :class:`~sqn_rl.parts.loss.td.TDLoss` for its keys as a TensorDict module.
 

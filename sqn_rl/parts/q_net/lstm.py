@@ -150,12 +150,12 @@ class Recalled:
 class LSTMQNet(QNet):
     """N recurrent soft Q-networks: encoder, LSTM, head.
 
-    Call it inside :meth:`recalling`: there an observation is the index of a step in the sequences, so actors
-    and losses need no change.
+    Call it inside :meth:`recalling`. An observation is then the index of a step in the sequences, so actors
+    and losses work unchanged.
 
     Args:
         units: H, of the LSTM.
-        encoder: as for :class:`~sqn_rl.QNet`, like all the others; it encodes for one network at a time.
+        encoder: makes the encoder, as for :class:`~sqn_rl.QNet`; it encodes for one network at a time.
         head: makes the head.
         layer: makes a layer.
         observation_shape: S, of one observation.

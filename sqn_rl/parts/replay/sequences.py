@@ -62,9 +62,9 @@ class SequenceReplay(WeightedReplay):
             would be left out.
         eta: η, in [0, 1].
         omega: ω, as for :class:`~sqn_rl.PrioritizedReplay`.
-        beta: β, as for it.
-        epsilon: ε, as for it.
-        td_error: as for it.
+        beta: β, as for :class:`~sqn_rl.PrioritizedReplay`.
+        epsilon: ε, as for the same class.
+        td_error: how the networks' absolute errors are reduced, as for the same class.
         steps: the budget, environment steps.
         q_net: the networks, whose state is stored.
         num_envs: N, the environments that step together.

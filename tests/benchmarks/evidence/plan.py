@@ -22,7 +22,7 @@ AGENTS: Mapping[str, Sequence[str]] = {
     "discrete_sac": ["recipe=discrete_sac"],
     "munchausen_dqn": ["recipe=munchausen_dqn"],
 }
-"""By name, the overrides of ``sqn-run``: of ``sqn`` those that give what it was when the report was frozen."""
+"""By name, the overrides of ``sqn-run``; ``sqn`` is what it was when the report was frozen."""
 
 PPO = "ppo"
 """PPO of Stable-Baselines3, a peer: RL Baselines3 Zoo's settings, tuned for these tasks or for Atari."""

@@ -125,8 +125,8 @@ def agents() -> Iterator[str]:
     yield "## Agents"
     yield (
         "By name, the words after `sqn-run`, and the settings that tuning chose for each family of tasks. "
-        "`ppo` is PPO of Stable-Baselines3 with the settings of RL Baselines3 Zoo. `sqn` is on this page what that "
-        f"recipe was when the report was frozen, with the minimum of the twins; now it is `{SOFT_MEAN}` "
+        "`ppo` is PPO of Stable-Baselines3 with the settings of RL Baselines3 Zoo. Here `sqn` is what "
+        f"the recipe was when the report was frozen, with the minimum of the twins; now it is `{SOFT_MEAN}` "
         "([decision 61](../decisions/0061-soft-mean.md))."
     )
     lines = [
