@@ -29,11 +29,11 @@ from sqn_rl.protocols import (
     SoftReturns,
     Stateful,
     TargetUpdate,
-    submodule,
 )
 from sqn_rl.training.numerics import learned_not_finite, not_finite
 from sqn_rl.training.player import OffPolicy
 from sqn_rl.training.randomness import Randomness
+from sqn_rl.training.sharing import require_shared
 from sqn_rl.training.update.compiling import Compiled
 from sqn_rl.training.update.descent import Descent
 from sqn_rl.training.update.gradients import Gradients
@@ -97,7 +97,8 @@ class Agent:
         replay: Replay,
         compiled: bool = False,
     ) -> None:
-        _require_agreement(actor, loss, replay)
+        require_shared(actor, loss, target_update)
+        _require_agreement(loss, replay)
         require_memory(actor, loss, replay)
         compiled = compiled and not state_size(loss.q_net)
         self._randomness = {
@@ -272,15 +273,12 @@ def _state_of(part: object) -> dict[str, Any]:
     return part.state_dict() if isinstance(part, Stateful) else {}
 
 
-def _require_agreement(actor: Actor, loss: Loss, replay: Replay) -> None:
-    """Refuse parts that disagree about γ, α, paths or entropy bonuses."""
+def _require_agreement(loss: Loss, replay: Replay) -> None:
+    """Refuse parts that disagree about γ, paths or entropy bonuses."""
     returns = replay.returns if isinstance(replay, Returning) else None
     if isinstance(loss, Discounted) and isinstance(returns, Discounted) and loss.gamma != returns.gamma:
         message = f"loss: gamma = {loss.gamma}: expected {returns.gamma}, as the returns have"
         raise WiringError("loss", message, "returns")
-    alpha = submodule(actor, "temperature")
-    if alpha is not None and loss.temperature is not None and alpha is not loss.temperature:
-        raise WiringError("actor", "actor: its temperature is not the loss's; give both the same", "loss")
     reads_paths = isinstance(loss, PathLoss) and loss.reads_paths
     if isinstance(returns, PathReturns) and returns.gives_paths and not reads_paths:
         problem = f"{type(returns).__name__} gives paths, which {type(loss).__name__} does not read"
