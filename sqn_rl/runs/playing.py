@@ -1,7 +1,6 @@
 """Play episodes by a trained policy, with the memory that recurrent networks need."""
 
 from collections.abc import Callable, Sequence
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -9,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sqn_rl.errors import SettingError, require, require_whole
-from sqn_rl.parts.env.checks import as_array
+from sqn_rl.parts.env.checks import as_array, indices
 from sqn_rl.protocols import Actor
 from sqn_rl.training.player import Player
 
@@ -72,15 +71,10 @@ class PolicyPlayer:
         require(fits, name, value, f"{kind}, or {self._num_envs} of them, one for each episode")
         return torch.from_numpy(np.broadcast_to(given.astype(dtype), self._num_envs).copy())
 
-    def _is_row(self, row: Any) -> bool:
-        return isinstance(row, Integral) and not isinstance(row, bool) and 0 <= int(row) < self._num_envs
-
     def begin(self, rows: Sequence[int] | None = None) -> None:
         """Begin new episodes that no result announced, in these environments, or in all.
 
         Raises:
             SettingError: ``rows`` are no indices of environments.
         """
-        fits = rows is None or (isinstance(rows, Sequence | np.ndarray) and all(map(self._is_row, rows)))
-        require(fits, "rows", rows, f"a list of whole numbers in [0, {self._num_envs})")
-        self._player.begin(rows)
+        self._player.begin(indices(rows, self._num_envs))

@@ -22,7 +22,7 @@ from sqn_rl.protocols import (
     Stateful,
     TargetUpdate,
 )
-from sqn_rl.training.agreement import MaskLoss, require_agreement, require_memory
+from sqn_rl.training.agreement import MaskLoss, require_agreement, require_memory, require_shared
 from sqn_rl.training.numerics import learned_not_finite, not_finite
 from sqn_rl.training.randomness import Randomness
 from sqn_rl.training.update.compiling import Compiled
@@ -68,7 +68,8 @@ class Agent:
         replay: Replay,
         compiled: bool = False,
     ) -> None:
-        require_agreement(actor, loss, replay)
+        require_shared(actor, loss, target_update)
+        require_agreement(loss, replay)
         require_memory(actor, loss, replay)
         compiled = compiled and not state_size(loss.q_net)
         self._randomness = {

@@ -1,6 +1,9 @@
 """Refuse parts of an agent that do not fit each other."""
 
+from collections.abc import Iterable, Iterator
 from typing import Protocol, runtime_checkable
+
+from torch import nn
 
 from sqn_rl.errors import WiringError
 from sqn_rl.parts.distributions import Distribution
@@ -15,6 +18,7 @@ from sqn_rl.protocols import (
     Replay,
     Returning,
     SoftReturns,
+    TargetUpdate,
     submodule,
 )
 from sqn_rl.training.player import OffPolicy
@@ -41,8 +45,30 @@ class SequenceGiving(Protocol):
     gives_sequences: bool
 
 
-def require_agreement(actor: Actor, loss: Loss, replay: Replay) -> None:
-    """Refuse parts that disagree about γ, α, paths, log μ or entropy bonuses.
+def require_shared(actor: Actor, loss: Loss, target_update: TargetUpdate) -> None:
+    """Refuse an actor or a target update that is made for other networks, or another α, than the loss.
+
+    Such an actor would never act by what is learned, and such targets would never follow it. Frozen networks
+    are accepted, such as those of a teacher.
+
+    Raises:
+        WiringError: the parts do not share them.
+    """
+    alpha = submodule(actor, "temperature")
+    if alpha is not None and loss.temperature is not None and alpha is not loss.temperature:
+        raise WiringError("actor", "actor: its temperature is not the loss's; give both the same", "loss")
+    alphas = {id(each) for each in _parameters([loss.temperature, alpha])}
+    learned = {id(each) for each in [*loss.parameters(), *_parameters([loss.q_net])]} - alphas
+    for slot, part in (("actor", actor), ("target_update", target_update)):
+        held = {id(each) for each in _parameters([part]) if each.requires_grad} - alphas
+        if held and not held & learned:
+            problem = "none of its networks is the loss's, so that it would not change with what is learned"
+            message = f"{slot}: {problem}; give it the same, or freeze its own by requires_grad_(False)"
+            raise WiringError(slot, message, "loss")
+
+
+def require_agreement(loss: Loss, replay: Replay) -> None:
+    """Refuse parts that disagree about γ, paths, log μ or entropy bonuses.
 
     Raises:
         WiringError: two of the parts disagree.
@@ -51,9 +77,6 @@ def require_agreement(actor: Actor, loss: Loss, replay: Replay) -> None:
     if isinstance(loss, Discounted) and isinstance(returns, Discounted) and loss.gamma != returns.gamma:
         message = f"loss: gamma = {loss.gamma}: expected {returns.gamma}, as the returns have"
         raise WiringError("loss", message, "returns")
-    alpha = submodule(actor, "temperature")
-    if alpha is not None and loss.temperature is not None and alpha is not loss.temperature:
-        raise WiringError("actor", "actor: its temperature is not the loss's; give both the same", "loss")
     reads_paths = isinstance(loss, PathLoss) and loss.reads_paths
     if isinstance(returns, PathReturns) and returns.gives_paths and not reads_paths:
         problem = f"{type(returns).__name__} gives paths, which {type(loss).__name__} does not read"
@@ -89,3 +112,17 @@ def require_memory(actor: Actor, loss: Loss, replay: Replay) -> None:
     if not (isinstance(replay, SequenceGiving) and replay.gives_sequences):
         problem = f"{type(replay).__name__} gives single steps"
         raise WiringError("q_net", f"q_net: {remembers} {problem}; choose replay=sequences", "replay")
+
+
+def _parameters(parts: Iterable[object]) -> Iterator[nn.Parameter]:
+    """The parameters of modules, and those in the attributes of other parts, and in lists there."""
+    for part in parts:
+        if isinstance(part, nn.Module):
+            yield from part.parameters()
+            continue
+        for value in getattr(part, "__dict__", {}).values():
+            for each in value if isinstance(value, list | tuple) else [value]:
+                if isinstance(each, nn.Parameter):
+                    yield each
+                elif isinstance(each, nn.Module):
+                    yield from each.parameters()

@@ -13,14 +13,23 @@ import torch
 from rich.console import Console
 
 from sqn_rl import (
+    MLP,
+    Agent,
+    BoltzmannActor,
+    Dense,
     DuelingHead,
     Experiment,
     GymEnv,
     LinearHead,
+    LSTMQNet,
+    MunchausenLoss,
     NStep,
     OneStep,
+    Periodic,
+    QNet,
     RecipeError,
     SettingError,
+    SQNLoss,
     WiringError,
     compose,
     evaluate,
@@ -110,6 +119,60 @@ def test_an_environment_that_does_not_fit_is_refused() -> None:
     ):
         with pytest.raises(WiringError, match=fits + has):
             train(agent, env, experiment.run)
+
+
+def test_parts_of_another_agent_are_refused() -> None:
+    (mine, _, _), (other, _, _) = (compose("sqn", **TINY).build() for _ in range(2))
+    parts = {"actor": mine.actor, "loss": mine.loss, "target_update": mine.target_update}
+    rest = {"optimizer": partial(torch.optim.Adam, lr=1e-3), "replay": mine.replay}
+    Agent(**parts, **rest)
+    actor = BoltzmannActor(q_net=other.loss.q_net, temperature=mine.loss.temperature, policy="q1", seed=0)
+    periodic = Periodic(loss=other.loss, every=2)
+    wrong = {"actor": [actor], "target_update": [other.target_update, periodic]}
+    for slot, part in ((slot, part) for slot, given in wrong.items() for part in given):
+        with pytest.raises(WiringError, match=f"^{slot}: none of its networks is the loss's"):
+            Agent(**parts | {slot: part}, **rest)
+    actor.requires_grad_(False)  # a teacher
+    Agent(**parts | {"actor": actor}, **rest)
+
+
+Q_NET = {"encoder": partial(MLP, hidden=[8]), "head": LinearHead, "layer": Dense, "observation_shape": (4,)}
+
+
+def test_a_text_is_no_bool() -> None:
+    agent, _, _ = compose("sqn", **TINY).build()
+    parts = {"q_net": agent.loss.q_net, "temperature": agent.temperature, "gamma": 0.9, "seed": 0}
+    sqn = {"backup": "expected", "policy_source": "q1", "backup_entropy": "no"}
+    for make, field in (
+        (partial(QNet, **Q_NET, n_actions=2, members=2, shared_encoder="no"), "shared_encoder"),
+        (partial(LSTMQNet, **Q_NET, units=4, n_actions=2, members=2, shared_encoder="no"), "shared_encoder"),
+        (partial(SQNLoss, **parts, **sqn), "backup_entropy"),
+        (partial(MunchausenLoss, **parts, **sqn, m=0.9, lowest=-1.0), "backup_entropy"),
+        (partial(NStep, gamma=0.9, n=3, soft="no"), "soft"),
+    ):
+        with pytest.raises(SettingError, match=f"^{field} = 'no': expected True or False$"):
+            make()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda env: env.begin([2]), "rows = [2]: expected a list of whole numbers in [0, 2)"),
+        (lambda env: env.begin([-1]), "rows = [-1]: expected a list of whole numbers in [0, 2)"),
+        (lambda env: env.begin("a"), "rows = 'a': expected a list of whole numbers in [0, 2)"),
+        (lambda env: env.advance(None), "action = None: expected 2 of them, each in [0, 2)"),
+        (lambda env: env.advance("ab"), "action = 'ab': expected 2 of them, each in [0, 2)"),
+        (lambda env: env.advance(0), "action = 0: expected 2 of them, each in [0, 2)"),
+        (lambda env: env.advance(torch.zeros(2)), "action = [0.0, 0.0]: expected 2 of them, each in [0, 2)"),
+        (lambda env: env.advance(torch.zeros(3).long()), "action = [0, 0, 0]: expected 2 of them, each in"),
+    ],
+)  # fmt: skip
+def test_rows_and_actions_that_an_environment_does_not_have(call: Any, message: str) -> None:
+    env = GymEnv("CartPole-v1", num_envs=2, seed=0)
+    env.begin()
+    with pytest.raises(SettingError, match=re.escape(message)):
+        call(env)
+    assert env.advance([0, 1]).reward.tolist() == [1, 1]  # type: ignore[arg-type]
 
 
 def test_parts_of_ones_own_get_what_they_ask_for() -> None:

@@ -78,9 +78,9 @@ def listed(action_N: Tensor, num_envs: int, n_actions: int) -> list[int]:
     Raises:
         SettingError: they are not one for each environment, or one is not in [0, n_actions).
     """
-    actions = action_N.tolist()
-    fits = isinstance(actions, list) and len(actions) == num_envs
-    if not fits or min(actions) < 0 or max(actions) >= n_actions:
+    actions = action_N.tolist() if isinstance(action_N, Tensor | np.ndarray) else action_N
+    are_whole = isinstance(actions, list) and all(isinstance(action, int) for action in actions)
+    if not are_whole or len(actions) != num_envs or min(actions) < 0 or max(actions) >= n_actions:
         raise SettingError("action", actions, f"{num_envs} of them, each in [0, {n_actions})")
     return actions
 

@@ -28,7 +28,7 @@ from sqn_rl.errors import (
     explain,
     require_whole,
 )
-from sqn_rl.parts.env.checks import array_or_batch, describe, require_columns, require_finite
+from sqn_rl.parts.env.checks import array_or_batch, describe, indices, require_columns, require_finite
 from sqn_rl.parts.observations import Entry
 from sqn_rl.parts.scaling import Scaling
 from sqn_rl.types import Step
@@ -143,7 +143,7 @@ class BatchedEnv(EnvBase):
 
     def begin(self, rows: Sequence[int] | None = None) -> Tensor:
         """Reset all environments, or only ``rows``. Returns the observations of all, ``[N, *S]``."""
-        self._start(range(self.num_envs) if rows is None else rows)
+        self._start(indices(rows, self.num_envs))
         return self._current.observation
 
     @abstractmethod

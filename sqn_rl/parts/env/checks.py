@@ -1,7 +1,8 @@
 """Checks of what an environment returns: types, shapes, and finite numbers."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from numbers import Integral
 from reprlib import Repr
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sqn_rl.errors import AnswerError, NumericsError
+from sqn_rl.errors import AnswerError, NumericsError, require
 from sqn_rl.types import Step
 
 _short = Repr()
@@ -88,6 +89,21 @@ def as_array(answer: Any) -> np.ndarray:
         return np.asarray(answer)
     except (TypeError, ValueError, RuntimeError):  # rows of different lengths; a tensor that has a gradient
         return np.array(None)
+
+
+def indices(rows: Sequence[int] | None, num_envs: int) -> Sequence[int]:
+    """The indices of the environments ``rows``; of all if it is None.
+
+    Raises:
+        SettingError: one is no index of an environment.
+    """
+    if rows is None:
+        return range(num_envs)
+    are_rows = isinstance(rows, Sequence | np.ndarray) and all(
+        isinstance(row, Integral) and 0 <= int(row) < num_envs for row in rows
+    )
+    require(are_rows, "rows", rows, f"a list of whole numbers in [0, {num_envs})")
+    return rows
 
 
 def require_columns(step: Step, observation: Tensor) -> None:

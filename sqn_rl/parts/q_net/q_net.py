@@ -9,7 +9,7 @@ from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase, dispatch
 from torch import Tensor, nn
 
-from sqn_rl.errors import WiringError, require, require_one_of, require_whole
+from sqn_rl.errors import WiringError, require, require_bool, require_one_of, require_whole
 from sqn_rl.parts.distributions import Distribution, Scalar
 from sqn_rl.parts.observations import observation_spec_of
 from sqn_rl.parts.q_net.per_network import PerNetwork, is_distributional, per_network
@@ -80,6 +80,8 @@ class QNet(TensorDictModuleBase):
     ) -> None:
         super().__init__()
         require_whole("members", members, 1)
+        require_whole("n_actions", n_actions, 1)
+        require_bool("shared_encoder", shared_encoder)
         one = isinstance(in_keys, Sequence) and len(in_keys) == 1
         require(one, "in_keys", in_keys, "a list of one key, the observation's")
         require_one_of(("fp32", "bf16"), "precision", precision)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sqn_rl import functional as F
-from sqn_rl.errors import WiringError, require, require_whole
+from sqn_rl.errors import WiringError, require, require_bool, require_whole
 from sqn_rl.parts.replay.ring import Ring
 from sqn_rl.protocols import Policy, Temperature
 from sqn_rl.types import Batch
@@ -49,6 +49,7 @@ class NStep:
     ) -> None:
         require(0 <= gamma <= 1, "gamma", gamma, "a number in [0, 1]")
         require_whole("n", n, 1, "steps")
+        require_bool("soft", soft)
         self.gamma, self.n, self.soft = gamma, n, soft
         self._bonus = _EntropyBonus(actor, temperature) if soft else None
         self.independent = not soft
