@@ -194,7 +194,7 @@ class Experiment:
             if value != other and key not in ("out", "resume", *except_for):
                 has = repr(other) if key in theirs else "no such value"
                 message = f"the run in {path} has {has} ({saved.origin(key)})"
-                extension = [f"steps={value}"] if key == "steps" and value > other else []
+                extension = [f"steps={value}"] if key == "steps" and self.run.steps > saved.run.steps else []
                 command = to_type("sqn-resume", path, *extension)
                 hint = f"resume it with {command}, or write to another directory: out=…"
                 ours_shown = f"{key} = {value!r}" if key in ours else f"{key} is not set"
