@@ -106,7 +106,7 @@ def _other_code(run: Path) -> None:
 
 def _other_field(run: Path) -> None:
     path = run / "recipe.yaml"
-    path.write_text(path.read_text().replace("  policy: q1", "  polcy: q1"))
+    path.write_text(path.read_text().replace("  policy: mean", "  polcy: mean"))
 
 
 @pytest.mark.parametrize(
