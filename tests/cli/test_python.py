@@ -28,6 +28,7 @@ from sqn_rl import (
     Periodic,
     QNet,
     RecipeError,
+    Reporter,
     SettingError,
     SQNLoss,
     WiringError,
@@ -119,6 +120,19 @@ def test_an_environment_that_does_not_fit_is_refused() -> None:
     ):
         with pytest.raises(WiringError, match=fits + has):
             train(agent, env, experiment.run)
+
+
+def test_what_is_no_plan_or_no_reporter_is_refused() -> None:
+    experiment = compose("sqn", **TINY)
+    agent, env, _ = experiment.build()
+    for plan in (experiment, None, {"steps": 3}):
+        with pytest.raises(SettingError, match=r"^plan = .*: expected a Plan, such as experiment.run$"):
+            train(agent, env, plan)  # type: ignore[arg-type]
+    for reporters in (Reporter(), [Reporter], [print], None):
+        with pytest.raises(SettingError, match=r"^reporters = .*: expected a list of reporters: objects"):
+            train(agent, env, experiment.run, reporters=reporters)  # type: ignore[arg-type]
+        with pytest.raises(SettingError, match=r"^reporters = .*: expected a list of reporters: objects"):
+            experiment.train(reporters=reporters)  # type: ignore[arg-type]
 
 
 def test_parts_of_another_agent_are_refused() -> None:
