@@ -17,8 +17,10 @@ from sqn_rl import (
     Agent,
     BoltzmannActor,
     Dense,
+    DQNLoss,
     DuelingHead,
     Experiment,
+    FixedTemperature,
     GymEnv,
     LinearHead,
     LSTMQNet,
@@ -26,6 +28,7 @@ from sqn_rl import (
     NStep,
     OneStep,
     Periodic,
+    Polyak,
     QNet,
     RecipeError,
     Reporter,
@@ -151,6 +154,20 @@ def test_parts_of_another_agent_are_refused() -> None:
 
 
 Q_NET = {"encoder": partial(MLP, hidden=[8]), "head": LinearHead, "layer": Dense, "observation_shape": (4,)}
+
+
+@pytest.mark.parametrize("value", ["0.5", None, True, float("nan"), 2e12, [0.5]], ids=str)
+def test_what_is_no_number_in_range_is_refused_by_name(value: Any) -> None:
+    agent, _, _ = compose("sqn", **TINY).build()
+    for make, field in (
+        (partial(Polyak, loss=agent.loss, tau=value), "tau"),
+        (partial(DQNLoss, q_net=agent.loss.q_net, temperature=None, gamma=value, seed=0), "gamma"),
+        (partial(OneStep, gamma=value), "gamma"),
+        (partial(NStep, gamma=value, n=2, soft=False), "gamma"),
+        (partial(FixedTemperature, alpha=value), "alpha"),
+    ):
+        with pytest.raises(SettingError, match=f"^{field} = {re.escape(repr(value))}: expected a number in "):
+            make()
 
 
 def test_a_text_is_no_bool() -> None:
