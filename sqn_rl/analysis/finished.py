@@ -136,6 +136,8 @@ def find_runs(places: Iterable[str]) -> list[Path]:
         runs = [run for folder in folders for run in _below(Path(folder))]
         if not runs:
             problem = "there is no run in it; a run has a recipe.yaml"
+            if Path(place).is_file():
+                problem = "not a directory; give that of a run, or one with runs in it"
             raise ComparisonError(f"{place}: {problem if folders else 'there is no such directory'}")
         found |= {run.resolve(): run for run in runs if run.resolve() not in found}
     return list(found.values())

@@ -150,7 +150,9 @@ class Checkpoints:
                 self._rows_files, self._newest, self._best = found.rows_files, found.env_steps, found.best
                 return found
         if damage:
-            raise CheckpointError("\n".join([f"{self.folder}: no checkpoint is whole:", *damage]))
+            hint = "  bring the files back as they were, or start again in another directory: out=DIR"
+            lines = [f"{self.folder}: no checkpoint is whole:", *dict.fromkeys(damage), hint]
+            raise CheckpointError("\n".join(lines))
         return None
 
     def make(self) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from sqn_rl.errors import require
 from sqn_rl.parts.logger.base import Reporter
 from sqn_rl.types import Counters
 
@@ -12,9 +13,15 @@ class Reporters(Reporter):
 
     Args:
         reporters: receive the events.
+
+    Raises:
+        SettingError: one has not the methods of a reporter.
     """
 
     def __init__(self, reporters: Sequence[Reporter]) -> None:
+        is_list = isinstance(reporters, Sequence)
+        expected = "a list of reporters: objects of classes derived from sqn_rl.Reporter, not the classes"
+        require(is_list and not any(map(_is_none, reporters)), "reporters", reporters, expected)
         self._reporters = reporters
 
     def begin(self, counters: Counters) -> None:
@@ -67,3 +74,8 @@ class Reporters(Reporter):
         """Close each reporter."""
         for reporter in self._reporters:
             reporter.close()
+
+
+def _is_none(part: object) -> bool:
+    """Whether this is no reporter: another object, or a class of reporters."""
+    return isinstance(part, type) or not hasattr(part, "begin")

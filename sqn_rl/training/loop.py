@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from sqn_rl import functional as F
-from sqn_rl.errors import SqnError
+from sqn_rl.errors import SqnError, require
 from sqn_rl.parts.env.base import BatchedEnv
 from sqn_rl.parts.logger.base import Reporter
 from sqn_rl.training.agent import Agent
@@ -60,10 +60,11 @@ def train(
     Raises:
         EnvError: an environment raised, died, or gave an invalid answer. The last whole step is saved.
         NumericsError: a loss, an observation, a reward or, at a checkpoint, a weight is NaN or infinite.
-        SettingError: ``env`` is none of this package.
+        SettingError: ``env`` is none of this package, ``plan`` no plan, or a reporter no reporter.
         WiringError: the replay is made for other environments.
     """
     require_ours(env)
+    require(isinstance(plan, Plan), "plan", plan, "a Plan, such as experiment.run")
     run_state = RunState(agent, env, plan.seed, counters or Counters())
     run = _Run(run_state, plan, evaluate, Reporters(reporters), should_stop)
     try:

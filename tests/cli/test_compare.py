@@ -500,7 +500,7 @@ def test_places_without_runs(folder: Path, command: Command) -> None:
     (folder / "file").write_text("")
     for place, why in {
         "empty": "there is no run in it; a run has a recipe.yaml",
-        "file": "there is no run in it; a run has a recipe.yaml",
+        "file": "not a directory; give that of a run, or one with runs in it",
         "nowhere": "there is no such directory",
         "no*": "there is no such directory",
     }.items():

@@ -17,8 +17,10 @@ from sqn_rl import (
     Agent,
     BoltzmannActor,
     Dense,
+    DQNLoss,
     DuelingHead,
     Experiment,
+    FixedTemperature,
     GymEnv,
     LinearHead,
     LSTMQNet,
@@ -26,8 +28,10 @@ from sqn_rl import (
     NStep,
     OneStep,
     Periodic,
+    Polyak,
     QNet,
     RecipeError,
+    Reporter,
     SettingError,
     SQNLoss,
     WiringError,
@@ -121,6 +125,19 @@ def test_an_environment_that_does_not_fit_is_refused() -> None:
             train(agent, env, experiment.run)
 
 
+def test_what_is_no_plan_or_no_reporter_is_refused() -> None:
+    experiment = compose("sqn", **TINY)
+    agent, env, _ = experiment.build()
+    for plan in (experiment, None, {"steps": 3}):
+        with pytest.raises(SettingError, match=r"^plan = .*: expected a Plan, such as experiment.run$"):
+            train(agent, env, plan)  # type: ignore[arg-type]
+    for reporters in (Reporter(), [Reporter], [print], None):
+        with pytest.raises(SettingError, match=r"^reporters = .*: expected a list of reporters: objects"):
+            train(agent, env, experiment.run, reporters=reporters)  # type: ignore[arg-type]
+        with pytest.raises(SettingError, match=r"^reporters = .*: expected a list of reporters: objects"):
+            experiment.train(reporters=reporters)  # type: ignore[arg-type]
+
+
 def test_parts_of_another_agent_are_refused() -> None:
     (mine, _, _), (other, _, _) = (compose("sqn", **TINY).build() for _ in range(2))
     parts = {"actor": mine.actor, "loss": mine.loss, "target_update": mine.target_update}
@@ -137,6 +154,20 @@ def test_parts_of_another_agent_are_refused() -> None:
 
 
 Q_NET = {"encoder": partial(MLP, hidden=[8]), "head": LinearHead, "layer": Dense, "observation_shape": (4,)}
+
+
+@pytest.mark.parametrize("value", ["0.5", None, True, float("nan"), 2e12, [0.5]], ids=str)
+def test_what_is_no_number_in_range_is_refused_by_name(value: Any) -> None:
+    agent, _, _ = compose("sqn", **TINY).build()
+    for make, field in (
+        (partial(Polyak, loss=agent.loss, tau=value), "tau"),
+        (partial(DQNLoss, q_net=agent.loss.q_net, temperature=None, gamma=value, seed=0), "gamma"),
+        (partial(OneStep, gamma=value), "gamma"),
+        (partial(NStep, gamma=value, n=2, soft=False), "gamma"),
+        (partial(FixedTemperature, alpha=value), "alpha"),
+    ):
+        with pytest.raises(SettingError, match=f"^{field} = {re.escape(repr(value))}: expected a number in "):
+            make()
 
 
 def test_a_text_is_no_bool() -> None:

@@ -407,7 +407,8 @@ LONGER = pytest.mark.parametrize("budget", [(), ("steps=1000",)], ids=["resumed"
         ),
         (
             _other_recipe,
-            r"{run}/checkpoints: no checkpoint is whole:\n{run}/recipe.yaml: damaged: its contents",
+            r"{run}/checkpoints: no checkpoint is whole:\n{run}/recipe.yaml: damaged: its contents[^\n]*\n"
+            r"  bring the files back as they were, or start again",
         ),
         (_log_lost, r"{run}/checkpoints: no checkpoint is whole:\n{run}/metrics.jsonl: cannot be read"),
         (_no_run, r"{run}: not a run directory: there is no recipe.yaml in it"),

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchrl.objectives import LossModule
 
 from sqn_rl import functional as F
-from sqn_rl.errors import not_a_module, require, require_one_of
+from sqn_rl.errors import not_a_module, require_number, require_one_of
 from sqn_rl.parts.distributions import Backup
 from sqn_rl.parts.memory import recalling
 from sqn_rl.parts.noise import Noise
@@ -78,7 +78,7 @@ class TDLoss(LossModule):
 
     def __init__(self, *, q_net: QNetwork, temperature: Temperature | None, gamma: float, seed: int) -> None:
         super().__init__()
-        require(0 <= gamma <= 1, "gamma", gamma, "a number in [0, 1]")
+        require_number("gamma", gamma, lambda value: 0 <= value <= 1, "a number in [0, 1]")
         for slot, part in (("q_net", q_net), ("temperature", temperature)):
             if not isinstance(part, nn.Module | None):
                 raise not_a_module(slot, part)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sqn_rl import functional as F
-from sqn_rl.errors import WiringError, require, require_bool, require_whole
+from sqn_rl.errors import WiringError, require_bool, require_number, require_whole
 from sqn_rl.parts.replay.ring import Ring
 from sqn_rl.protocols import Policy, Temperature
 from sqn_rl.types import Batch
@@ -47,7 +47,7 @@ class NStep:
         actor: Policy | None = None,
         temperature: Temperature | None = None,
     ) -> None:
-        require(0 <= gamma <= 1, "gamma", gamma, "a number in [0, 1]")
+        require_number("gamma", gamma, lambda value: 0 <= value <= 1, "a number in [0, 1]")
         require_whole("n", n, 1, "steps")
         require_bool("soft", soft)
         self.gamma, self.n, self.soft = gamma, n, soft

@@ -6,7 +6,7 @@ Legend: B transitions.
 import torch
 from torch import Tensor
 
-from sqn_rl.errors import require
+from sqn_rl.errors import require_number
 from sqn_rl.parts.replay.ring import Ring
 from sqn_rl.types import Batch
 
@@ -22,7 +22,7 @@ class OneStep:
     """
 
     def __init__(self, *, gamma: float) -> None:
-        require(0 <= gamma <= 1, "gamma", gamma, "a number in [0, 1]")
+        require_number("gamma", gamma, lambda value: 0 <= value <= 1, "a number in [0, 1]")
         self.gamma, self.independent = gamma, True
 
     def gather(self, ring: Ring, place: Tensor) -> Batch:

@@ -6,7 +6,7 @@ Legend: B transitions, K = n steps from each; ``*S`` is the shape of an observat
 import torch
 from torch import Tensor
 
-from sqn_rl.errors import require, require_whole
+from sqn_rl.errors import require, require_number, require_whole
 from sqn_rl.parts.replay.ring import Ring
 from sqn_rl.types import Batch, Path
 
@@ -37,7 +37,7 @@ class TreeBackup:
     independent = True
 
     def __init__(self, *, gamma: float, n: int, lmbda: float) -> None:
-        require(0 <= gamma <= 1, "gamma", gamma, "a number in [0, 1]")
+        require_number("gamma", gamma, lambda value: 0 <= value <= 1, "a number in [0, 1]")
         require_whole("n", n, 1, "steps")
         require(0 <= lmbda <= 1, "lmbda", lmbda, "a number in [0, 1]")
         self.gamma, self.n, self.lmbda = gamma, n, lmbda

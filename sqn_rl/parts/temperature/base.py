@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from sqn_rl import functional as F
-from sqn_rl.errors import SettingError, require, require_one_of
+from sqn_rl.errors import SettingError, require, require_number, require_one_of
 
 
 class Temperature(nn.Module, ABC):
@@ -89,13 +89,13 @@ def require_positive(field: str, value: float) -> float:
 
     Beyond these bounds float32 cannot divide by α, or lets actions be sampled that are not allowed.
     """
-    require(1e-12 <= value <= 1e12, field, value, "a number in [1e-12, 1e12]")
+    require_number(field, value, lambda alpha: 1e-12 <= alpha <= 1e12, "a number in [1e-12, 1e12]")
     return float(value)
 
 
 def require_fraction(field: str, value: float) -> float:
     """Return the value of a field; :class:`~sqn_rl.errors.SettingError` unless it is in (0, 1]."""
-    require(0 < value <= 1, field, value, "a fraction in (0, 1]")
+    require_number(field, value, lambda fraction: 0 < fraction <= 1, "a fraction in (0, 1]")
     return value
 
 
