@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from sqn_rl.disk import RECIPE_FILE
-from sqn_rl.errors import RecipeError, SettingError, to_type
+from sqn_rl.errors import RecipeError, SettingError, as_path, to_type
 from sqn_rl.parts.env.opening import closing_env
 from sqn_rl.parts.logger.base import Reporter
 from sqn_rl.plots.progress import ProgressReporter
@@ -88,7 +88,7 @@ class Experiment:
         progress: bool = False,
         reporters: Sequence[Reporter] = (),
         should_stop: Callable[[], bool] = lambda: False,
-        resume: Path | None = None,
+        resume: str | Path | None = None,
     ) -> dict[str, Any]:
         """Preflight, train, evaluate, and write the run directory.
 
@@ -115,20 +115,20 @@ class Experiment:
                 return self.train(reporters=[bar, *reporters], should_stop=should_stop, resume=resume)
         working_directory = Path.cwd()  # an environment may change it
         is_automatic = resume is None and self.run.resume == "auto"
-        if is_automatic:
-            resume = Path(str(self.run.out))
+        given = self.run.out if is_automatic else resume
+        path = None if given is None else as_path("resume", given)
         extended_recipe = None
-        if resume:
-            self._require_same_recipe(resume, except_for=() if is_automatic else ("steps",))
-            extended_recipe = self._extended_recipe(resume)
-        if resume and not extended_recipe and (summary := summary_of(resume)).get("status") == "done":
-            hint = f"{to_type('sqn-resume', resume, 'steps=N')} extends it"
-            Reporters(reporters).note(f"{resume} is done already; {hint}")
-            return summary | {"out": str(resume)}
-        Reporters(reporters).note(*self.preflight(resume).notes)
+        if path:
+            self._require_same_recipe(path, except_for=() if is_automatic else ("steps",))
+            extended_recipe = self._extended_recipe(path)
+        if path and not extended_recipe and (summary := summary_of(path)).get("status") == "done":
+            hint = f"{to_type('sqn-resume', path, 'steps=N')} extends it"
+            Reporters(reporters).note(f"{path} is done already; {hint}")
+            return summary | {"out": str(path)}
+        Reporters(reporters).note(*self.preflight(path).notes)
         torch.set_num_threads(self.run.threads)
         with interruptible(should_stop) as stop:
-            summary = self._run(reporters, stop, resume, working_directory, extended_recipe)
+            summary = self._run(reporters, stop, path, working_directory, extended_recipe)
         gc.collect()  # parts are in reference cycles: else the replay would outlive the run
         if stop is not should_stop and isinstance(stop, StopRequest) and stop.by:
             stopped = summary["status"] == "stopped"

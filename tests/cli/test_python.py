@@ -138,6 +138,14 @@ def test_what_is_no_plan_or_no_reporter_is_refused() -> None:
             experiment.train(reporters=reporters)  # type: ignore[arg-type]
 
 
+def test_a_run_is_resumed_by_its_path_as_a_text(folder: Path) -> None:
+    assert compose("sqn", **TINY, out="run").train()["env_steps"] == 200
+    assert compose("sqn", **TINY | {"steps": 240}).train(resume="run")["env_steps"] == 240
+    assert load("run").env_steps == 240
+    with pytest.raises(SettingError, match=r"^resume = 3: expected a path$"):
+        compose("sqn", **TINY).train(resume=3)  # type: ignore[arg-type]
+
+
 def test_parts_of_another_agent_are_refused() -> None:
     (mine, _, _), (other, _, _) = (compose("sqn", **TINY).build() for _ in range(2))
     parts = {"actor": mine.actor, "loss": mine.loss, "target_update": mine.target_update}
