@@ -57,23 +57,29 @@ MinAtar's is in ``components/task/minatar.yaml``. Classic control's is there tha
 0.03 at most by their own, but for ``discrete_sac``, most of whose runs fail at any point.
 """
 
-SOFT_MEAN = "sqn, soft mean"
+SOFT_MEAN, TUNED_MEAN = "sqn, soft mean", "sqn, soft mean, tuned"
 FIGURE_2D: Mapping[str, Sequence[str]] = {
     "sqn, small α": ["recipe=sqn", *MINIMUM, "temperature=fixed", "temperature.alpha=0.01"],
     "sqn, large α": ["recipe=sqn", *MINIMUM, "temperature=fixed", "temperature.alpha=1.0"],
     "sqn, periodic targets": ["recipe=sqn", *MINIMUM, "target_update=periodic"],
 }
-ABLATIONS: Mapping[str, Sequence[str]] = {SOFT_MEAN: ["recipe=sqn", *MEAN], **FIGURE_2D}
+ABLATIONS: Mapping[str, Sequence[str]] = {
+    SOFT_MEAN: ["recipe=sqn", *MEAN],
+    TUNED_MEAN: ["recipe=sqn", *MEAN, "tau=0.15"],
+    **FIGURE_2D,
+}
 """Variants of ``sqn`` on classic control: the soft mean, perhaps its next default, and the paper's figure 2d.
 
 The soft mean was added on 30 November 2026, after the freeze and before it was run with a report seed. It has
 the settings of ``sqn``, and replaces the minimum there if P(improvement) of its area is above one half and
-fewer of its runs on Acrobot learn nothing.
+fewer of its runs on Acrobot learn nothing. It did. Then it was tuned over the grid itself, as ``sqn`` with the
+minimum fails at most points; ``tuned`` has its best point, and gives classic control its τ if P(improvement) of
+its area over the soft mean before is above one half.
 """
 
 ORDER: Sequence[Sequence[str]] = (
     ("sqn_best", "double_dqn"),
-    ("sqn", SOFT_MEAN, "sqn_tb"),
+    ("sqn", SOFT_MEAN, TUNED_MEAN, "sqn_tb"),
     ("rainbow", "dqn_n3"),
     ("dqn", "munchausen_dqn", "discrete_sac", PPO, *FIGURE_2D),
 )
@@ -227,7 +233,7 @@ def tuning_jobs(families: Sequence[str]) -> Iterator[Job]:
             for seed in TUNING_SEEDS:
                 for lr, tau in GRID:
                     settings = [f"lr={lr * task.lr:g}", f"tau={tau * task.tau:.3g}"]
-                    for agent, overrides in AGENTS.items():
+                    for agent, overrides in (*AGENTS.items(), (SOFT_MEAN, ABLATIONS[SOFT_MEAN])):
                         yield _job("tune", agent, point(lr, tau), task, seed, [*overrides, *settings])
 
 
