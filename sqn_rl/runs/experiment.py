@@ -192,8 +192,8 @@ class Experiment:
         for key in {**ours, **theirs}:
             value, other = ours.get(key), theirs.get(key)
             if value != other and key not in ("out", "resume", *except_for):
-                has = repr(other) if key in theirs else "no such value"
-                message = f"the run in {path} has {has} ({saved.origin(key)})"
+                has = f"{other!r} ({saved.origin(key)})" if key in theirs else "no such value"
+                message = f"the run in {path} has {has}"
                 extension = [f"steps={value}"] if key == "steps" and self.run.steps > saved.run.steps else []
                 command = to_type("sqn-resume", path, *extension)
                 hint = f"resume it with {command}, or write to another directory: out=…"

@@ -49,7 +49,7 @@ def require_shared(actor: Actor, loss: Loss, target_update: TargetUpdate) -> Non
     """Refuse an actor or a target update that is made for other networks, or another α, than the loss.
 
     Such an actor would never act by what is learned, and such targets would never follow it. Frozen networks
-    are accepted, such as those of a teacher.
+    are accepted, such as those of a teacher. A policy network is trained by the losses that know it.
 
     Raises:
         WiringError: the parts do not share them.
@@ -59,7 +59,7 @@ def require_shared(actor: Actor, loss: Loss, target_update: TargetUpdate) -> Non
         raise WiringError("actor", "actor: its temperature is not the loss's; give both the same", "loss")
     alphas = {id(each) for each in _parameters([loss.temperature, alpha])}
     learned = {id(each) for each in [*loss.parameters(), *_parameters([loss.q_net])]} - alphas
-    for slot, part in (("actor", actor), ("target_update", target_update)):
+    for slot, part in (("actor", submodule(actor, "q_net")), ("target_update", target_update)):
         held = {id(each) for each in _parameters([part]) if each.requires_grad} - alphas
         if held and not held & learned:
             problem = "none of its networks is the loss's, so that it would not change with what is learned"

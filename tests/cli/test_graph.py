@@ -105,7 +105,7 @@ def test_changes_are_reported(command: Callable) -> None:
     changes = {slot: re.findall(r"^    changed (.*)$", block, re.MULTILINE) for slot, block in blocks.items()}
     assert changes["head"] == ["dueling instead of linear"]
     assert changes["layers"] == ["noisy instead of dense"]
-    assert changes["loss"] == ["backup sampled, not expected"]
+    assert changes["loss"] == ["backup sampled, not expected_mean"]
     assert changes["returns"] == ["n_step instead of one_step"]
     assert changes["settings"] == ["gamma 0.9, not 0.99"]
     assert not changes["replay"] + changes["q_net"] + changes["env"]

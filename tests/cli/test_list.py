@@ -117,7 +117,7 @@ def test_names_are_whole_and_settings_explained_on_a_narrow_terminal(
     assert main(["loss"]) == 0
     shown = " ".join(re.sub(r"\x1b\[\d*m", "", capsys.readouterr().out).split())
     assert "loss=sqn The soft Q-network's loss" in shown
-    assert "backup=expected how the next state is valued; one of expected, expected_min" in shown
+    assert "backup=expected_mean how the next state is valued; one of expected, expected_min" in shown
 
 
 FIELDS = {

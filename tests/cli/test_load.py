@@ -398,7 +398,7 @@ def test_a_policy_of_an_atari_game(env: str, shape: tuple[int, ...], tmp_path: P
     q = policy.q_values(screens)
     assert q.shape == (2, policy.n_actions)
     np.testing.assert_array_equal(policy.q_values(torch.from_numpy(screens)), q)
-    np.testing.assert_allclose(policy.q_values(screens[0].tolist()), q[0], rtol=1e-5)
+    np.testing.assert_allclose(policy.q_values(screens[0].tolist()), q[0], rtol=1e-5, atol=1e-7)
     assert type(policy.act(screens[0])) is int
     with pytest.raises(ObservationError, match="uint8"):
         policy.act(screens / 255)

@@ -319,7 +319,7 @@ def test_auto_goes_on_with_no_other_recipe(command: Command, at: Callable) -> No
         (
             [],
             ["optimizer.weight_decay=0.1"],
-            r"weight_decay = 0.1: the run in .* has no such value",
+            r"weight_decay=0.1: the run in .* has no such value\n",
         ),
     ],
     ids=["only the run's", "only the recipe's"],

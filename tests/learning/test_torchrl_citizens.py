@@ -87,9 +87,9 @@ def test_multi_step_and_importance_weights_of_theirs_are_read(script) -> None:
     """``steps_to_next_obs`` is TorchRL's m, ``priority_weight`` its importance weight; γ = .99."""
     env, actor, loss, _ = script["build"](seed=0)
     row = env.rollout(1, actor)
-    next_q, target_q = (net.values(row["next", "observation"]) for net in (loss.q_net, loss.target_q_net))
-    log_pi = F.log_policy(next_q[0], loss.temperature.alpha)
-    v = F.expected(target_q, log_pi) + loss.temperature.alpha * F.entropy(log_pi)
+    target_q = loss.target_q_net.values(row["next", "observation"])
+    log_pi = F.log_policy(target_q.mean(0), loss.temperature.alpha)
+    v = F.expected_mean(target_q, log_pi) + loss.temperature.alpha * F.entropy(log_pi)
     q_i = loss.q_net.values(row["observation"])[:, 0, row["action"].item()]
     row["steps_to_next_obs"] = torch.tensor([[3]])
     row["priority_weight"] = torch.tensor([0.5])

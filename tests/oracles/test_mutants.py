@@ -193,7 +193,7 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("no noise in the target", ', "target_q_net": Noise(self.target_q_net)}', "}"),
         ("seed ignored", ".manual_seed(seed)", ".manual_seed(0)"),
         ("α not reported", "self.temperature.alpha.clone()", "self.temperature.alpha.log()"),
-        ("any γ", 'require(0 <= gamma <= 1, "gamma"', 'require(gamma < 9, "gamma"'),
+        ("any γ", '"gamma", gamma, lambda value: 0 <= value <= 1', '"gamma", gamma, lambda value: value < 9'),
     ],
     ("parts/loss/sqn.py", "test_sqn_loss.py"): [
         ("bonus is a penalty", "bonus = self.temperature.alpha * F", "bonus = -self.temperature.alpha * F"),

@@ -88,7 +88,7 @@ def paid(reward: float) -> Answer:
 
 
 SPOILS: dict[str, tuple[Answer, type[SqnError], str]] = {
-    "raises": (fail, EnvError, rf"RuntimeError: boom \(.*{Path(__file__).name}:\d+\)$"),
+    "raises": (fail, EnvError, rf"RuntimeError: boom \| and more \(.*{Path(__file__).name}:\d+\)$"),
     "too short": (seen(0.0), EnvError, r"observation is \[1\] float32; expected \[3\] float32"),
     "too long": (seen(0, 0, 0, 0), EnvError, r"observation is \[4\] float32; expected \[3\] float32"),
     "none": (lambda: (None, 1.0), EnvError, r"observation is None; expected \[3\] float32"),

@@ -31,6 +31,8 @@ COMPLETE = {  # what a part, or one of its fields, needs besides itself to have 
     "loss=munchausen": ["temperature.initial=0.9"],
     "temperature=learned temperature.minimum": ["target_entropy=0.01"],  # so that α falls
     "temperature=annealed temperature.minimum": ["target_entropy=0.01", "temperature.start=0.01"],
+    "temperature=learned temperature.maximum": ["target_entropy=0.692"],  # so that α rises
+    "temperature=annealed temperature.maximum": ["target_entropy=0.692", "temperature.start=0.692"],
 }
 OTHERS = {  # other values, where not half of the default or its opposite
     "head.atoms": 20,

@@ -47,7 +47,7 @@ def test_every_encoder_and_head_learns_in_bfloat16(encoder: str, head: str) -> N
     exact = losses(make(*parts, "precision=fp32").recipe)
     for name, loss in exact.items():
         torch.testing.assert_close(rounded[name], loss, rtol=2**-5, atol=2**-7)
-    assert rounded["loss_q"] != exact["loss_q"]
+    assert any(rounded[name] != loss for name, loss in exact.items())
 
 
 @pytest.mark.parametrize("layers", Catalogue().names("layers"))

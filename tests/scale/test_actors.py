@@ -364,8 +364,8 @@ def test_initial_priorities_are_the_errors_of_the_network_that_acted(n: int) -> 
                     break
             with torch.no_grad():
                 q_NA = loss.q_net.values(step.next_observation[env : env + 1])
-                log_pi = F.log_policy(q_NA[0], alpha)
-                value = F.expected(q_NA, log_pi) + alpha * F.entropy(log_pi)
+                log_pi = F.log_policy(q_NA.mean(0), alpha)
+                value = F.expected_mean(q_NA, log_pi) + alpha * F.entropy(log_pi)
                 q_N = loss.q_net.values(rows[row][0][env : env + 1])[:, 0, rows[row][1][env]]
             target = total + gamma**m * value.item() * (not step.terminated[env])
             expected = (q_N - target).abs().numpy()
