@@ -160,7 +160,9 @@ EXCLUDED = [pair for pair in pairs_of(PARTS) if not fit(*pair)]
 def overrides(wiring: Wiring) -> list[str]:
     parts = [f"{slot}={name}" for slot, name in wiring.items()]
     rows = ["collect.rows=5", "collect.depth=1"] if wiring["collect"] == "inline" else []
-    return [*parts, *TINY, *rows, *BOUNDED.get(wiring["env"], [])]
+    learns_alpha = wiring["temperature"] in ("learned", "annealed")
+    steps = ["temperature.lr=0.01"] if learns_alpha else []  # else steps of SGD may be lost to rounding
+    return [*parts, *TINY, *rows, *steps, *BOUNDED.get(wiring["env"], [])]
 
 
 def shown(wiring: Wiring) -> str:
