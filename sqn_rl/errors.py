@@ -30,12 +30,12 @@ class SettingError(SqnError, ValueError):
     """
 
     def __init__(self, field: str, value: object, expected: str) -> None:
-        super().__init__(f"{field} = {value!r}: expected {expected}")
+        super().__init__(f"{field} = {shown(value)}: expected {expected}")
         self.field, self.value, self.expected = field, value, expected
 
     def located(self, key: str, origin: Callable[[str], str]) -> "RecipeError":
         """The error of a recipe with the setting at ``key``; ``origin`` gives the place where it was set."""
-        return RecipeError(f"expected {self.expected}", origin(key), "", f"{key} = {self.value!r}")
+        return RecipeError(f"expected {self.expected}", origin(key), "", f"{key} = {shown(self.value)}")
 
 
 class WiringError(SqnError, ValueError):
@@ -125,6 +125,16 @@ class StorageError(SqnError):
 
 class ReplayError(SqnError):
     """Transitions that were stored are lost, with the process or the machine that had them."""
+
+
+MOST_SHOWN = 200
+"""The most characters of a value in an error's message; a longer one is shown by its type."""
+
+
+def shown(value: object) -> str:
+    """A value in an error's message: in one line, and none that fills a page, as a network's would."""
+    text = repr(value)
+    return text if len(text) <= MOST_SHOWN and "\n" not in text else f"<{type(value).__name__}>"
 
 
 MOST_EXPLAINED = 500
@@ -245,10 +255,14 @@ def require_number(field: str, value: Any, fits: Callable[[Any], object], expect
     require(is_fit, field, value, expected)
 
 
+def is_bool(value: object) -> bool:
+    """Whether a value is a bool, of Python or NumPy."""
+    return isinstance(value, bool) or type(value).__name__ in ("bool", "bool_")  # without importing NumPy
+
+
 def require_bool(field: str, value: object) -> None:
-    """Raise :class:`SettingError` unless ``value`` is a bool, perhaps NumPy's: a text is always true."""
-    is_bool = isinstance(value, bool) or type(value).__name__ == "bool"  # NumPy's, without importing it
-    require(is_bool, field, value, "True or False")
+    """Raise :class:`SettingError` unless ``value`` is a bool: a text is always true."""
+    require(is_bool(value), field, value, "True or False")
 
 
 def as_path(field: str, value: Any) -> Path:

@@ -149,7 +149,7 @@ class Categorical(Distribution):
         require(-math.inf < v_min < v_max, "v_min", v_min, f"a finite number below v_max, {v_max}")
         require(v_max < math.inf, "v_max", v_max, "a finite number")
         require_whole("atoms", atoms, 2)
-        self.register_buffer("support", torch.linspace(v_min, v_max, atoms), persistent=False)
+        self.register_buffer("support", torch.linspace(float(v_min), float(v_max), atoms), persistent=False)
 
     def mean(self, prediction: Tensor) -> Tensor:
         """Σ_k p_k z_k."""

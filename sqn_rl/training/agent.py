@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from sqn_rl.arguments import typed
 from sqn_rl.errors import CheckpointError, NumericsError, WiringError
 from sqn_rl.parts.memory import state_size
 from sqn_rl.protocols import (
@@ -58,6 +59,7 @@ class Agent:
             draws from a generator that no checkpoint stores.
     """
 
+    @typed
     def __init__(
         self,
         *,

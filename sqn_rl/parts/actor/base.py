@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torchrl.envs.utils import ExplorationType, exploration_type
 
 from sqn_rl import functional as F
+from sqn_rl.arguments import typed
 from sqn_rl.errors import SettingError, not_a_module, require, require_bool, require_one_of
 from sqn_rl.parts.memory import Memory, state_size
 from sqn_rl.parts.noise import Noise, acting_view
@@ -253,6 +254,7 @@ class ValueActor(NetworkActor):
 
     consumes: Sequence[str] = ("action_value",)
 
+    @typed
     def __init__(self, *, q_net: QNetwork, policy: str, seed: int) -> None:
         require_one_of(REDUCTIONS, "policy", policy)
         if not isinstance(q_net, nn.Module):

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from sqn_rl import functional as F
+from sqn_rl.arguments import typed
 from sqn_rl.errors import WiringError
 from sqn_rl.parts.actor.base import ActionNoise, ValueActor
 from sqn_rl.protocols import QNetwork, Temperature
@@ -35,6 +36,7 @@ class BoltzmannActor(ValueActor):
 
     consumes = ("action_value", "alpha")
 
+    @typed
     def __init__(self, *, q_net: QNetwork, temperature: Temperature | None, policy: str, seed: int) -> None:
         if temperature is None:
             hint = "choose temperature=learned, fixed or annealed, or actor=epsilon_greedy or greedy"

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from sqn_rl import functional as F
+from sqn_rl.arguments import Count, typed
 from sqn_rl.errors import require
 from sqn_rl.parts.actor.base import ActionNoise, ValueActor
 from sqn_rl.parts.schedule import linear
@@ -39,8 +40,9 @@ class EpsilonGreedyActor(ValueActor):
     epsilon: Tensor
     """ε: a buffer, so that it is saved with the weights."""
 
+    @typed
     def __init__(
-        self, *, q_net: QNetwork, policy: str, start: float, end: float, over: float, steps: int, seed: int
+        self, *, q_net: QNetwork, policy: str, start: float, end: float, over: float, steps: Count, seed: int
     ) -> None:
         for field, value in {"start": start, "end": end}.items():
             require(0 <= value <= 1, field, value, "a probability in [0, 1]")

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from sqn_rl import functional as F
-from sqn_rl.errors import WiringError
+from sqn_rl.arguments import Count, typed
+from sqn_rl.errors import WiringError, not_a_module
 from sqn_rl.parts.actor.base import ActionNoise, NetworkActor
 from sqn_rl.parts.memory import state_size
 from sqn_rl.parts.noise import acting_view
@@ -38,13 +39,14 @@ class PolicyActor(NetworkActor):
 
     policy_net: nn.Sequential
 
+    @typed
     def __init__(
         self,
         *,
         q_net: QNetwork,
         encoder: Callable[..., nn.Module],
         layer: Callable[..., nn.Module],
-        n_actions: int,
+        n_actions: Count,
         seed: int,
     ) -> None:
         if state_size(q_net):
@@ -52,6 +54,8 @@ class PolicyActor(NetworkActor):
             raise WiringError("actor", f"{problem}; choose q_net=twin, or actor=boltzmann", "q_net")
         one, observation_spec = partial(layer, members=1), observation_spec_of(q_net)
         features = encoder(observation_shape=observation_spec.shape, layer=one)
+        if not isinstance(features, nn.Module):
+            raise not_a_module("encoder", features)
         policy_net = nn.Sequential(features, one(features.out_features, n_actions))
         view = acting_view(policy_net)
         super().__init__(network=view, in_keys=q_net.in_keys, observation_spec=observation_spec, seed=seed)

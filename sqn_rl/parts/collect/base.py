@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sqn_rl.arguments import typed
 from sqn_rl.errors import WiringError, require, require_one_of
 from sqn_rl.parts.hosting import Host, Make
 from sqn_rl.types import Chunk, ChunkSummary, Request
@@ -158,6 +159,7 @@ class Actors(ABC):
         SettingError: a value is out of range.
     """
 
+    @typed
     def __init__(
         self, *, actors: int, rows: int, depth: int, sync_every: int, order: str, ladder: float | None
     ) -> None:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sqn_rl.arguments import typed
 from sqn_rl.errors import EnvError, SettingError, require, to_install
 from sqn_rl.parts.collect.base import Actors, Engine, MakeWorker, Result, WorkerLost, WorkerState
 from sqn_rl.parts.collect.ray_processes import ActorProcess, Failure, RayHost, ShardProcess, first_line
@@ -54,6 +55,7 @@ class RayCollect(Actors):
         SettingError: a value is out of range, or Ray is not installed.
     """
 
+    @typed
     def __init__(
         self,
         *,

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
+from sqn_rl.arguments import Count, typed
 from sqn_rl.errors import require
 from sqn_rl.parts.encoder.images import ImageEncoder, convolutions, in_sequence
 from sqn_rl.parts.encoder.mlp import MLP
@@ -28,23 +29,21 @@ class CNN(ImageEncoder):
         WiringError: the observation is no such image.
     """
 
+    @typed
     def __init__(
         self,
         *,
-        channels: Sequence[int],
-        kernels: Sequence[int],
-        strides: Sequence[int],
-        hidden: Sequence[int],
+        channels: Sequence[Count],
+        kernels: Sequence[Count],
+        strides: Sequence[Count],
+        hidden: Sequence[Count],
         observation_shape: Sequence[int],
         layer: Callable[[int, int], nn.Module],
     ) -> None:
         super().__init__()
         for name, numbers in {"channels": channels, "kernels": kernels, "strides": strides}.items():
-            fits = len(numbers) == len(channels) > 0 and all(
-                isinstance(each, int) and each > 0 for each in numbers
-            )
-            expected = f"{len(channels) or 'some'} positive whole numbers, one for each convolution"
-            require(fits, name, [*numbers], expected)
+            expected = f"{len(channels) or 'some'} whole numbers, one for each convolution"
+            require(len(numbers) == len(channels) > 0, name, [*numbers], expected)
         specs = [*zip(channels, kernels, strides, strict=True)]
         steps, maps = convolutions(self, observation_shape, specs)
         self.convolutions = in_sequence(steps)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from sqn_rl.errors import require_whole
+from sqn_rl.arguments import Count, typed
 from sqn_rl.parts.encoder.images import ImageEncoder, in_sequence, require_images
 from sqn_rl.parts.encoder.mlp import MLP
 
@@ -29,16 +29,16 @@ class ImpalaCNN(ImageEncoder):
         WiringError: the observation is not such an image.
     """
 
+    @typed
     def __init__(
         self,
         *,
-        width: int,
-        hidden: Sequence[int],
+        width: Count,
+        hidden: Sequence[Count],
         observation_shape: Sequence[int],
         layer: Callable[[int, int], nn.Module],
     ) -> None:
         super().__init__()
-        require_whole("width", width, 1)
         channels, sides = require_images(self, observation_shape, least=8)
         steps: list[nn.Module] = []
         for filters in (width * each for each in CHANNELS):

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from sqn_rl.arguments import Count, typed
 from sqn_rl.parts.encoder.images import ImageEncoder, convolutions
 from sqn_rl.parts.encoder.mlp import MLP
 
@@ -48,10 +49,11 @@ class MinAtarCNN(ImageEncoder):
         WiringError: the observation is not such an image.
     """
 
+    @typed
     def __init__(
         self,
         *,
-        hidden: Sequence[int],
+        hidden: Sequence[Count],
         observation_shape: Sequence[int],
         layer: Callable[[int, int], nn.Module],
     ) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sqn_rl.errors import require
+from sqn_rl.arguments import Count, typed
 from sqn_rl.parts.scaling import Scaling, describe_scaling
 
 
@@ -33,22 +33,17 @@ class MLP(nn.Module):
     observation_shift: Tensor
     observation_scale: Tensor
 
+    @typed
     def __init__(
         self,
         *,
-        hidden: Sequence[int],
+        hidden: Sequence[Count],
         observation_shape: Sequence[int],
         layer: Callable[[int, int], nn.Module],
         observation_scaling: Scaling | None = None,
     ) -> None:
         super().__init__()
         self.register_buffer("zero", torch.zeros(()), persistent=False)  # of the weights' dtype
-        require(
-            all(isinstance(width, int) and width > 0 for width in hidden),
-            "hidden",
-            list(hidden),
-            "a list of positive widths, e.g. [400, 300]",
-        )
         widths = [math.prod(observation_shape), *hidden]
         self.layers = nn.ModuleList(layer(i, o) for i, o in pairwise(widths))
         self.out_features = widths[-1]

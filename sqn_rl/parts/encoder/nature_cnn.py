@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
+from sqn_rl.arguments import Count, typed
 from sqn_rl.parts.encoder.images import ImageEncoder, convolutions, in_sequence
 from sqn_rl.parts.encoder.mlp import MLP
 
@@ -26,10 +27,11 @@ class NatureCNN(ImageEncoder):
         WiringError: the observation is not such an image.
     """
 
+    @typed
     def __init__(
         self,
         *,
-        hidden: Sequence[int],
+        hidden: Sequence[Count],
         observation_shape: Sequence[int],
         layer: Callable[[int, int], nn.Module],
     ) -> None:

@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from sqn_rl.errors import require, require_whole
+from sqn_rl.arguments import Count, typed
 from sqn_rl.parts.encoder.cnn import CNN
 from sqn_rl.parts.encoder.mlp import MLP
 from sqn_rl.parts.observations import Entry
@@ -37,23 +37,21 @@ class PerKeyEncoder(nn.Module):
         WiringError: an image is so small that the convolutions leave no cell of it.
     """
 
+    @typed
     def __init__(
         self,
         *,
-        units: int,
-        channels: Sequence[int],
-        kernels: Sequence[int],
-        strides: Sequence[int],
-        hidden: Sequence[int],
+        units: Count,
+        channels: Sequence[Count],
+        kernels: Sequence[Count],
+        strides: Sequence[Count],
+        hidden: Sequence[Count],
         observation_shape: Sequence[int],
         layer: Callable[[int, int], nn.Module],
         observation_entries: Sequence[Entry] = (),
         observation_scaling: Scaling | None = None,
     ) -> None:
         super().__init__()
-        require_whole("units", units, 1)
-        widths = all(isinstance(width, int) and width > 0 for width in hidden)
-        require(widths, "hidden", [*hidden], "a list of positive widths, e.g. [128]")
         self._entries = tuple(observation_entries)
         convolutions = {"channels": channels, "kernels": kernels, "strides": strides}
         make_cnn = partial(CNN, hidden=[units], layer=layer, **convolutions)

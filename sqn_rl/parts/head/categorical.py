@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from sqn_rl.arguments import Count, typed
 from sqn_rl.parts.distributions import Categorical
 from sqn_rl.parts.head.dueling import DuelingHead
 from sqn_rl.parts.head.linear import LinearHead
@@ -25,6 +26,7 @@ class CategoricalHead(nn.Module):
         SettingError: ``v_min`` is not below ``v_max``, or there are fewer than two atoms.
     """
 
+    @typed
     def __init__(
         self,
         *,
@@ -32,8 +34,8 @@ class CategoricalHead(nn.Module):
         v_max: float,
         atoms: int,
         dueling: bool,
-        in_features: int,
-        n_actions: int,
+        in_features: Count,
+        n_actions: Count,
         layer: Callable[[int, int], nn.Module],
     ) -> None:
         super().__init__()

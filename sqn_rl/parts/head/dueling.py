@@ -5,6 +5,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from sqn_rl import functional as F
+from sqn_rl.arguments import Count, typed
 
 
 class DuelingHead(nn.Module):
@@ -18,13 +19,14 @@ class DuelingHead(nn.Module):
             one output, Q itself.
     """
 
+    @typed
     def __init__(
         self,
         *,
-        in_features: int,
-        n_actions: int,
+        in_features: Count,
+        n_actions: Count,
         layer: Callable[[int, int], nn.Module],
-        outputs: int | None = None,
+        outputs: Count | None = None,
     ) -> None:
         super().__init__()
         self.outputs = outputs

@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from sqn_rl.arguments import Count, typed
+
 
 class LinearHead(nn.Module):
     """``Q(s, ·) = W φ(s) + b``.
@@ -15,13 +17,14 @@ class LinearHead(nn.Module):
         outputs: K outputs per action; None: one output, Q itself.
     """
 
+    @typed
     def __init__(
         self,
         *,
-        in_features: int,
-        n_actions: int,
+        in_features: Count,
+        n_actions: Count,
         layer: Callable[[int, int], nn.Module],
-        outputs: int | None = None,
+        outputs: Count | None = None,
     ) -> None:
         super().__init__()
         self.outputs = outputs

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from sqn_rl.arguments import Count, typed
 from sqn_rl.parts.distributions import Quantile
 from sqn_rl.parts.head.dueling import DuelingHead
 from sqn_rl.parts.head.linear import LinearHead
@@ -24,14 +25,15 @@ class QuantileHead(nn.Module):
         SettingError: there is no quantile, or κ is negative.
     """
 
+    @typed
     def __init__(
         self,
         *,
         quantiles: int,
         kappa: float,
         dueling: bool,
-        in_features: int,
-        n_actions: int,
+        in_features: Count,
+        n_actions: Count,
         layer: Callable[[int, int], nn.Module],
     ) -> None:
         super().__init__()

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from sqn_rl.arguments import Count, typed
 from sqn_rl.parts.head.dueling import DuelingHead
 from sqn_rl.parts.head.linear import LinearHead
 from sqn_rl.parts.rescaling import Rescaled
@@ -23,13 +24,14 @@ class RescaledHead(nn.Module):
         SettingError: ε is negative or infinite.
     """
 
+    @typed
     def __init__(
         self,
         *,
         epsilon: float,
         dueling: bool,
-        in_features: int,
-        n_actions: int,
+        in_features: Count,
+        n_actions: Count,
         layer: Callable[[int, int], nn.Module],
     ) -> None:
         super().__init__()

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from sqn_rl.arguments import Count, typed
+
 
 class Dense(nn.Module):
     """``y_n = x_n W_n + b_n`` for N networks in one batched matrix product.
@@ -18,7 +20,8 @@ class Dense(nn.Module):
         members: N, the number of networks. They share no parameters.
     """
 
-    def __init__(self, in_features: int, out_features: int, *, members: int) -> None:
+    @typed
+    def __init__(self, in_features: Count, out_features: Count, *, members: Count) -> None:
         super().__init__()
         self.members = members
         bound = 1 / math.sqrt(in_features)

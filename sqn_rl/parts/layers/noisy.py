@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from sqn_rl.arguments import Count, typed
 from sqn_rl.errors import require
 from sqn_rl.parts.layers.dense import Dense
 
@@ -30,7 +31,8 @@ class NoisyDense(nn.Module):
         SettingError: σ₀ is negative.
     """
 
-    def __init__(self, in_features: int, out_features: int, *, members: int, sigma: float) -> None:
+    @typed
+    def __init__(self, in_features: Count, out_features: Count, *, members: Count, sigma: float) -> None:
         super().__init__()
         require(0 <= sigma < math.inf, "sigma", sigma, "a number of at least 0")
         self.mu = Dense(in_features, out_features, members=members)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sqn_rl.arguments import typed
 from sqn_rl.errors import SettingError
 from sqn_rl.parts.logger.tracking import TrackingLogger, flat, missing
 
@@ -29,6 +30,7 @@ class MlflowLogger(TrackingLogger):
         SettingError: MLflow is not installed, or the server does not answer.
     """
 
+    @typed
     def __init__(self, *, experiment: str, directory: Path, recipe: Mapping[str, Any], title: str) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # it is read when MLflow is imported
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")

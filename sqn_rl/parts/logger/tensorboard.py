@@ -6,6 +6,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from sqn_rl.arguments import typed
 from sqn_rl.disk import EVALUATIONS_FILE, Folder
 from sqn_rl.errors import SettingError, to_install
 from sqn_rl.parts.logger.base import Reporter
@@ -26,6 +27,7 @@ class TensorBoardLogger(Reporter):
         StorageError: ``<run>/tensorboard`` is a link.
     """
 
+    @typed
     def __init__(self, *, directory: Path) -> None:
         try:
             import tensorboard.summary  # noqa: F401  whether it is there

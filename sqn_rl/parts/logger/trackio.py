@@ -7,6 +7,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
+from sqn_rl.arguments import typed
 from sqn_rl.parts.logger.tracking import TrackingLogger, missing
 
 
@@ -28,6 +29,7 @@ class TrackioLogger(TrackingLogger):
 
     synchronous = False
 
+    @typed
     def __init__(self, *, project: str, directory: Path, recipe: Mapping[str, Any], title: str) -> None:
         try:
             import trackio

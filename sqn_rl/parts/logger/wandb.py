@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sqn_rl.arguments import typed
 from sqn_rl.errors import SettingError, require
 from sqn_rl.parts.logger.tracking import TrackingLogger, missing
 
@@ -30,6 +31,7 @@ class WandbLogger(TrackingLogger):
 
     synchronous = False
 
+    @typed
     def __init__(
         self, *, project: str, mode: str | None, directory: Path, recipe: Mapping[str, Any], title: str
     ) -> None:

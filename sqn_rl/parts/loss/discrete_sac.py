@@ -6,6 +6,7 @@ from typing import Protocol, runtime_checkable
 from torch import Tensor, nn
 
 from sqn_rl import functional as F
+from sqn_rl.arguments import typed
 from sqn_rl.errors import WiringError
 from sqn_rl.parts.distributions import Backup
 from sqn_rl.parts.loss.sqn import require_temperature
@@ -44,6 +45,7 @@ class DiscreteSACLoss(TDLoss):
 
     temperature: Temperature
 
+    @typed
     def __init__(
         self,
         *,

@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from sqn_rl import functional as F
+from sqn_rl.arguments import typed
 from sqn_rl.errors import require
 from sqn_rl.parts.loss.sqn import SQNLoss
 from sqn_rl.parts.reductions import REDUCTIONS, reduced_values
@@ -32,6 +33,7 @@ class MunchausenLoss(SQNLoss):
         WiringError: there is no temperature.
     """
 
+    @typed
     def __init__(
         self,
         *,

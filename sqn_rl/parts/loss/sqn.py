@@ -3,7 +3,8 @@
 from torch import Tensor
 
 from sqn_rl import functional as F
-from sqn_rl.errors import WiringError, require_bool, require_one_of
+from sqn_rl.arguments import typed
+from sqn_rl.errors import WiringError, require_one_of
 from sqn_rl.parts.distributions import Backup
 from sqn_rl.parts.loss.td import TDLoss
 from sqn_rl.parts.reductions import REDUCTIONS, reduced_values
@@ -39,6 +40,7 @@ class SQNLoss(TDLoss):
 
     temperature: Temperature
 
+    @typed
     def __init__(
         self,
         *,
@@ -54,7 +56,6 @@ class SQNLoss(TDLoss):
         super().__init__(q_net=q_net, temperature=temperature, gamma=gamma, seed=seed)
         self.use_backup(backup)
         require_one_of(POLICY_SOURCES, "policy_source", policy_source)
-        require_bool("backup_entropy", backup_entropy)
         self.policy_source, self.backup_entropy = policy_source, backup_entropy
         self._from_target = policy_source.startswith("target_")
         self._reduction = policy_source.removeprefix("target_")

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torchrl.objectives import LossModule
 
 from sqn_rl import functional as F
+from sqn_rl.arguments import typed
 from sqn_rl.errors import not_a_module, require_number, require_one_of
 from sqn_rl.parts.distributions import Backup
 from sqn_rl.parts.memory import recalling
@@ -76,6 +77,7 @@ class TDLoss(LossModule):
     reads_masks = True
     """Whether policies, maxima and means are over the allowed actions only, where a batch has masks."""
 
+    @typed
     def __init__(self, *, q_net: QNetwork, temperature: Temperature | None, gamma: float, seed: int) -> None:
         super().__init__()
         require_number("gamma", gamma, lambda value: 0 <= value <= 1, "a number in [0, 1]")

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sqn_rl.errors import WiringError, require_whole
+from sqn_rl.arguments import Count, typed
+from sqn_rl.errors import WiringError
 from sqn_rl.parts.memory import Memory
 from sqn_rl.parts.observations import ObservationSpec
 from sqn_rl.parts.q_net.q_net import QNet, ScalingEncoder
@@ -40,9 +41,9 @@ class LSTM(nn.Module):
         self,
         *,
         encoder: Callable[..., nn.Module],
-        units: int,
+        units: Count,
         observation_shape: tuple[int, ...],
-        n_actions: int,
+        n_actions: Count,
         layer: Callable[[int, int], nn.Module],
         precision: str = "fp32",
     ) -> None:
@@ -173,22 +174,22 @@ class LSTMQNet(QNet):
 
     encoder: Unrolling
 
+    @typed
     def __init__(
         self,
         *,
-        units: int,
+        units: Count,
         encoder: Callable[..., nn.Module],
         head: Callable[..., nn.Module],
         layer: Callable[..., nn.Module],
         observation_shape: Sequence[int],
-        n_actions: int,
-        members: int,
+        n_actions: Count,
+        members: Count,
         shared_encoder: bool,
         in_keys: Sequence[str] = ("observation",),
         observation_dtype: torch.dtype = torch.float32,
         precision: str = "fp32",
     ) -> None:
-        require_whole("units", units, 1)
         super().__init__(
             encoder=partial(LSTM, encoder=encoder, units=units, n_actions=n_actions, precision=precision),
             head=head,

@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from sqn_rl.errors import WiringError
+from sqn_rl.errors import WiringError, not_a_module
 from sqn_rl.protocols import Distribution, submodule
 
 Make = Callable[..., nn.Module]
@@ -52,9 +52,11 @@ def per_network(make: Make, layer: Make, members: int, *, features: bool) -> nn.
         features: whether the part reads features, as a head does, and not the observation.
 
     Raises:
-        WiringError: the modules of two networks share parameters.
+        WiringError: it makes no module, or the modules of two networks share parameters.
     """
     part = make(layer=partial(layer, members=members))
+    if not isinstance(part, nn.Module):
+        raise not_a_module("head" if features else "encoder", part)
     owners = (module for module in part.modules() if list(module.parameters(recurse=False)))
     if all(isinstance(owner, ForMembers) and owner.members == members for owner in owners):
         return part

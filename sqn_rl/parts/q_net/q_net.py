@@ -9,7 +9,8 @@ from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase, dispatch
 from torch import Tensor, nn
 
-from sqn_rl.errors import WiringError, require, require_bool, require_one_of, require_whole
+from sqn_rl.arguments import Count, typed
+from sqn_rl.errors import WiringError, require, require_one_of
 from sqn_rl.parts.distributions import Distribution, Scalar
 from sqn_rl.parts.observations import observation_spec_of
 from sqn_rl.parts.q_net.per_network import PerNetwork, is_distributional, per_network
@@ -64,6 +65,7 @@ class QNet(TensorDictModuleBase):
         ObservationError: it is called with observations of the wrong shape or dtype.
     """
 
+    @typed
     def __init__(
         self,
         *,
@@ -71,17 +73,14 @@ class QNet(TensorDictModuleBase):
         head: Callable[..., nn.Module],
         layer: Callable[..., nn.Module],
         observation_shape: Sequence[int],
-        n_actions: int,
-        members: int,
+        n_actions: Count,
+        members: Count,
         shared_encoder: bool,
         in_keys: Sequence[str] = ("observation",),
         observation_dtype: torch.dtype = torch.float32,
         precision: str = "fp32",
     ) -> None:
         super().__init__()
-        require_whole("members", members, 1)
-        require_whole("n_actions", n_actions, 1)
-        require_bool("shared_encoder", shared_encoder)
         one = isinstance(in_keys, Sequence) and len(in_keys) == 1
         require(one, "in_keys", in_keys, "a list of one key, the observation's")
         require_one_of(("fp32", "bf16"), "precision", precision)

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torchrl.data.replay_buffers import Storage
 
-from sqn_rl.errors import NumericsError, require, require_one_of, require_whole
+from sqn_rl.arguments import Count, typed
+from sqn_rl.errors import NumericsError, require, require_one_of
 from sqn_rl.parts.replay.base import RingReplay
 from sqn_rl.parts.replay.ring import Ring
 from sqn_rl.parts.replay.storage import Returns, RingSampler
@@ -112,25 +113,25 @@ class PrioritizedReplay(WeightedReplay):
             one step of every environment.
     """
 
+    @typed
     def __init__(
         self,
         *,
-        capacity: int,
+        capacity: Count,
         omega: float,
         beta: float,
         epsilon: float,
         td_error: str,
-        steps: int,
-        num_envs: int,
+        steps: Count,
+        num_envs: Count,
         observation_shape: Sequence[int],
         observation_dtype: torch.dtype,
-        frame_stack: int,
+        frame_stack: Count,
         returns: Returns,
         seed: int,
         device: torch.device | str,
-        lanes: int = 1,
+        lanes: Count = 1,
     ) -> None:
-        require_whole("capacity", capacity, 1, "transitions")
         require_priorities(omega, beta, epsilon, td_error)
         ring = Ring(
             capacity=capacity,

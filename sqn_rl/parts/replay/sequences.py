@@ -12,6 +12,7 @@ from torch import Tensor
 from torchrl.data.replay_buffers import Storage
 
 from sqn_rl import functional as F
+from sqn_rl.arguments import Count, typed
 from sqn_rl.errors import WiringError, require, require_whole
 from sqn_rl.parts.memory import Memory, state_size
 from sqn_rl.parts.replay.prioritized import (
@@ -84,11 +85,12 @@ class SequenceReplay(WeightedReplay):
     gives_sequences = True
     """Its batches have sequences."""
 
+    @typed
     def __init__(
         self,
         *,
-        capacity: int,
-        length: int,
+        capacity: Count,
+        length: Count,
         burn_in: int,
         stride: int,
         eta: float,
@@ -96,23 +98,21 @@ class SequenceReplay(WeightedReplay):
         beta: float,
         epsilon: float,
         td_error: str,
-        steps: int,
+        steps: Count,
         q_net: QNetwork,
-        num_envs: int,
+        num_envs: Count,
         observation_shape: Sequence[int],
         observation_dtype: torch.dtype,
-        frame_stack: int,
+        frame_stack: Count,
         returns: Returns,
         seed: int,
         device: torch.device | str,
-        lanes: int = 1,
+        lanes: Count = 1,
     ) -> None:
-        require_whole("length", length, 1, "steps")
         require_whole("burn_in", burn_in, 0, "steps")
         fits = type(stride) is int and 1 <= stride <= length
         require(fits, "stride", stride, f"a whole number of steps in [1, length], [1, {length}]")
         require(0 <= eta <= 1, "eta", eta, "a number in [0, 1]")
-        require_whole("capacity", capacity, 1, "transitions")
         least = (burn_in + length + stride) * num_envs
         expected = f"at least {least:,}: burn_in + length + stride = {least // num_envs} steps of each"
         require(capacity >= least, "capacity", capacity, f"{expected} of {num_envs} environments")

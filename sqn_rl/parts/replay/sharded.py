@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sqn_rl.errors import NumericsError, ReplayError, WiringError, require, require_whole
+from sqn_rl.arguments import Count, typed
+from sqn_rl.errors import NumericsError, ReplayError, WiringError, require
 from sqn_rl.parts.hosting import Host, LocalHost
 from sqn_rl.parts.replay.prioritized import PrioritizedReplay, importance_weights, stratified
 from sqn_rl.parts.replay.storage import Returns
@@ -117,31 +118,30 @@ class ShardedReplay:
 
     prioritized = True
 
+    @typed
     def __init__(
         self,
         *,
-        capacity: int,
-        shards: int,
+        capacity: Count,
+        shards: Count,
         omega: float,
         beta: float,
         epsilon: float,
         td_error: str,
-        steps: int,
-        num_envs: int,
+        steps: Count,
+        num_envs: Count,
         observation_shape: Sequence[int],
         observation_dtype: torch.dtype,
-        frame_stack: int,
+        frame_stack: Count,
         returns: Returns,
         seed: int,
         device: torch.device | str,
-        lanes: int | None = None,
+        lanes: Count | None = None,
     ) -> None:
         if lanes is None:
             hint = "choose collect=ray, or replay=prioritized"
             raise WiringError("replay", f"replay: shards take what actors collect; {hint}", "collect")
-        require_whole("shards", shards, 1)
         require(lanes % shards == 0, "shards", shards, f"a divisor of {lanes}, the actors")
-        require_whole("capacity", capacity, 1, "transitions")
         room = f"at least {num_envs}, one step of every environment"
         require(capacity >= num_envs, "capacity", capacity, room)
         if not returns.independent:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sqn_rl.errors import require_whole
+from sqn_rl.arguments import Count, typed
 from sqn_rl.parts.replay.base import RingReplay
 from sqn_rl.parts.replay.ring import Ring
 from sqn_rl.parts.replay.storage import Returns, RingSampler
@@ -29,20 +29,20 @@ class UniformReplay(RingReplay):
         SettingError: the capacity is not a whole number with room for one step of every environment.
     """
 
+    @typed
     def __init__(
         self,
         *,
-        capacity: int,
-        num_envs: int,
+        capacity: Count,
+        num_envs: Count,
         observation_shape: Sequence[int],
         observation_dtype: torch.dtype,
-        frame_stack: int,
+        frame_stack: Count,
         returns: Returns,
         seed: int,
         device: torch.device | str,
-        lanes: int = 1,
+        lanes: Count = 1,
     ) -> None:
-        require_whole("capacity", capacity, 1, "transitions")
         ring = Ring(
             capacity=capacity,
             num_envs=num_envs,

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from sqn_rl import functional as F
-from sqn_rl.errors import WiringError, require_bool, require_number, require_whole
+from sqn_rl.arguments import Count, typed
+from sqn_rl.errors import WiringError, require_number
 from sqn_rl.parts.replay.ring import Ring
-from sqn_rl.protocols import Policy, Temperature
+from sqn_rl.protocols import Actor, Policy, Temperature
 from sqn_rl.types import Batch
 
 
@@ -38,18 +39,17 @@ class NStep:
         WiringError: soft, without a temperature or with an actor that has no policy.
     """
 
+    @typed
     def __init__(
         self,
         *,
         gamma: float,
-        n: int,
+        n: Count,
         soft: bool,
-        actor: Policy | None = None,
+        actor: Actor | None = None,
         temperature: Temperature | None = None,
     ) -> None:
         require_number("gamma", gamma, lambda value: 0 <= value <= 1, "a number in [0, 1]")
-        require_whole("n", n, 1, "steps")
-        require_bool("soft", soft)
         self.gamma, self.n, self.soft = gamma, n, soft
         self._bonus = _EntropyBonus(actor, temperature) if soft else None
         self.independent = not soft
@@ -88,13 +88,14 @@ class NStep:
 class _EntropyBonus:
     """The entropy bonus that the soft value adds to the rewards of the intermediate steps."""
 
-    def __init__(self, actor: Policy | None, temperature: Temperature | None) -> None:
+    def __init__(self, actor: Actor | None, temperature: Temperature | None) -> None:
         if temperature is None:
             raise _wiring_error("a temperature, whose α weighs the entropies it adds; there is none")
         if not isinstance(actor, Policy):
             actual = "there is none" if actor is None else f"{type(actor).__name__} has none"
             raise _wiring_error(f"an actor with a policy, log_policy(observation); {actual}")
-        self.actor, self.temperature = actor, temperature
+        self.actor: Policy = actor
+        self.temperature: Temperature = temperature
 
     @torch.no_grad()
     def __call__(self, ring: Ring, place_BK: Tensor, steps_B: Tensor) -> Tensor:

@@ -6,7 +6,8 @@ Legend: B transitions, K = n steps from each; ``*S`` is the shape of an observat
 import torch
 from torch import Tensor
 
-from sqn_rl.errors import require, require_number, require_whole
+from sqn_rl.arguments import Count, typed
+from sqn_rl.errors import require, require_number
 from sqn_rl.parts.replay.ring import Ring
 from sqn_rl.types import Batch, Path
 
@@ -36,9 +37,9 @@ class TreeBackup:
     gives_paths = True
     independent = True
 
-    def __init__(self, *, gamma: float, n: int, lmbda: float) -> None:
+    @typed
+    def __init__(self, *, gamma: float, n: Count, lmbda: float) -> None:
         require_number("gamma", gamma, lambda value: 0 <= value <= 1, "a number in [0, 1]")
-        require_whole("n", n, 1, "steps")
         require(0 <= lmbda <= 1, "lmbda", lmbda, "a number in [0, 1]")
         self.gamma, self.n, self.lmbda = gamma, n, lmbda
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from sqn_rl.errors import require_whole
+from sqn_rl.arguments import Count, typed
 from sqn_rl.parts.foreach import copy_each
 from sqn_rl.parts.noise import Buffers
 from sqn_rl.protocols import Loss
@@ -22,8 +22,8 @@ class Periodic:
         SettingError: the period is not a positive whole number.
     """
 
-    def __init__(self, *, loss: Loss, every: int) -> None:
-        require_whole("every", every, 1, "updates")
+    @typed
+    def __init__(self, *, loss: Loss, every: Count) -> None:
         self.every = every
         self.updates = 0
         self._target: list[Tensor] = [*loss.target_q_net.parameters()]

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from sqn_rl import functional as F
+from sqn_rl.arguments import Count, typed
 from sqn_rl.parts.schedule import linear
 from sqn_rl.parts.temperature.base import DualTemperature, require_fraction, require_reachable
 
@@ -29,6 +30,7 @@ class AnnealedTemperature(DualTemperature):
 
     _target_buffer: Tensor
 
+    @typed
     def __init__(
         self,
         *,
@@ -40,8 +42,8 @@ class AnnealedTemperature(DualTemperature):
         minimum: float,
         maximum: float,
         optimise: str,
-        n_actions: int,
-        steps: int,
+        n_actions: Count,
+        steps: Count,
     ) -> None:
         super().__init__(initial=initial, lr=lr, minimum=minimum, maximum=maximum, optimise=optimise)
         self._start = require_reachable("start", start, n_actions)

@@ -14,6 +14,7 @@ class Temperature(nn.Module, ABC):
     """α > 0, in reward units: the buffer ``alpha``, which other parts only read; abstract."""
 
     alpha: Tensor
+    lr: float = 0.0  # where nothing is learned
     tensors_only = True  # it may be compiled with the optimizer's step
 
     @property

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from sqn_rl.arguments import typed
 from sqn_rl.parts.temperature.base import Temperature, require_positive
 
 
@@ -18,6 +19,7 @@ class FixedTemperature(Temperature):
 
     consumes = ()
 
+    @typed
     def __init__(self, *, alpha: float) -> None:
         super().__init__()
         self.register_buffer("alpha", torch.tensor(require_positive("alpha", alpha)))

@@ -5,6 +5,7 @@ import math
 from torch import Tensor
 
 from sqn_rl import functional as F
+from sqn_rl.arguments import Count, typed
 from sqn_rl.errors import SettingError, require
 from sqn_rl.parts.temperature.base import DualTemperature, require_reachable
 
@@ -27,6 +28,7 @@ class LearnedTemperature(DualTemperature):
         SettingError: a value is out of range, or both or neither of the target entropies are given.
     """
 
+    @typed
     def __init__(
         self,
         *,
@@ -37,7 +39,7 @@ class LearnedTemperature(DualTemperature):
         minimum: float,
         maximum: float,
         optimise: str,
-        n_actions: int,
+        n_actions: Count,
     ) -> None:
         super().__init__(initial=initial, lr=lr, minimum=minimum, maximum=maximum, optimise=optimise)
         self._fraction: float | None = None

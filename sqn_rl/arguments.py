@@ -1,0 +1,179 @@
+"""Functions whose arguments are checked against their annotations."""
+
+import functools
+import inspect
+import types
+from collections.abc import Callable, Collection, Mapping, Sequence
+from numbers import Real
+from typing import Annotated, Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from sqn_rl.errors import SettingError, is_bool, is_whole
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class _Least(NamedTuple):
+    """The least of whole numbers, as a part of an annotation."""
+
+    least: int
+
+
+SHOWN = 4
+"""The most members of a protocol that an error names."""
+
+Count = Annotated[int, _Least(1)]
+"""A whole number, at least 1."""
+
+
+def typed(function: Function) -> Function:
+    """Check the arguments of every call against their annotations; other ranges than :data:`Count` are not.
+
+    Checked are numbers, bools, texts, lists of these, callables, classes, and protocols: of these whether
+    any member is there. Other annotations accept everything.
+
+    Raises:
+        SettingError: in a call, an argument is not what its annotation says.
+    """
+
+    @functools.cache
+    def contract() -> tuple[inspect.Signature, Mapping[str, "_Kind"]]:  # at the first call: imports are over
+        hints = {name: _kind(hint) for name, hint in get_type_hints(function, include_extras=True).items()}
+        return inspect.signature(function), {name: kind for name, kind in hints.items() if kind}
+
+    @functools.wraps(function)
+    def checked(*arguments: Any, **keywords: Any) -> Any:
+        signature, kinds = contract()
+        try:
+            given = signature.bind(*arguments, **keywords).arguments
+        except TypeError:  # one is missing, or unknown: Python says so in the call
+            given = {}
+        for name, value in given.items():
+            if name in kinds and not kinds[name].fits(value):
+                raise SettingError(name, value, kinds[name].expected + kinds[name].lacks(value))
+        return function(*arguments, **keywords)
+
+    return checked  # type: ignore[return-value]
+
+
+class _Kind(NamedTuple):
+    """What an annotation accepts."""
+
+    fits: Callable[[Any], bool]
+    expected: str
+    plural: str = ""
+    lacks: Callable[[Any], str] = lambda _: ""
+    """What a value lacks that does not fit, as an addition to ``expected``."""
+
+
+def _kind(annotation: Any) -> _Kind | None:
+    """What an annotation accepts; None if it is not checked."""
+    if annotation in _PLAIN:
+        return _PLAIN[annotation]
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _whole(arguments[1].least)
+    if origin in (Union, types.UnionType):
+        return _union(arguments)
+    if origin is Sequence:
+        return _sequence(_kind(arguments[0]))
+    if origin is Callable:
+        return _Kind(callable, "a class or a function")
+    if origin is Mapping:
+        return _Kind(lambda value: isinstance(value, Mapping), "a dict")
+    if not isinstance(annotation, type) or annotation is Any:
+        return None
+    return _protocol(annotation) if getattr(annotation, "_is_protocol", False) else _class(annotation)
+
+
+def _whole(least: int) -> _Kind:
+    wanted = f", at least {least}"
+    return _Kind(
+        lambda value: _is_whole(value) and value >= least, f"a whole number{wanted}", f"whole numbers{wanted}"
+    )
+
+
+def _union(annotations: Collection[Any]) -> _Kind | None:
+    if _DEVICE in map(_full_name, annotations):
+        annotations = [each for each in annotations if each is not str]  # a spelling of it
+    kinds = [_kind(each) for each in annotations]
+    known = [kind for kind in kinds if kind]
+    if len(known) < len(kinds):
+        return None
+    return _Kind(
+        lambda value: any(kind.fits(value) for kind in known),
+        " or ".join(kind.expected for kind in known),
+        lacks=lambda value: "".join(kind.lacks(value) for kind in known),
+    )
+
+
+def _sequence(element: _Kind | None) -> _Kind:
+    def fits(value: Any) -> bool:
+        is_list = isinstance(value, Sequence) and not isinstance(value, str | bytes)
+        return is_list and (element is None or all(map(element.fits, value)))
+
+    return _Kind(fits, f"a list of {element.plural}" if element and element.plural else "a list")
+
+
+def _class(kind: type) -> _Kind:
+    if _full_name(kind) == _DEVICE:
+        return _Kind(_is_device, "a device, such as 'cpu'")
+    return _Kind(lambda value: isinstance(value, kind), _with_article(kind))
+
+
+def _protocol(protocol: type) -> _Kind:
+    """Accepts what has at least one member: a part may do without what is not used of it.
+
+    A dict, or another object of Python's own, is refused: it has a ``values`` too.
+    """
+    bases = [base for base in protocol.__mro__ if getattr(base, "_is_protocol", False)]
+    members = {name for base in bases for name in (*vars(base), *inspect.get_annotations(base))}
+    names = sorted(name for name in members if not name.startswith("_"))
+
+    def fits(value: object) -> bool:
+        return type(value).__module__ != "builtins" and any(hasattr(value, name) for name in names)
+
+    def lacks(value: object) -> str:
+        if isinstance(value, type):
+            return f", not the class {value.__name__}"
+        return f", which has {', '.join(names[:SHOWN])}, …"
+
+    return _Kind(fits, _with_article(protocol), lacks=lacks)
+
+
+def _with_article(kind: type) -> str:
+    return f"{'an' if kind.__name__[0] in 'AEIOU' else 'a'} {kind.__name__}"
+
+
+_DEVICE = "torch.device"
+
+
+def _full_name(kind: Any) -> str:
+    return f"{getattr(kind, '__module__', '')}.{getattr(kind, '__name__', '')}"
+
+
+def _is_device(value: Any) -> bool:
+    import torch
+
+    try:
+        return not isinstance(value, int) and bool(torch.device(value))
+    except (TypeError, RuntimeError):
+        return False
+
+
+def _is_whole(value: object) -> bool:
+    return is_whole(value) and -(2**63) <= int(value) < 2**63
+
+
+def _is_number(value: object) -> bool:
+    if isinstance(value, int):
+        return not isinstance(value, bool) and value.bit_length() < 1024
+    return isinstance(value, Real)
+
+
+_PLAIN: Mapping[Any, _Kind] = {
+    int: _Kind(_is_whole, "a whole number", "whole numbers"),
+    float: _Kind(_is_number, "a number", "numbers"),
+    bool: _Kind(is_bool, "True or False"),
+    str: _Kind(lambda value: isinstance(value, str), "a text", "texts"),
+    type(None): _Kind(lambda value: value is None, "null"),
+}
