@@ -2,6 +2,8 @@
 
 import functools
 import inspect
+import math
+import re
 import types
 from collections.abc import Callable, Collection, Mapping, Sequence
 from numbers import Real
@@ -12,21 +14,26 @@ from sqn_rl.errors import SettingError, is_bool, is_whole
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-class _Least(NamedTuple):
-    """The least of whole numbers, as a part of an annotation."""
+class Range(NamedTuple):
+    """The numbers that an annotation accepts: ``Annotated[float, Range(lambda value: value > 1, "…")]``."""
 
-    least: int
+    fits: Callable[[Any], bool]
+    expected: str
+    """For the error's message: "a number above 1"."""
 
 
 SHOWN = 4
 """The most members of a protocol that an error names."""
 
-Count = Annotated[int, _Least(1)]
-"""A whole number, at least 1."""
+Count = Annotated[int, Range(lambda value: value >= 1, "a whole number, at least 1")]
+Probability = Annotated[float, Range(lambda value: 0 <= value <= 1, "a number in [0, 1]")]
+Fraction = Annotated[float, Range(lambda value: 0 < value <= 1, "a number in (0, 1]")]
+Positive = Annotated[float, Range(lambda value: 0 < value < math.inf, "a positive number")]
+NotNegative = Annotated[float, Range(lambda value: 0 <= value < math.inf, "a number, at least 0")]
 
 
 def typed(function: Function) -> Function:
-    """Check the arguments of every call against their annotations; other ranges than :data:`Count` are not.
+    """Check the arguments of every call against their annotations, and a :class:`Range` in them.
 
     Checked are numbers, bools, texts, lists of these, callables, classes, and protocols: of these whether
     any member is there. Other annotations accept everything.
@@ -71,7 +78,7 @@ def _kind(annotation: Any) -> _Kind | None:
         return _PLAIN[annotation]
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return _whole(arguments[1].least)
+        return _within(_kind(arguments[0]), arguments[1])
     if origin in (Union, types.UnionType):
         return _union(arguments)
     if origin is Sequence:
@@ -85,10 +92,10 @@ def _kind(annotation: Any) -> _Kind | None:
     return _protocol(annotation) if getattr(annotation, "_is_protocol", False) else _class(annotation)
 
 
-def _whole(least: int) -> _Kind:
-    wanted = f", at least {least}"
+def _within(kind: _Kind | None, limits: Range) -> _Kind:
+    plural = re.sub(r"^an? ((\w+ )*?number)", r"\1s", limits.expected)
     return _Kind(
-        lambda value: _is_whole(value) and value >= least, f"a whole number{wanted}", f"whole numbers{wanted}"
+        lambda value: (kind is None or kind.fits(value)) and limits.fits(value), limits.expected, plural
     )
 
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from sqn_rl import functional as F
+from sqn_rl.arguments import Count, NotNegative, typed
 from sqn_rl.errors import require, require_whole
 from sqn_rl.types import Backup, Path
 
@@ -144,6 +145,7 @@ class Categorical(Distribution):
 
     support: Tensor
 
+    @typed
     def __init__(self, *, v_min: float, v_max: float, atoms: int) -> None:
         super().__init__()
         require(-math.inf < v_min < v_max, "v_min", v_min, f"a finite number below v_max, {v_max}")
@@ -182,10 +184,9 @@ class Quantile(Distribution):
         SettingError: there is no quantile, or κ is negative.
     """
 
-    def __init__(self, *, quantiles: int, kappa: float) -> None:
+    @typed
+    def __init__(self, *, quantiles: Count, kappa: NotNegative) -> None:
         super().__init__()
-        require_whole("quantiles", quantiles, 1)
-        require(0 <= kappa < math.inf, "kappa", kappa, "a finite number of at least 0")
         self.quantiles, self.kappa = quantiles, kappa
 
     def mean(self, prediction: Tensor) -> Tensor:

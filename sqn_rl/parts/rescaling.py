@@ -6,12 +6,10 @@ The paper is arXiv 1805.11593; R2D2 uses it instead of clipping rewards (Kapturo
 Legend: N networks, B transitions, A actions.
 """
 
-import math
-
 from torch import Tensor
 
 from sqn_rl import functional as F
-from sqn_rl.errors import require
+from sqn_rl.arguments import NotNegative, typed
 from sqn_rl.parts.distributions import PointEstimate
 
 
@@ -47,9 +45,9 @@ class Rescaled(PointEstimate):
         SettingError: ε is negative or infinite.
     """
 
-    def __init__(self, *, epsilon: float) -> None:
+    @typed
+    def __init__(self, *, epsilon: NotNegative) -> None:
         super().__init__()
-        require(0 <= epsilon < math.inf, "epsilon", epsilon, "a number of at least 0")
         self.epsilon = epsilon
 
     def mean(self, prediction: Tensor) -> Tensor:

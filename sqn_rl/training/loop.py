@@ -8,8 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from sqn_rl import functional as F
-from sqn_rl.arguments import typed
-from sqn_rl.errors import SqnError
+from sqn_rl.errors import SqnError, require
 from sqn_rl.parts.env.base import BatchedEnv
 from sqn_rl.parts.logger.base import Reporter
 from sqn_rl.training.agent import Agent
@@ -28,7 +27,6 @@ COMPILING = "compiling, for up to a minute"
 
 @default_float32()
 @flushed_denormals()
-@typed
 def train(
     agent: Agent,
     env: BatchedEnv,
@@ -66,6 +64,10 @@ def train(
         WiringError: the replay is made for other environments.
     """
     require_ours(env)
+    require(isinstance(plan, Plan), "plan", plan, "a Plan, such as experiment.run")
+    require(
+        evaluate is None or callable(evaluate), "evaluate", evaluate, "a function that evaluates, or None"
+    )
     run_state = RunState(agent, env, plan.seed, counters or Counters())
     run = _Run(run_state, plan, evaluate, Reporters(reporters), should_stop)
     try:

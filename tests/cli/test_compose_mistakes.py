@@ -94,7 +94,7 @@ def test_an_override(override: str) -> None:
         ("actor.policy=q2", "expected one of q1, min"),
         ("tau=-1", "target_update.tau = -1: expected a number in (0, 1]"),
         ("replay.capacity=2", "expected at least 4, one step of every environment"),
-        ("encoder.hidden=[0]", "expected a list of positive widths"),
+        ("encoder.hidden=[0]", "expected a list of whole numbers, at least 1"),
         ("head._target_=torch.load", "_target_: torch.load: not a part of sqn_rl for the slot `head`"),
         ("head._target_=sqn_rl.DuelingHaed", "did you mean `sqn_rl.DuelingHead`?"),
         (
@@ -112,9 +112,9 @@ def test_an_override_that_a_part_refuses(override: str, message: str) -> None:
         assert raised.value.origin == f"command line: {override}"
 
 
-def test_an_override_that_torch_refuses() -> None:
+def test_an_override_that_an_optimizer_refuses() -> None:
     parts = compose_recipe("sqn", "optimizer.lr=-1").build()
-    with pytest.raises(RecipeError, match=r"command line: optimizer.lr=-1: Invalid learning rate"):
+    with pytest.raises(RecipeError, match=r"command line: optimizer.lr=-1: expected a positive number"):
         parts["optimizer"](parts["q_net"].parameters())
 
 

@@ -114,5 +114,5 @@ def test_the_gradient_is_that_of_the_squared_error_in_the_unit_of_h() -> None:
 
 @pytest.mark.parametrize("epsilon", [-0.1, math.inf, math.nan])
 def test_what_has_no_inverse_is_refused(epsilon: float) -> None:
-    with pytest.raises(SettingError, match="expected a number of at least 0"):
+    with pytest.raises(SettingError, match="expected a number, at least 0"):
         Rescaled(epsilon=epsilon)

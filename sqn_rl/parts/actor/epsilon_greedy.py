@@ -4,8 +4,7 @@ import torch
 from torch import Tensor
 
 from sqn_rl import functional as F
-from sqn_rl.arguments import Count, typed
-from sqn_rl.errors import require
+from sqn_rl.arguments import Count, Fraction, Probability, typed
 from sqn_rl.parts.actor.base import ActionNoise, ValueActor
 from sqn_rl.parts.schedule import linear
 from sqn_rl.protocols import QNetwork
@@ -42,11 +41,16 @@ class EpsilonGreedyActor(ValueActor):
 
     @typed
     def __init__(
-        self, *, q_net: QNetwork, policy: str, start: float, end: float, over: float, steps: Count, seed: int
+        self,
+        *,
+        q_net: QNetwork,
+        policy: str,
+        start: Probability,
+        end: Probability,
+        over: Fraction,
+        steps: Count,
+        seed: int,
     ) -> None:
-        for field, value in {"start": start, "end": end}.items():
-            require(0 <= value <= 1, field, value, "a probability in [0, 1]")
-        require(0 < over <= 1, "over", over, "a fraction in (0, 1]")
         super().__init__(q_net=q_net, policy=policy, seed=seed)
         self._start, self._end, self._over = start, end, over * steps
         self._epsilon_B: Tensor | None = None

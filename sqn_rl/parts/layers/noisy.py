@@ -5,8 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from sqn_rl.arguments import Count, typed
-from sqn_rl.errors import require
+from sqn_rl.arguments import Count, NotNegative, typed
 from sqn_rl.parts.layers.dense import Dense
 
 
@@ -32,9 +31,10 @@ class NoisyDense(nn.Module):
     """
 
     @typed
-    def __init__(self, in_features: Count, out_features: Count, *, members: Count, sigma: float) -> None:
+    def __init__(
+        self, in_features: Count, out_features: Count, *, members: Count, sigma: NotNegative
+    ) -> None:
         super().__init__()
-        require(0 <= sigma < math.inf, "sigma", sigma, "a number of at least 0")
         self.mu = Dense(in_features, out_features, members=members)
         self.sigma = Dense(in_features, out_features, members=members)
         for parameter in self.sigma.parameters():

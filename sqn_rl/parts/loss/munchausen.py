@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from sqn_rl import functional as F
-from sqn_rl.arguments import typed
+from sqn_rl.arguments import Probability, typed
 from sqn_rl.errors import require
 from sqn_rl.parts.loss.sqn import SQNLoss
 from sqn_rl.parts.reductions import REDUCTIONS, reduced_values
@@ -43,7 +43,7 @@ class MunchausenLoss(SQNLoss):
         backup: str,
         policy_source: str,
         backup_entropy: bool,
-        m: float,
+        m: Probability,
         lowest: float,
         seed: int,
     ) -> None:
@@ -56,7 +56,6 @@ class MunchausenLoss(SQNLoss):
             backup_entropy=backup_entropy,
             seed=seed,
         )
-        require(0 <= m <= 1, "m", m, "a number in [0, 1]")
         require(lowest < 0, "lowest", lowest, "a number below 0")
         self.m, self.lowest = m, lowest
 

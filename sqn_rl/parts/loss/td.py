@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torchrl.objectives import LossModule
 
 from sqn_rl import functional as F
-from sqn_rl.arguments import typed
-from sqn_rl.errors import not_a_module, require_number, require_one_of
+from sqn_rl.arguments import Probability, typed
+from sqn_rl.errors import not_a_module, require_one_of
 from sqn_rl.parts.distributions import Backup
 from sqn_rl.parts.memory import recalling
 from sqn_rl.parts.noise import Noise
@@ -78,9 +78,10 @@ class TDLoss(LossModule):
     """Whether policies, maxima and means are over the allowed actions only, where a batch has masks."""
 
     @typed
-    def __init__(self, *, q_net: QNetwork, temperature: Temperature | None, gamma: float, seed: int) -> None:
+    def __init__(
+        self, *, q_net: QNetwork, temperature: Temperature | None, gamma: Probability, seed: int
+    ) -> None:
         super().__init__()
-        require_number("gamma", gamma, lambda value: 0 <= value <= 1, "a number in [0, 1]")
         for slot, part in (("q_net", q_net), ("temperature", temperature)):
             if not isinstance(part, nn.Module | None):
                 raise not_a_module(slot, part)

@@ -1,6 +1,5 @@
 """PyTorch's Adam, at a third of the time per step for small networks."""
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer, _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
-from sqn_rl.arguments import typed
+from sqn_rl.arguments import NotNegative, Positive, typed
 from sqn_rl.errors import require
 
 
@@ -34,16 +33,13 @@ class Adam(torch.optim.Adam):
     def __init__(
         self,
         params: Any,
-        lr: float,
+        lr: Positive,
         betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
+        eps: NotNegative = 1e-8,
+        weight_decay: NotNegative = 0.0,
     ) -> None:
         first, second = betas  # in a recipe it is a list
-        require(0 < lr < math.inf, "lr", lr, "a positive number")
         require(0 <= first < 1 and 0 <= second < 1, "betas", betas, "two numbers in [0, 1)")
-        require(0 <= eps < math.inf, "eps", eps, "a number of at least 0")
-        require(0 <= weight_decay < math.inf, "weight_decay", weight_decay, "a number of at least 0")
         super().__init__(params, lr=lr, betas=(first, second), eps=eps, weight_decay=weight_decay, fused=True)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:

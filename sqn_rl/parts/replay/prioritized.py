@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torchrl.data.replay_buffers import Storage
 
-from sqn_rl.arguments import Count, typed
+from sqn_rl.arguments import Count, NotNegative, Positive, Probability, typed
 from sqn_rl.errors import NumericsError, require, require_one_of
 from sqn_rl.parts.replay.base import RingReplay
 from sqn_rl.parts.replay.ring import Ring
@@ -61,9 +61,6 @@ def require_priorities(omega: float, beta: float, epsilon: float, td_error: str)
     Raises:
         SettingError: one is.
     """
-    require(0 <= beta <= 1, "beta", beta, "a number in [0, 1]")
-    require(0 < epsilon < np.inf, "epsilon", epsilon, "a positive number")
-    require(0 <= omega < np.inf, "omega", omega, "a number, at least 0")
     require(epsilon**omega > 0, "omega", omega, f"an exponent for which {epsilon}^omega is above 0")
     require_one_of(REDUCTIONS, "td_error", td_error)
 
@@ -118,9 +115,9 @@ class PrioritizedReplay(WeightedReplay):
         self,
         *,
         capacity: Count,
-        omega: float,
-        beta: float,
-        epsilon: float,
+        omega: NotNegative,
+        beta: Probability,
+        epsilon: Positive,
         td_error: str,
         steps: Count,
         num_envs: Count,

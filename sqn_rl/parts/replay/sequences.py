@@ -12,7 +12,7 @@ from torch import Tensor
 from torchrl.data.replay_buffers import Storage
 
 from sqn_rl import functional as F
-from sqn_rl.arguments import Count, typed
+from sqn_rl.arguments import Count, NotNegative, Positive, Probability, typed
 from sqn_rl.errors import WiringError, require, require_whole
 from sqn_rl.parts.memory import Memory, state_size
 from sqn_rl.parts.replay.prioritized import (
@@ -93,10 +93,10 @@ class SequenceReplay(WeightedReplay):
         length: Count,
         burn_in: int,
         stride: int,
-        eta: float,
-        omega: float,
-        beta: float,
-        epsilon: float,
+        eta: Probability,
+        omega: NotNegative,
+        beta: Probability,
+        epsilon: Positive,
         td_error: str,
         steps: Count,
         q_net: QNetwork,
@@ -112,7 +112,6 @@ class SequenceReplay(WeightedReplay):
         require_whole("burn_in", burn_in, 0, "steps")
         fits = type(stride) is int and 1 <= stride <= length
         require(fits, "stride", stride, f"a whole number of steps in [1, length], [1, {length}]")
-        require(0 <= eta <= 1, "eta", eta, "a number in [0, 1]")
         least = (burn_in + length + stride) * num_envs
         expected = f"at least {least:,}: burn_in + length + stride = {least // num_envs} steps of each"
         require(capacity >= least, "capacity", capacity, f"{expected} of {num_envs} environments")

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sqn_rl.arguments import Count, typed
+from sqn_rl.arguments import Count, NotNegative, Positive, Probability, typed
 from sqn_rl.errors import NumericsError, ReplayError, WiringError, require
 from sqn_rl.parts.hosting import Host, LocalHost
 from sqn_rl.parts.replay.prioritized import PrioritizedReplay, importance_weights, stratified
@@ -124,9 +124,9 @@ class ShardedReplay:
         *,
         capacity: Count,
         shards: Count,
-        omega: float,
-        beta: float,
-        epsilon: float,
+        omega: NotNegative,
+        beta: Probability,
+        epsilon: Positive,
         td_error: str,
         steps: Count,
         num_envs: Count,

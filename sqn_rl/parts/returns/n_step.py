@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from sqn_rl import functional as F
-from sqn_rl.arguments import Count, typed
-from sqn_rl.errors import WiringError, require_number
+from sqn_rl.arguments import Count, Probability, typed
+from sqn_rl.errors import WiringError
 from sqn_rl.parts.replay.ring import Ring
 from sqn_rl.protocols import Actor, Policy, Temperature
 from sqn_rl.types import Batch
@@ -43,13 +43,12 @@ class NStep:
     def __init__(
         self,
         *,
-        gamma: float,
+        gamma: Probability,
         n: Count,
         soft: bool,
         actor: Actor | None = None,
         temperature: Temperature | None = None,
     ) -> None:
-        require_number("gamma", gamma, lambda value: 0 <= value <= 1, "a number in [0, 1]")
         self.gamma, self.n, self.soft = gamma, n, soft
         self._bonus = _EntropyBonus(actor, temperature) if soft else None
         self.independent = not soft

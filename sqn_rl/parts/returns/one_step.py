@@ -6,8 +6,7 @@ Legend: B transitions.
 import torch
 from torch import Tensor
 
-from sqn_rl.arguments import typed
-from sqn_rl.errors import require_number
+from sqn_rl.arguments import Probability, typed
 from sqn_rl.parts.replay.ring import Ring
 from sqn_rl.types import Batch
 
@@ -23,8 +22,7 @@ class OneStep:
     """
 
     @typed
-    def __init__(self, *, gamma: float) -> None:
-        require_number("gamma", gamma, lambda value: 0 <= value <= 1, "a number in [0, 1]")
+    def __init__(self, *, gamma: Probability) -> None:
         self.gamma, self.independent = gamma, True
 
     def gather(self, ring: Ring, place: Tensor) -> Batch:

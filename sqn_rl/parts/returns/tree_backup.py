@@ -6,8 +6,7 @@ Legend: B transitions, K = n steps from each; ``*S`` is the shape of an observat
 import torch
 from torch import Tensor
 
-from sqn_rl.arguments import Count, typed
-from sqn_rl.errors import require, require_number
+from sqn_rl.arguments import Count, Probability, typed
 from sqn_rl.parts.replay.ring import Ring
 from sqn_rl.types import Batch, Path
 
@@ -38,9 +37,7 @@ class TreeBackup:
     independent = True
 
     @typed
-    def __init__(self, *, gamma: float, n: Count, lmbda: float) -> None:
-        require_number("gamma", gamma, lambda value: 0 <= value <= 1, "a number in [0, 1]")
-        require(0 <= lmbda <= 1, "lmbda", lmbda, "a number in [0, 1]")
+    def __init__(self, *, gamma: Probability, n: Count, lmbda: Probability) -> None:
         self.gamma, self.n, self.lmbda = gamma, n, lmbda
 
     def gather(self, ring: Ring, place: Tensor) -> Batch:

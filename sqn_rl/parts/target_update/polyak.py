@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor
 
-from sqn_rl.arguments import typed
-from sqn_rl.errors import require_number
+from sqn_rl.arguments import Fraction, typed
 from sqn_rl.parts.foreach import lerp_each
 from sqn_rl.parts.noise import Buffers
 from sqn_rl.protocols import Loss
@@ -26,8 +25,7 @@ class Polyak:
     tensors_only = True  # it may be compiled with the optimizer's step
 
     @typed
-    def __init__(self, *, loss: Loss, tau: float) -> None:
-        require_number("tau", tau, lambda value: 0 < value <= 1, "a number in (0, 1]")
+    def __init__(self, *, loss: Loss, tau: Fraction) -> None:
         self.tau = tau
         self._target: list[Tensor] = [*loss.target_q_net.parameters()]
         self._online: list[Tensor] = [*loss.q_net.parameters()]

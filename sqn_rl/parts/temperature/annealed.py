@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 
 from sqn_rl import functional as F
-from sqn_rl.arguments import Count, typed
+from sqn_rl.arguments import Count, Fraction, Positive, typed
 from sqn_rl.parts.schedule import linear
-from sqn_rl.parts.temperature.base import DualTemperature, require_fraction, require_reachable
+from sqn_rl.parts.temperature.base import Alpha, DualTemperature, require_reachable
 
 
 class AnnealedTemperature(DualTemperature):
@@ -34,13 +34,13 @@ class AnnealedTemperature(DualTemperature):
     def __init__(
         self,
         *,
-        initial: float,
+        initial: Alpha,
         start: float,
         end: float,
-        over: float,
-        lr: float,
-        minimum: float,
-        maximum: float,
+        over: Fraction,
+        lr: Positive,
+        minimum: Alpha,
+        maximum: Alpha,
         optimise: str,
         n_actions: Count,
         steps: Count,
@@ -48,7 +48,7 @@ class AnnealedTemperature(DualTemperature):
         super().__init__(initial=initial, lr=lr, minimum=minimum, maximum=maximum, optimise=optimise)
         self._start = require_reachable("start", start, n_actions)
         self._end = require_reachable("end", end, n_actions)
-        self._over = require_fraction("over", over) * steps
+        self._over = over * steps
         # H̄ as a buffer: a number would become a constant of compiled code
         self.register_buffer("_target_buffer", torch.zeros(()), persistent=False)
         self.anneal(0)

@@ -2,12 +2,17 @@
 
 import math
 from abc import ABC, abstractmethod
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
 from sqn_rl import functional as F
-from sqn_rl.errors import SettingError, require, require_number, require_one_of
+from sqn_rl.arguments import Range
+from sqn_rl.errors import SettingError, require, require_one_of
+
+Alpha = Annotated[float, Range(lambda alpha: 1e-12 <= alpha <= 1e12, "a number in [1e-12, 1e12]")]
+"""α, reward units. Beyond, float32 cannot divide by it, or samples actions that are not allowed."""
 
 
 class Temperature(nn.Module, ABC):
@@ -45,9 +50,6 @@ class DualTemperature(Temperature):
 
     def __init__(self, *, initial: float, lr: float, minimum: float, maximum: float, optimise: str) -> None:
         super().__init__()
-        require(0 < lr < math.inf, "lr", lr, "a positive number")
-        for field, value in {"initial": initial, "minimum": minimum, "maximum": maximum}.items():
-            require_positive(field, value)
         expected = f"a number in [minimum, maximum] = [{minimum}, {maximum}]"
         require(minimum <= initial <= maximum, "initial", initial, expected)
         require_one_of(("log_alpha", "alpha"), "optimise", optimise)
@@ -83,21 +85,6 @@ class DualTemperature(Temperature):
 
     def _decode(self, parameter: Tensor) -> Tensor:
         return parameter.exp() if self.optimise == "log_alpha" else parameter
-
-
-def require_positive(field: str, value: float) -> float:
-    """Return the value of a field; :class:`~sqn_rl.errors.SettingError` unless policies can have it as α.
-
-    Beyond these bounds float32 cannot divide by α, or lets actions be sampled that are not allowed.
-    """
-    require_number(field, value, lambda alpha: 1e-12 <= alpha <= 1e12, "a number in [1e-12, 1e12]")
-    return float(value)
-
-
-def require_fraction(field: str, value: float) -> float:
-    """Return the value of a field; :class:`~sqn_rl.errors.SettingError` unless it is in (0, 1]."""
-    require_number(field, value, lambda fraction: 0 < fraction <= 1, "a fraction in (0, 1]")
-    return value
 
 
 def require_reachable(field: str, nats: float | None, n_actions: int) -> float:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from sqn_rl.arguments import typed
-from sqn_rl.parts.temperature.base import Temperature, require_positive
+from sqn_rl.parts.temperature.base import Alpha, Temperature
 
 
 class FixedTemperature(Temperature):
@@ -20,9 +20,9 @@ class FixedTemperature(Temperature):
     consumes = ()
 
     @typed
-    def __init__(self, *, alpha: float) -> None:
+    def __init__(self, *, alpha: Alpha) -> None:
         super().__init__()
-        self.register_buffer("alpha", torch.tensor(require_positive("alpha", alpha)))
+        self.register_buffer("alpha", torch.tensor(float(alpha)))
 
     @property
     def target_entropy(self) -> None:

@@ -5,9 +5,9 @@ import math
 from torch import Tensor
 
 from sqn_rl import functional as F
-from sqn_rl.arguments import Count, typed
+from sqn_rl.arguments import Count, Positive, typed
 from sqn_rl.errors import SettingError, require
-from sqn_rl.parts.temperature.base import DualTemperature, require_reachable
+from sqn_rl.parts.temperature.base import Alpha, DualTemperature, require_reachable
 
 
 class LearnedTemperature(DualTemperature):
@@ -32,12 +32,12 @@ class LearnedTemperature(DualTemperature):
     def __init__(
         self,
         *,
-        initial: float,
+        initial: Alpha,
         target_entropy: float | None,
         target_entropy_fraction: float | None,
-        lr: float,
-        minimum: float,
-        maximum: float,
+        lr: Positive,
+        minimum: Alpha,
+        maximum: Alpha,
         optimise: str,
         n_actions: Count,
     ) -> None:
