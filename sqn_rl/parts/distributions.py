@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from sqn_rl import functional as F
-from sqn_rl.arguments import Count, NotNegative, typed
 from sqn_rl.errors import require, require_whole
+from sqn_rl.parts.arguments import Count, NotNegative, typed
 from sqn_rl.types import Backup, Path
 
 

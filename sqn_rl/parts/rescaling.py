@@ -9,7 +9,7 @@ Legend: N networks, B transitions, A actions.
 from torch import Tensor
 
 from sqn_rl import functional as F
-from sqn_rl.arguments import NotNegative, typed
+from sqn_rl.parts.arguments import NotNegative, typed
 from sqn_rl.parts.distributions import PointEstimate
 
 

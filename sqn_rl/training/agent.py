@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from sqn_rl.arguments import typed
 from sqn_rl.errors import CheckpointError, NumericsError, WiringError
+from sqn_rl.parts.arguments import typed
 from sqn_rl.parts.memory import state_size
 from sqn_rl.protocols import (
     Actor,

@@ -147,7 +147,7 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("support shifted back", "atom_BK = reward_B", "atom_BK = -reward_B"),
         ("support not shrunk", "discount_B.unsqueeze(-1) * self.support", "self.support"),
         ("δ's sign", "detach()) - target @ self.support", "detach()) + target @ self.support"),
-        ("even support without an end", "v_max, atoms)", "v_max, atoms + 1)[:-1]"),
+        ("even support without an end", "v_max), atoms)", "v_max), atoms + 1)[:-1]"),
     ],
     ("parts/distributions.py", "test_quantile.py"): [
         ("mean is the lowest", "return prediction.mean(-1)", "return prediction.amin(-1)"),
@@ -193,7 +193,7 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("no noise in the target", ', "target_q_net": Noise(self.target_q_net)}', "}"),
         ("seed ignored", ".manual_seed(seed)", ".manual_seed(0)"),
         ("α not reported", "self.temperature.alpha.clone()", "self.temperature.alpha.log()"),
-        ("any γ", '"gamma", gamma, lambda value: 0 <= value <= 1', '"gamma", gamma, lambda value: value < 9'),
+        ("any γ", "gamma: Probability,", "gamma: float,"),
     ],
     ("parts/loss/sqn.py", "test_sqn_loss.py"): [
         ("bonus is a penalty", "bonus = self.temperature.alpha * F", "bonus = -self.temperature.alpha * F"),
@@ -238,7 +238,7 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("policy of the first", "REDUCTIONS[self._reduction](q_NBA)", "q_NBA[0]"),
         ("policy of the first target", "batch.observation, self._reduction)", 'batch.observation, "q1")'),
         ("l₀ above 0", 'require(lowest < 0, "lowest"', 'require(True, "lowest"'),
-        ("m above 1", 'require(0 <= m <= 1, "m"', 'require(True, "m"'),
+        ("m above 1", "m: Probability,", "m: float,"),
     ],
     ("parts/loss/discrete_sac.py", "test_discrete_sac.py"): [
         ("policy at the max of the twins", "q_NBA.amin(0), self", "q_NBA.amax(0), self"),

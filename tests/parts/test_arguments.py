@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from sqn_rl import Agent, Dense, compose
-from sqn_rl.arguments import Count, typed
 from sqn_rl.errors import SettingError, SqnError
+from sqn_rl.parts.arguments import Count, typed
 from sqn_rl.recipe.build import Maker
 
 
@@ -142,7 +142,7 @@ def test_an_agent_names_the_part_that_is_none(wrong: Mapping[str, Any], message:
 # --- every part of the recipes ------------------------------------------------------------------------------
 
 
-WRONG = ["a", None, [], {}, -1, 1.5, True, float("nan"), object(), [1, "a"], [0], 0, "1", b"x", 10**30]
+WRONG = ["a", None, [], {}, -1, 1.5, True, float("nan"), [1, "a"], [0], 0, "1", b"x", 10**30]
 
 WAYS: Mapping[str, Mapping[str, Any]] = {
     "sqn_best": {"hidden": [4]},

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torchrl.envs.utils import ExplorationType, exploration_type
 
 from sqn_rl import functional as F
-from sqn_rl.arguments import typed
 from sqn_rl.errors import SettingError, not_a_module, require, require_bool, require_one_of
+from sqn_rl.parts.arguments import typed
 from sqn_rl.parts.memory import Memory, state_size
 from sqn_rl.parts.noise import Noise, acting_view
 from sqn_rl.parts.observations import ObservationSpec, observation_spec_of

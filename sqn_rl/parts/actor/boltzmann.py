@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 
 from sqn_rl import functional as F
-from sqn_rl.arguments import typed
 from sqn_rl.errors import WiringError
 from sqn_rl.parts.actor.base import ActionNoise, ValueActor
+from sqn_rl.parts.arguments import typed
 from sqn_rl.protocols import QNetwork, Temperature
 
 

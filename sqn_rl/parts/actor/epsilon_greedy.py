@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from sqn_rl import functional as F
-from sqn_rl.arguments import Count, Fraction, Probability, typed
 from sqn_rl.parts.actor.base import ActionNoise, ValueActor
+from sqn_rl.parts.arguments import Count, Fraction, Probability, typed
 from sqn_rl.parts.schedule import linear
 from sqn_rl.protocols import QNetwork
 

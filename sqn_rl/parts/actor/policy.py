@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from sqn_rl import functional as F
-from sqn_rl.arguments import Count, typed
 from sqn_rl.errors import WiringError, not_a_module
 from sqn_rl.parts.actor.base import ActionNoise, NetworkActor
+from sqn_rl.parts.arguments import Count, typed
 from sqn_rl.parts.memory import state_size
 from sqn_rl.parts.noise import acting_view
 from sqn_rl.parts.observations import observation_spec_of

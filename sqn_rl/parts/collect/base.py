@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sqn_rl.arguments import typed
 from sqn_rl.errors import WiringError, require, require_one_of
+from sqn_rl.parts.arguments import typed
 from sqn_rl.parts.hosting import Host, Make
 from sqn_rl.types import Chunk, ChunkSummary, Request
 

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sqn_rl.arguments import typed
 from sqn_rl.errors import EnvError, SettingError, require, to_install
+from sqn_rl.parts.arguments import typed
 from sqn_rl.parts.collect.base import Actors, Engine, MakeWorker, Result, WorkerLost, WorkerState
 from sqn_rl.parts.collect.ray_processes import ActorProcess, Failure, RayHost, ShardProcess, first_line
 from sqn_rl.parts.hosting import Host, Make

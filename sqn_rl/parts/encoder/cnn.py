@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from sqn_rl.arguments import Count, typed
 from sqn_rl.errors import require
+from sqn_rl.parts.arguments import Count, typed
 from sqn_rl.parts.encoder.images import ImageEncoder, convolutions, in_sequence
 from sqn_rl.parts.encoder.mlp import MLP
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from sqn_rl.arguments import Count, typed
+from sqn_rl.parts.arguments import Count, typed
 from sqn_rl.parts.encoder.images import ImageEncoder, in_sequence, require_images
 from sqn_rl.parts.encoder.mlp import MLP
 

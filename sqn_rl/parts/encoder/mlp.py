@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sqn_rl.arguments import Count, typed
+from sqn_rl.parts.arguments import Count, typed
 from sqn_rl.parts.scaling import Scaling, describe_scaling
 
 

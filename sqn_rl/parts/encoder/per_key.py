@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from sqn_rl.arguments import Count, typed
+from sqn_rl.parts.arguments import Count, typed
 from sqn_rl.parts.encoder.cnn import CNN
 from sqn_rl.parts.encoder.mlp import MLP
 from sqn_rl.parts.observations import Entry

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from sqn_rl.arguments import Count, typed
+from sqn_rl.parts.arguments import Count, typed
 
 
 class Dense(nn.Module):

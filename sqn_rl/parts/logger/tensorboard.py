@@ -6,9 +6,9 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from sqn_rl.arguments import typed
 from sqn_rl.disk import EVALUATIONS_FILE, Folder
 from sqn_rl.errors import SettingError, to_install
+from sqn_rl.parts.arguments import typed
 from sqn_rl.parts.logger.base import Reporter
 from sqn_rl.parts.logger.tracking import numbers, rows
 

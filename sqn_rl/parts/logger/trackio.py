@@ -7,7 +7,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
-from sqn_rl.arguments import typed
+from sqn_rl.parts.arguments import typed
 from sqn_rl.parts.logger.tracking import TrackingLogger, missing
 
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sqn_rl.arguments import typed
 from sqn_rl.errors import SettingError, require
+from sqn_rl.parts.arguments import typed
 from sqn_rl.parts.logger.tracking import TrackingLogger, missing
 
 MODES = ("online", "offline", None)

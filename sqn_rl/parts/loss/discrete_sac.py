@@ -6,8 +6,8 @@ from typing import Protocol, runtime_checkable
 from torch import Tensor, nn
 
 from sqn_rl import functional as F
-from sqn_rl.arguments import typed
 from sqn_rl.errors import WiringError
+from sqn_rl.parts.arguments import typed
 from sqn_rl.parts.distributions import Backup
 from sqn_rl.parts.loss.sqn import require_temperature
 from sqn_rl.parts.loss.td import TDLoss

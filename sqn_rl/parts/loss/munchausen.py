@@ -3,8 +3,8 @@
 from torch import Tensor
 
 from sqn_rl import functional as F
-from sqn_rl.arguments import Probability, typed
 from sqn_rl.errors import require
+from sqn_rl.parts.arguments import Probability, typed
 from sqn_rl.parts.loss.sqn import SQNLoss
 from sqn_rl.parts.reductions import REDUCTIONS, reduced_values
 from sqn_rl.protocols import QNetwork, Temperature

@@ -3,8 +3,8 @@
 from torch import Tensor
 
 from sqn_rl import functional as F
-from sqn_rl.arguments import typed
 from sqn_rl.errors import WiringError, require_one_of
+from sqn_rl.parts.arguments import typed
 from sqn_rl.parts.distributions import Backup
 from sqn_rl.parts.loss.td import TDLoss
 from sqn_rl.parts.reductions import REDUCTIONS, reduced_values

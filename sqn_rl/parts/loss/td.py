@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torchrl.objectives import LossModule
 
 from sqn_rl import functional as F
-from sqn_rl.arguments import Probability, typed
 from sqn_rl.errors import not_a_module, require_one_of
+from sqn_rl.parts.arguments import Probability, typed
 from sqn_rl.parts.distributions import Backup
 from sqn_rl.parts.memory import recalling
 from sqn_rl.parts.noise import Noise

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer, _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
-from sqn_rl.arguments import NotNegative, Positive, typed
 from sqn_rl.errors import require
+from sqn_rl.parts.arguments import NotNegative, Positive, typed
 
 
 class Adam(torch.optim.Adam):

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sqn_rl.arguments import Count, typed
 from sqn_rl.errors import WiringError
+from sqn_rl.parts.arguments import Count, typed
 from sqn_rl.parts.memory import Memory
 from sqn_rl.parts.observations import ObservationSpec
 from sqn_rl.parts.q_net.q_net import QNet, ScalingEncoder

@@ -9,8 +9,8 @@ from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase, dispatch
 from torch import Tensor, nn
 
-from sqn_rl.arguments import Count, typed
 from sqn_rl.errors import WiringError, require, require_one_of
+from sqn_rl.parts.arguments import Count, typed
 from sqn_rl.parts.distributions import Distribution, Scalar
 from sqn_rl.parts.observations import observation_spec_of
 from sqn_rl.parts.q_net.per_network import PerNetwork, is_distributional, per_network

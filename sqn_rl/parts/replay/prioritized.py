@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torchrl.data.replay_buffers import Storage
 
-from sqn_rl.arguments import Count, NotNegative, Positive, Probability, typed
 from sqn_rl.errors import NumericsError, require, require_one_of
+from sqn_rl.parts.arguments import Count, NotNegative, Positive, Probability, typed
 from sqn_rl.parts.replay.base import RingReplay
 from sqn_rl.parts.replay.ring import Ring
 from sqn_rl.parts.replay.storage import Returns, RingSampler

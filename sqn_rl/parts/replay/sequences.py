@@ -12,8 +12,8 @@ from torch import Tensor
 from torchrl.data.replay_buffers import Storage
 
 from sqn_rl import functional as F
-from sqn_rl.arguments import Count, NotNegative, Positive, Probability, typed
 from sqn_rl.errors import WiringError, require, require_whole
+from sqn_rl.parts.arguments import Count, NotNegative, Positive, Probability, typed
 from sqn_rl.parts.memory import Memory, state_size
 from sqn_rl.parts.replay.prioritized import (
     REDUCTIONS,

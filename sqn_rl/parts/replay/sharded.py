@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sqn_rl.arguments import Count, NotNegative, Positive, Probability, typed
 from sqn_rl.errors import NumericsError, ReplayError, WiringError, require
+from sqn_rl.parts.arguments import Count, NotNegative, Positive, Probability, typed
 from sqn_rl.parts.hosting import Host, LocalHost
 from sqn_rl.parts.replay.prioritized import PrioritizedReplay, importance_weights, stratified
 from sqn_rl.parts.replay.storage import Returns

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sqn_rl.arguments import Count, typed
+from sqn_rl.parts.arguments import Count, typed
 from sqn_rl.parts.replay.base import RingReplay
 from sqn_rl.parts.replay.ring import Ring
 from sqn_rl.parts.replay.storage import Returns, RingSampler

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from sqn_rl import functional as F
-from sqn_rl.arguments import Count, Probability, typed
 from sqn_rl.errors import WiringError
+from sqn_rl.parts.arguments import Count, Probability, typed
 from sqn_rl.parts.replay.ring import Ring
 from sqn_rl.protocols import Actor, Policy, Temperature
 from sqn_rl.types import Batch

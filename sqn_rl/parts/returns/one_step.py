@@ -6,7 +6,7 @@ Legend: B transitions.
 import torch
 from torch import Tensor
 
-from sqn_rl.arguments import Probability, typed
+from sqn_rl.parts.arguments import Probability, typed
 from sqn_rl.parts.replay.ring import Ring
 from sqn_rl.types import Batch
 

@@ -6,7 +6,7 @@ Legend: B transitions, K = n steps from each; ``*S`` is the shape of an observat
 import torch
 from torch import Tensor
 
-from sqn_rl.arguments import Count, Probability, typed
+from sqn_rl.parts.arguments import Count, Probability, typed
 from sqn_rl.parts.replay.ring import Ring
 from sqn_rl.types import Batch, Path
 

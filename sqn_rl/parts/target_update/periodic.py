@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from sqn_rl.arguments import Count, typed
+from sqn_rl.parts.arguments import Count, typed
 from sqn_rl.parts.foreach import copy_each
 from sqn_rl.parts.noise import Buffers
 from sqn_rl.protocols import Loss

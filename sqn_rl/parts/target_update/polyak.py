@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from sqn_rl.arguments import Fraction, typed
+from sqn_rl.parts.arguments import Fraction, typed
 from sqn_rl.parts.foreach import lerp_each
 from sqn_rl.parts.noise import Buffers
 from sqn_rl.protocols import Loss

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from sqn_rl import functional as F
-from sqn_rl.arguments import Count, Fraction, Positive, typed
+from sqn_rl.parts.arguments import Count, Fraction, Positive, typed
 from sqn_rl.parts.schedule import linear
 from sqn_rl.parts.temperature.base import Alpha, DualTemperature, require_reachable
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from sqn_rl import functional as F
-from sqn_rl.arguments import Range
 from sqn_rl.errors import SettingError, require, require_one_of
+from sqn_rl.parts.arguments import Range
 
 Alpha = Annotated[float, Range(lambda alpha: 1e-12 <= alpha <= 1e12, "a number in [1e-12, 1e12]")]
 """α, reward units. Beyond, float32 cannot divide by it, or samples actions that are not allowed."""

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from sqn_rl.arguments import typed
+from sqn_rl.parts.arguments import typed
 from sqn_rl.parts.temperature.base import Alpha, Temperature
 
 

@@ -5,8 +5,8 @@ import math
 from torch import Tensor
 
 from sqn_rl import functional as F
-from sqn_rl.arguments import Count, Positive, typed
 from sqn_rl.errors import SettingError, require
+from sqn_rl.parts.arguments import Count, Positive, typed
 from sqn_rl.parts.temperature.base import Alpha, DualTemperature, require_reachable
 
 

@@ -25,6 +25,9 @@ class Range(NamedTuple):
 SHOWN = 4
 """The most members of a protocol that an error names."""
 
+PLAIN = (type, type(None), bool, int, float, complex, str, bytes, list, tuple, dict, set)
+"""The types whose objects are no parts."""
+
 Count = Annotated[int, Range(lambda value: value >= 1, "a whole number, at least 1")]
 Probability = Annotated[float, Range(lambda value: 0 <= value <= 1, "a number in [0, 1]")]
 Fraction = Annotated[float, Range(lambda value: 0 < value <= 1, "a number in (0, 1]")]
@@ -35,8 +38,8 @@ NotNegative = Annotated[float, Range(lambda value: 0 <= value < math.inf, "a num
 def typed(function: Function) -> Function:
     """Check the arguments of every call against their annotations, and a :class:`Range` in them.
 
-    Checked are numbers, bools, texts, lists of these, callables, classes, and protocols: of these whether
-    any member is there. Other annotations accept everything.
+    Checked are numbers, bools, texts, lists of these, callables, classes, and of protocols that the object
+    is not one of :data:`PLAIN`. Other annotations accept everything.
 
     Raises:
         SettingError: in a call, an argument is not what its annotation says.
@@ -128,23 +131,17 @@ def _class(kind: type) -> _Kind:
 
 
 def _protocol(protocol: type) -> _Kind:
-    """Accepts what has at least one member: a part may do without what is not used of it.
-
-    A dict, or another object of Python's own, is refused: it has a ``values`` too.
-    """
+    """Accepts every object that is no plain value and no class: a part needs only what is used of it."""
     bases = [base for base in protocol.__mro__ if getattr(base, "_is_protocol", False)]
     members = {name for base in bases for name in (*vars(base), *inspect.get_annotations(base))}
     names = sorted(name for name in members if not name.startswith("_"))
-
-    def fits(value: object) -> bool:
-        return type(value).__module__ != "builtins" and any(hasattr(value, name) for name in names)
 
     def lacks(value: object) -> str:
         if isinstance(value, type):
             return f", not the class {value.__name__}"
         return f", which has {', '.join(names[:SHOWN])}, …"
 
-    return _Kind(fits, _with_article(protocol), lacks=lacks)
+    return _Kind(lambda value: not isinstance(value, PLAIN), _with_article(protocol), lacks=lacks)
 
 
 def _with_article(kind: type) -> str:
