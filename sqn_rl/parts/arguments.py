@@ -9,6 +9,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from numbers import Real
 from typing import Annotated, Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
+import torch
+
 from sqn_rl.errors import SettingError, is_bool, is_whole
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -59,7 +61,7 @@ def typed(function: Function) -> Function:
             given = {}
         for name, value in given.items():
             if name in kinds and not kinds[name].fits(value):
-                raise SettingError(name, value, kinds[name].expected + kinds[name].lacks(value))
+                raise SettingError(name, value, kinds[name].expected + kinds[name].remark(value))
         return function(*arguments, **keywords)
 
     return checked  # type: ignore[return-value]
@@ -71,14 +73,14 @@ class _Kind(NamedTuple):
     fits: Callable[[Any], bool]
     expected: str
     plural: str = ""
-    lacks: Callable[[Any], str] = lambda _: ""
-    """What a value lacks that does not fit, as an addition to ``expected``."""
+    remark: Callable[[Any], str] = lambda _: ""
+    """What an error adds to ``expected``, from the value."""
 
 
 def _kind(annotation: Any) -> _Kind | None:
     """What an annotation accepts; None if it is not checked."""
-    if annotation in _PLAIN:
-        return _PLAIN[annotation]
+    if annotation in _SIMPLE:
+        return _SIMPLE[annotation]
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return _within(_kind(arguments[0]), arguments[1])
@@ -103,7 +105,7 @@ def _within(kind: _Kind | None, limits: Range) -> _Kind:
 
 
 def _union(annotations: Collection[Any]) -> _Kind | None:
-    if _DEVICE in map(_full_name, annotations):
+    if torch.device in annotations:
         annotations = [each for each in annotations if each is not str]  # a spelling of it
     kinds = [_kind(each) for each in annotations]
     known = [kind for kind in kinds if kind]
@@ -112,7 +114,7 @@ def _union(annotations: Collection[Any]) -> _Kind | None:
     return _Kind(
         lambda value: any(kind.fits(value) for kind in known),
         " or ".join(kind.expected for kind in known),
-        lacks=lambda value: "".join(kind.lacks(value) for kind in known),
+        remark=lambda value: "".join(kind.remark(value) for kind in known),
     )
 
 
@@ -125,8 +127,6 @@ def _sequence(element: _Kind | None) -> _Kind:
 
 
 def _class(kind: type) -> _Kind:
-    if _full_name(kind) == _DEVICE:
-        return _Kind(_is_device, "a device, such as 'cpu'")
     return _Kind(lambda value: isinstance(value, kind), _with_article(kind))
 
 
@@ -136,28 +136,19 @@ def _protocol(protocol: type) -> _Kind:
     members = {name for base in bases for name in (*vars(base), *inspect.get_annotations(base))}
     names = sorted(name for name in members if not name.startswith("_"))
 
-    def lacks(value: object) -> str:
+    def remark(value: object) -> str:
         if isinstance(value, type):
             return f", not the class {value.__name__}"
         return f", which has {', '.join(names[:SHOWN])}, …"
 
-    return _Kind(lambda value: not isinstance(value, PLAIN), _with_article(protocol), lacks=lacks)
+    return _Kind(lambda value: not isinstance(value, PLAIN), _with_article(protocol), remark=remark)
 
 
 def _with_article(kind: type) -> str:
     return f"{'an' if kind.__name__[0] in 'AEIOU' else 'a'} {kind.__name__}"
 
 
-_DEVICE = "torch.device"
-
-
-def _full_name(kind: Any) -> str:
-    return f"{getattr(kind, '__module__', '')}.{getattr(kind, '__name__', '')}"
-
-
 def _is_device(value: Any) -> bool:
-    import torch
-
     try:
         return not isinstance(value, int) and bool(torch.device(value))
     except (TypeError, RuntimeError):
@@ -174,10 +165,11 @@ def _is_number(value: object) -> bool:
     return isinstance(value, Real)
 
 
-_PLAIN: Mapping[Any, _Kind] = {
+_SIMPLE: Mapping[Any, _Kind] = {
     int: _Kind(_is_whole, "a whole number", "whole numbers"),
     float: _Kind(_is_number, "a number", "numbers"),
     bool: _Kind(is_bool, "True or False"),
+    torch.device: _Kind(_is_device, "a device, such as 'cpu'"),
     str: _Kind(lambda value: isinstance(value, str), "a text", "texts"),
     type(None): _Kind(lambda value: value is None, "null"),
 }

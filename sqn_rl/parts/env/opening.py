@@ -1,5 +1,6 @@
 """Make environments of Gymnasium by id or function, with Gymnasium's wrappers; close environments."""
 
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -124,8 +125,17 @@ def _registered(id: str, kwargs: Mapping[str, Any]) -> gymnasium.Env:
             raise SettingError("id", id, expected) from error
         may_be_kwargs = kwargs and isinstance(error, ValueError | LookupError | AssertionError)
         if isinstance(error, TypeError) or may_be_kwargs:
-            raise SettingError("kwargs", dict(kwargs), f"what {id} takes ({error!r})") from error
+            raise SettingError(
+                "kwargs", dict(kwargs), f"what {id} takes{_lacking(error)} ({error!r})"
+            ) from error
         raise SettingError("id", id, f"an environment that can be opened ({explain(error)})") from error
+
+
+def _lacking(error: Exception) -> str:
+    """The arguments that a constructor lacks, as they are set in a recipe; empty if it lacks none."""
+    lacking = re.search(r"missing \d+ required .*?arguments?: (.*?) was raised", str(error))
+    names = re.findall(r"'(\w+)'", lacking[1]) if lacking else []
+    return f": add {' '.join(f'env.kwargs.{name}=VALUE' for name in names)}" if names else ""
 
 
 def missing(what: str, error: ImportError | gymnasium.error.Error) -> str:
