@@ -129,7 +129,7 @@ def test_other_observations_are_refused(space: spaces.Space) -> None:
         (
             {"id": "still/Still-v0"},
             "kwargs",
-            r"takes: add env\.kwargs\.\w+=VALUE env\.kwargs\.\w+=VALUE env.*missing 3",
+            r"takes: add env\.kwargs\.\w+=VALUE env\..*missing 3 required",
         ),
         ({"kwargs": {"wind": 1}}, "kwargs", "unexpected keyword argument 'wind'"),
         ({"id": "FrozenLake-v1", "kwargs": {"map_name": "5x5"}}, "kwargs", "what FrozenLake-v1 takes"),
