@@ -3,7 +3,7 @@
 The parts are built once for this purpose and thrown away, so that the parts trained afterwards are untouched.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -198,7 +198,6 @@ class _Walk:
     def _q_net(self, batch: Batch) -> None:
         q_net, env, observation = self.parts["q_net"], self.parts["env"], batch.observation
         self._require_readable("q_net", ["observation"], "q_net.in_keys")
-        upstream = ["observation", "batch.observation", "batch.next_observation"]
         with watch_outputs(q_net, ("encoder", "head")) as outputs:
             try:
                 with recalling(batch.sequences, q_net):
@@ -217,7 +216,13 @@ class _Walk:
         if (output := outputs.get("head")) is not None:
             wanted = shape if scalar else (*shape, output.shape[-1])
             self._expect("head", predicted, output, wanted, torch.float32)
-        for slot, key in (("encoder", "features"), ("head", predicted)):
+        self._expect("q_net", "Q(s, ·)", q_NBA, shape, torch.float32)
+        self._add_networks(outputs, {"encoder": "features", "head": predicted}, q_NBA)
+
+    def _add_networks(self, outputs: Mapping[str, Any], keys: Mapping[str, str], q_NBA: Tensor) -> None:
+        """Add the Q-network and, before it, those of its parts whose outputs are known, in a chain."""
+        q_net, upstream = self.parts["q_net"], ["observation", "batch.observation", "batch.next_observation"]
+        for slot, key in keys.items():
             if slot in outputs:
                 part, output = submodule(q_net, slot), outputs[slot]
                 output = output[0] if isinstance(output, tuple) else output  # an LSTM also returns its state
@@ -225,7 +230,6 @@ class _Walk:
                     part = each[0]
                 self.wiring.add(slot, part, upstream, {key: output})
                 upstream = [key]
-        self._expect("q_net", "Q(s, ·)", q_NBA, shape, torch.float32)
         self.wiring.add("q_net", q_net, upstream, {"action_value": q_NBA})
 
     def _expect_features(self, features: Any) -> None:

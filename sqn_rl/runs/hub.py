@@ -126,6 +126,44 @@ def _env_name(recipe: Recipe) -> str:
         return str(env.name)
 
 
+RESULTS_TEMPLATE = """\
+model-index:
+- name: {title}
+  results:
+  - task: {{type: reinforcement-learning, name: reinforcement-learning}}
+    dataset: {{name: {env}, type: {env}}}
+    metrics:
+    - {{type: mean_reward, name: mean_reward, value: "{score}", verified: false}}
+"""
+
+CARD_TEMPLATE = """\
+---
+library_name: sqn_rl
+tags:
+- reinforcement-learning
+- sqn_rl
+- {env}
+{results}---
+
+# {heading}
+
+A policy of the Python package `sqn_rl` after {env_steps:,} environment steps.
+{sentence}
+![Curve]({curve})
+
+```python
+import sqn_rl
+
+policy = sqn_rl.load("FOLDER")  # sqn-pull REPO FOLDER
+print(policy.evaluate().mean)
+```
+
+`sqn-eval FOLDER --video video.gif` records an episode, and `recipe.yaml` has all settings:
+
+![Wiring]({graph})
+"""
+
+
 def card(recipe: Recipe, env_name: str, env_steps: int, evaluation: Mapping[str, Any] | None) -> str:
     """The model card: metadata for the hub, and how to use the policy.
 
@@ -135,33 +173,23 @@ def card(recipe: Recipe, env_name: str, env_steps: int, evaluation: Mapping[str,
         env_steps: the environment steps after which the weights were saved.
         evaluation: the row of the evaluation of these weights; None if there is none.
     """
-    mean, std = (number_of((evaluation or {}).get(name)) for name in ("mean", "std"))
-    score = None if mean is None or std is None else f"{mean:.2f} +/- {std:.2f}"
     title, env = json.dumps(recipe.title), json.dumps(env_name)
-    lines = ["---", "library_name: sqn_rl"]
-    lines += ["tags:", *(f"- {tag}" for tag in ("reinforcement-learning", "sqn_rl")), f"- {env}"]
-    if score:
-        lines += ["model-index:", f"- name: {title}", "  results:"]
-        lines += ["  - task: {type: reinforcement-learning, name: reinforcement-learning}"]
-        lines += [f"    dataset: {{name: {env}, type: {env}}}", "    metrics:"]
-        lines += [f'    - {{type: mean_reward, name: mean_reward, value: "{score}", verified: false}}']
-    lines += ["---", "", f"# {_escaped(recipe.title)} on {_escaped(env_name)}", ""]
-    lines += [f"A policy of the Python package `sqn_rl` after {env_steps:,} environment steps."]
-    if evaluation and score:
-        episodes = number_of(evaluation.get("episodes")) or 0
-        lines += ["", f"Mean return ± standard deviation of {episodes:.0f} greedy episodes: {score}"]
-    lines += ["", f"![Curve]({CURVE})", "", "```python", "import sqn_rl", ""]
-    lines += [
-        'policy = sqn_rl.load("FOLDER")  # sqn-pull REPO FOLDER',
-        "print(policy.evaluate().mean)",
-        "```",
-    ]
-    lines += [
-        "",
-        "`sqn-eval FOLDER --video video.gif` records an episode, and `recipe.yaml` has all settings:",
-    ]
-    lines += ["", f"![Wiring]({GRAPH})"]
-    return "".join(f"{line}\n" for line in lines)
+    mean, std, episodes = (number_of((evaluation or {}).get(name)) for name in ("mean", "std", "episodes"))
+    results = sentence = ""
+    if mean is not None and std is not None:
+        score = f"{mean:.2f} +/- {std:.2f}"
+        results = RESULTS_TEMPLATE.format(title=title, env=env, score=score)
+        of = f"{episodes or 0:.0f} greedy episodes"
+        sentence = f"\nMean return ± standard deviation of {of}: {score}\n"
+    return CARD_TEMPLATE.format(
+        env=env,
+        results=results,
+        heading=f"{_escaped(recipe.title)} on {_escaped(env_name)}",
+        env_steps=env_steps,
+        sentence=sentence,
+        curve=CURVE,
+        graph=GRAPH,
+    )
 
 
 def pull(hub: Hub, repo: str, out: Path) -> list[str]:

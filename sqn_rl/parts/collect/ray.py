@@ -201,11 +201,10 @@ class RayEngine:
 
     def result(self, ticket: _Ticket) -> Result:
         """Wait for a chunk."""
+        errors = self._ray.exceptions  # a task fails if its weights were lost
         try:
             found = self._ray.get(ticket.reference)
-        except (self._ray.exceptions.RayActorError, self._ray.exceptions.ObjectLostError) as error:
-            raise WorkerLost(first_line(error)) from error
-        except self._ray.exceptions.RayTaskError as error:  # such as one whose weights were lost
+        except (errors.RayActorError, errors.ObjectLostError, errors.RayTaskError) as error:
             raise WorkerLost(first_line(error)) from error
         if isinstance(found, Failure):
             raise found.error()

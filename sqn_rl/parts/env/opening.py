@@ -131,7 +131,7 @@ def _registered(id: str, kwargs: Mapping[str, Any]) -> gymnasium.Env:
         raise SettingError("id", id, f"an environment that can be opened ({explain(error)})") from error
 
 
-def _lacking(error: Exception) -> str:
+def _lacking(error: BaseException) -> str:
     """The arguments that a constructor lacks, as they are set in a recipe; empty if it lacks none."""
     lacking = re.search(r"missing \d+ required .*?arguments?: (.*?) was raised", str(error))
     names = re.findall(r"'(\w+)'", lacking[1]) if lacking else []
