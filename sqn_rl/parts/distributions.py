@@ -13,13 +13,14 @@ represent the returns of one action: 1, K probabilities or K quantiles.
 
 import math
 from abc import ABC, abstractmethod
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
 from sqn_rl import functional as F
-from sqn_rl.errors import require, require_whole
-from sqn_rl.parts.arguments import Count, NotNegative, typed
+from sqn_rl.errors import require
+from sqn_rl.parts.arguments import Count, NotNegative, Range, typed
 from sqn_rl.types import Backup, Path
 
 
@@ -131,6 +132,9 @@ class Scalar(PointEstimate):
         return td_error_NB.square(), td_error_NB
 
 
+Atoms = Annotated[int, Range(lambda value: value >= 2, "a whole number, at least 2")]
+
+
 class Categorical(Distribution):
     """Logits of the probabilities of K evenly spaced returns: C51 (Bellemare et al. 2017).
 
@@ -146,11 +150,10 @@ class Categorical(Distribution):
     support: Tensor
 
     @typed
-    def __init__(self, *, v_min: float, v_max: float, atoms: int) -> None:
+    def __init__(self, *, v_min: float, v_max: float, atoms: Atoms) -> None:
         super().__init__()
         require(-math.inf < v_min < v_max, "v_min", v_min, f"a finite number below v_max, {v_max}")
         require(v_max < math.inf, "v_max", v_max, "a finite number")
-        require_whole("atoms", atoms, 2)
         self.register_buffer("support", torch.linspace(float(v_min), float(v_max), atoms), persistent=False)
 
     def mean(self, prediction: Tensor) -> Tensor:

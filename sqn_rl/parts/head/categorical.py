@@ -5,7 +5,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from sqn_rl.parts.arguments import Count, typed
-from sqn_rl.parts.distributions import Categorical
+from sqn_rl.parts.distributions import Atoms, Categorical
 from sqn_rl.parts.head.dueling import DuelingHead
 from sqn_rl.parts.head.linear import LinearHead
 
@@ -32,7 +32,7 @@ class CategoricalHead(nn.Module):
         *,
         v_min: float,
         v_max: float,
-        atoms: int,
+        atoms: Atoms,
         dueling: bool,
         in_features: Count,
         n_actions: Count,

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from sqn_rl.parts.arguments import Count, typed
+from sqn_rl.parts.arguments import Count, NotNegative, typed
 from sqn_rl.parts.distributions import Quantile
 from sqn_rl.parts.head.dueling import DuelingHead
 from sqn_rl.parts.head.linear import LinearHead
@@ -29,8 +29,8 @@ class QuantileHead(nn.Module):
     def __init__(
         self,
         *,
-        quantiles: int,
-        kappa: float,
+        quantiles: Count,
+        kappa: NotNegative,
         dueling: bool,
         in_features: Count,
         n_actions: Count,

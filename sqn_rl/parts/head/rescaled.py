@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from sqn_rl.parts.arguments import Count, typed
+from sqn_rl.parts.arguments import Count, NotNegative, typed
 from sqn_rl.parts.head.dueling import DuelingHead
 from sqn_rl.parts.head.linear import LinearHead
 from sqn_rl.parts.rescaling import Rescaled
@@ -28,7 +28,7 @@ class RescaledHead(nn.Module):
     def __init__(
         self,
         *,
-        epsilon: float,
+        epsilon: NotNegative,
         dueling: bool,
         in_features: Count,
         n_actions: Count,
