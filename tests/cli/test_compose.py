@@ -46,6 +46,17 @@ def test_the_task_comes_with_the_env() -> None:
     assert atari.origin("optimizer.lr") == ram.origin("lr") == "components/task/atari_ram.yaml:8"
 
 
+CLASSIC_CONTROL = "components/task/classic_control.yaml"
+
+
+def test_a_task_inherits_from_its_family() -> None:
+    recipe = compose_recipe("sqn", "env=lunarlander")
+    family = compose_recipe("sqn", "env=acrobot")
+    assert recipe.origin("steps") == "components/task/lunarlander.yaml:3"
+    assert recipe.run.steps == 4 * family.run.steps
+    assert recipe.origin("temperature.lr") == family.origin("temperature.lr") == f"{CLASSIC_CONTROL}:8"
+
+
 def test_a_recipe_wins_over_the_task_and_the_command_line_over_both() -> None:
     recipe = compose_recipe("sqn_paper", "env=acrobot", "tau=0.5")
     assert recipe.config["env"]["id"] == "Acrobot-v1"

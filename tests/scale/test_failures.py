@@ -70,7 +70,7 @@ def test_a_port_of_another_program_is_refused_soon(
         ("depth=0", "a whole number in"),
         ("sync_every=-1", "a whole number in"),
         ("order=first", "one of cyclic, any"),
-        ("ladder=1", "null, or a number above 1"),
+        ("ladder=1", "a number above 1 or null"),
     ],
 )
 def test_settings_are_checked(setting: str, expected: str) -> None:

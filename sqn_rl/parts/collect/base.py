@@ -9,14 +9,14 @@ Legend: N environments over all actors, i one of them.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sqn_rl.errors import WiringError, require, require_one_of
-from sqn_rl.parts.arguments import typed
+from sqn_rl.errors import WiringError, require_one_of
+from sqn_rl.parts.arguments import Range, typed
 from sqn_rl.parts.hosting import Host, Make
 from sqn_rl.types import Chunk, ChunkSummary, Request
 
@@ -136,6 +136,10 @@ def ladder_positions(actor: int, actors: int, num_envs: int) -> Tensor:
     return i_E / (many - 1) if many > 1 else torch.full((1,), 0.5)
 
 
+Number = Annotated[int, Range(lambda value: 1 <= value <= 2**16, "a whole number in [1, 65,536]")]
+Ladder = Annotated[float, Range(lambda value: 1 < value <= 1e6, "a number above 1")]
+
+
 class Actors(ABC):
     """Settings of collecting by actors; abstract: a subclass says which engine runs them.
 
@@ -161,13 +165,16 @@ class Actors(ABC):
 
     @typed
     def __init__(
-        self, *, actors: int, rows: int, depth: int, sync_every: int, order: str, ladder: float | None
+        self,
+        *,
+        actors: Number,
+        rows: Number,
+        depth: Number,
+        sync_every: Number,
+        order: str,
+        ladder: Ladder | None,
     ) -> None:
-        numbers = {"actors": actors, "rows": rows, "depth": depth, "sync_every": sync_every}
-        for name, value in numbers.items():
-            require(type(value) is int and 1 <= value <= 2**16, name, value, "a whole number in [1, 65,536]")
         require_one_of(ORDERS, "order", order)
-        require(ladder is None or 1 < ladder <= 1e6, "ladder", ladder, "null, or a number above 1")
         self.actors, self.rows, self.depth, self.sync_every = actors, rows, depth, sync_every
         self.order, self.ladder = order, ladder
 

@@ -15,7 +15,16 @@ import numpy as np
 
 from sqn_rl.errors import EnvError, SettingError, require, to_install
 from sqn_rl.parts.arguments import typed
-from sqn_rl.parts.collect.base import Actors, Engine, MakeWorker, Result, WorkerLost, WorkerState
+from sqn_rl.parts.collect.base import (
+    Actors,
+    Engine,
+    Ladder,
+    MakeWorker,
+    Number,
+    Result,
+    WorkerLost,
+    WorkerState,
+)
 from sqn_rl.parts.collect.ray_processes import ActorProcess, Failure, RayHost, ShardProcess, first_line
 from sqn_rl.parts.hosting import Host, Make
 from sqn_rl.parts.machine import processors
@@ -59,18 +68,17 @@ class RayCollect(Actors):
     def __init__(
         self,
         *,
-        actors: int,
-        rows: int,
-        depth: int,
-        sync_every: int,
+        actors: Number,
+        rows: Number,
+        depth: Number,
+        sync_every: Number,
         order: str,
-        ladder: float | None,
+        ladder: Ladder | None,
         address: str | None,
     ) -> None:
         super().__init__(
             actors=actors, rows=rows, depth=depth, sync_every=sync_every, order=order, ladder=ladder
         )
-        require(address is None or isinstance(address, str), "address", address, "null, auto or HOST:PORT")
         if find_spec("ray") is None:
             raise SettingError("collect", "ray", f"the extra `ray`: {to_install('ray')}")
         self.address = address
