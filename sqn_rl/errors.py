@@ -246,15 +246,6 @@ def require_whole(field: str, value: object, least: int, of: str = "", *, or_nul
     require(fits or (or_null and value is None), field, value, expected)
 
 
-def require_number(field: str, value: Any, fits: Callable[[Any], object], expected: str) -> None:
-    """Raise :class:`SettingError` unless ``value`` is a number, no bool and no text, that ``fits``."""
-    try:
-        is_fit = not isinstance(value, bool) and bool(fits(value))
-    except TypeError:  # it cannot be compared
-        is_fit = False
-    require(is_fit, field, value, expected)
-
-
 def is_bool(value: object) -> bool:
     """Whether a value is a bool, of Python or NumPy."""
     return isinstance(value, bool) or type(value).__name__ in ("bool", "bool_")  # without importing NumPy

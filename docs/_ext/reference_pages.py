@@ -194,11 +194,15 @@ def generate(app: Sphinx) -> None:
 
 
 def _init_signature(app: Sphinx, what: str, name: str, value: Any, *rest: Any) -> tuple[str, None] | None:
-    """Show the signature of ``__init__`` for a class; the metaclasses of TorchRL hide it."""
+    """Show the signature of ``__init__`` for a class; the metaclasses of TorchRL hide it.
+
+    A number in a range is shown as an ``int`` or a ``float``: the ranges would fill the signature.
+    """
     if what != "class" or not inspect.isfunction(value.__init__):
         return None
     takes = signature(value.__init__, bound_method=True)
-    return stringify_signature(takes, show_return_annotation=False, unqualified_typehints=True), None
+    shown = stringify_signature(takes, show_return_annotation=False, unqualified_typehints=True)
+    return re.sub(r"~?(typing\.)?Annotated\[(\w+), '.*?'\]", r"\2", shown), None
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -23,6 +23,10 @@ class Range(NamedTuple):
     expected: str
     """For the error's message: "a number above 1"."""
 
+    def __repr__(self) -> str:
+        """As ``help`` shows it inside an annotation: ``Annotated[float, 'a number above 1']``."""
+        return repr(self.expected)
+
 
 SHOWN = 4
 """The most members of a protocol that an error names."""
