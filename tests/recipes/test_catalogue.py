@@ -10,6 +10,7 @@ from sqn_rl.errors import RecipeError, did_you_mean
 from sqn_rl.recipe.build import TARGET, check_fields
 from sqn_rl.recipe.catalogue import RECIPE, TASK, Catalogue
 from sqn_rl.recipe.compose import compose_recipe
+from sqn_rl.recipe.defaults import entries_of
 from sqn_rl.recipe.schema import SLOTS
 
 CATALOGUE = Catalogue()
@@ -117,8 +118,15 @@ def test_what_a_part_works_with_is_there(slot: str, name: str) -> None:
         assert {*names} < {*CATALOGUE.names(other)}  # less than all, or it says nothing
 
 
+def settings_of_task(name: str) -> set[str]:
+    """Its own settings, and those that it inherits."""
+    document = CATALOGUE.read(TASK, name)
+    inherited = [entry.choice.name for entry in entries_of(document, TASK, CATALOGUE) if entry.choice]
+    return set(document.content).union(*map(settings_of_task, inherited))
+
+
 def test_the_tasks_speak_of_the_same_things() -> None:
-    tasks = [set(CATALOGUE.read(TASK, name).values) for name in CATALOGUE.names(TASK)]
+    tasks = [settings_of_task(name) for name in CATALOGUE.names(TASK)]
     assert all(task == tasks[0] for task in tasks)
 
 
