@@ -9,12 +9,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 SECONDS = 120
+
+
+class Navigated(Exception):  # noqa: N818  not an error of the page
+    """The page was left for another one while an expression was evaluated."""
 
 
 class Browser:
@@ -44,10 +48,12 @@ class Browser:
     def wait(self, script: str) -> Any:
         """The value of an expression, once it is true."""
         end = time.monotonic() + SECONDS
-        while not (value := self.evaluate(script)):
-            assert time.monotonic() < end, f"never: {script}"
+        while time.monotonic() < end:
+            with suppress(Navigated):
+                if value := self.evaluate(script):
+                    return value
             time.sleep(0.05)
-        return value
+        raise AssertionError(f"never: {script}")
 
     def overflow(self) -> int:
         """By how many pixels the page is wider than its window."""
@@ -90,6 +96,8 @@ def browsing(profile: Path) -> Iterator[Browser]:
             while True:
                 answer = json.loads(_until_zero(received))
                 if answer.get("id") == number:
+                    if "navigated" in answer.get("error", {}).get("message", ""):
+                        raise Navigated
                     assert "error" not in answer, answer
                     return dict(answer["result"])
 
