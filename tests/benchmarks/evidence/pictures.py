@@ -9,7 +9,7 @@ import numpy as np
 from sqn_rl.analysis.figure import COLOURS, DASHES
 from sqn_rl.analysis.statistics import estimate, iqm, mean, profile
 
-from .plan import ABLATIONS, FAMILIES, ORDER, Task
+from .plan import FAMILIES, FIGURE_2D, ORDER, TUNED_MEAN, Task
 from .runs import BINS, ROOT, Row
 from .tables import least_seconds
 
@@ -21,9 +21,11 @@ RESULTS = Path(ROOT, "docs", "results")
 GREY = "#8a8a8a"
 STYLES = {
     agent: {"color": COLOURS[i % len(COLOURS)], "linestyle": DASHES[i // len(COLOURS)]}
-    for i, agent in enumerate(agent for group in ORDER for agent in group if agent not in ABLATIONS)
+    for i, agent in enumerate(
+        agent for group in ORDER for agent in group if agent not in {*FIGURE_2D, TUNED_MEAN}
+    )
 }
-"""How each agent is drawn, the same in all pictures."""
+"""How each agent is drawn, the same in all pictures; variants that decided nothing are not drawn."""
 Areas = Mapping[str, Sequence[np.ndarray]]
 """Agent → the areas on each task, of which double DQN's mean is 1 and random play 0."""
 
