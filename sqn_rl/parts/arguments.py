@@ -68,7 +68,7 @@ def typed(function: Function) -> Function:
                 raise SettingError(name, value, kinds[name].expected + kinds[name].remark(value))
         return function(*arguments, **keywords)
 
-    return checked  # type: ignore[return-value]
+    return checked  # type: ignore[return-value]  # it has the signature of ``function``
 
 
 class _Kind(NamedTuple):
