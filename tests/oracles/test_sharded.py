@@ -248,8 +248,11 @@ def test_mistakes_are_refused() -> None:
         replay.draw(4)
     fill(replay)
     batch = replay.draw(4)
-    with pytest.raises(NumericsError, match="NaN or infinite"):
-        replay.update_priority(batch.place, torch.full((2, 4), torch.nan))
+    replay._host.lost = frozenset({0, 1})  # type: ignore[attr-defined]
+    for error in (torch.nan, torch.inf, 1e305):
+        with pytest.raises(NumericsError, match=r"NaN or infinite.*too large"):
+            replay.update_priority(batch.place, torch.full((2, 4), error, dtype=torch.float64))
+    replay._host.lost = frozenset()  # type: ignore[attr-defined]
     state = replay.state_dict()
     with pytest.raises(ValueError, match="shards was 2 in the replay saved; here it is 4"):
         make(4).load_state_dict(state)

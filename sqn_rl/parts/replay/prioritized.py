@@ -37,6 +37,17 @@ def priority_of(td_error_NB: Floats, epsilon: float, reduction: str) -> Floats:
     return REDUCTIONS[reduction](np.abs(td_error_NB)) + epsilon
 
 
+def require_finite(p_B: Floats, omega: float) -> None:
+    """Refuse priorities that are not finite, or whose power p^ω, or a sum of these, would not be. ``[B]``.
+
+    Raises:
+        NumericsError: there is one.
+    """
+    limit = math.exp(700 / max(1.0, omega))
+    if not np.maximum.reduce(p_B, initial=0.0) <= limit:
+        raise NumericsError("replay: a TD error is NaN or infinite, or its priority is too large")
+
+
 def importance_weights(value_B: Floats, beta: float) -> Floats:
     """w_i = (N P(i))^−β / max_j w_j, P(i) = p_i^ω / Σ_k p_k^ω  (section 3.4); N and the sum cancel.
 
@@ -162,7 +173,6 @@ class ProportionalSampler(RingSampler):
     def __init__(self, places: int, omega: float, beta: float, epsilon: float, reduction: str) -> None:
         self.omega, self.beta, self.epsilon, self.reduction = omega, beta, epsilon, reduction
         self.tree, self.max_priority = SumTree(places), 1.0
-        self._priority_limit = math.exp(700 / max(1.0, omega))  # below it p and p^ω do not overflow
         self.pending = np.zeros(places, np.uint8)
         """The state of each place: 0, :data:`PENDING` or :data:`STALE`."""
         self._last_index: Tensor | None = None
@@ -224,8 +234,7 @@ class ProportionalSampler(RingSampler):
             NumericsError: a TD error is NaN or infinite, or too large.
         """
         p = priority_of(_per_place(td_error, place), self.epsilon, self.reduction)
-        if not np.maximum.reduce(p, initial=0.0) <= self._priority_limit:
-            raise NumericsError("replay: a TD error is NaN or infinite, or its priority is too large")
+        require_finite(p, self.omega)
         return p
 
     def _mark_pending(self) -> None:

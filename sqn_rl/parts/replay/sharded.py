@@ -15,10 +15,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sqn_rl.errors import NumericsError, ReplayError, WiringError, require
+from sqn_rl.errors import ReplayError, WiringError, require
 from sqn_rl.parts.arguments import Count, NotNegative, Positive, Probability, typed
 from sqn_rl.parts.hosting import Host, LocalHost
-from sqn_rl.parts.replay.prioritized import PrioritizedReplay, importance_weights, stratified
+from sqn_rl.parts.replay.prioritized import (
+    PrioritizedReplay,
+    importance_weights,
+    priority_of,
+    require_finite,
+    stratified,
+)
 from sqn_rl.parts.replay.storage import Returns
 from sqn_rl.parts.replay.sum_tree import Floats
 from sqn_rl.parts.schedule import linear
@@ -151,6 +157,8 @@ class ShardedReplay:
         self.capacity, self.shards, self.lanes, self.returns = capacity, shards, lanes, returns
         self._seed, self._device, self._beta, self._steps, self.beta = seed, device, beta, steps, beta
         self._generator = torch.Generator().manual_seed(seed)
+        self._omega = omega
+        self._priority_of = partial(priority_of, epsilon=epsilon, reduction=td_error)
         self._replay = partial(
             PrioritizedReplay,
             omega=omega,
@@ -255,11 +263,10 @@ class ShardedReplay:
         """Set priorities at places ``[B]`` from TD errors δ of every network, ``[n, B]``.
 
         Raises:
-            NumericsError: a TD error is NaN or infinite.
+            NumericsError: a TD error is NaN or infinite, or too large.
         """
         place_B, td_error = index.numpy(force=True), priority.numpy(force=True).reshape(-1, len(index))
-        if not np.isfinite(td_error).all():
-            raise NumericsError("replay: a TD error is NaN or infinite")
+        require_finite(self._priority_of(td_error), self._omega)  # here, as a shard may be far away
         shard_B, place_B = place_B >> PLACE_BITS, place_B & ((1 << PLACE_BITS) - 1)
         for number in np.unique(shard_B).tolist():
             own_B = shard_B == number
