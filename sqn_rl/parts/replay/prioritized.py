@@ -216,7 +216,8 @@ class ProportionalSampler(RingSampler):
         """Set priorities from TD errors, but not of places overwritten since they were drawn."""
         place = self._last_place if index is self._last_index else _array(index).reshape(-1)
         p = self._priorities(priority, place)
-        if self._unmarked and np.array_equal(place, self._last_place):  # none was overwritten
+        is_last = place is self._last_place or np.array_equal(place, self._last_place)
+        if self._unmarked and is_last:  # none was overwritten
             self._unmarked = False
         else:
             self._mark_pending()

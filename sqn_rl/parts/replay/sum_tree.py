@@ -3,6 +3,8 @@
 Legend: B indices or masses, C children of a node (``WIDTH``).
 """
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -61,7 +63,7 @@ class SumTree:
         """
         if not len(index):
             return
-        lowest, highest = index.min(), index.max()
+        lowest, highest = np.minimum.reduce(index), np.maximum.reduce(index)
         if lowest < 0 or highest >= self.capacity:
             raise IndexError(f"indices {lowest} to {highest}: expected 0 to {self.capacity - 1}")
         for level in self._levels:
@@ -92,7 +94,7 @@ class SumTree:
         sums = self._sums()
         if not sums[-1] > 0:
             raise IndexError("all values are 0: there is none to find")
-        mass = np.minimum(mass, np.nextafter(sums[-1], 0))
+        mass = np.minimum(mass, math.nextafter(sums[-1], 0))
         node = sums[1:].searchsorted(mass, side="right")
         before = sums[node]
         for level in reversed(self._levels):
