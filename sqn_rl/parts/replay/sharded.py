@@ -266,7 +266,8 @@ class ShardedReplay:
             NumericsError: a TD error is NaN or infinite, or too large.
         """
         place_B, td_error = index.numpy(force=True), priority.numpy(force=True).reshape(-1, len(index))
-        require_finite(self._priority_of(td_error), self._omega)  # here, as a shard may be far away
+        p_B = self._priority_of(td_error.astype(np.float64))
+        require_finite(p_B, self._omega)  # here, as a shard may be far away
         shard_B, place_B = place_B >> PLACE_BITS, place_B & ((1 << PLACE_BITS) - 1)
         for number in np.unique(shard_B).tolist():
             own_B = shard_B == number
