@@ -7,6 +7,7 @@ import shlex
 import traceback
 from collections.abc import Callable, Collection, Iterable
 from importlib import metadata
+from itertools import islice
 from numbers import Integral
 from pathlib import Path
 from types import FrameType
@@ -153,6 +154,12 @@ def explain(error: BaseException) -> str:
     if len(message) > MOST_EXPLAINED:
         message = f"{message[:MOST_EXPLAINED]} …"
     return " ".join([*kind, *([message] if message else [])]) + (own[-1] if own else "")
+
+
+def first_line(error: BaseException) -> str:
+    """An error's type, and the first line of its message."""
+    lines = filter(None, map(str.strip, str(error).splitlines()))
+    return ": ".join([type(error).__name__, *islice(lines, 1)])
 
 
 def running_function(frame: FrameType | None) -> str:

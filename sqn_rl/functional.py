@@ -72,7 +72,7 @@ def soft_value(q_BA: Tensor, alpha: Tensor | float) -> Tensor:
 
 
 def expected(target_q_NBA: Tensor, log_pi_BA: Tensor) -> Tensor:
-    """min_i Σ_a π(a) Q̄_i(a): the authors' primary form. ``[N, B, A]``, ``[B, A]`` → ``[B]``."""
+    """min_i Σ_a π(a) Q̄_i(a): line 11, the minimum outside the sum. ``[N, B, A]``, ``[B, A]`` → ``[B]``."""
     return (log_pi_BA.exp() * target_q_NBA).sum(-1).amin(0)
 
 
@@ -114,7 +114,7 @@ def of_action(target_q_NBA: Tensor, action_B: Tensor) -> Tensor:
 
 
 def maximum(target_q_NBA: Tensor, log_pi_BA: Tensor | None = None) -> Tensor:
-    """min_i max_a Q̄_i(a): the authors' third form; π enters only by its entropy. ``[N, B, A]`` → ``[B]``."""
+    """min_i max_a Q̄_i(a): the backup of Q-learning; π enters only by its entropy. ``[N, B, A]`` → ``[B]``."""
     return target_q_NBA.amax(-1).amin(0)
 
 
@@ -281,7 +281,7 @@ def quantile_loss(quantile_NBK: Tensor, target_BM: Tensor, kappa: float) -> Tens
         ``[N, B]``.
     """
     k, shape = quantile_NBK.shape[-1], (*quantile_NBK.shape, target_BM.shape[-1])
-    tau_K1 = ((torch.arange(k, device=quantile_NBK.device) + 0.5) / k).unsqueeze(-1)
+    tau_K1 = ((torch.arange(k).to(quantile_NBK) + 0.5) / k).unsqueeze(-1)
     quantile_NBKM = quantile_NBK.unsqueeze(-1).expand(shape)
     target_NBKM = target_BM.unsqueeze(-2).expand(shape)
     with torch.no_grad():
@@ -293,14 +293,13 @@ def quantile_loss(quantile_NBK: Tensor, target_BM: Tensor, kappa: float) -> Tens
 def tree_backup(value_BZ: Tensor, taken_BZ: Tensor, coefficient_B: Tensor, target_BZ: Tensor) -> Tensor:
     """v(s), with the taken action's share of it replaced by that of the observed return G.
 
-    v(s) + c G − w(a)·Q̄(s, a)  (arXiv 1606.02647, §2). With c = π(a|s) and w(a)·Q̄ = π(a|s) Q̄(s, a) it is
-    v(s) + π(a|s) (G − Q̄(s, a)), the tree backup of Precup et al. (2000); λ scales both. In v(s) the entropy
-    bonus stays as it is.
+    v(s) + c (G − Q̄(s, a))  (arXiv 1606.02647, §2). With c = π(a|s) it is the tree backup of Precup et al.
+    (2000), with c = min(1, π/μ) Retrace; λ scales both. In v(s) the entropy bonus stays as it is.
 
     Args:
         value_BZ: v(s): a value, or what represents a distribution, ``[B, Z]``.
-        taken_BZ: the part of v(s) that comes from the action taken, λ Σ_i w_i(a) Q̄_i(s, a), ``[B, Z]``.
-        coefficient_B: c, the weight of that action in v(s), λ Σ_i w_i(a), ``[B]``, in [0, 1].
+        taken_BZ: c Q̄(s, a), for several networks their mean with the weights w_i(a) / π(a|s), ``[B, Z]``.
+        coefficient_B: c, λ π(a|s) for the tree backup with π(a|s) = Σ_i w_i(a), ``[B]``, in [0, 1].
         target_BZ: G, the target of the step that begins with that action, ``[B, Z]``.
 
     Returns:

@@ -243,7 +243,7 @@ class Chunk(NamedTuple):
     columns: Mapping[str, np.ndarray]
     """The other columns of :class:`Step`, ``[K, E, ...]``."""
     final: np.ndarray
-    """``[M, *F]``: the last observations of the episodes that ended, by row and environment."""
+    """``[L, *F]``: the last observations of the L episodes that ended, by row and environment."""
     priority: np.ndarray | None
     """``[n, K, E]``: the TD errors of the n networks that acted."""
     note: str = ""

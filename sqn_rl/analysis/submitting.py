@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sqn_rl.analysis.grid import Job
 from sqn_rl.analysis.pool import start_run
 from sqn_rl.disk import Folder
-from sqn_rl.errors import SettingError
+from sqn_rl.errors import SettingError, explain
 
 if TYPE_CHECKING:
     from submitit import Job as Submitted
@@ -81,7 +81,7 @@ class RunningJob:
                 self.code = int(self.job.result())
             except Exception as error:  # submitit may raise anything
                 self.code = 1
-                line = f"submitit: job {self.job.job_id}: {str(error).strip().splitlines()[-1]}\n"
+                line = f"submitit: job {self.job.job_id}: {explain(error)}\n"
                 with Folder(self.log.parent) as folder:
                     folder.append(self.log.name, line.encode())
         return self.code

@@ -59,7 +59,7 @@ class Parser(ArgumentParser):
 
 
 def options(command: str, description: str) -> Parser:
-    """A parser with the options that all commands have."""
+    """A parser with the options of the commands that build parts."""
     parser = Parser(command, description)
     parser.add_argument(
         "--config-dir",

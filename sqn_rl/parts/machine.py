@@ -6,6 +6,10 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 CGROUPS, OWN, MACHINE = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup"), Path("/proc/meminfo")
 
@@ -57,8 +61,16 @@ def has_cxx() -> bool:
     return shutil.which(cxx()) is not None
 
 
-def available_bytes() -> int | None:
-    """Free memory in bytes: the least that the machine and its control groups report; None if unknown."""
+def available_bytes(device: "torch.device | str" = "cpu") -> int | None:
+    """Free memory in bytes, of a GPU or of the machine; None if unknown.
+
+    Of the machine it is the least that it and its control groups report.
+    """
+    import torch
+
+    if (device := torch.device(device)).type == "cuda":
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + cached
     left = [_number(MACHINE, "MemAvailable:"), *_cgroup_bytes()]
     return min((each for each in left if each is not None), default=None)
 

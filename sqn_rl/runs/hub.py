@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 from sqn_rl.disk import EVALUATIONS_FILE, RECIPE_FILE, Folder
-from sqn_rl.errors import CheckpointError, RecipeError, StorageError, to_install
+from sqn_rl.errors import CheckpointError, RecipeError, StorageError, first_line, to_install
 from sqn_rl.parts.env.opening import closing_env
 from sqn_rl.plots import wiring
 from sqn_rl.plots.logs import number_of
@@ -65,6 +65,7 @@ class HuggingFace:
         except ImportError:
             raise RecipeError(f"huggingface_hub is not installed: {to_install('hub')}") from None
         self._api = HfApi(library_name="sqn_rl")
+        self._commits: dict[str, str | None] = {}  # the one whose files were listed, by repository
 
     def push(self, folder: Path, repo: str, *, private: bool) -> None:
         """Upload a folder, in one commit."""
@@ -73,12 +74,13 @@ class HuggingFace:
 
     def files(self, repo: str) -> Mapping[str, int | None]:
         """The files of the newest commit."""
-        found = self._api.model_info(repo, files_metadata=True).siblings or []
-        return {each.rfilename: each.size for each in found}
+        found = self._api.model_info(repo, files_metadata=True)
+        self._commits[repo] = found.sha
+        return {each.rfilename: each.size for each in found.siblings or []}
 
     def pull(self, repo: str, name: str, folder: Path) -> None:
-        """Download a file of the newest commit."""
-        self._api.hf_hub_download(repo, name, local_dir=folder)
+        """Download a file of the commit that :meth:`files` has listed."""
+        self._api.hf_hub_download(repo, name, local_dir=folder, revision=self._commits.get(repo))
 
 
 def write_model(run: Path, recipe: Recipe, folder: Path, checkpoint: str | int = LAST) -> None:
@@ -177,10 +179,13 @@ def card(recipe: Recipe, env_name: str, env_steps: int, evaluation: Mapping[str,
     mean, std, episodes = (number_of((evaluation or {}).get(name)) for name in ("mean", "std", "episodes"))
     results = sentence = ""
     if mean is not None and std is not None:
+        how = "sampled" if (evaluation or {}).get("greedy") is False else "greedy"
+        of = f"Mean return ± standard deviation of {episodes or 0:.0f} {how} episodes"
         score = f"{mean:.2f} +/- {std:.2f}"
+        if episodes == 1:
+            of, score = f"Return of 1 {how} episode", f"{mean:.2f}"
         results = RESULTS_TEMPLATE.format(title=title, env=env, score=score)
-        of = f"{episodes or 0:.0f} greedy episodes"
-        sentence = f"\nMean return ± standard deviation of {of}: {score}\n"
+        sentence = f"\n{of}: {score}\n"
     return CARD_TEMPLATE.format(
         env=env,
         results=results,
@@ -213,11 +218,12 @@ def pull(hub: Hub, repo: str, out: Path) -> list[str]:
     wanted = {name: size for name, size in sizes.items() if FILES.fullmatch(name)}
     if RECIPE_FILE not in wanted or not any(name.endswith(WEIGHTS) for name in wanted):
         raise RecipeError(f"{repo}: no run: expected {RECIPE_FILE} and {CHECKPOINTS}/…/{WEIGHTS}")
-    total = sum(MOST_BYTES + 1 if size is None else size for size in wanted.values())
-    if len(wanted) > MOST_FILES or total > MOST_BYTES:
-        raise RecipeError(
-            f"{repo}: {len(wanted)} files of {total:,} bytes; at most {MOST_BYTES:,} are pulled"
-        )
+    if len(wanted) > MOST_FILES:
+        raise RecipeError(f"{repo}: {len(wanted)} files of a run; at most {MOST_FILES} are pulled")
+    if unknown := [name for name, size in wanted.items() if size is None]:
+        raise RecipeError(f"{repo}: {unknown[0]}: the hub does not know its size, so it is not pulled")
+    if (total := sum(filter(None, wanted.values()))) > MOST_BYTES:
+        raise RecipeError(f"{repo}: {total:,} bytes; at most {MOST_BYTES:,} are pulled")
     out.absolute().parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=out.absolute().parent, prefix=f".{out.name}.") as beside:
         run = Path(beside) / "run"
@@ -246,8 +252,7 @@ def _ask(repo: str, request: Callable[[], Any]) -> Any:
     try:
         return request()
     except Exception as error:
-        lines = str(error).splitlines() or [""]
-        raise StorageError(f"{repo}: {type(error).__name__}: {lines[0]}") from error
+        raise StorageError(f"{repo}: {first_line(error)}") from error
 
 
 def _escaped(text: str) -> str:

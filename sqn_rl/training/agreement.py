@@ -45,6 +45,13 @@ class SequenceGiving(Protocol):
     gives_sequences: bool
 
 
+@runtime_checkable
+class SamplingLoss(Protocol):
+    """A loss whose target may have one sampled action in place of the policy; Retrace refuses it."""
+
+    samples_action: bool
+
+
 def require_shared(actor: Actor, loss: Loss, target_update: TargetUpdate) -> None:
     """Refuse an actor or a target update that is made for other networks, or another α, than the loss.
 
@@ -86,6 +93,15 @@ def require_agreement(loss: Loss, replay: Replay) -> None:
     if isinstance(returns, OffPolicy) and returns.reads_log_mu and not is_mean:
         problem = f"{type(returns).__name__} subtracts values, which a distribution of returns does not allow"
         raise WiringError("returns", f"returns: {problem}; choose returns=tree_backup or head=linear", "head")
+    if isinstance(returns, OffPolicy) and returns.reads_log_mu and _samples_action(loss):
+        problem = (
+            f"{type(returns).__name__} needs π(a|s), in whose place loss.backup = sampled has one action"
+        )
+        raise WiringError(
+            "returns",
+            f"returns: {problem}; choose returns=tree_backup or loss.backup=expected",
+            "loss.backup",
+        )
     leaves_out = isinstance(loss, EntropyBackup) and not loss.backup_entropy
     if isinstance(returns, SoftReturns) and returns.soft and leaves_out:
         needs = "expected a loss that counts the entropy of the last step too; set it to false"
@@ -112,6 +128,10 @@ def require_memory(actor: Actor, loss: Loss, replay: Replay) -> None:
     if not (isinstance(replay, SequenceGiving) and replay.gives_sequences):
         problem = f"{type(replay).__name__} gives single steps"
         raise WiringError("q_net", f"q_net: {remembers} {problem}; choose replay=sequences", "replay")
+
+
+def _samples_action(loss: Loss) -> bool:
+    return isinstance(loss, SamplingLoss) and loss.samples_action
 
 
 def _parameters(parts: Iterable[object]) -> Iterator[nn.Parameter]:

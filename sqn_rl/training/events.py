@@ -15,13 +15,13 @@ class Reporters(Reporter):
         reporters: receive the events.
 
     Raises:
-        SettingError: one has not the methods of a reporter.
+        SettingError: one is not a reporter.
     """
 
     def __init__(self, reporters: Sequence[Reporter]) -> None:
         is_list = isinstance(reporters, Sequence)
         expected = "a list of reporters: objects of classes derived from sqn_rl.Reporter, not the classes"
-        require(is_list and not any(map(_is_none, reporters)), "reporters", reporters, expected)
+        require(is_list and not any(map(_is_no_reporter, reporters)), "reporters", reporters, expected)
         self._reporters = reporters
 
     def begin(self, counters: Counters) -> None:
@@ -76,6 +76,6 @@ class Reporters(Reporter):
             reporter.close()
 
 
-def _is_none(part: object) -> bool:
+def _is_no_reporter(part: object) -> bool:
     """Whether this is no reporter: another object, or a class of reporters."""
     return isinstance(part, type) or not hasattr(part, "begin")

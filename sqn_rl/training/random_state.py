@@ -10,6 +10,9 @@ from torch import Tensor
 GLOBAL_SEED_OFFSET = 2**31
 """Added to a seed for the global generators, so that they do not repeat the run's own generator."""
 
+RESUMED_SEED_OFFSET = 2**64
+"""Added to a seed, with the number of steps, for the episodes that replace lost ones: no others have them."""
+
 _TURN = RLock()
 """Held by the thread that uses torch's global generators."""
 
@@ -35,12 +38,18 @@ class RandomState:
 
     def __enter__(self) -> None:
         _TURN.acquire()
-        self._others = self._swap(self._states)
+        try:
+            self._others = self._swap(self._states)
+        except BaseException:
+            _TURN.release()
+            raise
 
     def __exit__(self, *_: object) -> None:
         assert self._others is not None
-        self._states, self._others = self._swap(self._others), None
-        _TURN.release()
+        try:
+            self._states, self._others = self._swap(self._others), None
+        finally:
+            _TURN.release()
 
     def state_dict(self) -> list[Tensor]:
         """The current states of the generators."""

@@ -15,7 +15,7 @@ from sqn_rl.parts.logger.base import Reporter
 from sqn_rl.protocols import Replay, Returning
 from sqn_rl.training.agent import Agent
 from sqn_rl.training.player import Player, recorded_actions
-from sqn_rl.training.random_state import GLOBAL_SEED_OFFSET, RandomState
+from sqn_rl.training.random_state import GLOBAL_SEED_OFFSET, RESUMED_SEED_OFFSET, RandomState
 from sqn_rl.types import Counters, Piece, Terms
 
 
@@ -156,7 +156,7 @@ class RunState(LearningState):
             raise not_of_this_recipe(error) from error
         note(f"{self.env.name}: the episodes in progress are lost, and new ones begin")
         self.episodes.lose()
-        self.env.set_seed(seed + self.counters.env_steps)  # not the first episodes again
+        self.env.set_seed(RESUMED_SEED_OFFSET + seed + self.counters.env_steps)
         return self.begin_episodes()
 
     def state_dict(self) -> dict[str, Any]:

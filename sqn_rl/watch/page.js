@@ -139,12 +139,13 @@ function header(state) {
   const last = state.evaluation;
   by_id("evaluation").textContent = !last ? "not evaluated yet" :
     `evaluation at ${whole(last.env_steps)} steps: ${mean_and_std(last)} ` +
-    `(mean ± std of ${last.episodes} ${last.greedy ? "greedy" : "sampled"} episodes` +
+    `(${last.episodes > 1 ? `mean ± std of ${last.episodes}` : "1"} ${last.greedy ? "greedy" : "sampled"} ` +
+    `${last.episodes > 1 ? "episodes" : "episode"}` +
     `${last.cut ? `, ${last.cut} of them cut after ${whole(last.longest)} steps` : ""})`;
   const actors = state.actors;
   by_id("actors").textContent = !actors ? "" :
-    `${whole(actors.actors_up)} actors, ${whole(actors.restarts)} restarts · weights act ` +
-    `${whole(actors.lag)} updates late · the learner waits ${(100 * actors.learner_wait).toFixed(0)} % of its time`;
+    `${whole(actors.actors_up)} actors, ${whole(actors.restarts)} restarts · acting weights are ` +
+    `${whole(actors.lag)} updates old · the learner waits ${(100 * actors.learner_wait).toFixed(0)} % of its time`;
   by_id("notes").textContent = state.notes.length ? `note: ${state.notes.join("; ")}` : "";
   by_id("overrides").textContent = state.overrides.length ? `command line: ${state.overrides.join(" ")}` : "";
 }

@@ -26,7 +26,8 @@ function short(value) {
 const steps = (value) => value < 1e3 ? `${value}` : value < 1e6 ? `${value / 1e3}k` : `${value / 1e6}M`;
 const whole = (value) => Math.round(value).toLocaleString("en");
 
-const mean_and_std = ({mean, std}) => `${mean.toFixed(1)} ± ${std.toFixed(1)}`;
+const mean_and_std = ({mean, std, episodes}) =>
+  mean.toFixed(1) + (episodes > 1 ? ` ± ${std.toFixed(1)}` : "");
 
 // --- the page
 

@@ -80,6 +80,7 @@ TABLES = {
             "bfloat16 encoders": ("compile=never", "precision=bf16"),
         },
         wanted=475,
+        note=BEFORE_THE_MEAN,
     ),
     "retrace": Table(
         "Five-step targets with four actors and old weights: Acrobot-v1, 50,000 steps",

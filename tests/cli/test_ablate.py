@@ -291,9 +291,9 @@ def test_an_environment_that_exits_when_it_is_made(name: str, trusting: list[str
             ["head=linear,dueling", "seed=3"],
             "command line: seed=3: an ablation cannot vary this",
         ),
-        (["head=linear,dueling", "seeds=0"], "seeds = 0: expected a whole number, at least 1"),
-        (["head=linear,dueling", "seeds=1,2"], "seeds = '1,2': expected a whole number, at least 1"),
-        (["head=linear,dueling", "--jobs", "0"], "jobs = 0: expected a whole number, at least 1"),
+        (["head=linear,dueling", "seeds=0"], "seeds = 0: expected a whole number from 1 to 999,999"),
+        (["head=linear,dueling", "seeds=1,2"], "seeds = '1,2': expected a whole number from 1 to 999,999"),
+        (["head=linear,dueling", "--jobs", "0"], "jobs = 0: expected a whole number from 1 to 999,999"),
         (["head=linear,duelling"], "command line: head=duelling: there is no such part"),
         (["head=linear,dueling", "stpes=9"], "command line: stpes=9: there is no such setting"),
         (

@@ -151,8 +151,8 @@ def test_only_files_of_a_run_are_pulled(foreign: tuple[FolderHub, Path], tmp_pat
     ("sizes", "error", "message"),
     [
         ({"curve.png": 2**40}, RecipeError, "bytes; at most"),
-        ({"curve.png": None}, RecipeError, "bytes; at most"),
-        ({f"checkpoints/{i:010d}/manifest.json": 1 for i in range(30)}, RecipeError, "files of"),
+        ({"curve.png": None}, RecipeError, "curve.png: the hub does not know its size"),
+        ({f"checkpoints/{i:010d}/manifest.json": 1 for i in range(30)}, RecipeError, "of a run; at most 20"),
         ({"curve.png": 7}, CheckpointError, "curve.png: not the file that the hub lists"),
         ({"checkpoints/0000000301/manifest.json": 7}, StorageError, "me/model: FileNotFoundError"),
     ],
@@ -232,8 +232,9 @@ def server(model: Path, pushed: dict[str, bytes]) -> Iterator[str]:
             self.wfile.write(content)
 
         def do_GET(self) -> None:
-            name = self.path.partition("?")[0].partition("/resolve/")[2].partition("/")[2]
+            commit, _, name = self.path.partition("?")[0].partition("/resolve/")[2].partition("/")
             if name:
+                assert commit == "a" * 40  # the one that was listed
                 content = (model / name).read_bytes()
             else:
                 siblings = [{"rfilename": n, "size": (model / n).stat().st_size} for n in names(model)]

@@ -384,9 +384,9 @@ def test_of_two_overrides_of_one_key_the_later_counts() -> None:
             "command line: env=choice(cartpole,acrobot): this cannot be tuned",
         ),
         (["seed=3", "lr=uniform(0,1)"], "command line: seed=3: this cannot be tuned"),
-        ([*SPACE, "trials=0"], "trials = 0: expected a whole number, at least 1"),
-        ([*SPACE, "seeds=1,2"], "seeds = '1,2': expected a whole number, at least 1"),
-        ([*SPACE, "--jobs", "0"], "jobs = 0: expected a whole number, at least 1"),
+        ([*SPACE, "trials=0"], "trials = 0: expected a whole number from 1 to 999,999"),
+        ([*SPACE, "seeds=1,2"], "seeds = '1,2': expected a whole number from 1 to 999,999"),
+        ([*SPACE, "--jobs", "0"], "jobs = 0: expected a whole number from 1 to 999,999"),
     ],
 )
 def test_what_is_refused_before_the_first_run(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks.evidence import pictures, plan, report
+from benchmarks.evidence import pictures, plan, quotes, report
 from benchmarks.evidence.claims import spread, verdict, verdict_of_difference
 from benchmarks.evidence.report import holm, permutation_p
 from benchmarks.evidence.runs import BINS, _row, training_curve
@@ -141,6 +141,24 @@ def test_the_report_says_what_its_rows_say(monkeypatch: pytest.MonkeyPatch, tmp_
     for too_few in ([row for row in two if row["seed"] == 1000], []):
         monkeypatch.setattr(report, "rows_of", lambda phase, rows=too_few: rows)
         assert not [*report.sections()]
+
+
+def test_algorithm_pages_quote_agents_with_enough_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [row for row in made_up_rows() if row["agent"] != "rainbow" or row["seed"] < 1004]
+    monkeypatch.setattr(report, "rows_of", lambda phase: rows)
+    families = report.of_families([*plan.FAMILIES])
+    lines = quotes.quote(("sqn_best", "rainbow", "dqn"), families).splitlines()
+    assert [line.split(" | ")[0] for line in lines if line.startswith("| `")] == ["| `sqn_best`", "| `dqn`"]
+    assert lines[-1].count("–") == 2  # there is no `dqn` in the supplement
+    assert quotes.quote(("rainbow", "dqn"), families) == ""
+
+
+def test_quotes_in_the_pages_are_those_of_the_rows() -> None:
+    families = report.of_families([*plan.FAMILIES])
+    for name, agents in quotes.PAGES.items():
+        page = (quotes.ROOT / "docs" / "algorithms" / f"{name}.md").read_text()
+        assert page.count(quotes.BEGIN) == page.count(quotes.END) == 1
+        assert page == quotes.quoted(page, quotes.quote(agents, families)), name
 
 
 def test_the_area_in_equal_time_ends_where_double_dqn_does() -> None:

@@ -59,6 +59,14 @@ def test_loss_is_that_of_the_loop(kappa: float) -> None:
             assert loss_NB[i, b].item() == pytest.approx(wanted, rel=1e-13)
 
 
+def test_the_loss_has_the_precision_of_the_quantiles_whatever_the_default() -> None:
+    theta_NBK, sample_BM = torch.randn(1, 2, 3), torch.randn(2, 3)
+    expected = F.quantile_loss(theta_NBK, sample_BM, 1.0)
+    torch.set_default_dtype(torch.float32)  # restored after each test
+    assert torch.equal(F.quantile_loss(theta_NBK, sample_BM, 1.0), expected)
+    assert F.quantile_loss(theta_NBK.float(), sample_BM.float(), 1.0).dtype == torch.float32
+
+
 @pytest.mark.parametrize("kappa", [0.0, 1.0, 3.0])
 def test_the_gradient_pulls_each_quantile_by_the_mass_on_either_side(kappa: float) -> None:
     # K = 2, τ = 1/4 and 3/4; from θ = 0 the samples are far, and an eighth of them below

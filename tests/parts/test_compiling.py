@@ -16,6 +16,7 @@ from torch._dynamo.utils import counters
 from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
 from sqn_rl import compose
+from sqn_rl.errors import first_line
 from sqn_rl.parts.actor.base import NetworkActor
 from sqn_rl.training.update.compiling import CACHE, Compiled, keep_code_privately
 
@@ -108,7 +109,9 @@ def test_what_cannot_be_compiled_is_reported_once(caplog: pytest.LogCaptureFixtu
         for _ in range(2):
             assert torch.equal(code(X), 2 * X)
     assert not code.pending
-    assert [each.message[:35] for each in caplog.records] == ["compile: this cannot be compiled (C"]
+    assert [each.message[:46] for each in caplog.records] == [
+        "compile: this cannot be compiled (Unsupported:"
+    ]
 
 
 def test_a_folder_that_the_compiler_fails_in_is_reported(
@@ -207,3 +210,8 @@ def test_a_folder_of_others_is_not_used(odd: str, cache: Path, tmp_path: Path) -
     assert not folder.is_relative_to(tmp_path)
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     folder.rmdir()
+
+
+@pytest.mark.parametrize(("message", "line"), [("", "ValueError"), ("\n a \nb", "ValueError: a")])
+def test_an_error_is_shortened_even_if_it_has_no_message(message: str, line: str) -> None:
+    assert first_line(ValueError(message)) == line

@@ -158,7 +158,7 @@ def test_overflow_leaves_the_frames_where_they_are(make_games: MakeGames) -> Non
 
 def test_what_does_not_fit_is_refused_and_what_fits_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     # 100 floats and a row's 23 bytes are 423: 236 places fit, of which 4 · 8 hold no transition
-    monkeypatch.setattr("sqn_rl.parts.replay.ring.available_bytes", lambda: 100_000)
+    monkeypatch.setattr("sqn_rl.parts.replay.ring.available_bytes", lambda device: 100_000)
     with pytest.raises(SettingError, match="capacity = 205: expected at most 204: each takes 423 bytes"):
         make_ring(205, 8, 4, (10, 10))
     assert make_ring(204, 8, 4, (10, 10)).places * 423 <= 100_000

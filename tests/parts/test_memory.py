@@ -56,3 +56,10 @@ def test_a_group_that_is_named_from_outside(system: Path) -> None:
     (system / "OWN").write_text("0::/../../system.slice\n")
     group(system / "CGROUPS", memory_max=2 * GB, memory_current=GB)
     assert memory.available_bytes() == GB
+
+
+def test_free_memory_of_a_gpu_includes_what_pytorch_has_reserved(monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = {"mem_get_info": (3 * GB, 9 * GB), "memory_reserved": 2 * GB, "memory_allocated": GB}
+    for name, number in numbers.items():
+        monkeypatch.setattr(f"torch.cuda.{name}", lambda device, number=number: number)
+    assert memory.available_bytes("cuda:0") == 4 * GB

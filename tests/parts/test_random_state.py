@@ -52,6 +52,30 @@ def test_an_error_inside_leaves_all_as_it_was() -> None:
     assert torch.equal(torch.get_rng_state(), outside)
 
 
+def test_after_an_error_while_entering_or_leaving_other_threads_may_enter(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("device lost")
+
+    def in_another_thread() -> list[float]:
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(drawn, RandomState(1, "cpu")).result(timeout=60)
+
+    broken = RandomState(1, "cpu")
+    with monkeypatch.context() as patch:
+        patch.setattr(RandomState, "_swap", fail)
+        with pytest.raises(RuntimeError, match="device lost"):
+            broken.__enter__()
+    assert in_another_thread() == drawn(RandomState(1, "cpu"))
+    broken.__enter__()
+    with monkeypatch.context() as patch:
+        patch.setattr(RandomState, "_swap", fail)
+        with pytest.raises(RuntimeError, match="device lost"):
+            broken.__exit__()
+    assert in_another_thread() == drawn(RandomState(1, "cpu"))
+
+
 @pytest.mark.parametrize("inside", [True, False])
 def test_a_saved_state_goes_on(inside: bool) -> None:
     state, other = RandomState(1, "cpu"), RandomState(2, "cpu")

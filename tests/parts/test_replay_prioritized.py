@@ -1,5 +1,6 @@
 """Prioritized replay while it fills, wraps around, is answered late, saved, and set wrongly."""
 
+from itertools import product
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sqn_rl import NStep, NumericsError, OneStep, PrioritizedReplay, SettingError, Step
+from sqn_rl.parts.replay.open_draws import MOST_OPEN
 
 HUGE = 1e6
 
@@ -69,6 +71,74 @@ def test_late_answers_resurrect_nothing_and_are_for_nobody_else(between: str) ->
         assert drawn(replay, 10_000) == (raised or alive)  # one in a million against the rest
         life.go_on(4)
         assert drawn(replay) <= set(range(life.count - 12, life.count))
+
+
+def in_parts(batch: Any) -> list[Tensor]:
+    """The places of a batch, each once, in parts of three in another order."""
+    return [*batch.place.unique().flip(0).split(3)]
+
+
+@pytest.mark.parametrize("saved", [False, True])
+@pytest.mark.parametrize(
+    ("first", "answer"),
+    [
+        *product([0, 1], [lambda batch: [batch.place], lambda batch: [batch.place.clone()]]),
+        (0, in_parts),  # which belong to the oldest draw of their places
+    ],
+)
+def test_a_place_that_is_drawn_again_gets_the_answer_to_its_own_draw(
+    first: int, answer: Any, saved: bool
+) -> None:
+    """Both draws are of all places, with other transitions, and the answers come in any order."""
+    replay = make_replay(epsilon=1.0, omega=1.0)
+    life = Life(replay)
+    life.go_on(4)
+    old = replay.draw(256)
+    life.go_on(5)
+    batches = [old, replay.draw(256)]
+    if saved:
+        state, replay = replay.state_dict(), make_replay(epsilon=1.0, omega=1.0)
+        replay.load_state_dict(state)
+    for number in (first, 1 - first):
+        for place in answer(batches[number]):
+            replay.update_priority(place, torch.full((len(place),), [HUGE, 3.0][number]))
+    assert replay.sampler.max_priority == 4.0
+    now = replay.ring.place(torch.arange(len(replay)))
+    assert replay.sampler.tree.value[now].tolist() == [4.0] * 12
+
+
+def test_after_its_answer_a_draw_is_over() -> None:
+    replay = make_replay(epsilon=1.0, omega=1.0)
+    life = Life(replay)
+    life.go_on(4)
+    batch = replay.draw(256)
+    replay.update_priority(batch.place, torch.zeros(256))
+    life.go_on(5)
+    replay.update_priority(batch.place, torch.full((256,), 3.0))  # for what is there now
+    assert {*replay.sampler.tree.value[batch.place].tolist()} == {4.0}
+
+
+def test_answers_to_two_draws_at_once() -> None:
+    replay = make_replay(epsilon=1.0, omega=1.0)
+    life = Life(replay)
+    life.go_on(2)
+    old = replay.draw(64).place.unique()
+    life.go_on(3)  # the first three of the six are overwritten
+    new = replay.draw(256).place.unique()
+    new = new[~torch.isin(new, old)]
+    replay.update_priority(torch.cat([new, old]), torch.tensor([3.0] * len(new) + [HUGE] * len(old)))
+    value = replay.sampler.tree.value
+    assert value[new.numpy()].tolist() == [4.0] * len(new)
+    assert sorted(value[old.numpy()].tolist()) == [0.0, 0.0, 0.0, *[HUGE + 1.0] * 3]
+
+
+def test_draws_that_are_never_answered_are_forgotten() -> None:
+    replay = make_replay(capacity=3000)
+    life = Life(replay)
+    life.go_on(5)
+    for _ in range(MOST_OPEN + 10):
+        replay.draw(4)
+    assert len(replay.sampler.state_dict()["draws"]["draws"]) == MOST_OPEN
 
 
 def test_an_answer_that_never_came_is_not_waited_for() -> None:

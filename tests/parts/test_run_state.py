@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 import torch
 
-from sqn_rl import Agent, compose
+from sqn_rl import Agent, GymEnv, compose
 from sqn_rl.errors import CheckpointError, RestoreError
 from sqn_rl.training.agent import AGENT_PARTS
+from sqn_rl.training.evaluation import EVALUATION_SEED
 from sqn_rl.training.state import RunState
 from sqn_rl.types import Counters
 
@@ -67,3 +68,13 @@ def test_random_numbers_go_on_although_episodes_do_not(monkeypatch: pytest.Monke
             run.resume(state, 0, lambda note: None)
             drawn.append(torch.rand(5))
     assert torch.equal(*drawn)
+
+
+def test_episodes_that_replace_lost_ones_are_neither_the_first_nor_those_of_evaluations() -> None:
+    state = state_after(0) | {"env": None}
+    state["counters"] |= {"env_steps": EVALUATION_SEED}
+    run = make_run()
+    with run.random_state:
+        others = [run.resume(state, 0, lambda note: None)]
+    others += [GymEnv("CartPole-v1", num_envs=2, seed=seed).begin() for seed in (0, EVALUATION_SEED)]
+    assert len({tuple(each.flatten().tolist()) for each in others}) == 3

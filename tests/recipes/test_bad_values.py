@@ -118,6 +118,21 @@ WIRINGS = {
         "returns.soft = true",
         "set it to false",
     ),
+    "returns=retrace loss.backup=sampled": (
+        "returns=retrace",
+        "Retrace needs π(a|s), in whose place loss.backup = sampled has one action",
+        "choose returns=tree_backup or loss.backup=expected",
+    ),
+    "recipe=sqn_paper returns=retrace": (
+        "returns=retrace",
+        "Retrace needs π(a|s)",
+        "choose returns=tree_backup or loss.backup=expected",
+    ),
+    "returns=retrace head=categorical": (
+        "returns=retrace",
+        "Retrace subtracts values, which a distribution of returns does not allow",
+        "choose returns=tree_backup or head=linear",
+    ),
     "recipe=sqn_nstep loss=dqn": ("loss=dqn", "returns.soft = true", "DQNLoss leaves that"),
 }
 """By overrides: which of them is to blame, the message, and how to fix it."""

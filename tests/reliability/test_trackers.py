@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from reliability.trials import TINY, train
 
-from sqn_rl import RecipeError, compose
+from sqn_rl import RecipeError, TrackingLogger, compose
 from sqn_rl.cli.resume import main as resume
 from sqn_rl.errors import to_install
 
@@ -143,34 +143,47 @@ def test_without_the_extra_the_message_names_it(logger: str, monkeypatch: pytest
         compose("sqn", *TINY, f"logger={logger}").preflight()
 
 
+class Kept(TrackingLogger):
+    """Keeps what is sent."""
+
+    def __init__(self, directory: Path) -> None:
+        self.rows: list[int] = []
+        super().__init__("kept", directory, {"seed": 0}, "sqn")
+
+    def open(self, id: str | None, recipe: Any, name: str) -> str:
+        return id or "abc"
+
+    def send(self, values: Any, env_steps: int) -> None:
+        self.rows.append(env_steps)
+
+    def send_figure(self, path: Path) -> None:
+        pass
+
+    def end(self, status: str) -> None:
+        pass
+
+    def wait(self) -> None:
+        pass
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"id": "../x", "train": 1, "evaluation": 1}', "[" * 9999])
 def test_a_file_that_is_not_ours_begins_a_new_run(text: str, tmp_path: Path) -> None:
-    from sqn_rl import TrackingLogger
-
-    class Kept(TrackingLogger):
-        def __init__(self, directory: Path) -> None:
-            self.rows: list[int] = []
-            super().__init__("kept", directory, {"seed": 0}, "sqn")
-
-        def open(self, id: str | None, recipe: Any, name: str) -> str:
-            assert id is None
-            return "abc"
-
-        def send(self, values: Any, env_steps: int) -> None:
-            self.rows.append(env_steps)
-
-        def send_figure(self, path: Path) -> None:
-            pass
-
-        def end(self, status: str) -> None:
-            pass
-
-        def wait(self) -> None:
-            pass
-
     (tmp_path / "kept.json").write_text(text)
     logger = Kept(tmp_path)
     for env_steps in (10, 20, 10, 20, 30):
         logger.metrics({"env_steps": env_steps, "loss_q": 1.0})
     assert logger.rows == [10, 20, 30]
     assert json.loads((tmp_path / "kept.json").read_text()) == {"id": "abc", "train": 30, "evaluation": -1}
+
+
+def test_nothing_is_written_into_a_run_that_replaced_its_own(tmp_path: Path) -> None:
+    run, moved = tmp_path / "run", tmp_path / "moved"
+    run.mkdir()
+    logger = Kept(run)
+    logger.metrics({"env_steps": 10, "loss_q": 1.0})
+    run.rename(moved)
+    run.mkdir()
+    logger.metrics({"env_steps": 20, "loss_q": 1.0})
+    logger.close()
+    assert not [*run.iterdir()]
+    assert json.loads((moved / "kept.json").read_text())["train"] == 20

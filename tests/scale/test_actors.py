@@ -302,6 +302,11 @@ def test_a_lost_shard_stops_the_run_with_a_checkpoint(
     assert summary["updates"] > 0
     (newest, *_) = sorted((out / "checkpoints").glob("0*"), reverse=True)
     assert int(newest.name) == summary["env_steps"] < 600
+    with monkeypatch.context() as patch:  # it is lost again, while it is restored
+        patch.setattr(InlineEngine, "host", lambda _, make, number: Unplugged(make, number))
+        patch.setattr(Unplugged, "calls", 0)
+        with pytest.raises(ReplayError, match="shard 1 is unplugged"):
+            compose("sqn_per", *TINY, *SHARDED, f"out={out}").train(resume=out)
     assert compose("sqn_per", *TINY, *SHARDED, f"out={out}").train(resume=out, reporters=[notes])
     assert notes.notes.count("replay: shard 1 began empty, as its transitions were lost") == 1
     summary = json.loads((out / "summary.json").read_text())

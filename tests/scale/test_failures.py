@@ -86,4 +86,4 @@ def test_old_weights_are_announced() -> None:
         "update_ratio=0.5",
     ]  # 2 · 4 · 100 · 2 · ½
     notes = compose("sqn", *TINY, *wide).preflight().notes
-    assert any("until about 800 updates after them; lower collect.rows" in note for note in notes)
+    assert any("up to about 800 updates old; lower collect.rows" in note for note in notes)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from sqn_rl.cli import Exit, command, options, print_lines, print_notes
+from sqn_rl.cli import Exit, Parser, command, print_lines, print_notes
 from sqn_rl.errors import to_type
 
 DESCRIPTION = """Downloads a run that `sqn-push` pushed to the Hugging Face hub: only its files. None is run.
@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    parser = options("sqn-pull", DESCRIPTION)
+    parser = Parser("sqn-pull", DESCRIPTION)
     parser.add_argument("repo", help="the repository: owner/name")
     parser.add_argument("folder", type=Path, help="the folder to write; it must not exist")
     arguments = parser.parse_args(argv)

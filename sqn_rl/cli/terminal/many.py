@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from sqn_rl.analysis.grid import Job
     from sqn_rl.analysis.submitting import Submitter
 
-WHOLE = "a whole number, at least 1"
+MOST = 999_999
+"""The largest of a command's own numbers."""
+
+WHOLE = f"a whole number from 1 to {MOST:,}"
 
 
 def add_jobs(parser: Parser) -> None:
@@ -26,8 +29,8 @@ def add_jobs(parser: Parser) -> None:
 
 
 def require_jobs(arguments: Namespace) -> None:
-    """Refuse a number of jobs below 1."""
-    require(arguments.jobs is None or arguments.jobs >= 1, "jobs", arguments.jobs, WHOLE)
+    """Refuse a number of jobs that is out of range."""
+    require(arguments.jobs is None or 1 <= arguments.jobs <= MOST, "jobs", arguments.jobs, WHOLE)
 
 
 def at_a_time(arguments: Namespace, recipe: Recipe) -> int:
@@ -80,7 +83,7 @@ def own_settings(
 
     Raises:
         RecipeError: one of them cannot be read.
-        SettingError: a number is not whole or below 1, or ``out`` is not a folder.
+        SettingError: a number is not whole or out of range, or ``out`` is not a folder.
     """
     from sqn_rl.recipe.overrides import parse
 
@@ -94,7 +97,7 @@ def own_settings(
     out = own.pop("out")
     for name, given in own.items():
         own[name] = convert(given, int)
-        require(isinstance(own[name], int) and 1 <= own[name] < 10**6, name, given, WHOLE)
+        require(isinstance(own[name], int) and 1 <= own[name] <= MOST, name, given, WHOLE)
     require(out is None or (isinstance(out, str) and bool(out)), "out", out, expected["out"])
     return others, own, Path(out) if out else None
 

@@ -144,8 +144,8 @@ class Actors(ABC):
     """Settings of collecting by actors; abstract: a subclass says which engine runs them.
 
     The learner stores a chunk, asks its actor for another with the newest weights, and does the updates that
-    are due: as many as without actors, up to the first updates after the warm-up. Actions are random until
-    the warm-up is over. Priorities of new transitions are the |δ| of the network that acted.
+    are due: as many per environment step as without actors. Actions are random until the warm-up is over.
+    Priorities of new transitions are the |δ| of the network that acted.
 
     Args:
         actors: the number of actors; each has ``num_envs`` environments, and a lane of the replay.
@@ -190,7 +190,7 @@ class Actors(ABC):
         if lag <= HIGH_LAG:
             return []
         hint = "lower collect.rows, or collect.depth to 1"
-        return [f"lag           weights act until about {lag:,.0f} updates after them; {hint}"]
+        return [f"lag           acting weights get up to about {lag:,.0f} updates old; {hint}"]
 
     @abstractmethod
     def engine(self) -> Engine:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sqn_rl.errors import EnvError, SettingError, require, to_install
+from sqn_rl.errors import EnvError, SettingError, first_line, require, to_install
 from sqn_rl.parts.arguments import typed
 from sqn_rl.parts.collect.base import (
     Actors,
@@ -25,7 +25,7 @@ from sqn_rl.parts.collect.base import (
     WorkerLost,
     WorkerState,
 )
-from sqn_rl.parts.collect.ray_processes import ActorProcess, Failure, RayHost, ShardProcess, first_line
+from sqn_rl.parts.collect.ray_processes import ActorProcess, Failure, RayHost, ShardProcess
 from sqn_rl.parts.hosting import Host, Make
 from sqn_rl.parts.machine import processors
 from sqn_rl.types import Request
@@ -143,7 +143,7 @@ class RayEngine:
                     ray.init(**options)
             except Exception as error:
                 expected = "a Ray that can be reached" if self._address else "null, where a Ray can start"
-                message = f"{expected} ({type(error).__name__}: {str(error).splitlines()[0]:.200})"
+                message = f"{expected} ({first_line(error):.200})"
                 raise SettingError("address", self._address, message) from error
             self._owns = True
         cpus = int(ray.cluster_resources().get("CPU", 0))

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sqn_rl.errors import EnvError, NumericsError, ReplayError, SqnError, explain
+from sqn_rl.errors import EnvError, NumericsError, ReplayError, SqnError, explain, first_line
 from sqn_rl.parts.collect.base import MakeWorker, WorkerState
 from sqn_rl.parts.hosting import Make
 from sqn_rl.types import Request
@@ -124,8 +124,3 @@ class RayHost:
         if isinstance(answer, Failure):
             raise ReplayError(f"shard {number} has failed: {answer.message}")
         return answer
-
-
-def first_line(error: Exception) -> str:
-    """An error's type, and the beginning of its message."""
-    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"

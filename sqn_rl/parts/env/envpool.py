@@ -20,7 +20,8 @@ class EnvPoolEnv(PooledEnv):
     *Terminated* and *truncated* are EnvPool's. An episode that ends at the last step before its time limit is
     *truncated*, even in a terminal state, as EnvPool does not tell these apart.
 
-    Arguments are those of :class:`~sqn_rl.parts.env.pool.pooled.PooledEnv`, with a default for ``training``.
+    Arguments and errors are those of :class:`~sqn_rl.parts.env.pool.pooled.PooledEnv`, without ``chosen``;
+    ``kwargs`` and ``training`` have defaults.
     """
 
     def __init__(

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sqn_rl.errors import SettingError
+from sqn_rl.errors import SettingError, first_line
 from sqn_rl.parts.arguments import typed
 from sqn_rl.parts.logger.tracking import TrackingLogger, flat, missing
 
@@ -49,7 +49,7 @@ class MlflowLogger(TrackingLogger):
             self._id = self._resumed(id) if id is not None else self._created(recipe, name)
             self._client.set_tag(self._id, "steps", recipe["steps"])  # a parameter cannot be changed
         except self._error as error:
-            expected = f"a tracking server that can be used ({str(error).splitlines()[0]})"
+            expected = f"a tracking server that can be used ({first_line(error)})"
             raise SettingError("logger", "mlflow", expected) from error
         return self._id
 

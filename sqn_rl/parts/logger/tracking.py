@@ -84,6 +84,7 @@ class TrackingLogger(Reporter):
         if self._begun:
             return
         self._begun = True
+        self._folder = Folder(self._directory)  # held open: its path may lead to another run's later
         self._sent["id"] = self.open(self._sent["id"], self._recipe, self._name)
         self._write()
         logs = {"train": "metrics.jsonl", "evaluation": EVALUATIONS_FILE}
@@ -107,10 +108,10 @@ class TrackingLogger(Reporter):
         if self._begun:
             self.wait()
             self._write()
+            self._folder.__exit__()
 
     def _write(self) -> None:
-        with Folder(self._directory) as run:
-            run.write_atomic(self._file, [json.dumps(self._sent).encode()])
+        self._folder.write_atomic(self._file, [json.dumps(self._sent).encode()])
 
 
 def missing(name: str) -> NoReturn:

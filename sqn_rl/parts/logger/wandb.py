@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sqn_rl.errors import SettingError, require
+from sqn_rl.errors import SettingError, first_line, require
 from sqn_rl.parts.arguments import typed
 from sqn_rl.parts.logger.tracking import TrackingLogger, missing
 
@@ -61,7 +61,7 @@ class WandbLogger(TrackingLogger):
                 settings=quiet,
             )
         except wandb.Error as error:
-            expected = f"a login: `wandb login`, or logger.mode=offline ({str(error).splitlines()[0]})"
+            expected = f"a login: `wandb login`, or logger.mode=offline ({first_line(error)})"
             raise SettingError("logger", "wandb", expected) from error
         return str(self._run.id)
 

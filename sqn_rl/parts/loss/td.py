@@ -159,9 +159,14 @@ class TDLoss(LossModule):
         require_one_of(F.BACKUPS, "backup", name)
         self._named_backup = F.BACKUPS[name]
 
+    @property
+    def samples_action(self) -> bool:
+        """Whether the backup has one sampled action in place of the policy."""
+        return self._named_backup is F.sampled
+
     def backup_under(self, log_pi_BA: Tensor) -> Backup:
         """The chosen backup under log π(·|s'), ``[B, A]``, with the noise from :meth:`redraw`."""
-        if self._named_backup is not F.sampled:
+        if not self.samples_action:
             return partial(self._named_backup, log_pi_BA=log_pi_BA)
         noise_BA = self._exponential_BA
         if noise_BA is None or noise_BA.shape != log_pi_BA.shape:  # not sampled yet, outside an update
@@ -178,7 +183,7 @@ class TDLoss(LossModule):
         """Sample all noise of one update: the noisy layers' of each network, and the backup's."""
         for noise in self._noises.values():
             noise.sample(self.generator)
-        if self._named_backup is F.sampled:
+        if self.samples_action:
             states = len(batch.action) if batch.path is None else batch.path.next_action.numel()
             if self._exponential_BA is None or len(self._exponential_BA) != states:
                 with torch.no_grad():  # for dtype and width; in eval mode, so it changes nothing

@@ -38,7 +38,7 @@ class QNet(TensorDictModuleBase):
     """N soft Q-networks ``Q_1 … Q_N`` over one observation, as one TensorDict module.
 
     As a TensorDict module it reads ``observation`` (``[*, *S]``) and writes ``action_value`` (``[*, A]``),
-    which is ``Q_1``: the network that defines the policy (eq. 20). :meth:`values` returns all N.
+    which is ``Q_1``, the network of eq. 20. :meth:`values` returns all N, of which an actor may use the mean.
 
     Encoder and head are each a single module for all networks if ``layer`` made all its parameters.
     Otherwise, as with plain PyTorch modules, one is made per network. In both cases the networks share no

@@ -17,6 +17,7 @@ from torchrl.data.replay_buffers import Storage
 from sqn_rl.errors import NumericsError, require, require_one_of
 from sqn_rl.parts.arguments import Count, NotNegative, Positive, Probability, typed
 from sqn_rl.parts.replay.base import RingReplay
+from sqn_rl.parts.replay.open_draws import OpenDraws
 from sqn_rl.parts.replay.ring import Ring
 from sqn_rl.parts.replay.storage import Returns, RingSampler
 from sqn_rl.parts.replay.sum_tree import Floats, Indices, SumTree
@@ -27,9 +28,6 @@ REDUCTIONS: dict[str, Callable[[Floats], Floats]] = {
     "max": lambda error_NB: error_NB.max(0),
 }
 """How the networks' absolute TD errors are reduced to one."""
-
-PENDING, STALE = 1, 2
-"""Pending: a sampled place waits for its TD error. Stale: its transition was overwritten meanwhile."""
 
 
 def priority_of(td_error_NB: Floats, epsilon: float, reduction: str) -> Floats:
@@ -163,24 +161,14 @@ class PrioritizedReplay(WeightedReplay):
 class ProportionalSampler(RingSampler):
     """Samples places in proportion to p^ω, stored for every place; 0 where there is no transition.
 
-    A TD error may arrive after its transition was overwritten, and must not count for the one that replaced
-    it. So sampled places are marked as pending, and as stale once they are overwritten. TD errors usually
-    arrive before anything is overwritten: the places of the last draw are only marked when they do not.
+    A TD error that arrives after its transition was overwritten is ignored.
     """
 
-    place_bytes, prioritized = 8 + 1, True
+    place_bytes, prioritized = 8 + OpenDraws.place_bytes, True
 
     def __init__(self, places: int, omega: float, beta: float, epsilon: float, reduction: str) -> None:
         self.omega, self.beta, self.epsilon, self.reduction = omega, beta, epsilon, reduction
-        self.tree, self.max_priority = SumTree(places), 1.0
-        self.pending = np.zeros(places, np.uint8)
-        """The state of each place: 0, :data:`PENDING` or :data:`STALE`."""
-        self._last_index: Tensor | None = None
-        """The places of the last draw, as :meth:`draw` returned them, on the ring's device."""
-        self._last_place: Indices = np.empty(0, np.int64)
-        """A copy of them in host memory: fetching them would wait for a GPU."""
-        self._unmarked = False
-        """Whether the last draw has neither got its TD errors nor been marked in ``pending``."""
+        self.tree, self.max_priority, self.draws = SumTree(places), 1.0, OpenDraws(places)
 
     def on_append(self, ring: Ring, priority: Tensor | None = None) -> None:
         """Give the newest row its priorities, by default the highest so far."""
@@ -194,10 +182,8 @@ class ProportionalSampler(RingSampler):
     def retire(self, ring: Ring) -> None:
         """The transitions that the newest row has removed are not sampled any more."""
         if ring.retired_row.stop:
-            self._mark_pending()
             self.tree.fill(ring.retired_row, 0.0)
-            retired = self.pending[ring.retired_row]
-            retired[retired == PENDING] = STALE
+            self.draws.overwrite(ring.retired_row)
 
     def draw(self, ring: Ring, batch_size: int) -> tuple[Tensor, Tensor]:
         """Sample places, ``[B]``, one of each of B equal segments, and their importance weights, ``[B]``."""
@@ -208,21 +194,18 @@ class ProportionalSampler(RingSampler):
         weight = importance_weights(self.tree.value[place], self.beta).astype(np.float32)
         drawn = (torch.from_numpy(place), torch.from_numpy(weight))
         place_B, weight_B = (each.to(ring.action.device, non_blocking=True) for each in drawn)
-        self._mark_pending()
-        self._last_index, self._last_place, self._unmarked = place_B, place.copy(), True
+        self.draws.add(place_B, place)
         return place_B, weight_B
 
     def update_priority(self, index: Tensor, priority: Tensor, *, storage: Storage | None = None) -> None:
         """Set priorities from TD errors, but not of places overwritten since they were drawn."""
-        place = self._last_place if index is self._last_index else _array(index).reshape(-1)
+        index = torch.as_tensor(index)
+        draw = self.draws.find(index)
+        place = draw.place if draw else index.numpy(force=True).reshape(-1)
         p = self._priorities(priority, place)
-        is_last = place is self._last_place or np.array_equal(place, self._last_place)
-        if self._unmarked and is_last:  # none was overwritten
-            self._unmarked = False
-        else:
-            self._mark_pending()
-            valid = (self.tree.value[place] > 0) & (self.pending[place] != STALE)
-            self.pending[place] = 0
+        valid = self.draws.close(draw, place)
+        if valid is not None:
+            valid &= self.tree.value[place] > 0  # a place without a transition has 0
             place, p = place[valid], p[valid]
         highest = float(np.maximum.reduce(p, initial=0.0))
         self.max_priority = max(self.max_priority, highest)
@@ -238,36 +221,24 @@ class ProportionalSampler(RingSampler):
         require_finite(p, self.omega)
         return p
 
-    def _mark_pending(self) -> None:
-        """Mark the places of the last draw in ``pending``, unless its TD errors have arrived."""
-        if self._unmarked:
-            self.pending[self._last_place] = PENDING
-            self._unmarked = False
-
     def state_dict(self) -> dict[str, Any]:
-        """All priorities, and which places wait for theirs."""
-        self._mark_pending()
-        arrays = {"value": self.tree.value, "asked": self.pending}
-        tensors = {name: torch.tensor(array) for name, array in arrays.items()}
-        return {**tensors, "highest": self.max_priority, "beta": self.beta}
+        """All priorities, and the draws that wait for theirs."""
+        value, draws = torch.tensor(self.tree.value), self.draws.state_dict()
+        return {"value": value, "draws": draws, "highest": self.max_priority, "beta": self.beta}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Load a state."""
         self.tree.update(np.arange(self.tree.capacity), state_dict["value"].numpy())
-        self.pending[:] = state_dict["asked"]
-        self._unmarked = False
+        if "draws" in state_dict:  # not in checkpoints of before, at which no draw was open
+            self.draws.load_state_dict(state_dict["draws"])
         self.max_priority, self.beta = state_dict["highest"], state_dict["beta"]
 
 
 def _per_place(priority: Tensor, place: Indices) -> Floats:
     """TD errors as float64 ``[N, B]``, from ``[N, B]``, ``[B]``, or ``[B, 1]`` as TorchRL's losses write."""
-    error = _array(priority)
+    error = torch.as_tensor(priority).numpy(force=True)
     if error.size != len(place) and error.shape[-1:] != place.shape:
         raise ValueError(
             f"priorities of shape {[*error.shape]} for {len(place)} places: expected [N, B] or [B]"
         )
     return error.reshape(-1, len(place)).astype(np.float64)
-
-
-def _array(numbers: Any) -> np.ndarray:
-    return (numbers if isinstance(numbers, Tensor) else torch.as_tensor(numbers)).numpy(force=True)

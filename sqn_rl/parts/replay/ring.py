@@ -74,7 +74,7 @@ class Ring:
         self.frame_stack = frame_stack
         frame_shape = self.observation_shape[1:] if frame_stack > 1 else self.observation_shape
         self.frame_bytes = math.prod(frame_shape) * observation_dtype.itemsize
-        _require_memory(capacity, frame_stack * num_envs, self.frame_bytes + ROW_BYTES)
+        _require_memory(device, capacity, frame_stack * num_envs, self.frame_bytes + ROW_BYTES)
         self._window = capacity // num_envs
         """Rows of each lane that hold transitions."""
         self._rows = self._window + frame_stack
@@ -229,7 +229,7 @@ class Ring:
     def create_masks(self, n_actions: int) -> None:
         """Create the columns of masks, if there are none; in rows stored before, all actions are allowed."""
         if self.action_mask is None:
-            _require_memory(self._window * self.num_envs, 0, 2 * n_actions)
+            _require_memory(self.action.device, self._window * self.num_envs, 0, 2 * n_actions)
             make = torch.ones if self.row_count > 1 else torch.empty  # what was never written takes no memory
             self.action_mask, self.next_action_mask = (
                 make(self.places, n_actions, dtype=torch.bool, device=self.action.device) for _ in range(2)
@@ -323,9 +323,9 @@ def _require_sizes(
         raise SettingError("frame_stack", frame_stack, expected)
 
 
-def _require_memory(capacity: int, more: int, place_bytes: int) -> None:
+def _require_memory(device: torch.device | str, capacity: int, more: int, place_bytes: int) -> None:
     """Refuse a capacity that, with ``more`` places, does not fit in memory once full; spill not included."""
-    free = available_bytes()
+    free = available_bytes(device)
     if free is not None and (capacity + more) * place_bytes > free:
         fits = max(free // place_bytes - more, 0)
         expected = f"at most {fits:,}: each takes {place_bytes:,} bytes, and {free / 1e9:.1f} GB are free"

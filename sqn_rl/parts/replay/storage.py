@@ -30,7 +30,7 @@ class Returns(Protocol):
         """The transitions at these places, ``[B]``."""
 
     def steps(self, ring: Ring, place: Tensor) -> Tensor:
-        """m, the number of steps in each return, ``[B]`` → ``[B]`` int64. Used only through TorchRL."""
+        """m, the number of steps in each return, ``[B]`` → ``[B]`` int64."""
 
 
 def refuse(self: object, *_: object, **__: object) -> NoReturn:

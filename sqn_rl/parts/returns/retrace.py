@@ -11,7 +11,7 @@ from sqn_rl.types import Path
 class Retrace(TreeBackup):
     """``G_k = r_k + γ [v(s_{k+1}) + c_{k+1} (G_{k+1} − Q̄(s_{k+1}, a_{k+1}))]``, ``c = λ min(1, π/μ)``.
 
-    Retrace(λ) (Munos et al. 2016, section 3): π is the policy of the loss, and μ(a|s) the probability with
+    Retrace(λ) (Munos et al. 2016, section 2): π is the policy of the loss, and μ(a|s) the probability with
     which the actor took the action, with its exploration and the weights it had then. The replay keeps log μ
     of every step. v is the loss's soft value, as in the tree backup, which has c = λ π. Retrace keeps
     the full weight λ where the policy was at least as likely as the actor to take the action.

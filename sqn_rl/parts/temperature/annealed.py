@@ -1,4 +1,4 @@
-"""A temperature learned towards a falling target entropy (fig. 2d)."""
+"""A temperature learned towards a falling target entropy, which is not in the paper."""
 
 import torch
 from torch import Tensor

@@ -14,7 +14,7 @@ class FixedTemperature(Temperature):
         alpha: in reward units, > 0.
 
     Raises:
-        SettingError: α is not positive and finite.
+        SettingError: α is not in [1e-12, 1e12].
     """
 
     consumes = ()

@@ -70,9 +70,9 @@ def learn(
     """
     run_state = LearnerState(agent, env, plan, actors, engine, counters or Counters())
     loop = LoopBase(run_state, plan, run_state.steps, evaluate, Reporters(reporters), should_stop)
+    with run_state.random_state:
+        run_state.begin(state)
     try:
-        with run_state.random_state:
-            run_state.begin(state)
         loop.begin(resumed=state is not None)
         while loop.advance():
             agent.anneal(loop.due.before)

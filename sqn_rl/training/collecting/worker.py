@@ -19,7 +19,7 @@ from sqn_rl.parts.replay.ring import Ring
 from sqn_rl.protocols import Actor, Annealed, Loss
 from sqn_rl.training.numerics import default_float32, flushed_denormals
 from sqn_rl.training.player import Player, random_actions, recorded_actions
-from sqn_rl.training.random_state import GLOBAL_SEED_OFFSET, RandomState
+from sqn_rl.training.random_state import GLOBAL_SEED_OFFSET, RESUMED_SEED_OFFSET, RandomState
 from sqn_rl.training.randomness import Randomness
 from sqn_rl.training.weights import load_besides_weights, state_besides_weights
 from sqn_rl.types import Chunk, Request, Step
@@ -199,7 +199,7 @@ class Worker:
             self._random_state.load_state_dict(state["torch"])  # an environment may have drawn from it
             if self._observation is None:
                 self._note += f"{self.env.name}: the episodes in progress are lost, and new ones begin"
-                self.env.set_seed(self._seed + self._chunks)  # not the seed of the first episodes
+                self.env.set_seed(RESUMED_SEED_OFFSET + self._seed + self._chunks)
 
     def close(self) -> None:
         """Close the environments."""

@@ -13,6 +13,8 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 
+from sqn_rl.errors import first_line
+
 VARIANTS = 8
 """The most variants of one method that are compiled; further kinds of arguments run uncompiled."""
 
@@ -84,7 +86,7 @@ class Compiled(Generic[T]):
         try:
             variant: Variant[T] = _compile_ahead(whole, arguments)
         except _refusals() as error:
-            reason = str(error).strip().splitlines()[0]
+            reason = first_line(error)
             if " " in (folder := os.environ.get(CACHE, "")):  # where PyTorch writes code
                 reason += f"; its compiler fails in a folder with a space in its name, {folder}"
             warn_not_compiled(self._name, reason)

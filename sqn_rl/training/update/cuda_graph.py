@@ -7,6 +7,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from sqn_rl.errors import first_line
 from sqn_rl.parts.foreach import copy_each
 from sqn_rl.training.update.compiling import VARIANTS, warn_not_compiled
 from sqn_rl.types import Batch
@@ -124,7 +125,7 @@ class CudaGraphs(Generic[T]):
                 with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                     result = self._compute(Batch.of(columns))
         except RuntimeError as error:
-            self._refuse(str(error).strip().splitlines()[0])
+            self._refuse(first_line(error))
             return None
         return CudaGraph(columns, graph, result)
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from . import quotes
 from .plan import FAMILIES, GRID, TUNING_SEEDS, TUNING_TASKS, Task, point, weak_jobs
 from .report import sections
 from .runs import ROOT, rows_of
@@ -122,9 +123,10 @@ def weak() -> Iterator[str]:
 
 
 def write() -> None:
-    """Write the page."""
+    """Write the page, and what the algorithm pages quote of it."""
     parts: list[str] = [INTRODUCTION, *sections()]
     for family in FAMILIES:
         parts += [*tuning(family), *additions(family)]
     parts += weak()
     (ROOT / "docs" / "results" / "evidence.md").write_text("\n\n".join(part.strip() for part in parts) + "\n")
+    quotes.write()

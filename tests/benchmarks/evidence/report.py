@@ -160,38 +160,48 @@ def progress(rows: Sequence[Row]) -> Iterator[str]:
     yield table(["agent", *FAMILIES], [[f"`{agent}`", *line] for agent, line in cells.items()])
 
 
+def of_families(families: Sequence[str]) -> dict[str, tuple[Shares, Shares]]:
+    """Areas and finals relative to double DQN, by family, of those that double DQN has played enough."""
+    rows, found = rows_of("report"), {}
+    for family in families:
+        areas, finals = _scores(rows, family)
+        if REFERENCE in complete(areas, FAMILIES[family]):
+            found[family] = relative(areas, FAMILIES[family]), relative(finals, FAMILIES[family])
+    return found
+
+
+def _scores(rows: Sequence[Row], family: str) -> tuple[Scores, Scores]:
+    """Areas and finals of the runs of a family."""
+    names = [task.name for task in FAMILIES[family]]
+    own = [row for row in rows if row["task"] in names]
+    areas, finals = (scores_of(own, measure, lambda row: row["agent"]) for measure in ("area", "final"))
+    return areas, finals
+
+
 def sections() -> Iterator[str]:
     """The report; nothing until there are runs of every task of a family."""
-    rows = rows_of("report")
-    areas, finals, parts = {}, {}, []
-    for family, tasks in FAMILIES.items():
-        names = [task.name for task in tasks]
-        of_family = [row for row in rows if row["task"] in names]
-        by_area, by_final = (
-            scores_of(of_family, measure, lambda row: row["agent"]) for measure in ("area", "final")
-        )
-        if REFERENCE in complete(by_area, tasks):
-            areas[family], finals[family] = relative(by_area, tasks), relative(by_final, tasks)
-            parts += [*_of_family(family, of_family, (by_area, by_final), (areas[family], finals[family]))]
-    if areas:
-        yield from progress(rows)
-        main = {
-            family: {agent: scores for agent, scores in each.items() if enough(scores)}
-            for family, each in areas.items()
-            if family not in SUPPLEMENT and BEST in each and enough(each[BEST])
-        }
-        if main:
-            yield standings(main)
-        yield from claims.sections(areas, finals)
-        yield from agents()
-        yield from parts
+    rows, shares = rows_of("report"), of_families([*FAMILIES])
+    if not shares:
+        return
+    parts = [part for family in shares for part in _of_family(family, rows, shares[family])]
+    areas, finals = ({family: both[i] for family, both in shares.items()} for i in (0, 1))
+    yield from progress(rows)
+    main = {
+        family: {agent: scores for agent, scores in each.items() if enough(scores)}
+        for family, each in areas.items()
+        if family not in SUPPLEMENT and BEST in each and enough(each[BEST])
+    }
+    if main:
+        yield standings(main)
+    yield from claims.sections(areas, finals)
+    yield from agents()
+    yield from parts
 
 
-def _of_family(
-    family: str, rows: Sequence[Row], raw: tuple[Scores, Scores], shares: tuple[Shares, Shares]
-) -> Iterator[str]:
+def _of_family(family: str, rows: Sequence[Row], shares: tuple[Shares, Shares]) -> Iterator[str]:
     tasks = FAMILIES[family]
-    names, agents = [task.name for task in tasks], [*shares[0]]
+    names, agents, raw = [task.name for task in tasks], [*shares[0]], _scores(rows, family)
+    rows = [row for row in rows if row["task"] in names]
     yield f"## Report: {family}"
     for what, scores in zip(("Area under the training curve", "Final greedy mean"), raw, strict=True):
         yield f"### {family}: {what}"
@@ -206,7 +216,7 @@ def _of_family(
     timed = relative(scores_of(in_equal_time(rows, tasks), "area", lambda row: row["agent"]), tasks)
     lines = []
     for agent in sorted(agents, key=lambda agent: -float(iqm(shares[0][agent]))):
-        cells = [_average(each[agent]) for each in (*shares, timed)]
+        cells = [average(each[agent]) for each in (*shares, timed)]
         own = [row for row in rows if row["agent"] == agent]
         seconds = np.mean([least_seconds([row for row in own if row["task"] == name]) for name in names])
         lines.append([f"`{agent}`", *cells, f"{seconds:.0f}"])
@@ -218,7 +228,7 @@ def _of_family(
     yield curves(family, rows, shares[0])
 
 
-def _average(scores: Sequence[np.ndarray]) -> str:
+def average(scores: Sequence[np.ndarray]) -> str:
     """The interquartile mean over all runs, with its interval if there are enough."""
     return interval(estimate(iqm, scores)) if enough(scores) else number(float(iqm(scores)))
 
