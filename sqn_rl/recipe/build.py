@@ -192,6 +192,7 @@ def _build_parts(
                 parts[slot.name] = available[slot.provides] = maker if slot.late_keywords else maker()
             if slot.name == "env":
                 env = maker(num_envs=num_envs, seed=run.seed, training=True)
+                _require_env(env, origin)
                 unless_built.callback(close, env)
                 parts |= {"env": env, "make_env": maker}
                 available |= {name: getattr(env, name) for name in ENV_FACTS}
@@ -199,6 +200,15 @@ def _build_parts(
                 available |= {"num_envs": part.actors * num_envs, "lanes": part.actors}
         unless_built.pop_all()
     return parts
+
+
+def _require_env(env: object, origin: Origin) -> None:
+    from sqn_rl.parts.env.base import BatchedEnv
+
+    if not isinstance(env, BatchedEnv):
+        message = f"expected a subclass of sqn_rl.BatchedEnv; {type(env).__name__} is none"
+        hint = "for a Gymnasium environment write env=gym env.id=MODULE:ID, or in Python GymEnv(make)"
+        raise RecipeError(message, origin("env"), hint, "env")
 
 
 def stream_seed(seed: int, slot: str) -> int:

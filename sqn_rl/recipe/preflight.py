@@ -208,11 +208,10 @@ class _Walk:
                 given = f"observation {list(observation.shape)} {observation.dtype}"
                 raise self._failure(failed, f"Q(s, ·) on {given}", error) from error
         members = len(q_NBA) if isinstance(q_NBA, Tensor) and q_NBA.dim() else 1
-        members = q_net.members if isinstance(q_net, QNet) else members
-        shape = (members, len(observation), env.n_actions)
+        self._members = q_net.members if isinstance(q_net, QNet) else members
+        shape = (self._members, len(observation), env.n_actions)
         self._expect_features(outputs.get("encoder"))
-        scalar = isinstance(q_net.distribution, Scalar)
-        predicted = "q_values" if scalar else "prediction"
+        predicted = "q_values" if (scalar := isinstance(q_net.distribution, Scalar)) else "prediction"
         if (output := outputs.get("head")) is not None:
             wanted = shape if scalar else (*shape, output.shape[-1])
             self._expect("head", predicted, output, wanted, torch.float32)
@@ -263,13 +262,13 @@ class _Walk:
         self._require_readable("loss", TRANSITION, "loss")
         with self._blame("optimizer", "parameter groups"):
             agent = Agent(**{name: self.parts[name] for name in AGENT_PARTS})
-        masks: tuple[str, ...] = ()
-        if batch.action_mask is not None:
-            masks = MASK_KEYS
+        if masks := MASK_KEYS if batch.action_mask is not None else ():
             with self._blame("loss", "reading action masks"):
                 agent.require_reads_masks()
         with self._blame("loss", "one update on a fake batch"):
             terms = agent.update(batch)
+            agent.metrics()
+        self._expect("loss", "td_error", terms.td_error, (self._members, len(batch.action)), torch.float32)
         for slot in ("q_net", "actor"):
             self._require_gradient(slot)
         usual = ["action_value", *BATCH_KEYS, *([] if loss.temperature is None else ["alpha"])]

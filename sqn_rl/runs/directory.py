@@ -72,6 +72,9 @@ class RunDirectory(Reporter):
     ) -> None:
         self.path, self.shown, self._lock = path.absolute(), shown or path, -1
         self._evaluation: dict[str, Any] | None = None
+        self._restored: Checkpoint | None = None
+        self.begun = False
+        """Whether training has begun, and the files of a run before were changed."""
         self.made_with = _made_with()
         """The versions of software, and the machine, as the manifests of checkpoints record them."""
         self._require_no_run_around()
@@ -112,7 +115,7 @@ class RunDirectory(Reporter):
             raise StorageError(f"{self.shown}: {what}; nothing more is written there")
 
     def restore(self) -> Checkpoint | None:
-        """Load the newest intact checkpoint, and remove later rows from the logs.
+        """Load the newest intact checkpoint; nothing is written before :meth:`begin`.
 
         Returns:
             The checkpoint; None if none was ever saved, so that the run starts from the beginning.
@@ -127,6 +130,14 @@ class RunDirectory(Reporter):
             missing = f"no checkpoint is there, but {rows[0]} has rows; nothing was changed"
             hint = "bring checkpoints/ back (is a disk not mounted?), or start again in another directory"
             raise CheckpointError(f"{self.checkpoints.folder}: {missing}\n  {hint}")
+        self._restored = found
+        if found:
+            found.state["agent"]["weights"] = found.weights
+        return found
+
+    def begin(self, counters: Counters) -> None:
+        """Training begins, from the checkpoint that was restored: remove later rows from the logs."""
+        found, self.begun = self._restored, True
         if self.is_extended:
             self._folder.write_atomic(RECIPE_FILE, [self._new_recipe.encode()])
             self._recipe = disk.mark_of(self.path / RECIPE_FILE)
@@ -139,8 +150,7 @@ class RunDirectory(Reporter):
             self.checkpoints.forget_best()
         else:
             self.checkpoints.prune(found.env_steps)  # a killed process may not have done so
-            found.state["agent"]["weights"] = found.weights
-        return found
+        self._restored = None
 
     def notes(self, found: Checkpoint) -> list[str]:
         """Notes on the checkpoint that a run resumes from."""
@@ -218,6 +228,8 @@ class RunDirectory(Reporter):
             },
             "command": sys.argv,
         }
+        if not self.begun:
+            self.begin(counters)
         title = f"{facts.get('title')} on {facts.get('env')}, seed {facts.get('seed')}"
         curve = draw_curve(title, *(Log(log.path).read() for log in self._logs.values()))
         self._folder.write_atomic("curve.png", [curve])

@@ -38,6 +38,9 @@ def pack(value: Any, path: str, tensors: dict[str, Tensor], rows: list[Rows]) ->
         path: the place of the value in the state.
         tensors: receives the tensors, by their path.
         rows: receives the tables.
+
+    Raises:
+        CheckpointError: a value is none of these.
     """
     if isinstance(value, Tensor):
         tensors[path] = value
@@ -49,6 +52,9 @@ def pack(value: Any, path: str, tensors: dict[str, Tensor], rows: list[Rows]) ->
         return {name: pack(each, f"{path}/{name}", tensors, rows) for name, each in value.items()}
     if isinstance(value, list | tuple):
         return [pack(each, f"{path}/{index}", tensors, rows) for index, each in enumerate(value)]
+    if not isinstance(value, str | int | float | None):
+        expected = "expected tensors, numbers, texts, and lists and dicts of them"
+        raise CheckpointError(f"{path}: a {type(value).__name__} in a state_dict; {expected}")
     return value
 
 

@@ -12,7 +12,7 @@ from sqn_rl.parts.collect.base import Engine
 from sqn_rl.parts.encoder.mlp import MLP
 from sqn_rl.parts.env.opening import close
 from sqn_rl.parts.logger.base import Reporter
-from sqn_rl.protocols import Described, submodule
+from sqn_rl.protocols import Described, Stateful, submodule
 from sqn_rl.recipe.auto import bfloat16, compiling, precision_of
 from sqn_rl.recipe.build import scheduled_slots
 from sqn_rl.recipe.compose import Recipe
@@ -66,7 +66,7 @@ class TrainingRun:
             The summary.
         """
         with _explaining_write_errors(self._directory), ExitStack() as stack:
-            checkpoint = self._directory.restore()  # before a logger reads the remaining rows
+            checkpoint = self._directory.restore()
             loggers = [self._parts["logger"](directory=self._directory.path), *reporters]
             for each in loggers:
                 stack.callback(each.close)
@@ -75,6 +75,8 @@ class TrainingRun:
             try:
                 self._learn(checkpoint, reporter)
             except Exception as error:
+                if checkpoint and not self._directory.begun:  # it was refused; the run stays as it is
+                    raise
                 with suppress(OSError, StorageError):  # the disk may be full
                     if isinstance(error, NumericsError) and error.batch is not None:
                         self._directory.save_numerics(bundle(self._agent.loss, error.batch))
@@ -141,6 +143,9 @@ class TrainingRun:
             yield from self._notes_on_extension()
         if not self._env.restorable:
             yield f"{self._env.name} cannot save its state: a resumed run starts new episodes"
+        if not isinstance(self._agent.replay, Stateful):
+            lacks = f"{type(self._agent.replay).__name__} has no state_dict and load_state_dict"
+            yield f"replay: {lacks}, so this run cannot be resumed"
 
     def _notes_on_speed(self) -> Iterator[str]:
         """What was chosen for speed, and why."""

@@ -183,8 +183,21 @@ class Agent:
         return self._gradients.compiled
 
     def metrics(self) -> dict[str, float | None]:
-        """The metrics of its parts, by name."""
-        return {name: value for part in self._measured for name, value in part.metrics().items()}
+        """The metrics of its parts, by name.
+
+        Raises:
+            WiringError: a part gives something other than numbers by name.
+        """
+        found: dict[str, float | None] = {}
+        for part in self._measured:
+            given = part.metrics()
+            for name, value in given.items() if isinstance(given, Mapping) else [("no mapping", given)]:
+                found[name] = value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
+                if not isinstance(found[name], int | float | None):
+                    slot = next((slot for slot in AGENT_PARTS if getattr(self, slot) is part), "temperature")
+                    problem = f"gives {name}, a {type(value).__name__}; expected numbers by name"
+                    raise WiringError(slot, f"{slot}: {type(part).__name__}.metrics() {problem}")
+        return found
 
     def advice(self) -> list[str]:
         """The advice of its parts on settings that should be changed."""

@@ -9,7 +9,7 @@ from sqn_rl.types import Counters
 
 
 class Reporters(Reporter):
-    """Passes every event on to each reporter, in order.
+    """Passes every event on to each reporter, in order; each gets a copy of a row.
 
     Args:
         reporters: receive the events.
@@ -43,22 +43,22 @@ class Reporters(Reporter):
     def metrics(self, row: dict[str, Any]) -> None:
         """Pass on a row of metrics."""
         for reporter in self._reporters:
-            reporter.metrics(row)
+            reporter.metrics(dict(row))
 
     def episode(self, row: dict[str, Any]) -> None:
         """Pass on an episode that has ended."""
         for reporter in self._reporters:
-            reporter.episode(row)
+            reporter.episode(dict(row))
 
     def evaluation(self, row: dict[str, Any]) -> None:
         """Pass on an evaluation that has ended."""
         for reporter in self._reporters:
-            reporter.evaluation(row)
+            reporter.evaluation(dict(row))
 
     def best(self, row: dict[str, Any], take_weights: Callable[[], dict[str, Any]]) -> None:
         """Pass on the best evaluation so far."""
         for reporter in self._reporters:
-            reporter.best(row, take_weights)
+            reporter.best(dict(row), take_weights)
 
     def checkpoint(self, counters: Counters, take_state: Callable[[], dict[str, Any]]) -> None:
         """Have each reporter save the state of the run."""
@@ -68,7 +68,7 @@ class Reporters(Reporter):
     def finished(self, summary: dict[str, Any]) -> None:
         """Pass on the summary of the run."""
         for reporter in self._reporters:
-            reporter.finished(summary)
+            reporter.finished(dict(summary))
 
     def close(self) -> None:
         """Close each reporter."""

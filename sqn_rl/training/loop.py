@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from sqn_rl import functional as F
-from sqn_rl.errors import SqnError, require
+from sqn_rl.errors import EnvError, SettingError, SqnError, require
 from sqn_rl.parts.env.base import BatchedEnv
 from sqn_rl.parts.logger.base import Reporter
 from sqn_rl.training.agent import Agent
@@ -74,12 +74,12 @@ def train(
         observation = run.observe(state)
         while run.advance():
             agent.anneal(run.due.before)
-            with run_state.random_state:
+            with run.saving_on_error(), run_state.random_state:
                 compiles = {"acts": run.due.policy_acts, "learns": run.updates_due > 0}
                 run.save_if_compiling(**compiles)
                 with run.interruptible_if_compiling(**compiles):
                     action = run.act(observation)  # line 4
-                    env.send(action)  # line 5: the environments step while the learner learns
+                    run.send(action)  # line 5: the environments step while the learner learns
                     for batch in agent.draw(plan.batch_size, run.updates_due):  # lines 8 to 19
                         run.count(agent.update(batch))
                 step = run.receive()
@@ -125,10 +125,10 @@ class LoopBase:
     def begin(self, *, resumed: bool) -> None:
         """Start the schedule and the clock; after a resume, do an evaluation that is still due."""
         self.due = Schedule(self._plan, self._num_envs, self.counters.env_steps)
+        self.reporters.begin(self.counters)
         if resumed:
             self._evaluate_if_due()
         self._clock = _Clock(self.counters.wall_s)
-        self.reporters.begin(self.counters)
 
     def advance(self) -> bool:
         """Begin the next iteration; False if the budget is spent or a stop was requested."""
@@ -251,17 +251,40 @@ class _Run(LoopBase):
             self.player.act(observation, **self.env.act_options)
         return random_actions(self.env, self.state.generator)
 
+    def send(self, action: Tensor) -> None:
+        """Send the actions to the environments."""
+        try:
+            self.env.send(action)
+        except SettingError as error:  # of an actor of the user
+            self._keep_steps()
+            who = type(self.agent.actor).__name__
+            raise EnvError("actor", f"{who} gives an invalid action: {error}") from error
+
     def receive(self) -> Step:
         """The step of the environments; if they fail or are interrupted, a checkpoint is saved first."""
         try:
             with self._waiting(self.env.name):
                 return self.env.receive()
         except (SqnError, Stopped):
-            self.state.episodes_lost = True
-            self.checkpoint()
-            kept = f"{self.counters.env_steps:,} steps are kept"
-            self.reporters.note(f"{kept}, but not the episodes: `sqn-resume` begins new ones")
+            self._keep_steps()
             raise
+
+    @contextmanager
+    def saving_on_error(self) -> Iterator[None]:
+        """A context that saves the last whole step if a part raises an error that is none of this package."""
+        try:
+            yield
+        except SqnError:
+            raise
+        except Exception:
+            self._keep_steps()
+            raise
+
+    def _keep_steps(self) -> None:
+        self.state.episodes_lost = True
+        self.checkpoint()
+        kept = f"{self.counters.env_steps:,} steps are kept"
+        self.reporters.note(f"{kept}, but not the episodes: `sqn-resume` begins new ones")
 
     def record(self, step: Step) -> None:
         """Count the steps of an iteration."""

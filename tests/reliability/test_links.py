@@ -15,6 +15,7 @@ from sqn_rl.disk import save
 from sqn_rl.errors import SqnError
 from sqn_rl.parts.logger.tensorboard import TensorBoardLogger
 from sqn_rl.runs.directory import RunDirectory
+from sqn_rl.types import Counters
 
 SHORT = [*TINY, "steps=60", "warmup_steps=20", "checkpoint_every=20", "eval_every=0", "eval_episodes=1"]
 
@@ -89,8 +90,9 @@ def test_a_link_where_a_run_appends_or_has_a_folder_is_refused(
     def write() -> None:
         with closing(RunDirectory(Path("run"), "recipe")) as directory:
             directory.restore()
+            directory.begin(Counters())
             directory.metrics({"env_steps": 1})
-            TensorBoardLogger(directory=Path("run"))
+            TensorBoardLogger(directory=Path("run")).begin(Counters())
 
     with pytest.raises(SqnError, match=f"run/{name}: not a f|out = "):
         write()

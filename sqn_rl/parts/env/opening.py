@@ -150,7 +150,7 @@ def close(env: "BatchedEnv") -> None:
     try:
         env.close(raise_if_closed=False)
     except (Exception, SystemExit) as error:
-        warnings.warn(f"{env.name}, when it was closed: {explain(error)}", stacklevel=1)
+        warnings.warn(f"{getattr(env, 'name', env)}, when it was closed: {explain(error)}", stacklevel=1)
 
 
 @contextmanager

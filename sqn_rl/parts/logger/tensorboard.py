@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from sqn_rl.errors import SettingError, to_install
 from sqn_rl.parts.arguments import typed
 from sqn_rl.parts.logger.base import Reporter
 from sqn_rl.parts.logger.tracking import numbers, rows
+from sqn_rl.types import Counters
 
 
 class TensorBoardLogger(Reporter):
@@ -24,7 +26,7 @@ class TensorBoardLogger(Reporter):
 
     Raises:
         SettingError: tensorboard is not installed.
-        StorageError: ``<run>/tensorboard`` is a link.
+        StorageError: when training begins, ``<run>/tensorboard`` is a link.
     """
 
     @typed
@@ -34,16 +36,20 @@ class TensorBoardLogger(Reporter):
         except ImportError as error:
             expected = f"the extra `logging`: {to_install('logging')}"
             raise SettingError("logger", "tensorboard", expected) from error
-        with Folder(directory) as run:
-            self._folder = run.folder("tensorboard")
+        self._directory, self._opened = directory, ExitStack()
+        self._file = f"{EVENTS}.{time.time():.0f}.sqn_rl"
+
+    def begin(self, counters: Counters) -> None:
+        """Replace existing event files, and write the rows in the logs."""
+        with Folder(self._directory) as run:
+            self._folder = self._opened.enter_context(run.folder("tensorboard"))
         for name in self._folder.names():
             if name.startswith(EVENTS):
                 self._folder.remove(name)
-        self._file = f"{EVENTS}.{time.time():.0f}.sqn_rl"
         self._folder.append(self._file, _record(file_version="brain.Event:2"))
-        for row in rows(directory / "metrics.jsonl"):
+        for row in rows(self._directory / "metrics.jsonl"):
             self.metrics(row)
-        for row in rows(directory / EVALUATIONS_FILE):
+        for row in rows(self._directory / EVALUATIONS_FILE):
             self.evaluation(row)
 
     def metrics(self, row: dict[str, Any]) -> None:
@@ -56,7 +62,7 @@ class TensorBoardLogger(Reporter):
 
     def close(self) -> None:
         """Close the folder."""
-        self._folder.__exit__()
+        self._opened.close()
 
     def _write(self, group: str, row: Mapping[str, Any]) -> None:
         from tensorboard.compat.proto.summary_pb2 import Summary

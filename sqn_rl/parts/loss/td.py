@@ -280,7 +280,14 @@ class TDLoss(LossModule):
 
     def _read(self, tensordict: TensorDictBase) -> Batch:
         keys, observation, flat = self.tensor_keys, self.q_net.in_keys[0], self._observation_spec.flat
+        for key in self.in_keys:
+            if tensordict.get(key, None) is None:
+                raise KeyError(f"{key}: not in the TensorDict; the loss reads {self.in_keys} (see set_keys)")
         following = tensordict.get("next")
+        action_B = tensordict.get(keys.action)
+        if action_B.is_floating_point() or action_B.numel() != tensordict.numel():
+            given = f"{[*action_B.shape]} {action_B.dtype}"
+            raise ValueError(f"{keys.action}: expected the number of each action, not one-hot; got {given}")
         terminated_B = following.get(keys.terminated).reshape(-1)
         steps, weight, path = (tensordict.get(key, None) for key in (keys.steps, keys.weight, keys.path))
         discount_B = torch.full_like(terminated_B, self.gamma, dtype=torch.float32)
@@ -289,8 +296,8 @@ class TDLoss(LossModule):
             raise KeyError(f"{keys.action_mask}: expected both it and the one under `next`, or neither")
         return Batch(
             observation=flat(tensordict.get(observation)),
-            action=tensordict.get(keys.action).reshape(-1),
-            reward=following.get(keys.reward).reshape(-1),
+            action=action_B.reshape(-1),
+            reward=following.get(keys.reward).reshape(-1).to(torch.get_default_dtype()),
             next_observation=flat(following.get(observation)),
             terminated=terminated_B,
             discount=discount_B if steps is None else discount_B ** steps.reshape(-1),
