@@ -63,42 +63,47 @@ def standings(families: Mapping[str, Areas]) -> str:
     Args:
         families: by name, the areas of the agents that were run on all its tasks.
     """
-    agents = [
-        agent for agent in next(iter(families.values())) if all(agent in each for each in families.values())
-    ]
-    order = sorted(agents, key=lambda agent: np.mean([iqm(each[agent]) for each in families.values()]))
-    columns: list[tuple[str, dict[str, list[np.ndarray]], Any]] = []
+    shares: dict[str, list[float]] = {}
+    for areas in families.values():
+        for agent in areas.keys() & STYLES.keys():
+            shares.setdefault(agent, []).append(float(iqm(areas[agent])))
+    order = sorted(shares, key=lambda agent: float(np.mean(shares[agent])))
+    columns: list[tuple[str, dict[str, Sequence[np.ndarray]], Any]] = []
     for family, areas in families.items():
-        columns.append((family.replace("_", " "), {agent: [*areas[agent]] for agent in order}, iqm))
+        there = {agent: areas[agent] for agent in order if agent in areas}
+        columns.append((family.replace("_", " "), there, iqm))
         for i, task in enumerate(FAMILIES[family]):
-            columns.append((task.name.replace("_", " "), {agent: [areas[agent][i]] for agent in order}, mean))
+            of_task = {agent: [each[i]] for agent, each in there.items()}
+            columns.append((task.name.replace("_", " "), of_task, mean))
     figure = _figure(1.5 + 1.35 * len(columns), 0.8 + 0.3 * len(order))
     for panel, (title, scores, statistic) in zip(
         figure.subplots(1, len(columns), sharey=True), columns, strict=True
     ):
-        _draw_standing(panel, scores, statistic, wide=statistic is iqm)
+        by_place = {order.index(agent): each for agent, each in scores.items()}
+        _draw_standing(panel, by_place, statistic, wide=statistic is iqm)
+        panel.set_ylim(-0.6, len(order) - 0.4)
         panel.set_title(title, fontsize=9, fontweight="bold" if statistic is iqm else "normal")
     panel.set_yticks(range(len(order)), order, fontsize=9)
     figure.supxlabel("area under the training curve: 0 random play, 1 double DQN; 95 % intervals", fontsize=9)
     figure.savefig(RESULTS / "evidence.png", dpi=120)
     return (
         "![Area of each agent on each task](evidence.png)\n\nThe best of each column is blue. Of a family: "
-        "the interquartile mean over its runs; of a task: the mean over seeds."
+        "the interquartile mean over its runs; of a task: the mean over seeds. An agent without a mark "
+        "has too few runs there."
     )
 
 
 def _draw_standing(
-    panel: "Axes", scores: Mapping[str, Sequence[np.ndarray]], statistic: Any, *, wide: bool
+    panel: "Axes", scores: Mapping[int, Sequence[np.ndarray]], statistic: Any, *, wide: bool
 ) -> None:
-    found = [estimate(statistic, each) for each in scores.values()]
-    best = int(np.argmax([each.value for each in found]))
-    for place, each in enumerate(found):
+    found = {place: estimate(statistic, each) for place, each in scores.items()}
+    best = max(found, key=lambda place: float(found[place].value))
+    for place, each in found.items():
         colour = COLOURS[0] if place == best else GREY
         panel.plot(
             [each.low, each.high], [place, place], color=colour, linewidth=3 if wide else 1.8, alpha=0.6
         )
         panel.plot([each.value], [place], "o", color=colour, markersize=5 if wide else 3.5)
-    panel.set_ylim(-0.6, len(found) - 0.4)
     panel.axvline(1, color="black", linewidth=0.6, linestyle=":")
     panel.spines[["top", "right"]].set_visible(False)
     panel.tick_params(labelsize=8)
