@@ -5,14 +5,11 @@ import fcntl
 import json
 import os
 import platform
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from functools import partial
 from hashlib import sha256
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +20,16 @@ from sqn_rl import disk
 from sqn_rl.disk import RECIPE_FILE, SUMMARY_FILE, Folder, Mark
 from sqn_rl.errors import CheckpointError, SettingError, StorageError
 from sqn_rl.parts.logger.base import Reporter
-from sqn_rl.parts.machine import has_amx, processor_name
+from sqn_rl.parts.machine import processor_name
 from sqn_rl.plots.curve import draw_curve
 from sqn_rl.plots.logs import Log, number_of
 from sqn_rl.recipe.reading import DataError, read_json
+from sqn_rl.runs import manifest
 from sqn_rl.runs.checkpoint import Checkpoint, Checkpoints
 from sqn_rl.runs.manifest import CHECKPOINTS
 from sqn_rl.runs.serialization import tensors_file
 from sqn_rl.types import Counters
 
-PACKAGES = ("sqn_rl", "torch", "torchrl", "tensordict", "gymnasium", "ale-py", "numpy")
 LOGS = ("metrics", "episodes", "evaluations")
 
 STATUSES = ("done", "stopped", "numerics", "error")
@@ -75,7 +72,7 @@ class RunDirectory(Reporter):
         self._restored: Checkpoint | None = None
         self.begun = False
         """Whether training has begun, and the files of a run before were changed."""
-        self.made_with = _made_with()
+        self.made_with = manifest.made_with()
         """The versions of software, and the machine, as the manifests of checkpoints record them."""
         self._require_no_run_around()
         with ExitStack() as opened:
@@ -219,8 +216,8 @@ class RunDirectory(Reporter):
             "steps_per_s": round(counters.env_steps / counters.wall_s, 1) if counters.wall_s else None,
             "evaluation": self._evaluation if status == "done" else None,
             "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "versions": _versions(),
-            "git_revision": _git_revision(),
+            "versions": manifest.versions(),
+            "git_revision": manifest.git_revision(),
             "hardware": {
                 "processor": processor_name(),
                 "threads": torch.get_num_threads(),
@@ -331,32 +328,3 @@ def _is_at(path: Path, file: int) -> bool:
     with suppress(FileNotFoundError, NotADirectoryError):
         return os.path.samestat(os.lstat(path), os.fstat(file))
     return False
-
-
-def _versions() -> dict[str, str]:
-    return {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}
-
-
-def _made_with() -> dict[str, Any]:
-    """What, besides the recipe, determines how numbers are rounded and environments behave."""
-    return {
-        **_versions(),
-        "processor": processor_name(),
-        "instructions": torch.backends.cpu.get_cpu_capability(),
-        "amx": has_amx(),
-        "threads": torch.get_num_threads(),
-    }
-
-
-def _git_revision() -> str | None:
-    """The revision of the checkout that this package runs from, with ``+changes`` if it has any."""
-    git = ["git", "-C", str(Path(__file__).parent)]
-    run = partial(subprocess.run, capture_output=True, text=True)
-    try:
-        if run([*git, "ls-files", "--error-unmatch", __file__]).returncode:
-            return None
-        revision = run([*git, "rev-parse", "HEAD"], check=True).stdout
-        changes = run([*git, "status", "--porcelain", "-uno"]).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return revision.strip() + ("+changes" if changes else "")

@@ -1,20 +1,28 @@
 """Manifests of checkpoints: their format, and size and SHA-256 of the files of a run.
 
-This module does not import torch.
+Importing this module does not import torch.
 """
 
 import json
+import platform
 import re
+import subprocess
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from sqn_rl import disk
 from sqn_rl.disk import RECIPE_FILE, Mark
 from sqn_rl.errors import CheckpointError, DamagedError
+from sqn_rl.parts.machine import has_amx, processor_name
 from sqn_rl.recipe.reading import DataError, is_there
+
+PACKAGES = ("sqn_rl", "torch", "torchrl", "tensordict", "gymnasium", "ale-py", "numpy")
+"""The packages whose versions are written down."""
 
 FORMAT = 2
 """The format of manifests that is read and written."""
@@ -251,3 +259,35 @@ def extended(text: str, steps: int) -> str:
 
 
 _EXTENDED = re.compile(rb"^steps: \d+  # command line: steps=\d+, before: (\d+) <- (.*)\n", re.MULTILINE)
+
+
+def versions() -> dict[str, str]:
+    """The versions of the packages that matter for results, and of Python."""
+    return {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}
+
+
+def made_with() -> dict[str, Any]:
+    """What, besides the recipe, determines how numbers are rounded and environments behave."""
+    import torch
+
+    return {
+        **versions(),
+        "processor": processor_name(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "amx": has_amx(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def git_revision() -> str | None:
+    """The revision of the checkout that this package runs from, with ``+changes`` if it has any."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    run = partial(subprocess.run, capture_output=True, text=True)
+    try:
+        if run([*git, "ls-files", "--error-unmatch", __file__]).returncode:
+            return None
+        revision = run([*git, "rev-parse", "HEAD"], check=True).stdout
+        changes = run([*git, "status", "--porcelain", "-uno"]).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return revision.strip() + ("+changes" if changes else "")
