@@ -27,7 +27,7 @@ from sqn_rl.recipe.compose import Recipe
 from sqn_rl.recipe.graph import Graph, require_produced, watch_outputs
 from sqn_rl.recipe.resources import forget_peak, needs, require_room
 from sqn_rl.training.agent import AGENT_PARTS, Agent
-from sqn_rl.training.agreement import require_memory
+from sqn_rl.training.agreement import require_batch, require_members, require_memory
 from sqn_rl.training.evaluation import AT_ONCE, evaluation_env
 from sqn_rl.training.numerics import default_float32
 from sqn_rl.training.player import Player, recorded_actions
@@ -80,6 +80,7 @@ class _Walk:
         self.parts = recipe.build()
         recorded = recorded_actions(self.parts["env"], self.parts["returns"])
         with self._blame("returns", "looking at the actor"):
+            require_members(self.parts)
             self.player = Player(self.parts["actor"], self.run.num_envs, recorded)
         self.wiring = Graph()
 
@@ -177,6 +178,7 @@ class _Walk:
             step = self.player.record(action, step)
             replay.store(observation, action, step)
             batch = replay.draw(run.batch_size)
+            require_batch(batch, type(replay).__name__)
         reads, writes = list(TRANSITION), dict(zip(BATCH_KEYS, batch, strict=False))
         shape, observed = (run.batch_size, *observation.shape[1:]), batch.observation
         if batch.sequences is not None:
@@ -319,13 +321,11 @@ class _Walk:
     def _expect(
         self, slot: str, key: str, tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype
     ) -> None:
-        if not isinstance(tensor, Tensor):
-            given = f"{key} as a {type(tensor).__name__}"
-            message = f"{self._class_in(slot)} gives {given}; expected a tensor"
-            raise RecipeError(message, self.recipe.origin(slot), "", slot)
-        if tuple(tensor.shape) != shape or tensor.dtype != dtype:
-            given = f"{key} as {list(tensor.shape)} {tensor.dtype}"
-            message = f"{self._class_in(slot)} gives {given}; expected {list(shape)} {dtype}"
+        given, expected = f"a {type(tensor).__name__}", f"{list(shape)} {dtype}"
+        if isinstance(tensor, Tensor):
+            given = f"{list(tensor.shape)} {tensor.dtype}"
+        if given != expected:
+            message = f"{self._class_in(slot)} gives {key} as {given}; expected {expected}"
             raise RecipeError(message, self.recipe.origin(slot), "", slot)
 
     @contextmanager

@@ -1,7 +1,8 @@
 """Refuse parts of an agent that do not fit each other."""
 
-from collections.abc import Iterable, Iterator
-from typing import Protocol, runtime_checkable
+from collections.abc import Iterable, Iterator, Mapping
+from inspect import signature
+from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
@@ -22,6 +23,7 @@ from sqn_rl.protocols import (
     submodule,
 )
 from sqn_rl.training.player import OffPolicy
+from sqn_rl.types import Batch
 
 
 @runtime_checkable
@@ -50,6 +52,40 @@ class SamplingLoss(Protocol):
     """A loss whose target may have one sampled action in place of the policy; Retrace refuses it."""
 
     samples_action: bool
+
+
+PROTOCOLS = {"actor": Actor, "loss": Loss, "target_update": TargetUpdate, "replay": Replay}
+"""What the part of a slot has to have."""
+
+OWN_PARTS = "see docs/walkthroughs/own_parts.md"
+
+
+def require_members(parts: Mapping[str, Any]) -> None:
+    """Refuse a part that lacks a member of its slot's protocol, or an actor whose ``act`` lacks an option.
+
+    Raises:
+        WiringError: one does; the error names it.
+    """
+    for slot, protocol in PROTOCOLS.items():
+        part, members = parts[slot], [*vars(protocol), *protocol.__annotations__]
+        for name in members:
+            if not name.startswith("_") and not hasattr(part, name):
+                raise WiringError(slot, f"{slot}: {type(part).__name__} has no `{name}`; {OWN_PARTS}")
+    actor, options = parts["actor"], signature(parts["actor"].act).parameters.values()
+    if not any(option.kind is option.VAR_KEYWORD for option in options):
+        for name in sorted({"greedy", "generator"} - {option.name for option in options}):
+            raise WiringError("actor", f"actor: {type(actor).__name__}.act takes no `{name}`; {OWN_PARTS}")
+
+
+def require_batch(batch: object, replay: str) -> None:
+    """Refuse what a replay draws if it is no batch.
+
+    Raises:
+        WiringError: it is none.
+    """
+    if not isinstance(batch, Batch):
+        given = f"{replay}.draw gives a {type(batch).__name__}"
+        raise WiringError("replay", f"replay: {given}; expected a sqn_rl.Batch; {OWN_PARTS}")
 
 
 def require_shared(actor: Actor, loss: Loss, target_update: TargetUpdate) -> None:

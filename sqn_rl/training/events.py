@@ -78,4 +78,4 @@ class Reporters(Reporter):
 
 def _is_no_reporter(part: object) -> bool:
     """Whether this is no reporter: another object, or a class of reporters."""
-    return isinstance(part, type) or not hasattr(part, "begin")
+    return not isinstance(part, Reporter)

@@ -63,6 +63,26 @@ class Sixes(BoltzmannActor):
         action = super().act(*arguments, **options)
         return action + 5 * (Sixes.calls > 30)
 
+class Homeless:
+    def __init__(self, *, policy):
+        pass
+
+    def act(self, observation, *, greedy=False, generator=None):
+        return torch.zeros(len(observation), dtype=torch.int64)
+
+class Undecided(BoltzmannActor):
+    def act(self, observation):
+        return super().act(observation)
+
+class Tuples(Stateless):
+    def __init__(
+        self, *, capacity, num_envs, observation_shape, observation_dtype, frame_stack, returns, seed, device
+    ):
+        settings = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+        super().__init__(**settings)
+        draw = self.draw
+        self.draw = lambda size: (draw(size).observation,)
+
 class Counting(BoltzmannActor):
     def metrics(self):
         return {"calls": torch.tensor(3.0)}
@@ -87,9 +107,12 @@ class Corridor(gymnasium.Env):
 
 PARTS = {
     "loss": {"column": "ColumnLoss"},
-    "replay": {"stateless": "Stateless", "arrays": "Arrays"},
+    "replay": {"stateless": "Stateless", "arrays": "Arrays", "tuples": "Tuples"},
     "head": {"late": "LateHead"},
-    "actor": {"sixes": "Sixes", "counting": "Counting", "listing": "Listing"},
+    "actor": {
+        **{"sixes": "Sixes", "counting": "Counting", "listing": "Listing"},
+        **{"homeless": "Homeless", "undecided": "Undecided"},
+    },
     "logger": {"popping": "Popping"},
     "env": {"corridor": "Corridor"},
 }
@@ -114,6 +137,9 @@ def _lab(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("recipe=dqn loss=column", "ColumnLoss gives td_error as [8, 8] torch.float32; expected [1, 8]"),
         ("actor=listing", "actor=listing: Listing.metrics() gives calls, a list; expected numbers by name"),
+        ("actor=homeless", "actor=homeless: Homeless has no `device`; see docs/walkthroughs/own_parts.md"),
+        ("actor=undecided", "actor=undecided: Undecided.act takes no `generator`; see docs"),
+        ("replay=tuples", "replay=tuples: Tuples.draw gives a tuple; expected a sqn_rl.Batch; see docs"),
         ("env=corridor", "env=corridor: expected a subclass of sqn_rl.BatchedEnv; Corridor is none"),
     ],
 )
