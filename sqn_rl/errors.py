@@ -147,13 +147,18 @@ def explain(error: BaseException) -> str:
 
     A message of several lines becomes one.
     """
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [f" ({frame.filename}:{frame.lineno})" for frame in frames if not _is_installed(frame.filename)]
     kind = [] if isinstance(error, AnswerError) else [f"{type(error).__name__}:"]
     message = " | ".join(filter(None, map(str.strip, str(error).splitlines())))
     if len(message) > MOST_EXPLAINED:
         message = f"{message[:MOST_EXPLAINED]} …"
-    return " ".join([*kind, *([message] if message else [])]) + (own[-1] if own else "")
+    return " ".join([*kind, *([message] if message else [])]) + own_line(error)
+
+
+def own_line(error: BaseException) -> str:
+    """The line of the user's own code that raised an error, in parentheses; empty if there is none."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f" ({frame.filename}:{frame.lineno})" for frame in frames if not _is_installed(frame.filename)]
+    return own[-1] if own else ""
 
 
 def first_line(error: BaseException) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NoReturn, TextIO
 
 from sqn_rl.cli.terminal import streams
-from sqn_rl.errors import EnvError, NumericsError, SqnError, StorageError
+from sqn_rl.errors import EnvError, NumericsError, RecipeError, SqnError, StorageError
 from sqn_rl.recipe.catalogue import Catalogue
 from sqn_rl.recipe.reading import printable
 
@@ -87,6 +87,16 @@ def add_checkpoint(parser: Parser) -> None:
         type=lambda text: int(text) if text.isdecimal() else text,
         help="whose weights: the newest; with checkpoint_best=true the best evaluation's; or of these steps",
     )
+
+
+def require_at_least(least: int, option: str, value: int | None) -> None:
+    """Refuse the number of an option that is below ``least``; None: it was not given.
+
+    Raises:
+        RecipeError: it is.
+    """
+    if value is not None and value < least:
+        raise RecipeError(f"{option} {value}: expected a whole number, at least {least}")
 
 
 def catalogue_of(arguments: Namespace) -> Catalogue:

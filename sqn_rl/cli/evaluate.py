@@ -13,6 +13,7 @@ from sqn_rl.cli import (
     options,
     print_lines,
     print_notes,
+    require_at_least,
 )
 from sqn_rl.errors import RecipeError
 from sqn_rl.recipe.compose import load_recipe
@@ -39,6 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     path = recipe_of(arguments.run)
     episodes = 1 if arguments.video and arguments.episodes is None else arguments.episodes
+    require_at_least(1, "--episodes", episodes)
+    require_at_least(0, "--seed", arguments.seed)
+    require_at_least(0, "--max-steps", arguments.max_steps)
     given = {"eval_episodes": episodes, "seed": arguments.seed, "eval_max_steps": arguments.max_steps}
     overrides = [f"{name}={value}" for name, value in given.items() if value is not None]
     recipe = load_recipe(path, *overrides, catalogue=catalogue_of(arguments))

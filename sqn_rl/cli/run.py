@@ -85,8 +85,14 @@ def _parser() -> Parser:
 
 
 def _print_completion(text: str, parser: Parser) -> None:
-    """Print the script of a shell, or what the last word of a command line can become."""
+    """Print the script of a shell, or what the last word of a command line can become.
+
+    Raises:
+        RecipeError: there is no such shell.
+    """
     script = SCRIPTS.get(text)
+    if script is None and " " not in text:
+        raise RecipeError(f"--completion {text}: expected one of: {', '.join(SCRIPTS)}")
     if lines := script.split("\n") if script else complete(text, parser):
         print_lines(*lines)
 

@@ -10,7 +10,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sqn_rl.errors import RecipeError, SettingError, SqnError, WiringError, did_you_mean, explain
+from sqn_rl.errors import (
+    RecipeError,
+    SettingError,
+    SqnError,
+    WiringError,
+    did_you_mean,
+    explain,
+    nearest,
+    own_line,
+)
 from sqn_rl.recipe.auto import bfloat16
 from sqn_rl.recipe.catalogue import Catalogue
 from sqn_rl.recipe.provenance import Values, flow
@@ -67,7 +76,7 @@ class Maker:
             raise
         except (TypeError, ValueError) as error:
             suspect = self._suspect(str(error))
-            raise RecipeError(str(error), self.origin(suspect), "", suspect) from error
+            raise RecipeError(f"{error}{own_line(error)}", self.origin(suspect), "", suspect) from error
         except (Exception, SystemExit) as error:  # a user's part may raise anything
             raise RecipeError(explain(error), self.origin(self.slot), "", self.slot) from error
 
@@ -126,9 +135,13 @@ def build(
         return _build_parts(sources, run, facts, origin_of, device, num_envs or run.num_envs)
 
 
+INSTEAD = "build()"
+"""The origin of parts that are not the recipe's."""
+
+
 def _origin_of(origin: Origin, instead: Collection[str], key: str) -> str:
     """The origin of a key, where the parts of some slots are not the recipe's."""
-    return "build()" if key.partition(".")[0] in instead else origin(key)
+    return INSTEAD if key.partition(".")[0] in instead else origin(key)
 
 
 class Source(NamedTuple):
@@ -241,9 +254,13 @@ def maker_of(source: Source, available: Values, origin: Origin) -> Maker:
     injected = {name: available[name] for name in wanted if name in available and name not in given}
     for name, parameter in wanted.items():
         if parameter.default is parameter.empty and name not in {*given, *injected}:
-            message = f"{source.name} needs `{name}`, which no part upstream produces"
-            hint = f"set {slot.name}.{name}, or ask for one of: {', '.join(sorted(available))}"
-            raise RecipeError(message, origin(f"{slot.name}.{TARGET}"), hint, slot.name)
+            where, there = origin(f"{slot.name}.{TARGET}"), {*available, *slot.late_keywords}
+            message = f"{source.name} needs `{name}`, which no part upstream produces{nearest(name, there)}"
+            set_it = f"set {slot.name}.{name}"
+            if where == INSTEAD:
+                set_it = f"write partial({source.name}, {name}=…)"
+            hint = f"{set_it}, or ask for one of: {', '.join(sorted(there))}"
+            raise RecipeError(message, where, hint, slot.name)
     return Maker(slot.name, func, own, injected, origin)
 
 

@@ -99,6 +99,8 @@ class Catalogue:
         """What to write instead: the recipe's file, the slot that has the part, or a similar name."""
         if choice.group == RECIPE and Path(choice.name + YAML).is_file():
             return f"write recipe={choice.name}{YAML}"
+        if choice.group == RECIPE and choice.name.endswith(".yml"):
+            return f"the name of a recipe's file ends in {YAML}"
         others = [group for group, files in self._files.items() if choice.name in files]
         if choice.group != RECIPE and others:
             return f"write {others[0]}={choice.name}"

@@ -119,6 +119,8 @@ def recipe_of(directory: Path) -> Path:
     """
     path = directory / RECIPE_FILE
     if not is_there(path):
+        if not is_there(directory):
+            raise RecipeError(f"{directory}: there is no such directory")
         raise RecipeError(f"{directory}: not a run directory: there is no recipe.yaml in it")
     return path
 

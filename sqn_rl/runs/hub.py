@@ -212,6 +212,7 @@ def pull(hub: Hub, repo: str, out: Path) -> list[str]:
         RecipeError: ``out`` exists, or the repository has no run, or too large a one.
         StorageError: the hub refuses, or does not answer.
     """
+    _require_name(repo)
     if out.exists() or out.is_symlink():
         raise RecipeError(f"{out}: expected a folder that does not exist")
     sizes = _ask(repo, partial(hub.files, repo))
@@ -242,9 +243,16 @@ def push(hub: Hub, folder: Path, repo: str, *, private: bool) -> None:
     """Upload a folder that :func:`write_model` has written.
 
     Raises:
+        RecipeError: ``repo`` is no ``owner/name``.
         StorageError: the hub refuses, or does not answer.
     """
+    _require_name(repo)
     _ask(repo, partial(hub.push, folder, repo, private=private))
+
+
+def _require_name(repo: str) -> None:
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
+        raise RecipeError(f"{repo}: expected a repository as owner/name")
 
 
 def _ask(repo: str, request: Callable[[], Any]) -> Any:

@@ -283,8 +283,9 @@ class _Run(LoopBase):
     def _keep_steps(self) -> None:
         self.state.episodes_lost = True
         self.checkpoint()
-        kept = f"{self.counters.env_steps:,} steps are kept"
-        self.reporters.note(f"{kept}, but not the episodes: `sqn-resume` begins new ones")
+        if steps := self.counters.env_steps:
+            lost = "the episodes in progress are lost, and `sqn-resume` begins new ones"
+            self.reporters.note(f"{steps:,} steps are kept; {lost}")
 
     def record(self, step: Step) -> None:
         """Count the steps of an iteration."""

@@ -275,6 +275,15 @@ def test_an_environment_that_exits_when_it_is_made(name: str, trusting: list[str
 # --- refused -----------------------------------------------------------------------------------------------
 
 
+def test_a_run_directory_is_no_folder_for_runs(folder: Path, command: Command) -> None:
+    Path("run").mkdir()
+    Path("run/recipe.yaml").write_text("")
+    for name in ("ablate", "tune"):
+        done = command(name, "head=linear,dueling", "out=run")
+        assert (done.code, [path.name for path in Path("run").iterdir()]) == (2, ["recipe.yaml"])
+        assert done.err == "out = 'run': expected a folder for many runs; this is a run directory\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -63,6 +63,11 @@ def test_a_users_tree_is_seen(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert completed(f"sqn-run --config-dir {tmp_path} recipe=mi", capsys) == ["recipe=mine"]
 
 
+def test_an_unknown_shell_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--completion", "tcsh"]) == 2
+    assert capsys.readouterr().err == "--completion tcsh: expected one of: bash, zsh, fish\n"
+
+
 def test_it_is_quick_and_imports_no_torch(tmp_path: Path) -> None:
     code = "from sqn_rl.cli.run import main; main(['--completion', 'sqn-run enc']); import os, sys; "
     code += "print('torch' in sys.modules, sum(os.times()[:2]))"

@@ -140,7 +140,11 @@ def test_a_damaged_run(
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["--episodes", "0"], "eval_episodes=0: expected"), (["--seed", "-1"], "seed=-1: expected")],
+    [
+        (["--episodes", "0"], "--episodes 0: expected a whole number, at least 1"),
+        (["--seed", "-1"], "--seed -1: expected a whole number, at least 0"),
+        (["--max-steps", "-3"], "--max-steps -3: expected a whole number, at least 0"),
+    ],
 )
 def test_numbers_out_of_range(arguments: list[str], message: str, trained: Path, command: Command) -> None:
     done = command("evaluate", str(trained), *arguments)

@@ -167,6 +167,15 @@ def test_sizes_are_bounded(
     assert [path.name for path in tmp_path.iterdir()] == ["hub"]
 
 
+@pytest.mark.parametrize("repo", ["model", "me/model/", "a/b/c", "me/my model"])
+def test_a_repository_has_an_owner_and_a_name(repo: str, model: Path, tmp_path: Path) -> None:
+    hub, message = FolderHub(tmp_path / "hub"), f"{repo}: expected a repository as owner/name"
+    with pytest.raises(RecipeError, match=message):
+        hubs.pull(hub, repo, tmp_path / "out")
+    with pytest.raises(RecipeError, match=message):
+        hubs.push(hub, model, repo, private=True)
+
+
 def test_links_and_what_is_no_run_are_refused(foreign: tuple[FolderHub, Path], tmp_path: Path) -> None:
     hub, there = foreign
     (there / "curve.png").unlink()

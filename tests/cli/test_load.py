@@ -564,7 +564,7 @@ def test_an_older_checkpoint_that_is_kept(run: Path, states: np.ndarray) -> None
 def test_where_there_is_no_run_or_no_checkpoint_yet(run: Path, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="not a run directory: there is no recipe"):
         load(tmp_path)
-    with pytest.raises(RecipeError, match="not a run directory"):
+    with pytest.raises(RecipeError, match="there is no such directory"):
         load(tmp_path / "none")
     shutil.copy(run / "recipe.yaml", tmp_path)
     with pytest.raises(CheckpointError, match="checkpoints: no checkpoint yet"):

@@ -241,6 +241,16 @@ def test_a_partial_may_have_positional_arguments() -> None:
     env.close()
 
 
+class Misspelled(torch.nn.Module):
+    def __init__(self, *, in_feature: int, n_actions: int) -> None:
+        super().__init__()
+
+
+class Refusing(torch.nn.Module):
+    def __init__(self, *, in_features: int) -> None:
+        raise ValueError("my own mistake")
+
+
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
@@ -250,6 +260,9 @@ def test_a_partial_may_have_positional_arguments() -> None:
         ({"head": partial(DuelingHead, width=3)}, "build(): head.width: DuelingHead has no such setting"),
         ({"returns": partial(NStep, n=2, soft=False, gamma=0.5)}, "every part is given the same `gamma`"),
         ({"returns": NStep}, "build(): returns: NStep needs `n`, which no part upstream produces"),
+        ({"returns": partial(NStep, n=2)}, "produces\n  write partial(NStep, soft=…), or ask for one of: "),
+        ({"head": Misspelled}, "`in_feature`, which no part upstream produces; did you mean 'in_features'?"),
+        ({"head": Refusing}, f"build(): head: my own mistake ({__file__}:"),
         ({"returns": partial(NStep, n=0, soft=False)}, "build(): returns.n = 0"),
     ],
 )  # fmt: skip

@@ -62,8 +62,12 @@ def test_loss_is_that_of_the_loop(kappa: float) -> None:
 def test_the_loss_has_the_precision_of_the_quantiles_whatever_the_default() -> None:
     theta_NBK, sample_BM = torch.randn(1, 2, 3), torch.randn(2, 3)
     expected = F.quantile_loss(theta_NBK, sample_BM, 1.0)
-    torch.set_default_dtype(torch.float32)  # restored after each test
-    assert torch.equal(F.quantile_loss(theta_NBK, sample_BM, 1.0), expected)
+    torch.set_default_dtype(torch.float32)
+    try:
+        loss_NB = F.quantile_loss(theta_NBK, sample_BM, 1.0)
+    finally:
+        torch.set_default_dtype(torch.float64)
+    assert torch.equal(loss_NB, expected)
     assert F.quantile_loss(theta_NBK.float(), sample_BM.float(), 1.0).dtype == torch.float32
 
 

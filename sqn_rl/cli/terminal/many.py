@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqn_rl.cli import Exit, Parser, import_torchrl, print_lines
+from sqn_rl.disk import RECIPE_FILE
 from sqn_rl.errors import RecipeError, require, to_install
 from sqn_rl.parts import machine
 from sqn_rl.recipe.compose import Recipe
@@ -86,6 +87,7 @@ def own_settings(
         SettingError: a number is not whole or out of range, or ``out`` is not a folder.
     """
     from sqn_rl.recipe.overrides import parse
+    from sqn_rl.recipe.reading import is_there
 
     own: dict[str, Any] = {**numbers, "out": None}
     expected = dict.fromkeys(numbers, WHOLE) | {"out": "a folder"}
@@ -99,6 +101,8 @@ def own_settings(
         own[name] = convert(given, int)
         require(isinstance(own[name], int) and 1 <= own[name] <= MOST, name, given, WHOLE)
     require(out is None or (isinstance(out, str) and bool(out)), "out", out, expected["out"])
+    is_run = out is not None and is_there(Path(out, RECIPE_FILE))
+    require(not is_run, "out", out, "a folder for many runs; this is a run directory")
     return others, own, Path(out) if out else None
 
 
@@ -142,7 +146,9 @@ def failure_of(job: "Job", code: int) -> tuple[str, int]:
 
     if code != Exit.DONE:
         log = job.log.read_text(encoding="utf-8", errors="replace") if job.log.exists() else ""
-        last = "".join(log.splitlines()[-1:])
+        lines = log.splitlines()
+        stopped = [line for line in lines if line.startswith("stopped by")]
+        last = (stopped or lines or [""])[-1]
         return f"exit code {code}: {last} ({job.log})", code if code > 0 else Exit.FAILED
     if summary_of(job.out).get("status") != "done":
         what = "exit code 0, but no summary.json says done: its process was ended"

@@ -27,7 +27,11 @@ def to_template(recipe: Recipe, name: str) -> str:
     for group, key in {TASK: f"{TASK}@_global_", **{slot: slot for slot in SLOT_NAMES}}.items():
         if group in chosen and chosen[group].origin.startswith(COMMAND_LINE):
             lines.append(f"  - override /{key}: {chosen[group].name}")
-    lines += ["  - _self_", "", "# Remove the first `#`, of a part's name too, to change a value."]
+    lines += [
+        "  - _self_",
+        "",
+        "# To change a value, remove the `#` before it and before its part's name.",
+    ]
     values = {key: value for key, value in layers.values.items() if key not in (RECIPE, *SLOT_NAMES)}
     lines += _lines(recipe, values)
     for slot in SLOT_NAMES:

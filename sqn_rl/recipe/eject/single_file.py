@@ -315,5 +315,10 @@ def _selected(template: str, conditions: Mapping[str, str]) -> Iterator[str]:
 
 
 def supported() -> Iterable[str]:
-    """The parts that the template supports, where there is a choice, as ``slot=part,part``."""
-    return (f"{slot}={','.join(names.values())}" for slot, names in SUPPORTED.items() if len(names) > 1)
+    """The parts that the template supports, as ``slot=part,part``; of ``env`` also the tasks of Gymnasium."""
+    parts: dict[str, Mapping[str, str]] = {
+        **SUPPORTED,
+        "env": {**SUPPORTED["env"], "": "cartpole,acrobot,lunarlander"},
+        "q_net": {"": "single,twin,twin_shared"},
+    }
+    return (f"{slot}={','.join(names.values())}" for slot, names in parts.items())
