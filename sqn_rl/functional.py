@@ -281,7 +281,8 @@ def quantile_loss(quantile_NBK: Tensor, target_BM: Tensor, kappa: float) -> Tens
         ``[N, B]``.
     """
     k, shape = quantile_NBK.shape[-1], (*quantile_NBK.shape, target_BM.shape[-1])
-    tau_K1 = ((torch.arange(k).to(quantile_NBK) + 0.5) / k).unsqueeze(-1)
+    rank_K = torch.arange(k, dtype=quantile_NBK.dtype, device=quantile_NBK.device)
+    tau_K1 = ((rank_K + 0.5) / k).unsqueeze(-1)
     quantile_NBKM = quantile_NBK.unsqueeze(-1).expand(shape)
     target_NBKM = target_BM.unsqueeze(-2).expand(shape)
     with torch.no_grad():

@@ -100,8 +100,8 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("cross entropy of the mean", "torch.log_softmax(logit_NBK, dim=-1)).sum", "logit_NBK).sum"),
     ],
     ("functional.py", "test_quantile.py"): [
-        ("quantiles without their half", ".to(quantile_NBK) + 0.5) / k", ".to(quantile_NBK)) / k"),
-        ("quantiles a half too high", ".to(quantile_NBK) + 0.5) / k", ".to(quantile_NBK) + 1) / k"),
+        ("quantiles without their half", "(rank_K + 0.5) / k", "rank_K / k"),
+        ("quantiles a half too high", "(rank_K + 0.5) / k", "(rank_K + 1) / k"),
         ("quantiles turned round", "1 - tau_K1, tau_K1)", "tau_K1, 1 - tau_K1)"),
         ("u's sign in its indicator", "where(target_NBKM < quantile", "where(target_NBKM > quantile"),
         ("loss not divided by κ", "kappa)  # L", "kappa) * (kappa or 1)  # L"),
