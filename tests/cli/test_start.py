@@ -164,7 +164,7 @@ def test_a_saved_recipe_has_all_of_a_mapping_of_which_one_value_was_set(
 def test_every_comment_of_a_saved_recipe_is_a_value_to_change(command: Command, folder: Path) -> None:
     command("run", "head=dueling", "--save", "mine.yaml")
     text = (folder / "mine.yaml").read_text()
-    head, comments = text.split("to change a value.\n")
+    head, comments = text.split("before its part's name.\n")
     (folder / "all.yaml").write_text(head + "\n" + re.sub(r"^# ?", "", comments, flags=re.MULTILINE))
     assert yaml.safe_load((folder / "all.yaml").read_text())["optimizer"] == {"lr": "${lr}"}
     everything = compose_recipe("sqn", "recipe=all.yaml")
