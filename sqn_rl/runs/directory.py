@@ -57,6 +57,8 @@ class RunDirectory(Reporter):
         StorageError: in any method that writes: the directory, or its lock, was moved or removed.
     """
 
+    ends_at_once = True
+
     def __init__(
         self,
         path: Path,

@@ -83,7 +83,9 @@ class TrainingRun:
                     self._finish("numerics" if isinstance(error, NumericsError) else "error", reporter)
                 raise
             is_done = self._directory.evaluated_at == self._counters.env_steps >= self._run.steps
-            return self._finish("done" if is_done else "stopped", reporter)
+            summary = self._finish("done" if is_done else "stopped", reporter)
+            reporter.require_working()
+            return summary
 
     def _learn(self, checkpoint: Checkpoint | None, reporter: Reporter) -> None:
         """Train in the environments of this process, or from actors that the engine runs."""

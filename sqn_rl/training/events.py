@@ -1,6 +1,7 @@
 """The events of a run, sent to several reporters."""
 
 from collections.abc import Callable, Sequence
+from operator import methodcaller
 from typing import Any
 
 from sqn_rl.errors import require
@@ -10,6 +11,9 @@ from sqn_rl.types import Counters
 
 class Reporters(Reporter):
     """Passes every event on to each reporter, in order; each gets a copy of a row.
+
+    An error while training is kept until :meth:`require_working`, so that the others receive the event too,
+    and the loop can save its state. A reporter that has failed receives no other event than ``close``.
 
     Args:
         reporters: receive the events.
@@ -22,58 +26,81 @@ class Reporters(Reporter):
         is_list = isinstance(reporters, Sequence)
         expected = "a list of reporters: objects of classes derived from sqn_rl.Reporter, not the classes"
         require(is_list and not any(map(_is_no_reporter, reporters)), "reporters", reporters, expected)
-        self._reporters = reporters
+        self._reporters, self._is_training = reporters, False
+        self._failed: dict[int, Exception] = {}  # by the place of the reporter
+
+    @classmethod
+    def of(cls, reporters: Sequence[Reporter]) -> "Reporters":
+        """All of them as one; if they are one already, that one."""
+        match reporters:
+            case [Reporters() as one]:
+                return one
+        return cls(reporters)
+
+    @property
+    def have_failed(self) -> bool:
+        """Whether an error is kept."""
+        return bool(self._failed)
+
+    def require_working(self) -> None:
+        """Raise the first error that was kept."""
+        for error in self._failed.values():
+            raise error
 
     def begin(self, counters: Counters) -> None:
         """Pass on that training begins."""
         for reporter in self._reporters:
             reporter.begin(counters)
+        self._is_training = True
 
     def phase(self, name: str) -> None:
         """Pass on that a long phase begins."""
-        for reporter in self._reporters:
-            reporter.phase(name)
+        self._pass_on(lambda reporter: reporter.phase(name))
 
     def note(self, *lines: str) -> None:
         """Pass on lines that the user should read."""
         for line in lines:
-            for reporter in self._reporters:
-                reporter.note(line)
+            self._pass_on(methodcaller("note", line))
 
     def metrics(self, row: dict[str, Any]) -> None:
         """Pass on a row of metrics."""
-        for reporter in self._reporters:
-            reporter.metrics(dict(row))
+        self._pass_on(lambda reporter: reporter.metrics(dict(row)))
 
     def episode(self, row: dict[str, Any]) -> None:
         """Pass on an episode that has ended."""
-        for reporter in self._reporters:
-            reporter.episode(dict(row))
+        self._pass_on(lambda reporter: reporter.episode(dict(row)))
 
     def evaluation(self, row: dict[str, Any]) -> None:
         """Pass on an evaluation that has ended."""
-        for reporter in self._reporters:
-            reporter.evaluation(dict(row))
+        self._pass_on(lambda reporter: reporter.evaluation(dict(row)))
 
     def best(self, row: dict[str, Any], take_weights: Callable[[], dict[str, Any]]) -> None:
         """Pass on the best evaluation so far."""
-        for reporter in self._reporters:
-            reporter.best(dict(row), take_weights)
+        self._pass_on(lambda reporter: reporter.best(dict(row), take_weights))
 
     def checkpoint(self, counters: Counters, take_state: Callable[[], dict[str, Any]]) -> None:
         """Have each reporter save the state of the run."""
-        for reporter in self._reporters:
-            reporter.checkpoint(counters, take_state)
+        self._pass_on(lambda reporter: reporter.checkpoint(counters, take_state))
 
     def finished(self, summary: dict[str, Any]) -> None:
         """Pass on the summary of the run."""
-        for reporter in self._reporters:
-            reporter.finished(dict(summary))
+        self._pass_on(lambda reporter: reporter.finished(dict(summary)))
 
     def close(self) -> None:
         """Close each reporter."""
         for reporter in self._reporters:
             reporter.close()
+
+    def _pass_on(self, event: Callable[[Reporter], None]) -> None:
+        for place, reporter in enumerate(self._reporters):
+            if place in self._failed:
+                continue
+            try:
+                event(reporter)
+            except Exception as error:
+                if reporter.ends_at_once or not self._is_training:
+                    raise
+                self._failed[place] = error
 
 
 def _is_no_reporter(part: object) -> bool:

@@ -69,7 +69,7 @@ def train(
         evaluate is None or callable(evaluate), "evaluate", evaluate, "a function that evaluates, or None"
     )
     run_state = RunState(agent, env, plan.seed, counters or Counters())
-    run = _Run(run_state, plan, evaluate, Reporters(reporters), should_stop)
+    run = _Run(run_state, plan, evaluate, Reporters.of(reporters), should_stop)
     try:
         observation = run.observe(state)
         while run.advance():
@@ -165,10 +165,10 @@ class LoopBase:
             self._log(self.state.terms, more())
         with self._clock.paused():
             self._stopped = self._should_stop()
-            if self._stopped or self.due.checkpoint:
-                self.checkpoint()
+            self._save(is_due=self._stopped or self.due.checkpoint)
             if not self._stopped:
                 self._evaluate_if_due()
+                self._save(is_due=False)
 
     def _log(self, terms: Terms, more: Mapping[str, Any]) -> None:
         """Report metrics, and advice that is new."""
@@ -183,6 +183,14 @@ class LoopBase:
         self.reporters.phase(name)
         yield
         self.reporters.phase("")
+
+    def _save(self, *, is_due: bool) -> None:
+        """Save a checkpoint if it is due, or if a reporter has failed, whose error is then raised."""
+        if is_due or self.reporters.have_failed:
+            self.checkpoint()
+        if self.reporters.have_failed:
+            self.reporters.note(f"a reporter has failed; {self.counters.env_steps:,} steps are kept")
+            self.reporters.require_working()
 
     def checkpoint(self) -> None:
         """Save the state."""

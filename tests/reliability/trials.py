@@ -137,7 +137,7 @@ def differences(one: Path, other: Path) -> list[str]:
     these, those = left_by(one), left_by(other)
     for name in these.keys() & those.keys():
         if REPLAY in name and these[name] and those[name]:
-            first = max(min(these[name]), min(those[name]))[0]
+            first = max(min(row for row, what in each[name] if what == "action") for each in (these, those))
             for each in (these, those):
                 each[name] = {key: row for key, row in each[name].items() if key[0] >= first}
     return [name for name in sorted({*these, *those}) if these.get(name) != those.get(name)]

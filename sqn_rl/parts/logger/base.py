@@ -7,7 +7,13 @@ from sqn_rl.types import Counters
 
 
 class Reporter:
-    """Receives the events of a run. Every method does nothing here."""
+    """Receives the events of a run. Every method does nothing here.
+
+    If one raises after training has begun, the run first finishes its iteration and saves a checkpoint.
+    """
+
+    ends_at_once = False
+    """Whether the run ends at once instead, as what a checkpoint says of the logs would be wrong."""
 
     def begin(self, counters: Counters) -> None:
         """Training begins, or is resumed, at these counters, which change as it advances."""

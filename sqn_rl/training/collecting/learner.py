@@ -69,7 +69,7 @@ def learn(
         ReplayError: a shard of the replay is lost.
     """
     run_state = LearnerState(agent, env, plan, actors, engine, counters or Counters())
-    loop = LoopBase(run_state, plan, run_state.steps, evaluate, Reporters(reporters), should_stop)
+    loop = LoopBase(run_state, plan, run_state.steps, evaluate, Reporters.of(reporters), should_stop)
     with run_state.random_state:
         run_state.begin(state)
     try:
