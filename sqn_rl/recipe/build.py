@@ -310,9 +310,24 @@ KEYWORDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_O
 
 
 def _parameters(target: Callable[..., Any]) -> list[inspect.Parameter]:
-    """Those of a class are taken from ``__init__``, as the metaclass of TorchRL's environments hides them."""
-    if inspect.isclass(target):
-        if (target.__init__, target.__new__) == (object.__init__, object.__new__):
-            return []  # although the signature of ``object.__init__`` takes any arguments
-        return list(inspect.signature(target.__init__).parameters.values())[1:]
-    return list(inspect.signature(target).parameters.values())
+    """Those of a class are taken from ``__init__``, as the metaclass of TorchRL's environments hides them.
+
+    Where it has ``**keywords``, these include the parameters of the next base class, which are optional here,
+    as the class may set them itself.
+    """
+    if not inspect.isclass(target):
+        return list(inspect.signature(target).parameters.values())
+    makers = [vars(each)["__init__"] for each in target.__mro__[:-1] if "__init__" in vars(each)]
+    if not makers and target.__new__ is object.__new__:
+        return []
+    found: dict[str, inspect.Parameter] = {}
+    for place, maker in enumerate(makers):
+        *own, last = [*inspect.signature(maker).parameters.values()]
+        passes_on = last.kind is last.VAR_KEYWORD
+        for each in (own if passes_on else [*own, last])[1:]:
+            found.setdefault(
+                each.name, each.replace(default=None) if place and each.kind in KEYWORDS else each
+            )
+        if not passes_on:
+            return list(found.values())
+    return [*found.values(), inspect.Parameter("keywords", inspect.Parameter.VAR_KEYWORD)]

@@ -1,6 +1,6 @@
 """Compose an experiment from names and overrides: the entry point of Python programs."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,11 @@ from sqn_rl.runs.experiment import Experiment
 
 
 def compose(
-    recipe: str | Path = "sqn", *overrides: str, catalogue: Catalogue | None = None, **settings: Any
+    recipe: str | Path = "sqn",
+    *overrides: str,
+    trust: Sequence[str | Path] = (),
+    config_dirs: Sequence[str | Path] = (),
+    **settings: Any,
 ) -> Experiment:
     """Compose an experiment from a recipe's name and overrides.
 
@@ -24,7 +28,8 @@ def compose(
     Args:
         recipe: its name, or a YAML file.
         overrides: as on the command line.
-        catalogue: where recipes and parts are; by default ours and those of ``SQN_RL_PATH``.
+        trust: modules whose classes YAML may name, as for ``--trust``, besides those of ``SQN_RL_TRUST``.
+        config_dirs: folders of your recipes and parts, as for ``--config-dir``, besides ``SQN_RL_PATH``.
         settings: overrides as keywords; a mapping gives a part's settings: ``loss={"backup": "own"}``.
 
     Raises:
@@ -35,6 +40,7 @@ def compose(
         if not isinstance(text, str):
             hint = "give several one by one, a list of them as *overrides"
             raise RecipeError(f'expected a text, such as "head=dueling", got {text!r}', "compose()", hint)
+    catalogue = Catalogue(config_dirs, trust)
     return Experiment(compose_recipe(recipe, *overrides, *_overrides(settings), catalogue=catalogue))
 
 

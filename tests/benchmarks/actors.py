@@ -20,7 +20,6 @@ import torch
 
 from sqn_rl import OneStep, PrioritizedReplay, ShardedReplay, compose
 from sqn_rl.parts.collect.ray import RayEngine
-from sqn_rl.recipe.catalogue import Catalogue
 from sqn_rl.types import Chunk, Request
 
 STILL = Path(__file__).parent / "still.py"
@@ -67,8 +66,7 @@ def per_transition(kind: str, collect: str) -> dict[str, float]:
         return len(seen) >= last
 
     with TemporaryDirectory() as folder:
-        catalogue = Catalogue(trust=[str(STILL)])
-        compose("sqn", *overrides, f"out={folder}/run", catalogue=catalogue).train(should_stop=should_stop)
+        compose("sqn", *overrides, f"out={folder}/run", trust=[STILL]).train(should_stop=should_stop)
     (cpu, wall), (cpu_end, wall_end) = seen[first], seen[-1]
     transitions = (len(seen) - 1 - first) * chunk
     return {"us": 1e6 * (cpu_end - cpu) / transitions, "per_s": transitions / (wall_end - wall)}

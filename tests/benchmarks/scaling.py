@@ -27,7 +27,6 @@ from machine import machine, revision
 from matplotlib import pyplot
 
 from sqn_rl import compose
-from sqn_rl.recipe.catalogue import Catalogue
 from sqn_rl.training.agent import Agent
 from sqn_rl.training.collecting.worker import Worker
 
@@ -151,8 +150,7 @@ def trained(chunks: int, *overrides: str) -> tuple[list[dict[str, float]], list[
             return len(seen) >= chunks
 
         settings = [*WORK, *overrides, f"steps={2 * chunks * CHUNK}", f"out={folder}/run"]
-        catalogue = Catalogue(trust=[str(STILL)])
-        compose("sqn_per", *settings, catalogue=catalogue).train(should_stop=should_stop)
+        compose("sqn_per", *settings, trust=[STILL]).train(should_stop=should_stop)
         metrics = Path(folder) / "run" / "metrics.jsonl"  # without updates there are none
         rows = [json.loads(line) for line in metrics.open()] if metrics.exists() else []
     return seen, rows

@@ -41,6 +41,8 @@ from sqn_rl import (
     train,
 )
 from sqn_rl.plots.progress import ProgressReporter
+from sqn_rl.recipe.compose import compose_recipe
+from sqn_rl.recipe.schema import SLOTS
 from sqn_rl.types import Counters
 
 TINY = {"steps": 200, "warmup_steps": 64, "batch_size": 8, "hidden": [8], "eval_episodes": 2, "log_every": 50}
@@ -227,6 +229,28 @@ def test_parts_of_ones_own_get_what_they_ask_for() -> None:
     assert (env.num_envs, other.num_envs) == (4, 2)
     env.close()
     other.close()
+
+
+def passing_on(kind: type) -> type:
+    """A subclass that passes all its keywords on."""
+
+    def make(self: Any, *arguments: Any, **keywords: Any) -> None:
+        kind.__init__(self, *arguments, **keywords)  # type: ignore[misc]
+
+    return type(kind)(f"My{kind.__name__}", (kind,), {"__init__": make})
+
+
+@pytest.mark.parametrize("slot", [slot.name for slot in SLOTS if slot.name not in ("collect", "logger")])
+def test_a_subclass_gets_what_its_base_class_asks_for(slot: str) -> None:
+    """As ``__init__(self, mine=1, **keywords)`` is how most extend a class."""
+    recipe = compose_recipe("sqn", *(f"{name}={value}" for name, value in TINY.items()))
+    kind = recipe.catalogue.resolve(slot, recipe.config[slot]["_target_"], "")
+    part = partial(passing_on(kind), **recipe.fields(slot))
+    agent, env, _ = compose("sqn", **TINY).build(**{slot: part})
+    assert train(agent, env, compose("sqn", **TINY).run).updates > 0
+    env.close()
+    with pytest.raises(RecipeError, match=r"mispelled: .* has no such setting"):
+        compose("sqn", **TINY).build(**{slot: partial(part, mispelled=1)})
 
 
 def returns_of(n: int = 1, gamma: float = 0.99) -> NStep:

@@ -168,10 +168,10 @@ def test_a_mistake_in_a_file_is_found_with_its_line(name: str, tmp_path: Path) -
     file.parent.mkdir()
     change, line, message = BROKEN[name]
     file.write_text(GOOD)
-    compose("mine", catalogue=Catalogue([tmp_path])).preflight()
+    compose("mine", config_dirs=[tmp_path]).preflight()
     file.write_text(change(GOOD))
     with pytest.raises(RecipeError) as refused:
-        compose("mine", catalogue=Catalogue([tmp_path])).preflight()
+        compose("mine", config_dirs=[tmp_path]).preflight()
     assert f"mine.yaml:{line}" in str(refused.value)
     assert message in str(refused.value)
     assert repeated(str(refused.value)) == []
