@@ -5,7 +5,7 @@
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,8 @@ class Recipe:
     """Where the parts are."""
     swapped: Sequence[str] = ()
     """The parts that the command line chose, except environment and logger: ``head=dueling``."""
+    saved_names: Mapping[str, str] = field(default_factory=dict)
+    """By slot, the name of the part of a recipe that was loaded from a run, as its origins give it."""
 
     @property
     def title(self) -> str:
@@ -60,9 +62,14 @@ class Recipe:
         return self.chosen[key].origin if key in self.chosen else self.layers.origin(key)
 
     def part(self, slot: str) -> str:
-        """The name of the part in a slot, or of its class if that was set or if the recipe was loaded."""
-        own = slot in self.chosen and part_file(slot, self.layers.origin(f"{slot}.{TARGET}"))
-        return self.chosen[slot].name if own else self.config[slot][TARGET].rpartition(".")[2]
+        """The name of the part in a slot, or of its class if that was set."""
+        if slot in self.chosen and part_file(slot, self.layers.origin(f"{slot}.{TARGET}")):
+            return self.chosen[slot].name
+        target, name = self.config[slot][TARGET], self.saved_names.get(slot, "")
+        is_there = name in self.catalogue.names(slot)
+        if is_there and self.catalogue.read(slot, name).content.get(TARGET) == target:
+            return name
+        return target.rpartition(".")[2]
 
     def fields(self, slot: str) -> Values:
         """The values that the part in a slot is given from YAML."""
@@ -173,8 +180,9 @@ def load_recipe(path: Path, *overrides: str, catalogue: Catalogue | None = None)
     layers.put("", {**DEFAULTS, **LATER}, _always(OURS))  # what its version did not have
     layers.put("", document.values, document.origin)
     apply(given.values, layers)
-    origins = {slot: document.comment(slot) for slot in SLOT_NAMES}
-    return replace(check(layers, Files(), catalogue), swapped=swapped_in(origins))
+    swapped = swapped_in({slot: document.comment(slot) for slot in SLOT_NAMES})
+    names = {slot: part_file(slot, document.comment(f"{slot}.{TARGET}")) for slot in SLOT_NAMES}
+    return replace(check(layers, Files(), catalogue), swapped=swapped, saved_names=names)
 
 
 def lay(files: Files) -> Layers:

@@ -134,7 +134,12 @@ def test_what_is_written_can_be_read_again_and_says_where_from(tmp_path: Path) -
     (tmp_path / "recipe.yaml").write_text(recipe.to_yaml())
     again = load_recipe(tmp_path / "recipe.yaml", "seed=9")
     assert again.config == recipe.config | {"seed": 9}
-    assert again.part("head") == "LinearHead"
+    assert {slot.name: again.part(slot.name) for slot in SLOTS} == {
+        slot.name: recipe.part(slot.name) for slot in SLOTS
+    }
+    text = recipe.to_yaml().replace("sqn_rl.LinearHead", "sqn_rl.DuelingHead")
+    (tmp_path / "recipe.yaml").write_text(text)
+    assert load_recipe(tmp_path / "recipe.yaml").part("head") == "DuelingHead"  # the file is not the origin
     assert "gamma: 0.99  # recipes/sqn_paper.yaml:5" in recipe.to_yaml()
     assert "  game: ms_pacman  # command line: env.game=ms_pacman" in recipe.to_yaml()
     assert "\nhead:  # recipes/sqn.yaml:6\n" in recipe.to_yaml()
