@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -208,6 +208,30 @@ def _whole(low: float, high: float, is_log: bool) -> str:
     if first >= last:
         first, last = max(math.floor(low), 1 if is_log else 0), math.ceil(high)
     return f"{first},{max(last, first + 1)}"
+
+
+def refuse_fractions(space: Sequence[Tuned], config: Mapping[str, Any]) -> None:
+    """Refuse an interval with fractions, if its setting is a whole number.
+
+    Args:
+        space: the settings that are tuned.
+        config: a resolved recipe, in which they have their smallest values.
+
+    Raises:
+        RecipeError: says which distribution to write.
+    """
+    for each in space:
+        if isinstance(each, Interval) and not each.is_whole and _is_whole_in(config, each.key):
+            name = f"{'log' if each.is_log else ''}int({_whole(each.low, each.high, each.is_log)})"
+            raise RecipeError("expected whole numbers", origin(each.text), f"write {each.key}={name}")
+
+
+def _is_whole_in(config: Mapping[str, Any], key: str) -> bool:
+    """Whether the value at a dotted key is a whole number: a fraction without decimals was converted."""
+    value: Any = config
+    for name in key.split("."):
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return type(value) is int
 
 
 def corners(space: Sequence[Tuned], catalogue: Catalogue) -> Iterator[list[str]]:

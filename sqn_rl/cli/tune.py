@@ -55,13 +55,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     overrides, own, out = many.own_settings(arguments.overrides, OWN)
     many.require_jobs(arguments)
 
-    from sqn_rl.analysis.space import corners, space_of
+    from sqn_rl.analysis.space import corners, refuse_fractions, space_of
     from sqn_rl.analysis.tuning import Tuning, with_evaluations
     from sqn_rl.cli.terminal.screen import make_folder
     from sqn_rl.recipe.compose import compose_recipe
     from sqn_rl.runs.directory import locked
 
     fixed, space = space_of(overrides, catalogue)
+    checked = corners(space, catalogue)
+    refuse_fractions(space, compose_recipe("sqn", *fixed, *next(checked), catalogue=catalogue).config)
     many.preflight_all(
         [compose_recipe("sqn", *fixed, *corner, catalogue=catalogue) for corner in corners(space, catalogue)]
     )

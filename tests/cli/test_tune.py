@@ -369,10 +369,13 @@ def test_of_two_overrides_of_one_key_the_later_counts() -> None:
             ["target_update.tau=uniform(0.1,2)"],
             "command line: target_update.tau=2.0: expected a number in (0, 1]",
         ),
-        (["batch_size=uniform(16,64)"], "command line: batch_size=17.5: expected a whole number"),
+        (
+            ["batch_size=uniform(16,64.5)"],
+            "command line: batch_size=uniform(16,64.5): expected whole numbers\n  write batch_size=int(16,",
+        ),
         (
             ["returns=n_step", "returns.n=loguniform(1,5)"],
-            "command line: returns.n=1.5: expected a whole number",
+            "command line: returns.n=loguniform(1,5): expected whole numbers\n  write returns.n=logint(",
         ),
         (
             ["actor=choice(boltzmann,greedy)", "temperature=choice(learned,none)"],
