@@ -107,7 +107,7 @@ class _DefaultsReader:
     def __init__(self, catalogue: Catalogue) -> None:
         self.catalogue, self.count = catalogue, 0
         self.listed: dict[str, list[str]] = {}
-        """By slot, the places that fill it without ``override``, or that inherit from a recipe that does."""
+        """By slot, the place that fills it; then others, or those that inherit from a recipe that does."""
         self.chosen: dict[str, Choice] = {}
         """By slot, what fills it so far."""
         self.fixed: set[str] = set()
@@ -156,7 +156,8 @@ class _DefaultsReader:
                 yield from self.part(self.chosen[choice.group])
 
     def _list(self, choice: Choice, where: str) -> None:
-        self.listed.setdefault(choice.group, []).append(where)
+        first = choice.origin if choice.group not in self.listed else where
+        self.listed.setdefault(choice.group, []).append(first)
         self.chosen.setdefault(choice.group, choice)
 
     def _read(self, choice: Choice) -> tuple[Document, list[Entry]]:
@@ -172,7 +173,7 @@ class _DefaultsReader:
         for slot, (first, *others) in self.listed.items():
             if others:
                 hint = f"inherit from one recipe, and write `override /{_key(slot)}: …`"
-                raise RecipeError(f"Multiple values for {slot}; the first is at {first}", others[0], hint)
+                raise RecipeError(f"Multiple values for {slot}; {first} fills it already", others[0], hint)
 
     def require_used(self) -> None:
         """Refuse a choice for a slot that nothing fills."""
