@@ -20,6 +20,7 @@ from sqn_rl.analysis.statistics import (
     iqm,
     mean,
     median,
+    permutation_p,
     probability_of_improvement,
 )
 
@@ -180,15 +181,15 @@ def _pairs(
             variant, other = other, variant
         sides = by_variant[variant], by_variant[other]
         probability = estimate(probability_of_improvement, *sides)
-        has_too_few_runs = chance_of_separation(*sides) > SIGNIFICANCE
-        verdict = "too few runs to tell" if has_too_few_runs else _verdict(probability)
-        yield Pair(environment, measure, variant, other, probability, verdict)
+        yield Pair(environment, measure, variant, other, probability, _verdict(*sides))
 
 
-def _verdict(probability: Estimate) -> str:
-    if probability.low > 0.5:
-        return "better"
-    return "worse" if probability.high < 0.5 else "undecided"
+def _verdict(x: Scores, y: Scores) -> str:
+    if chance_of_separation(x, y) > SIGNIFICANCE:
+        return "too few runs to tell"
+    if permutation_p(x, y) > SIGNIFICANCE:
+        return "undecided"
+    return "better" if probability_of_improvement(x, y) > 0.5 else "worse"
 
 
 def _without_reference(groups: Groups) -> Iterator[str]:

@@ -16,7 +16,7 @@ METHOD = (
     f"In brackets: 95 % intervals, percentiles of {RESAMPLES:,} bootstrap resamples of the runs, stratified "
     "by environment. final: mean return of the last evaluation. area: average of the evaluation curve. "
     "P(improvement): probability that a run of the variant scores more than a run of the other; "
-    "better or worse: its interval leaves out ½, as that of one in twenty pairs of equals does by chance."
+    "better or worse: a permutation test tells it from ½ at 5 %."
 )
 COLUMNS = ("environment", "measure", "variant", "against", "runs", "statistic", "value", "low", "high")
 """The columns of the CSV, before the verdict."""

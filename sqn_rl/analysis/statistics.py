@@ -16,6 +16,7 @@ from sqn_rl.training.evaluation import interquartile_mean
 Scores = Sequence[np.ndarray]
 
 RESAMPLES = 10_000
+PERMUTATIONS = 20_000
 AT_ONCE = 2**20
 """The most resampled numbers that are in memory at once."""
 SEED = 0
@@ -94,18 +95,44 @@ def chance_of_separation(x: Scores, y: Scores) -> float:
     return 2 / prod(comb(a.shape[-1] + b.shape[-1], a.shape[-1]) for a, b in zip(x, y, strict=True))
 
 
+def permutation_p(x: Scores, y: Scores) -> float:
+    """How often P(improvement) is as far from one half if the runs of each environment are dealt out anew.
+
+    The p-value of a two-sided permutation test of :data:`PERMUTATIONS` random deals, with the usual one added
+    to both counts, so that it is never 0. It is valid for any number of runs, as :func:`estimate` is not.
+
+    Args:
+        x: the scores ``[N]`` of a variant in each environment.
+        y: those ``[M]`` of the other.
+    """
+    generator = np.random.default_rng(SEED)
+    together = [np.concatenate([a, b]) for a, b in zip(x, y, strict=True)]
+    observed = abs(float(probability_of_improvement(x, y)) - 0.5)
+
+    def deal(deals: int) -> tuple[Scores, Scores]:
+        dealt = [generator.permuted(np.tile(each, (deals, 1)), axis=1) for each in together]
+        parts = [(each[:, : len(a)], each[:, len(a) :]) for each, a in zip(dealt, x, strict=True)]
+        return [a for a, _ in parts], [b for _, b in parts]
+
+    step, as_far = max(1, AT_ONCE // sum(map(len, together))), 0
+    for begin in range(0, PERMUTATIONS, step):
+        distances = np.abs(probability_of_improvement(*deal(min(step, PERMUTATIONS - begin))) - 0.5)
+        as_far += int((distances >= observed - 1e-12).sum())
+    return (1 + as_far) / (1 + PERMUTATIONS)
+
+
 def estimate(statistic: Callable[..., np.ndarray], *samples: Scores, resamples: int = RESAMPLES) -> Estimate:
     """A statistic with its 95 % stratified percentile bootstrap interval.
 
     A resample draws as many runs as there are, with replacement, from each environment of each sample. If a
-    sample has a single run in every environment, the interval is NaN.
+    sample has a single run in an environment, the interval is NaN: resampling cannot show how much it varies.
 
     Args:
         statistic: a function of the scores of all ``samples``; it supports leading axes.
         samples: the scores ``[N]`` of each variant.
         resamples: R, the number of resamples.
     """
-    if any(all(len(each) < 2 for each in scores) for scores in samples):
+    if any(len(each) < 2 for scores in samples for each in scores):
         return Estimate(value := statistic(*samples), value * np.nan, value * np.nan)
     generator = np.random.default_rng(SEED)
     indices = [[generator.integers(len(x), size=(resamples, len(x))) for x in scores] for scores in samples]

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial, wraps
+from importlib import import_module
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
@@ -42,7 +43,7 @@ class _StandIn(ModuleType):
         if name.startswith("__"):
             raise AttributeError(name)
         self.remove()
-        return getattr(_imported(), name)
+        return getattr(import_module(DYNAMO), name)
 
     def remove(self) -> None:
         """Leave the place to the module; when it is imported it receives the marks."""
@@ -64,7 +65,7 @@ class _StandIn(ModuleType):
     def disable(
         self, function: Callable[..., Any] | None = None, *arguments: Any, **options: Any
     ) -> Callable[..., Any]:
-        """The function; once the module is imported, and something may be compiled, that function disabled."""
+        """The function; once the module is imported, so that something may be compiled, that one disabled."""
         if function is None:
             return lambda function: self.disable(function, *arguments, **options)
 
@@ -72,7 +73,7 @@ class _StandIn(ModuleType):
         def disabled(*args: Any, **kwargs: Any) -> Any:
             if DYNAMO not in sys.modules:
                 return function(*args, **kwargs)
-            return _imported().disable(function, *arguments, **options)(*args, **kwargs)
+            return import_module(DYNAMO).disable(function, *arguments, **options)(*args, **kwargs)
 
         return disabled
 
@@ -99,9 +100,3 @@ class _Marking(MetaPathFinder):
         execute(module)
         for function in self._allowed:
             module.allow_in_graph(function)
-
-
-def _imported() -> Any:
-    import torch._dynamo
-
-    return torch._dynamo

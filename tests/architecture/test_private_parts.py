@@ -58,6 +58,10 @@ def buffer() -> ReplayBuffer:
 
 NAMES: dict[str, tuple[str, Callable[[], Any]]] = {
     "_dynamo": ("training/update/compiling.py", lambda: torch._dynamo.config.trace_autograd_ops),
+    "_dynamo_marked_constant": (
+        "parts/lazy_dynamo.py",
+        lambda: torch.compiler.assume_constant_result(lambda: 0)._dynamo_marked_constant,
+    ),
     "_inductor": ("training/update/compiling.py", lambda: torch._inductor.exc.InductorError),
     "_artifacts": ("training/update/compiling.py", check_of_compiled),
     "_backend_id": ("training/update/compiling.py", name_of_compiled),

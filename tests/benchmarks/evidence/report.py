@@ -5,7 +5,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sqn_rl.analysis.statistics import Estimate, estimate, iqm, probability_of_improvement
+from sqn_rl.analysis.statistics import (
+    Estimate,
+    estimate,
+    iqm,
+    permutation_p,
+    probability_of_improvement,
+)
 
 from . import claims
 from .pictures import curves, standings
@@ -30,8 +36,6 @@ OURS = (BEST, "sqn_tb", "sqn")
 Shares = dict[str, list[np.ndarray]]
 """Agent → its scores on each task, of which double DQN's mean is 1 and random play 0."""
 
-PERMUTATIONS = 20_000
-
 
 class Pair(NamedTuple):
     """One agent against another over the tasks of a family."""
@@ -46,23 +50,6 @@ class Pair(NamedTuple):
 def stratified(scores: Scores, agent: str, tasks: Sequence[str]) -> list[np.ndarray]:
     """The scores of an agent, an array for each task."""
     return [scores[agent][task] for task in tasks]
-
-
-def permutation_p(x: Sequence[np.ndarray], y: Sequence[np.ndarray], seed: int = 0) -> float:
-    """How often P(improvement) is as far from one half when labels are dealt anew within each task.
-
-    Two-sided, with the usual one added to both counts, so it is never 0.
-    """
-    generator = np.random.default_rng(seed)
-    found = abs(float(probability_of_improvement(x, y)) - 0.5)
-    dealt_x, dealt_y = [], []
-    for a, b in zip(x, y, strict=True):
-        together = np.tile(np.concatenate([a, b]), (PERMUTATIONS, 1))
-        generator.permuted(together, axis=1, out=together)
-        dealt_x.append(together[:, : len(a)])
-        dealt_y.append(together[:, len(a) :])
-    at_random = np.abs(probability_of_improvement(dealt_x, dealt_y) - 0.5)
-    return (1 + int((at_random >= found - 1e-12).sum())) / (1 + PERMUTATIONS)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
