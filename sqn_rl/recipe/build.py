@@ -123,8 +123,8 @@ def build(
     Raises:
         RecipeError: a part cannot be built; says which, why, and where that was set.
     """
-    from sqn_rl.training.numerics import default_float32
     from sqn_rl.training.random_state import RandomState
+    from sqn_rl.training.torch_modes import default_float32
 
     origin_of = partial(_origin_of, origin, frozenset(instead))
     catalogue.import_trusted()

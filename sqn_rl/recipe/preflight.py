@@ -29,9 +29,9 @@ from sqn_rl.recipe.resources import forget_peak, needs, require_room
 from sqn_rl.training.agent import AGENT_PARTS, Agent
 from sqn_rl.training.agreement import require_batch, require_members, require_memory
 from sqn_rl.training.evaluation import AT_ONCE, evaluation_env
-from sqn_rl.training.numerics import default_float32
 from sqn_rl.training.player import Player, recorded_actions
 from sqn_rl.training.random_state import RandomState
+from sqn_rl.training.torch_modes import default_float32
 from sqn_rl.types import BATCH_KEYS, MASK_KEYS, Batch, Step
 
 TRANSITION = ("observation", "action", "next.observation", "next.reward", "next.terminated", "next.truncated")

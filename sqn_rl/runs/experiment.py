@@ -9,8 +9,6 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from sqn_rl.disk import RECIPE_FILE
 from sqn_rl.errors import RecipeError, SettingError, as_path, to_type
 from sqn_rl.parts.env.opening import closing_env
@@ -28,8 +26,8 @@ from sqn_rl.runs.manifest import extended, require_resumable
 from sqn_rl.runs.training_run import TrainingRun
 from sqn_rl.runs.workers import running_engine
 from sqn_rl.training.events import Reporters
-from sqn_rl.training.numerics import flushed_denormals
 from sqn_rl.training.stopping import StopRequest, interruptible
+from sqn_rl.training.torch_modes import flushed_denormals, torch_threads
 
 
 class Experiment:
@@ -126,8 +124,7 @@ class Experiment:
             Reporters(reporters).note(f"{path} is done already; {hint}")
             return summary | {"out": str(path)}
         Reporters(reporters).note(*self.preflight(path).notes)
-        torch.set_num_threads(self.run.threads)
-        with interruptible(should_stop) as stop:
+        with torch_threads(self.run.threads), interruptible(should_stop) as stop:
             summary = self._run(reporters, stop, path, working_directory, extended_recipe)
         gc.collect()  # parts are in reference cycles: else the replay would outlive the run
         if stop is not should_stop and isinstance(stop, StopRequest) and stop.by:

@@ -2,8 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +27,7 @@ from sqn_rl.runs.manifest import CHECKPOINTS, noted_changes
 from sqn_rl.runs.playing import PolicyPlayer
 from sqn_rl.runs.saved import LAST, read_weights, with_targets
 from sqn_rl.training.evaluation import EVALUATION_SEED, Evaluation, evaluate, evaluate_in_new
+from sqn_rl.training.torch_modes import torch_threads
 from sqn_rl.training.weights import load_weights
 
 
@@ -266,7 +266,7 @@ class Policy(nn.Module):
             "greedy": greedy,
             "max_steps": self.run.eval_max_steps if max_steps is None else max_steps,
         }
-        with self._threads():
+        with torch_threads(self.run.threads):
             if isinstance(env, BatchedEnv):
                 self._require_like(env)
                 return evaluate(self.actor, env, **options)
@@ -293,7 +293,7 @@ class Policy(nn.Module):
         kind_of(path := as_path("path", path))  # before the environment is opened
         path, run = path.absolute(), self.run  # before an environment goes elsewhere
         opened = self._make_env(num_envs=1, seed=EVALUATION_SEED + run.seed, training=False)
-        with self._threads(), closing_env(opened) as env:
+        with torch_threads(self.run.threads), closing_env(opened) as env:
             limits = {"episodes": run.eval_episodes, "max_steps": run.eval_max_steps}
             play = Play(self.actor, self._q_net[0], env, greedy=greedy, seed=run.seed, **limits)
             title = f"{self.title} on {env.name}, {self.env_steps:,} steps"
@@ -331,16 +331,6 @@ class Policy(nn.Module):
 
         ours, theirs = shown(self._env[0]), shown(env)
         require(ours == theirs, "env", env.name, f"one with {ours}; it has {theirs}")
-
-    @contextmanager
-    def _threads(self) -> Iterator[None]:
-        """A context with the run's number of threads, which affects how sums are rounded."""
-        before = torch.get_num_threads()
-        torch.set_num_threads(self.run.threads)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
 
 
 def _like(observation: Any, value_BA: Tensor, single: bool) -> Any:

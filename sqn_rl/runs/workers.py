@@ -17,7 +17,7 @@ from sqn_rl.recipe.build import stream_seed
 from sqn_rl.recipe.catalogue import Catalogue
 from sqn_rl.recipe.compose import Recipe, load_recipe
 from sqn_rl.training.collecting.worker import Ladder, Worker
-from sqn_rl.training.numerics import default_float32
+from sqn_rl.training.torch_modes import default_float32
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from sqn_rl.errors import RecipeError, SettingError, is_whole, require, require_
 from sqn_rl.parts.env.base import BatchedEnv
 from sqn_rl.parts.env.opening import closing_env
 from sqn_rl.protocols import Actor
-from sqn_rl.training.numerics import default_float32
 from sqn_rl.training.player import Player
 from sqn_rl.training.random_state import GLOBAL_SEED_OFFSET, RandomState
 from sqn_rl.training.stopping import Stopped
+from sqn_rl.training.torch_modes import default_float32
 
 AT_ONCE = 10
 """The most environments that an evaluation opens."""

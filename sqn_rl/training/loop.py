@@ -14,11 +14,11 @@ from sqn_rl.parts.logger.base import Reporter
 from sqn_rl.training.agent import Agent
 from sqn_rl.training.evaluation import Evaluation, require_ours
 from sqn_rl.training.events import Reporters
-from sqn_rl.training.numerics import default_float32, flushed_denormals
 from sqn_rl.training.plan import Plan, Schedule
 from sqn_rl.training.player import random_actions
 from sqn_rl.training.state import LearningState, RunState
 from sqn_rl.training.stopping import Interrupting, Stopped
+from sqn_rl.training.torch_modes import default_float32, flushed_denormals
 from sqn_rl.types import Counters, Step, Terms
 
 COMPILING = "compiling, for up to a minute"

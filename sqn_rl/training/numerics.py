@@ -1,8 +1,6 @@
 """Find the NaN and infinite numbers that stopped a run, and save their update to compute it again."""
 
-import sys
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from functools import reduce
 from operator import add
 from typing import Any
@@ -14,28 +12,6 @@ from torch.optim import Optimizer
 from sqn_rl.parts.memory import recalling
 from sqn_rl.protocols import CompilableLoss, Targeting
 from sqn_rl.types import Batch
-
-
-@contextmanager
-def default_float32() -> Iterator[None]:
-    """A context, or decorator, in which float32 is the default dtype, whatever the program has set."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
-
-
-@contextmanager
-def flushed_denormals() -> Iterator[None]:
-    """A context, or decorator, in which denormals are zero: Adam's moments decay to them, which is slow."""
-    was_flushed = sys.float_info.min / 2 == 0  # the mode of this thread, for which torch has no getter
-    torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        torch.set_flush_denormal(was_flushed)
 
 
 def not_finite(loss: Any, batch: Batch) -> list[str]:

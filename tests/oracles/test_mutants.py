@@ -543,7 +543,8 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
     ],
     ("parts/replay/storage.py", "../parts/test_replay_torchrl.py"): [
         ("a gap is bridged", "(observation != expected)", "(observation != observation)"),
-        ("a gap cuts all environments", "ring.cut(reset_NT[:, t].nonzero().squeeze(-1))", "ring.cut()"),
+        ("a gap cuts all environments", "ring.cut(reset_N.nonzero().squeeze(-1))", "ring.cut()"),
+        ("a gap after extend is missed", "self._is_extended = True", "self._is_extended = False"),
         ("only a gap in all is seen", ".flatten(2).any(-1)", ".flatten(2).all(-1)"),
         ("any stack may begin", "if ring.frame_stack > 1 and", "if False and"),
         ("truncated at the beginning", "(place_B + (steps_B - 1) * ring.num_envs)", "(place_B)"),

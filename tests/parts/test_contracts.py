@@ -5,14 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from sqn_rl import NumericsError, RecipeError, compose
 from sqn_rl import protocols as contracts
 from sqn_rl.cli import diagnose, graph
 from sqn_rl.cli import evaluate as sqn_eval
 from sqn_rl.cli import resume as sqn_resume
-from sqn_rl.training import numerics
 
 MODULE = "bare_parts"
 
@@ -166,19 +164,3 @@ def test_what_must_be_a_module_and_is_none_is_refused(slot: str, folder: Path) -
     path.write_text(path.read_text().replace(", True)", ", False)"))
     with pytest.raises(RecipeError, match=rf"{slot}=bare: Bare\w+ is no nn.Module"):
         compose("sqn", *TINY, f"{slot}=bare").preflight()
-
-
-@pytest.mark.parametrize("before", [True, False])
-def test_denormals_are_flushed_afterwards_if_they_were_before(before: bool) -> None:
-    def flushed() -> bool:
-        return bool(torch.tensor([1e-38]).div(100) == 0)
-
-    torch.set_flush_denormal(before)
-    try:
-        with numerics.flushed_denormals():
-            with numerics.flushed_denormals():
-                pass
-            assert flushed()
-        assert flushed() == before
-    finally:
-        torch.set_flush_denormal(False)

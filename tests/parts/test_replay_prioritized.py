@@ -1,14 +1,17 @@
 """Prioritized replay while it fills, wraps around, is answered late, saved, and set wrongly."""
 
+import math
 from itertools import product
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from sqn_rl import NStep, NumericsError, OneStep, PrioritizedReplay, SettingError, Step
 from sqn_rl.parts.replay.open_draws import MOST_OPEN
+from sqn_rl.parts.replay.prioritized import SumTree, require_finite
 
 HUGE = 1e6
 
@@ -182,6 +185,17 @@ def test_an_error_that_is_no_number_is_refused_before_it_does_harm(bad: float) -
     with pytest.raises(NumericsError, match="TD error"):
         replay.update_priority(replay.draw(3).place, torch.tensor([[1.0, 2.0, 3.0], [4.0, bad, 5.0]]))
     assert replay.draw(50).weight.unique().tolist() == [1.0]  # all as new as ever
+
+
+@pytest.mark.parametrize("omega", [0.5, 1.0, 10.0])
+def test_the_largest_priorities_have_a_finite_sum(omega: float) -> None:
+    largest = math.exp(680 / max(1.0, omega)) * 0.999999
+    require_finite(np.array([largest]), omega)
+    with pytest.raises(NumericsError, match="too large"):
+        require_finite(np.array([2 * largest]), omega)
+    tree = SumTree(2**20)
+    tree.fill(slice(0, 2**20), largest**omega)
+    assert math.isfinite(1e6 * tree.total)
 
 
 def test_a_priority_too_large_is_refused() -> None:

@@ -24,6 +24,7 @@ from sqn_rl import (
     UniformReplay,
 )
 from sqn_rl.parts.replay.base import RingReplay
+from sqn_rl.types import Step
 
 KINDS = {
     "uniform": (UniformReplay, {}),
@@ -127,6 +128,25 @@ def test_both_sides_may_be_mixed(kind: str) -> None:
     replay.extend(TensorDict({"observation": observation, "action": action, "next": following}, [3]))
     assert replay[:]["steps_to_next_obs"].flatten().tolist() == [3, 3, 3, 2, 2, 2, 1, 1, 1]
     assert replay.draw(50).place.unique().numel() == 9
+
+
+@pytest.mark.parametrize(("truncated", "following"), [(False, 5.0), (True, 9.0)])
+def test_a_reset_between_extend_and_store_is_found(kind: str, truncated: bool, following: float) -> None:
+    """``extend`` does not know whether its last step ended an episode: what is observed next shows it."""
+
+    def observed(value: float) -> torch.Tensor:
+        return torch.full((3, 4), value)
+
+    no, zeros, action = torch.zeros(3, dtype=torch.bool), torch.zeros(3), torch.zeros(3, dtype=torch.int64)
+    replay = make_replay(kind, returns=NStep(gamma=0.9, n=3, soft=False))
+    last = {"observation": observed(5.0), "reward": zeros, "terminated": no, "truncated": no | truncated}
+    replay.extend(TensorDict({"observation": observed(0.0), "action": action, "next": last}, [3]))
+    for now, after in ((following, 6.0), (6.0, 7.0)):
+        step = Step(observed(after), observed(after), zeros, no, no, no, zeros)
+        replay.store(observed(now), action, step)
+    assert replay[:3]["next", "observation"].unique().tolist() == [5.0 if truncated else 7.0]
+    steps = replay[:]["steps_to_next_obs"].flatten().tolist()
+    assert steps == [1 if truncated else 3] * 3 + [2] * 3 + [1] * 3
 
 
 def test_truncated_is_what_was_done_and_not_terminated() -> None:

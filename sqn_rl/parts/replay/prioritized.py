@@ -36,12 +36,12 @@ def priority_of(td_error_NB: Floats, epsilon: float, reduction: str) -> Floats:
 
 
 def require_finite(p_B: Floats, omega: float) -> None:
-    """Refuse priorities that are not finite, or whose power p^ω, or a sum of these, would not be. ``[B]``.
+    """Refuse priorities that are not finite, or whose power p^ω, or 10¹² of these, would not be. ``[B]``.
 
     Raises:
         NumericsError: there is one.
     """
-    limit = math.exp(700 / max(1.0, omega))
+    limit = math.exp(680 / max(1.0, omega))
     if not np.maximum.reduce(p_B, initial=0.0) <= limit:
         raise NumericsError("replay: a TD error is NaN or infinite, or its priority is too large")
 

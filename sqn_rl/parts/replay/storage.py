@@ -168,6 +168,8 @@ class RingWriter(Writer):
     def __init__(self, ring: Ring, sampler: RingSampler) -> None:
         super().__init__(compilable=True)
         self.ring, self.sampler, self._write_count = ring, sampler, 0
+        self._is_extended = False
+        """Whether the newest row is from :meth:`extend`, which learns of an end only from the next row."""
 
     def write(
         self,
@@ -177,7 +179,16 @@ class RingWriter(Writer):
         lane: int = 0,
         priority: Tensor | None = None,
     ) -> None:
-        """Append one row."""
+        """Append one row; after :meth:`extend` no return crosses a reset before it."""
+        if self._is_extended:
+            first = observation.to(self.ring.action.device).unsqueeze(1)
+            self._cut(self._find_resets(first, first)[:, 0])
+            self._is_extended = False
+        self._append(observation, action, step, lane, priority)
+
+    def _append(
+        self, observation: Tensor, action: Tensor, step: Step, lane: int = 0, priority: Tensor | None = None
+    ) -> None:
         self.ring.append(observation, action, step, lane)
         self.sampler.on_append(self.ring, priority)
         self._write_count += self.ring.lane_envs
@@ -202,11 +213,11 @@ class RingWriter(Writer):
             steps = steps._replace(action_mask=mask, next_action_mask=next_mask)
         places = []
         for t in range(reset_NT.shape[1]):
-            if reset_NT[:, t].any() and len(ring):
-                ring.cut(reset_NT[:, t].nonzero().squeeze(-1))
+            self._cut(reset_NT[:, t])
             now = {name: column[:, t] for name, column in steps._asdict().items() if column is not None}
-            self.write(observation[:, t], action[:, t], Step(**now))
+            self._append(observation[:, t], action[:, t], Step(**now))
             places.append(self._newest())
+        self._is_extended = True
         return torch.stack(places, -1).reshape(data.shape)
 
     def add(self, data: TensorDictBase) -> Tensor:
@@ -231,6 +242,10 @@ class RingWriter(Writer):
             self.ring.newest_row.start, self.ring.newest_row.stop, device=self.ring.action.device
         )
 
+    def _cut(self, reset_N: Tensor) -> None:
+        if len(self.ring) and reset_N.any():
+            self.ring.cut(reset_N.nonzero().squeeze(-1))
+
     def _find_resets(self, observation: Tensor, next_observation: Tensor) -> Tensor:
         """Where an observation is not the next observation of the step before, ``[N, T]`` bool."""
         ring = self.ring
@@ -243,12 +258,13 @@ class RingWriter(Writer):
         return reset_NT
 
     def state_dict(self) -> dict[str, Any]:
-        """The number of transitions written."""
-        return {"write_count": self._write_count}
+        """The number of transitions written, and whether the newest are from :meth:`extend`."""
+        return {"write_count": self._write_count, "is_extended": self._is_extended}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Load the number of transitions written."""
+        """Load what :meth:`state_dict` returned."""
         self._write_count = state_dict["write_count"]
+        self._is_extended = state_dict.get("is_extended", False)  # earlier versions did not write it
 
     _empty = dumps = loads = refuse
 

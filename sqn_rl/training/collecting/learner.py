@@ -21,10 +21,10 @@ from sqn_rl.training.collecting.worker import packed_weights
 from sqn_rl.training.evaluation import Evaluation
 from sqn_rl.training.events import Reporters
 from sqn_rl.training.loop import LoopBase
-from sqn_rl.training.numerics import default_float32, flushed_denormals
 from sqn_rl.training.plan import Plan
 from sqn_rl.training.state import LearningState, not_of_this_recipe
 from sqn_rl.training.stopping import Stopped
+from sqn_rl.training.torch_modes import default_float32, flushed_denormals
 from sqn_rl.types import ChunkSummary, Counters, Request
 
 MAX_ACTOR_FAILURES = 3

@@ -17,10 +17,10 @@ from sqn_rl.parts.env.base import BatchedEnv
 from sqn_rl.parts.env.opening import close
 from sqn_rl.parts.replay.ring import Ring
 from sqn_rl.protocols import Actor, Annealed, Loss
-from sqn_rl.training.numerics import default_float32, flushed_denormals
 from sqn_rl.training.player import Player, random_actions, recorded_actions
 from sqn_rl.training.random_state import GLOBAL_SEED_OFFSET, RESUMED_SEED_OFFSET, RandomState
 from sqn_rl.training.randomness import Randomness
+from sqn_rl.training.torch_modes import default_float32, flushed_denormals
 from sqn_rl.training.weights import load_besides_weights, state_besides_weights
 from sqn_rl.types import Chunk, Request, Step
 
