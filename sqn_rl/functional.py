@@ -2,7 +2,8 @@
 
 Equation and line numbers are those of "Soft Q-Network" (arXiv 1912.10891v1) and its Algorithm 1.
 
-Legend: B batch, A actions, N networks (1, or 2 for twins). ``α`` is the temperature, in reward units, > 0.
+Legend: B batch, A actions, N networks (1, or 2 for twins), K atoms or quantiles of a distribution, or steps
+of a path; Z numbers represent the returns of one action. ``α`` is the temperature, in reward units, > 0.
 Entropies are in nats. Values are in reward units.
 """
 
@@ -307,6 +308,14 @@ def tree_backup(value_BZ: Tensor, taken_BZ: Tensor, coefficient_B: Tensor, targe
         ``[B, Z]``.
     """
     return value_BZ - taken_BZ + coefficient_B.unsqueeze(-1) * target_BZ
+
+
+def retrace_ratio(pi_B: Tensor, log_mu_B: Tensor) -> Tensor:
+    """min(1/π, 1/μ): Retrace's coefficient c = min(1, π/μ), divided by π(a|s); finite where π is 0.
+
+    arXiv 1606.02647, §2. π(a|s) and log μ(a|s) of the actions taken, ``[...]`` → ``[...]``.
+    """
+    return torch.minimum(1 / pi_B, (-log_mu_B.to(pi_B.dtype)).exp())
 
 
 # --- the heads' arithmetic ---------------------------------------------------------------------------------

@@ -421,6 +421,7 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("γ^(m-1)", "power_K[steps_B]", "power_K[steps_B - 1]"),
     ],
     ("functional.py", "test_tree_backup.py"): [
+        ("a trace above one", "torch.minimum(1 / pi_B", "torch.maximum(1 / pi_B"),
         ("share added", "return value_BZ - taken_BZ", "return value_BZ + taken_BZ"),
         ("share kept", "return value_BZ - taken_BZ", "return value_BZ"),
         ("what followed whole", "coefficient_B.unsqueeze(-1) * target_BZ", "target_BZ"),
@@ -430,7 +431,6 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("share of all actions", "weighted_BTAZ.gather(2, taken_BT1Z).squeeze(2)", "weighted_BTAZ.sum(2)"),
         ("share without λ", "taken_BTZ = trace_BT.unsqueeze(-1) * weighted", "taken_BTZ = weighted"),
         ("coefficient without λ", "coefficient_BT = trace_BT * pi_BT", "coefficient_BT = pi_BT"),
-        ("a trace above one", "torch.minimum(1 / pi_BT", "torch.maximum(1 / pi_BT"),
         ("coefficient of the first network", "weight.sum(0).unflatten", "weight[0].unflatten"),
         ("value of the first action", "weighted_BTAZ.sum(2)\n", "weighted_BTAZ[:, :, 0]\n"),
         ("the last step is left out", "reward_BT.shape[1] - 1", "max(0, reward_BT.shape[1] - 2)"),

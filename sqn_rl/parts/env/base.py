@@ -1,7 +1,8 @@
 """The base of all environments: a batch of N, for our loop and for TorchRL's.
 
-Our loop calls ``begin`` once and then ``advance``, which resets ended episodes itself. TorchRL calls
-``reset`` and ``step``, and decides itself what to reset. Use one pair or the other.
+Our loop calls ``begin`` once, and then ``send`` and ``receive`` in turn, which reset ended episodes
+themselves; ``advance`` is both. TorchRL calls ``reset`` and ``step``, and decides itself what to reset. Use
+one or the other.
 
 Legend: N environments; ``*S`` is the shape of one observation.
 """
