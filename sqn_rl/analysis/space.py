@@ -180,12 +180,13 @@ def _interval(text: str, key: str, name: str, inner: str) -> Interval:
     """Read an interval; refuse one without values, or with values that it cannot have."""
     where, words = origin(text), inner.split(",")
     is_whole, is_log = name.endswith("int"), name.startswith("log")
+    example = f"such as {key}={name}({'8,64' if is_whole else '0.001,0.1'})"
     try:
         low, high = map(float, words)
     except ValueError as error:
-        raise RecipeError("expected two numbers", where, f"write {key}={name}(a,b)") from error
+        raise RecipeError("expected two numbers", where, example) from error
     if not math.isfinite(high - low):
-        raise RecipeError("expected finite numbers", where, f"write {key}={name}(a,b)")
+        raise RecipeError("expected finite numbers", where, example)
     if low >= high:
         swapped = f"{name}({words[1].strip()},{words[0].strip()})"
         hint = f"write {key}={swapped if low > high else f'{low:g}'}"
@@ -194,7 +195,7 @@ def _interval(text: str, key: str, name: str, inner: str) -> Interval:
         hint = f"begin above 0, or write {key}={name.removeprefix('log')}({inner})"
         raise RecipeError("a logarithm needs numbers above 0", where, hint)
     if is_whole and max(-low, high) > LARGEST:
-        raise RecipeError("expected numbers up to 2**53", where, f"write {key}={name}(a,b)")
+        raise RecipeError("expected numbers up to 2**53", where, example)
     if is_whole and not (low.is_integer() and high.is_integer()):
         fractions = f"{name.replace('int', 'uniform')}({inner})"
         hint = f"write {key}={name}({_whole(low, high, is_log)}), or {fractions} if fractions may be tried"

@@ -48,7 +48,7 @@ class ProgressReporter(Reporter):
 
     def begin(self, counters: Counters) -> None:
         """Follow these counters; speed is measured from here on."""
-        self._counters, self._numbers = counters, "" if counters.updates else "random actions"
+        self._counters, self._numbers = counters, ""
         self._begun = Counters(env_steps=counters.env_steps, wall_s=counters.wall_s)
 
     def phase(self, name: str) -> None:
@@ -77,13 +77,14 @@ class ProgressReporter(Reporter):
     def _fields(self) -> dict[str, Any]:
         """The current values of the fields."""
         steps = min(self._counters.env_steps, self._steps)
+        numbers = self._numbers or ("" if self._counters.updates else "random actions")
         seconds = self._counters.wall_s - self._begun.wall_s
         speed = (self._counters.env_steps - self._begun.env_steps) / seconds if seconds > 0 else 0.0
         left = timedelta(seconds=round((self._steps - steps) / speed)) if speed else "–:––:––"
         return {
             "done": steps,
             "steps": f"{steps:,}/{self._steps:,}",
-            "text": self._numbers if not self._phase else f"{self._phase}…",
+            "text": f"{self._phase}…" if self._phase else numbers,
             "speed": f"{speed:,.0f} steps/s",
             "left": f"{left} left",
         }

@@ -102,7 +102,7 @@ class Catalogue:
         if choice.group == RECIPE and choice.name.endswith(".yml"):
             return f"the name of a recipe's file ends in {YAML}"
         others = [group for group, files in self._files.items() if choice.name in files]
-        if choice.group != RECIPE and others:
+        if choice.group != RECIPE and others and choice.name != "none":
             return f"write {others[0]}={choice.name}"
         return hint_for_part(choice.group, choice.name, self.names(choice.group))
 
@@ -223,6 +223,8 @@ class Catalogue:
         with self._trees_on_the_path():
             if top in sys.modules or find_spec(top):
                 return ""
+        if Path(f"{module}.py").is_file():
+            return f"trust the file here by its path: --trust ./{module}.py"
         return (
             "it must be installed or on PYTHONPATH (PYTHONPATH=. is this folder), or lie in a --config-dir "
             "beside its recipes/ or components/"

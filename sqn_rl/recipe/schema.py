@@ -151,7 +151,9 @@ FOREIGN_NAMES: Mapping[str, str] = {
         ("buffer_size", "memory_size", "replay_size", "replay_buffer_size"), "replay_capacity={}"
     ),
     **dict.fromkeys(("minibatch_size", "batch"), "batch_size={}"),
-    **dict.fromkeys(("algo", "algorithm", "agent", "model", "config", "preset"), "recipe={}"),
+    **dict.fromkeys(
+        ("algo", "algorithm", "agent", "model", "config", "preset"), "recipe={}; `sqn-list recipe` shows all"
+    ),
     **dict.fromkeys(("n_envs", "num_workers", "n_environments"), "num_envs={}"),
     **dict.fromkeys(("discount", "discount_factor"), "gamma={}"),
     **dict.fromkeys(("net_arch", "hidden_sizes", "hidden_dims", "hidden_size"), "hidden=[{}]"),

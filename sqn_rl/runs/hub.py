@@ -17,9 +17,11 @@ from sqn_rl.errors import CheckpointError, RecipeError, StorageError, first_line
 from sqn_rl.parts.env.opening import closing_env
 from sqn_rl.plots import wiring
 from sqn_rl.plots.logs import number_of
+from sqn_rl.recipe.build import TARGET
 from sqn_rl.recipe.compose import Recipe
 from sqn_rl.recipe.preflight import preflight
 from sqn_rl.recipe.reading import is_there, read_file, read_rows
+from sqn_rl.recipe.schema import SLOT_NAMES
 from sqn_rl.runs import manifest
 from sqn_rl.runs.manifest import CHECKPOINTS, MANIFEST
 from sqn_rl.runs.saved import LAST, TARGETS, WEIGHTS, read_weights, write_folder
@@ -156,14 +158,22 @@ A policy of the Python package `sqn_rl` after {env_steps:,} environment steps.
 ```python
 import sqn_rl
 
-policy = sqn_rl.load("FOLDER")  # sqn-pull REPO FOLDER
+policy = sqn_rl.load("FOLDER"{trust})  # sqn-pull REPO FOLDER
 print(policy.evaluate().mean)
 ```
-
-`sqn-eval FOLDER --video video.gif` records an episode, and `recipe.yaml` has all settings:
+{needs}
+`sqn-eval FOLDER{option} --video video.gif` records an episode of an environment that can be drawn, and
+`recipe.yaml` has all settings:
 
 ![Wiring]({graph})
 """
+
+
+def own_modules(recipe: Recipe) -> list[str]:
+    """The modules, neither of this package nor PyTorch, that have the recipe's parts and environment."""
+    named = [recipe.config[slot][TARGET].rpartition(".")[0] for slot in SLOT_NAMES]
+    named.append(str(recipe.config["env"].get("id")).rpartition(":")[0])
+    return sorted({name for name in named if name and name.partition(".")[0] not in ("sqn_rl", "torch")})
 
 
 def card(recipe: Recipe, env_name: str, env_steps: int, evaluation: Mapping[str, Any] | None) -> str:
@@ -175,7 +185,7 @@ def card(recipe: Recipe, env_name: str, env_steps: int, evaluation: Mapping[str,
         env_steps: the environment steps after which the weights were saved.
         evaluation: the row of the evaluation of these weights; None if there is none.
     """
-    title, env = json.dumps(recipe.title), json.dumps(env_name)
+    title, env, modules = json.dumps(recipe.title), json.dumps(env_name), own_modules(recipe)
     mean, std, episodes = (number_of((evaluation or {}).get(name)) for name in ("mean", "std", "episodes"))
     results = sentence = ""
     if mean is not None and std is not None:
@@ -192,6 +202,9 @@ def card(recipe: Recipe, env_name: str, env_steps: int, evaluation: Mapping[str,
         heading=f"{_escaped(recipe.title)} on {_escaped(env_name)}",
         env_steps=env_steps,
         sentence=sentence,
+        trust=f", trust={modules}" if modules else "",
+        needs=f"\nIt needs the code of {', '.join(modules)}, which is not here.\n" if modules else "",
+        option="".join(f" --trust {module}" for module in modules),
         curve=CURVE,
         graph=GRAPH,
     )

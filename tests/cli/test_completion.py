@@ -49,6 +49,7 @@ def test_a_slot_is_completed_with_its_parts(group: str, capsys: pytest.CaptureFi
         ("sqn-run loss.backup=expected_m", ["loss.backup=expected_min", "loss.backup=expected_mean"]),
         ("sqn-run actor=epsilon_greedy actor.policy=m", ["actor.policy=min", "actor.policy=mean"]),
         ("sqn-run precision=", ["precision=auto", "precision=fp32", "precision=bf16"]),
+        ("sqn-run -m loss.backup=expected,ow", ["loss.backup=expected,own"]),
         ("sqn-run seed=3 --mu", ["--multirun"]),
         ("sqn-run nothing", []),
     ],

@@ -20,6 +20,7 @@ import sqn_rl
 from sqn_rl import CheckpointError, RecipeError, SqnError, compose
 from sqn_rl.errors import StorageError, to_install
 from sqn_rl.recipe.catalogue import Catalogue
+from sqn_rl.recipe.compose import compose_recipe
 from sqn_rl.runs import hub as hubs
 from sqn_rl.watch.folder import WatchedFolder
 from sqn_rl.watch.run import WatchedRun
@@ -80,6 +81,14 @@ def test_the_folder_has_the_card_and_the_policy_and_nothing_else(run: Path, mode
     assert result["metrics"][0]["value"] == f"{row['mean']:.2f} +/- {row['std']:.2f}"
     assert result["dataset"] == {"name": "CartPole-v1", "type": "CartPole-v1"}
     assert "# sqn head=dueling on CartPole-v1" in text
+
+
+def test_the_card_names_the_modules_that_must_be_trusted() -> None:
+    own = compose_recipe("sqn", "env=gym", "env.id=my_envs.maze:Maze-v0", "head._target_=lab.Head")
+    text = hubs.card(own, "Maze-v0", 300, None)
+    assert """sqn_rl.load("FOLDER", trust=['lab', 'my_envs.maze'])""" in text
+    assert "`sqn-eval FOLDER --trust lab --trust my_envs.maze --video video.gif`" in text
+    assert "trust" not in hubs.card(compose_recipe("sqn", "optimizer=rmsprop"), "CartPole-v1", 300, None)
 
 
 def test_what_is_pulled_acts_as_the_run(run: Path, model: Path, tmp_path: Path, capsys: Any) -> None:

@@ -48,6 +48,9 @@ def test_a_name_of_another_program_is_answered_by_ours(name: str, command: Comma
         (["env_id=Pendulum-v1"], "write env=gym env.id=Pendulum-v1"),
         (["env=Pendulum-v1"], "write env=gym env.id=Pendulum-v1"),
         (["batch_sise=3"], "did you mean `batch_size`?"),
+        (["algo=ppo"], "write recipe=ppo; `sqn-list recipe` shows all"),
+        (["replay=none"], "there are: prioritized, "),
+        (["head=prioritized"], "write replay=prioritized"),
         (["recipe=mine.yaml"], "sqn-run recipe=sqn --save FILE.yaml"),
     ],
 )

@@ -331,7 +331,7 @@ def test_of_two_overrides_of_one_key_the_later_counts() -> None:
             "command line: lr=logunifrom(1,2): there is no distribution 'logunifrom'\n  did you",
         ),
         (["lr=interval(0,1)"], "command line: lr=interval(0,1): there is no distribution 'interval'\n"),
-        (["lr=uniform(1)"], "command line: lr=uniform(1): expected two numbers\n  write lr=uniform(a,b)"),
+        (["lr=uniform(1)"], "command line: lr=uniform(1): expected two numbers\n  such as lr=uniform(0.001,"),
         (["lr=uniform(a,b)"], "command line: lr=uniform(a,b): expected two numbers"),
         (["lr=uniform(0,inf)"], "command line: lr=uniform(0,inf): expected finite numbers"),
         (

@@ -65,8 +65,8 @@ def complete(line: str, parser: ArgumentParser) -> list[str]:
 def _overrides(word: str, given: Sequence[str], catalogue: Catalogue) -> Iterator[str]:
     """Every possible ``name=``; behind a complete name, its possible values, also after a comma."""
     name, equals, value = word.partition("=")
+    listed = word.rpartition(",")[0] + "," if "," in value else f"{name}="
     if name in catalogue.groups() and equals:
-        listed = word.rpartition(",")[0] + "," if "," in value else f"{name}="
         yield from (f"{listed}{part}" for part in catalogue.names(name))
         return
     try:
@@ -77,7 +77,8 @@ def _overrides(word: str, given: Sequence[str], catalogue: Catalogue) -> Iterato
     if not equals:
         yield from (f"{each}=" for each in (*catalogue.groups(), *settings) if word or "." not in each)
     elif name in settings:
-        yield from (override(name, each) for each in _values(name, settings[name], recipe))
+        values = (override(name, each).partition("=")[2] for each in _values(name, settings[name], recipe))
+        yield from (f"{listed}{each}" for each in values)
 
 
 def _settings(recipe: Recipe) -> Values:

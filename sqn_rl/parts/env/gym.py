@@ -93,7 +93,8 @@ class GymEnv(GamesEnv):
                 envs.append(make(id, kwargs, wrappers))
                 opened.callback(envs[0].close)
             else:
-                require(num_envs == n_given, "num_envs", num_envs, f"{n_given}, as many as are given")
+                expected = f"{n_given}, as many as are given; or give a function that makes one of any number"
+                require(num_envs == n_given, "num_envs", num_envs, expected)
             first = envs[0]
             actions = Actions(first.action_space, id)
             space, masks_inside = without_mask(first.observation_space, actions.n, id)
