@@ -341,6 +341,10 @@ def test_the_bar_moves_between_rows_and_says_what_takes_long() -> None:
         return captured.get().rstrip("\n")
 
     with reporter:
+        counters.updates = 0
+        assert "random actions" in drawn()
+        counters.updates = 1
+        assert "random actions" not in drawn()
         counters.env_steps, counters.wall_s = 600, 2.0
         bar = drawn()
         assert (bar[:10], bar[-24:], len(bar)) == ("600/1,010 ", "100 steps/s 0:00:04 left", 100)

@@ -363,16 +363,9 @@ def parameters(part: nn.Module, network: int) -> Iterator[Tensor]:
 RUN = {
     "a.py": ["recipe=sqn_dueling_per", "env=cartpole"],
     "b.py": ["recipe=sqn_nstep", "env=minatar", "env.max_episode_steps=30", "eval_every=100"],
-    "c.py": ["recipe=dqn", "env=atari_ram", "env.max_frames=200", "seed=3"],
+    "c.py": ["recipe=dqn", "env=atari_ram", "env.max_frames=200", "seed=3", "eval_episodes=1"],
     "d.py": ["recipe=sqn", "env=acrobot", TIMED],
-    "e.py": [
-        "recipe=sqn",
-        "eval_episodes=1",
-        "env=gym",
-        "env.id=FrozenLake-v1",
-        "temperature=annealed",
-        "returns=n_step",
-    ],
+    "e.py": ["recipe=sqn", "env=gym", "env.id=FrozenLake-v1", "temperature=annealed", "returns=n_step"],
 }
 
 
