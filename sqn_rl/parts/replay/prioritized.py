@@ -2,7 +2,8 @@
 
 The paper is arXiv 1511.05952.
 
-Legend: B sampled transitions, N networks; δ is a TD error and p a priority, both in reward units.
+Legend: B sampled transitions, N networks; δ is a TD error and p a priority, both in the unit of the learned
+values: reward units, or those of h with rescaled values.
 """
 
 import math

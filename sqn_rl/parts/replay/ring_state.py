@@ -24,7 +24,12 @@ KIND = ("num_envs", "places", "observation_shape", "observation_dtype")
 
 
 def ring_state(ring: Ring) -> dict[str, Any]:
-    """All contents of a ring that can still be read, and the free list of its spill area."""
+    """All contents of a ring that can still be read, and the free list of its spill area.
+
+    Checkpoints keep the keys of earlier versions: ``written`` counts rows, ``age`` is the steps since each
+    environment's episode began, ``aside`` the place in the spill area of the final frame of each place in
+    ``ended``, and ``forgotten`` the number of rows that each lane has dropped.
+    """
     next_frame = [ring.frames.main[ring._row(lane, count)] for lane, count in enumerate(ring._counts)]
     ended = (ring.successor > ring.places).nonzero().squeeze(-1)
     row_bytes = ring.lane_envs * (ring.frame_bytes + ring.optional_bytes + ROW_BYTES)
