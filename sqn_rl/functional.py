@@ -310,14 +310,6 @@ def tree_backup(value_BZ: Tensor, taken_BZ: Tensor, coefficient_B: Tensor, targe
     return value_BZ - taken_BZ + coefficient_B.unsqueeze(-1) * target_BZ
 
 
-def retrace_ratio(pi_B: Tensor, log_mu_B: Tensor) -> Tensor:
-    """min(1/π, 1/μ): Retrace's coefficient c = min(1, π/μ), divided by π(a|s); finite where π is 0.
-
-    arXiv 1606.02647, §2. π(a|s) and log μ(a|s) of the actions taken, ``[...]`` → ``[...]``.
-    """
-    return torch.minimum(1 / pi_B, (-log_mu_B.to(pi_B.dtype)).exp())
-
-
 # --- the heads' arithmetic ---------------------------------------------------------------------------------
 
 

@@ -76,8 +76,8 @@ class Distribution(nn.Module, ABC):
         weight_BTA = weight.sum(0).unflatten(0, reward_BT.shape)
         action_BT1 = path.next_action.unsqueeze(-1)
         pi_BT, trace_BT = weight_BTA.gather(-1, action_BT1).squeeze(-1), path.trace
-        if path.next_log_mu is not None:  # c = λ min(1, π/μ) in place of λ π
-            trace_BT = trace_BT * F.retrace_ratio(pi_BT, path.next_log_mu)
+        if path.next_log_mu is not None:  # Retrace: c = λ min(1, π/μ) in place of λ π; c/π is finite at π = 0
+            trace_BT = trace_BT * torch.minimum(1 / pi_BT, (-path.next_log_mu.to(pi_BT.dtype)).exp())
         coefficient_BT = trace_BT * pi_BT  # c
         taken_BT1Z = action_BT1.unsqueeze(-1).expand(-1, -1, 1, weighted_BTAZ.shape[-1])
         taken_BTZ = trace_BT.unsqueeze(-1) * weighted_BTAZ.gather(2, taken_BT1Z).squeeze(2)

@@ -421,13 +421,13 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("γ^(m-1)", "power_K[steps_B]", "power_K[steps_B - 1]"),
     ],
     ("functional.py", "test_tree_backup.py"): [
-        ("a trace above one", "torch.minimum(1 / pi_B", "torch.maximum(1 / pi_B"),
         ("share added", "return value_BZ - taken_BZ", "return value_BZ + taken_BZ"),
         ("share kept", "return value_BZ - taken_BZ", "return value_BZ"),
         ("what followed whole", "coefficient_B.unsqueeze(-1) * target_BZ", "target_BZ"),
         ("own: the sum over actions", "log_pi_BA.exp() * target_q_1BA", "target_q_1BA"),
     ],
     ("parts/distributions.py", "test_tree_backup.py"): [
+        ("a trace above one", "torch.minimum(1 / pi_BT", "torch.maximum(1 / pi_BT"),
         ("share of all actions", "weighted_BTAZ.gather(2, taken_BT1Z).squeeze(2)", "weighted_BTAZ.sum(2)"),
         ("share without λ", "taken_BTZ = trace_BT.unsqueeze(-1) * weighted", "taken_BTZ = weighted"),
         ("coefficient without λ", "coefficient_BT = trace_BT * pi_BT", "coefficient_BT = pi_BT"),
