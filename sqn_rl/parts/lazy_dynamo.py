@@ -54,7 +54,7 @@ class _StandIn(ModuleType):
 
     def assume_constant_result(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Mark a function, as the function of this name does."""
-        function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+        function._dynamo_marked_constant = True  # type: ignore[attr-defined]  # torch._dynamo reads it
         return function
 
     def allow_in_graph(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -93,7 +93,8 @@ class _Marking(MetaPathFinder):
         sys.meta_path.remove(self)
         if spec := find_spec(name):
             assert spec.loader
-            spec.loader.exec_module = partial(self._execute, spec.loader.exec_module)  # type: ignore[method-assign]
+            execute = partial(self._execute, spec.loader.exec_module)
+            spec.loader.exec_module = execute  # type: ignore[method-assign]  # of this import's own loader
         return spec
 
     def _execute(self, execute: Callable[[ModuleType], None], module: ModuleType) -> None:
