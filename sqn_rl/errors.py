@@ -157,7 +157,7 @@ def explain(error: BaseException) -> str:
 def own_line(error: BaseException) -> str:
     """The line of the user's own code that raised an error, in parentheses; empty if there is none."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [f" ({frame.filename}:{frame.lineno})" for frame in frames if not _is_installed(frame.filename)]
+    own = [f" ({frame.filename}:{frame.lineno})" for frame in frames if is_own(frame.filename)]
     return own[-1] if own else ""
 
 
@@ -172,14 +172,14 @@ def running_function(frame: FrameType | None) -> str:
     stack = traceback.extract_stack(frame)
     ours = [place for place, each in enumerate(stack) if each.filename.startswith(_PACKAGE)]
     called = stack[ours[-1] + 1 :] if ours else []
-    own = [each for each in called if not _is_installed(each.filename)]
+    own = [each for each in called if is_own(each.filename)]
     env = called if called and Path(stack[ours[-1]].filename).parent.name == "env" else []
     return next((f"{each.name} ({each.filename}:{each.lineno})" for each in [*own[-1:], *env]), "")
 
 
-def _is_installed(filename: str) -> bool:
-    """Whether a file belongs to this package, to a dependency, or to Python."""
-    return any(part in filename for part in ("site-packages", "<", _PACKAGE))
+def is_own(filename: str) -> bool:
+    """Whether a file is the user's own: not of this package, of a dependency, or of Python."""
+    return not any(part in filename for part in ("site-packages", "<", _PACKAGE))
 
 
 def require_one_of(names: Collection[str], field: str, value: object) -> None:

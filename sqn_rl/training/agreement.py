@@ -16,10 +16,12 @@ from sqn_rl.protocols import (
     Loss,
     PathLoss,
     PathReturns,
+    QNetwork,
     Replay,
     Returning,
     SoftReturns,
     TargetUpdate,
+    Temperature,
     submodule,
 )
 from sqn_rl.training.player import OffPolicy
@@ -54,7 +56,14 @@ class SamplingLoss(Protocol):
     samples_action: bool
 
 
-PROTOCOLS = {"actor": Actor, "loss": Loss, "target_update": TargetUpdate, "replay": Replay}
+PROTOCOLS = {
+    "q_net": QNetwork,
+    "temperature": Temperature,
+    "actor": Actor,
+    "loss": Loss,
+    "target_update": TargetUpdate,
+    "replay": Replay,
+}
 """What the part of a slot has to have."""
 
 OWN_PARTS = "see docs/walkthroughs/own_parts.md"
@@ -67,10 +76,17 @@ def require_members(parts: Mapping[str, Any]) -> None:
         WiringError: one does; the error names it.
     """
     for slot, protocol in PROTOCOLS.items():
-        part, members = parts[slot], [*vars(protocol), *protocol.__annotations__]
+        if (part := parts[slot]) is None:  # no temperature
+            continue
+        members = [*vars(protocol), *protocol.__annotations__]
         for name in members:
-            if not name.startswith("_") and not hasattr(part, name):
+            if name.startswith("_"):
+                continue
+            if not hasattr(part, name):
                 raise WiringError(slot, f"{slot}: {type(part).__name__} has no `{name}`; {OWN_PARTS}")
+            if callable(vars(protocol).get(name)) and not callable(getattr(part, name)):
+                problem = f"`{name}` of {type(part).__name__} is no method"
+                raise WiringError(slot, f"{slot}: {problem}; {OWN_PARTS}")
     actor, options = parts["actor"], signature(parts["actor"].act).parameters.values()
     if not any(option.kind is option.VAR_KEYWORD for option in options):
         for name in sorted({"greedy", "generator"} - {option.name for option in options}):

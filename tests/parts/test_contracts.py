@@ -164,3 +164,36 @@ def test_what_must_be_a_module_and_is_none_is_refused(slot: str, folder: Path) -
     path.write_text(path.read_text().replace(", True)", ", False)"))
     with pytest.raises(RecipeError, match=rf"{slot}=bare: Bare\w+ is no nn.Module"):
         compose("sqn", *TINY, f"{slot}=bare").preflight()
+
+
+METHODS = [
+    (slot, name)
+    for slot, protocol in SLOTS.items()
+    for name, member in vars(PROTOCOLS[protocol]).items()
+    if callable(member) and not name.startswith("_")
+]
+LATER = [("q_net", "first"), ("replay", "cut")]
+"""What preflight does not call."""
+
+
+@pytest.mark.parametrize(("slot", "method"), METHODS)
+@pytest.mark.parametrize("mistake", ["raises", "is no method"])
+def test_the_part_whose_method_fails_is_named(slot: str, method: str, mistake: str, folder: Path) -> None:
+    path = folder / f"{MODULE}.py"
+    broken = "5" if mistake == "is no method" else "broken"
+    path.write_text(f"""{path.read_text()}
+
+def broken(self, *_, **__):
+    raise RuntimeError("own mistake")
+
+
+setattr({{"q_net": Q, "temperature": T, "actor": A, "loss": L, "target_update": U, "replay": R}}["{slot}"],
+        "{method}", {broken})
+""")
+    experiment = compose("sqn", *TINY, f"{slot}=bare")
+    if (slot, method) in LATER and mistake == "raises":
+        experiment.preflight()
+        return
+    with pytest.raises(RecipeError, match=rf"^command line: {slot}=bare: ") as caught:
+        experiment.preflight()
+    assert ("own mistake" if mistake == "raises" else f"`{method}`") in str(caught.value)
