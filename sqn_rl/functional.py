@@ -2,7 +2,7 @@
 
 Equation and line numbers are those of "Soft Q-Network" (arXiv 1912.10891v1) and its Algorithm 1.
 
-Legend: B batch, A actions, N networks (1, or 2 for twins), K atoms or quantiles of a distribution, or steps
+Legend: B batch, A actions, N networks (1, or 2 for twins), K atoms or quantiles of a distribution, T steps
 of a path; Z numbers represent the returns of one action. ``α`` is the temperature, in reward units, > 0.
 Entropies are in nats. Values are in reward units.
 """
@@ -321,29 +321,29 @@ def dueling(value_B1: Tensor, advantage_BA: Tensor) -> Tensor:
 # --- n-step returns ----------------------------------------------------------------------------------------
 
 
-def steps_to_last(last_BK: Tensor) -> Tensor:
-    """m, the number of steps up to and including the first last one; K if there is none.
+def steps_to_last(last_BT: Tensor) -> Tensor:
+    """m, the number of steps up to and including the first last one; T if there is none.
 
     Args:
-        last_BK: whether the k-th step is the last of its trajectory, ``[B, K]`` bool.
+        last_BT: whether the k-th step is the last of its trajectory, ``[B, T]`` bool.
 
     Returns:
-        ``[B]`` int64, in [1, K].
+        ``[B]`` int64, in [1, T].
     """
-    return 1 + (~last_BK[:, :-1]).cumprod(-1).sum(-1)
+    return 1 + (~last_BT[:, :-1]).cumprod(-1).sum(-1)
 
 
-def n_step_return(reward_BK: Tensor, steps_B: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
+def n_step_return(reward_BT: Tensor, steps_B: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
     """Σ_{k<m} γ^k r_{t+k}, and the bootstrap's discount γ^m  (Sutton & Barto 2018, eq. 7.1).
 
     Args:
-        reward_BK: r_{t+k}, ``[B, K]``; rewards after m steps are ignored.
-        steps_B: m, ``[B]`` int64, in [1, K].
+        reward_BT: r_{t+k}, ``[B, T]``; rewards after m steps are ignored.
+        steps_B: m, ``[B]`` int64, in [1, T].
         gamma: γ, in [0, 1].
 
     Returns:
         ``[B]``, reward units; and ``[B]``, in [0, 1].
     """
-    power_K = reward_BK.new_tensor([gamma**k for k in range(reward_BK.shape[1] + 1)])
-    counts_BK = torch.arange(reward_BK.shape[1], device=steps_B.device) < steps_B.unsqueeze(-1)
-    return (power_K[:-1] * reward_BK).where(counts_BK, 0).sum(-1), power_K[steps_B]
+    power_T = reward_BT.new_tensor([gamma**k for k in range(reward_BT.shape[1] + 1)])
+    counts_BT = torch.arange(reward_BT.shape[1], device=steps_B.device) < steps_B.unsqueeze(-1)
+    return (power_T[:-1] * reward_BT).where(counts_BT, 0).sum(-1), power_T[steps_B]

@@ -46,25 +46,25 @@ class Step(NamedTuple):
 
 
 class Path(NamedTuple):
-    """The K steps that begin with each of B transitions, for targets that are computed backwards along them.
+    """The T steps that begin with each of B transitions, for targets that are computed backwards along them.
 
     After its end a path repeats its last step; ``trace`` is 0 there.
     """
 
     next_observation: Tensor
-    """``[B, K, *S]``: the true next observation of each step."""
+    """``[B, T, *S]``: the true next observation of each step."""
     next_action: Tensor
-    """``[B, K]`` int64: the action taken there; where ``trace`` is 0, any."""
+    """``[B, T]`` int64: the action taken there; where ``trace`` is 0, any."""
     reward: Tensor
-    """``[B, K]`` float32: the reward of each step."""
+    """``[B, T]`` float32: the reward of each step."""
     discount: Tensor
-    """``[B, K]`` float32: ``γ (1 − d)`` of each step: 0 where it terminated."""
+    """``[B, T]`` float32: ``γ (1 − d)`` of each step: 0 where it terminated."""
     trace: Tensor
-    """``[B, K]`` float32: λ where the path continues after the step, else 0."""
+    """``[B, T]`` float32: λ where the path continues after the step, else 0."""
     next_action_mask: Tensor | None = None
-    """``[B, K, A]`` bool: the actions allowed at ``next_observation``; None if all are, always."""
+    """``[B, T, A]`` bool: the actions allowed at ``next_observation``; None if all are, always."""
     next_log_mu: Tensor | None = None
-    """``[B, K]`` float32: log μ of ``next_action``, for Retrace; None: a tree backup."""
+    """``[B, T]`` float32: log μ of ``next_action``, for Retrace; None: a tree backup."""
 
     def split(self, size: int) -> "Iterator[Path]":
         """Split into paths of ``size`` transitions, in order, without copying."""

@@ -17,7 +17,7 @@ from sqn_rl.training.random_state import GLOBAL_SEED_OFFSET, RandomState
 from sqn_rl.training.stopping import Stopped
 from sqn_rl.training.torch_modes import default_float32
 
-AT_ONCE = 10
+MAX_ENVS = 10
 """The most environments that an evaluation opens."""
 
 EVALUATION_SEED = 1_000_000
@@ -91,7 +91,7 @@ def step_limit(env: BatchedEnv, max_steps: int) -> int:
 
 
 def evaluation_env(make_env: Callable[..., BatchedEnv], episodes: int, seed: int) -> BatchedEnv:
-    """Make the environments of an evaluation: one per episode, at most :data:`AT_ONCE`, or just one.
+    """Make the environments of an evaluation: one per episode, at most :data:`MAX_ENVS`, or just one.
 
     Args:
         make_env: makes environments.
@@ -101,7 +101,7 @@ def evaluation_env(make_env: Callable[..., BatchedEnv], episodes: int, seed: int
     Raises:
         RecipeError, SettingError: not even one environment can be opened.
     """
-    num_envs = min(episodes, AT_ONCE)
+    num_envs = min(episodes, MAX_ENVS)
     try:
         return make_env(num_envs=num_envs, seed=seed, training=False)
     except (RecipeError, SettingError):

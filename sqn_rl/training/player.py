@@ -28,7 +28,7 @@ class RecurrentActor(Protocol):
         """The scores of the actions, with the mean weights, ``[N, *S]`` → ``[N, A]``."""
 
 
-class Actions(Protocol):
+class HasActions(Protocol):
     """Environments with A actions."""
 
     n_actions: int
@@ -56,12 +56,12 @@ class OffPolicy(Protocol):
     reads_log_mu: bool
 
 
-def recorded_actions(env: Actions, returns: object) -> int | None:
+def recorded_actions(env: HasActions, returns: object) -> int | None:
     """A :class:`Player`'s ``n_actions``: None unless the returns read log μ."""
     return env.n_actions if isinstance(returns, OffPolicy) and returns.reads_log_mu else None
 
 
-def random_actions(env: Actions, generator: torch.Generator) -> Tensor:
+def random_actions(env: HasActions, generator: torch.Generator) -> Tensor:
     """Uniformly random actions among those allowed, ``[N]`` int64."""
     if (mask_NA := env.action_mask) is not None:
         return F.draw(F.masked(torch.zeros(mask_NA.shape), mask_NA), generator)

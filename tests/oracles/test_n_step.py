@@ -24,16 +24,16 @@ GAMMA = 0.5
 
 
 def test_steps_count_up_to_the_first_last() -> None:
-    last_BK = torch.tensor([[0, 0, 0], [0, 0, 1], [0, 1, 0], [1, 0, 0], [1, 1, 1]], dtype=torch.bool)
-    assert F.steps_to_last(last_BK).tolist() == [3, 3, 2, 1, 1]
-    assert F.steps_to_last(last_BK[:, :1]).tolist() == [1, 1, 1, 1, 1]
+    last_BT = torch.tensor([[0, 0, 0], [0, 0, 1], [0, 1, 0], [1, 0, 0], [1, 1, 1]], dtype=torch.bool)
+    assert F.steps_to_last(last_BT).tolist() == [3, 3, 2, 1, 1]
+    assert F.steps_to_last(last_BT[:, :1]).tolist() == [1, 1, 1, 1, 1]
 
 
 def test_rewards_are_discounted_and_what_comes_after_is_not_looked_at() -> None:
     # γ = ½: 1; 1 + ½ · 4 = 3; 1 + ½ · 4 + ¼ · 8 = 5; and V(s') counts ½, ¼, ⅛
     nan = math.nan
-    reward_BK = torch.tensor([[1.0, nan, nan], [1.0, 4.0, nan], [1.0, 4.0, 8.0]])
-    returns, discount = F.n_step_return(reward_BK, torch.tensor([1, 2, 3]), GAMMA)
+    reward_BT = torch.tensor([[1.0, nan, nan], [1.0, 4.0, nan], [1.0, 4.0, 8.0]])
+    returns, discount = F.n_step_return(reward_BT, torch.tensor([1, 2, 3]), GAMMA)
     assert returns.tolist() == [1, 3, 5]
     assert discount.tolist() == [1 / 2, 1 / 4, 1 / 8]
 

@@ -137,7 +137,7 @@ def ladder_positions(actor: int, actors: int, num_envs: int) -> Tensor:
 
 
 Number = Annotated[int, Range(lambda value: 1 <= value <= 2**16, "a whole number in [1, 65,536]")]
-Ladder = Annotated[float, Range(lambda value: 1 < value <= 1e6, "a number above 1")]
+LadderRatio = Annotated[float, Range(lambda value: 1 < value <= 1e6, "a number above 1")]
 
 
 class Actors(ABC):
@@ -172,7 +172,7 @@ class Actors(ABC):
         depth: Number,
         sync_every: Number,
         order: str,
-        ladder: Ladder | None,
+        ladder: LadderRatio | None,
     ) -> None:
         require_one_of(ORDERS, "order", order)
         self.actors, self.rows, self.depth, self.sync_every = actors, rows, depth, sync_every

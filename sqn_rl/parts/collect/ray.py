@@ -18,7 +18,7 @@ from sqn_rl.parts.arguments import typed
 from sqn_rl.parts.collect.base import (
     Actors,
     Engine,
-    Ladder,
+    LadderRatio,
     MakeWorker,
     Number,
     Result,
@@ -73,7 +73,7 @@ class RayCollect(Actors):
         depth: Number,
         sync_every: Number,
         order: str,
-        ladder: Ladder | None,
+        ladder: LadderRatio | None,
         address: str | None,
     ) -> None:
         super().__init__(

@@ -24,7 +24,7 @@ from sqn_rl.parts.replay.storage import Returns, RingSampler
 from sqn_rl.parts.replay.sum_tree import Floats, Indices, SumTree
 from sqn_rl.parts.schedule import linear
 
-REDUCTIONS: dict[str, Callable[[Floats], Floats]] = {
+ERROR_REDUCTIONS: dict[str, Callable[[Floats], Floats]] = {
     "mean": lambda error_NB: error_NB.sum(0) / len(error_NB),
     "max": lambda error_NB: error_NB.max(0),
 }
@@ -33,7 +33,7 @@ REDUCTIONS: dict[str, Callable[[Floats], Floats]] = {
 
 def priority_of(td_error_NB: Floats, epsilon: float, reduction: str) -> Floats:
     """The priority p = |δ| + ε, |δ| reduced over the networks  (section 3.3). ``[N, B]`` → ``[B]``."""
-    return REDUCTIONS[reduction](np.abs(td_error_NB)) + epsilon
+    return ERROR_REDUCTIONS[reduction](np.abs(td_error_NB)) + epsilon
 
 
 def require_finite(p_B: Floats, omega: float) -> None:
@@ -72,7 +72,7 @@ def require_priorities(omega: float, beta: float, epsilon: float, td_error: str)
         SettingError: one is.
     """
     require(epsilon**omega > 0, "omega", omega, f"an exponent for which {epsilon}^omega is above 0")
-    require_one_of(REDUCTIONS, "td_error", td_error)
+    require_one_of(ERROR_REDUCTIONS, "td_error", td_error)
 
 
 class WeightedReplay(RingReplay):

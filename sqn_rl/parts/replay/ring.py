@@ -272,9 +272,9 @@ class Ring:
 
         They end with the first step that terminated or was truncated, or that :meth:`is_last`.
         """
-        place_BK = self.next_places(place, steps)
-        last_BK = self.terminated.take(place_BK) | self.truncated.take(place_BK) | self.is_last(place_BK)
-        return place_BK, F.steps_to_last(last_BK).unsqueeze(-1)
+        place_BT = self.next_places(place, steps)
+        last_BT = self.terminated.take(place_BT) | self.truncated.take(place_BT) | self.is_last(place_BT)
+        return place_BT, F.steps_to_last(last_BT).unsqueeze(-1)
 
     def _advance(self, lane: int, row_count: int) -> None:
         """Set the number of rows appended to a lane, and the rows that follow from it."""

@@ -16,7 +16,7 @@ from sqn_rl.errors import WiringError, require, require_whole
 from sqn_rl.parts.arguments import Count, NotNegative, Positive, Probability, typed
 from sqn_rl.parts.memory import Memory, state_size
 from sqn_rl.parts.replay.prioritized import (
-    REDUCTIONS,
+    ERROR_REDUCTIONS,
     ProportionalSampler,
     WeightedReplay,
     require_priorities,
@@ -221,7 +221,7 @@ class _SequenceSampler(ProportionalSampler):
         """Set priorities from δ of transitions, ``[n, B]``, each at the place where its sequence begins."""
         place, sequence_B = np.unique(index.numpy(force=True), return_inverse=True)
         error_nB = np.abs(priority.numpy(force=True).astype(np.float64)).reshape(-1, len(sequence_B))
-        error_Q = sequence_error(REDUCTIONS[self.reduction](error_nB), sequence_B, self._eta)
+        error_Q = sequence_error(ERROR_REDUCTIONS[self.reduction](error_nB), sequence_B, self._eta)
         super().update_priority(torch.from_numpy(place), torch.from_numpy(error_Q))
 
 

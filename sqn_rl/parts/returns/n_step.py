@@ -1,6 +1,6 @@
 """n-step returns.
 
-Legend: B transitions, K = n steps from each, A actions; a return sums m ≤ n steps.
+Legend: B transitions, T = n steps from each, A actions; a return sums m ≤ n steps.
 """
 
 from collections.abc import Sequence
@@ -60,13 +60,13 @@ class NStep:
 
     def gather(self, ring: Ring, place: Tensor) -> Batch:
         """The transitions at these places of the ring, ``[B]``."""
-        place_BK, steps_B1 = ring.lookahead(place, self.n)
+        place_BT, steps_B1 = ring.lookahead(place, self.n)
         steps_B = steps_B1.squeeze(-1)
-        reward_BK = ring.reward.take(place_BK)
+        reward_BT = ring.reward.take(place_BT)
         if self._bonus:
-            reward_BK += self._bonus(ring, place_BK, steps_B)
-        reward, discount = F.n_step_return(reward_BK, steps_B, self.gamma)
-        end = place_BK.gather(-1, steps_B1 - 1).squeeze(-1)
+            reward_BT += self._bonus(ring, place_BT, steps_B)
+        reward, discount = F.n_step_return(reward_BT, steps_B, self.gamma)
+        end = place_BT.gather(-1, steps_B1 - 1).squeeze(-1)
         return Batch(
             observation=ring.observe(place),
             action=ring.action.index_select(0, place),
@@ -97,17 +97,17 @@ class _EntropyBonus:
         self.temperature: Temperature = temperature
 
     @torch.no_grad()
-    def __call__(self, ring: Ring, place_BK: Tensor, steps_B: Tensor) -> Tensor:
-        """α H(π(·|s_{t+k})) where 0 < k < m, else 0, ``[B, K]``."""
-        k_K = torch.arange(place_BK.shape[1], device=place_BK.device)
-        between_BK = (k_K > 0) & (k_K < steps_B.unsqueeze(-1))
-        bonus_BK = ring.reward.new_zeros(place_BK.shape)
-        if between_BK.any():
-            place = place_BK[between_BK]
+    def __call__(self, ring: Ring, place_BT: Tensor, steps_B: Tensor) -> Tensor:
+        """α H(π(·|s_{t+k})) where 0 < k < m, else 0, ``[B, T]``."""
+        k_T = torch.arange(place_BT.shape[1], device=place_BT.device)
+        between_BT = (k_T > 0) & (k_T < steps_B.unsqueeze(-1))
+        bonus_BT = ring.reward.new_zeros(place_BT.shape)
+        if between_BT.any():
+            place = place_BT[between_BT]
             allowed = {} if (mask := ring.allowed(place)) is None else {"action_mask": mask}
             entropy = F.entropy(self.actor.log_policy(ring.observe(place), **allowed))
-            bonus_BK[between_BK] = (self.temperature.alpha * entropy).to(bonus_BK.dtype)
-        return bonus_BK
+            bonus_BT[between_BT] = (self.temperature.alpha * entropy).to(bonus_BT.dtype)
+        return bonus_BT
 
 
 def _wiring_error(needs: str) -> WiringError:

@@ -1,6 +1,6 @@
 """The tree backup: multi-step targets that need no correction for the policy that collected the steps.
 
-Legend: B transitions, K = n steps from each; ``*S`` is the shape of an observation.
+Legend: B transitions, T = n steps from each; ``*S`` is the shape of an observation.
 """
 
 import torch
@@ -65,19 +65,19 @@ class TreeBackup:
         return path
 
     def _paths(self, ring: Ring, place: Tensor) -> tuple[Path, Tensor]:
-        """The paths, and the places of the next actions, ``[B, K]``."""
-        place_BK, steps_B1 = ring.lookahead(place, self.n)
-        k_K = torch.arange(self.n, device=place.device)
-        place_BK = place_BK.gather(-1, torch.minimum(k_K, steps_B1 - 1))  # rows after the end are not read
-        next_place_BK = torch.cat([place_BK[:, 1:], place_BK[:, -1:]], -1)
-        next_observation = ring.observe_next(place_BK.flatten())
-        mask = ring.allowed_next(place_BK.flatten())
+        """The paths, and the places of the next actions, ``[B, T]``."""
+        place_BT, steps_B1 = ring.lookahead(place, self.n)
+        k_T = torch.arange(self.n, device=place.device)
+        place_BT = place_BT.gather(-1, torch.minimum(k_T, steps_B1 - 1))  # rows after the end are not read
+        next_place_BT = torch.cat([place_BT[:, 1:], place_BT[:, -1:]], -1)
+        next_observation = ring.observe_next(place_BT.flatten())
+        mask = ring.allowed_next(place_BT.flatten())
         path = Path(
-            next_observation=next_observation.unflatten(0, place_BK.shape),
-            next_action=ring.action.take(next_place_BK),
-            reward=ring.reward.take(place_BK),
-            discount=self.gamma * (~ring.terminated.take(place_BK)).to(ring.reward.dtype),
-            trace=self.lmbda * (k_K + 1 < steps_B1).to(ring.reward.dtype),
-            next_action_mask=None if mask is None else mask.unflatten(0, place_BK.shape),
+            next_observation=next_observation.unflatten(0, place_BT.shape),
+            next_action=ring.action.take(next_place_BT),
+            reward=ring.reward.take(place_BT),
+            discount=self.gamma * (~ring.terminated.take(place_BT)).to(ring.reward.dtype),
+            trace=self.lmbda * (k_T + 1 < steps_B1).to(ring.reward.dtype),
+            next_action_mask=None if mask is None else mask.unflatten(0, place_BT.shape),
         )
-        return path, next_place_BK
+        return path, next_place_BT

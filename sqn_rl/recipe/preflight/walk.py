@@ -23,7 +23,7 @@ from sqn_rl.recipe.preflight.checks import Checks
 from sqn_rl.recipe.resources import needs
 from sqn_rl.training.agent import AGENT_PARTS, Agent
 from sqn_rl.training.agreement import require_batch, require_members, require_memory
-from sqn_rl.training.evaluation import AT_ONCE, evaluation_env
+from sqn_rl.training.evaluation import MAX_ENVS, evaluation_env
 from sqn_rl.training.player import Player, recorded_actions
 from sqn_rl.types import BATCH_KEYS, MASK_KEYS, Batch, Step
 
@@ -92,7 +92,7 @@ class Walk:
             raise RecipeError(message, origin, EVALUATE_AFTER, subject) from error
         with closing_env(env), closing_env(eval_env):
             pass
-        most = min(run.eval_episodes, AT_ONCE)
+        most = min(run.eval_episodes, MAX_ENVS)
         if eval_env.num_envs < most:
             self.wiring.notes.append(f"evaluation    in 1 environment, as {most} of {env.name} do not open")
         sizes = (int(env.played_bytes), int(eval_env.played_bytes))
