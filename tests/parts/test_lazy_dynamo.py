@@ -1,4 +1,4 @@
-"""A policy acts without ``torch._dynamo``; what TensorDict and TorchRL mark for it is marked all the same."""
+"""Without compiling nothing needs ``torch._dynamo``; what is marked for it is marked all the same."""
 
 import subprocess
 import sys
@@ -13,6 +13,16 @@ import sys
 import sqn_rl
 policy = sqn_rl.load({str(ROOT / "zoo" / "cartpole")!r})
 assert policy.act([0.0, 0.0, 0.0, 0.0]) in (0, 1)
+assert "torch._dynamo" not in sys.modules, "something imported it"
+"""
+
+TRAINS = """
+import sys
+import tempfile
+import sqn_rl
+small = ["steps=60", "num_envs=2", "warmup_steps=20", "hidden=[8]", "batch_size=4", "eval_episodes=1"]
+with tempfile.TemporaryDirectory() as out:
+    sqn_rl.compose("sqn", *small, "checkpoint_every=20", "compile=never", f"out={out}/run").train()
 assert "torch._dynamo" not in sys.modules, "something imported it"
 """
 
@@ -55,7 +65,10 @@ with without_dynamo():
 """
 
 
-@pytest.mark.parametrize("script", [ACTS + MARKS, MARKS, TWICE], ids=["ours first", "without us", "needed"])
+SCRIPTS = {"ours first": ACTS + MARKS, "trained": TRAINS + MARKS, "without us": MARKS, "needed": TWICE}
+
+
+@pytest.mark.parametrize("script", SCRIPTS.values(), ids=SCRIPTS)
 def test_in_a_new_process(script: str) -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

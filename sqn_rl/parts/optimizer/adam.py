@@ -1,6 +1,7 @@
 """PyTorch's Adam, at a third of the time per step for small networks."""
 
 from collections.abc import Callable, Sequence
+from inspect import unwrap
 from typing import Any
 
 import torch
@@ -42,9 +43,14 @@ class Adam(torch.optim.Adam):
         require(0 <= first < 1 and 0 <= second < 1, "betas", betas, "two numbers in [0, 1)")
         super().__init__(params, lr=lr, betas=(first, second), eps=eps, weight_decay=weight_decay, fused=True)
 
+    # what wraps these imports torch._dynamo, which takes as long as torch, and is not needed to train
+    state_dict = unwrap(Optimizer.state_dict)
+    load_state_dict = unwrap(Optimizer.load_state_dict)
+    _add_param_group = unwrap(Optimizer.add_param_group)
+
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Optimise more parameters."""
-        super().add_param_group(param_group)
+        self._add_param_group(param_group)
         self._moments: list[Moments] = []
 
     def __setstate__(self, state: dict[str, Any]) -> None:
