@@ -82,8 +82,10 @@ class Agent:
         self.actor, self.loss, self.target_update, self.replay = actor, loss, target_update, replay
         self.temperature = loss.temperature
         alphas = [] if self.temperature is None else list(self.temperature.parameters())
-        others = {id(alpha) for alpha in alphas}
-        learned = [each for each in loss.parameters() if each.requires_grad and id(each) not in others]
+        of_temperature = {id(alpha) for alpha in alphas}
+        learned = [
+            each for each in loss.parameters() if each.requires_grad and id(each) not in of_temperature
+        ]
         self.optimizer = optimizer([{"params": learned}])
         self._add_temperature(alphas)
         self._learned = learned + alphas

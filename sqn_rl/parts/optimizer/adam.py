@@ -137,8 +137,8 @@ class Moments:
         self.same_counts = len(set(self.counts.tolist())) == 1
         """Whether all parameters have the same step count, as :meth:`move` requires."""
 
-    def rates(self) -> Tensor:
-        """The factors that change with t: lr / (1 − β₁^t) and 1/√(1 − β₂^t), ``[2]``."""
+    def begin_step(self) -> Tensor:
+        """Count a step, and return the factors that change with it: lr / (1 − β₁^t) and 1/√(1 − β₂^t)."""
         (beta1, beta2), lr = self._group["betas"], self._group["lr"]
         self.t = t = (int(self.counts[0]) if self.t is None else self.t) + 1
         self._as_numbers[0] = lr / (1 - beta1**t)
@@ -151,7 +151,7 @@ class Moments:
         Args:
             gradients: the gradient of each parameter. Parameters without one must be skipped, their counts
                 too; for that use :meth:`Adam.step`.
-            rates: the :meth:`rates` of this step.
+            rates: what :meth:`begin_step` returned.
         """
         (beta1, beta2), eps, decay = (self._group[name] for name in ("betas", "eps", "weight_decay"))
         self.counts.add_(1)

@@ -59,7 +59,7 @@ class Descent:
         """Take one step, given the gradient of each parameter; a parameter with gradient None stays."""
         present = [gradient for gradient in gradients if gradient is not None]
         if len(present) == len(gradients) and self._can_move():
-            self._compiled(present, [moments.rates() for moments in self._moments])
+            self._compiled(present, [moments.begin_step() for moments in self._moments])
         else:
             self._step(gradients)
         for step in self._after:
