@@ -388,7 +388,7 @@ def test_the_environments_of_a_vector_environment_are_used_as_they_are() -> None
         GymEnv(id=vector, num_envs=2, seed=0)
 
 
-def test_a_vector_environment_of_processes_is_refused() -> None:
+def test_a_vector_environment_that_inserts_resets_is_refused() -> None:
     vector = gymnasium.make_vec("CartPole-v1", num_envs=2, vectorization_mode="vector_entry_point")
     refused = pytest.raises(SettingError, match="expected a SyncVectorEnv, or a function that makes one")
     with closing(vector), refused:

@@ -37,7 +37,8 @@ Wrappers = Sequence[Mapping[str, Mapping[str, Any]]]
 def given(id: object) -> Sequence[gymnasium.Env]:
     """The environments that were given, not an id or a function; empty if there are none."""
     if isinstance(id, gymnasium.vector.VectorEnv):
-        expected = "a SyncVectorEnv, or a function that makes one environment"
+        hint = "gymnasium.make_vec(…, vectorization_mode='sync') makes the first"
+        expected = f"a SyncVectorEnv, or a function that makes one environment; {hint}"
         require(isinstance(id, gymnasium.vector.SyncVectorEnv), "id", id, expected)
         return id.envs
     return [id] if isinstance(id, gymnasium.Env) else []
