@@ -21,6 +21,7 @@ from sqn_rl import (
     NStep,
     OneStep,
     PrioritizedReplay,
+    Step,
     TreeBackup,
     UniformReplay,
     compose,
@@ -282,6 +283,15 @@ def test_a_batch_has_the_masks_of_its_observations(kind: str, returns: str, stac
         halves = [*batch.split(32)]
         assert torch.equal(torch.cat([half.action_mask for half in halves]), batch.action_mask)
         assert type(batch).of(batch.columns()).next_action_mask is batch.next_action_mask
+
+
+@pytest.mark.parametrize("kind", REPLAYS)
+def test_a_state_without_masks_leaves_none_of_before(kind: str) -> None:
+    used, empty = filled(kind, RETURNS["one_step"]), filled(kind, RETURNS["one_step"], turns=0)
+    seen, no = torch.zeros(3, 2), torch.zeros(3, dtype=torch.bool)
+    empty.store(seen, torch.zeros(3, dtype=torch.int64), Step(seen, seen, torch.ones(3), no, no, no, no))
+    used.load_state_dict(empty.state_dict())
+    assert used.draw(9).action_mask is None
 
 
 def test_masks_take_memory_only_where_there_are_some() -> None:

@@ -237,3 +237,37 @@ def test_an_environment_that_exits_does_not_end_the_program(monkeypatch: pytest.
     monkeypatch.setattr(Answering, "__init__", exits)
     with pytest.raises(SettingError, match=r"expected an environment that can be opened \(SystemExit: 0"):
         answered()
+
+
+class Counting(BatchedEnv):
+    """Two games stepped in one go; an observation is the steps of its episode, which has no end."""
+
+    def __init__(self) -> None:
+        sizes = {"observation_shape": (1,), "observation_dtype": torch.float32, "frame_skip": 1}
+        super().__init__(name="counting", n_actions=2, **sizes, num_envs=2, seed=0)
+        self.steps = torch.zeros(2, 1)
+
+    def restart(self, rows: Any) -> torch.Tensor:
+        self.steps[list(rows)] = 0
+        return self.steps[list(rows)]
+
+    def advance(self, action_N: torch.Tensor) -> Step:
+        self.steps = self.steps + 1
+        no = torch.zeros(2, dtype=torch.bool)
+        return Step(self.steps, self.steps, torch.ones(2), no, no, no, torch.ones(2, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("side", ["ours", "TorchRL's"])
+def test_the_others_go_on_where_they_are_when_one_begins_anew(side: str) -> None:
+    env = Counting()
+    if side == "ours":
+        play(env, steps=3)
+    else:
+        env.rollout(3)
+    assert env.begin([1]).tolist() == [[3], [0]]
+    assert env.begin([1, 1]).tolist() == [[3], [0]]
+
+
+def test_torchrls_side_refuses_what_ours_refuses() -> None:
+    with pytest.raises(EnvError, match="reward is None"):
+        Together(reward=None).rollout(1)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from sqn_rl.errors import SettingError, to_install
+from sqn_rl.errors import EnvError, SettingError, to_install
 from sqn_rl.parts.env.gym import GymEnv
 from sqn_rl.parts.env.opening import WRAPPABLE
 
@@ -305,6 +305,51 @@ def test_actions_in_a_box_can_be_made_discrete() -> None:
     assert error.value.field == "id"
     env = GymEnv(id="Pendulum-v1", wrappers=[{"DiscretizeAction": {"bins": 5}}], num_envs=1, seed=0)
     assert env.n_actions == 5
+
+
+class Meaning(gymnasium.Env):
+    """Its actions have names."""
+
+    observation_space = spaces.Box(-1, 1, (2,))
+
+    def __init__(self, actions: spaces.Space, names: list[str]) -> None:
+        self.action_space, self.names = actions, names
+
+    def get_action_meanings(self) -> list[str]:
+        return self.names
+
+
+BINS = [{"DiscretizeAction": {"bins": 2}}]
+
+
+@pytest.mark.parametrize(
+    ("actions", "names", "wrappers", "expected"),
+    [
+        (spaces.Discrete(2), ["wait", "go"], [], ["wait", "go"]),
+        (spaces.Discrete(2), ["wait"], [], ["0", "1"]),
+        (spaces.Box(-1, 1, (1,)), ["push", "pull"], BINS, ["0", "1"]),
+        (spaces.Box(-1, 1, (2,)), ["push"], BINS, ["0", "1", "2", "3"]),
+        (spaces.MultiDiscrete([2, 1]), ["wait", "go"], [], ["0,0", "1,0"]),
+    ],
+)
+def test_names_of_actions_are_those_of_the_actions_there_are(
+    actions: spaces.Space, names: list[str], wrappers: Any, expected: list[str]
+) -> None:
+    env = GymEnv(lambda: Meaning(actions, names), wrappers=wrappers)
+    env.close()
+    assert env.action_names == expected
+
+
+def test_an_environment_that_is_there_takes_no_arguments() -> None:
+    with closing(gymnasium.make("CartPole-v1")) as env, pytest.raises(SettingError, match="made already"):
+        GymEnv(env, kwargs={"max_episode_steps": 3})
+
+
+def test_a_closed_environment_has_no_screen() -> None:
+    env = GymEnv("CartPole-v1")
+    env.close()
+    with pytest.raises(EnvError, match="it is closed; make a new one"):
+        env.screen()
 
 
 @pytest.mark.parametrize(

@@ -263,3 +263,12 @@ def test_a_bad_value_is_refused_by_name(field: str, value: Any) -> None:
     with pytest.raises(SettingError, match=f"^{field} = ") as raised:
         make_replay(**{field: value})
     assert raised.value.field == field
+
+
+def test_the_highest_priority_so_far_may_be_an_initial_one() -> None:
+    replay = make_replay(epsilon=1.0, omega=1.0)
+    seen, no = torch.zeros(3), torch.zeros(3, dtype=torch.bool)
+    step = Step(seen, seen, seen, no, no, no, seen)
+    for priority in (torch.tensor([[4.0, 9.0, 0.0]]), None):
+        replay.store(seen, torch.zeros(3, dtype=torch.int64), step, priority=priority)
+    assert replay.sampler.tree.value[:6].tolist() == [5, 10, 1, 10, 10, 10]

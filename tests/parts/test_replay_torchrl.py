@@ -310,6 +310,22 @@ def test_priorities_may_come_with_the_steps(trailing: int) -> None:
     assert set(replay.sample(1000)["index"].tolist()) == {place[1, 4].item()}
 
 
+@pytest.mark.parametrize("steps", [20, 25, 60])
+def test_priorities_of_new_steps_are_theirs_while_a_sample_waits_for_its_own(steps: int) -> None:
+    """The sample's transitions are overwritten; some of the new ones too, in the same call."""
+    replay = make_replay("prioritized", omega=1.0, epsilon=1.0)
+    replay.extend(rollout(20))
+    sample, played = replay.sample(500), rollout(steps, seed=1)
+    played["td_error"] = torch.arange(3.0 * steps).reshape(3, steps)
+    place = replay.extend(played)[:, -20:]
+    expected = 1 + played["td_error"][:, -20:]
+    np.testing.assert_array_equal(replay.sampler.tree.value[place], expected)
+    sample["td_error"] = torch.full((500,), 1e6)
+    replay.update_tensordict_priority(sample)  # too late
+    np.testing.assert_array_equal(replay.sampler.tree.value[place], expected)
+    assert replay.sampler.tree.total == pytest.approx(float(expected.sum()))
+
+
 @pytest.mark.parametrize("networks", [1, 2])
 @pytest.mark.parametrize("join", ["mean", "max"])
 def test_a_loss_that_scores_a_sample_gives_the_priorities_of_our_own_loop(join: str, networks: int) -> None:

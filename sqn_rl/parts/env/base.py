@@ -192,6 +192,7 @@ class BatchedEnv(EnvBase):
             require_columns(step, self._current.observation)
             for name in ("next_observation", "observation", "reward"):
                 require_finite(name, getattr(step, name).numpy(), self._where)
+        self._current.observation = step.observation
         return step
 
     def state_dict(self, *_: Any, **__: Any) -> dict[str, Any]:
@@ -317,9 +318,8 @@ class BatchedEnv(EnvBase):
     # --- TorchRL's side: ``advance`` resets ended episodes, ``_reset`` returns their first observations ----
 
     def _step(self, tensordict: TensorDictBase) -> TensorDict:
-        self._require_open()
-        step = self.advance(tensordict["action"])
-        self._current.observation = step.observation
+        self.send(tensordict["action"])
+        step = self.receive()
         self._is_new_episode, self._lost_life = step.ended, step.terminated & ~step.ended
         flags = step.terminated, step.truncated
         return self._tensordict(step.next_observation, *flags, step.next_action_mask, reward=step.reward)

@@ -92,7 +92,7 @@ def as_array(answer: Any) -> np.ndarray:
 
 
 def indices(rows: Sequence[int] | None, num_envs: int) -> Sequence[int]:
-    """The indices of the environments ``rows``; of all if it is None.
+    """The indices of the environments ``rows``, each once; of all if it is None.
 
     Raises:
         SettingError: one is no index of an environment.
@@ -103,7 +103,7 @@ def indices(rows: Sequence[int] | None, num_envs: int) -> Sequence[int]:
         isinstance(row, Integral) and 0 <= int(row) < num_envs for row in rows
     )
     require(are_rows, "rows", rows, f"a list of whole numbers in [0, {num_envs})")
-    return rows
+    return [*dict.fromkeys(rows)]
 
 
 def require_columns(step: Step, observation: Tensor) -> None:

@@ -93,6 +93,7 @@ class GymEnv(GamesEnv):
                 envs.append(make(id, kwargs, wrappers))
                 opened.callback(envs[0].close)
             else:
+                require(not kwargs, "kwargs", kwargs, "none, as the environment is made already")
                 expected = f"{n_given}, as many as are given; or give a function that makes one of any number"
                 require(num_envs == n_given, "num_envs", num_envs, expected)
             first = envs[0]
@@ -124,6 +125,7 @@ class GymEnv(GamesEnv):
         self._kwargs, self.wrappers, self._space, self._actions = kwargs, wrappers, space, actions
         self._masks_inside, self._masks_known = masks_inside, False
         self.first_action = actions.first
+        self._action_names = actions.names or _names_of(first, self.name)
         self._box_kind = (space.shape, space.dtype) if isinstance(space, spaces.Box) else None
         self._view, self.image_note = view, str(view.layout or "")
         self._stacks = np.zeros((num_envs, frame_stack, *view.frame_shape), self._dtype)
@@ -132,11 +134,9 @@ class GymEnv(GamesEnv):
 
     @property
     def action_names(self) -> list[str]:
-        """The environment's ``get_action_meanings()`` if it has them; else the names in :data:`NAMES`."""
-        if self._actions.names is not None:
-            return self._actions.names
-        meanings = getattr(self._envs[0].unwrapped, "get_action_meanings", None)
-        return meanings() if meanings else NAMES.get(self.name.partition("-")[0], super().action_names)
+        """The environment's ``get_action_meanings()``, or the names in :data:`NAMES`; else their numbers."""
+        names = self._action_names
+        return names if names and len(names) == self.n_actions else super().action_names
 
     def show(self) -> None:
         """Make environment 0 again with rendering, if it can render."""
@@ -152,6 +152,7 @@ class GymEnv(GamesEnv):
             EnvError: rendering fails.
             SettingError: the package that it renders with is not installed.
         """
+        self._require_open()
         env = self._envs[0]
         if env.render_mode != "rgb_array":
             return None
@@ -236,8 +237,9 @@ class GymEnv(GamesEnv):
             self._masks_known = True
             if mask is not None:
                 self._masks = np.ones((self.num_envs, self.n_actions), np.bool_)
-        if mask is None and self._masks is not None and not terminated:
-            raise AnswerError(f"no {KEY} is given, but the first reset gave one")
+        if mask is None and not terminated and (self._masks_inside or self._masks is not None):
+            why = "the space of observations has one" if self._masks_inside else "the first reset gave one"
+            raise AnswerError(f"no {KEY} is given, but {why}")
         if mask is not None and self._masks is None:
             raise AnswerError(f"an {KEY} is given, but the first reset gave none")
         if self._masks is not None:
@@ -250,3 +252,11 @@ class GymEnv(GamesEnv):
             closing.callback(super().close, raise_if_closed=raise_if_closed)
             for env in envs if self._owns_envs else ():
                 closing.callback(env.close)
+
+
+def _names_of(env: gymnasium.Env, name: str) -> list[str] | None:
+    """The names that an environment gives its actions, or :data:`NAMES`; None if a wrapper changed them."""
+    if env.action_space != env.unwrapped.action_space:
+        return None
+    meanings = getattr(env.unwrapped, "get_action_meanings", None)
+    return list(meanings()) if meanings else NAMES.get(name.partition("-")[0])

@@ -136,7 +136,7 @@ class RingReplay(TensorDictReplayBuffer):
         index = super().extend(tensordicts, update_priority=False)
         td_error = tensordicts.get(self.priority_key, None)
         if update_priority is not False and td_error is not None:
-            self._update_priority_from(index, td_error)
+            self.sampler.on_extend(*_flat(index, td_error))
         return index
 
     def add(self, data: TensorDictBase) -> Tensor:
@@ -148,10 +148,7 @@ class RingReplay(TensorDictReplayBuffer):
 
         Its shape is ``[*]``, or ``[*, N]`` with every network's error in the last dimension.
         """
-        self._update_priority_from(data["index"], data[self.priority_key])
-
-    def _update_priority_from(self, index: Tensor, td_error: Tensor) -> None:
-        self.update_priority(index.reshape(-1), td_error.reshape(index.numel(), -1).T)
+        self.update_priority(*_flat(data["index"], data[self.priority_key]))
 
     def state_dict(self) -> dict[str, Any]:
         """The whole state, as tensors and plain values; the ring's rows are copied."""
@@ -160,6 +157,11 @@ class RingReplay(TensorDictReplayBuffer):
         return state
 
     __setitem__ = set_ = set_at_ = update_ = write_all = empty = query = dumps = loads = refuse
+
+
+def _flat(index: Tensor, td_error: Tensor) -> tuple[Tensor, Tensor]:
+    """Places and every network's TD error: ``[*]``, ``[*]`` or ``[*, n]`` → ``[B]``, ``[n, B]``."""
+    return index.reshape(-1), td_error.reshape(index.numel(), -1).T
 
 
 def _identity(batch: TensorDict) -> TensorDict:

@@ -178,7 +178,13 @@ class ProportionalSampler(RingSampler):
             self.tree.fill(ring.newest_row, self.max_priority**self.omega)
             return
         place = np.arange(ring.newest_row.start, ring.newest_row.stop)
-        self.tree.update(place, self._priorities(priority, place) ** self.omega)
+        self._set(place, self._priorities(priority, place))
+
+    def on_extend(self, place: Tensor, td_error: Tensor) -> None:
+        """Set the priorities of new transitions; those of draws before them are still to come."""
+        index = place.numpy(force=True)
+        p, stored = self._priorities(td_error, index), self.tree.value[index] > 0
+        self._set(index[stored], p[stored])
 
     def retire(self, ring: Ring) -> None:
         """The transitions that the newest row has removed are not sampled any more."""
@@ -208,8 +214,11 @@ class ProportionalSampler(RingSampler):
         if valid is not None:
             valid &= self.tree.value[place] > 0  # a place without a transition has 0
             place, p = place[valid], p[valid]
-        highest = float(np.maximum.reduce(p, initial=0.0))
-        self.max_priority = max(self.max_priority, highest)
+        self._set(place, p)
+
+    def _set(self, place: Indices, p: Floats) -> None:
+        """Set the priorities of these places, ``[B]``; of a place that is named twice, the last."""
+        self.max_priority = max(self.max_priority, float(np.maximum.reduce(p, initial=0.0)))
         self.tree.update(place, p**self.omega)
 
     def _priorities(self, td_error: Tensor, place: Indices) -> Floats:

@@ -65,6 +65,7 @@ def load_ring_state(ring: Ring, state: Mapping[str, Any]) -> None:
     for name, own in {**_kind(ring), "lanes": ring.lanes}.items():
         if state.get(name, 1) != own:
             raise ValueError(f"{name} was {state.get(name, 1)} in the replay saved; here it is {own}")
+    ring.action_mask = ring.next_action_mask = ring.log_mu = None
     written = state["written"] if ring.lanes > 1 else [state["written"]]
     for lane, count in enumerate(written):
         ring._advance(lane, count)

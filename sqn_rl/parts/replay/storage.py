@@ -73,6 +73,9 @@ class RingSampler(Sampler):
     def on_append(self, ring: Ring, priority: Tensor | None = None) -> None:
         """Called after a row was appended, with its initial TD errors, ``[n, E]``, where they are known."""
 
+    def on_extend(self, place: Tensor, td_error: Tensor) -> None:
+        """Called after ``extend``, with the initial TD errors at these places, ``[n, B]``."""
+
     def update_priority(self, index: Tensor, priority: Tensor, *, storage: Storage | None = None) -> None:
         """Set priorities from TD errors; a sampler without priorities ignores them."""
 
