@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 from tensordict import TensorDict
-from torchrl.envs import check_env_specs
+from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
+from torchrl.envs import MultiStepTransform, check_env_specs
 from torchrl.objectives import LossModule
 
 from sqn_rl import functional as F
@@ -95,6 +96,27 @@ def test_multi_step_and_importance_weights_of_theirs_are_read(script) -> None:
     row["priority_weight"] = torch.tensor([0.5])
     expected = 0.5 * (q_i - (1 + 0.99**3 * v)).square().sum()
     torch.testing.assert_close(loss(row)["loss_q"], expected)
+
+
+def test_targets_of_their_multi_step_transform_end_where_the_episode_does(script) -> None:
+    env, actor, loss, _ = script["build"](seed=0)
+    n, gamma, rollout = 3, 0.99, env.rollout(80, actor, break_when_any_done=False)
+    ended = rollout["next", "done"].flatten().tolist()
+    assert sum(ended[: 80 - n]) >= 2
+    transform = MultiStepTransform(n_steps=n, gamma=gamma, done_keys=["done", "truncated"])
+    replay = TensorDictReplayBuffer(storage=LazyTensorStorage(100), transform=transform, batch_size=4)
+    replay.extend(rollout)
+    rows = replay[:]
+    loss(rows)
+    target_q = loss.target_q_net.values(rollout["next", "observation"])
+    v = F.soft_value(target_q.mean(0), loss.temperature.alpha)
+    q_iB = loss.q_net.values(rollout["observation"]).gather(-1, rollout["action"].expand(2, -1)[..., None])
+    for start, row in enumerate(rows):
+        m = next((k for k in range(1, n) if ended[start + k - 1]), n)
+        last = start + m - 1
+        bootstraps = not rollout["next", "terminated"][last].item()
+        y = sum(gamma**k for k in range(m)) + gamma**m * bootstraps * v[last]
+        torch.testing.assert_close(row["td_error"], (q_iB[:, start, 0] - y).abs())
 
 
 def test_the_optimizer_gets_online_networks_and_temperature_only(script) -> None:

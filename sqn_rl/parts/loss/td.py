@@ -39,11 +39,11 @@ class TDLoss(LossModule):
     the loss also includes L_α = α · mean (H(π(·|s)) − H̄)  (eq. 19).
 
     As a TensorDict module it reads ``action`` and the Q-network's observation key; under ``next`` that key,
-    ``reward`` and ``terminated``; and, if present, ``steps_to_next_obs`` (m of m-step returns),
-    ``priority_weight`` (importance weights w), ``path`` (:class:`~sqn_rl.types.Path`), and ``action_mask``
-    (the allowed actions), which then must be under ``next`` too. It writes
-    ``td_error`` (``[*, N]``, every network's |δ_i|) into its input, and returns the losses by name,
-    ``q_mean``, and with a temperature ``alpha`` and ``entropy``. :meth:`compute` is the same on plain
+    ``reward`` and ``terminated``; and, if present, ``steps_to_next_obs`` (m of m-step returns; ``terminated``
+    must be that of the last step), ``priority_weight`` (importance weights w), ``path``
+    (:class:`~sqn_rl.types.Path`), and ``action_mask`` (the allowed actions), which then must be under
+    ``next`` too. It writes ``td_error`` (``[*, N]``, every network's |δ_i|) into its input, and returns the
+    losses by name, ``q_mean``, and with a temperature ``alpha`` and ``entropy``. :meth:`compute` is the same on plain
     tensors. After the optimizer's step, ``temperature.refresh()`` updates α.
 
     Args:
@@ -290,7 +290,7 @@ class TDLoss(LossModule):
             raise ValueError(f"{keys.action}: expected the number of each action, not one-hot; got {given}")
         terminated_B = following.get(keys.terminated).reshape(-1)
         steps, weight, path = (tensordict.get(key, None) for key in (keys.steps, keys.weight, keys.path))
-        discount_B = torch.full_like(terminated_B, self.gamma, dtype=torch.float32)
+        discount_B = torch.full_like(terminated_B, self.gamma, dtype=torch.get_default_dtype())
         mask, next_mask = tensordict.get(keys.action_mask, None), following.get(keys.action_mask, None)
         if (mask is None) != (next_mask is None):
             raise KeyError(f"{keys.action_mask}: expected both it and the one under `next`, or neither")
