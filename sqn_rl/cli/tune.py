@@ -59,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from sqn_rl.analysis.tuning import Tuning, with_evaluations
     from sqn_rl.cli.terminal.screen import make_folder
     from sqn_rl.recipe.compose import compose_recipe
+    from sqn_rl.recipe.eject.recipe_file import require_writable
     from sqn_rl.runs.directory import locked
 
     fixed, space = space_of(overrides, catalogue)
@@ -68,6 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         [compose_recipe("sqn", *fixed, *corner, catalogue=catalogue) for corner in corners(space, catalogue)]
     )
     recipe = with_evaluations(fixed, space, catalogue)[1]
+    require_writable(recipe)
     folder = make_folder(out or many.folder_of("tuning", recipe), "out")
     with locked(folder):
         progress = _Progress(own["trials"])

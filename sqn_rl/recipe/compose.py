@@ -213,6 +213,8 @@ def apply(overrides: Iterable[Override], layers: Layers) -> None:
             layers.put(override.key, override.value, _always(override.origin))
         elif not layers.drop(override.key):
             raise RecipeError("there is nothing to remove", override.origin)
+        else:
+            layers.removed[override.key] = override.origin
 
 
 def _always(origin: str) -> Callable[[str], str]:

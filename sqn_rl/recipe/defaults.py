@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from sqn_rl.errors import RecipeError, did_you_mean
-from sqn_rl.recipe.catalogue import RECIPE, TASK, Catalogue, Choice
+from sqn_rl.recipe.catalogue import RECIPE, TASK, YAML, Catalogue, Choice
 from sqn_rl.recipe.provenance import Document, Values
 
 FILES = 300
@@ -226,7 +226,7 @@ class _Words(NamedTuple):
 def _words(item: object, group: str, origin: str) -> _Words:
     """Split an entry of the defaults list of a file in ``group``; a bare name is one of that group."""
     if isinstance(item, str):
-        if not item.startswith("/"):
+        if not item.startswith("/") or item.endswith(YAML):
             return _Words([], group, "", item)
         path, _, name = item.strip("/").partition("/")
         return _Words([], path, "", name)

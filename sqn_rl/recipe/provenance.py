@@ -157,6 +157,8 @@ class Layers:
         self.values: Values = {}
         self.origins: dict[str, str] = {}
         """The origin of each value that is no mapping, by its dotted key."""
+        self.removed: dict[str, str] = {}
+        """The origin of each ``~key`` that removed a value, by that key."""
 
     def put(self, key: str, value: Any, origin: Callable[[str], str]) -> None:
         """Lay ``value`` over what is at ``key`` (dotted; ``""`` is the root).

@@ -134,6 +134,14 @@ def test_a_saved_recipe_is_the_same_recipe(settings: list[str], command: Command
     assert after.config == before.config | {"recipe": "mine"}
 
 
+def test_a_saved_recipe_may_inherit_from_a_file_anywhere(command: Command, folder: Path) -> None:
+    (folder / "base.yaml").write_text("defaults: [sqn, _self_]\nlr: 0.5\n")
+    base = f"recipe={folder / 'base.yaml'}"
+    assert command("run", base, "tau=0.5", "--save", "mine.yaml").code == 0
+    before, after = compose_recipe("sqn", base, "tau=0.5"), compose_recipe("sqn", "recipe=mine.yaml")
+    assert after.config == before.config | {"recipe": "mine"}
+
+
 def test_a_saved_recipe_is_named_with_its_ending(command: Command, folder: Path) -> None:
     assert command("run", "--save", "mine.yaml").code == 0
     done = command("run", "recipe=mine")
@@ -192,6 +200,10 @@ def test_a_saved_recipe_runs_under_its_name_and_compares(command: Command, folde
         (["--save", "there.yaml"], "expected a file that does not exist yet"),
         (["--save", "nowhere/x.yaml"], "save = 'nowhere/x.yaml': expected a file in a folder that exists"),
         (["-m", "seed=1,2", "--save", "x.yaml"], "expected a single recipe, not a sweep"),
+        (
+            ["optimizer=rmsprop", "~optimizer.eps", "--save", "x.yaml"],
+            "command line: ~optimizer.eps: a recipe file cannot remove a value that it inherits",
+        ),
     ],
 )
 def test_what_cannot_be_saved_is_refused(

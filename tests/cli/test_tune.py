@@ -333,6 +333,10 @@ def test_of_two_overrides_of_one_key_the_later_counts() -> None:
         (["lr=interval(0,1)"], "command line: lr=interval(0,1): there is no distribution 'interval'\n"),
         (["lr=uniform(1)"], "command line: lr=uniform(1): expected two numbers\n  such as lr=uniform(0.001,"),
         (["lr=uniform(a,b)"], "command line: lr=uniform(a,b): expected two numbers"),
+        (
+            ["lr=uniform(0.1,1)", "optimizer=rmsprop", "~optimizer.eps"],
+            "command line: ~optimizer.eps: a recipe file cannot remove a value that it inherits",
+        ),
         (["lr=uniform(0,inf)"], "command line: lr=uniform(0,inf): expected finite numbers"),
         (
             ["lr=uniform(2,1)"],

@@ -54,6 +54,7 @@ VARIANTS = [
     ["q_net=twin_shared", "head=dueling"],
     ["temperature=annealed", "eval_every=200"],
     ["temperature.optimise=alpha", "optimizer=sgd"],
+    ["optimizer._target_=torch.optim.AdamW"],
     ["temperature.target_entropy=null", "temperature.target_entropy_fraction=0.3", "optimizer=adamw"],
     ["actor.policy=min", "returns=n_step", "returns.soft=true", "replay=prioritized", "replay.td_error=max"],
     ["loss=munchausen", "loss.policy_source=min", "returns=n_step", "returns.n=5"],

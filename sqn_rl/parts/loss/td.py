@@ -43,8 +43,8 @@ class TDLoss(LossModule):
     must be that of the last step), ``priority_weight`` (importance weights w), ``path``
     (:class:`~sqn_rl.types.Path`), and ``action_mask`` (the allowed actions), which then must be under
     ``next`` too. It writes ``td_error`` (``[*, N]``, every network's |δ_i|) into its input, and returns the
-    losses by name, ``q_mean``, and with a temperature ``alpha`` and ``entropy``. :meth:`compute` is the same on plain
-    tensors. After the optimizer's step, ``temperature.refresh()`` updates α.
+    losses by name, ``q_mean``, and with a temperature ``alpha`` and ``entropy``. :meth:`compute` is the same
+    on plain tensors. After the optimizer's step, ``temperature.refresh()`` updates α.
 
     Args:
         q_net: the online networks, usually in train mode; the target copies are made here, in eval mode.

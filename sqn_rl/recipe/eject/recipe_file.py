@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from sqn_rl.errors import COMMAND_LINE
+from sqn_rl.errors import COMMAND_LINE, RecipeError
 from sqn_rl.recipe.build import TARGET
 from sqn_rl.recipe.catalogue import RECIPE, TASK
 from sqn_rl.recipe.compose import Recipe
@@ -17,7 +17,11 @@ def to_template(recipe: Recipe, name: str) -> str:
     Args:
         recipe: a recipe that was composed, not loaded from a run.
         name: the recipe's name, or the path of the file.
+
+    Raises:
+        RecipeError: an override removed a value.
     """
+    require_writable(recipe)
     chosen, layers = recipe.chosen, recipe.layers
     lines = [
         f"# A recipe of your own.      sqn-run recipe={printable(name)}",
@@ -40,6 +44,18 @@ def to_template(recipe: Recipe, name: str) -> str:
             fields = {TARGET: layers.get(target), **fields}
         lines += ["", *_slot_lines(slot, recipe.part(slot), [*_lines(recipe, fields, f"{slot}.")])]
     return "".join(f"{line}\n" for line in lines)
+
+
+def require_writable(recipe: Recipe) -> None:
+    """Refuse a recipe from which an override removed a value: a file cannot remove what it inherits.
+
+    Raises:
+        RecipeError: there is such an override.
+    """
+    for key, origin in recipe.layers.removed.items():
+        if recipe.layers.get(key) is None:
+            hint = "leave it out, or set the value instead"
+            raise RecipeError("a recipe file cannot remove a value that it inherits", origin, hint)
 
 
 def _slot_lines(slot: str, part: str, fields: list[str]) -> Iterator[str]:

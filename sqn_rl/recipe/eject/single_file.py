@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from inspect import signature
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -187,7 +188,7 @@ def _value_expressions(recipe: Recipe) -> dict[str, str]:
     """The expressions that reduce Q-values, and what the optimizer and the replay take besides."""
     config, source, soft_returns = recipe.config, _policy_source(recipe), _has_soft_returns(recipe)
     return {
-        "no_decay": ', "weight_decay": 0.0' if "weight_decay" in config["optimizer"] else "",
+        "no_decay": ', "weight_decay": 0.0' if _decays(recipe) else "",
         "replay_td_error_name": config["replay"].get("td_error", ""),
         "replay_arguments": ", entropy_bonus" if soft_returns else "",
         "replay_values": ", agent.entropy_bonus" if soft_returns else "",
@@ -195,6 +196,14 @@ def _value_expressions(recipe: Recipe) -> dict[str, str]:
         "source_q": REDUCED[source.removeprefix("target_")],
         "entropy_q": REDUCED["mean" if source.endswith("mean") else "q1"],
     }
+
+
+def _decays(recipe: Recipe) -> bool:
+    """Whether the optimizer decays weights, as it is set or by its default; α has no decay."""
+    make = recipe.catalogue.resolve("optimizer", recipe.config["optimizer"][TARGET])
+    parameter = signature(make).parameters.get("weight_decay")
+    default = 0 if parameter is None or parameter.default is parameter.empty else parameter.default
+    return bool(recipe.config["optimizer"].get("weight_decay", default))
 
 
 def _env(recipe: Recipe) -> dict[str, str]:
