@@ -52,11 +52,13 @@ def make_figure(comparison: Comparison) -> "Figure":
     """The figure of a comparison: two panels for each environment, and a legend below them."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
     variants = list(dict.fromkeys(row.variant for row in comparison.rows))
     styles = _styles(variants)
     columns = 2 if max(map(len, variants)) < 60 and len(variants) > 3 else 1
     labels = [textwrap.fill(variant, 130 // columns, subsequent_indent="  ") for variant in variants]
+    labels = [f" {label}" if label.startswith("_") else label for label in labels]  # else there is no entry
     lines = sum(label.count("\n") + 1 for label in labels) / columns + 2
     environments = list(dict.fromkeys(row.environment for row in comparison.rows))
     figure = Figure(figsize=(11, 3.6 * len(environments) + 0.22 * lines), layout="constrained")
@@ -64,7 +66,7 @@ def make_figure(comparison: Comparison) -> "Figure":
     panels = figure.subplots(len(environments), 2, squeeze=False)
     for environment, (left, right) in zip(environments, panels, strict=True):
         _draw_environment(left, right, comparison, environment, styles)
-    handles, _ = panels[0, 1].get_legend_handles_labels()
+    handles = [Line2D([], [], **styles[variant]) for variant in variants]
     place: dict[str, Any] = {"loc": "outside lower center", "ncols": columns, "frameon": False, "fontsize": 9}
     legend = figure.legend(handles, labels, title=KEY, title_fontsize=9, **place)
     for text in legend.get_texts():

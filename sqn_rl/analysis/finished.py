@@ -80,14 +80,15 @@ class FinishedRun:
     @property
     def recipe_file(self) -> str:
         """The recipe's name or file as on the command line, or else the name that the recipe has."""
-        name, where = self.resolved.values["recipe"]
+        recipe = self.resolved.values["recipe"]
+        name, where = recipe.value, recipe.origin
         prefix = origin("recipe=")
         return printable(where.removeprefix(prefix) if where.startswith(prefix) else name)
 
     @property
     def protocol(self) -> dict[str, Sourced]:
         """The evaluation protocol: budget, environment settings and evaluations."""
-        values = {key: each for key, each in self.resolved.values.items() if is_protocol(key)}
+        values = {key: each for key, each in self.resolved.everything.items() if is_protocol(key)}
         return values | {"greedy": Sourced(self.greedy, EVALUATIONS_FILE)}
 
     @property
@@ -116,7 +117,7 @@ def is_variant_key(key: str) -> bool:
 
 
 def is_protocol(key: str) -> bool:
-    """Whether a value belongs to the evaluation protocol."""
+    """Whether a part or value belongs to the evaluation protocol."""
     return key.partition(".")[0] in PROTOCOL and key not in AGENT_SETTINGS | EXECUTION
 
 

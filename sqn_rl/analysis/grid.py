@@ -1,19 +1,19 @@
 """The runs of an ablation: a recipe, and the recipe with one change at a time, with several seeds."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sqn_rl.analysis.finished import is_protocol, is_variant_key, read_summary, variant_of
-from sqn_rl.disk import LONGEST_NAME, RECIPE_FILE, hashed_name
+from sqn_rl.disk import EVALUATIONS_FILE, LONGEST_NAME, RECIPE_FILE, hashed_name
 from sqn_rl.errors import RecipeError
 from sqn_rl.recipe.catalogue import Catalogue
 from sqn_rl.recipe.compose import OURS, Recipe, compose_recipe
 from sqn_rl.recipe.overrides import expand, origin, parse
 from sqn_rl.recipe.provenance import override
-from sqn_rl.recipe.reading import is_there
+from sqn_rl.recipe.reading import DataError, is_there, read_rows
 from sqn_rl.recipe.resolved import differences, of_recipe, of_run
 
 BASE = "base"
@@ -49,6 +49,18 @@ class Job:
     def summary(self) -> dict[str, Any]:
         """The run's ``summary.json``; empty if it has not ended."""
         return read_summary(self.out)
+
+    def evaluations(self) -> Iterator[dict[str, Any]]:
+        """The rows of its evaluations; if it is not done, without one that a crash left incomplete.
+
+        Raises:
+            DataError: the run is done, and the file is damaged.
+        """
+        try:
+            yield from read_rows(self.out / EVALUATIONS_FILE)
+        except DataError:
+            if self.summary.get("status") == "done":
+                raise
 
     def is_done(self) -> bool:
         """Whether the run is done.

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from sqn_rl.analysis.grid import require_variant_keys
+from sqn_rl.analysis.grid import evaluations_of, require_variant_keys
 from sqn_rl.errors import RecipeError, did_you_mean
 from sqn_rl.recipe.catalogue import Catalogue
+from sqn_rl.recipe.compose import Recipe, compose_recipe
 from sqn_rl.recipe.overrides import expand, origin, parse
 from sqn_rl.recipe.provenance import override
 
@@ -250,3 +251,13 @@ def corners(space: Sequence[Tuned], catalogue: Catalogue) -> Iterator[list[str]]
         if each not in parts:
             for value in each.checked[1:]:
                 yield [*(first | {each.key: each.override(value)}).values()]
+
+
+def with_evaluations(
+    fixed: Sequence[str], space: Sequence[Tuned], catalogue: Catalogue
+) -> tuple[list[str], Recipe]:
+    """The overrides, with evaluations during training, and the recipe with the first of the tuned values."""
+    first = [each.override(each.ends[0]) for each in space]
+    base = compose_recipe("sqn", *fixed, *first, catalogue=catalogue)
+    overrides = [*fixed, *filter(None, [evaluations_of(base)])]
+    return overrides, compose_recipe("sqn", *overrides, *first, catalogue=catalogue)

@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqn_rl.analysis.grid import Job, Variant, evaluations_of, identifies_run, jobs_of
-from sqn_rl.analysis.space import Tuned, shortest
+from sqn_rl.analysis.grid import Job, Variant, identifies_run, jobs_of
+from sqn_rl.analysis.space import Tuned, shortest, with_evaluations
 from sqn_rl.disk import EVALUATIONS_FILE, Folder
 from sqn_rl.errors import RecipeError
 from sqn_rl.recipe.catalogue import Catalogue
-from sqn_rl.recipe.compose import Recipe, compose_recipe
+from sqn_rl.recipe.compose import compose_recipe
 from sqn_rl.recipe.overrides import origin
-from sqn_rl.recipe.reading import DataError, is_there, read_json, read_rows
+from sqn_rl.recipe.reading import DataError, is_there, read_json
 from sqn_rl.recipe.resolved import Sourced, differences, of_recipe
 
 if TYPE_CHECKING:
@@ -36,8 +36,8 @@ KEPT = ("", DONE, PRUNED, NUMERICS)
 FIRST_SEED = 1000
 """The first seed of the runs of a trial; other than the seeds of reports, which begin at 0."""
 
-UNPRUNED = 5
-"""The number of trials that must be done before one is pruned."""
+ATTEMPTS, UNPRUNED = 2000, 5
+"""The most proposals for one trial; the number of trials that must be done before one is pruned."""
 
 
 @dataclass
@@ -210,28 +210,31 @@ class Tuning:
             self.study.enqueue_trial(dict(trial.values))
             self._open(trial, self.study.ask(self._distributions))
 
-    def _ask(self, number: int) -> Trial:
-        """Begin a new trial."""
-        live, values = self._propose(number)
+    def _ask(self, number: int) -> Trial | None:
+        """Begin a new trial; None if there are no other settings."""
+        if (proposed := self._propose(number)) is None:
+            return None
+        live, values = proposed
         trial = self.trials[number] = Trial(number, values, self._overrides(values))
         self._write(trial)
         self._open(trial, live)
         return trial
 
-    def _propose(self, number: int) -> tuple["optuna.Trial", dict[str, Any]]:
-        """Propose settings that no other trial has, as their runs would be the same."""
+    def _propose(self, number: int) -> tuple["optuna.Trial", dict[str, Any]] | None:
+        """Propose settings that no other trial has, as their runs would be the same; None: there are none."""
         from optuna.samplers import RandomSampler, TPESampler
         from optuna.trial import TrialState
 
         known = [trial.values for trial in self.trials.values()]
         self.study.sampler = TPESampler(seed=number)  # a resumed search must not repeat a sequence
-        while True:
+        for _ in range(ATTEMPTS):
             live = self.study.ask(self._distributions)
             values = {each.key: live.params[each.key] for each in self.space}
             if values not in known:
                 return live, values
             self.study.tell(live, state=TrialState.FAIL)
             self.study.sampler = RandomSampler(seed=len(self.study.trials))
+        return None
 
     def _open(self, trial: Trial, live: "optuna.Trial") -> None:
         """Compose the runs of a trial; it fails if that is impossible."""
@@ -267,7 +270,12 @@ class Tuning:
             if trial.live and not (trial.is_running or trial.status) and (job := self._next_of(trial)):
                 return job
         for number in range(self.count):
-            if number not in self.trials and (job := self._next_of(self._ask(number))):
+            if number in self.trials:
+                continue
+            if (new := self._ask(number)) is None:
+                self.count = number
+                return None
+            if job := self._next_of(new):
                 return job
         return None
 
@@ -324,12 +332,12 @@ class Tuning:
         """
         means, returns = dict[int, float](), list[float]()
         for number, job in enumerate(trial.jobs):
-            path = job.out / EVALUATIONS_FILE
-            for row in read_rows(path):
+            for row in job.evaluations():
                 try:
                     returns.append(float(row["mean"]))
                     steps = number * job.recipe.run.steps + int(row["env_steps"])
                 except (KeyError, TypeError, ValueError) as error:
+                    path = job.out / EVALUATIONS_FILE
                     raise DataError(path, f"is damaged ({type(error).__name__}: {error})") from error
                 means[steps] = sum(returns) / len(returns)
         trial.means = means
@@ -338,13 +346,3 @@ class Tuning:
                 trial.reported.add(steps)
                 trial.live.report(mean, steps)
                 trial.is_unwanted = trial.live.should_prune() or trial.is_unwanted
-
-
-def with_evaluations(
-    fixed: Sequence[str], space: Sequence[Tuned], catalogue: Catalogue
-) -> tuple[list[str], Recipe]:
-    """The overrides, with evaluations during training, and the recipe with the first of the tuned values."""
-    first = [each.override(each.ends[0]) for each in space]
-    base = compose_recipe("sqn", *fixed, *first, catalogue=catalogue)
-    overrides = [*fixed, *filter(None, [evaluations_of(base)])]
-    return overrides, compose_recipe("sqn", *overrides, *first, catalogue=catalogue)

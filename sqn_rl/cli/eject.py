@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = options("sqn-eject", DESCRIPTION + "".join(f"\n  {line}" for line in supported()))
     parser.add_argument("overrides", nargs="*", metavar="name=value", help="as for sqn-run")
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_intermixed_args(argv)
     recipe = compose_recipe("sqn", *arguments.overrides, catalogue=catalogue_of(arguments))
 
     from sqn_rl.recipe.preflight import preflight

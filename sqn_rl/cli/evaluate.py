@@ -18,7 +18,7 @@ from sqn_rl.cli import (
 from sqn_rl.errors import RecipeError
 from sqn_rl.recipe.compose import load_recipe
 from sqn_rl.recipe.resolved import recipe_of
-from sqn_rl.runs.manifest import changes
+from sqn_rl.runs.manifest import noted_changes
 
 DESCRIPTION = """Plays full episodes with the weights of a run, finished or stopped, by its recipe.yaml.
 
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = {"eval_episodes": episodes, "seed": arguments.seed, "eval_max_steps": arguments.max_steps}
     overrides = [f"{name}={value}" for name, value in given.items() if value is not None]
     recipe = load_recipe(path, *overrides, catalogue=catalogue_of(arguments))
-    print_notes(changes(arguments.run, {path.name}))
+    print_notes(noted_changes(arguments.run, {path.name}))
 
     import_torchrl()
     from sqn_rl.runs.policy import Policy

@@ -7,7 +7,7 @@ from sqn_rl.cli import Exit, add_checkpoint, catalogue_of, command, options, pri
 from sqn_rl.errors import RecipeError
 from sqn_rl.recipe.compose import load_recipe
 from sqn_rl.recipe.resolved import recipe_of
-from sqn_rl.runs.manifest import changes
+from sqn_rl.runs.manifest import noted_changes
 
 DESCRIPTION = """Writes the network of a run's policy, from a batch of observations to action values: as ONNX
 (.onnx, with the extra `export`) or as an exported program of PyTorch (.pt2).
@@ -39,8 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         require_exportable(arguments.output)
         recipe = load_recipe(path, *SETTINGS, catalogue=catalogue_of(arguments))
-        print_notes(changes(arguments.run, {path.name}))
-        signature = export(Policy(recipe, arguments.run, arguments.checkpoint), arguments.output)
+        print_notes(noted_changes(arguments.run, {path.name}))
+        output = arguments.output.absolute()  # an environment may change the folder
+        signature = export(Policy(recipe, arguments.run, arguments.checkpoint), output)
     except OSError as error:
         raise RecipeError(f"{arguments.output}: {error.strerror}") from error
     print_lines(f"{arguments.output}: {signature}")

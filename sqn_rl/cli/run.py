@@ -191,7 +191,7 @@ def _save(file: Path, jobs: Sequence[tuple[str, Recipe]], overrides: Sequence[st
     ((_, recipe),) = jobs
     with Folder(file.absolute().parent) as folder:
         folder.write_atomic(file.name, [to_template(recipe, file.as_posix()).encode()])
-    print_lines(f"{file}: run it with `sqn-run recipe={shlex.quote(file.as_posix())}`")
+    print_lines(f"{file}: run it with `sqn-run {shlex.quote(override('recipe', file.as_posix()))}`")
 
 
 def _folder(name: str) -> str:

@@ -55,8 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     overrides, own, out = many.own_settings(arguments.overrides, OWN)
     many.require_jobs(arguments)
 
-    from sqn_rl.analysis.space import corners, refuse_fractions, space_of
-    from sqn_rl.analysis.tuning import Tuning, with_evaluations
+    from sqn_rl.analysis.space import corners, refuse_fractions, space_of, with_evaluations
+    from sqn_rl.analysis.tuning import Tuning
     from sqn_rl.cli.terminal.screen import make_folder
     from sqn_rl.recipe.compose import compose_recipe
     from sqn_rl.recipe.eject.recipe_file import require_writable
@@ -156,10 +156,11 @@ def _report(tuning: "Tuning", fixed: Sequence[str], folder: Path) -> None:
     from sqn_rl.cli.terminal.screen import write_files
     from sqn_rl.recipe.compose import compose_recipe
     from sqn_rl.recipe.eject.recipe_file import to_template
+    from sqn_rl.recipe.provenance import override
 
     best, file = tuning.done[0], (folder / BEST).as_posix()
     recipe = compose_recipe("sqn", *fixed, *best.overrides, catalogue=tuning.base.catalogue)
-    run_command = f"sqn-run recipe={shlex.quote(file)}"
+    run_command = f"sqn-run {shlex.quote(override('recipe', file))}"
     page = to_html(tuning, run_command)
     write_files({PAGE: page.encode(), BEST: to_template(recipe, file).encode()}, folder)
     print_lines(f"best: trial {best.name}, mean {best.mean:.1f}: {' '.join(best.overrides)}")

@@ -61,7 +61,8 @@ class Catalogue:
         further = [*config_dirs, *_from_environment("SQN_RL_PATH")]
         self.trees = [_checked_tree(Path(folder)) for folder in further] + [_own_tree()]
         named = (*map(str, trust), *_from_environment("SQN_RL_TRUST"))
-        self._sources = {Path(each).stem: Path(each) for each in named if each.endswith(".py")}
+        self._given = {Path(each).stem: Path(each) for each in named if each.endswith(".py")}
+        self._sources = {name: file.absolute() for name, file in self._given.items()}  # the cwd may change
         self.trusted = tuple(Path(each).stem if each.endswith(".py") else each for each in named)
         self._documents: dict[tuple[str, str], Document] = {}
 
@@ -189,7 +190,7 @@ class Catalogue:
         """
         for module in self.trusted:
             if module in self._sources and not self._sources[module].is_file():
-                raise RecipeError(f"--trust {self._sources[module]}: there is no such file")
+                raise RecipeError(f"--trust {self._given[module]}: there is no such file")
             if not all(part.isidentifier() for part in module.split(".")):
                 raise RecipeError(f"--trust {module}: expected the name of a module, such as my_envs.robots")
             try:

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 
+from sqn_rl.errors import RecipeError
 from sqn_rl.recipe.catalogue import Catalogue
 from sqn_rl.recipe.compose import compose_recipe
 from sqn_rl.recipe.provenance import flow, override
@@ -18,17 +19,18 @@ def changes_of(own: Resolved, catalogue: Catalogue) -> dict[str, list[str]]:
 
     Returns:
         By slot: ``dueling instead of linear``, or for the same part ``lr 0.01, not 0.001``. Those of the
-        run-level settings are under ``settings``.
-
-    Raises:
-        RecipeError: the environment is not in the catalogue.
+        run-level settings are under ``settings``. Nothing, if that recipe cannot have the environment.
     """
     env = [f"env={own.parts['env'].value}"]
     env += [override(key, each.value) for key, each in own.values.items() if key.startswith("env.")]
-    base = of_recipe(BASE, compose_recipe(BASE, *env, catalogue=catalogue))
+    try:
+        base = of_recipe(BASE, compose_recipe(BASE, *env, catalogue=catalogue))
+    except RecipeError:  # a class of the user's, or a name that no override can have
+        return {}
     changes: dict[str, list[str]] = defaultdict(list)
     for slot, this, that in differences(own.parts, base.parts):
         if this and that:
+            slot = slot.partition(".")[0]
             changes[slot].append(f"{this.value} instead of {that.value}")
     replaced = {"env", *changes}
     for key, this, that in differences(own.values, base.values):

@@ -119,6 +119,7 @@ def expand(texts: Sequence[str], catalogue: Catalogue) -> list[list[str]]:
         key, where = override.get_key_element(), origin(str(override.input_line))
         try:
             values = dict.fromkeys(_values(override, where, catalogue))
+            jobs.pop(key, None)  # the later one, in its own place
             jobs[key] = [f"{key}={value}" for value in values]
         except (HydraException, ValueError) as error:
             raise RecipeError(f"cannot be expanded: {error}", where) from error

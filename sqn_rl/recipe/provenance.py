@@ -134,7 +134,7 @@ def override(key: str, value: Any) -> str:
 
 def _in_override(value: Any) -> str:
     if isinstance(value, str):
-        escaped = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + match[2].replace("'", "\\'"), value)
+        escaped = re.sub(r"(\\*)('|\Z)", lambda match: match[1] * 2 + match[2].replace("'", "\\'"), value)
         return value if PLAIN.fullmatch(value) else f"'{escaped}'"
     if isinstance(value, dict):
         return "{" + ",".join(f"{name}:{_in_override(child)}" for name, child in value.items()) + "}"
@@ -170,6 +170,9 @@ class Layers:
         """
         if isinstance(value, dict) and (value or isinstance(self.get(key), dict)):
             for name, child in value.items():
+                if not isinstance(name, str) or not name or "." in name:
+                    problem = f"expected texts without dots as the keys of a mapping, not {name!r}"
+                    raise RecipeError(problem, origin(key), "", key)
                 self.put(f"{key}.{name}" if key else name, child, origin)
             return
         self.drop(key)

@@ -156,14 +156,25 @@ def read_yaml(path: Path) -> tuple[str, Any, yaml.Node | None]:
     Raises:
         DataError: the file cannot be read, is not YAML, or has something that no recipe needs.
     """
-    text = ""
     try:
         text = read_file(path, YAML_BYTES).decode()
-        loader = Loader(text, path)
-        node = loader.get_single_node()
-        return text, None if node is None else loader.construct_document(node), node
     except UnicodeDecodeError as error:
         raise DataError(path, f"cannot be read: {error}") from error
+    return text, *parse_yaml(text, path)
+
+
+def parse_yaml(text: str, path: Path) -> tuple[Any, yaml.Node | None]:
+    """The value of a YAML text, and its root node, whose nodes know their lines.
+
+    Raises:
+        DataError: it is not YAML, or has something that no recipe needs; of the file at ``path``.
+    """
+    if len(text.encode()) > YAML_BYTES:
+        raise DataError(path, f"larger than {YAML_BYTES:,} bytes")
+    try:
+        loader = Loader(text, path)
+        node = loader.get_single_node()
+        return None if node is None else loader.construct_document(node), node
     except yaml.MarkedYAMLError as error:
         unfinished = isinstance(error, yaml.scanner.ScannerError) or "flow" in (error.context or "")
         mark = (error.context_mark if unfinished else None) or error.problem_mark

@@ -19,6 +19,8 @@ class Sourced(NamedTuple):
 
     value: Any
     origin: str
+    target: str = ""
+    """Of a part its class, by which parts are compared: names may differ, and one name may have two."""
 
 
 @dataclass(frozen=True)
@@ -68,14 +70,31 @@ class Difference(NamedTuple):
 def differences(a: Mapping[str, Sourced], b: Mapping[str, Sourced]) -> list[Difference]:
     """The differences between two sets of parts or values; origins are not compared."""
     pairs = (Difference(key, a.get(key), b.get(key)) for key in dict.fromkeys([*a, *b]))
-    return [each for each in pairs if not (each.a and each.b and each.a.value == each.b.value)]
+    return [_by_class(each) for each in pairs if not _are_same(each.a, each.b)]
+
+
+def _are_same(a: Sourced | None, b: Sourced | None) -> bool:
+    if a is None or b is None:
+        return False
+    return a.target == b.target if a.target else a.value == b.value
+
+
+def _by_class(found: Difference) -> Difference:
+    """The difference as it is shown: of two parts with one name, that of their classes."""
+    key, a, b = found
+    if a is None or b is None or a.value != b.value:
+        return found
+    return Difference(f"{key}.{TARGET}", a._replace(value=a.target), b._replace(value=b.target))
 
 
 def of_recipe(name: str, recipe: Recipe) -> Resolved:
     """The parts and values of a composed recipe."""
-    parts = {slot: Sourced(recipe.part(slot), _chosen(slot, recipe.origin)) for slot in SLOT_NAMES}
+    classes = _classes(recipe.config)
+    parts = {
+        slot: Sourced(recipe.part(slot), _chosen(slot, recipe.origin), classes[slot]) for slot in SLOT_NAMES
+    }
     values = {key: Sourced(value, recipe.origin(key)) for key, value in _fields(recipe.config)}
-    return Resolved(name, parts, values, _classes(recipe.config))
+    return Resolved(name, parts, values, classes)
 
 
 def of_run(directory: Path) -> Resolved:
@@ -94,13 +113,15 @@ def of_run(directory: Path) -> Resolved:
     if not isinstance(document.values.get("recipe"), str):
         raise RecipeError("says nothing of the recipe's name", str(path))
 
+    classes = _classes(content)
+
     def part(slot: str) -> str:
         file = part_file(slot, document.comment(f"{slot}.{TARGET}"))
-        return file or _classes(content)[slot].rpartition(".")[2]
+        return file or classes[slot].rpartition(".")[2]
 
-    parts = {slot: Sourced(part(slot), _chosen(slot, document.comment)) for slot in SLOT_NAMES}
+    parts = {slot: Sourced(part(slot), _chosen(slot, document.comment), classes[slot]) for slot in SLOT_NAMES}
     values = {key: Sourced(value, document.comment(key)) for key, value in _fields(content)}
-    return Resolved(str(directory), parts, values, _classes(content))
+    return Resolved(str(directory), parts, values, classes)
 
 
 def _chosen(slot: str, origin: Callable[[str], str]) -> str:

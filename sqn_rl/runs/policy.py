@@ -97,8 +97,11 @@ class Policy(nn.Module):
 
     def __init__(self, recipe: Recipe, run: Path, checkpoint: str | int = LAST) -> None:
         super().__init__()
+        working_directory = Path.cwd()
         parts = recipe.uncompiled().build(last="loss", num_envs=1)  # first: it refuses what is not trusted
         close(env := parts["env"])
+        if Path.cwd() != working_directory:  # changed by the environment
+            run = working_directory / run
         path, self.env_steps, weights = read_weights(run / CHECKPOINTS, checkpoint)
         try:
             load_weights(parts["loss"], with_targets(weights, parts["loss"]))

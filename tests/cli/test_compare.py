@@ -70,7 +70,8 @@ def test_a_run_as_it_is_written(trained: Path, command: Command) -> None:
     rows = [json.loads(line)["mean"] for line in (trained / "evaluations.jsonl").read_text().splitlines()]
     assert cells(done.out, "sqn warmup_steps=40", "final")[0] == "1"
     assert float(cells(done.out, "sqn warmup_steps=40", "final")[1]) == pytest.approx(rows[-1], abs=0.05)
-    assert done.out.startswith(f"{CART}: steps=60 eval_every=20 eval_episodes=2 env.id={CART} greedy=true\n")
+    protocol = f"{CART}: env=cartpole steps=60 eval_every=20 eval_episodes=2 env.id={CART} greedy=true\n"
+    assert done.out.startswith(protocol)
 
 
 def test_scores_and_pairs(write: Write, command: Command) -> None:
@@ -85,6 +86,43 @@ def test_scores_and_pairs(write: Write, command: Command) -> None:
     assert cells(done.out, "sqn head=dueling", "area")[1].startswith("32.5 [")
     assert cells(done.out, CART, "final") == ["sqn head=dueling", "sqn", "1.00 [1.00, 1.00]", "better"]
     assert "note:" not in done.out
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "what"),
+    [
+        (
+            "sqn_rl.LinearHead",
+            "lab.LinearHead",
+            "are both `sqn warmup_steps=40` on CartPole-v1, but differ in parts or values",
+        ),
+        ("sqn_rl.GymEnv", "lab.ShiftedEnv", "were evaluated differently on CartPole-v1"),
+    ],
+)
+def test_parts_of_one_name_but_of_two_classes_differ(
+    ours: str, theirs: str, what: str, write: Write, command: Command
+) -> None:
+    write("a")
+    path = write("b", "seed=1") / "recipe.yaml"
+    path.write_text(path.read_text().replace(f"_target_: {ours}", f"_target_: {theirs}"))
+    slot = "head" if "Head" in ours else "env"
+    done = command("compare", "a", "b")
+    assert done.code == 2
+    assert f"a and b {what}:\n  {slot}._target_ {ours} " in done.err
+    assert f"and {theirs} " in done.err
+    assert f"- {slot}._target_={ours}" in command("diff", "a", "b").out
+
+
+def test_a_part_with_two_names_is_one(write: Write, command: Command) -> None:
+    """As before the slot ``collect``, or where a part's file inherits from another's."""
+    write("a")
+    path = write("b", "seed=1") / "recipe.yaml"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if "LocalCollect" not in line and "collect:" not in line))
+    done = command("compare", "a", "b")
+    assert (done.code, done.err) == (0, "")
+    assert cells(done.out, "sqn warmup_steps=40", "final")[0] == "2"
+    assert "collect" not in command("diff", "a", "b").out
 
 
 def test_too_few_runs_to_tell(write: Write, command: Command) -> None:
@@ -491,7 +529,7 @@ def test_what_no_kind_of_has_the_majority_is_left_out(write: Write, command: Com
     done = command("compare", "a", "b", "c", "d")
     assert (done.code, done.err) == (0, "")
     assert "note: left out: a and b were evaluated differently on pong-ram:" in done.out
-    assert f"{CART}: steps=60" in done.out
+    assert f"{CART}: env=cartpole steps=60" in done.out
     assert "pong-ram: steps=" not in done.out
 
 

@@ -52,6 +52,26 @@ def test_single_runs_are_thin_and_bands_are_of_enough_runs(
     )
 
 
+def test_every_variant_is_in_the_legend_in_its_colour(write: Write) -> None:
+    """Also one that is not on the first environment, and one whose name matplotlib would leave out."""
+    write("a", "env=acrobot")
+    write("b")
+    write("c", "head=dueling")
+    drawing_of = figure_of("a", "b", "c")
+    (legend,) = drawing_of.legends
+    entries = dict(zip([text.get_text() for text in legend.get_texts()], legend.legend_handles, strict=True))
+    assert [*entries] == ["sqn", "sqn head=dueling"]
+    assert entries["sqn head=dueling"].get_color() == drawing_of.axes[-1].lines[-1].get_color()
+
+
+def test_a_name_that_begins_with_an_underscore_is_in_the_legend(write: Write) -> None:
+    for name, recipe in (("a", "sqn"), ("b", "_mine")):
+        path = write(name) / "recipe.yaml"
+        path.write_text(path.read_text().replace("recipe: sqn", f"recipe: {recipe}"))
+    (legend,) = figure_of("a", "b").legends
+    assert {text.get_text().strip() for text in legend.get_texts()} == {"sqn", "_mine"}
+
+
 def texts_of(figure: Any) -> list[Any]:
     """Every text that is seen, with its place."""
     figure.canvas.draw()

@@ -26,6 +26,8 @@ OVERRIDES = {
     "encoder.layer=3": ("MLP has no such setting", "there are: hidden"),
     "q_net.zzzz=1": ("QNet has no such setting", "there are: in_keys, members, shared_encoder"),
     "replay.zzzz=1": ("UniformReplay has no such setting", "there are: capacity"),
+    "env.kwargs={a:{0:1}}": ("env.kwargs.a: expected texts without dots as the keys of a mapping, not 0", ""),
+    "env.kwargs={a.b:1}": ("expected texts without dots as the keys of a mapping, not 'a.b'", ""),
     "~optimizer.fast": ("there is nothing to remove", ""),
     "~replay": ("expected the name of a part", "write replay=NAME"),
     "head=3": ("expected the name of a part", "write head=NAME"),

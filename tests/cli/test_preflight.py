@@ -110,6 +110,11 @@ OVERRIDES = {
     f"{TASK} env.kwargs.actions=0": ("", "MultiBinary actions; it has Box(-1.0, 1.0, (3,)", ""),
     "env=gym env.id=Mine-v0": ("env.id=Mine-v0", "or that a module registers: --trust MODULE", ""),
     "env.kwargs.foo=1": ("", "env.kwargs = {{'foo': 1}}: expected what CartPole-v1 takes", "'foo'"),
+    f"{TASK} env.kwargs.actions=123456789012345678901": (
+        "env.kwargs.actions=123456789012345678901",
+        "the run's recipe.yaml could not be read: a whole number of more than 64 bits",
+        "",
+    ),
     "out=/dev/null": ("", "expected a directory", ""),
 }
 

@@ -229,6 +229,28 @@ def test_no_settings_are_tried_twice(tmp_path: Path) -> None:
     assert len({json.dumps(each["settings"]) for each in trials_in(tmp_path).values()}) == 6
 
 
+def test_a_search_ends_where_there_are_no_other_settings(tmp_path: Path) -> None:
+    search = Search(tmp_path, trials=5, tuned=["lr=uniform(0.001,0.0010000000000000002)"])
+    job = search.next()
+    search.end(job, 1.0)
+    while job := search.tuning.next_job():
+        search.end(job, 1.0)
+    assert 1 <= len(search.tuning.done) <= 3
+
+
+def test_a_row_that_a_crash_left_incomplete_is_left_out_until_the_run_is_done(tmp_path: Path) -> None:
+    job = Search(tmp_path).next()
+    evaluate(job, [1.0] * 3)
+    with (job.out / "evaluations.jsonl").open("a") as file:
+        file.write('{"env_steps": 10, "me')
+    again = Search(tmp_path).next()
+    assert (again.out, again.variant.name) == (job.out, job.variant.name)
+    (job.out / "summary.json").write_text(json.dumps({"status": "done"}))
+    (job.out / "recipe.yaml").write_text(job.recipe.to_yaml())
+    with pytest.raises(DataError, match="not JSON"):
+        Search(tmp_path).tuning.next_job()
+
+
 def test_the_seeds_of_a_trial_run_one_after_another_and_a_pruned_one_saves_the_rest(tmp_path: Path) -> None:
     search = Search(tmp_path, seeds=2)
     job = search.next()

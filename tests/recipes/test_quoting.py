@@ -25,7 +25,22 @@ WORDS = ["true", "False", "yes", "on", "null", "None", "~", "2020-01-01", "2020-
 SIGNS = ["it's", 'say "x"', "a'\"b", "a,b", "[1]", "{a}", "{a: 1}", "a=b", "a: b", "# no", "a  # b"]
 SIGNS += ["$x", "%s", "@", "!x", "&x", "*x", "- x", "? x", "|", ">", "`", ";", "(x)", "range(3)", "../x", "="]
 SPACES = [" ", "a b", " a ", "a  b", "a\tb", "a\nb", "a\rb", "a\x85b", "a\u2028b", "\u00a0", "-"]
-OTHERS = ["über", "α", "漢字", "🙂", "\ufeff", "\x07", "\x1c", "\x7f", "\udcff", "\\", "a\\b", "end\\", "\\'"]
+OTHERS = [
+    "end\\\n",
+    "über",
+    "α",
+    "漢字",
+    "🙂",
+    "\ufeff",
+    "\x07",
+    "\x1c",
+    "\x7f",
+    "\udcff",
+    "\\",
+    "a\\b",
+    "end\\",
+    "\\'",
+]
 NASTY = [*NUMBERS, *WORDS, *SIGNS, *SPACES, *OTHERS]
 VALUES: list[Any] = [*NASTY, "-inf", ".inf", "runs/first", None, True, False, 0, -3, 1e-5, 1e22, math.inf]
 VALUES += [[], [1, 2.5], NASTY, {"a": NASTY}]
@@ -94,6 +109,11 @@ class Arguments:
 
     def __init__(self, *overrides: str) -> None:
         self.overrides = [*overrides]
+
+
+def test_the_last_of_two_values_counts_in_its_place() -> None:
+    texts = ["env.kwargs={k:1}", "env.kwargs.k=2", "env.kwargs={k:1}"]
+    assert expand(texts, Catalogue()) == [["env.kwargs.k=2", "env.kwargs={k:1}"]]
 
 
 def test_a_sweep_over_nasty_values() -> None:

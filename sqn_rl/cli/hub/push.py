@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 from sqn_rl.cli import Exit, add_checkpoint, catalogue_of, command, options, print_lines, print_notes
 from sqn_rl.recipe.compose import load_recipe
 from sqn_rl.recipe.resolved import recipe_of
-from sqn_rl.runs.manifest import changes
+from sqn_rl.runs.manifest import noted_changes
 
 DESCRIPTION = """Writes a run as a model for the Hugging Face hub: a card with the evaluation, recipe.yaml,
 curve.png, graph.svg, evaluations.jsonl and the weights. It pushes them, or writes them to a folder only.
@@ -41,13 +41,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     hub = HuggingFace() if arguments.repo else None
     recipe = load_recipe(path, "device=cpu", catalogue=catalogue_of(arguments))
-    print_notes(changes(arguments.run, {path.name}))
+    print_notes(noted_changes(arguments.run, {path.name}))
+    run = arguments.run.absolute()  # an environment may change the folder
     if hub is None:
-        write_model(arguments.run, recipe, arguments.to, arguments.checkpoint)
+        write_model(run, recipe, arguments.to.absolute(), arguments.checkpoint)
         print_lines(f"{arguments.to}: a model card, the recipe and the weights")
         return Exit.DONE
     with TemporaryDirectory() as folder:
-        write_model(arguments.run, recipe, Path(folder), arguments.checkpoint)
+        write_model(run, recipe, Path(folder), arguments.checkpoint)
         push(hub, Path(folder), arguments.repo, private=arguments.private)
     print_lines(f"{arguments.repo}: pushed; `sqn-pull {arguments.repo} FOLDER` fetches it")
     return Exit.DONE

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from inspect import signature
+from keyword import iskeyword
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -256,9 +257,13 @@ def _game(fields: Values) -> tuple[str, Values]:
     return f"ALE/{name}-v5", kwargs
 
 
+def _is_name(text: str) -> bool:
+    return text.isidentifier() and not iskeyword(text)
+
+
 def _call(function: str, first: str, keywords: Values) -> str:
     """``env = function(first, name=value, …)``, on one line if it fits, else with one argument per line."""
-    plain = {name: value for name, value in keywords.items() if name.isidentifier()}
+    plain = {name: value for name, value in keywords.items() if _is_name(name)}
     arguments = [first, *(f"{name}={_literal(value)}" for name, value in plain.items())]
     if others := {name: value for name, value in keywords.items() if name not in plain}:
         arguments.append(f"**{others!a}")

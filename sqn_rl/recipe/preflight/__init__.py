@@ -3,6 +3,9 @@
 The parts are built once for this purpose and thrown away, so that the parts trained afterwards are untouched.
 """
 
+from pathlib import Path
+
+from sqn_rl.disk import RECIPE_FILE
 from sqn_rl.errors import RecipeError, SettingError
 from sqn_rl.parts import machine
 from sqn_rl.parts.env.opening import closing_env
@@ -10,6 +13,7 @@ from sqn_rl.recipe.auto import compiling
 from sqn_rl.recipe.compose import Recipe
 from sqn_rl.recipe.graph import Graph
 from sqn_rl.recipe.preflight.walk import Walk
+from sqn_rl.recipe.reading import DataError, parse_yaml
 from sqn_rl.recipe.resources import forget_peak, require_room
 from sqn_rl.training.random_state import RandomState
 from sqn_rl.training.torch_modes import default_float32
@@ -33,6 +37,7 @@ def preflight(recipe: Recipe) -> Graph:
     if not machine.has_device(run.device):
         message, subject = "torch cannot use it here", f"device = {run.device!r}"
         raise RecipeError(message, recipe.origin("device"), "set device=cpu", subject)
+    _require_readable(recipe)
     _require_compiler(recipe)
     require_room(recipe)
     with RandomState(run.seed, run.device):
@@ -40,6 +45,17 @@ def preflight(recipe: Recipe) -> Graph:
         with closing_env(walk.parts["env"]):
             _require_compiler(recipe, walk.parts["q_net"])
             return walk.graph()
+
+
+def _require_readable(recipe: Recipe) -> None:
+    """Refuse a recipe that could not be read from the run's ``recipe.yaml``, as its values are too large."""
+    text, path = recipe.to_yaml(), Path(RECIPE_FILE)
+    try:
+        parse_yaml(text, path)
+    except DataError as error:
+        line = text.splitlines()[error.line - 1] if error.line else ""
+        where = line.rpartition("  # ")[2]
+        raise RecipeError(f"the run's {path} could not be read: {error.message}", where) from error
 
 
 def _require_compiler(recipe: Recipe, q_net: object = None) -> None:

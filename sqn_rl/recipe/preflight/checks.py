@@ -106,6 +106,8 @@ class Checks:
         if slot not in self.recipe.chosen:  # as in a saved recipe
             return ""
         part = self.recipe.part(slot)
+        if part not in self.recipe.catalogue.names(slot):  # a class of the user's
+            return ""
         limits = self.recipe.catalogue.read(slot, part).works_with.items()
         names = ", ".join(f"{other}={' or '.join(parts)}" for other, parts in limits)
         return f"{slot}={part} works with {names}" if names else ""
