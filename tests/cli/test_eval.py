@@ -138,6 +138,51 @@ def test_a_damaged_run(
     )
 
 
+def test_an_older_checkpoint_does_not_need_the_newest(
+    trained: Path, command: Command, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(trained, tmp_path / "copy"))
+    (run / "checkpoints" / "0000000600" / "manifest.json").write_text("{")
+    done = command("evaluate", str(run), "--checkpoint", "300")
+    assert done.code == 0
+    assert "weights after 300 environment steps" in done.out
+    assert "note: " in done.err + done.out
+
+
+MOVING = """
+import os
+import gymnasium
+
+class Moving(gymnasium.Env):
+    observation_space, action_space = gymnasium.spaces.Box(-1, 1, (2,)), gymnasium.spaces.Discrete(2)
+    def __init__(self):
+        os.chdir("/")
+    def reset(self, *, seed=None, options=None):
+        return self.observation_space.sample(), {}
+    def step(self, action):
+        return self.observation_space.sample(), 1.0, False, True, {}
+
+gymnasium.register("Moving-v0", Moving)
+"""
+
+
+def test_an_environment_may_change_the_folder(
+    command: Command, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "moving.py").write_text(MOVING)
+    tiny = ["steps=60", "warmup_steps=20", "hidden=[8]", "batch_size=4", "eval_episodes=1", "out=run"]
+    trust = ["--trust", "moving.py"]
+    for name, *arguments in (
+        ("run", *trust, "env=gym", "env.id=Moving-v0", *tiny),
+        ("evaluate", "run", *trust),
+        ("export", "run", "policy.onnx", *trust),
+        ("hub.push", "run", "--to", "model", *trust),
+    ):
+        monkeypatch.chdir(folder)
+        assert command(name, *arguments).code == 0
+    assert {"run", "policy.onnx", "model"} <= {each.name for each in folder.iterdir()}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

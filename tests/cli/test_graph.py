@@ -111,6 +111,16 @@ def test_changes_are_reported(command: Callable) -> None:
     assert not changes["replay"] + changes["q_net"] + changes["env"]
 
 
+def test_an_environment_of_the_users_has_no_changes_but_a_graph(
+    command: Callable, users_tree: Path, trusting: list[str], folder: Path
+) -> None:
+    (folder / "worlds.py").write_text("import sqn_rl\nclass Own(sqn_rl.GymEnv):\n    'Own.'\n")
+    done = command("graph", "--trust", "worlds.py", "env._target_=worlds.Own", "head=dueling")
+    assert (done.code, done.err) == (0, "")
+    assert "env" in done.out
+    assert "Own" in done.out
+
+
 def test_output_goes_to_a_file(command: Callable, folder: Path) -> None:
     shown = command("graph").out
     done = command("graph", "--output", "wiring.txt")

@@ -1,6 +1,7 @@
 """How one starts: names that other programs use, ``--dry-run``, and ``--save`` of a recipe to change."""
 
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,13 @@ def test_a_saved_recipe_may_inherit_from_a_file_anywhere(command: Command, folde
     assert command("run", base, "tau=0.5", "--save", "mine.yaml").code == 0
     before, after = compose_recipe("sqn", base, "tau=0.5"), compose_recipe("sqn", "recipe=mine.yaml")
     assert after.config == before.config | {"recipe": "mine"}
+
+
+def test_the_command_for_a_saved_recipe_works_whatever_its_name(command: Command, folder: Path) -> None:
+    done = command("run", "--save", "e,f's.yaml")
+    words = shlex.split(done.out.partition("run it with `")[2].rstrip("`\n"))
+    assert words[0] == "sqn-run"
+    assert command("run", *words[1:], "--dry-run").code == 0
 
 
 def test_a_saved_recipe_is_named_with_its_ending(command: Command, folder: Path) -> None:

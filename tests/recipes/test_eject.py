@@ -18,12 +18,13 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from sqn_rl import Agent, RecipeError, functional
+from sqn_rl.cli.eject import main
 from sqn_rl.parts.env.opening import close
 from sqn_rl.parts.layers.dense import Dense
 from sqn_rl.parts.q_net.per_network import PerNetwork
 from sqn_rl.recipe.catalogue import RECIPE, Catalogue
 from sqn_rl.recipe.compose import compose_recipe
-from sqn_rl.recipe.eject.single_file import PATH_BACKUPS, SUPPORTED, eject
+from sqn_rl.recipe.eject.single_file import PATH_BACKUPS, SUPPORTED, _call, eject
 from sqn_rl.recipe.provenance import override
 from sqn_rl.training.agent import AGENT_PARTS
 from sqn_rl.types import Step
@@ -186,6 +187,16 @@ def test_any_text_is_written_as_python_has_it(text: str) -> None:
     given = [keyword.value for call in calls for keyword in call.keywords if keyword.arg == "text"]
     assert [each.value for each in given if isinstance(each, ast.Constant)] == [text]
     assert text != "plain" or 'text="plain"' in source
+
+
+def test_arguments_that_are_words_of_python_are_written() -> None:
+    kwargs = {"lambda": 1, "plain": 2, "a b": 3}
+    compile(_call("gym.make", "'X-v0'", kwargs), "ejected", "exec")
+
+
+def test_overrides_may_follow_options(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["head=dueling", "--trust", "math", "lr=0.25"]) == 0
+    assert "LR = 0.25" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("env", ["recall", "cartpole_masked"])
