@@ -269,7 +269,8 @@ def require_bool(field: str, value: object) -> None:
 
 
 def as_path(field: str, value: Any) -> Path:
-    """``value`` as a path, or :class:`SettingError` for what is none, such as None."""
+    """``value`` as a path, or :class:`SettingError` for what is none, such as None or an empty text."""
+    require(not (isinstance(value, str) and not value), field, value, "a path")
     try:
         return Path(value)
     except TypeError as error:

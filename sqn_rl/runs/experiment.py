@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sqn_rl.disk import RECIPE_FILE
-from sqn_rl.errors import RecipeError, SettingError, as_path, to_type
+from sqn_rl.errors import RecipeError, SettingError, as_path, require, to_type
 from sqn_rl.parts.env.opening import closing_env
 from sqn_rl.parts.logger.base import Reporter
 from sqn_rl.plots.progress import ProgressReporter
@@ -111,6 +111,7 @@ class Experiment:
         if progress:
             with ProgressReporter(self.run.steps) as bar:
                 return self.train(reporters=[bar, *reporters], should_stop=should_stop, resume=resume)
+        require(callable(should_stop), "should_stop", should_stop, "a function without arguments")
         working_directory = Path.cwd()  # an environment may change it
         is_automatic = resume is None and self.run.resume == "auto"
         given = self.run.out if is_automatic else resume

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from sqn_rl import disk
 from sqn_rl.disk import Folder, Mark
-from sqn_rl.errors import CheckpointError
+from sqn_rl.errors import CheckpointError, is_whole, require
 from sqn_rl.runs import manifest
 from sqn_rl.runs.manifest import FORMAT, MANIFEST
 from sqn_rl.runs.serialization import read_tensors, tensors_file
@@ -66,7 +66,10 @@ def read_weights(folder: Path, checkpoint: str | int = LAST) -> tuple[Path, int,
 
     Raises:
         CheckpointError: there is no such checkpoint, or it is damaged.
+        SettingError: ``checkpoint`` is neither a text nor a whole number.
     """
+    is_name = isinstance(checkpoint, str) or is_whole(checkpoint)
+    require(is_name, "checkpoint", checkpoint, f"{LAST!r}, {BEST!r}, or a number of environment steps")
     found, best = manifest.saved_in(folder), manifest.saved_in(folder / BEST)
     if not found and not best:
         raise CheckpointError(f"{folder}: no checkpoint yet")

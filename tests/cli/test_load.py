@@ -34,6 +34,8 @@ from sqn_rl.recipe.compose import load_recipe
 from sqn_rl.runs.checkpoint import Checkpoints
 from sqn_rl.training.weights import load_weights
 
+CARTPOLE = Path(__file__).parents[2] / "zoo" / "cartpole"
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -231,6 +233,8 @@ ONE = np.zeros(4, np.float32)
         (lambda policy: policy.film("x.gif", longest="3"), "longest = '3': expected a whole number, at"),
         (lambda policy: policy.film(None), "path = None: expected a path"),
         (lambda policy: load(None), "run = None: expected a path"),  # type: ignore[arg-type]
+        (lambda policy: load(""), "run = '': expected a path"),
+        (lambda policy: load(CARTPOLE, [1]), "checkpoint = [1]: expected 'last', 'best', or"),  # type: ignore[arg-type]
         (lambda policy: policy.player(2).begin([2]), "rows = [2]: expected a list of whole numbers in [0"),
         (lambda policy: policy.player(2).begin("a"), "rows = 'a': expected a list of whole numbers in"),
     ],

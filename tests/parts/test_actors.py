@@ -29,7 +29,7 @@ from sqn_rl import (
 )
 from sqn_rl.parts.actor.base import NetworkActor
 
-GREEDY = [ExplorationType.DETERMINISTIC, ExplorationType.MODE, ExplorationType.MEAN]
+GREEDY = [each for each in ExplorationType if each is not ExplorationType.RANDOM]
 LAYERS = {"dense": Dense, "noisy": partial(NoisyDense, sigma=2.0)}
 OF_VALUES = {
     "boltzmann": partial(BoltzmannActor, temperature=FixedTemperature(alpha=1.0)),

@@ -21,7 +21,8 @@ from sqn_rl.parts.observations import ObservationSpec, observation_spec_of
 from sqn_rl.parts.reductions import REDUCTIONS, reduced_values
 from sqn_rl.protocols import QNetwork
 
-GREEDY = (ExplorationType.DETERMINISTIC, ExplorationType.MODE, ExplorationType.MEAN)
+GREEDY = {*ExplorationType} - {ExplorationType.RANDOM}
+"""TorchRL's exploration types with which actors are greedy."""
 
 ActionNoise = tuple[Tensor, ...]
 """Noise of an action, sampled before it is selected, as random generators cannot be compiled."""
@@ -68,8 +69,8 @@ class NetworkActor(TensorDictModuleBase, ABC):
 
     As a TensorDict module it reads the observation and, if present, ``action_mask`` (``[*, A]`` bool, the
     allowed actions), and writes ``action`` (``[*]`` int64) and, where it has a policy, ``log_prob`` (``[*]``,
-    log π of that action) and ``entropy`` (``[*]``, nats). It is greedy only if TorchRL's exploration type is
-    deterministic, mode or mean.
+    log π of that action) and ``entropy`` (``[*]``, nats). It is greedy where TorchRL's exploration type is set
+    to any but random.
 
     Args:
         network: scores actions; a view made by :func:`~sqn_rl.parts.noise.acting_view`, so that its noise and

@@ -21,7 +21,7 @@ class BoltzmannActor(ValueActor):
     Noisy layers get new noise for every action that is not greedy; greedy actions use the mean weights.
     As a TensorDict module it reads the Q-network's observation key and writes ``action`` (``[*]`` int64),
     ``log_prob`` (``[*]``, log π of that action) and ``entropy`` (``[*]``, nats). It samples unless TorchRL's
-    exploration type is deterministic, mode or mean.
+    exploration type is set to another than random.
 
     Args:
         q_net: a Q-network with ``values(observation) -> [N, B, A]``.

@@ -21,7 +21,7 @@ class EpsilonGreedyActor(ValueActor):
     ε falls linearly from ``start`` to ``end`` over a fraction of the budget (Mnih et al. 2015). Noisy layers
     get new noise for every action that is not greedy; greedy actions use the mean weights, and no ε.
     As a TensorDict module it reads the Q-network's observation key and writes ``action`` (``[*]`` int64),
-    with the current ε unless TorchRL's exploration type is deterministic, mode or mean.
+    with the current ε unless TorchRL's exploration type is set to another than random.
 
     Args:
         q_net: a Q-network with ``values(observation) -> [N, B, A]``.

@@ -13,7 +13,7 @@ class GreedyActor(ValueActor):
     Every action gets new noise; greedy evaluation takes the best action under the mean weights. Without noisy
     layers the two are the same, and nothing explores after the warm-up. As a TensorDict module it reads the
     Q-network's observation key and writes ``action`` (``[*]`` int64), with noise unless TorchRL's exploration
-    type is deterministic, mode or mean.
+    type is set to another than random.
 
     Args:
         q_net: a Q-network with ``values(observation) -> [N, B, A]``.

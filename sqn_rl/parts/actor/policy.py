@@ -24,7 +24,7 @@ class PolicyActor(NetworkActor):
     and buffers, in eval mode. Noisy layers of the view have their own noise, which is new for every action
     that is not greedy; greedy actions use the mean weights. As a TensorDict module it reads the Q-network's
     observation key and writes ``action`` (``[*]`` int64), ``log_prob`` (``[*]``, log π_φ of that action) and
-    ``entropy`` (``[*]``, nats). It samples unless TorchRL's exploration type is deterministic, mode or mean.
+    ``entropy`` (``[*]``, nats). It samples unless TorchRL's exploration type is set to another than random.
 
     Args:
         q_net: a Q-network with the observation key and shape that the policy uses too.
