@@ -218,7 +218,8 @@ class ProportionalSampler(RingSampler):
 
     def _set(self, place: Indices, p: Floats) -> None:
         """Set the priorities of these places, ``[B]``; of a place that is named twice, the last."""
-        self.max_priority = max(self.max_priority, float(np.maximum.reduce(p, initial=0.0)))
+        highest = float(np.maximum.reduce(p, initial=0.0))
+        self.max_priority = max(self.max_priority, highest)
         self.tree.update(place, p**self.omega)
 
     def _priorities(self, td_error: Tensor, place: Indices) -> Floats:
