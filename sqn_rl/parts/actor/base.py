@@ -69,8 +69,8 @@ class NetworkActor(TensorDictModuleBase, ABC):
 
     As a TensorDict module it reads the observation and, if present, ``action_mask`` (``[*, A]`` bool, the
     allowed actions), and writes ``action`` (``[*]`` int64) and, where it has a policy, ``log_prob`` (``[*]``,
-    log π of that action) and ``entropy`` (``[*]``, nats). It is greedy where TorchRL's exploration type is set
-    to any but random.
+    log π of that action) and ``entropy`` (``[*]``, nats). It is greedy where TorchRL's exploration type is
+    set to any but random.
 
     Args:
         network: scores actions; a view made by :func:`~sqn_rl.parts.noise.acting_view`, so that its noise and
