@@ -145,7 +145,7 @@ def find_runs(places: Iterable[str]) -> list[Path]:
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    """The runs in a folder, or the folder itself if it is a run."""
+    """The runs in a folder, links to runs included, or the folder itself if it is a run."""
 
     def refuse(error: OSError) -> None:
         if not isinstance(error, NotADirectoryError):
@@ -156,6 +156,8 @@ def _below(folder: Path) -> Iterator[Path]:
         if RECIPE_FILE in files:
             folders.clear()
             yield Path(path)
+        inner = [Path(path, name) for name in folders]
+        yield from (link for link in inner if link.is_symlink() and is_there(link / RECIPE_FILE))
 
 
 def read_runs(directories: Iterable[Path]) -> tuple[list[FinishedRun], dict[str, str]]:

@@ -66,10 +66,12 @@ def _read(text: str, catalogue: Catalogue) -> tuple[Resolved, Recipe | None]:
         print_notes(noted_changes(Path(text), {RECIPE_FILE}))
         return resolved, None
     try:
-        first, *further = shlex.split(text) or [""]
+        words = [text] if os.path.isfile(text) else shlex.split(text) or [""]
     except ValueError as error:
         raise RecipeError(f"{text}: {error}") from error
-    recipe, overrides = (first, further) if "=" not in first else ("sqn", [first, *further])
+    if "=" in words[0] and not os.path.isfile(words[0]):
+        words = ["sqn", *words]
+    recipe, *overrides = words
     if recipe not in names and not recipe.endswith(YAML):
         raise RecipeError(f"{text}: neither a run directory nor a recipe", "", did_you_mean(recipe, names))
     composed = compose_recipe(recipe, *overrides, catalogue=catalogue)

@@ -6,11 +6,13 @@ it happens only if there are overrides.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import islice, product
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from sqn_rl.errors import COMMAND_LINE, RecipeError
 from sqn_rl.recipe.catalogue import Catalogue, Choice
+from sqn_rl.recipe.provenance import override as written
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override as Parsed
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 FORM = "write name=value: steps=2000, head=dueling or optimizer.lr=1e-3"
 SWEEP = "give one value here; `sqn-run -m` runs each of several"
 PAIRS = {"[": "]", "{": "}", "(": ")"}
+MAX_JOBS = 10_000
+"""The most jobs of one sweep."""
 QUOTES = "quote a value that has special characters: 'name=\"a (value)\"'"
 
 
@@ -110,7 +114,8 @@ def expand(texts: Sequence[str], catalogue: Catalogue) -> list[list[str]]:
         The overrides of each job; a single job if nothing sweeps.
 
     Raises:
-        RecipeError: an override cannot be read, or has no list of values.
+        RecipeError: an override cannot be read or has no list of values, or there are more than
+            :data:`MAX_JOBS` jobs.
     """
     from hydra.errors import HydraException
 
@@ -118,13 +123,15 @@ def expand(texts: Sequence[str], catalogue: Catalogue) -> list[list[str]]:
     for override in _parse(texts):
         key, where = override.get_key_element(), origin(str(override.input_line))
         try:
-            values = dict.fromkeys(_values(override, where, catalogue))
+            of_one_value = islice(_of_one_value(override, where, catalogue), MAX_JOBS + 1)
             jobs.pop(key, None)  # the later one, in its own place
-            jobs[key] = [f"{key}={value}" for value in values]
+            jobs[key] = list(dict.fromkeys(of_one_value))
         except (HydraException, ValueError) as error:
             raise RecipeError(f"cannot be expanded: {error}", where) from error
         if not jobs[key]:
             raise RecipeError("the list of values is empty", where)
+        if prod(map(len, jobs.values())) > MAX_JOBS:
+            raise RecipeError(f"more than {MAX_JOBS:,} jobs", where, "give fewer values")
     return [list(job) for job in product(*jobs.values())]
 
 
@@ -161,16 +168,32 @@ def _unclosed(text: str) -> str:
     return f"close the {opened[-1]}; if the shell split the text, quote it: 'name=[1, 2]'" if opened else ""
 
 
-def _values(override: "Parsed", where: str, catalogue: Catalogue) -> Iterator[str]:
-    """Every value that an override gives, as an override writes it."""
-    from hydra.core.override_parser.types import Glob
+def _of_one_value(override: "Parsed", where: str, catalogue: Catalogue) -> Iterator[str]:
+    """An override for each value that an override gives."""
+    from hydra.core.override_parser.types import Glob, Transformer
 
+    key = override.get_key_element()
     if not override.is_sweep_override():
-        yield override.get_value_element_as_str()
+        yield str(override.input_line)
     elif isinstance(pattern := override.value(), Glob):
         group = override.key_or_group
-        yield from pattern.filter(catalogue.names(group) if group in catalogue.groups() else [])
+        names = pattern.filter(catalogue.names(group) if group in catalogue.groups() else [])
+        yield from (written(key, name) for name in names)
     elif override.is_discrete_sweep():
-        yield from override.sweep_string_iterator()
+        for value in override.sweep_iterator(Transformer.identity):
+            yield written(key, _without_quotes(value))
     else:
         raise RecipeError("an interval is no list of values", where, "use range(start, stop, step)")
+
+
+def _without_quotes(value: Any) -> Any:
+    """A value of Hydra's parser in Python's types: quoted strings, also in lists, become ``str``."""
+    from hydra.core.override_parser.types import QuotedString
+
+    if isinstance(value, QuotedString):
+        return value.text
+    if isinstance(value, list):
+        return [_without_quotes(each) for each in value]
+    if isinstance(value, dict):
+        return {_without_quotes(name): _without_quotes(each) for name, each in value.items()}
+    return value

@@ -16,6 +16,7 @@ from sqn_rl.training.player import Player
 from sqn_rl.training.random_state import GLOBAL_SEED_OFFSET, RandomState
 from sqn_rl.training.stopping import Stopped
 from sqn_rl.training.torch_modes import default_float32
+from sqn_rl.types import Step
 
 MAX_ENVS = 10
 """The most environments that an evaluation opens."""
@@ -180,15 +181,12 @@ def evaluate(
     require(hasattr(actor, "act"), "actor", actor, "an actor, such as agent.actor")
     episodes, seed = int(episodes), int(seed)  # they may be NumPy's
     generator = torch.Generator(device=actor.device).manual_seed(seed)
-    left = _shares(episodes, env.num_envs)
-    score = torch.zeros(env.num_envs, dtype=torch.float64)
-    length = torch.zeros(env.num_envs, dtype=torch.int64)
-    result, limit = Evaluation([], [], greedy), step_limit(env, max_steps)
+    played = _Played(episodes, env.num_envs, step_limit(env, max_steps))
     player = Player(actor, env.num_envs)
     random_state = RandomState(GLOBAL_SEED_OFFSET + seed, actor.device)
     with random_state:
         observation = env.begin()
-    while any(left):
+    while any(played.left):
         if should_stop():
             raise Stopped
         with random_state:
@@ -197,22 +195,46 @@ def evaluate(
             step = env.receive()
         player.record(action, step)
         observation = step.observation
-        score += step.score
-        length += 1
-        cut = (length >= limit) & ~step.ended
-        for row in (step.ended | cut).nonzero().flatten().tolist():
-            if left[row]:
-                left[row] -= 1
-                result.returns.append(score[row].item())
-                result.lengths.append(int(length[row]))
-                result.cut.append(bool(cut[row]))
-            score[row], length[row] = 0, 0
-        if cut.any() and any(left):
-            begin = cut.nonzero().flatten().tolist()
-            player.begin(begin)
+        cut = played.add(step)
+        if cut and any(played.left):
+            player.begin(cut)
             with random_state:
-                observation = env.begin(begin)
-    return result
+                observation = env.begin(cut)
+    return Evaluation(played.returns, played.lengths, greedy, played.cut)
+
+
+class _Played:
+    """The episodes of an evaluation so far: those that ended, and the current one of each environment.
+
+    Args:
+        episodes: the number of episodes of the evaluation.
+        num_envs: N.
+        limit: cut an episode after so many steps.
+    """
+
+    def __init__(self, episodes: int, num_envs: int, limit: int) -> None:
+        self.returns: list[float] = []
+        self.lengths: list[int] = []
+        self.cut: list[bool] = []
+        self.left = _shares(episodes, num_envs)
+        """How many episodes each environment has yet to finish."""
+        self._limit = limit
+        self._score = torch.zeros(num_envs, dtype=torch.float64)
+        self._length = torch.zeros(num_envs, dtype=torch.int64)
+
+    def add(self, step: Step) -> list[int]:
+        """Add a step of every environment; return the environments whose episodes are cut."""
+        self._score += step.score
+        self._length += 1
+        cut = (self._length >= self._limit) & ~step.ended
+        for row in (step.ended | cut).nonzero().flatten().tolist():
+            if self.left[row]:
+                self.left[row] -= 1
+                self.returns.append(self._score[row].item())
+                self.lengths.append(int(self._length[row]))
+                self.cut.append(bool(cut[row]))
+            self._score[row], self._length[row] = 0, 0
+        return cut.nonzero().flatten().tolist()
 
 
 def _shares(episodes: int, num_envs: int) -> list[int]:

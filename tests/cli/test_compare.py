@@ -227,6 +227,17 @@ def test_a_folder_and_a_glob_are_their_runs(write: Write, command: Command) -> N
         assert cells(out, "sqn", "final")[0] == cells(out, "sqn head=dueling", "final")[0] == "2"
 
 
+def test_links_to_runs_are_followed_and_those_to_folders_are_not(
+    write: Write, command: Command, folder: Path
+) -> None:
+    several(write, "far/runs", [1, 2, 3])
+    several(write, "runs", [4])
+    for seed in (1, 2):
+        (folder / f"runs/link{seed}").symlink_to(f"../far/runs/s{seed}")
+    (folder / "runs/around").symlink_to("..")
+    assert cells(command("compare", "runs").out, "sqn warmup_steps=40", "final")[0] == "3"
+
+
 def test_a_repeated_seed_is_left_out(write: Write, command: Command) -> None:
     write("a", "seed=3")
     write("b", "seed=3")

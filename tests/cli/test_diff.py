@@ -1,6 +1,7 @@
 """``sqn-diff``: recipes and runs, set against each other."""
 
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,14 @@ def test_two_recipes(command: Command) -> None:
         "+ replay.epsilon=1e-06 components/replay/prioritized.yaml:6",
         "+ replay.td_error=mean components/replay/prioritized.yaml:7",
     ]
+
+
+@pytest.mark.parametrize("path", ["my recipe.yaml", "lr=1e-2.yaml", "it's.yaml"])
+def test_a_recipe_file_of_any_name(command: Command, folder: Path, path: str) -> None:
+    (folder / path).write_text("defaults: [sqn, _self_]\nlr: 0.02\n")
+    done = command("diff", path, f"{shlex.quote(path)} steps=7")
+    assert (done.code, done.err) == (0, "")
+    assert sections(done.out)["numbers"][1] == "+ steps=7 command line: steps=7"
 
 
 def test_overrides_say_so(command: Command) -> None:

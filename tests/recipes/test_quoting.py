@@ -51,8 +51,10 @@ OUTS = ["1e3", "it's", "true", " a b", "a, {b}: c=d  # e", "α", "a\nb", "end\\"
 def test_an_override_is_read_as_it_was(value: Any) -> None:
     (read_again,) = parse([override("name", value)])
     assert (read_again.value, type(read_again.value)) == (value, type(value))
-    (job,) = expand([override("name", value)], Catalogue())  # as a sweep writes it again
+    (job,) = expand([override("name", value)], Catalogue())
     assert parse(job)[0].value == value
+    swept, _ = expand([f"{override('name', value)},0.125"], Catalogue())  # as a sweep writes it again
+    assert (parse(swept)[0].value, type(parse(swept)[0].value)) == (value, type(value))
     assert shlex.split(shlex.join([override("name", value)])) == [override("name", value)]
 
 
@@ -114,6 +116,17 @@ class Arguments:
 def test_the_last_of_two_values_counts_in_its_place() -> None:
     texts = ["env.kwargs={k:1}", "env.kwargs.k=2", "env.kwargs={k:1}"]
     assert expand(texts, Catalogue()) == [["env.kwargs.k=2", "env.kwargs={k:1}"]]
+
+
+def test_a_cast_value_keeps_its_type_in_a_sweep() -> None:
+    jobs = expand(["name=str(3)", "other=choice(str(3), 4, [str(5)])"], Catalogue())
+    assert [[each.value for each in parse(job)] for job in jobs] == [["3", "3"], ["3", 4], ["3", ["5"]]]
+
+
+@pytest.mark.parametrize("texts", [["seed=range(1000000000)"], ["seed=range(200)", "steps=range(200)"]])
+def test_a_sweep_of_too_many_jobs_is_refused_before_it_fills_the_memory(texts: list[str]) -> None:
+    with pytest.raises(RecipeError, match="more than 10,000 jobs"):
+        expand(texts, Catalogue())
 
 
 def test_a_sweep_over_nasty_values() -> None:
