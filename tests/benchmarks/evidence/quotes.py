@@ -1,8 +1,9 @@
 """What the algorithm pages quote of the report: a table between two comments in each page."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
-from .plan import ABLATIONS, FAMILIES, SOFT_MEAN
+from .plan import ABLATIONS, FAMILIES, SOFT_MEAN, TUNED_MEAN
 from .report import REFERENCE, Shares, average, of_families
 from .runs import ROOT
 from .tables import enough, table
@@ -19,10 +20,18 @@ PAGES: Mapping[str, Sequence[str]] = {
 }
 """Page → the agents that it quotes, first the one that it is about."""
 
-HOW = """From [the evidence](../results/evidence.md), where every agent was tuned alike: interquartile means
-over tasks and seeds, with 95 % intervals; 0 is random play and 1 the mean of double DQN. *Area* is the return
-during training, *final* that of the last weights. There `sqn` has the minimum of the twins, and
-`sqn, soft mean` is today's `sqn`."""
+HOW = """From [the evidence](../results/evidence.md): interquartile means over tasks and seeds, with 95 % intervals;
+0 is random play and 1 the mean of double DQN. *Area* is the return during training, *final* that of the last
+weights."""
+
+NOTES: Mapping[str, str] = {
+    "sqn": "`sqn` has the minimum of the twins.",
+    SOFT_MEAN: "`sqn, soft mean` is today's `sqn`, with the settings that were chosen for the minimum.",
+    TUNED_MEAN: "`sqn, soft mean, tuned` has τ = 0.15.",
+    "sqn, small α": "The other variants have the minimum, and the settings of `sqn`.",
+    "dqn_n3": "`dqn_n3` is `recipe=dqn returns=n_step`.",
+}
+"""What a page says of an agent in its table."""
 
 
 def quote(agents: Sequence[str], families: Mapping[str, tuple[Shares, Shares]]) -> str:
@@ -43,7 +52,11 @@ def quote(agents: Sequence[str], families: Mapping[str, tuple[Shares, Shares]]) 
         ]
         if any(cell != "–" for cell in cells):
             lines.append([f"`{agent}`", *cells])
-    return f"{HOW}\n\n{table(['agent', *heads], lines)}" if lines else ""
+    if not lines:
+        return ""
+    notes = " ".join(NOTES[name] for name in NOTES if any(line[0] == f"`{name}`" for line in lines))
+    how = textwrap.fill(f"{HOW} {notes}", 120, break_on_hyphens=False)
+    return f"{how}\n\n{table(['agent', *heads], lines)}"
 
 
 def quoted(page: str, text: str) -> str:
