@@ -75,7 +75,7 @@ def train(
         while run.advance():
             agent.anneal(run.due.before)
             with run.saving_on_error(), run_state.random_state:
-                compiles = {"acts": run.due.policy_acts, "learns": run.updates_due > 0}
+                compiles = {"acts": run.acts_unmasked, "learns": run.updates_due > 0}
                 run.save_if_compiling(**compiles)
                 with run.interruptible_if_compiling(**compiles):
                     action = run.act(observation)  # line 4
@@ -211,6 +211,21 @@ class LoopBase:
             self.checkpoint()
             raise
 
+    @contextmanager
+    def saving_on_error(self) -> Iterator[None]:
+        """A context that saves the state if a part raises an error that is none of this package."""
+        try:
+            yield
+        except SqnError:
+            raise
+        except Exception:
+            self._keep_steps()
+            raise
+
+    def _keep_steps(self) -> None:
+        """Save the state after an error."""
+        self.checkpoint()
+
     def _evaluate_if_due(self) -> None:
         """Evaluate if an evaluation is due; the state is saved if it fails or is interrupted."""
         state = self.state
@@ -251,6 +266,11 @@ class _Run(LoopBase):
         """The number of updates in this iteration."""
         return self.due.updates - self.counters.updates
 
+    @property
+    def acts_unmasked(self) -> bool:
+        """Whether the policy acts, in this iteration, among all actions; with a mask acting is not compiled."""
+        return self.due.policy_acts and self.env.action_mask is None
+
     def act(self, observation: Tensor) -> Tensor:
         """The policy's actions, or in the warm-up uniformly random ones; only allowed actions are chosen."""
         if self.due.policy_acts:
@@ -277,18 +297,8 @@ class _Run(LoopBase):
             self._keep_steps()
             raise
 
-    @contextmanager
-    def saving_on_error(self) -> Iterator[None]:
-        """A context that saves the last whole step if a part raises an error that is none of this package."""
-        try:
-            yield
-        except SqnError:
-            raise
-        except Exception:
-            self._keep_steps()
-            raise
-
     def _keep_steps(self) -> None:
+        """Save the state as of the last whole step, after an error."""
         self.state.episodes_lost = True
         self.checkpoint()
         if steps := self.counters.env_steps:

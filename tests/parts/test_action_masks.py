@@ -1,6 +1,7 @@
 """Action masks from an environment to the replay and the actor: no other action is ever chosen."""
 
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from gymnasium import spaces
 from reliability.trials import Killed, differences, train
 from torch import Tensor
 
+import sqn_rl
 from sqn_rl import (
     BoltzmannActor,
     EpsilonGreedyActor,
@@ -21,6 +23,7 @@ from sqn_rl import (
     NStep,
     OneStep,
     PrioritizedReplay,
+    Reporter,
     Step,
     TreeBackup,
     UniformReplay,
@@ -167,7 +170,7 @@ WRONG = {
     "a number": (1, r"action_mask is 1; expected \[4\]"),
     "words": (["yes", "no", "no", "no"], r"action_mask is \['yes'.*; expected \[4\]"),
     "other numbers": ([0, 1, 2, 0], r"action_mask is \[0, 1, 2, 0\]; expected \[4\] of 0 and 1"),
-    "nothing allowed": (np.zeros(4, bool), "action_mask allows no action, and the episode has not ended"),
+    "nothing allowed": (np.zeros(4, bool), "action_mask allows no action, and the state is not terminal"),
 }
 
 
@@ -406,6 +409,21 @@ RECIPES = ["discrete_sac", "double_dqn", "sqn_munchausen", "sqn_rainbow", "sqn_t
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_recipes_train_and_are_evaluated_among_allowed_actions(recipe: str, tmp_path: Path) -> None:
     assert train(tmp_path / "run", f"recipe={recipe}", *TINY) == "done"
+
+
+def test_acting_with_masks_is_not_compiled_so_no_checkpoint_is_saved_before_each_step() -> None:
+    class Saves(Reporter):
+        number = 0
+
+        def checkpoint(self, counters: Any, state: Any) -> None:
+            self.number += 1
+
+    saves = Saves()
+    experiment = compose("sqn", *TINY, "compile=always", "update_ratio=1e-3", "checkpoint_every=0")
+    agent, env, _ = experiment.build()
+    with closing(env):
+        sqn_rl.train(agent, env, experiment.run, reporters=[saves])
+    assert saves.number == 1
 
 
 def test_a_run_with_masks_resumes_as_if_it_had_not_stopped(tmp_path: Path) -> None:

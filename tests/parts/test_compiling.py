@@ -37,6 +37,10 @@ class Scaling:
     def scale(self, x: Tensor) -> Tensor:
         return x * self.factor + self.bias
 
+    def step(self, x: Tensor) -> Tensor:
+        self.bias.add_(1)
+        return x * self.factor + self.bias
+
     def print(self, x: Tensor) -> Tensor:
         torch._dynamo.graph_break()
         return x * self.factor
@@ -81,6 +85,16 @@ def test_it_need_not_be_possible_to_write_it_down(monkeypatch: pytest.MonkeyPatc
         torch.testing.assert_close(code(X), factor * X + 1)
         torch.testing.assert_close(without_python(code, X, monkeypatch), factor * X + 1)
     assert deepcopy(Compiled(Scaling().scale, "this")).pending
+
+
+def test_code_that_cannot_be_stored_runs_once_in_each_call_however_often_a_number_changes() -> None:
+    scaling = Scaling()
+    scaling.lock = threading.Lock()  # type: ignore[attr-defined]
+    code = Compiled(scaling.step, "this")
+    for number in range(1, torch._dynamo.config.recompile_limit + 4):
+        scaling.factor = float(number)
+        torch.testing.assert_close(code(X), number * X + 1 + number)
+        assert scaling.bias.item() == 1 + number
 
 
 def test_who_owns_the_code_compiles_again(monkeypatch: pytest.MonkeyPatch) -> None:

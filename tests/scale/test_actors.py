@@ -236,6 +236,41 @@ def test_an_actor_that_is_always_lost_stops_the_run_with_a_checkpoint() -> None:
     assert len(learner.states) == 1
 
 
+def test_many_actors_lost_once_each_do_not_stop_the_run() -> None:
+    class Unplugged(InlineEngine):
+        lost = set[int]()
+
+        def ready(self, tickets: Sequence[Any]) -> int:
+            return next((actor for actor in range(len(tickets)) if actor not in self.lost), 0)
+
+        def result(self, ticket: Any) -> Result:
+            if ticket.actor not in self.lost:
+                self.lost.add(ticket.actor)
+                raise WorkerLost("unplugged")
+            return super().result(ticket)
+
+    learner = Learner(Unplugged(), "collect.order=any", "collect.actors=6", "steps=60", "warmup_steps=20")
+    assert learner.train().counters.env_steps == 60
+    assert len(learner.notes) == 6
+
+
+def test_an_error_of_a_part_while_learning_keeps_the_steps_and_they_are_resumed() -> None:
+    learner, calls = Learner(InlineEngine()), iter(range(20))
+
+    def update_priority(*_: Any) -> None:
+        if next(calls, None) is None:
+            raise ValueError("an own replay fails")
+
+    learner.agent.replay.update_priority = update_priority  # type: ignore[method-assign]
+    with pytest.raises(ValueError, match="an own replay fails"):
+        learner.train()
+    counters, state = learner.counters, learner.states[-1]
+    assert counters.updates == 20
+    assert counters.env_steps > 60
+    resumed = Learner(InlineEngine()).train(state).counters
+    assert (resumed.env_steps, resumed.updates) == (600, 135)
+
+
 # --- whole runs --------------------------------------------------------------------------------------------
 
 

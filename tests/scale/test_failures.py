@@ -11,6 +11,8 @@ import pytest
 
 from sqn_rl import RecipeError, compose
 from sqn_rl.errors import to_install
+from sqn_rl.parts.collect.base import CollectingWorker
+from sqn_rl.parts.collect.ray_processes import ActorProcess
 
 TINY = ["env=cartpole", "hidden=[8]", "num_envs=2", "steps=100", "collect.actors=1", "collect.rows=5"]
 
@@ -70,7 +72,8 @@ def test_a_port_of_another_program_is_refused_soon(
         ("depth=0", "a whole number in"),
         ("sync_every=-1", "a whole number in"),
         ("order=first", "one of cyclic, any"),
-        ("ladder=1", "a number above 1 or null"),
+        ("ladder=1", r"a number in \(1, 1e6\], or null"),
+        ("ladder=1e7", r"a number in \(1, 1e6\], or null"),
     ],
 )
 def test_settings_are_checked(setting: str, expected: str) -> None:
@@ -87,3 +90,14 @@ def test_old_weights_are_announced() -> None:
     ]  # 2 · 4 · 100 · 2 · ½
     notes = compose("sqn", *TINY, *wide).preflight().notes
     assert any("up to about 800 updates old; lower collect.rows" in note for note in notes)
+
+
+def test_an_actor_that_could_not_be_made_says_why_also_after_it_was_to_be_restored() -> None:
+    def fail(actor: int) -> CollectingWorker:
+        raise ValueError("no such game")
+
+    process = ActorProcess(fail, 0)
+    process.restore({})
+    failure = process.started()
+    assert failure is not None
+    assert failure.message.startswith("ValueError: no such game")

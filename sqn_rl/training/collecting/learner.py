@@ -5,7 +5,7 @@ a run does not depend on when a chunk was ready, on the engine, or on which proc
 """
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -28,7 +28,7 @@ from sqn_rl.training.torch_modes import default_float32, flushed_denormals
 from sqn_rl.types import ChunkSummary, Counters, Request
 
 MAX_ACTOR_FAILURES = 3
-"""How often actors may be lost in a row, at one chunk, before the run gives up."""
+"""How often an actor may be lost in a row, at one chunk, before the run gives up."""
 
 
 @default_float32()
@@ -82,7 +82,8 @@ def learn(
                 actor, summary, chunk = run_state.take(loop.reporters)
             run_state.store(actor, summary, chunk, loop.reporters)
             run_state.ask(actor)
-            with run_state.random_state, loop.interruptible_if_compiling(acts=False, learns=due > 0):
+            compiling = loop.interruptible_if_compiling(acts=False, learns=due > 0)
+            with loop.saving_on_error(), run_state.random_state, compiling:
                 for batch in agent.draw(plan.batch_size, due):
                     loop.count(agent.update(batch))
             loop.finish(run_state.metrics)
@@ -176,16 +177,16 @@ class LearnerState(LearningState):
         Raises:
             EnvError: an actor is lost again and again.
         """
-        began, failures = time.perf_counter(), 0
+        began, failures = time.perf_counter(), Counter[int]()
         while True:
             actor = self._next_actor()
             try:
                 summary, chunk, state = self._result(actor)
                 break
             except WorkerLost as error:
-                failures += 1
-                if failures > MAX_ACTOR_FAILURES:
-                    message = f"lost {failures} times in a row at chunk {self._stored[actor]}: {error}"
+                failures[actor] += 1
+                if failures[actor] > MAX_ACTOR_FAILURES:
+                    message = f"lost {failures[actor]} times in a row at chunk {self._stored[actor]}: {error}"
                     raise EnvError(f"actor {actor}", message) from error
                 self._restarts += 1
                 reporter.note(f"actor {actor} was lost, and continues after its last stored chunk: {error}")

@@ -18,7 +18,7 @@ from sqn_rl.errors import first_line
 VARIANTS = 8
 """The most variants of one method that are compiled; further kinds of arguments run uncompiled."""
 
-VALUES = {"CONSTANT_MATCH", "EQUALS_MATCH", "SEQUENCE_LENGTH"}
+NUMBER_GUARDS = {"CONSTANT_MATCH", "EQUALS_MATCH", "SEQUENCE_LENGTH"}
 """PyTorch's names for its checks of numbers and of lengths."""
 
 CACHE = "TORCHINDUCTOR_CACHE_DIR"
@@ -55,9 +55,9 @@ class Compiled(Generic[T]):
         self._owner: Any = method.__self__  # type: ignore[attr-defined]  # a method has one
         self._arguments = tuple(signature(method).parameters)
         self._variants: list[Variant[T]] = []
-        self._most = VARIANTS
+        self._max_variants = VARIANTS
         self.pending = True
-        """Whether the next call compiles, which takes seconds."""
+        """Whether it was never called, so that the next call compiles, which takes seconds."""
 
     @property
     def compiled(self) -> bool:
@@ -70,11 +70,12 @@ class Compiled(Generic[T]):
         for fits, code in self._variants:
             if fits(given):
                 return code(self._owner, *arguments)
-        variant = self._compile(arguments) if len(self._variants) < self._most else None
-        return variant.code(self._owner, *arguments) if variant else self._otherwise(*arguments)
+        if len(self._variants) < self._max_variants:
+            return self._compile_and_call(arguments)
+        return self._otherwise(*arguments)
 
-    def _compile(self, arguments: Sequence[Any]) -> Variant[T] | None:
-        """Compile for such arguments; None, after a warning, if that is impossible."""
+    def _compile_and_call(self, arguments: Sequence[Any]) -> T:
+        """Compile for such arguments, and return their result; if that is impossible, after a warning."""
         self.pending = False
         keep_code_privately()
         options: dict[str, Any] = {"guard_filter_fn": self._may_change}
@@ -84,20 +85,36 @@ class Compiled(Generic[T]):
         # for gradients inside; torch.compiler has no such option
         torch._dynamo.config.trace_autograd_ops = True
         try:
-            variant: Variant[T] = _compile_ahead(whole, arguments)
+            if (ahead := _compile_ahead(whole, arguments)) is None:
+                result: T = whole(*arguments)  # compiles just in time
+                self._variants.append(Variant(lambda given: True, self._just_in_time(whole)))
+                return result
         except _refusals() as error:
             reason = first_line(error)
             if " " in (folder := os.environ.get(CACHE, "")):  # where PyTorch writes code
                 reason += f"; its compiler fails in a folder with a space in its name, {folder}"
             warn_not_compiled(self._name, reason)
-            self._most = 0
-            return None
-        self._variants.append(variant)
-        return variant
+            self._max_variants = 0
+            return self._otherwise(*arguments)
+        self._variants.append(ahead)
+        return ahead.code(self._owner, *arguments)
+
+    def _just_in_time(self, whole: Callable[..., T]) -> Callable[..., T]:
+        """Code for a :class:`Variant`, which runs uncompiled what PyTorch compiles no more variants for."""
+
+        def code(owner: object, *arguments: Any) -> T:
+            try:
+                return whole(*arguments)
+            except torch._dynamo.exc.FailOnRecompileLimitHit:  # before anything ran
+                return self._otherwise(*arguments)
+
+        return code
 
     def _may_change(self, guards: Sequence[Any]) -> list[bool]:
         """Which of PyTorch's guards are checked at each call: those of arguments and of numbers."""
-        return [guard.name.startswith(self._arguments) or guard.guard_type in VALUES for guard in guards]
+        return [
+            guard.name.startswith(self._arguments) or guard.guard_type in NUMBER_GUARDS for guard in guards
+        ]
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the code, which exists only in this process."""
@@ -145,19 +162,18 @@ def _inductor(graph: Any, inputs: Sequence[Any], **options: Any) -> Any:
     return compile_fx(graph, inputs, config_patches={"size_asserts": False})
 
 
-def _compile_ahead(whole: Any, arguments: Sequence[Any]) -> Variant[Any]:
-    """Compile ahead of time, for such arguments.
+def _compile_ahead(whole: Any, arguments: Sequence[Any]) -> Variant[Any] | None:
+    """Compile ahead of time, for such arguments; None if that fails, perhaps only ahead of time.
 
     Calls are then spared the lookup that PyTorch makes for functions compiled just in time. But PyTorch must
-    be able to serialize what it checks; where it cannot, the function is compiled just in time.
+    be able to serialize what it checks.
     """
     try:
         compiled = whole.aot_compile((tuple(arguments), {}))
     except Exception as error:
         if isinstance(error, _refusals()) and not isinstance(error, torch._dynamo.exc.PackageError):
             raise
-        whole(*arguments)  # fails too, if the error had another reason
-        return Variant(lambda given: True, lambda owner, *given: whole(*given))
+        return None
     # the public `guard_check` looks up the method's signature at every call, which takes longer
     return Variant(compiled._artifacts.guard_manager.check, compiled.fn)
 

@@ -20,9 +20,9 @@ PAGES: Mapping[str, Sequence[str]] = {
 }
 """Page → the agents that it quotes, first the one that it is about."""
 
-HOW = """From [the evidence](../results/evidence.md): interquartile means over tasks and seeds, with 95 % intervals;
-0 is random play and 1 the mean of double DQN. *Area* is the return during training, *final* that of the last
-weights."""
+HOW = """From [the evidence](../results/evidence.md): interquartile means over tasks and seeds, with 95 %
+intervals; 0 is random play and 1 the mean of double DQN. *Area* is the return during training, *final* that
+of the last weights."""
 
 NOTES: Mapping[str, str] = {
     "sqn": "`sqn` has the minimum of the twins.",
