@@ -2,8 +2,10 @@
 
 import difflib
 import json
+import os
 import re
 import shlex
+import sysconfig
 import traceback
 from collections.abc import Callable, Collection, Iterable
 from importlib import metadata
@@ -15,6 +17,8 @@ from typing import Any, TypeGuard
 from urllib.parse import unquote, urlsplit
 
 _PACKAGE = str(Path(__file__).parent)
+_ENVS = Path(_PACKAGE, "parts", "env")
+_STANDARD_LIBRARY = tuple({f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", "platstdlib")})
 
 
 class SqnError(Exception):
@@ -173,13 +177,14 @@ def running_function(frame: FrameType | None) -> str:
     ours = [place for place, each in enumerate(stack) if each.filename.startswith(_PACKAGE)]
     called = stack[ours[-1] + 1 :] if ours else []
     own = [each for each in called if is_own(each.filename)]
-    env = called if called and Path(stack[ours[-1]].filename).parent.name == "env" else []
+    env = called if called and Path(stack[ours[-1]].filename).is_relative_to(_ENVS) else []
     return next((f"{each.name} ({each.filename}:{each.lineno})" for each in [*own[-1:], *env]), "")
 
 
 def is_own(filename: str) -> bool:
     """Whether a file is the user's own: not of this package, of a dependency, or of Python."""
-    return not any(part in filename for part in ("site-packages", "<", _PACKAGE))
+    dependency = any(part in filename for part in ("site-packages", "<", _PACKAGE))
+    return not dependency and not filename.startswith(_STANDARD_LIBRARY)
 
 
 def require_one_of(names: Collection[str], field: str, value: object) -> None:

@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return Exit.DONE
     jobs = _jobs(arguments)
     if arguments.save:
-        _save(arguments.save, jobs, arguments.overrides)
+        _save(arguments.save, jobs)
         return Exit.DONE
     if arguments.dry_run:
         _print_checked(jobs)
@@ -176,7 +176,7 @@ def _print_checked(jobs: Sequence[tuple[str, Recipe]]) -> None:
         print_notes([*notes_of(recipe), *graph.notes])
 
 
-def _save(file: Path, jobs: Sequence[tuple[str, Recipe]], overrides: Sequence[str]) -> None:
+def _save(file: Path, jobs: Sequence[tuple[str, Recipe]]) -> None:
     """Write a recipe that inherits from the given one, with the overrides; it shows all other values.
 
     Raises:

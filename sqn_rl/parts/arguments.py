@@ -35,7 +35,9 @@ PLAIN = (type, type(None), bool, int, float, complex, str, bytes, list, tuple, d
 """The types whose objects are no parts."""
 
 Count = Annotated[int, Range(lambda value: value >= 1, "a whole number, at least 1")]
+NotNegativeInt = Annotated[int, Range(lambda value: value >= 0, "a whole number, at least 0")]
 Probability = Annotated[float, Range(lambda value: 0 <= value <= 1, "a number in [0, 1]")]
+Chance = Annotated[float, Range(lambda value: 0 <= value < 1, "a probability in [0, 1)")]
 Fraction = Annotated[float, Range(lambda value: 0 < value <= 1, "a number in (0, 1]")]
 Positive = Annotated[float, Range(lambda value: 0 < value < math.inf, "a positive number")]
 NotNegative = Annotated[float, Range(lambda value: 0 <= value < math.inf, "a number, at least 0")]
@@ -117,7 +119,9 @@ def _union(annotations: Collection[Any]) -> _Kind | None:
         return None
     return _Kind(
         lambda value: any(kind.fits(value) for kind in known),
-        " or ".join(kind.expected for kind in known),
+        (", or " if any("," in kind.expected for kind in known) else " or ").join(
+            kind.expected for kind in known
+        ),
         remark=lambda value: "".join(kind.remark(value) for kind in known),
     )
 

@@ -49,7 +49,8 @@ class Catalogue:
             ``SQN_RL_TRUST``: by name, or as the path of a file that ends in ``.py``. No YAML can say this.
 
     Raises:
-        RecipeError: a tree does not exist, has neither folder, or may not be read.
+        RecipeError: a tree does not exist, has neither folder, or may not be read; or two trusted files have
+            one name.
         SettingError: an argument is a single text, and no list.
     """
 
@@ -59,9 +60,16 @@ class Catalogue:
             example = str(given) if isinstance(given, str | Path) else "mine"
             require(is_list, name, given, f"a list, such as {[example]}")
         further = [*config_dirs, *_from_environment("SQN_RL_PATH")]
-        self.trees = [_checked_tree(Path(folder)) for folder in further] + [_own_tree()]
+        written = [_checked_tree(Path(folder)) for folder in further]
+        self._written = {**{tree.absolute(): tree for tree in written}, _own_tree(): Path()}
+        self.trees = [*self._written]  # absolute, as the working directory may change
         named = (*map(str, trust), *_from_environment("SQN_RL_TRUST"))
-        self._given = {Path(each).stem: Path(each) for each in named if each.endswith(".py")}
+        self._given: dict[str, Path] = {}
+        for file in (Path(each) for each in named if each.endswith(".py")):
+            other = self._given.setdefault(file.stem, file)
+            if other.resolve() != file.resolve():
+                hint = "rename one, as both would be the module of that name"
+                raise RecipeError(f"--trust {other} --trust {file}: two files of one name", "", hint)
         self._sources = {name: file.absolute() for name, file in self._given.items()}  # the cwd may change
         self.trusted = tuple(Path(each).stem if each.endswith(".py") else each for each in named)
         self._documents: dict[tuple[str, str], Document] = {}
@@ -115,16 +123,15 @@ class Catalogue:
         """
         if (group, name) not in self._documents:
             self.require(Choice(group, name, ""))
-            path = Path(name) if group == RECIPE and name.endswith(YAML) else self._files[group][name]
-            ours = path.is_relative_to(_own_tree())
-            shown = path.relative_to(_own_tree()).as_posix() if ours else str(path)
-            self._documents[group, name] = read(path, shown)
+            is_path = group == RECIPE and name.endswith(YAML)
+            path, shown = (Path(name), Path(name)) if is_path else self._files[group][name]
+            self._documents[group, name] = read(path, str(shown))
         return self._documents[group, name]
 
     @cached_property
-    def _files(self) -> dict[str, dict[str, Path]]:
-        """Files by group and name; of two files with the same name, that of the first tree."""
-        files: dict[str, dict[str, Path]] = {RECIPE: {}}
+    def _files(self) -> dict[str, dict[str, tuple[Path, Path]]]:
+        """Files by group and name, each also as it is shown; of two of a name, that of the first tree."""
+        files: dict[str, dict[str, tuple[Path, Path]]] = {RECIPE: {}}
         for tree in reversed(self.trees):
             components = tree / "components"
             folders = [(RECIPE, tree / "recipes")]
@@ -134,7 +141,8 @@ class Catalogue:
                 names = files.setdefault(group, {})
                 for path in folder.rglob("*.yaml") if folder.is_dir() else ():
                     if path.is_file():
-                        names[path.relative_to(folder).with_suffix("").as_posix()] = path
+                        shown = self._written[tree] / path.relative_to(tree)
+                        names[path.relative_to(folder).with_suffix("").as_posix()] = path, shown
         return files
 
     def resolve(self, slot: str, target: Any, origin: str = "") -> Callable[..., Any]:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from sqn_rl.errors import RecipeError
+from sqn_rl.parts.collect.base import Actors, Sharded
 from sqn_rl.parts.machine import available_bytes
 from sqn_rl.protocols import Sized
 from sqn_rl.recipe.auto import compiling
@@ -61,9 +62,14 @@ class Shortage(NamedTuple):
     hint: str
 
 
-def needs(
-    run: Run, agent: Agent, env_bytes: int, requests: int = 0, *, stored_elsewhere: bool = False
-) -> Needs:
+def stores_here(run: Run, replay: object, collect: object) -> bool:
+    """Whether the rows of a replay will be in the memory of this machine, not of a GPU or another machine."""
+    if isinstance(replay, Sharded):  # its shards store on the CPU, whatever the device
+        return not (isinstance(collect, Actors) and collect.elsewhere)
+    return run.device == "cpu"
+
+
+def needs(run: Run, agent: Agent, env_bytes: int, requests: int = 0, *, stored_here: bool) -> Needs:
     """The needs of a run, estimated after an update of its agent in this process.
 
     The peak of that update is measured: imports, networks, moments, activations. What comes later is added:
@@ -74,7 +80,7 @@ def needs(
         agent: was updated once; its replay is still nearly empty.
         env_bytes: memory of the environments, once they are played.
         requests: number in flight to actors; a checkpoint has their weights, and the actors' states.
-        stored_elsewhere: whether the rows of the replay are on other machines.
+        stored_here: see :func:`stores_here`.
     """
     stored, in_memory, on_disk = 0, 0, 0
     if isinstance(agent.replay, Sized):
@@ -83,7 +89,7 @@ def needs(
     peak, now = _resident_bytes()
     late = sum(size for name, size in IMPORTED_LATE.items() if name not in sys.modules)
     piece = min(PIECE_BYTES, min(stored, every) * on_disk)
-    rows = stored * in_memory if run.device == "cpu" and not stored_elsewhere else 0
+    rows = stored * in_memory if stored_here else 0
     compiled = COMPILED if compiling(run, agent.loss.q_net).chosen else 0
     memory = peak + rows + env_bytes + max(late, piece) + compiled
     weights = _bytes_of(agent.loss.state_dict())

@@ -96,7 +96,7 @@ def test_a_grid_of_jobs_is_compared_and_a_failed_one_is_named(trusting: list[str
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--submit", "a=1"], "submit = 'a=1': expected --launcher submitit before it"),
+        (["--submit", "a=1"], "submit = 'a=1': expected it only together with --launcher submitit"),
         (["--launcher", "submitit", "--submit", "a"], "submit = 'a': expected NAME=VALUE"),
         (
             ["--launcher", "submitit", "--submit", "a=1"],

@@ -100,6 +100,7 @@ OVERRIDES = {
     "replay_capacity=1e12": ("", "replay.capacity = 1000000000000: expected at most", "GB are free"),
     "optimizer.lr=-1": ("", "optimizer.lr=-1: expected a positive number", ""),
     "optimizer.betas=[2,3]": ("", "optimizer.betas=[2,3]: expected two numbers in [0, 1)", ""),
+    "optimizer.betas=[0.9]": ("", "optimizer.betas=[0.9]: expected two numbers in [0, 1)", ""),
     "device=mps": ("", "torch cannot use it here", "set device=cpu"),
     "encoder.hidden=[1000000,1000000]": (
         "",

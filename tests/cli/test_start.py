@@ -143,6 +143,14 @@ def test_a_saved_recipe_may_inherit_from_a_file_anywhere(command: Command, folde
     assert after.config == before.config | {"recipe": "mine"}
 
 
+def test_a_saved_recipe_may_inherit_from_a_file_with_any_name(command: Command, folder: Path) -> None:
+    (folder / "a #1.yaml").write_text("# Mine.\ndefaults: [sqn, _self_]\ntau: 0.25\n")
+    saved = command("run", "recipe='./a #1.yaml'", "head=dueling", "--save", "mine.yaml")
+    assert saved.code == 0
+    recipe = compose_recipe("sqn", "recipe=mine.yaml")
+    assert (recipe.part("head"), recipe.fields("target_update")["tau"]) == ("dueling", 0.25)
+
+
 def test_the_command_for_a_saved_recipe_works_whatever_its_name(command: Command, folder: Path) -> None:
     done = command("run", "--save", "e,f's.yaml")
     words = shlex.split(done.out.partition("run it with `")[2].rstrip("`\n"))

@@ -174,3 +174,18 @@ def test_a_lack_of_memory_is_an_error_at_the_start(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(EnvError, match="No space left on device"):
         make(2).begin()
+
+
+def test_they_play_where_files_cannot_be_allocated_as_on_macos(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "posix_fallocate")
+    env = make(2)
+    env.begin()
+    list(play(env, 3))
+    env.close()
+
+
+def test_a_folder_for_imports_may_be_any_object(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [Path("somewhere"), *sys.path])
+    env = make(2)
+    env.begin()
+    env.close()

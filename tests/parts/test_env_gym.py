@@ -11,7 +11,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from sqn_rl.errors import EnvError, SettingError, to_install
+from sqn_rl.errors import EnvError, ObservationError, SettingError, to_install
 from sqn_rl.parts.env.gym import GymEnv
 from sqn_rl.parts.env.opening import WRAPPABLE
 
@@ -453,3 +453,8 @@ def test_an_environment_needs_nothing_else() -> None:
         with closing(GymEnv(given)) as env:
             assert env.num_envs == many
             assert env.begin().shape == (many, 4)
+
+
+def test_a_ragged_list_is_refused_where_observations_are_choices() -> None:
+    with pytest.raises(ObservationError, match=r"expected Discrete\(16\), or a batch of these"):
+        GymEnv("FrozenLake-v1").batch_of([[1], [2, 3]])

@@ -270,7 +270,7 @@ def test_an_action_that_it_does_not_have_is_an_error(action: int) -> None:
     ("settings", "message"),
     [
         ({"id": "CartPol-v1"}, "an id of EnvPool, which has .*; did you mean 'CartPole-v1'"),
-        ({"id": 3}, "an id of EnvPool"),
+        ({"id": 3}, "a text"),
         ({"id": "Pendulum-v1"}, r"discrete actions; it has Box\("),
         ({"id": "TicTacToe-v1"}, "one player; it has 2"),
         ({"kwargs": {"gravity": 1}}, "what CartPole-v1 takes"),
@@ -278,7 +278,7 @@ def test_an_action_that_it_does_not_have_is_an_error(action: int) -> None:
         ({"keys": ["image"]}, "none, as observations are Box"),
         ({"id": GRID, "keys": ["picture"]}, "some of direction, image, mission$"),
         ({"id": GRID, "keys": ["image", "image"]}, "some of direction"),
-        ({"id": GRID, "keys": "image"}, "a list of keys"),
+        ({"id": GRID, "keys": "image"}, "a list of texts"),
         ({"id": GRID, "frame_stack": 2}, "no Box"),
         ({"frame_stack": 0}, "at least 1"),
         ({"threads": -1}, "a whole number, at least 0"),

@@ -265,6 +265,11 @@ def test_a_bad_value_is_refused_by_name(field: str, value: Any) -> None:
     assert raised.value.field == field
 
 
+def test_a_power_of_the_least_priority_that_is_not_finite_is_refused() -> None:
+    with pytest.raises(SettingError, match=r"^epsilon = 1e\+200: expected at most 4e\+147 with omega = 2.0$"):
+        make_replay(epsilon=1e200, omega=2.0)
+
+
 def test_the_highest_priority_so_far_may_be_an_initial_one() -> None:
     replay = make_replay(epsilon=1.0, omega=1.0)
     seen, no = torch.zeros(3), torch.zeros(3, dtype=torch.bool)

@@ -243,3 +243,27 @@ def test_the_nearest_name() -> None:
     assert did_you_mean("duelling", ["linear", "dueling"]) == "did you mean `dueling`?"
     assert did_you_mean("xyz", ["b", "a"]) == "there are: a, b"
     assert did_you_mean("xyz", []) == ""
+
+
+def test_two_trusted_files_of_one_name_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("a", "b"):
+        Path(folder).mkdir()
+        Path(folder, "parts.py").touch()
+    with pytest.raises(RecipeError, match=r"--trust a/parts.py --trust b/parts.py: two files of one name\n"):
+        Catalogue(trust=["a/parts.py", "b/parts.py"])
+    assert Catalogue(trust=["a/parts.py", "./a/parts.py"]).trusted == ("parts", "parts")
+
+
+def test_a_tree_is_found_after_a_change_of_the_folder_and_shown_as_it_was_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine" / "recipes").mkdir(parents=True)
+    (tmp_path / "mine" / "recipes" / "own.yaml").write_text("# Mine.\ndefaults: [sqn]\n")
+    (tmp_path / "mine" / "parts_beside.py").write_text("class Head: ...\n")
+    monkeypatch.chdir(tmp_path)
+    catalogue = Catalogue(["mine"], trust=["parts_beside"])
+    monkeypatch.chdir("/")
+    assert catalogue.read(RECIPE, "own").shown == "mine/recipes/own.yaml"
+    assert catalogue.resolve("head", "parts_beside.Head").__name__ == "Head"
+    assert catalogue.arguments["config_dirs"] == [str(tmp_path / "mine")]

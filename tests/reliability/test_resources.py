@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +15,10 @@ import pytest
 
 from sqn_rl import RecipeError, compose
 from sqn_rl.cli.run import main
+from sqn_rl.parts.collect.inline import InlineCollect
+from sqn_rl.recipe.compose import compose_recipe
+from sqn_rl.recipe.preflight import preflight
+from sqn_rl.recipe.resources import stores_here
 from sqn_rl.runs.checkpoint import Checkpoints
 from sqn_rl.runs.manifest import saved_in
 
@@ -120,3 +125,19 @@ def test_a_disk_that_is_full_in_the_middle(checkpoints: int, tmp_path: Path) -> 
     found = Checkpoints(out / "checkpoints", 2).load()
     assert bool(found) == bool(checkpoints)
     assert not found or found.skipped == []
+
+
+def test_the_rows_and_the_processes_of_shards_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(InlineCollect, "actor_bytes", 10**12)
+    sharded = ["collect=inline", "collect.actors=4", "replay=sharded", "replay.shards=2"]
+    recipe = compose_recipe("sqn", *SHORT, "returns=n_step", *sharded)
+    needs = preflight(recipe).needs
+    assert needs is not None
+    assert needs.memory // 10**12 == 4 + 2
+    replay, collect = (recipe.build()[slot] for slot in ("replay", "collect"))
+    on_gpu = replace(recipe.run, device="cuda")
+    assert stores_here(on_gpu, replay, collect)
+    assert not stores_here(on_gpu, object(), collect)
+    collect.elsewhere = True
+    assert not stores_here(recipe.run, replay, collect)
+    assert stores_here(recipe.run, object(), collect)

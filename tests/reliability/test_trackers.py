@@ -16,7 +16,7 @@ from reliability.trials import TINY, train
 
 from sqn_rl import RecipeError, TrackingLogger, compose
 from sqn_rl.cli.resume import main as resume
-from sqn_rl.errors import to_install
+from sqn_rl.errors import SettingError, to_install
 
 STEPS = {"train/loss_q": [100, 150, 200, 250, 300], "evaluation/mean": [90, 180, 270, 300]}
 EXTENDED = {"train/loss_q": [*STEPS["train/loss_q"], 350, 360], "evaluation/mean": [90, 180, 270, 300, 360]}
@@ -174,6 +174,33 @@ def test_a_file_that_is_not_ours_begins_a_new_run(text: str, tmp_path: Path) -> 
         logger.metrics({"env_steps": env_steps, "loss_q": 1.0})
     assert logger.rows == [10, 20, 30]
     assert json.loads((tmp_path / "kept.json").read_text()) == {"id": "abc", "train": 30, "evaluation": -1}
+
+
+def test_ids_may_have_a_dash_and_an_underscore(tmp_path: Path) -> None:
+    (tmp_path / "kept.json").write_text('{"id": "my-run_2", "train": 20, "evaluation": -1}')
+    logger = Kept(tmp_path)
+    logger.metrics({"env_steps": 20, "loss_q": 1.0})
+    assert logger.rows == []
+    assert json.loads((tmp_path / "kept.json").read_text())["id"] == "my-run_2"
+
+
+class Refused(Kept):
+    """Cannot begin, and nothing else of it can be called then."""
+
+    def open(self, id: str | None, recipe: Any, name: str) -> str:
+        raise SettingError("logger", "refused", "a login")
+
+    def end(self, status: str) -> None:
+        raise AttributeError(status)
+
+    def wait(self) -> None:
+        raise AttributeError
+
+
+def test_a_tracker_that_cannot_begin_says_why(tmp_path: Path) -> None:
+    recipe = compose("sqn", *TINY, f"out={tmp_path / 'run'}")
+    with pytest.raises(SettingError, match="expected a login"):
+        recipe.train(reporters=[Refused(tmp_path)])
 
 
 def test_nothing_is_written_into_a_run_that_replaced_its_own(tmp_path: Path) -> None:

@@ -59,7 +59,9 @@ def launcher_of(arguments: Namespace, folder: Path) -> "Submitter | None":
         SettingError: submitit refuses a parameter.
     """
     given = " ".join(arguments.submit)
-    require(bool(arguments.launcher) or not given, "submit", given, "--launcher submitit before it")
+    require(
+        bool(arguments.launcher) or not given, "submit", given, "it only together with --launcher submitit"
+    )
     if not arguments.launcher:
         return None
     if not find_spec("submitit"):
@@ -142,7 +144,7 @@ def failure_of(job: "Job", code: int) -> tuple[str, int]:
         job: the run.
         code: the exit code of its process.
     """
-    from sqn_rl.runs.directory import summary_of
+    from sqn_rl.runs.status import summary_of
 
     if code != Exit.DONE:
         log = job.log.read_text(encoding="utf-8", errors="replace") if job.log.exists() else ""

@@ -137,7 +137,7 @@ def ladder_positions(actor: int, actors: int, num_envs: int) -> Tensor:
 
 
 Number = Annotated[int, Range(lambda value: 1 <= value <= 2**16, "a whole number in [1, 65,536]")]
-LadderRatio = Annotated[float, Range(lambda value: 1 < value <= 1e6, "a number above 1")]
+LadderRatio = Annotated[float, Range(lambda value: 1 < value <= 1e6, "a number in (1, 1e6]")]
 
 
 class Actors(ABC):
@@ -179,7 +179,7 @@ class Actors(ABC):
         self.order, self.ladder = order, ladder
 
     actor_bytes = 0
-    """Memory of an actor on this machine, besides its environments."""
+    """Memory of an actor on this machine, besides its environments, or of a shard, besides its rows."""
 
     elsewhere = False
     """Whether actors, and the shards of a replay, run on other machines."""

@@ -43,7 +43,9 @@ class ActorProcess:
         return self._error
 
     def restore(self, state: WorkerState) -> None:
-        """Continue from a state."""
+        """Continue from a state, if the worker was made."""
+        if self._error is not None:
+            return
         try:
             self._worker.restore(state)
         except Exception as error:

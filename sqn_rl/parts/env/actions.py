@@ -115,6 +115,6 @@ def read_mask(mask: Any, n_actions: int, terminated: bool) -> np.ndarray | bool:
     allowed = numbers.astype(np.bool_)
     if not allowed.any():
         if not terminated:
-            raise AnswerError(f"{KEY} allows no action, and the episode has not ended")
+            raise AnswerError(f"{KEY} allows no action, and the state is not terminal")
         return True
     return allowed

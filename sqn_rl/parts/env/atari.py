@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sqn_rl.errors import require_whole
+from sqn_rl.parts.arguments import Chance, Count, NotNegativeInt, typed
 from sqn_rl.parts.env.ale.atari_games import SEED_EVERY, actions, require_game
 from sqn_rl.parts.env.restorable import RestorableEnv
 from sqn_rl.types import Step
@@ -52,32 +52,30 @@ class AtariEnv(RestorableEnv):
         training: False for evaluation: without ``clip_reward`` and ``life_loss``.
 
     Raises:
-        SettingError: there is no such game, or a number is out of its range.
+        SettingError: there is no such game, or a value is out of its range.
     """
 
     seed_every = SEED_EVERY
 
+    @typed
     def __init__(
         self,
         *,
         game: str,
-        sticky_actions: float,
-        frame_skip: int,
-        frame_stack: int,
-        noop_max: int,
+        sticky_actions: Chance,
+        frame_skip: Count,
+        frame_stack: Count,
+        noop_max: NotNegativeInt,
         fire_reset: bool,
         clip_reward: bool,
         life_loss: bool,
-        max_frames: int | None,
-        threads: int,
+        max_frames: Count | None,
+        threads: NotNegativeInt,
         num_envs: int,
         seed: int,
         training: bool = True,
     ) -> None:
-        require_game(game=game, sticky_actions=sticky_actions, frame_skip=frame_skip, max_frames=max_frames)
-        require_whole("frame_stack", frame_stack, 1)
-        require_whole("noop_max", noop_max, 0)
-        require_whole("threads", threads, 0)
+        require_game(game)
         super().__init__(
             name=game,
             n_actions=len(actions(game)),

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sqn_rl.errors import require_whole
 from sqn_rl.parts import machine
+from sqn_rl.parts.arguments import Chance, Count, NotNegativeInt, typed
 from sqn_rl.parts.env.ale.atari_games import SEED_EVERY, actions, require_game
 from sqn_rl.parts.env.ale.ram_worker import RamGame
 from sqn_rl.parts.env.ale.ram_workers import RamWorkers
@@ -41,35 +41,32 @@ class AtariRamEnv(GamesEnv):
         training: False for evaluation: without ``clip_reward`` and ``life_loss``.
 
     Raises:
-        SettingError: there is no such game, or a number is out of its range.
+        SettingError: there is no such game, or a value is out of its range.
     """
 
     seed_every = SEED_EVERY
 
+    @typed
     def __init__(
         self,
         *,
         game: str,
-        sticky_actions: float,
-        frame_skip: int,
+        sticky_actions: Chance,
+        frame_skip: Count,
         clip_reward: bool,
         life_loss: bool,
-        max_frames: int | None,
-        workers: int | None,
+        max_frames: Count | None,
+        workers: NotNegativeInt | None,
         num_envs: int,
         seed: int,
         training: bool = True,
     ) -> None:
-        game_settings: dict[str, Any] = {
+        require_game(game)
+        self._settings: dict[str, Any] = {
             "game": game,
             "sticky_actions": sticky_actions,
             "frame_skip": frame_skip,
             "max_frames": max_frames,
-        }
-        require_game(**game_settings)
-        require_whole("workers", workers, 0, or_null=True)
-        self._settings = {
-            **game_settings,
             "clip_reward": clip_reward and training,
             "life_loss": life_loss and training,
         }

@@ -1,8 +1,11 @@
 """Google Research Football, from EnvPool."""
 
+from typing import Annotated
+
 import numpy as np
 
-from sqn_rl.errors import require_one_of, require_whole
+from sqn_rl.errors import require_one_of
+from sqn_rl.parts.arguments import Range, typed
 from sqn_rl.parts.env.pool.opening import package
 from sqn_rl.parts.env.pool.pooled import PooledEnv
 
@@ -30,6 +33,9 @@ MARKS = ((0, 4), (1, 4), (3, 4), (2, 2))
 """The channels in the order in which they are drawn, each with the pixels around a mark's centre."""
 
 
+Limit = Annotated[int, Range(lambda value: value >= 2, "a whole number, at least 2")]
+
+
 class FootballEnv(PooledEnv):
     """N matches of Google Research Football, stepped by EnvPool; ``[4, 72, 96]``  (Kurach et al. 2020).
 
@@ -51,11 +57,12 @@ class FootballEnv(PooledEnv):
         SettingError: EnvPool is not installed, there is no such scenario, or a number is out of its range.
     """
 
+    @typed
     def __init__(
         self,
         *,
         scenario: str,
-        max_episode_steps: int | None,
+        max_episode_steps: Limit | None,
         frame_stack: int,
         threads: int,
         num_envs: int,
@@ -64,7 +71,6 @@ class FootballEnv(PooledEnv):
     ) -> None:
         require_one_of(_scenarios(scenario), "scenario", scenario)
         limit = max_episode_steps
-        require_whole("max_episode_steps", limit, 2, or_null=True)
         super().__init__(
             id=f"{PREFIX}{scenario}{SUFFIX}",
             chosen=("scenario", scenario),

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from sqn_rl.errors import SettingError, require, require_one_of, require_whole, to_install
+from sqn_rl.errors import SettingError, require_one_of, to_install
+from sqn_rl.parts.arguments import Chance, Count, typed
 from sqn_rl.parts.env.games import GamesEnv
 from sqn_rl.parts.env.played import Played
 
@@ -42,28 +43,26 @@ class MinAtarEnv(GamesEnv):
         training: False for evaluation: without ``clip_reward``.
 
     Raises:
-        SettingError: there is no such game, MinAtar is not installed, or a number is out of its range.
+        SettingError: there is no such game, MinAtar is not installed, or a value is out of its range.
     """
 
     package = "minatar"
 
+    @typed
     def __init__(
         self,
         *,
         game: str,
-        sticky_action_prob: float,
+        sticky_action_prob: Chance,
         minimal_actions: bool,
         difficulty_ramping: bool,
         clip_reward: bool,
-        max_episode_steps: int | None,
+        max_episode_steps: Count | None,
         num_envs: int,
         seed: int,
         training: bool = True,
     ) -> None:
         make = _game_class(_game_file(game))
-        is_probability = 0 <= sticky_action_prob < 1
-        require(is_probability, "sticky_action_prob", sticky_action_prob, "a probability in [0, 1)")
-        require_whole("max_episode_steps", max_episode_steps, 1, or_null=True)
         first = make(ramping=difficulty_ramping)
         self._actions = first.minimal_action_set() if minimal_actions else list(range(len(first.action_map)))
         super().__init__(

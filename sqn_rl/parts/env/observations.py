@@ -245,7 +245,7 @@ def _require_fits(space: spaces.Space, answer: Any, name: str) -> None:
 
 def _choice(space: spaces.Discrete, answer: Any, name: str) -> int:
     """The index of a Discrete observation, counted from 0."""
-    number = np.asarray(answer)
+    number = as_array(answer)
     if number.dtype.kind in "biu" and number.size == 1:
         choice = int(number.item()) - int(space.start)
         if 0 <= choice < space.n:

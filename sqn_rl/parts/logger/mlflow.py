@@ -27,7 +27,7 @@ class MlflowLogger(TrackingLogger):
         title: the run's title.
 
     Raises:
-        SettingError: MLflow is not installed, or the server does not answer.
+        SettingError: MLflow is not installed; in ``begin``: the server does not answer.
     """
 
     @typed

@@ -1,8 +1,10 @@
 """The base of loggers that send a run to an experiment tracker."""
 
 import json
+import re
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -61,7 +63,11 @@ class TrackingLogger(Reporter):
         """Wait until everything is stored; nothing more is sent."""
 
     def begin(self, counters: Counters) -> None:
-        """Begin or continue the tracker's run; not called when a recipe is only checked."""
+        """Begin or continue the tracker's run; not called when a recipe is only checked.
+
+        Raises:
+            SettingError: the tracker refuses, as without a login.
+        """
         self._begin()
 
     def metrics(self, row: dict[str, Any]) -> None:
@@ -73,8 +79,9 @@ class TrackingLogger(Reporter):
         self._send_once("evaluation", row)
 
     def finished(self, summary: dict[str, Any]) -> None:
-        """The curve, if training has ended."""
-        self._begin()
+        """The curve, if training has ended; nothing if the tracker's run could not begin."""
+        if not self._begun:
+            return
         if summary["status"] == "done":
             self.send_figure(self._directory / CURVE)
         self.end(summary["status"])
@@ -83,9 +90,12 @@ class TrackingLogger(Reporter):
         """Begin or continue the tracker's run, unless that was done, and send the rows in the logs."""
         if self._begun:
             return
+        with ExitStack() as unless_open:
+            folder = unless_open.enter_context(Folder(self._directory))
+            self._sent["id"] = self.open(self._sent["id"], self._recipe, self._name)
+            unless_open.pop_all()
         self._begun = True
-        self._folder = Folder(self._directory)  # held open: its path may lead to another run's later
-        self._sent["id"] = self.open(self._sent["id"], self._recipe, self._name)
+        self._folder = folder  # held open: its path may lead to another run's later
         self._write()
         logs = {"train": "metrics.jsonl", "evaluation": EVALUATIONS_FILE}
         stored = [(group, row) for group, file in logs.items() for row in rows(self._directory / file)]
@@ -154,7 +164,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             found = json.loads(file.read(LONGEST))
-        has_id = isinstance(found["id"], str) and found["id"].isalnum() and len(found["id"]) <= 64
+        has_id = isinstance(found["id"], str) and re.fullmatch(r"[\w-]{1,128}", found["id"]) is not None
         has_steps = all(type(found[name]) is int for name in ("train", "evaluation"))
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return nothing

@@ -26,7 +26,7 @@ class WandbLogger(TrackingLogger):
         title: the run's title.
 
     Raises:
-        SettingError: wandb is not installed, or refuses to begin, as without a login.
+        SettingError: wandb is not installed; in ``begin``: it refuses, as without a login.
     """
 
     synchronous = False

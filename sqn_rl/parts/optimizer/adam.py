@@ -2,14 +2,18 @@
 
 from collections.abc import Callable, Sequence
 from inspect import unwrap
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer, _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
-from sqn_rl.errors import require
-from sqn_rl.parts.arguments import NotNegative, Positive, typed
+from sqn_rl.parts.arguments import NotNegative, Positive, Range, typed
+
+Betas = Annotated[
+    Sequence[float],
+    Range(lambda betas: len(betas) == 2 and all(0 <= beta < 1 for beta in betas), "two numbers in [0, 1)"),
+]
 
 
 class Adam(torch.optim.Adam):
@@ -35,12 +39,11 @@ class Adam(torch.optim.Adam):
         self,
         params: Any,
         lr: Positive,
-        betas: tuple[float, float] = (0.9, 0.999),
+        betas: Betas = (0.9, 0.999),
         eps: NotNegative = 1e-8,
         weight_decay: NotNegative = 0.0,
     ) -> None:
-        first, second = betas  # in a recipe it is a list
-        require(0 <= first < 1 and 0 <= second < 1, "betas", betas, "two numbers in [0, 1)")
+        first, second = betas
         super().__init__(params, lr=lr, betas=(first, second), eps=eps, weight_decay=weight_decay, fused=True)
 
     # what wraps these imports torch._dynamo, which takes as long as torch, and is not needed to train

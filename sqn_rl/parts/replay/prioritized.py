@@ -36,14 +36,18 @@ def priority_of(td_error_NB: Floats, epsilon: float, reduction: str) -> Floats:
     return ERROR_REDUCTIONS[reduction](np.abs(td_error_NB)) + epsilon
 
 
+def largest_priority(omega: float) -> float:
+    """The largest p for which p^ω, and 10¹² of these, are finite."""
+    return math.exp(680 / max(1.0, omega))
+
+
 def require_finite(p_B: Floats, omega: float) -> None:
     """Refuse priorities that are not finite, or whose power p^ω, or 10¹² of these, would not be. ``[B]``.
 
     Raises:
         NumericsError: there is one.
     """
-    limit = math.exp(680 / max(1.0, omega))
-    if not np.maximum.reduce(p_B, initial=0.0) <= limit:
+    if not np.maximum.reduce(p_B, initial=0.0) <= largest_priority(omega):
         raise NumericsError("replay: a TD error is NaN or infinite, or its priority is too large")
 
 
@@ -65,12 +69,14 @@ def stratified(uniform_B: Floats, total: float) -> Floats:
     return (np.arange(len(uniform_B)) + uniform_B) * (total / len(uniform_B))
 
 
-def require_priorities(omega: float, beta: float, epsilon: float, td_error: str) -> None:
+def require_priorities(omega: float, epsilon: float, td_error: str) -> None:
     """Refuse settings of priorities that are out of range or unknown.
 
     Raises:
         SettingError: one is.
     """
+    limit = largest_priority(omega)
+    require(epsilon <= limit, "epsilon", epsilon, f"at most {limit:.0e} with omega = {omega}")
     require(epsilon**omega > 0, "omega", omega, f"an exponent for which {epsilon}^omega is above 0")
     require_one_of(ERROR_REDUCTIONS, "td_error", td_error)
 
@@ -103,7 +109,7 @@ class PrioritizedReplay(WeightedReplay):
         capacity: transitions, over all environments.
         omega: ω, the exponent of priorities, at least 0 (the paper's α); 0 is uniform sampling.
         beta: β at the beginning, in [0, 1]; it rises linearly to 1 over the budget.
-        epsilon: ε, the priority of a transition without error, reward units, > 0.
+        epsilon: ε, the priority of a transition without error, in the unit of δ, > 0.
         td_error: how the twins' absolute errors are reduced: ``mean`` or ``max``.
         steps: the budget, environment steps.
         num_envs: N, the environments that step together.
@@ -139,7 +145,7 @@ class PrioritizedReplay(WeightedReplay):
         device: torch.device | str,
         lanes: Count = 1,
     ) -> None:
-        require_priorities(omega, beta, epsilon, td_error)
+        require_priorities(omega, epsilon, td_error)
         ring = Ring(
             capacity=capacity,
             num_envs=num_envs,

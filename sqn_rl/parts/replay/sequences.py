@@ -115,7 +115,7 @@ class SequenceReplay(WeightedReplay):
         least = (burn_in + length + stride) * num_envs
         expected = f"at least {least:,}: burn_in + length + stride = {least // num_envs} steps of each"
         require(capacity >= least, "capacity", capacity, f"{expected} of {num_envs} environments")
-        require_priorities(omega, beta, epsilon, td_error)
+        require_priorities(omega, epsilon, td_error)
         _require_wiring(q_net, returns)
         ring = Ring(
             capacity=capacity,

@@ -26,11 +26,11 @@ def to_template(recipe: Recipe, name: str) -> str:
     lines = [
         f"# A recipe of your own.      sqn-run recipe={printable(name)}",
         "defaults:",
-        f"  - {chosen[RECIPE].name}",
+        f"  - {flow(chosen[RECIPE].name)}",
     ]
     for group, key in {TASK: f"{TASK}@_global_", **{slot: slot for slot in SLOT_NAMES}}.items():
         if group in chosen and chosen[group].origin.startswith(COMMAND_LINE):
-            lines.append(f"  - override /{key}: {chosen[group].name}")
+            lines.append(f"  - override /{key}: {flow(chosen[group].name)}")
     lines += [
         "  - _self_",
         "",

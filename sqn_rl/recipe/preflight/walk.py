@@ -20,7 +20,7 @@ from sqn_rl.recipe.auto import precision_of
 from sqn_rl.recipe.compose import Recipe
 from sqn_rl.recipe.graph import Graph, watch_outputs
 from sqn_rl.recipe.preflight.checks import Checks
-from sqn_rl.recipe.resources import needs
+from sqn_rl.recipe.resources import needs, stores_here
 from sqn_rl.training.agent import AGENT_PARTS, Agent
 from sqn_rl.training.agreement import require_batch, require_members, require_memory
 from sqn_rl.training.evaluation import MAX_ENVS, evaluation_env
@@ -54,25 +54,26 @@ class Walk:
         Raises:
             RecipeError: a part does not fit.
         """
-        env_bytes, requests, stored_elsewhere = self._evaluation(), 0, False
+        env_bytes, requests, replay = self._evaluation(), 0, self.parts["replay"]
         observation, step = self._env()
         with self.checks.blaming("q_net", "looking at the other parts"):
-            require_memory(self.parts["actor"], self.parts["loss"], self.parts["replay"])
+            require_memory(self.parts["actor"], self.parts["loss"], replay)
         batch = self._replay(observation, step)
         self._q_net(batch)
         self._actor(observation, step.action_mask)
         if isinstance(actors := self.parts["collect"], Actors):
             with self.checks.blaming("collect", "looking at the other parts"):
-                actors.require(self.parts["replay"], self.parts["actor"])
+                actors.require(replay, self.parts["actor"])
             self.wiring.notes += actors.notes(self.run.num_envs, self.run.update_ratio)
-            env_bytes += actors.actors * actors.actor_bytes
+            shards = replay.shards if isinstance(replay, Sharded) else 0
+            env_bytes += (actors.actors + shards) * actors.actor_bytes
             requests = actors.actors * actors.depth
-            stored_elsewhere = actors.elsewhere and isinstance(self.parts["replay"], Sharded)
         agent = self._update(batch)
         self._logger()
         self.wiring.require_written(self.recipe.origin)
         with self.checks.blaming("loss", "giving its state"):
-            self.wiring.needs = needs(self.run, agent, env_bytes, requests, stored_elsewhere=stored_elsewhere)
+            here = stores_here(self.run, replay, actors)
+            self.wiring.needs = needs(self.run, agent, env_bytes, requests, stored_here=here)
         self.wiring.notes.insert(0, f"memory        {self.wiring.needs}")
         return self.wiring
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sqn_rl.errors import nearest, require, require_whole
+from sqn_rl.errors import nearest, require
 
 NEEDED = "0.12.1"
 """The first version of ale-py whose vector environment can reset single environments."""
@@ -34,19 +34,16 @@ except ImportError as error:
 _require_ale(ale_py.__version__)
 
 
-def require_game(*, game: str, sticky_actions: float, frame_skip: int, max_frames: int | None) -> None:
-    """Refuse games and settings that ALE does not support: loading such a game would end the process.
+def require_game(game: str) -> None:
+    """Refuse a game that ALE does not support: loading it would end the process.
 
     Raises:
-        SettingError: there is no such game, or a number is out of its range.
+        SettingError: there is no such game, or only its ROM.
     """
     names = roms.get_all_rom_ids()
     require(game in names, "game", game, f"a game of ale-py's, in snake_case{nearest(game, names)}")
     playable = ALEInterface.isSupportedROM(roms.get_rom_path(game)) is not None
     require(playable, "game", game, "a game whose rules ALE knows; of this one ale-py ships only the ROM")
-    require(0 <= sticky_actions < 1, "sticky_actions", sticky_actions, "a probability in [0, 1)")
-    require_whole("frame_skip", frame_skip, 1)
-    require_whole("max_frames", max_frames, 1, or_null=True)
 
 
 def console(game: str, *, seed: int, sticky_actions: float, max_frames: int | None) -> ALEInterface:

@@ -36,7 +36,10 @@ class RamWorkers:
         self._bounds = [number * num_envs // workers for number in range(workers + 1)]
         kind = layout(num_envs)
         with _memory_file() as file:
-            os.posix_fallocate(file.fileno(), 0, kind.itemsize)  # a full disk raises now, not SIGBUS later
+            if hasattr(os, "posix_fallocate"):  # a full disk raises now, not SIGBUS later
+                os.posix_fallocate(file.fileno(), 0, kind.itemsize)
+            else:
+                file.truncate(kind.itemsize)
             shared = np.frombuffer(mmap.mmap(file.fileno(), 0), kind, count=1)[0]
             self._shared = {name: shared[name] for name in kind.names or ()}
             self._processes = [
@@ -90,8 +93,9 @@ def _memory_file() -> IO[bytes]:
 
 
 def _start(arguments: list[Any], descriptor: int) -> Any:
+    path = [folder for folder in sys.path if isinstance(folder, str)]  # Python ignores other objects
     return subprocess.Popen(
-        [sys.executable, "-P", "-c", RUN.format(path=sys.path), json.dumps(arguments)],
+        [sys.executable, "-P", "-c", RUN.format(path=path), json.dumps(arguments)],
         bufsize=0,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

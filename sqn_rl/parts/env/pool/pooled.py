@@ -8,7 +8,8 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from sqn_rl.errors import AnswerError, require, require_whole
+from sqn_rl.errors import AnswerError, require
+from sqn_rl.parts.arguments import Count, NotNegativeInt, typed
 from sqn_rl.parts.env.actions import KEY, Actions, listed, masks_in, without_mask
 from sqn_rl.parts.env.base import BatchedEnv
 from sqn_rl.parts.env.checks import require_finite
@@ -49,6 +50,7 @@ class PooledEnv(BatchedEnv):
 
     package = "envpool"
 
+    @typed
     def __init__(
         self,
         *,
@@ -56,14 +58,13 @@ class PooledEnv(BatchedEnv):
         chosen: tuple[str, object],
         kwargs: Mapping[str, Any],
         keys: Sequence[str],
-        frame_stack: int,
+        frame_stack: Count,
         clip_reward: bool,
-        threads: int,
+        threads: NotNegativeInt,
         num_envs: int,
         seed: int,
         training: bool,
     ) -> None:
-        require_whole("threads", threads, 0)
         spec = spec_of(id, kwargs, *chosen)
         players = spec.config.max_num_players
         require(players == 1, *chosen, f"an environment of one player; it has {players}")
@@ -187,7 +188,7 @@ class PooledEnv(BatchedEnv):
         mask_BA = np.array(answer[KEY] if self._masks_inside else info[LEGAL], np.bool_)
         mask_BA[terminated & ~mask_BA.any(-1)] = True
         if not mask_BA.any(-1).all():
-            raise AnswerError(f"{KEY} allows no action, and the episode has not ended")
+            raise AnswerError(f"{KEY} allows no action, and the state is not terminal")
         return mask_BA
 
     # --- from outside ---------------------------------------------------------------------------------------
@@ -239,8 +240,6 @@ class PooledEnv(BatchedEnv):
 
 def _chosen_parts(space: spaces.Space, keys: Sequence[str]) -> tuple[spaces.Space, str | None]:
     """The space of the chosen parts of a Dict, and None; of a single part, its own space, and its key."""
-    form = "a list of keys, such as [image]"
-    require(not isinstance(keys, str) and isinstance(keys, Sequence), "keys", keys, form)
     if not keys:
         return space, None
     is_dict = isinstance(space, spaces.Dict)
