@@ -17,6 +17,11 @@ Backup = Callable[[Tensor], Tensor]
 """Maps action values of the next state, ``[N, B, A]``, to its state value, ``[B]``."""
 
 
+def dtype_name(dtype: object) -> str:
+    """The name of a dtype of PyTorch or NumPy, or of a layout: ``float32``."""
+    return str(dtype).removeprefix("torch.")
+
+
 class Step(NamedTuple):
     """The result of one step of N environments."""
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sqn_rl.errors import ObservationError
 from sqn_rl.protocols import ObservationTyped
+from sqn_rl.types import dtype_name
 
 
 class Entry(NamedTuple):
@@ -88,7 +89,7 @@ class ObservationSpec:
             except (TypeError, ValueError) as error:
                 raise self._error(observation, "B, ") from error
         if observation.is_meta or observation.layout is not torch.strided:
-            kind = "meta" if observation.is_meta else _name(observation.layout)
+            kind = "meta" if observation.is_meta else dtype_name(observation.layout)
             fix = "give it a dense tensor with data"
             raise ObservationError("numbers in memory", f"a {kind} tensor", fix)
         if single := observation.shape == self.shape:
@@ -102,11 +103,11 @@ class ObservationSpec:
         return not dtype.is_complex and (self.dtype is None or torch.uint8 not in (dtype, self.dtype))
 
     def _error(self, observation: Any, lead: str) -> ObservationError:
-        dtype = "" if self.dtype is None else f"{_name(self.dtype)} "
+        dtype = "" if self.dtype is None else f"{dtype_name(self.dtype)} "
         expected = f"{dtype}[{lead}{', '.join(map(str, self.shape))}]"
         given = type(observation).__name__
         if isinstance(observation, Tensor | np.ndarray):
-            given = f"{_name(observation.dtype)} {list(observation.shape)}"
+            given = f"{dtype_name(observation.dtype)} {list(observation.shape)}"
         return ObservationError(expected, given, self._hint(observation))
 
     def _hint(self, observation: Any) -> str:
@@ -132,7 +133,3 @@ def observation_spec_of(q_net: Any) -> ObservationSpec:
     """The observations that a Q-network was built for."""
     dtype = q_net.observation_dtype if isinstance(q_net, ObservationTyped) else None
     return ObservationSpec(q_net.observation_shape, dtype)
-
-
-def _name(dtype: object) -> str:
-    return str(dtype).removeprefix("torch.")

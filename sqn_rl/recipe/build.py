@@ -266,7 +266,10 @@ def maker_of(source: Source, available: Values, origin: Origin) -> Maker:
 
 def _same(value: Any, given: Any) -> bool:
     """Whether a field, as YAML has it, equals the value that is provided under its name."""
-    return bool(value == (list(given) if isinstance(given, tuple) else given))
+    try:
+        return bool(value == (list(given) if isinstance(given, tuple) else given))
+    except (ValueError, RuntimeError):  # arrays, or tensors, of which no YAML can be the same
+        return False
 
 
 def check_fields(slot: str, target: Callable[..., Any], fields: Iterable[str], origin: Origin) -> None:

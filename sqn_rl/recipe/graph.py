@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from sqn_rl.errors import RecipeError, did_you_mean
 from sqn_rl.protocols import submodule
 from sqn_rl.recipe.resources import Needs
+from sqn_rl.types import dtype_name
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def _sentence(kind: type) -> str:
 
 
 def _entry(key: str, tensor: Tensor) -> Entry:
-    return Entry(key, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
+    return Entry(key, tuple(tensor.shape), dtype_name(tensor.dtype))
 
 
 @contextmanager

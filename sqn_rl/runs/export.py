@@ -17,6 +17,7 @@ from sqn_rl.errors import RecipeError, SettingError, explain, require, to_instal
 from sqn_rl.parts.actor.base import NetworkActor, ValueActor
 from sqn_rl.runs.policy import Policy
 from sqn_rl.training.player import Player
+from sqn_rl.types import dtype_name
 
 ONNX, PT2 = ".onnx", ".pt2"
 
@@ -80,7 +81,7 @@ def export(policy: Policy, path: Path) -> str:
         for parameter in learned:
             parameter.requires_grad_()
     save(path, file.getvalue())
-    dtype, shape = str(spec.dtype).removeprefix("torch."), ", ".join(map(str, spec.shape))
+    dtype, shape = dtype_name(spec.dtype), ", ".join(map(str, spec.shape))
     return f"observation {dtype} [batch, {shape}] -> {score} float32 [batch, {policy.n_actions}]"
 
 

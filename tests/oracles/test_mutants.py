@@ -371,12 +371,12 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("acting has no noise of its own", "_spec = acting_view(q_net)", "_spec = (q_net)"),
         ("noise of the actor's generator", "(generator)\n        obs", "(self.generator)\n        obs"),
         ("a lent generator is ignored", "(observations, greedy, generator or", "(observations, greedy, 0 or"),
+        ("policy for others: noisy", "F.masked(self.mean_scores(obs", "F.masked(self.scores(obs"),
     ],
     ("parts/actor/boltzmann.py", "test_actors.py"): [
         ("recorded without the ladder", "alpha * self._factor_B1).exp()", "alpha).exp()"),
         ("acts by Q times α", "noise[0], alpha if", "noise[0], 1 / alpha if"),
         ("policy for others: the worst", "(score_BA, self.temperature.alpha)", "(-score_BA, 1)"),
-        ("policy for others: noisy", "F.masked(self.mean_scores(obs", "F.masked(self.scores(obs"),
     ],
     ("parts/actor/epsilon_greedy.py", "test_actors.py"): [
         ("ε rises", "linear(self._start, self._end,", "linear(self._end, self._start,"),
@@ -394,7 +394,6 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("log π of minus the logits", "score_BA.log_softmax(-1)", "(-score_BA).log_softmax(-1)"),
         ("learns with acting's noise", "self._logits(self.policy_net, ", "self._logits(self._view[0], "),
         ("no gradient", "(self.policy_net, observation)", "(self.policy_net, observation).detach()"),
-        ("policy for others: noisy", "F.masked(self.mean_scores(obs", "F.masked(self.scores(obs"),
     ],
     ("parts/observations.py", "../parts/test_per_key.py::test_every_entry_is_read_where_it_lies"): [
         ("a byte too wide", "numbers = numbers / 255", "numbers = numbers / 256"),

@@ -9,7 +9,7 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor, nn
 
-from sqn_rl import MLP, Dense, NoisyDense, PolicyActor
+from sqn_rl import MLP, Dense, NoisyDense, PolicyActor, WiringError
 from sqn_rl.functional import entropy
 
 
@@ -61,3 +61,11 @@ def test_its_network_is_not_the_q_networks(make_q_net: Callable) -> None:
     actor = PolicyActor(q_net=q_net, encoder=ENCODERS["batched"], layer=Dense, n_actions=3, seed=0)
     assert not {*actor.parameters()} & {*q_net.parameters()}
     assert [name.partition(".")[0] for name in actor.state_dict()] == ["policy_net"] * 4
+
+
+def test_an_encoder_must_say_how_many_features_it_has(make_q_net: Callable) -> None:
+    def encoder(**_: Any) -> nn.Module:
+        return nn.Flatten()
+
+    with pytest.raises(WiringError, match="Flatten has no `out_features`, which the policy needs to know"):
+        PolicyActor(q_net=make_q_net(), encoder=encoder, layer=Dense, n_actions=3, seed=0)

@@ -76,6 +76,7 @@ VALUES = {
     "loss.gamma=0.5": "every part is given the same `gamma`\n  write gamma=0.5",
     "returns.gamma=0.5": "every part is given the same `gamma`\n  write gamma=0.5",
     "temperature.n_actions=9": "every part is given the same `n_actions`\n  leave it out",
+    "env=acrobot encoder.observation_scaling=[0,1]": "given the same `observation_scaling`\n  leave it out",
     "loss.temperature=null": "every part is given the same `temperature`\n  leave it out",
     # targets
     "target_update=periodic target_update.every=0": "expected a whole number",

@@ -20,6 +20,7 @@ from sqn_rl.parts.noise import Noise, acting_view
 from sqn_rl.parts.observations import ObservationSpec, observation_spec_of
 from sqn_rl.parts.reductions import REDUCTIONS, reduced_values
 from sqn_rl.protocols import QNetwork
+from sqn_rl.types import dtype_name
 
 GREEDY = {*ExplorationType} - {ExplorationType.RANDOM}
 """TorchRL's exploration types with which actors are greedy."""
@@ -48,7 +49,7 @@ def apply_user_mask(score_BA: Tensor, action_mask: Any) -> Tensor:
     except ValueError as error:  # rows of different lengths
         expected = f"bool [{actions}] or [{states}, {actions}]"
         raise SettingError("action_mask", action_mask, expected) from error
-    shown = f"{str(given.dtype).removeprefix('torch.')} {list(given.shape)}"
+    shown = f"{dtype_name(given.dtype)} {list(given.shape)}"
     fits = tuple(given.shape) in ((actions,), (states, actions))
     require(fits, "action_mask", shown, f"bool [{actions}] or [{states}, {actions}]")
     is_boolean = bool(((given == 0) | (given == 1)).all())
@@ -84,7 +85,7 @@ class NetworkActor(TensorDictModuleBase, ABC):
         self, *, network: nn.Module, in_keys: Sequence[str], observation_spec: ObservationSpec, seed: int
     ) -> None:
         super().__init__()
-        self.in_keys, self.out_keys = list(in_keys), ["action"]
+        self.in_keys, self.out_keys = list(in_keys), list(self.writes)
         self.observation_spec = observation_spec
         self._noise = Noise(network)
         self._view = (network,)  # in a tuple it is no submodule, and not in the state dict
@@ -103,6 +104,9 @@ class NetworkActor(TensorDictModuleBase, ABC):
 
     consumes: Sequence[str] = ("observation",)
     """The keys that it reads, as the wiring shows them."""
+
+    writes: Sequence[str] = ("action",)
+    """The keys that it writes as a TensorDict module."""
 
     @abstractmethod
     def scores(self, observation: Tensor) -> Tensor:
@@ -238,6 +242,28 @@ class NetworkActor(TensorDictModuleBase, ABC):
         if self._like is None or len(self._like) != len(observation):
             self._like = self.scores(observation)
         return self._compiled_choose(observation, self.sample_noise(self._like, generator))
+
+
+class SamplingActor(NetworkActor):
+    """Samples from the policy distribution that :meth:`log_probs` gives; abstract."""
+
+    writes = ("action", "log_prob", "entropy")
+
+    @abstractmethod
+    def log_probs(self, score_BA: Tensor) -> Tensor:
+        """The log π(·|s) from scores, ``[B, A]``."""
+
+    def sample_noise(self, score_BA: Tensor, generator: torch.Generator) -> ActionNoise:
+        """Exponential noise, ``[B, A]``."""
+        return (F.exponentials(score_BA, generator),)
+
+    @torch.no_grad()
+    def log_policy(self, observation: Tensor, action_mask: Tensor | None = None) -> Tensor:
+        """The log π(·|s) under the mean weights, without gradient. ``[B, *S]`` → ``[B, A]``.
+
+        With the actions allowed there, ``[B, A]`` bool, of the policy over these.
+        """
+        return self.log_probs(F.masked(self.mean_scores(observation), action_mask))
 
 
 class ValueActor(NetworkActor):

@@ -1,12 +1,11 @@
 """The Boltzmann actor: SQN's policy, which has no network of its own."""
 
-import torch
 from torch import Tensor
 
 from sqn_rl import functional as F
-from sqn_rl.errors import WiringError
-from sqn_rl.parts.actor.base import ActionNoise, ValueActor
+from sqn_rl.parts.actor.base import ActionNoise, SamplingActor, ValueActor
 from sqn_rl.parts.arguments import typed
+from sqn_rl.parts.requirements import require_temperature
 from sqn_rl.protocols import QNetwork, Temperature
 
 
@@ -15,7 +14,7 @@ def temperature_ladder(position: Tensor, base: float) -> Tensor:
     return base ** (1 - 2 * position)
 
 
-class BoltzmannActor(ValueActor):
+class BoltzmannActor(SamplingActor, ValueActor):
     """Acts by ``a ~ π(·|s) = softmax_a(Q(s, a) / α)``  (eq. 20), or by ``argmax_a Q(s, a)`` when greedy.
 
     Noisy layers get new noise for every action that is not greedy; greedy actions use the mean weights.
@@ -38,12 +37,9 @@ class BoltzmannActor(ValueActor):
 
     @typed
     def __init__(self, *, q_net: QNetwork, temperature: Temperature | None, policy: str, seed: int) -> None:
-        if temperature is None:
-            hint = "choose temperature=learned, fixed or annealed, or actor=epsilon_greedy or greedy"
-            problem = "actor: BoltzmannActor needs a temperature, and there is none"
-            raise WiringError("actor", f"{problem}; {hint}", "temperature")
+        temperature = require_temperature(temperature, "actor", self, "actor=epsilon_greedy or greedy")
         super().__init__(q_net=q_net, policy=policy, seed=seed)
-        self.temperature, self.out_keys = temperature, ["action", "log_prob", "entropy"]
+        self.temperature = temperature
         self._factor_B1: Tensor | None = None
 
     def explore(self, position: Tensor, base: float) -> None:
@@ -52,10 +48,6 @@ class BoltzmannActor(ValueActor):
         The policy stays that of α: only :meth:`act` differs.
         """
         self._factor_B1 = temperature_ladder(position, base).unsqueeze(-1).to(self.device)
-
-    def sample_noise(self, score_BA: Tensor, generator: torch.Generator) -> ActionNoise:
-        """Exponential noise, ``[B, A]``."""
-        return (F.exponentials(score_BA, generator),)
 
     def select_action(self, score_BA: Tensor, noise: ActionNoise) -> Tensor:
         """Sample a ~ softmax(Q/α). ``[B, A]`` → ``[B]`` int64."""
@@ -71,11 +63,3 @@ class BoltzmannActor(ValueActor):
     def log_probs(self, score_BA: Tensor) -> Tensor:
         """The log softmax(Q/α), ``[B, A]``."""
         return F.log_policy(score_BA, self.temperature.alpha)
-
-    @torch.no_grad()
-    def log_policy(self, observation: Tensor, action_mask: Tensor | None = None) -> Tensor:
-        """The log π(·|s) under the mean weights, without gradient. ``[B, *S]`` → ``[B, A]``.
-
-        With the actions allowed there, ``[B, A]`` bool, of the policy over these.
-        """
-        return self.log_probs(F.masked(self.mean_scores(observation), action_mask))

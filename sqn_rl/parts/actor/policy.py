@@ -3,20 +3,20 @@
 from collections.abc import Callable
 from functools import partial
 
-import torch
 from torch import Tensor, nn
 
 from sqn_rl import functional as F
 from sqn_rl.errors import WiringError, not_a_module
-from sqn_rl.parts.actor.base import ActionNoise, NetworkActor
+from sqn_rl.parts.actor.base import ActionNoise, SamplingActor
 from sqn_rl.parts.arguments import Count, typed
 from sqn_rl.parts.memory import state_size
 from sqn_rl.parts.noise import acting_view
 from sqn_rl.parts.observations import observation_spec_of
+from sqn_rl.parts.requirements import features_of
 from sqn_rl.protocols import QNetwork
 
 
-class PolicyActor(NetworkActor):
+class PolicyActor(SamplingActor):
     """Acts by ``a ~ π_φ(·|s) = softmax(logits_φ(s))``, or by the most probable action when greedy.
 
     φ is an encoder and an output layer of its own, ``policy_net``, which a loss such as discrete SAC's
@@ -56,18 +56,14 @@ class PolicyActor(NetworkActor):
         features = encoder(observation_shape=observation_spec.shape, layer=one)
         if not isinstance(features, nn.Module):
             raise not_a_module("encoder", features)
-        policy_net = nn.Sequential(features, one(features.out_features, n_actions))
+        policy_net = nn.Sequential(features, one(features_of(features, "the policy"), n_actions))
         view = acting_view(policy_net)
         super().__init__(network=view, in_keys=q_net.in_keys, observation_spec=observation_spec, seed=seed)
-        self.policy_net, self.out_keys = policy_net, ["action", "log_prob", "entropy"]
+        self.policy_net = policy_net
 
     def scores(self, observation: Tensor) -> Tensor:
         """The logits of the acting view, in eval mode with its noise. ``[B, *S]`` → ``[B, A]``."""
         return self._logits(self._view[0], observation)
-
-    def sample_noise(self, score_BA: Tensor, generator: torch.Generator) -> ActionNoise:
-        """Exponential noise, ``[B, A]``."""
-        return (F.exponentials(score_BA, generator),)
 
     def select_action(self, score_BA: Tensor, noise: ActionNoise) -> Tensor:
         """Sample a ~ softmax(logits). ``[B, A]`` → ``[B]`` int64."""
@@ -76,14 +72,6 @@ class PolicyActor(NetworkActor):
     def log_probs(self, score_BA: Tensor) -> Tensor:
         """The log softmax(logits), ``[B, A]``."""
         return score_BA.log_softmax(-1)
-
-    @torch.no_grad()
-    def log_policy(self, observation: Tensor, action_mask: Tensor | None = None) -> Tensor:
-        """The log π_φ(·|s) under the mean weights, without gradient. ``[B, *S]`` → ``[B, A]``.
-
-        With the actions allowed there, ``[B, A]`` bool, of the policy over these.
-        """
-        return self.log_probs(F.masked(self.mean_scores(observation), action_mask))
 
     def logits(self, observation: Tensor) -> Tensor:
         """The logits of ``policy_net``, with the noise that the loss sampled and with gradient.

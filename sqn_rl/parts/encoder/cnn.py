@@ -2,12 +2,11 @@
 
 from collections.abc import Callable, Sequence
 
-from torch import Tensor, nn
+from torch import nn
 
 from sqn_rl.errors import require
 from sqn_rl.parts.arguments import Count, typed
 from sqn_rl.parts.encoder.images import ImageEncoder, convolutions, in_sequence
-from sqn_rl.parts.encoder.mlp import MLP
 
 
 class CNN(ImageEncoder):
@@ -46,10 +45,4 @@ class CNN(ImageEncoder):
             require(len(numbers) == len(channels) > 0, name, [*numbers], expected)
         specs = [*zip(channels, kernels, strides, strict=True)]
         steps, maps = convolutions(self, observation_shape, specs)
-        self.convolutions = in_sequence(steps)
-        self.layers = MLP(hidden=hidden, observation_shape=maps, layer=layer)
-        self.out_features = self.layers.out_features
-
-    def forward(self, observation: Tensor) -> Tensor:
-        """``[B, C, H, W]`` → the layers' output for ``[B, F]``; ``[B, F]`` itself without a hidden layer."""
-        return self.layers(self.convolutions(self.prepare(observation)))
+        self._assemble(in_sequence(steps), maps, hidden, layer)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from sqn_rl.errors import WiringError
+from sqn_rl.parts.encoder.mlp import MLP
 
 
 def require_images(encoder: object, observation_shape: Sequence[int], least: int) -> tuple[int, list[int]]:
@@ -72,13 +73,32 @@ def in_sequence(steps: Sequence[nn.Module]) -> nn.Sequential:
 
 
 class ImageEncoder(nn.Module):
-    """The base of encoders of images: computes in the dtype of its weights."""
+    """The base of encoders of images: convolutions and layers, which compute in the dtype of their weights.
+
+    A subclass calls :meth:`_assemble` in its constructor.
+    """
 
     zero: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("zero", torch.zeros(()), persistent=False)  # of the weights' dtype
+
+    def _assemble(
+        self,
+        convolutions: nn.Sequential,
+        maps: Sequence[int],
+        hidden: Sequence[int],
+        layer: Callable[[int, int], nn.Module],
+    ) -> None:
+        """Set the convolutions, and the layers after them; the convolutions make maps ``[F, H, W]``."""
+        self.convolutions = convolutions
+        self.layers = MLP(hidden=hidden, observation_shape=maps, layer=layer)
+        self.out_features = self.layers.out_features
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """``[B, C, H, W]`` → the layers' output for ``[B, F]``; ``[B, F]`` itself without a hidden layer."""
+        return self.layers(self.convolutions(self.prepare(observation)))
 
     def prepare(self, observation: Tensor) -> Tensor:
         """Scale bytes to [0, 1], channels last; other dtypes are only cast.

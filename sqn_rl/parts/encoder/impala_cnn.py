@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from sqn_rl.parts.arguments import Count, typed
 from sqn_rl.parts.encoder.images import ImageEncoder, in_sequence, require_images
-from sqn_rl.parts.encoder.mlp import MLP
 
 CHANNELS = (16, 32, 32)
 
@@ -45,13 +44,7 @@ class ImpalaCNN(ImageEncoder):
             steps += [nn.Conv2d(channels, filters, 3, padding=1), nn.MaxPool2d(3, stride=2, padding=1)]
             steps += [_Residual(filters), _Residual(filters)]
             channels, sides = filters, [(side + 1) // 2 for side in sides]
-        self.convolutions = in_sequence([*steps, nn.ReLU()])
-        self.layers = MLP(hidden=hidden, observation_shape=[channels, *sides], layer=layer)
-        self.out_features = self.layers.out_features
-
-    def forward(self, observation: Tensor) -> Tensor:
-        """``[B, C, H, W]`` → the layers' output for ``[B, F]``; ``[B, F]`` itself without a hidden layer."""
-        return self.layers(self.convolutions(self.prepare(observation)))
+        self._assemble(in_sequence([*steps, nn.ReLU()]), [channels, *sides], hidden, layer)
 
 
 class _Residual(nn.Module):

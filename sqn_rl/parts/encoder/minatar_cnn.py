@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from sqn_rl.parts.arguments import Count, typed
 from sqn_rl.parts.encoder.images import ImageEncoder, convolutions
-from sqn_rl.parts.encoder.mlp import MLP
 
 CONVOLUTIONS = ((16, 3, 1),)
 """Number of filters, filter width, stride."""
@@ -59,10 +58,5 @@ class MinAtarCNN(ImageEncoder):
     ) -> None:
         super().__init__()
         steps, maps = convolutions(self, observation_shape, CONVOLUTIONS, PatchConv2d)
-        self.convolutions = nn.Sequential(*steps)  # channels first, which for so small images is faster
-        self.layers = MLP(hidden=hidden, observation_shape=maps, layer=layer)
-        self.out_features = self.layers.out_features
-
-    def forward(self, observation: Tensor) -> Tensor:
-        """``[B, C, H, W]`` → the layers' output for ``[B, F]``; ``[B, F]`` itself without a hidden layer."""
-        return self.layers(self.convolutions(self.prepare(observation)))
+        first = nn.Sequential(*steps)  # channels first, which for so small images is faster
+        self._assemble(first, maps, hidden, layer)

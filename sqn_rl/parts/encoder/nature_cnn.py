@@ -2,11 +2,10 @@
 
 from collections.abc import Callable, Sequence
 
-from torch import Tensor, nn
+from torch import nn
 
 from sqn_rl.parts.arguments import Count, typed
 from sqn_rl.parts.encoder.images import ImageEncoder, convolutions, in_sequence
-from sqn_rl.parts.encoder.mlp import MLP
 
 CONVOLUTIONS = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
 """Number of filters, filter width, stride."""
@@ -37,10 +36,4 @@ class NatureCNN(ImageEncoder):
     ) -> None:
         super().__init__()
         steps, maps = convolutions(self, observation_shape, CONVOLUTIONS)
-        self.convolutions = in_sequence(steps)
-        self.layers = MLP(hidden=hidden, observation_shape=maps, layer=layer)
-        self.out_features = self.layers.out_features
-
-    def forward(self, observation: Tensor) -> Tensor:
-        """``[B, C, H, W]`` → the layers' output for ``[B, F]``; ``[B, F]`` itself without a hidden layer."""
-        return self.layers(self.convolutions(self.prepare(observation)))
+        self._assemble(in_sequence(steps), maps, hidden, layer)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sqn_rl.errors import AnswerError, NumericsError, require
-from sqn_rl.types import Step
+from sqn_rl.types import Step, dtype_name
 
 _short = Repr()
 _short.maxother = _short.maxstring = 60
@@ -20,7 +20,7 @@ _short.maxother = _short.maxstring = 60
 def describe(answer: Any) -> str:
     """A value for an error message, in one line: an array's shape and dtype, or a short ``repr``."""
     if isinstance(answer, np.ndarray | np.generic | Tensor):
-        size = f"{list(answer.shape)} {str(answer.dtype).removeprefix('torch.')}"
+        size = f"{list(answer.shape)} {dtype_name(answer.dtype)}"
         return size if answer.ndim else str(answer.item())
     return " ".join(_short.repr(answer).split())
 
@@ -128,7 +128,7 @@ def require_columns(step: Step, observation: Tensor) -> None:
         if fits and column.dtype == dtype:
             continue
         if not fits or not dtype.is_floating_point or column.dtype.is_complex:
-            expected = f"{list(shape)} {str(dtype).removeprefix('torch.')}"
+            expected = f"{list(shape)} {dtype_name(dtype)}"
             raise AnswerError(f"{name} is {describe(column)}; expected {expected}")
 
 

@@ -6,8 +6,7 @@ from torch import Tensor, nn
 
 from sqn_rl.parts.arguments import Count, typed
 from sqn_rl.parts.distributions import Atoms, Categorical
-from sqn_rl.parts.head.dueling import DuelingHead
-from sqn_rl.parts.head.linear import LinearHead
+from sqn_rl.parts.head.dueling import head_class
 
 
 class CategoricalHead(nn.Module):
@@ -40,8 +39,9 @@ class CategoricalHead(nn.Module):
     ) -> None:
         super().__init__()
         self.distribution = Categorical(v_min=v_min, v_max=v_max, atoms=atoms)
-        head = DuelingHead if dueling else LinearHead
-        self.logits = head(in_features=in_features, n_actions=n_actions, layer=layer, outputs=atoms)
+        self.logits = head_class(dueling)(
+            in_features=in_features, n_actions=n_actions, layer=layer, outputs=atoms
+        )
 
     def forward(self, features: Tensor) -> Tensor:
         """``[N, B, in_features]`` → ``[N, B, A, K]``, logits."""

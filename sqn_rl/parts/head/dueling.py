@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from sqn_rl import functional as F
 from sqn_rl.parts.arguments import Count, typed
+from sqn_rl.parts.head.linear import LinearHead
 
 
 class DuelingHead(nn.Module):
@@ -40,3 +41,8 @@ class DuelingHead(nn.Module):
             return F.dueling(value, advantage)
         value_NBK1, advantage_NBKA = (x.unflatten(-1, (-1, self.outputs)).mT for x in (value, advantage))
         return F.dueling(value_NBK1, advantage_NBKA).mT
+
+
+def head_class(dueling: bool) -> type[DuelingHead | LinearHead]:
+    """The class of the dueling head, or of the plain one."""
+    return DuelingHead if dueling else LinearHead

@@ -6,8 +6,7 @@ from torch import Tensor, nn
 
 from sqn_rl.parts.arguments import Count, NotNegative, typed
 from sqn_rl.parts.distributions import Quantile
-from sqn_rl.parts.head.dueling import DuelingHead
-from sqn_rl.parts.head.linear import LinearHead
+from sqn_rl.parts.head.dueling import head_class
 
 
 class QuantileHead(nn.Module):
@@ -38,8 +37,9 @@ class QuantileHead(nn.Module):
     ) -> None:
         super().__init__()
         self.distribution = Quantile(quantiles=quantiles, kappa=kappa)
-        head = DuelingHead if dueling else LinearHead
-        self.returns = head(in_features=in_features, n_actions=n_actions, layer=layer, outputs=quantiles)
+        self.returns = head_class(dueling)(
+            in_features=in_features, n_actions=n_actions, layer=layer, outputs=quantiles
+        )
 
     def forward(self, features: Tensor) -> Tensor:
         """``[N, B, in_features]`` → ``[N, B, A, K]``, reward units."""

@@ -5,8 +5,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from sqn_rl.parts.arguments import Count, NotNegative, typed
-from sqn_rl.parts.head.dueling import DuelingHead
-from sqn_rl.parts.head.linear import LinearHead
+from sqn_rl.parts.head.dueling import head_class
 from sqn_rl.parts.rescaling import Rescaled
 
 
@@ -36,8 +35,9 @@ class RescaledHead(nn.Module):
     ) -> None:
         super().__init__()
         self.distribution = Rescaled(epsilon=epsilon)
-        head = DuelingHead if dueling else LinearHead
-        self.rescaled = head(in_features=in_features, n_actions=n_actions, layer=layer, outputs=1)
+        self.rescaled = head_class(dueling)(
+            in_features=in_features, n_actions=n_actions, layer=layer, outputs=1
+        )
 
     def forward(self, features: Tensor) -> Tensor:
         """``[N, B, in_features]`` → ``[N, B, A, 1]``, h of reward units."""

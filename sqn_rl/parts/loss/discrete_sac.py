@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from sqn_rl import functional as F
 from sqn_rl.errors import WiringError
 from sqn_rl.parts.arguments import typed
-from sqn_rl.parts.distributions import Backup
-from sqn_rl.parts.loss.sqn import require_temperature
 from sqn_rl.parts.loss.td import TDLoss
 from sqn_rl.parts.noise import Noise
+from sqn_rl.parts.requirements import require_temperature
 from sqn_rl.protocols import QNetwork, Temperature, submodule
+from sqn_rl.types import Backup
 
 
 @runtime_checkable
@@ -56,7 +56,7 @@ class DiscreteSACLoss(TDLoss):
         backup: str,
         seed: int,
     ) -> None:
-        require_temperature(temperature, type(self).__name__)
+        require_temperature(temperature, "loss", self, "a loss that has none, such as dqn")
         super().__init__(q_net=q_net, temperature=temperature, gamma=gamma, seed=seed)
         self.use_backup(backup)
         policy_net = submodule(actor, "policy_net")

@@ -5,8 +5,8 @@ from functools import partial
 from torch import Tensor
 
 from sqn_rl import functional as F
-from sqn_rl.parts.distributions import Backup
 from sqn_rl.parts.loss.td import TDLoss
+from sqn_rl.types import Backup
 
 
 class DoubleDQNLoss(TDLoss):

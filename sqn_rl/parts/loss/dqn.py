@@ -3,8 +3,8 @@
 from torch import Tensor
 
 from sqn_rl import functional as F
-from sqn_rl.parts.distributions import Backup
 from sqn_rl.parts.loss.td import TDLoss
+from sqn_rl.types import Backup
 
 
 class DQNLoss(TDLoss):

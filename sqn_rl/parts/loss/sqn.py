@@ -3,12 +3,13 @@
 from torch import Tensor
 
 from sqn_rl import functional as F
-from sqn_rl.errors import WiringError, require_one_of
+from sqn_rl.errors import require_one_of
 from sqn_rl.parts.arguments import typed
-from sqn_rl.parts.distributions import Backup
 from sqn_rl.parts.loss.td import TDLoss
 from sqn_rl.parts.reductions import REDUCTIONS, reduced_values
+from sqn_rl.parts.requirements import require_temperature
 from sqn_rl.protocols import QNetwork, Temperature
+from sqn_rl.types import Backup
 
 POLICY_SOURCES = ("q1", "target_q1", "min", "target_min", "mean", "target_mean")
 
@@ -52,7 +53,7 @@ class SQNLoss(TDLoss):
         backup_entropy: bool,
         seed: int,
     ) -> None:
-        require_temperature(temperature, type(self).__name__)
+        require_temperature(temperature, "loss", self, "a loss that has none, such as dqn")
         super().__init__(q_net=q_net, temperature=temperature, gamma=gamma, seed=seed)
         self.use_backup(backup)
         require_one_of(POLICY_SOURCES, "policy_source", policy_source)
@@ -76,11 +77,3 @@ class SQNLoss(TDLoss):
         """The log π(·|s), ``[B, A]``, whose entropy is in L_α: of Q_1, or with a mean source of the mean."""
         name = "mean" if self._reduction == "mean" else "q1"
         return F.log_policy(REDUCTIONS[name](q_NBA), self.temperature.alpha)
-
-
-def require_temperature(temperature: Temperature | None, who: str) -> None:
-    """Raise :class:`WiringError` unless there is a temperature."""
-    if temperature is None:
-        hint = "choose temperature=learned, fixed or annealed, or a loss that has none, such as dqn"
-        problem = f"loss: {who} needs a temperature, and there is none"
-        raise WiringError("loss", f"{problem}; {hint}", "temperature")

@@ -16,12 +16,11 @@ from torchrl.objectives import LossModule
 from sqn_rl import functional as F
 from sqn_rl.errors import not_a_module, require_one_of
 from sqn_rl.parts.arguments import Probability, typed
-from sqn_rl.parts.distributions import Backup
 from sqn_rl.parts.memory import recalling
 from sqn_rl.parts.noise import Noise
 from sqn_rl.parts.observations import observation_spec_of
 from sqn_rl.protocols import QNetwork, Temperature
-from sqn_rl.types import BATCH_KEYS, Batch, Path, Terms
+from sqn_rl.types import BATCH_KEYS, Backup, Batch, Path, Terms
 
 
 @runtime_checkable

@@ -17,6 +17,7 @@ from sqn_rl.parts.arguments import Count, typed
 from sqn_rl.parts.memory import Memory
 from sqn_rl.parts.observations import ObservationSpec
 from sqn_rl.parts.q_net.q_net import QNet, ScalingEncoder
+from sqn_rl.parts.requirements import features_of
 from sqn_rl.types import Sequences
 
 LARGEST_REWARD = 1.0
@@ -49,12 +50,10 @@ class LSTM(nn.Module):
     ) -> None:
         super().__init__()
         inner: Any = encoder(observation_shape=observation_shape, layer=layer)
-        if not isinstance(getattr(inner, "out_features", None), int):
-            needs = f"{type(inner).__name__} has no `out_features`, which the LSTM needs to know"
-            raise WiringError("encoder", f"encoder: {needs}")
+        features = features_of(inner, "the LSTM")
         self.encoder: nn.Module = inner
         self.n_actions, self.out_features, self._precision = n_actions, units, precision
-        self.lstm = nn.LSTM(inner.out_features + n_actions + 1, units, batch_first=True)
+        self.lstm = nn.LSTM(features + n_actions + 1, units, batch_first=True)
 
     def unroll(
         self, observation: Tensor, action_QT: Tensor, reward_QT: Tensor, state_QW: Tensor

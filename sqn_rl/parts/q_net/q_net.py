@@ -9,21 +9,15 @@ from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase, dispatch
 from torch import Tensor, nn
 
-from sqn_rl.errors import WiringError, require, require_one_of
+from sqn_rl.errors import require, require_one_of
 from sqn_rl.parts.arguments import Count, typed
 from sqn_rl.parts.distributions import Distribution, Scalar
 from sqn_rl.parts.observations import observation_spec_of
 from sqn_rl.parts.q_net.per_network import PerNetwork, is_distributional, per_network
+from sqn_rl.parts.requirements import features_of
+from sqn_rl.types import dtype_name
 
 _SCALAR = Scalar()
-
-
-@runtime_checkable
-class Encoder(Protocol):
-    """An encoder, of whose features a head is made."""
-
-    out_features: int
-    """F, how many."""
 
 
 @runtime_checkable
@@ -91,11 +85,8 @@ class QNet(TensorDictModuleBase):
         self._observation_spec = observation_spec_of(self)
         encoder = partial(encoder, observation_shape=self.observation_shape)
         self.encoder = per_network(encoder, layer, 1 if shared_encoder else members, features=False)
-        first = _first(self.encoder)
-        if not (isinstance(first, Encoder) and isinstance(first.out_features, int)):
-            needs = f"{type(first).__name__} has no `out_features`, which the head needs to know"
-            raise WiringError("encoder", f"encoder: {needs}")
-        head = partial(head, in_features=first.out_features, n_actions=n_actions)
+        features = features_of(_first(self.encoder), "the head")
+        head = partial(head, in_features=features, n_actions=n_actions)
         self.head = per_network(head, layer, members, features=True)
         self._distributional = is_distributional(_first(self.head))
 
@@ -108,7 +99,7 @@ class QNet(TensorDictModuleBase):
     def reads(self) -> str:
         """The observations it reads, and their scaling: ``uint8 [128], scaled as (x − 128)/128``."""
         dtype, encoder = self.observation_dtype, _first(self.encoder)
-        what = f"{str(dtype).removeprefix('torch.')} {list(self.observation_shape)}"
+        what = f"{dtype_name(dtype)} {list(self.observation_shape)}"
         return f"{what}, {encoder.scaling(dtype)}" if isinstance(encoder, ScalingEncoder) else what
 
     def predict(self, observation: Tensor) -> Tensor:

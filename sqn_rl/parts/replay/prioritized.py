@@ -20,7 +20,7 @@ from sqn_rl.parts.arguments import Count, NotNegative, Positive, Probability, ty
 from sqn_rl.parts.replay.base import RingReplay
 from sqn_rl.parts.replay.open_draws import OpenDraws
 from sqn_rl.parts.replay.ring import Ring
-from sqn_rl.parts.replay.storage import Returns, RingSampler
+from sqn_rl.parts.replay.storage import NOTHING_STORED, Returns, RingSampler
 from sqn_rl.parts.replay.sum_tree import Floats, Indices, SumTree
 from sqn_rl.parts.schedule import linear
 
@@ -201,7 +201,7 @@ class ProportionalSampler(RingSampler):
     def draw(self, ring: Ring, batch_size: int) -> tuple[Tensor, Tensor]:
         """Sample places, ``[B]``, one of each of B equal segments, and their importance weights, ``[B]``."""
         if not len(ring):
-            raise IndexError("nothing is stored yet: there is nothing to draw from")
+            raise IndexError(NOTHING_STORED)
         uniform_B = torch.rand(batch_size, dtype=torch.float64, generator=self.generator).numpy()
         place = self.tree.find(stratified(uniform_B, self.tree.total))
         weight = importance_weights(self.tree.value[place], self.beta).astype(np.float32)

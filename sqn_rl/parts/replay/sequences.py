@@ -12,8 +12,8 @@ from torch import Tensor
 from torchrl.data.replay_buffers import Storage
 
 from sqn_rl import functional as F
-from sqn_rl.errors import WiringError, require, require_whole
-from sqn_rl.parts.arguments import Count, NotNegative, Positive, Probability, typed
+from sqn_rl.errors import WiringError, require
+from sqn_rl.parts.arguments import Count, NotNegative, NotNegativeInt, Positive, Probability, typed
 from sqn_rl.parts.memory import Memory, state_size
 from sqn_rl.parts.replay.prioritized import (
     ERROR_REDUCTIONS,
@@ -91,8 +91,8 @@ class SequenceReplay(WeightedReplay):
         *,
         capacity: Count,
         length: Count,
-        burn_in: int,
-        stride: int,
+        burn_in: NotNegativeInt,
+        stride: Count,
         eta: Probability,
         omega: NotNegative,
         beta: Probability,
@@ -109,9 +109,7 @@ class SequenceReplay(WeightedReplay):
         device: torch.device | str,
         lanes: Count = 1,
     ) -> None:
-        require_whole("burn_in", burn_in, 0, "steps")
-        fits = type(stride) is int and 1 <= stride <= length
-        require(fits, "stride", stride, f"a whole number of steps in [1, length], [1, {length}]")
+        require(stride <= length, "stride", stride, f"at most the length, {length}")
         least = (burn_in + length + stride) * num_envs
         expected = f"at least {least:,}: burn_in + length + stride = {least // num_envs} steps of each"
         require(capacity >= least, "capacity", capacity, f"{expected} of {num_envs} environments")

@@ -25,7 +25,7 @@ from sqn_rl.parts.replay.prioritized import (
     require_finite,
     stratified,
 )
-from sqn_rl.parts.replay.storage import Returns
+from sqn_rl.parts.replay.storage import NOTHING_STORED, Returns
 from sqn_rl.parts.replay.sum_tree import Floats
 from sqn_rl.parts.schedule import linear
 from sqn_rl.types import Batch, Chunk, Piece, Rows, Step
@@ -252,7 +252,7 @@ class ShardedReplay:
         """B_s, ``[S]``: how many of B points, one in each of B equal segments, fall on the sum of a shard."""
         ends: Floats = np.cumsum(self._totals)
         if not ends[-1] > 0:
-            raise IndexError("nothing is stored yet: there is nothing to draw from")
+            raise IndexError(NOTHING_STORED)
         uniform_B = torch.rand(batch_size, dtype=torch.float64, generator=self._generator).numpy()
         shard_B = np.searchsorted(ends, stratified(uniform_B, ends[-1]), side="right")
         last = int(np.flatnonzero(self._totals)[-1])  # a point may be rounded up to the end

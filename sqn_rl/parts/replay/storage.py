@@ -18,6 +18,9 @@ from sqn_rl.parts.replay.ring import Ring
 from sqn_rl.parts.replay.ring_state import load_ring_state, ring_state
 from sqn_rl.types import Batch, Step
 
+NOTHING_STORED = "nothing is stored yet: there is nothing to draw from"
+"""The message of an ``IndexError``."""
+
 
 class Returns(Protocol):
     """The ``returns`` slot: computes a batch from the transitions at some places of a ring."""

@@ -8,7 +8,7 @@ from torch import Tensor
 from sqn_rl.parts.arguments import Count, typed
 from sqn_rl.parts.replay.base import RingReplay
 from sqn_rl.parts.replay.ring import Ring
-from sqn_rl.parts.replay.storage import Returns, RingSampler
+from sqn_rl.parts.replay.storage import NOTHING_STORED, Returns, RingSampler
 
 
 class UniformReplay(RingReplay):
@@ -63,7 +63,7 @@ class _UniformSampler(RingSampler):
 
     def draw(self, ring: Ring, batch_size: int) -> tuple[Tensor, None]:
         if not len(ring):
-            raise IndexError("nothing is stored yet: there is nothing to draw from")
+            raise IndexError(NOTHING_STORED)
         generator = self.generator
         rank = torch.randint(len(ring), (batch_size,), generator=generator, device=generator.device)
         return ring.place(rank), None

@@ -16,6 +16,7 @@ from sqn_rl.recipe.build import TARGET
 from sqn_rl.recipe.catalogue import OPTIMIZERS
 from sqn_rl.recipe.compose import Recipe
 from sqn_rl.recipe.provenance import Values
+from sqn_rl.types import dtype_name
 
 SUPPORTED: Mapping[str, Mapping[str, str]] = {
     "env": {"GymEnv": "gym", "AtariRamEnv": "atari_ram", "MinAtarEnv": "minatar"},
@@ -220,7 +221,7 @@ def _env(recipe: Recipe) -> dict[str, str]:
         if env.image_note or env.frame_stack > 1:
             message = "`sqn-eject` writes no images of env=gym, and no stacks of observations"
             raise RecipeError(message, recipe.origin("env"), "", "env")
-        dtype = str(env.observation_dtype).removeprefix("torch.")
+        dtype = dtype_name(env.observation_dtype)
         values = {
             "env_name": _in_docstring(env.name),
             "first_action": f" + {env.first_action}" if env.first_action else "",
