@@ -28,6 +28,9 @@ LONGEST_NAME = 100
 RECIPE_FILE, SUMMARY_FILE, EVALUATIONS_FILE = "recipe.yaml", "summary.json", "evaluations.jsonl"
 """Files in a run directory that are read elsewhere too."""
 
+LOG_FILES = {"metrics": "metrics.jsonl", "episodes": "episodes.jsonl", "evaluations": EVALUATIONS_FILE}
+"""The logs in a run directory."""
+
 WRONG_KIND = (errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENXIO)
 """System errors for a link, a folder or a pipe in place of a file, or a file in place of a folder."""
 

@@ -6,7 +6,6 @@ A run is a thin line. A statistic of several runs is a thick one, with a band if
 import textwrap
 from collections.abc import Mapping, Sequence
 from functools import partial
-from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +13,7 @@ import numpy as np
 from sqn_rl.analysis.comparison import FINAL, NORMALISED, Comparison
 from sqn_rl.analysis.finished import FinishedRun
 from sqn_rl.analysis.statistics import Scores, estimate, iqm, profile
+from sqn_rl.plots.style import COLOURS, default_style, new_figure, to_png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 Style = Mapping[str, Any]
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe-Ito
 DASHES = ("-", "--", ":", "-.")
 RESAMPLES = 2_000
 """The number of bootstrap resamples, enough for bands."""
@@ -34,6 +33,7 @@ KEY = (
 )
 
 
+@default_style()
 def draw_comparison(comparison: Comparison) -> bytes:
     """Draw the variants against each other.
 
@@ -43,15 +43,11 @@ def draw_comparison(comparison: Comparison) -> bytes:
     Returns:
         A PNG.
     """
-    figure = make_figure(comparison)
-    figure.savefig(png := BytesIO(), dpi=120, format="png")
-    return png.getvalue()
+    return to_png(make_figure(comparison), dpi=120)
 
 
 def make_figure(comparison: Comparison) -> "Figure":
     """The figure of a comparison: two panels for each environment, and a legend below them."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
     variants = list(dict.fromkeys(row.variant for row in comparison.rows))
@@ -61,8 +57,7 @@ def make_figure(comparison: Comparison) -> "Figure":
     labels = [f" {label}" if label.startswith("_") else label for label in labels]  # else there is no entry
     lines = sum(label.count("\n") + 1 for label in labels) / columns + 2
     environments = list(dict.fromkeys(row.environment for row in comparison.rows))
-    figure = Figure(figsize=(11, 3.6 * len(environments) + 0.22 * lines), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(figsize=(11, 3.6 * len(environments) + 0.22 * lines), layout="constrained")
     panels = figure.subplots(len(environments), 2, squeeze=False)
     for environment, (left, right) in zip(environments, panels, strict=True):
         _draw_environment(left, right, comparison, environment, styles)
@@ -75,12 +70,11 @@ def make_figure(comparison: Comparison) -> "Figure":
 
 
 def _styles(variants: Sequence[str]) -> dict[str, Style]:
-    """The colour, dashes and label of each variant."""
+    """The colour and dashes of each variant."""
     return {
         variant: {
             "color": COLOURS[number % len(COLOURS)],
             "linestyle": DASHES[number % len(DASHES)],
-            "label": variant.replace("$", r"\$"),
         }
         for number, variant in enumerate(variants)
     }

@@ -9,14 +9,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sqn_rl.disk import EVALUATIONS_FILE, RECIPE_FILE, SUMMARY_FILE
+from sqn_rl.disk import EVALUATIONS_FILE, RECIPE_FILE
 from sqn_rl.errors import COMMAND_LINE, RecipeError, SqnError
 from sqn_rl.plots.logs import LARGEST
 from sqn_rl.recipe.catalogue import RECIPE, TASK
 from sqn_rl.recipe.overrides import origin
-from sqn_rl.recipe.reading import DataError, is_there, printable, read_json, read_rows
+from sqn_rl.recipe.reading import DataError, is_there, printable, read_rows
 from sqn_rl.recipe.resolved import Resolved, Sourced, of_run
 from sqn_rl.runs.manifest import noted_changes
+from sqn_rl.runs.status import read_summary
 
 EXECUTION = {
     *("seed", "out", "resume", "threads", "device", "compile", "log_every", "checkpoint_every"),
@@ -45,7 +46,7 @@ class _Evaluation(NamedTuple):
     longest: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no single equality
 class FinishedRun:
     """One run that spent its budget."""
 
@@ -181,16 +182,6 @@ def read_runs(directories: Iterable[Path]) -> tuple[list[FinishedRun], dict[str,
             what = f"its summary.json or {EVALUATIONS_FILE} is damaged"
             left_out[str(directory)] = f"{what} ({type(error).__name__}: {error})"
     return runs, left_out
-
-
-def read_summary(directory: Path) -> dict[str, Any]:
-    """The ``summary.json`` of a run; empty if the run has not ended.
-
-    Raises:
-        DataError: the file is damaged.
-    """
-    path = directory / SUMMARY_FILE
-    return read_json(path) if is_there(path) else {}
 
 
 def _finished(directory: Path, resolved: Resolved, summary: Mapping[str, Any]) -> FinishedRun:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqn_rl.analysis.finished import is_protocol, is_variant_key, read_summary, variant_of
+from sqn_rl.analysis.finished import is_protocol, is_variant_key, variant_of
 from sqn_rl.disk import EVALUATIONS_FILE, LONGEST_NAME, RECIPE_FILE, hashed_name
 from sqn_rl.errors import RecipeError
 from sqn_rl.recipe.catalogue import Catalogue
@@ -15,6 +15,7 @@ from sqn_rl.recipe.overrides import expand, origin, parse
 from sqn_rl.recipe.provenance import override
 from sqn_rl.recipe.reading import DataError, is_there, read_rows
 from sqn_rl.recipe.resolved import differences, of_recipe, of_run
+from sqn_rl.runs.status import read_summary
 
 BASE = "base"
 EVALUATIONS = 10

@@ -126,11 +126,11 @@ def _cut_alike(environment: str, runs: Sequence[FinishedRun], notes: list[str]) 
     for run in cut:
         pair = f"{run.resolved.name} and {longest.resolved.name} were evaluated differently on {environment}:"
         limits = f"episodes were cut after {run.longest:,} steps in one, "
-        limits += f"and lasted {longest.longest:,} in the"
-        if 2 * len(cut) >= len(runs):
+        limits += f"and lasted {longest.longest:,} in the other"
+        if len(cut) >= len(runs) - len(cut):  # nobody knows which are the odd ones
             hint = "compare them separately, or run one of them again"
-            raise ComparisonError(f"{pair}\n  {limits} other (eval_max_steps)\n  {hint}")
-        notes.append(f"left out: {run.resolved.name}: {pair} {limits} other")
+            raise ComparisonError(f"{pair}\n  {limits} (eval_max_steps)\n  {hint}")
+        notes.append(f"left out: {run.resolved.name}: {pair} {limits}")
     return [run for run in runs if run not in cut]
 
 

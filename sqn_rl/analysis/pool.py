@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from sqn_rl.analysis.grid import Job
 from sqn_rl.disk import Folder
-from sqn_rl.runs.directory import is_locked
+from sqn_rl.runs.status import is_locked
 from sqn_rl.training.stopping import signals_to
 
 SQN_RUN = [sys.executable, "-P", "-m", "sqn_rl.cli.run"]
@@ -75,43 +75,81 @@ def run_jobs(
     Returns:
         The name of the first signal; None if there was none.
     """
-    waiting, running, unwanted = deque[Job](), dict[Running, Job](), set[Running]()
-    first, received = None, deque[Signals]()
+    pool = _Pool(next_job, at_a_time, waits, lambda job: start(job, options))
+    with signals_to(pool.receive), _terminating(pool.running):
+        while True:
+            pool.start_free_jobs()
+            if pool.is_idle:
+                return pool.first_signal
+            for job, code in pool.take_ended():
+                ended(job, code)
+            pool.stop(is_unwanted)
+            time.sleep(0.1)
+            pool.pass_on_signals()
 
-    def receive(number: Signals, _: Any) -> bool:
-        received.append(number)
+
+class _Pool:
+    """The jobs that wait for another process, those that run, and the signals that they are to receive."""
+
+    def __init__(
+        self,
+        next_job: Callable[[], Job | None],
+        at_a_time: int,
+        waits: Callable[[Job], None],
+        start: Callable[[Job], Running],
+    ) -> None:
+        self._next_job, self._at_a_time, self._waits, self._start = next_job, at_a_time, waits, start
+        self.running: dict[Running, Job] = {}
+        self.first_signal: str | None = None
+        """The name of the first signal; after it, no job is started."""
+        self._waiting, self._stopped, self._received = list[Job](), set[Running](), deque[Signals]()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing runs, and nothing will be started."""
+        return not self.running and bool(self.first_signal or not self._waiting)
+
+    def receive(self, number: Signals, _: Any) -> bool:
+        """Handle a signal: :meth:`pass_on_signals` passes it on."""
+        self._received.append(number)
         return True
 
-    def next_free() -> Job | None:
-        """A job that no other process is working on: one that has waited, or a new one."""
-        for job in [*waiting]:
+    def start_free_jobs(self) -> None:
+        """Start jobs that no other process is working on, as many as may run."""
+        while not self.first_signal and len(self.running) < self._at_a_time and (job := self._next_free()):
+            self.running[self._start(job)] = job
+
+    def _next_free(self) -> Job | None:
+        """One that has waited, or a new one."""
+        for job in self._waiting:
             if not is_locked(job.out):
-                waiting.remove(job)
+                self._waiting.remove(job)
                 return job
-        while (new := next_job()) and is_locked(new.out):
-            waiting.append(new)
-            waits(new)
+        while (new := self._next_job()) and is_locked(new.out):
+            self._waiting.append(new)
+            self._waits(new)
         return new
 
-    with signals_to(receive), _terminating(running):
-        while True:
-            while not first and len(running) < at_a_time and (job := next_free()):
-                running[start(job, options)] = job
-            if not running and (first or not waiting):
-                return first
-            for process in [each for each in running if each.poll() is not None]:
-                code = process.wait()
-                ended(running.pop(process), STOPPED if first and code else code)
-            for process, job in running.items():
-                if process not in unwanted and is_unwanted(job):
-                    unwanted.add(process)
-                    process.terminate()
-            time.sleep(0.1)
-            while received:
-                number = received.popleft()
-                first = first or number.name
-                for process in running:
-                    process.send_signal(number)
+    def take_ended(self) -> Iterator[tuple[Job, int]]:
+        """The jobs that have ended, with their exit codes."""
+        for process in [each for each in self.running if each.poll() is not None]:
+            code = process.wait()
+            yield self.running.pop(process), STOPPED if self.first_signal and code else code
+
+    def stop(self, is_unwanted: Callable[[Job], bool]) -> None:
+        """Ask the jobs that are unwanted to stop, once."""
+        for process, job in self.running.items():
+            if process not in self._stopped and is_unwanted(job):
+                self._stopped.add(process)
+                process.terminate()
+
+    def pass_on_signals(self) -> None:
+        """Send the signals that were received to every run."""
+        while self._received:
+            number = self._received.popleft()
+            self.first_signal = self.first_signal or number.name
+            for process in self.running:
+                process.send_signal(number)
 
 
 @contextmanager

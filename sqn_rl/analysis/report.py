@@ -64,7 +64,8 @@ def to_markdown(comparison: Comparison, picture: str) -> str:
         rule = ["---"] * len(header)
         lines += [f"## {title}", "", *map(_markdown_row, (header, rule, *rows)), ""]
     if comparison.notes:
-        lines += ["## Notes", "", *(f"- {note}" for note in comparison.notes), ""]
+        notes = ("; ".join(map(str.strip, note.splitlines())) for note in comparison.notes)
+        lines += ["## Notes", "", *(f"- {note}" for note in notes), ""]
     return "\n".join(map(printable, lines))
 
 

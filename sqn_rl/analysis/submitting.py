@@ -116,17 +116,30 @@ class Submitter:
     def __init__(self, folder: Path, parameters: Mapping[str, Any]) -> None:
         submitit = import_submitit()
 
+        self._given = " ".join(f"{name}={value}" for name, value in parameters.items())
         self._executor = submitit.AutoExecutor(folder=folder)
         self.is_local = self._executor.cluster == "local"
         """Whether jobs are local processes."""
         try:
             self._executor.update_parameters(**{"timeout_min": TIMEOUT, "name": "sqn-run", **parameters})
         except (AssertionError, NameError, TypeError, ValueError) as error:
-            reason = str(error).partition("\n")[0]
-            given = " ".join(f"{name}={value}" for name, value in parameters.items())
-            raise SettingError("submit", given, f"parameters of submitit ({reason})") from error
+            expected = f"parameters of submitit ({_first_line(error)})"
+            raise SettingError("submit", self._given, expected) from error
 
     def __call__(self, job: Job, options: Sequence[str]) -> RunningJob:
-        """Submit a job."""
+        """Submit a job.
+
+        Raises:
+            SettingError: the cluster refuses it.
+        """
         task = Task(job.log, [*options, *job.overrides])
-        return RunningJob(self._executor.submit(task), job.log)
+        try:
+            submitted = self._executor.submit(task)
+        except Exception as error:  # submitit's own of the cluster's command, among others
+            expected = f"parameters that the cluster accepts ({_first_line(error)})"
+            raise SettingError("submit", self._given, expected) from error
+        return RunningJob(submitted, job.log)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]

@@ -3,19 +3,17 @@
 from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
-from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sqn_rl.analysis.space import Interval, Tuned
 from sqn_rl.analysis.tuning import DONE, FIRST_SEED, Trial, Tuning
+from sqn_rl.plots.style import BLUE, default_style, new_figure, to_png
 from sqn_rl.recipe.reading import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-COLOUR = "#0072B2"  # of Okabe and Ito, as in all figures
 
 OBJECTIVE = (
     "Objective: the mean return of all evaluations during training, over all seeds of a trial. A pruned "
@@ -101,6 +99,7 @@ def ending(trial: Trial) -> str:
     return f"{trial.status}{after}{f': {trial.why}' if trial.why else ''}"
 
 
+@default_style()
 def draw_tuning(tuning: Tuning) -> bytes:
     """Draw the importance of the settings, and every trial that is done as a line through its values.
 
@@ -110,24 +109,19 @@ def draw_tuning(tuning: Tuning) -> bytes:
     Returns:
         A PNG.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 7), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(figsize=(11, 7), layout="constrained")
     above, below = figure.subplots(2, 1, height_ratios=(1, 2))
     _draw_importances(above, importances(tuning))
     _draw_parallel(below, tuning.space, tuning.done)
     for axes in (above, below):
         axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(png := BytesIO(), dpi=120, format="png")
-    return png.getvalue()
+    return to_png(figure, dpi=120)
 
 
 def _draw_importances(axes: "Axes", found: Mapping[str, float]) -> None:
     axes.set(title="importance", xlim=(0, 1))
     axes.set_yticks(range(len(found)), list(found), parse_math=False)
-    axes.barh(range(len(found)), list(found.values()), color=COLOUR, height=0.6)
+    axes.barh(range(len(found)), list(found.values()), color=BLUE, height=0.6)
     axes.invert_yaxis()
     if not found:
         axes.text(

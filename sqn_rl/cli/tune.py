@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from sqn_rl.cli.terminal.screen import make_folder
     from sqn_rl.recipe.compose import compose_recipe
     from sqn_rl.recipe.eject.recipe_file import require_writable
-    from sqn_rl.runs.directory import locked
+    from sqn_rl.runs.status import locked
 
     fixed, space = space_of(overrides, catalogue)
     checked = corners(space, catalogue)

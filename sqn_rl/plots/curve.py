@@ -2,14 +2,12 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from itertools import pairwise
 from math import ceil
 from typing import Any
 
 from sqn_rl.plots.logs import number_of
-
-BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#999999"  # Okabe-Ito: distinct to colour-blind eyes
+from sqn_rl.plots.style import BLUE, GREY, ORANGE, default_style, new_figure, to_png
 
 Rows = Sequence[Mapping[str, Any]]
 Series = list[float | None]
@@ -79,6 +77,7 @@ def panels_of(columns: Mapping[str, Series]) -> Iterator[Panel]:
     yield from (Panel(name, {name: name}) for name in columns if name in drawable - known)
 
 
+@default_style()
 def draw_curve(title: str, metrics: Rows, episodes: Rows, evaluations: Rows) -> bytes:
     """Draw the returns of training and evaluation, and below them every panel that the run has.
 
@@ -91,16 +90,12 @@ def draw_curve(title: str, metrics: Rows, episodes: Rows, evaluations: Rows) -> 
     Returns:
         A PNG.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     columns = columns_of(metrics)
     panels = list(panels_of(columns))
     width = min((4, 3), key=lambda number: -len(panels) % number)  # whichever leaves fewer gaps
     rows = ceil(len(panels) / width)
     height = 4.6 + 2.5 * rows
-    figure = Figure(figsize=(13, height))
-    FigureCanvasAgg(figure)
+    figure = new_figure(figsize=(13, height))
     figure.suptitle(title, fontsize=14, parse_math=False, y=1 - 0.12 / height, va="top")
     # fixed margins, in inches: computing a layout would take as long as all the drawing
     grid = figure.add_gridspec(
@@ -119,8 +114,7 @@ def draw_curve(title: str, metrics: Rows, episodes: Rows, evaluations: Rows) -> 
     _draw_returns(_axes(figure, grid[0, :], last, 10), columns, episodes, evaluations)
     for number, panel in enumerate(panels):
         _draw_panel(_axes(figure, grid[1 + number // width, number % width], last, 5), panel, columns)
-    figure.savefig(png := BytesIO(), dpi=110, format="png", pil_kwargs={"compress_level": 3})
-    return png.getvalue()
+    return to_png(figure, dpi=110)
 
 
 def _axes(figure: Any, place: Any, last: int, ticks: int) -> Any:

@@ -3,8 +3,10 @@
 Legend: A actions; a picture is ``[H, W, 3]`` uint8.
 """
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from io import BytesIO
 from itertools import islice
@@ -56,13 +58,19 @@ class Play:
         self._max_steps = max_steps
         self._value_actor = value_actor(actor, q_net)
         self.evaluation, self._moments = Evaluation([], [], greedy), self._play()
+        self._is_filmed = True
 
     def __iter__(self) -> Iterator[Moment]:
         """The remaining steps; ``evaluation`` collects the returns."""
         return self._moments
 
+    def finish(self) -> None:
+        """Play the remaining steps, without drawing them."""
+        self._is_filmed = False
+        deque(self, maxlen=0)
+
     def _play(self) -> Iterator[Moment]:
-        """Play the episodes, and yield each step before its action is executed."""
+        """Play the episodes, and yield each step that is filmed before its action is executed."""
         actor, env, result = self._actor, self.env, self.evaluation
         generator = torch.Generator(device=actor.device).manual_seed(self._seed)
         random_state = RandomState(GLOBAL_SEED_OFFSET + self._seed, actor.device)
@@ -75,15 +83,12 @@ class Play:
             options = env.act_options
             with random_state:
                 action = player.act(observation, greedy=self._greedy, generator=generator, **options)
-            mask = options.get("action_mask")
-            score_BA = player.scores(observation)
-            q_A = self._values(observation) if score_BA is None else score_BA[0]
-            pi_A = _policy(actor, observation, mask, score_BA)
-            allowed_A, episode = None if mask is None else mask[0], len(result.returns) + 1
-            screen, alpha = _screen(env, observation), _temperature(actor)
-            yield Moment(screen, q_A, pi_A, int(action), episode, step, score, allowed_A, alpha)
+            if self._is_filmed:
+                mask = options.get("action_mask")
+                yield self._moment(player, observation, mask, int(action), step, score)
             with random_state:
-                answer = env.advance(action)
+                env.send(action)
+                answer = env.receive()
             player.record(action, answer)
             observation, step, score = answer.observation, step + 1, score + answer.score.item()
             if answer.ended or step >= limit:
@@ -95,6 +100,22 @@ class Play:
                 with random_state:
                     observation = observation if answer.ended else env.begin()
                 step, score = 0, 0.0
+
+    def _moment(
+        self, player: Player, observation: Tensor, mask: Tensor | None, action: int, step: int, score: float
+    ) -> Moment:
+        score_BA = player.scores(observation)
+        return Moment(
+            screen=_screen(self.env, observation),
+            q=self._values(observation) if score_BA is None else score_BA[0],
+            pi=_policy(self._actor, observation, mask, score_BA),
+            action=action,
+            episode=len(self.evaluation.returns) + 1,
+            step=step,
+            score=score,
+            allowed=None if mask is None else mask[0],
+            alpha=_temperature(self._actor),
+        )
 
     @torch.no_grad()
     def _values(self, observation: Tensor) -> Tensor:
@@ -159,6 +180,19 @@ def _picture(screen: Any, name: str) -> np.ndarray:
     return np.ascontiguousarray(colours.round() if colours.dtype.kind == "f" else colours, np.uint8)
 
 
+@contextmanager
+def no_window() -> Iterator[None]:
+    """A context in which Gymnasium's environments draw in memory, unless the user chose otherwise."""
+    name = "SDL_VIDEODRIVER"
+    is_set = name in os.environ
+    os.environ.setdefault(name, "dummy")
+    try:
+        yield
+    finally:
+        if not is_set:
+            os.environ.pop(name, None)
+
+
 # --- a file -----------------------------------------------------------------------------------------------
 
 
@@ -189,7 +223,9 @@ def kind_of(path: Path) -> Kind:
 
 
 def _write_gif(file: BinaryIO, frames: Iterable[Any], per_second: float) -> int:
-    first, *rest = (frame.quantize(64, method=2, dither=0) for frame in frames)  # an octree, the fastest
+    from PIL.Image import Dither, Quantize
+
+    first, *rest = (frame.quantize(64, Quantize.FASTOCTREE, dither=Dither.NONE) for frame in frames)
     timing = {"duration": round(1000 / per_second), "loop": 0}
     first.save(file, format="gif", save_all=True, append_images=rest, **timing)
     return 1 + len(rest)
@@ -217,7 +253,7 @@ def film(path: Path, title: str, play: Play, longest: int | None = None, *, dark
         path: the file to write.
         title: the first line of every picture.
         play: the episodes.
-        longest: the most frames to film; then the rest is not played.
+        longest: the most frames to film, if fewer; then the rest is not played.
         dark: draw for a dark background.
 
     Returns:
@@ -230,9 +266,9 @@ def film(path: Path, title: str, play: Play, longest: int | None = None, *, dark
     require_whole("longest", longest, 1, or_null=True)
     kind, env = kind_of(path), play.env
     draw = Frames(title, env.action_names, DARK if dark else LIGHT).draw
-    frames = map(draw, islice(play, kind.longest if longest is None else longest))
+    frames = map(draw, islice(play, kind.longest if longest is None else min(longest, kind.longest)))
     count = kind.write(file := BytesIO(), frames, 30 if env.frame_skip == 1 else 60 / env.frame_skip)
     save(path, file.getvalue())
     if longest is None:
-        deque(play, maxlen=0)
+        play.finish()
     return count

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sqn_rl.plots.style import BLUE, ORANGE
+
 
 class Moment(NamedTuple):
     """One step of an episode, before the action is executed."""
@@ -48,7 +50,7 @@ class Palette(NamedTuple):
     chosen: str
 
 
-LIGHT = Palette("#ffffff", "#1f2933", "#5f6b76", "#e4e7eb", "#0072B2", "#D55E00")
+LIGHT = Palette("#ffffff", "#1f2933", "#5f6b76", "#e4e7eb", BLUE, ORANGE)
 DARK = Palette("#1b2027", "#e6e9ec", "#9aa5b1", "#323a44", "#56B4E9", "#E69F00")
 """The colours for dark pages of ``sqn-watch``."""
 WIDTH, SCREEN = 480, 420
@@ -176,7 +178,9 @@ def _mean(moment: Moment) -> float:
 
 def _differences(moment: Moment) -> list[float]:
     """Q of the allowed actions minus their mean."""
-    return [q - _mean(moment) for q in moment.q[_allowed(moment)].tolist()]
+    q_A = moment.q[_allowed(moment)].double()
+    differences: list[float] = (q_A - q_A.mean()).tolist()
+    return differences
 
 
 def _policy_line(moment: Moment) -> Iterator[str]:
@@ -190,10 +194,12 @@ def _policy_line(moment: Moment) -> Iterator[str]:
 
 def _scaled(screen: Any) -> Any:
     """Enlarge small screens by whole factors; shrink those that do not fit."""
+    from PIL.Image import Resampling
+
     factor = min(WIDTH / screen.width, SCREEN / screen.height)
     factor = int(factor) if factor >= 1 else factor
     size = (max(1, round(screen.width * factor)), max(1, round(screen.height * factor)))
-    return screen.resize(size, 0 if factor >= 1 else 1)  # nearest, or Lanczos
+    return screen.resize(size, Resampling.NEAREST if factor >= 1 else Resampling.LANCZOS)
 
 
 @cache

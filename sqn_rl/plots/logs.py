@@ -47,7 +47,7 @@ class Log:
         self._offset, self._lines, self._count, self._every = 0, 0, 0, 1
         self._kept: list[Row] = []
         self._newest: Row | None = None
-        self._names: set[str] = set()
+        self._names = {"env_steps"}  # drawn however many columns there are
         self._unreadable, self._bad, self._first_bad = "", 0, ""
         self.newest: Mapping[str, Any] = {}
         """The newest row, unchanged."""

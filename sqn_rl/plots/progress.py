@@ -1,5 +1,6 @@
 """Progress of a run: a bar on a terminal, plain lines elsewhere."""
 
+import math
 import sys
 from collections.abc import Callable, Iterable
 from datetime import timedelta
@@ -17,6 +18,9 @@ from sqn_rl.types import Counters
 SHOWN = {"alpha": "α {:.3g}", "entropy": "entropy {:.3f}", "epsilon": "ε {:.3f}"}
 """The metrics that are shown, if a recipe has them."""
 REFRESHES_PER_SECOND = 2
+
+LONGEST = 1e9
+"""Seconds from which on the time left is not shown."""
 
 
 class ProgressReporter(Reporter):
@@ -64,7 +68,7 @@ class ProgressReporter(Reporter):
     def metrics(self, row: dict[str, Any]) -> None:
         """Show new numbers, or print a line."""
         recent = "–" if row["return_mean"] is None else f"{row['return_mean']:.1f}"
-        shown = [text.format(row[name]) for name, text in SHOWN.items() if name in row]
+        shown = [text.format(row[name]) for name, text in SHOWN.items() if row.get(name) is not None]
         self._phase, self._numbers = "", "  ".join([f"return {recent}", *shown])
         if not self._console.is_terminal:
             fields = self._fields()
@@ -80,13 +84,13 @@ class ProgressReporter(Reporter):
         numbers = self._numbers or ("" if self._counters.updates else "random actions")
         seconds = self._counters.wall_s - self._begun.wall_s
         speed = (self._counters.env_steps - self._begun.env_steps) / seconds if seconds > 0 else 0.0
-        left = timedelta(seconds=round((self._steps - steps) / speed)) if speed else "–:––:––"
+        left = (self._steps - steps) / speed if speed else math.inf
         return {
             "done": steps,
             "steps": f"{steps:,}/{self._steps:,}",
             "text": f"{self._phase}…" if self._phase else numbers,
             "speed": f"{speed:,.0f} steps/s",
-            "left": f"{left} left",
+            "left": f"{timedelta(seconds=round(left)) if left < LONGEST else '–:––:––'} left",
         }
 
     def _print(self, line: str) -> None:

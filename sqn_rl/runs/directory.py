@@ -1,14 +1,12 @@
 """The run directory: a run's recipe, logs, checkpoints, curve and summary."""
 
-import errno
-import fcntl
 import json
 import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -17,25 +15,20 @@ import torch
 from torch import Tensor
 
 from sqn_rl import disk
-from sqn_rl.disk import RECIPE_FILE, SUMMARY_FILE, Folder, Mark
+from sqn_rl.disk import LOG_FILES, RECIPE_FILE, SUMMARY_FILE, Folder, Mark
 from sqn_rl.errors import CheckpointError, SettingError, StorageError
 from sqn_rl.parts.logger.base import Reporter
 from sqn_rl.parts.machine import processor_name
 from sqn_rl.plots.curve import draw_curve
-from sqn_rl.plots.logs import Log, number_of
-from sqn_rl.recipe.reading import DataError, read_json
+from sqn_rl.plots.logs import Log
 from sqn_rl.runs import manifest
 from sqn_rl.runs.checkpoint import Checkpoint, Checkpoints
 from sqn_rl.runs.manifest import CHECKPOINTS
 from sqn_rl.runs.serialization import tensors_file
+from sqn_rl.runs.status import LOCK, is_at, lock
 from sqn_rl.types import Counters
 
-LOGS = ("metrics", "episodes", "evaluations")
-
-STATUSES = ("done", "stopped", "numerics", "error")
-"""How a run ends, by its summary."""
-
-LOCK, NUMERICS = ".lock", "numerics.safetensors"
+NUMERICS = "numerics.safetensors"
 
 
 class RunDirectory(Reporter):
@@ -81,9 +74,9 @@ class RunDirectory(Reporter):
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
                 self._folder = opened.enter_context(Folder(self.path, check=self.require_ours))
-                self._lock = _lock(self._folder, self.shown)
+                self._lock = lock(self._folder, self.shown)
                 opened.callback(os.close, self._lock)
-                self._logs = {name: _Log(self._folder, f"{name}.jsonl") for name in LOGS}
+                self._logs = {name: _Log(self._folder, file) for name, file in LOG_FILES.items()}
                 self._exists = (self.path / RECIPE_FILE).exists()
                 is_occupied = self._exists or any(log.path.exists() for log in self._logs.values())
                 if is_occupied and not (resume and self._exists):
@@ -109,7 +102,7 @@ class RunDirectory(Reporter):
 
     def require_ours(self) -> None:
         """Raise :class:`StorageError` if the directory no longer belongs to this run."""
-        if self._lock >= 0 and not _is_at(self.path / LOCK, self._lock):
+        if self._lock >= 0 and not is_at(self.path / LOCK, self._lock):
             what = "the directory, or its .lock, was moved or removed while the run was at work"
             raise StorageError(f"{self.shown}: {what}; nothing more is written there")
 
@@ -204,7 +197,7 @@ class RunDirectory(Reporter):
         self._opened.close()
 
     def finish(self, status: str, counters: Counters, facts: Mapping[str, Any]) -> dict[str, Any]:
-        """Write ``summary.json``, draw ``curve.png``, and return the summary.
+        """Write ``summary.json``, then draw ``curve.png``, and return the summary.
 
         Args:
             status: ``done``, ``stopped``, or what went wrong.
@@ -230,9 +223,9 @@ class RunDirectory(Reporter):
         if not self.begun:
             self.begin(counters)
         title = f"{facts.get('title')} on {facts.get('env')}, seed {facts.get('seed')}"
+        self._folder.write_atomic(SUMMARY_FILE, [json.dumps(summary, indent=2).encode(), b"\n"])
         curve = draw_curve(title, *(Log(log.path).read() for log in self._logs.values()))
         self._folder.write_atomic("curve.png", [curve])
-        self._folder.write_atomic(SUMMARY_FILE, [json.dumps(summary, indent=2).encode(), b"\n"])
         return summary
 
 
@@ -258,75 +251,3 @@ class _Log:
         if os.path.lexists(self.path):
             self._folder.truncate(self.path.name, size)
             self.size, self._digest = size, disk.digest_of(self.path, size)
-
-
-def summary_of(path: Path) -> dict[str, Any]:
-    """The ``summary.json`` of the run in ``path``; empty if there is none, or no valid one."""
-    try:
-        summary = read_json(path / SUMMARY_FILE)
-    except DataError:
-        return {}
-    numbers = [summary.get(name) for name in vars(Counters())] + [summary.get("steps_per_s") or 0]
-    known = summary.get("status") in STATUSES and None not in map(number_of, numbers)
-    return summary if known and "steps_per_s" in summary else {}
-
-
-def status_of(path: Path) -> str:
-    """The status of the run in ``path``: as its summary says; without one, ``running`` or ``killed``."""
-    if summary := summary_of(path):
-        return str(summary["status"])
-    return "running" if is_locked(path) else "killed"
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """A context in which a folder is locked; :class:`SettingError` if another process has the lock."""
-    with Folder(path) as folder, ExitStack() as opened:
-        try:
-            opened.callback(os.close, _lock(folder, path))
-        except OSError as error:
-            expected = f"a directory that can be written to ({error.strerror})"
-            raise SettingError("out", str(path), expected) from error
-        yield
-
-
-def is_locked(path: Path) -> bool:
-    """Whether a process is writing to the run in ``path``."""
-    try:
-        file = os.open(path / LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(file)
-    return False
-
-
-def _lock(folder: Folder, shown: Path) -> int:
-    """Lock a folder while the returned file is open; the system closes it when this process dies."""
-    while True:
-        file = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666, dir_fd=folder.descriptor)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(file)
-            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                raise
-            expected = "a directory that no other run is writing to"
-            raise SettingError("out", str(shown), expected) from error
-        shared = os.fstat(file).st_nlink > 1
-        if not shared and _is_at(folder.path / LOCK, file):
-            return file
-        if shared:  # with a copy of the directory made by hard links
-            folder.remove(LOCK)
-        os.close(file)
-
-
-def _is_at(path: Path, file: int) -> bool:
-    """Whether an open file is the one at ``path``."""
-    with suppress(FileNotFoundError, NotADirectoryError):
-        return os.path.samestat(os.lstat(path), os.fstat(file))
-    return False

@@ -21,8 +21,9 @@ from sqn_rl.recipe.preflight import preflight
 from sqn_rl.recipe.provenance import override, read
 from sqn_rl.recipe.resolved import flat
 from sqn_rl.runs.building import Built, build_agent
-from sqn_rl.runs.directory import RunDirectory, summary_of
+from sqn_rl.runs.directory import RunDirectory
 from sqn_rl.runs.manifest import extended, require_resumable
+from sqn_rl.runs.status import summary_of
 from sqn_rl.runs.training_run import TrainingRun
 from sqn_rl.runs.workers import running_engine
 from sqn_rl.training.events import Reporters

@@ -229,15 +229,7 @@ def pull(hub: Hub, repo: str, out: Path) -> list[str]:
     if out.exists() or out.is_symlink():
         raise RecipeError(f"{out}: expected a folder that does not exist")
     sizes = _ask(repo, partial(hub.files, repo))
-    wanted = {name: size for name, size in sizes.items() if FILES.fullmatch(name)}
-    if RECIPE_FILE not in wanted or not any(name.endswith(WEIGHTS) for name in wanted):
-        raise RecipeError(f"{repo}: no run: expected {RECIPE_FILE} and {CHECKPOINTS}/…/{WEIGHTS}")
-    if len(wanted) > MOST_FILES:
-        raise RecipeError(f"{repo}: {len(wanted)} files of a run; at most {MOST_FILES} are pulled")
-    if unknown := [name for name, size in wanted.items() if size is None]:
-        raise RecipeError(f"{repo}: {unknown[0]}: the hub does not know its size, so it is not pulled")
-    if (total := sum(filter(None, wanted.values()))) > MOST_BYTES:
-        raise RecipeError(f"{repo}: {total:,} bytes; at most {MOST_BYTES:,} are pulled")
+    wanted = _wanted(repo, sizes)
     out.absolute().parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=out.absolute().parent, prefix=f".{out.name}.") as beside:
         run = Path(beside) / "run"
@@ -250,6 +242,24 @@ def pull(hub: Hub, repo: str, out: Path) -> list[str]:
             pulled.rename(run / name)
         run.rename(out)
     return sorted(sizes.keys() - wanted.keys())
+
+
+def _wanted(repo: str, sizes: Mapping[str, int | None]) -> dict[str, int | None]:
+    """The files of a run among those of a repository, with their sizes in bytes.
+
+    Raises:
+        RecipeError: there is no run, or its files are too many or too large, or of unknown size.
+    """
+    wanted = {name: size for name, size in sizes.items() if FILES.fullmatch(name)}
+    if RECIPE_FILE not in wanted or not any(name.endswith(WEIGHTS) for name in wanted):
+        raise RecipeError(f"{repo}: no run: expected {RECIPE_FILE} and {CHECKPOINTS}/…/{WEIGHTS}")
+    if len(wanted) > MOST_FILES:
+        raise RecipeError(f"{repo}: {len(wanted)} files of a run; at most {MOST_FILES} are pulled")
+    if unknown := [name for name, size in wanted.items() if size is None]:
+        raise RecipeError(f"{repo}: {unknown[0]}: the hub does not know its size, so it is not pulled")
+    if (total := sum(filter(None, wanted.values()))) > MOST_BYTES:
+        raise RecipeError(f"{repo}: {total:,} bytes; at most {MOST_BYTES:,} are pulled")
+    return wanted
 
 
 def push(hub: Hub, folder: Path, repo: str, *, private: bool) -> None:

@@ -1,6 +1,5 @@
 """A trained policy: the parts of a run that act, with its weights, for use in other programs."""
 
-import os
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,6 +28,7 @@ from sqn_rl.runs.saved import LAST, read_weights, with_targets
 from sqn_rl.training.evaluation import EVALUATION_SEED, Evaluation, evaluate, evaluate_in_new
 from sqn_rl.training.torch_modes import torch_threads
 from sqn_rl.training.weights import load_weights
+from sqn_rl.types import dtype_name
 
 
 def load(
@@ -290,13 +290,12 @@ class Policy(nn.Module):
             SettingError: the environment cannot be rendered, or the file format is not supported.
             OSError: the file cannot be written.
         """
-        from sqn_rl.plots.film import Play, film, kind_of
+        from sqn_rl.plots.film import Play, film, kind_of, no_window
 
-        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # Gymnasium's pictures are drawn in memory
         kind_of(path := as_path("path", path))  # before the environment is opened
         path, run = path.absolute(), self.run  # before an environment goes elsewhere
-        opened = self._make_env(num_envs=1, seed=EVALUATION_SEED + run.seed, training=False)
-        with torch_threads(self.run.threads), closing_env(opened) as env:
+        options = {"num_envs": 1, "seed": EVALUATION_SEED + run.seed, "training": False}
+        with no_window(), torch_threads(run.threads), closing_env(self._make_env(**options)) as env:
             limits = {"episodes": run.eval_episodes, "max_steps": run.eval_max_steps}
             play = Play(self.actor, self._q_net[0], env, greedy=greedy, seed=run.seed, **limits)
             title = f"{self.title} on {env.name}, {self.env_steps:,} steps"
@@ -329,7 +328,7 @@ class Policy(nn.Module):
         """Refuse an environment with other observations or actions than those of the policy."""
 
         def shown(env: BatchedEnv) -> str:
-            dtype = str(env.observation_dtype).removeprefix("torch.")
+            dtype = dtype_name(env.observation_dtype)
             return f"observations {dtype} {list(env.observation_shape)} and {env.n_actions} actions"
 
         ours, theirs = shown(self._env[0]), shown(env)

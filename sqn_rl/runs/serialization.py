@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from sqn_rl.errors import CheckpointError
-from sqn_rl.types import Piece, Rows
+from sqn_rl.types import Piece, Rows, dtype_name
 
 TENSOR, ROWS = "$tensor", "$rows"
 """Keys of the placeholders for values that JSON lacks."""
@@ -40,15 +40,20 @@ def pack(value: Any, path: str, tensors: dict[str, Tensor], rows: list[Rows]) ->
         rows: receives the tables.
 
     Raises:
-        CheckpointError: a value is none of these.
+        CheckpointError: a value is none of these, a key is no text, or two tensors have the same path.
     """
     if isinstance(value, Tensor):
+        if path in tensors:
+            raise CheckpointError(f"{path}: two tensors in a state_dict have this path; rename a key")
         tensors[path] = value
         return {TENSOR: path}
     if isinstance(value, Rows):
         rows.append(value)
         return {ROWS: value.table or True}  # the first table has always been written as True
     if isinstance(value, Mapping):
+        for name in value:
+            if not isinstance(name, str):
+                raise CheckpointError(f"{path}: the key {name!r} in a state_dict; expected texts as keys")
         return {name: pack(each, f"{path}/{name}", tensors, rows) for name, each in value.items()}
     if isinstance(value, list | tuple):
         return [pack(each, f"{path}/{index}", tensors, rows) for index, each in enumerate(value)]
@@ -76,10 +81,17 @@ def unpack(value: Any, tensors: Mapping[str, Tensor], pieces: Callable[[int], It
 
 
 def tensors_file(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
-    """The contents of a safetensors file, without a copy of all tensors in memory."""
+    """The contents of a safetensors file, without a copy of all tensors in memory.
+
+    Raises:
+        CheckpointError: a tensor has a dtype that safetensors lacks.
+    """
     ordered = sorted(tensors.items(), key=lambda item: -item[1].element_size())  # so that each is aligned
     header, at = {}, 0
     for name, tensor in ordered:
+        if tensor.dtype not in DTYPES:
+            known = ", ".join(map(dtype_name, DTYPES))
+            raise CheckpointError(f"{name}: a tensor of {tensor.dtype} in a state_dict; expected {known}")
         end = at + tensor.numel() * tensor.element_size()
         header[name] = {"dtype": DTYPES[tensor.dtype], "shape": [*tensor.shape], "data_offsets": [at, end]}
         at = end

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from sqn_rl.errors import CheckpointError, NumericsError, WiringError
+from sqn_rl.errors import CheckpointError, NumericsError, WiringError, explain
 from sqn_rl.parts.arguments import typed
 from sqn_rl.parts.memory import state_size
 from sqn_rl.protocols import (
@@ -161,7 +161,14 @@ class Agent:
         if not math.isfinite(sum(numbers)):
             values = zip((*terms.losses, "gradient norm"), numbers, strict=True)
             losses = ", ".join(f"{name} = {value}" for name, value in values)
-            raise NumericsError("\n  ".join([f"loss: {losses}", *not_finite(self.loss, batch)[:1]]))
+            raise NumericsError("\n  ".join([f"loss: {losses}", *self._cause(batch)]))
+
+    def _cause(self, batch: Batch) -> list[str]:
+        """The first quantity of an update that is not finite, for the message of an error."""
+        try:
+            return not_finite(self.loss, batch)[:1]
+        except Exception as error:  # of a loss of the user, which must not hide that message
+            return [f"where it began is unknown, as the search failed: {explain(error)}"]
 
     def require_finite_weights(self) -> None:
         """Refuse weights, or moments of the optimizer, that have become NaN or infinite.
@@ -193,13 +200,18 @@ class Agent:
         found: dict[str, float | None] = {}
         for part in self._measured:
             given = part.metrics()
-            for name, value in given.items() if isinstance(given, Mapping) else [("no mapping", given)]:
+            if not isinstance(given, Mapping):
+                raise self._no_metrics(part, f"a {type(given).__name__}")
+            for name, value in given.items():
                 found[name] = value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
                 if not isinstance(found[name], int | float | None):
-                    slot = next((slot for slot in AGENT_PARTS if getattr(self, slot) is part), "temperature")
-                    problem = f"gives {name}, a {type(value).__name__}; expected numbers by name"
-                    raise WiringError(slot, f"{slot}: {type(part).__name__}.metrics() {problem}")
+                    raise self._no_metrics(part, f"{name}, a {type(value).__name__}")
         return found
+
+    def _no_metrics(self, part: object, given: str) -> WiringError:
+        slot = next((slot for slot in AGENT_PARTS if getattr(self, slot) is part), "temperature")
+        problem = f"{type(part).__name__}.metrics() gives {given}; expected numbers by name"
+        return WiringError(slot, f"{slot}: {problem}")
 
     def advice(self) -> list[str]:
         """The advice of its parts on settings that should be changed."""

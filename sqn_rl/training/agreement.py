@@ -133,27 +133,41 @@ def require_agreement(loss: Loss, replay: Replay) -> None:
         WiringError: two of the parts disagree.
     """
     returns = replay.returns if isinstance(replay, Returning) else None
+    _require_same_gamma(loss, returns)
+    _require_paths_are_read(loss, returns)
+    _require_importance_weights(loss, returns)
+    _require_last_entropy(loss, returns)
+
+
+def _require_same_gamma(loss: Loss, returns: object) -> None:
     if isinstance(loss, Discounted) and isinstance(returns, Discounted) and loss.gamma != returns.gamma:
         message = f"loss: gamma = {loss.gamma}: expected {returns.gamma}, as the returns have"
         raise WiringError("loss", message, "returns")
+
+
+def _require_paths_are_read(loss: Loss, returns: object) -> None:
     reads_paths = isinstance(loss, PathLoss) and loss.reads_paths
     if isinstance(returns, PathReturns) and returns.gives_paths and not reads_paths:
         problem = f"{type(returns).__name__} gives paths, which {type(loss).__name__} does not read"
         raise WiringError("returns", f"returns: {problem}; choose returns=one_step or n_step", "loss")
-    distribution = loss.q_net.distribution
-    is_mean = isinstance(distribution, Distribution) and distribution.is_mean
-    if isinstance(returns, OffPolicy) and returns.reads_log_mu and not is_mean:
-        problem = f"{type(returns).__name__} subtracts values, which a distribution of returns does not allow"
+
+
+def _require_importance_weights(loss: Loss, returns: object) -> None:
+    """Refuse returns that weigh actions by π/μ where there are only distributions, or no π."""
+    if not (isinstance(returns, OffPolicy) and returns.reads_log_mu):
+        return
+    name, distribution = type(returns).__name__, loss.q_net.distribution
+    if not (isinstance(distribution, Distribution) and distribution.is_mean):
+        problem = f"{name} subtracts values, which a distribution of returns does not allow"
         raise WiringError("returns", f"returns: {problem}; choose returns=tree_backup or head=linear", "head")
-    if isinstance(returns, OffPolicy) and returns.reads_log_mu and _samples_action(loss):
-        problem = (
-            f"{type(returns).__name__} needs π(a|s), in whose place loss.backup = sampled has one action"
-        )
-        raise WiringError(
-            "returns",
-            f"returns: {problem}; choose returns=tree_backup or loss.backup=expected",
-            "loss.backup",
-        )
+    if isinstance(loss, SamplingLoss) and loss.samples_action:
+        problem = f"{name} needs π(a|s), in whose place loss.backup = sampled has one action"
+        hint = "choose returns=tree_backup or loss.backup=expected"
+        raise WiringError("returns", f"returns: {problem}; {hint}", "loss.backup")
+
+
+def _require_last_entropy(loss: Loss, returns: object) -> None:
+    """Refuse soft returns, which count the entropies of a path, with a loss that omits the last one."""
     leaves_out = isinstance(loss, EntropyBackup) and not loss.backup_entropy
     if isinstance(returns, SoftReturns) and returns.soft and leaves_out:
         needs = "expected a loss that counts the entropy of the last step too; set it to false"
@@ -180,10 +194,6 @@ def require_memory(actor: Actor, loss: Loss, replay: Replay) -> None:
     if not (isinstance(replay, SequenceGiving) and replay.gives_sequences):
         problem = f"{type(replay).__name__} gives single steps"
         raise WiringError("q_net", f"q_net: {remembers} {problem}; choose replay=sequences", "replay")
-
-
-def _samples_action(loss: Loss) -> bool:
-    return isinstance(loss, SamplingLoss) and loss.samples_action
 
 
 def _parameters(parts: Iterable[object]) -> Iterator[nn.Parameter]:

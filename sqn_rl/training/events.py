@@ -13,7 +13,7 @@ class Reporters(Reporter):
     """Passes every event on to each reporter, in order; each gets a copy of a row.
 
     An error while training is kept until :meth:`require_working`, so that the others receive the event too,
-    and the loop can save its state. A reporter that has failed receives no other event than ``close``.
+    and the loop can save its state. A reporter that has failed receives no further event.
 
     Args:
         reporters: receive the events.
@@ -23,9 +23,9 @@ class Reporters(Reporter):
     """
 
     def __init__(self, reporters: Sequence[Reporter]) -> None:
-        is_list = isinstance(reporters, Sequence)
+        are = isinstance(reporters, Sequence) and all(isinstance(each, Reporter) for each in reporters)
         expected = "a list of reporters: objects of classes derived from sqn_rl.Reporter, not the classes"
-        require(is_list and not any(map(_is_no_reporter, reporters)), "reporters", reporters, expected)
+        require(are, "reporters", reporters, expected)
         self._reporters, self._is_training = reporters, False
         self._failed: dict[int, Exception] = {}  # by the place of the reporter
 
@@ -86,11 +86,6 @@ class Reporters(Reporter):
         """Pass on the summary of the run."""
         self._pass_on(lambda reporter: reporter.finished(dict(summary)))
 
-    def close(self) -> None:
-        """Close each reporter."""
-        for reporter in self._reporters:
-            reporter.close()
-
     def _pass_on(self, event: Callable[[Reporter], None]) -> None:
         for place, reporter in enumerate(self._reporters):
             if place in self._failed:
@@ -101,8 +96,3 @@ class Reporters(Reporter):
                 if reporter.ends_at_once or not self._is_training:
                     raise
                 self._failed[place] = error
-
-
-def _is_no_reporter(part: object) -> bool:
-    """Whether this is no reporter: another object, or a class of reporters."""
-    return not isinstance(part, Reporter)

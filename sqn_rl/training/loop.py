@@ -268,7 +268,7 @@ class _Run(LoopBase):
 
     @property
     def acts_unmasked(self) -> bool:
-        """Whether the policy acts, in this iteration, among all actions; with a mask acting is not compiled."""
+        """Whether the policy acts, and among all actions; with a mask, acting is not compiled."""
         return self.due.policy_acts and self.env.action_mask is None
 
     def act(self, observation: Tensor) -> Tensor:

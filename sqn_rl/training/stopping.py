@@ -131,7 +131,8 @@ def signals_to(
 
     def restore() -> None:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if handler is not None:  # one that was not installed from Python cannot be restored
+                signal.signal(number, handler)
 
     is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     handled = [number for number in signals if not (is_ignored and number == signal.SIGHUP)]

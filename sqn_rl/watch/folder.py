@@ -9,14 +9,14 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from sqn_rl.disk import RECIPE_FILE, SUMMARY_FILE
+from sqn_rl.disk import EVALUATIONS_FILE, LOG_FILES, RECIPE_FILE, SUMMARY_FILE
 from sqn_rl.errors import RecipeError, SqnError, explain
 from sqn_rl.plots.logs import LAST_STEP, newest_row, number_of
 from sqn_rl.recipe.catalogue import Catalogue
 from sqn_rl.recipe.reading import is_there, printable
 from sqn_rl.recipe.resolved import of_run
-from sqn_rl.runs.directory import LOCK, LOGS, summary_of
-from sqn_rl.runs.manifest import CHECKPOINTS
+from sqn_rl.runs.manifest import CHECKPOINTS, is_model
+from sqn_rl.runs.status import LOCK, summary_of
 from sqn_rl.watch.run import WatchedRun, evaluation_of, shown_status
 
 RUNS, FOLDERS = 1_000, 20_000
@@ -25,8 +25,7 @@ NAMED = 5
 """How many of the folders that cannot be read are named."""
 OPEN = 8
 """The most runs whose pages are kept in memory."""
-LOG_FILES = tuple(f"{name}.jsonl" for name in LOGS)
-FILES = (RECIPE_FILE, SUMMARY_FILE, *LOG_FILES, CHECKPOINTS, LOCK)
+FILES = (RECIPE_FILE, SUMMARY_FILE, *LOG_FILES.values(), CHECKPOINTS, LOCK)
 """The files of a run that are read. None may be a link that leads out of the folder."""
 
 
@@ -140,7 +139,7 @@ class WatchedFolder:
         if path not in self._known or self._known[path][0] != stamps:
             self._known[path] = stamps, self._read(path)
         row = self._known[path][1]
-        return row | ({} if row["ended"] else {"status": shown_status(path)})
+        return row | ({} if row["ended"] else {"status": shown_status(path, row["is_model"])})
 
     def _read(self, path: Path) -> dict[str, Any]:
         row: dict[str, Any] = {
@@ -157,10 +156,11 @@ class WatchedFolder:
             problem = str(error).replace("\n ", ";") if isinstance(error, SqnError) else explain(error)
             row["problem"] = printable(problem)
         summary = summary_of(path)
-        newest = {name: newest_row(path / name) for name in LOG_FILES}
+        newest = {name: newest_row(path / name) for name in LOG_FILES.values()}
         steps = [_whole(each.get("env_steps")) for each in (summary, *newest.values())]
-        row["evaluation"] = evaluation_of(newest["evaluations.jsonl"])
+        row["evaluation"] = evaluation_of(newest[EVALUATIONS_FILE])
         row["steps"] = max((each for each in steps if each is not None), default=0)
+        row["is_model"] = not summary and is_model(path)
         return row | {"status": str(summary.get("status", "")), "ended": bool(summary)}
 
 

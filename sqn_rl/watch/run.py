@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 from threading import Lock
 from typing import Any
 
-from sqn_rl.disk import RECIPE_FILE
+from sqn_rl.disk import LOG_FILES, RECIPE_FILE
 from sqn_rl.errors import COMMAND_LINE, CheckpointError
 from sqn_rl.plots.curve import (
     EPISODES,
@@ -26,10 +26,10 @@ from sqn_rl.recipe.compose import load_recipe
 from sqn_rl.recipe.diff import changes_of
 from sqn_rl.recipe.reading import printable
 from sqn_rl.recipe.resolved import of_run
-from sqn_rl.runs.directory import LOGS, status_of
 from sqn_rl.runs.experiment import Experiment
 from sqn_rl.runs.manifest import CHECKPOINTS, is_model, noted_changes, saved_in
 from sqn_rl.runs.policy import Policy
+from sqn_rl.runs.status import status_of
 
 FRAMES = 450
 """The longest video, in steps."""
@@ -62,9 +62,9 @@ class WatchedRun:
         is_large = capacity and isinstance(capacity.value, int) and capacity.value > UNUSED_CAPACITY
         overrides = [f"replay.capacity={UNUSED_CAPACITY}"] if is_large else []
         self._experiment = Experiment(load_recipe(path / RECIPE_FILE, *overrides, catalogue=catalogue))
-        self._logs = {name: Log(path / f"{name}.jsonl") for name in LOGS}
+        self._logs = {name: Log(path / file) for name, file in LOG_FILES.items()}
         self._graph, self._filmed = "", dict[bool, tuple[int, bytes]]()
-        self._changes = noted_changes(path, {RECIPE_FILE, *(f"{name}.jsonl" for name in LOGS)})
+        self._changes = noted_changes(path, {RECIPE_FILE, *LOG_FILES.values()})
 
     @property
     def title(self) -> str:
@@ -78,7 +78,7 @@ class WatchedRun:
             rows = {name: log.read() for name, log in self._logs.items()}
             newest = self._logs["evaluations"].newest
             notes = [*self._changes, *(note for log in self._logs.values() for note in log.notes)]
-        last = {name: rows[name][-1] if rows[name] else {} for name in LOGS}
+        last = {name: rows[name][-1] if rows[name] else {} for name in LOG_FILES}
         counters = last["metrics"]
         try:
             checkpoint = self._newest()
@@ -87,7 +87,7 @@ class WatchedRun:
         return {
             "title": self.title,
             "path": str(self.path),
-            "status": shown_status(self.path),
+            "status": shown_status(self.path, is_model(self.path)),
             "steps": max(row.get("env_steps", 0) for row in last.values()),
             "budget": self._experiment.run.steps,
             "speed": rate(counters.get("env_steps", 0), counters.get("wall_s") or 0),
@@ -144,10 +144,10 @@ class WatchedRun:
         return int(saved[-1].name) if saved else None
 
 
-def shown_status(path: Path) -> str:
+def shown_status(path: Path, is_model: bool) -> str:
     """The status of the run in ``path``; ``model`` for a folder of sqn-push."""
     status = status_of(path)
-    return "model" if status == "killed" and is_model(path) else status
+    return "model" if status == "killed" and is_model else status
 
 
 def _charts(metrics: Rows, episodes: Rows, evaluations: Rows) -> Iterator[dict[str, Any]]:

@@ -19,7 +19,8 @@ from sqn_rl.analysis.pool import run_jobs, start_process
 from sqn_rl.errors import RecipeError
 from sqn_rl.recipe.catalogue import Catalogue
 from sqn_rl.recipe.resolved import of_recipe, of_run
-from sqn_rl.runs.directory import RunDirectory, is_locked
+from sqn_rl.runs.directory import RunDirectory
+from sqn_rl.runs.status import is_locked
 
 Command = Callable[..., Any]
 

@@ -93,6 +93,21 @@ def test_a_grid_of_jobs_is_compared_and_a_failed_one_is_named(trusting: list[str
 
 
 @needs_submitit
+def test_what_the_cluster_refuses_is_told(
+    folder: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("srun", "sbatch"):
+        (folder / name).write_text("#!/bin/sh\necho invalid partition >&2\nexit 1\n")
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+    submit = ["--launcher", "submitit", "--submit", "slurm_partition=typo"]
+    done = command("ablate", "head=linear,dueling", "out=here", *submit)
+    expected = "submit = 'slurm_partition=typo': expected parameters that the cluster accepts ("
+    assert done.code == 2
+    assert f"\n{expected}" in done.err
+
+
+@needs_submitit
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

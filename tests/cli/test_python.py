@@ -331,6 +331,13 @@ def test_speed_is_since_the_beginning_and_nothing_exceeds_the_budget() -> None:
     ]
 
 
+def test_a_metric_without_a_value_and_a_time_beyond_all_measure_are_left_out() -> None:
+    reporter, counters, file = follow(terminal=False)
+    reporter._steps, counters.env_steps, counters.wall_s = 2**53, 510, 3.0
+    reporter.metrics({"return_mean": 3.0, "alpha": None})
+    assert file.getvalue() == f"510/{2**53:,}  return 3.0  5 steps/s  –:––:–– left\n"
+
+
 def test_the_bar_moves_between_rows_and_says_what_takes_long() -> None:
     reporter, counters, _ = follow(terminal=True)
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from sqn_rl import cli
-from sqn_rl.runs.directory import status_of
 from sqn_rl.runs.manifest import saved_in
+from sqn_rl.runs.status import status_of
 
 TINY = ["steps=120", "warmup_steps=40", "log_every=40", "eval_every=60", "eval_episodes=1"]
 TINY += ["update_ratio=0.5", "batch_size=8", "compile=never"]

@@ -21,7 +21,7 @@ from sqn_rl.errors import to_install
 from sqn_rl.recipe.catalogue import Catalogue
 from sqn_rl.recipe.compose import compose_recipe
 from sqn_rl.recipe.reading import DataError, read_rows
-from sqn_rl.runs.directory import is_locked
+from sqn_rl.runs.status import is_locked
 
 pytest.importorskip("optuna")
 

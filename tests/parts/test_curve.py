@@ -2,6 +2,7 @@
 
 from io import BytesIO
 
+import matplotlib
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -75,6 +76,14 @@ def test_it_is_drawn(metrics: list[dict], height: float) -> None:
 
     assert pixels(ORANGE) > 50
     assert (pixels(BLUE) > 100) == (len(metrics) > 1)
+
+
+def test_it_is_drawn_alike_whatever_the_matplotlibrc_of_the_user() -> None:
+    own = {"text.usetex": True, "font.size": 30, "axes.facecolor": "black", "savefig.bbox": "tight"}
+    drawn = draw_curve("a title", rows(SQN), EPISODES, EVALUATIONS)
+    with matplotlib.rc_context(own):
+        assert draw_curve("a title", rows(SQN), EPISODES, EVALUATIONS) == drawn
+        assert matplotlib.rcParams["font.size"] == 30
 
 
 @pytest.mark.parametrize("span", [1.5, 5, 15, 90, 150, 300, 1e3, 1e5, 1e9])

@@ -1,5 +1,6 @@
 """The film: the games of an evaluation, moment by moment, and what is drawn and written of them."""
 
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -275,6 +276,36 @@ def test_a_film_is_bounded_and_the_games_go_on(tmp_path: Path, monkeypatch: pyte
     play = Play(actor, actor.q_net, cart(), episodes=2, greedy=True, seed=0)
     assert film(tmp_path / "game.gif", "a title", play) == 5
     assert play.evaluation == evaluate(actor, cart(), episodes=2, greedy=True, seed=0)
+
+
+def test_steps_beyond_the_film_are_not_drawn(tmp_path: Path) -> None:
+    env, actor, drawn = cart(), boltzmann(network()), []
+    screen = env.screen
+    env.screen = lambda: drawn.append(1) or screen()  # type: ignore[method-assign]
+    play = Play(actor, actor.q_net, env, episodes=3, greedy=True, seed=0)
+    for _ in range(4):
+        next(iter(play))
+    play.finish()
+    assert len(drawn) == 4
+    assert len(play.evaluation.returns) == 3
+
+
+def test_a_film_is_never_longer_than_its_kind_of_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(filming, "kind_of", lambda path: Kind(5, filming._write_gif))
+    actor = boltzmann(network())
+    play = Play(actor, actor.q_net, cart(), episodes=1, greedy=True, seed=0)
+    assert film(tmp_path / "game.gif", "a title", play, longest=100) == 5
+
+
+def test_windows_can_be_opened_after_a_film(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "SDL_VIDEODRIVER"
+    for own in (None, "x11"):
+        monkeypatch.delenv(name, raising=False) if own is None else monkeypatch.setenv(name, own)
+        with filming.no_window():
+            assert os.environ[name] == own or "dummy"
+        assert os.environ.get(name) == own
 
 
 class Unseen:

@@ -116,6 +116,13 @@ def test_a_log_of_ever_new_columns_takes_little_memory(tmp_path: Path) -> None:
     assert note.startswith("metrics.jsonl:1: too many columns")
 
 
+def test_steps_are_read_however_many_columns_come_before(tmp_path: Path) -> None:
+    log = Log(tmp_path / "metrics.jsonl")
+    for step in (3, 5):
+        add(log.path, **{f"c{i}": i for i in range(2 * COLUMNS)}, env_steps=step)
+    assert [row["env_steps"] for row in log.read()] == [3, 5]
+
+
 def test_a_line_of_3_GB_is_never_read_whole(tmp_path: Path) -> None:
     log = Log(tmp_path / "metrics.jsonl")
     add(log.path, env_steps=1)

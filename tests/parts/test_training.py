@@ -1,5 +1,6 @@
 """The loop: what happens when, counted in environment steps, whatever the number of environments."""
 
+import math
 import signal
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -400,6 +401,15 @@ def test_a_loss_that_is_no_number_stops_before_it_does_harm(
         agent.update(batch._replace(reward=torch.full_like(batch.reward, bad)))
     for name, tensor in agent.loss.state_dict().items():
         assert torch.equal(tensor, before[name]), name
+
+
+def test_a_search_for_the_cause_that_fails_does_not_hide_the_error(make_agent: Callable[..., Agent]) -> None:
+    agent = make_agent(cartpole())
+    train(agent, cartpole(), make_plan(steps=100, warmup_steps=20))
+    agent.loss.q_net.values = lambda: None  # of a network of the user: with other arguments than ours
+    batch = agent.replay.draw(8)
+    with pytest.raises(NumericsError, match=r"loss_q = nan(?s:.)*the search failed: TypeError"):
+        agent.update(batch._replace(reward=torch.full_like(batch.reward, math.nan)))
 
 
 def test_one_update_moves_networks_temperature_and_targets(make_agent: Callable[..., Agent]) -> None:

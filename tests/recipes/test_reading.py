@@ -20,7 +20,7 @@ from sqn_rl.recipe.compose import compose_recipe, load_recipe
 from sqn_rl.recipe.provenance import Layers, read
 from sqn_rl.recipe.reading import DEPTH, NODES, YAML_BYTES
 from sqn_rl.recipe.resolved import of_run
-from sqn_rl.runs.directory import status_of, summary_of
+from sqn_rl.runs.status import status_of, summary_of
 from sqn_rl.watch.run import Log, WatchedRun
 
 NAMES = "abcdefghi"

@@ -1,6 +1,7 @@
 """Checkpoints: they come back exactly, and cost what is new."""
 
 import math
+import re
 import shutil
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from sqn_rl.runs import manifest
 from sqn_rl.runs.checkpoint import Checkpoints
 from sqn_rl.runs.saved import read_weights
 from sqn_rl.runs.serialization import DTYPES, read_tensors, tensors_file
+
+X = torch.ones(2)
 
 
 def names(folder: Path) -> set[str]:
@@ -54,6 +57,26 @@ def test_numbers_come_back_exactly(number: float, tmp_path: Path) -> None:
     found = checkpoints.load()
     assert found
     assert (found.state["number"], str(found.state["number"])) == (number, str(number))
+
+
+@pytest.mark.parametrize(
+    ("state", "problem"),
+    [
+        ({"own": {0: 1}}, "/own: the key 0 in a state_dict; expected texts"),
+        ({"a/b": X, "a": {"b": X}}, "/a/b: two tensors in a state_dict have this path"),
+        (
+            {"own": X.to(torch.complex64)},
+            "/own: a tensor of torch.complex64 in a state_dict; expected float64",
+        ),
+        ({"own": X.to(torch.float8_e5m2)}, "/own: a tensor of torch.float8_e5m2 in a state_dict"),
+        ({"own": object()}, "/own: a object in a state_dict"),
+    ],
+)
+def test_a_state_that_would_not_come_back_is_refused(state: dict, problem: str, tmp_path: Path) -> None:
+    checkpoints = saved(tmp_path, 10)
+    with pytest.raises(CheckpointError, match=re.escape(problem)):
+        checkpoints.save(20, {}, state, {})
+    assert loaded(tmp_path)[0] == 10
 
 
 def test_where_nothing_was_saved_there_is_nothing(tmp_path: Path) -> None:
