@@ -150,7 +150,7 @@ def td_target(reward_B: Tensor, discount_B: Tensor, value_B: Tensor) -> Tensor:
 
 
 def td_error(q_NBA: Tensor, action_B: Tensor, target_B: Tensor) -> Tensor:
-    """δ_i = Q_i(s, a) − y for every network. ``[N, B, A]``, ``[B]``, ``[B]`` → ``[N, B]``."""
+    """δ_i = Q_i(s, a) − y. ``[N, B, A]``, ``[B]``, y ``[B]`` or for each network ``[N, B]`` → ``[N, B]``."""
     q_NB = q_NBA.gather(-1, action_B.expand(q_NBA.shape[:-1]).unsqueeze(-1)).squeeze(-1)
     return q_NB - target_B
 
@@ -263,7 +263,7 @@ def project(probability_BK: Tensor, atom_BK: Tensor, support_K: Tensor) -> Tenso
 
 
 def cross_entropy(logit_NBK: Tensor, target_BK: Tensor) -> Tensor:
-    """−Σ_k m_k log p_k  (Bellemare et al. 2017, algorithm 1). ``[N, B, K]``, ``[B, K]`` → ``[N, B]``."""
+    """−Σ_k m_k log p_k  (arXiv 1707.06887). ``[N, B, K]``, m ``[B, K]`` or ``[N, B, K]`` → ``[N, B]``."""
     return -(target_BK * torch.log_softmax(logit_NBK, dim=-1)).sum(-1)
 
 
@@ -275,7 +275,7 @@ def quantile_loss(quantile_NBK: Tensor, target_BM: Tensor, kappa: float) -> Tens
 
     Args:
         quantile_NBK: θ, the quantiles at the midpoints τ_k = (k + ½)/K, ``[N, B, K]``, reward units.
-        target_BM: equally likely samples of the target distribution, ``[B, M]``.
+        target_BM: equally likely samples of the target distribution, ``[B, M]``, or ``[N, B, M]`` for each.
         kappa: κ, below which the loss is quadratic; 0 for plain quantile regression.
 
     Returns:

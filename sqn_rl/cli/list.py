@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from sqn_rl.cli import Exit, catalogue_of, command, options, print_lines
@@ -9,7 +10,8 @@ from sqn_rl.errors import RecipeError, did_you_mean
 from sqn_rl.recipe.build import TARGET
 from sqn_rl.recipe.catalogue import RECIPE, TASK, Catalogue
 from sqn_rl.recipe.compose import compose_recipe
-from sqn_rl.recipe.provenance import with_values
+from sqn_rl.recipe.provenance import INTERPOLATION, with_values
+from sqn_rl.recipe.schema import SLOT_NAMES, meanings
 
 DESCRIPTION = """Lists the recipes and the parts of every slot, or of one.
 
@@ -59,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _rows(groups: Sequence[str], catalogue: Catalogue) -> Iterator[Row]:
     defaults = compose_recipe(catalogue=catalogue).layers.resolved()
+    meaning = _meanings(catalogue) if {RECIPE, TASK} & {*groups} else {}
     for group in groups:
         for name in catalogue.names(group):
             try:
@@ -68,12 +71,25 @@ def _rows(groups: Sequence[str], catalogue: Catalogue) -> Iterator[Row]:
             else:
                 fields = {key: value for key, value in document.content.items() if key != TARGET}
                 arguments = {
-                    f"{key}={with_values(value, defaults)}": document.comment(key)
+                    f"{key}={with_values(value, defaults)}": document.comment(key) or meaning.get(key, "")
                     for key, value in fields.items()
                 }
                 limits = " ".join(f"{slot}={','.join(names)}" for slot, names in document.works_with.items())
                 anything = "" if group in (RECIPE, TASK) else "everything"
                 yield Row(group, name, document.description, arguments, limits or anything)
+
+
+def _meanings(catalogue: Catalogue) -> dict[str, str]:
+    """What the settings of recipes and tasks mean: run-level ones, and those that parts name: ``${lr}``."""
+    found = {name: {text.replace("``", "`"): None} for name, text in meanings().items()}
+    for slot in SLOT_NAMES:
+        for name in catalogue.names(slot):
+            with suppress(RecipeError):  # its own row says that it is broken
+                document = catalogue.read(slot, name)
+                for field, value in document.content.items():
+                    if named := INTERPOLATION.fullmatch(str(value)):
+                        found.setdefault(named[1], {})[document.comment(field)] = None
+    return {name: "; ".join(texts) for name, texts in found.items()}
 
 
 def _show_lines(rows: Sequence[Row]) -> None:

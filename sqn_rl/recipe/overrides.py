@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqn_rl.errors import COMMAND_LINE, RecipeError
 from sqn_rl.recipe.catalogue import Catalogue, Choice
-from sqn_rl.recipe.provenance import override as written
+from sqn_rl.recipe.provenance import override
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override as Parsed
@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 FORM = "write name=value: steps=2000, head=dueling or optimizer.lr=1e-3"
 SWEEP = "give one value here; `sqn-run -m` runs each of several"
 PAIRS = {"[": "]", "{": "}", "(": ")"}
+QUOTES = "quote a value that has special characters: 'name=\"a (value)\"'"
+
 MAX_JOBS = 10_000
 """The most jobs of one sweep."""
-QUOTES = "quote a value that has special characters: 'name=\"a (value)\"'"
 
 
 def origin(text: str) -> str:
@@ -88,16 +89,16 @@ def read_overrides(texts: Sequence[str], catalogue: Catalogue) -> Overrides:
         RecipeError: one does not follow the grammar, sweeps, or chooses a part that does not exist.
     """
     groups, choices, values = set(catalogue.groups()), {}, []
-    for override in parse(texts):
-        group = override.key
-        if override.sweeps:
-            raise RecipeError("several values are a sweep", override.origin, SWEEP)
+    for each in parse(texts):
+        group = each.key
+        if each.sweeps:
+            raise RecipeError("several values are a sweep", each.origin, SWEEP)
         if group not in groups:
-            values.append(override)
+            values.append(each)
             continue
-        if override.removes or override.package or not isinstance(override.value, str):
-            raise RecipeError("expected the name of a part", override.origin, f"write {group}=NAME")
-        choices[group] = Choice(group, override.value, override.origin)
+        if each.removes or each.package or not isinstance(each.value, str):
+            raise RecipeError("expected the name of a part", each.origin, f"write {group}=NAME")
+        choices[group] = Choice(group, each.value, each.origin)
         catalogue.require(choices[group])
     return Overrides(choices, values)
 
@@ -120,12 +121,12 @@ def expand(texts: Sequence[str], catalogue: Catalogue) -> list[list[str]]:
     from hydra.errors import HydraException
 
     jobs: dict[str, list[str]] = {}
-    for override in _parse(texts):
-        key, where = override.get_key_element(), origin(str(override.input_line))
+    for parsed in _parse(texts):
+        key, where = parsed.get_key_element(), origin(str(parsed.input_line))
         try:
-            of_one_value = islice(_of_one_value(override, where, catalogue), MAX_JOBS + 1)
+            singles = islice(_single_overrides(parsed, where, catalogue), MAX_JOBS + 1)
             jobs.pop(key, None)  # the later one, in its own place
-            jobs[key] = list(dict.fromkeys(of_one_value))
+            jobs[key] = list(dict.fromkeys(singles))
         except (HydraException, ValueError) as error:
             raise RecipeError(f"cannot be expanded: {error}", where) from error
         if not jobs[key]:
@@ -168,20 +169,20 @@ def _unclosed(text: str) -> str:
     return f"close the {opened[-1]}; if the shell split the text, quote it: 'name=[1, 2]'" if opened else ""
 
 
-def _of_one_value(override: "Parsed", where: str, catalogue: Catalogue) -> Iterator[str]:
-    """An override for each value that an override gives."""
+def _single_overrides(parsed: "Parsed", where: str, catalogue: Catalogue) -> Iterator[str]:
+    """An override of one value for each value that an override gives."""
     from hydra.core.override_parser.types import Glob, Transformer
 
-    key = override.get_key_element()
-    if not override.is_sweep_override():
-        yield str(override.input_line)
-    elif isinstance(pattern := override.value(), Glob):
-        group = override.key_or_group
+    key = parsed.get_key_element()
+    if not parsed.is_sweep_override():
+        yield str(parsed.input_line)
+    elif isinstance(pattern := parsed.value(), Glob):
+        group = parsed.key_or_group
         names = pattern.filter(catalogue.names(group) if group in catalogue.groups() else [])
-        yield from (written(key, name) for name in names)
-    elif override.is_discrete_sweep():
-        for value in override.sweep_iterator(Transformer.identity):
-            yield written(key, _without_quotes(value))
+        yield from (override(key, name) for name in names)
+    elif parsed.is_discrete_sweep():
+        for value in parsed.sweep_iterator(Transformer.identity):
+            yield override(key, _without_quotes(value))
     else:
         raise RecipeError("an interval is no list of values", where, "use range(start, stop, step)")
 

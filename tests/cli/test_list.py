@@ -120,6 +120,19 @@ def test_names_are_whole_and_settings_explained_on_a_narrow_terminal(
     assert "backup=expected_mean how the next state is valued; one of expected, expected_min" in shown
 
 
+def test_the_settings_of_a_task_are_explained(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["task"]) == 0
+    shown = " ".join(re.sub(r"\x1b\[\d*m", "", capsys.readouterr().out).split())
+    assert (
+        "gamma=0.99 γ, the discount per environment step. lr=0.001 learning rate of α; learning rate" in shown
+    )
+    assert "v_min=-100.0 the least return, in reward units v_max=100.0 the largest return" in shown
+
+
 FIELDS = {
     (slot.name, name, field): value
     for slot in SLOTS

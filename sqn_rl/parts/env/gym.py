@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from traceback import extract_tb
 from typing import Any
@@ -112,14 +113,8 @@ class GymEnv(GamesEnv):
             )
             self.max_steps = first.spec.max_episode_steps if first.spec else None
             while len(envs) < num_envs:
-                try:
-                    envs.append(make(id, kwargs, wrappers))
-                except SettingError as error:
-                    why = f"{id} cannot be opened once more: {explain(error.__cause__ or error)}"
-                    raise SettingError("num_envs", num_envs, f"at most {len(envs)}; {why}") from error
+                envs.append(_another(envs, num_envs, partial(make, id, kwargs, wrappers), id))
                 opened.callback(envs[-1].close)
-                is_new = all(envs[-1] is not each for each in envs[:-1])
-                require(is_new, "id", id, "a function that makes another environment at every call")
             opened.pop_all()
         self._envs, self._owns_envs, self._has_id = envs, owns_envs, isinstance(id, str)
         self._kwargs, self.wrappers, self._space, self._actions = kwargs, wrappers, space, actions
@@ -252,6 +247,20 @@ class GymEnv(GamesEnv):
             closing.callback(super().close, raise_if_closed=raise_if_closed)
             for env in envs if self._owns_envs else ():
                 closing.callback(env.close)
+
+
+def _another(
+    envs: Sequence[gymnasium.Env], num_envs: int, make_one: Callable[[], gymnasium.Env], id: Any
+) -> gymnasium.Env:
+    """One more environment beside these, or a :class:`SettingError`."""
+    try:
+        env = make_one()
+    except SettingError as error:
+        why = f"{id} cannot be opened once more: {explain(error.__cause__ or error)}"
+        raise SettingError("num_envs", num_envs, f"at most {len(envs)}; {why}") from error
+    is_new = all(env is not each for each in envs)
+    require(is_new, "id", id, "a function that makes another environment at every call")
+    return env
 
 
 def _names_of(env: gymnasium.Env, name: str) -> list[str] | None:

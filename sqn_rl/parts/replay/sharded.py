@@ -115,6 +115,8 @@ class ShardedReplay:
 
     Args:
         shards: S, a divisor of the number of actors.
+        num_envs: N, the environments of all actors.
+        device: device of the batches; shards store on the CPU.
         lanes: one for each actor; None: there are no actors.
 
     Raises:
