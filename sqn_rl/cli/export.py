@@ -33,8 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     path = recipe_of(arguments.run)
 
-    from sqn_rl.runs.export import SETTINGS, export, require_exportable
     from sqn_rl.runs.policy import Policy
+    from sqn_rl.runs.sharing.export import SETTINGS, export, require_exportable
 
     try:
         require_exportable(arguments.output)

@@ -14,7 +14,7 @@ from torch import Tensor
 from sqn_rl.errors import RecipeError
 from sqn_rl.parts.collect.base import Actors, Sharded
 from sqn_rl.parts.machine import available_bytes
-from sqn_rl.protocols import Sized
+from sqn_rl.protocols import SizedReplay
 from sqn_rl.recipe.auto import compiling
 from sqn_rl.recipe.compose import Recipe
 from sqn_rl.recipe.schema import Run
@@ -83,7 +83,7 @@ def needs(run: Run, agent: Agent, env_bytes: int, requests: int = 0, *, stored_h
         stored_here: see :func:`stores_here`.
     """
     stored, in_memory, on_disk = 0, 0, 0
-    if isinstance(agent.replay, Sized):
+    if isinstance(agent.replay, SizedReplay):
         stored, (in_memory, on_disk) = min(run.steps, agent.replay.capacity), agent.replay.transition_bytes
     every = run.checkpoint_every or run.steps
     peak, now = _resident_bytes()

@@ -18,12 +18,13 @@ from sqn_rl.protocols import (
     CompilableActor,
     Independent,
     Loss,
+    MaskLoss,
     Measured,
     Replay,
     Stateful,
     TargetUpdate,
 )
-from sqn_rl.training.agreement import MaskLoss, require_agreement, require_memory, require_shared
+from sqn_rl.training.agreement import require_agreement, require_memory, require_shared
 from sqn_rl.training.numerics import learned_not_finite, not_finite
 from sqn_rl.training.randomness import Randomness
 from sqn_rl.training.update.compiling import Compiled

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from inspect import signature
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from torch import nn
 
@@ -13,48 +13,22 @@ from sqn_rl.protocols import (
     Actor,
     Discounted,
     EntropyBackup,
+    HasReturns,
     Loss,
+    OffPolicy,
     PathLoss,
     PathReturns,
     QNetwork,
     Replay,
-    Returning,
+    SamplingLoss,
+    SequenceGiving,
+    SequenceLoss,
     SoftReturns,
     TargetUpdate,
     Temperature,
     submodule,
 )
-from sqn_rl.training.player import OffPolicy
 from sqn_rl.types import Batch
-
-
-@runtime_checkable
-class MaskLoss(Protocol):
-    """A loss that reads a batch's action masks; other losses are refused if the environment has masks."""
-
-    reads_masks: bool
-
-
-@runtime_checkable
-class SequenceLoss(Protocol):
-    """A loss that may read a batch's sequences; other losses are refused with recurrent networks."""
-
-    reads_sequences: bool
-
-
-@runtime_checkable
-class SequenceGiving(Protocol):
-    """A replay whose batches have sequences, as recurrent networks require."""
-
-    gives_sequences: bool
-
-
-@runtime_checkable
-class SamplingLoss(Protocol):
-    """A loss whose target may have one sampled action in place of the policy; Retrace refuses it."""
-
-    samples_action: bool
-
 
 PROTOCOLS = {
     "q_net": QNetwork,
@@ -132,7 +106,7 @@ def require_agreement(loss: Loss, replay: Replay) -> None:
     Raises:
         WiringError: two of the parts disagree.
     """
-    returns = replay.returns if isinstance(replay, Returning) else None
+    returns = replay.returns if isinstance(replay, HasReturns) else None
     _require_same_gamma(loss, returns)
     _require_paths_are_read(loss, returns)
     _require_importance_weights(loss, returns)

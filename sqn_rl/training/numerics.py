@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from sqn_rl.parts.memory import recalling
-from sqn_rl.protocols import CompilableLoss, Targeting
+from sqn_rl.protocols import CompilableLoss, HasTarget
 from sqn_rl.types import Batch
 
 
@@ -65,7 +65,7 @@ def _update_quantities(loss: Any, batch: Batch) -> Iterator[tuple[str, Tensor]]:
     q_NBA = loss.q_net.values(batch.observation).detach()
     yield "q_net: Q(s, ·)", q_NBA
     yield "loss: target_q_net's Q(s', ·)", loss.target_q_net.values(batch.next_observation)
-    if isinstance(loss, Targeting):
+    if isinstance(loss, HasTarget):
         yield "loss: target", loss.target(batch, q_NBA)
     terms = loss.terms(batch) if isinstance(loss, CompilableLoss) else loss.compute(batch)
     yield from ((f"loss: {name}", value) for name, value in terms.losses.items())

@@ -10,7 +10,7 @@ from torch import Tensor
 from sqn_rl import functional as F
 from sqn_rl.errors import WiringError
 from sqn_rl.parts.memory import Memory
-from sqn_rl.protocols import Actor
+from sqn_rl.protocols import Actor, OffPolicy, Recording
 from sqn_rl.types import Step
 
 
@@ -39,21 +39,6 @@ class HasActions(Protocol):
     @property
     def action_mask(self) -> Tensor | None:
         """The actions allowed now, ``[N, A]`` bool; None if all are, always."""
-
-
-@runtime_checkable
-class Recording(Protocol):
-    """An actor that knows the probability of the actions it takes."""
-
-    def act_recorded(self, observation: Tensor, *, action_mask: Any = None) -> tuple[Tensor, Tensor]:
-        """Actions, ``[N]`` int64, and log μ of each, ``[N]`` float32."""
-
-
-@runtime_checkable
-class OffPolicy(Protocol):
-    """Returns that read log μ of every action, to correct for the policy that acted."""
-
-    reads_log_mu: bool
 
 
 def recorded_actions(env: HasActions, returns: object) -> int | None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from sqn_rl.errors import CheckpointError, RestoreError, SqnError, WiringError, explain
 from sqn_rl.parts.env.base import BatchedEnv
 from sqn_rl.parts.logger.base import Reporter
-from sqn_rl.protocols import Replay, Returning
+from sqn_rl.protocols import HasReturns, Replay
 from sqn_rl.training.agent import Agent
 from sqn_rl.training.player import Player, recorded_actions
 from sqn_rl.training.random_state import GLOBAL_SEED_OFFSET, RESUMED_SEED_OFFSET, RandomState
@@ -121,7 +121,7 @@ class RunState(LearningState):
         _require_room_for(env, agent.replay)
         super().__init__(agent, env.num_envs, seed, counters)
         self.env, self.generator = env, torch.Generator().manual_seed(seed)
-        returns = agent.replay.returns if isinstance(agent.replay, Returning) else None
+        returns = agent.replay.returns if isinstance(agent.replay, HasReturns) else None
         self.player = Player(agent.actor, env.num_envs, recorded_actions(env, returns))
         self.episodes_lost = False
 

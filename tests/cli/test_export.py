@@ -12,7 +12,7 @@ from untrained import untrained
 
 from sqn_rl import load
 from sqn_rl.errors import to_install
-from sqn_rl.runs.export import export
+from sqn_rl.runs.sharing.export import export
 
 Command = Callable
 
@@ -125,7 +125,7 @@ def test_a_file_that_cannot_be_written(
 def test_without_the_extra_it_says_what_to_install(
     trained: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sqn_rl.runs.export.find_spec", lambda name: None)
+    monkeypatch.setattr("sqn_rl.runs.sharing.export.find_spec", lambda name: None)
     done = command("export", str(trained), "policy.onnx")
     assert done.code == 2
     assert f"expected the extra `export`: {to_install('export')}; or a .pt2" in done.err

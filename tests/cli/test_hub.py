@@ -21,7 +21,7 @@ from sqn_rl import CheckpointError, RecipeError, SqnError, compose
 from sqn_rl.errors import StorageError, to_install
 from sqn_rl.recipe.catalogue import Catalogue
 from sqn_rl.recipe.compose import compose_recipe
-from sqn_rl.runs import hub as hubs
+from sqn_rl.runs.sharing import hub as hubs
 from sqn_rl.watch.folder import WatchedFolder
 from sqn_rl.watch.run import WatchedRun
 

@@ -9,7 +9,7 @@ import torch
 
 from sqn_rl import GymEnv, Player, Policy, RecipeError, SettingError, WiringError, compose, evaluate, load
 from sqn_rl.plots.film import Play
-from sqn_rl.runs.export import export
+from sqn_rl.runs.sharing.export import export
 from sqn_rl.training.numerics import bundle, not_finite, unbundle
 
 RECALL = ["env=recall", "env.kwargs.delay=4", "steps=1200", "warmup_steps=200", "lr=3e-3", "update_ratio=0.2"]

@@ -20,12 +20,12 @@ from sqn_rl.parts.actor.boltzmann import BoltzmannActor
 from sqn_rl.parts.actor.epsilon_greedy import EpsilonGreedyActor
 from sqn_rl.parts.actor.greedy import GreedyActor
 from sqn_rl.parts.actor.policy import PolicyActor
-from sqn_rl.parts.collect.base import Laddered
 from sqn_rl.parts.encoder.mlp import MLP
 from sqn_rl.parts.layers.dense import Dense
 from sqn_rl.parts.layers.noisy import NoisyDense
 from sqn_rl.parts.noise import Noise
 from sqn_rl.parts.temperature.fixed import FixedTemperature
+from sqn_rl.protocols import Laddered
 
 ALPHA = 0.5
 Q = [[1.0, 0.0, 0.4], [0.0, 0.5, 0.8]]  # min: [0, 0, .4]

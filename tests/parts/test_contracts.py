@@ -1,4 +1,4 @@
-"""A part that answers its contract in ``sqn_rl/protocols.py``, and no more, fills its slot everywhere."""
+"""A part that answers its contract in ``sqn_rl/protocols``, and no more, fills its slot everywhere."""
 
 import sys
 from pathlib import Path
@@ -115,8 +115,9 @@ def everything() -> list[Any]:
     small = ("env=cartpole", "hidden=[8]", "replay_capacity=30")
     rainbow = compose("sqn_rainbow", "temperature=annealed", *small).recipe.build()
     dqn = compose("dqn", *small).recipe.build()
-    tree_backup = compose("sqn_tb", *small).recipe.build()
-    parts = [*rainbow.values(), *dqn.values(), *tree_backup.values()]
+    retrace = compose("sqn", "returns=retrace", *small).recipe.build()
+    recurrent = compose("sqn_r2d2", "env=cartpole", "replay_capacity=200").recipe.build()
+    parts = [part for built in (rainbow, dqn, retrace, recurrent) for part in built.values()]
     return [*parts, compose("discrete_sac", *small).recipe.build()["actor"]]
 
 

@@ -238,17 +238,16 @@ def test_an_actor_that_is_always_lost_stops_the_run_with_a_checkpoint() -> None:
 
 def test_many_actors_lost_once_each_do_not_stop_the_run() -> None:
     class Unplugged(InlineEngine):
-        lost = set[int]()
-
         def ready(self, tickets: Sequence[Any]) -> int:
-            return next((actor for actor in range(len(tickets)) if actor not in self.lost), 0)
+            return next((actor for actor in range(len(tickets)) if actor not in lost), 0)
 
         def result(self, ticket: Any) -> Result:
-            if ticket.actor not in self.lost:
-                self.lost.add(ticket.actor)
+            if ticket.actor not in lost:
+                lost.add(ticket.actor)
                 raise WorkerLost("unplugged")
             return super().result(ticket)
 
+    lost = set[int]()
     learner = Learner(Unplugged(), "collect.order=any", "collect.actors=6", "steps=60", "warmup_steps=20")
     assert learner.train().counters.env_steps == 60
     assert len(learner.notes) == 6

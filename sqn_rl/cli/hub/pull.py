@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, help="the folder to write; it must not exist")
     arguments = parser.parse_args(argv)
 
-    from sqn_rl.runs.hub import HuggingFace, pull
+    from sqn_rl.runs.sharing.hub import HuggingFace, pull
 
     left = pull(HuggingFace(), arguments.repo, arguments.folder)
     print_notes([f"{len(left)} other files of the repository were left there"] if left else [])

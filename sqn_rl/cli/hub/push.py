@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("expected a repository, or --to FOLDER")
     path = recipe_of(arguments.run)
 
-    from sqn_rl.runs.hub import HuggingFace, push, write_model
+    from sqn_rl.runs.sharing.hub import HuggingFace, push, write_model
 
     hub = HuggingFace() if arguments.repo else None
     recipe = load_recipe(path, "device=cpu", catalogue=catalogue_of(arguments))

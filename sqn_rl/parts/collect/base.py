@@ -18,6 +18,7 @@ from torch import Tensor
 from sqn_rl.errors import WiringError, require_one_of
 from sqn_rl.parts.arguments import Range, typed
 from sqn_rl.parts.hosting import Host, Make
+from sqn_rl.protocols import Laddered, Laned
 from sqn_rl.types import Chunk, ChunkSummary, Request
 
 ORDERS = ("cyclic", "any")
@@ -95,25 +96,6 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Stop all actors."""
-
-
-@runtime_checkable
-class Laddered(Protocol):
-    """An actor whose environments can explore by different amounts."""
-
-    def explore(self, position: Tensor, base: float) -> None:
-        """Explore by a ladder from now on; ``position`` is i/(N−1), ``[B]`` in [0, 1], for each state."""
-
-
-@runtime_checkable
-class Laned(Protocol):
-    """A replay with a lane for each actor."""
-
-    lanes: int
-    prioritized: bool  # whether it asks for initial priorities
-
-    def store_chunk(self, chunk: Any, *, lane: int) -> None:
-        """Store the rows of a chunk, or with shards of a reference to it, in its actor's lane."""
 
 
 @runtime_checkable

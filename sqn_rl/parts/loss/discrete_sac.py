@@ -1,7 +1,6 @@
 """Discrete soft actor-critic (Christodoulou 2019): the soft Q-network with a policy network of its own."""
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -11,16 +10,8 @@ from sqn_rl.parts.arguments import typed
 from sqn_rl.parts.loss.td import TDLoss
 from sqn_rl.parts.noise import Noise
 from sqn_rl.parts.requirements import require_temperature
-from sqn_rl.protocols import QNetwork, Temperature, submodule
+from sqn_rl.protocols import QNetwork, Temperature, TrainablePolicy, submodule
 from sqn_rl.types import Backup
-
-
-@runtime_checkable
-class TrainablePolicy(Protocol):
-    """An actor with a submodule ``policy_net``, which a loss trains."""
-
-    def logits(self, observation: Tensor) -> Tensor:
-        """The logits of ``policy_net``, with gradient, ``[B, *S]`` → ``[B, A]``."""
 
 
 class DiscreteSACLoss(TDLoss):

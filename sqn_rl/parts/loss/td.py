@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, Self, runtime_checkable
+from typing import Self
 
 import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase
@@ -19,16 +19,8 @@ from sqn_rl.parts.arguments import Probability, typed
 from sqn_rl.parts.memory import recalling
 from sqn_rl.parts.noise import Noise
 from sqn_rl.parts.observations import observation_spec_of
-from sqn_rl.protocols import QNetwork, Temperature
+from sqn_rl.protocols import MaskTemperature, QNetwork, Temperature
 from sqn_rl.types import BATCH_KEYS, Backup, Batch, Path, Terms
-
-
-@runtime_checkable
-class MaskTemperature(Protocol):
-    """A temperature whose target depends on how many actions are allowed."""
-
-    def masked_loss(self, entropy_B: Tensor, action_mask: Tensor) -> Tensor:
-        """L_α, from the policy's entropy, ``[B]`` nats, and the allowed actions, ``[B, A]``. → scalar."""
 
 
 class TDLoss(LossModule):

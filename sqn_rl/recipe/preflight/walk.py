@@ -15,7 +15,7 @@ from sqn_rl.parts.distributions import Scalar
 from sqn_rl.parts.env.opening import close, closing_env
 from sqn_rl.parts.memory import recalling
 from sqn_rl.parts.q_net.q_net import QNet
-from sqn_rl.protocols import Policy, Sized, submodule
+from sqn_rl.protocols import Policy, SizedReplay, submodule
 from sqn_rl.recipe.auto import precision_of
 from sqn_rl.recipe.compose import Recipe
 from sqn_rl.recipe.graph import Graph, watch_outputs
@@ -133,7 +133,7 @@ class Walk:
 
     def _replay(self, observation: Tensor, step: Step) -> Batch:
         replay, run = self.parts["replay"], self.run
-        if isinstance(replay, Sized) and run.batch_size > replay.capacity:
+        if isinstance(replay, SizedReplay) and run.batch_size > replay.capacity:
             raise RecipeError(
                 f"expected at most the replay's capacity, {replay.capacity}",
                 self.recipe.origin("batch_size"),
@@ -141,34 +141,45 @@ class Walk:
                 f"batch_size = {run.batch_size}",
             )
         with self.checks.blaming("replay", "sampling one fake step"):
-            action = torch.zeros(run.num_envs, dtype=torch.int64)
-            if step.action_mask is not None:
-                action = step.action_mask.int().argmax(-1)
-            if self.player.is_recurrent:
-                self.player.act(observation)
-            step = self.player.record(action, step)
-            replay.store(observation, action, step)
+            replay.store(observation, *self._acted(observation, step))
             batch = replay.draw(run.batch_size)
             require_batch(batch, type(replay).__name__)
+        self._expect_batch(batch, observation, step.action_mask)
         reads, writes = list(TRANSITION), dict(zip(BATCH_KEYS, batch, strict=False))
-        shape, observed = (run.batch_size, *observation.shape[1:]), batch.observation
         if batch.sequences is not None:
             observed = batch.sequences.observation
-            shape = (run.batch_size, observed.shape[1], *observation.shape[1:])
             writes |= {"batch.observation": observed, "batch.next_observation": observed}
             reads.append("memory")
-        self.checks.expect("replay", "observation", observed, shape, observation.dtype)
         if step.action_mask is not None:
-            shape = (run.batch_size, step.action_mask.shape[-1])
-            for key in MASK_KEYS:
-                writes[key] = getattr(batch, key.removeprefix("batch."))
-                self.checks.expect("returns", key, writes[key], shape, torch.bool)
+            writes |= dict(zip(MASK_KEYS, (batch.action_mask, batch.next_action_mask), strict=True))
             reads += ["action_mask", "next.action_mask"]
         self.wiring.add("replay", replay, reads, {"transitions": batch.place})
         self.wiring.add(
             "returns", self.parts["returns"], self.checks.consumes("returns", ["transitions"]), writes
         )
         return batch
+
+    def _acted(self, observation: Tensor, step: Step) -> tuple[Tensor, Step]:
+        """Actions that are allowed, and the fake step with what the player records of them."""
+        action = torch.zeros(self.run.num_envs, dtype=torch.int64)
+        if step.action_mask is not None:
+            action = step.action_mask.int().argmax(-1)
+        if self.player.is_recurrent:
+            self.player.act(observation)
+        return action, self.player.record(action, step)
+
+    def _expect_batch(self, batch: Batch, observation: Tensor, mask: Tensor | None) -> None:
+        """Check the observations and masks of a batch; ``observation`` and ``mask`` are those stored."""
+        shape, observed = (self.run.batch_size, *observation.shape[1:]), batch.observation
+        if batch.sequences is not None:
+            observed = batch.sequences.observation
+            shape = (self.run.batch_size, observed.shape[1], *observation.shape[1:])
+        self.checks.expect("replay", "observation", observed, shape, observation.dtype)
+        if mask is not None:
+            shape = (self.run.batch_size, mask.shape[-1])
+            for key in MASK_KEYS:
+                given = getattr(batch, key.removeprefix("batch."))
+                self.checks.expect("returns", key, given, shape, torch.bool)
 
     def _q_net(self, batch: Batch) -> None:
         q_net, env, observation = self.parts["q_net"], self.parts["env"], batch.observation

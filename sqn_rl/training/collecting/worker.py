@@ -12,11 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from sqn_rl.errors import RestoreError
-from sqn_rl.parts.collect.base import Laddered
 from sqn_rl.parts.env.base import BatchedEnv
 from sqn_rl.parts.env.opening import close
 from sqn_rl.parts.replay.ring import Ring
-from sqn_rl.protocols import Actor, Annealed, Loss
+from sqn_rl.protocols import Actor, Annealed, Laddered, Loss
 from sqn_rl.training.player import Player, random_actions, recorded_actions
 from sqn_rl.training.random_state import GLOBAL_SEED_OFFSET, RESUMED_SEED_OFFSET, RandomState
 from sqn_rl.training.randomness import Randomness
@@ -29,7 +28,7 @@ OBSERVATIONS = ("observation", "next_observation")
 
 
 class Ladder(NamedTuple):
-    """How much each of a worker's environments explores: see :class:`~sqn_rl.parts.collect.base.Laddered`."""
+    """How much each of a worker's environments explores: see :class:`~sqn_rl.protocols.Laddered`."""
 
     position: Tensor
     base: float

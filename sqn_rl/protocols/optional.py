@@ -1,153 +1,19 @@
-"""Interfaces of the slots: everything that the loop and other parts use of a part.
+"""Optional interfaces: what the loop and other parts use of those parts that have it.
 
-A class that has the members of its slot's protocol fills the slot; it need not inherit from anything, but a
-Q-network and a temperature are torch modules, as losses and actors hold them. The protocols after the slots'
-are optional: ``isinstance`` decides, once, whether a part has the members of one. None of these may be a
-submodule or a buffer, which ``isinstance`` does not find from Python 3.12 on: :func:`submodule` does.
+``isinstance`` decides, once, whether a part has the members of a protocol. None of these may be a submodule
+or a buffer, which ``isinstance`` does not find from Python 3.12 on: :func:`submodule` does. Those that need
+the memory of recurrent networks are in :mod:`sqn_rl.parts.memory`.
 
 Legend: B states or transitions, N environments or networks, A actions; ``*S`` the shape of an observation.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, Self, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from sqn_rl.types import Backup, Batch, Path, Step, Terms
-
-
-class Distribution(Protocol):
-    """How a head's predictions represent returns: :class:`~sqn_rl.parts.distributions.Distribution`."""
-
-    def mean(self, prediction: Tensor) -> Tensor:
-        """The action values, ``[N, B, A]``, reward units."""
-
-    def target(self, prediction: Tensor, backup: Backup, reward_B: Tensor, discount_B: Tensor) -> Any:
-        """The target that :meth:`loss` compares with."""
-
-    def path_target(self, prediction: Tensor, backup: Backup, reward_BT: Tensor, path: Path) -> Any:
-        """The same, computed backwards along paths, if the returns give them."""
-
-    def loss(self, prediction: Tensor, action_B: Tensor, target: Any) -> tuple[Tensor, Tensor]:
-        """The loss, with gradient, and δ of the actions taken: ``[N, B]`` each."""
-
-
-class QNetwork(Protocol):
-    """``q_net``, an ``nn.Module``."""
-
-    @property
-    def in_keys(self) -> Sequence[Any]:
-        """The observation's key, as a TensorDict module."""
-
-    @property
-    def observation_shape(self) -> tuple[int, ...]:
-        """S."""
-
-    @property
-    def distribution(self) -> Distribution:
-        """How its predictions represent returns."""
-
-    def predict(self, observation: Tensor) -> Tensor:
-        """Predictions of every network for every action. ``[B, *S]`` → ``[N, B, A]`` or ``[N, B, A, K]``."""
-
-    def values(self, observation: Tensor) -> Tensor:
-        """``Q_i(s, ·)``, the predictions' means. ``[B, *S]`` → ``[N, B, A]``, reward units."""
-
-    def first(self, observation: Tensor) -> Tensor:
-        """``Q_1(s, ·)`` alone, ``values(observation)[0]``. ``[B, *S]`` → ``[B, A]``."""
-
-    modules: Callable[[], Iterator[nn.Module]]
-    parameters: Callable[[], Iterator[nn.Parameter]]
-    requires_grad_: Callable[..., Self]
-    eval: Callable[[], Self]  # target copies, and what acts, are in eval mode
-
-
-class Temperature(Protocol):
-    """``temperature``, an ``nn.Module``."""
-
-    @property
-    def alpha(self) -> Tensor:
-        """α, scalar, reward units."""
-
-    @property
-    def target_entropy(self) -> float | None:
-        """H̄ in nats; None: there is no target entropy."""
-
-    @property
-    def lr(self) -> float:
-        """The learning rate of its parameters; unused if there are none."""
-
-    def loss(self, entropy_B: Tensor) -> Tensor:
-        """L_α, from the policy's entropy, ``[B]`` nats. → scalar."""
-
-    def refresh(self) -> None:
-        """Called after the optimizer's step."""
-
-    parameters: Callable[[], Iterator[nn.Parameter]]  # its learned parameters; may be none
-
-
-class Actor(Protocol):
-    """``actor``."""
-
-    @property
-    def device(self) -> torch.device:
-        """Where it computes, and where a generator for it must live."""
-
-    def act(
-        self, observation: Tensor, *, greedy: bool = False, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """An action for each observation, ``[B, *S]`` → ``[B]`` int64; ``action_mask=`` if there is one."""
-
-
-class Loss(Protocol):
-    """``loss``."""
-
-    @property
-    def q_net(self) -> QNetwork:
-        """The online networks."""
-
-    @property
-    def target_q_net(self) -> QNetwork:
-        """Their target copies."""
-
-    @property
-    def temperature(self) -> Temperature | None:
-        """α, where there is one."""
-
-    def compute(self, batch: Batch) -> Terms:
-        """The losses of one batch."""
-
-    parameters: Callable[[], Iterator[nn.Parameter]]  # of the networks, their target copies, the temperature
-
-    def state_dict(self) -> dict[str, Any]:
-        """All that is learned, and its target copies, for checkpoints."""
-
-
-class TargetUpdate(Protocol):
-    """``target_update``."""
-
-    def step(self) -> None:
-        """Called after every update."""
-
-
-class Replay(Protocol):
-    """``replay``."""
-
-    def cut(self) -> None:
-        """Mark a discontinuity: the next step does not continue the last one."""
-
-    def store(self, observation: Tensor, action: Tensor, step: Step) -> None:
-        """Store one step of every environment: ``[N, *S]``, ``[N]``, and its result."""
-
-    def draw(self, batch_size: int) -> Batch:
-        """Draw a batch."""
-
-    def update_priority(self, index: Tensor, priority: Tensor) -> None:
-        """Receive the TD errors δ_i of the transitions drawn: their places ``[B]``, and ``[N, B]``."""
-
-
-# --- optional interfaces ------------------------------------------------------------------------------------
+from sqn_rl.types import Batch, Terms
 
 
 @runtime_checkable
@@ -244,7 +110,7 @@ class Discounted(Protocol):
 
 
 @runtime_checkable
-class Returning(Protocol):
+class HasReturns(Protocol):
     """A replay whose ``returns``, which make its batches, are compared with the loss."""
 
     returns: Any
@@ -279,7 +145,7 @@ class PathLoss(Protocol):
 
 
 @runtime_checkable
-class Targeting(Protocol):
+class HasTarget(Protocol):
     """A loss that can show its target, for the search for NaN and infinite values."""
 
     def target(self, batch: Batch, q_NBA: Tensor) -> Tensor:
@@ -294,7 +160,7 @@ class Independent(Protocol):
 
 
 @runtime_checkable
-class Sized(Protocol):
+class SizedReplay(Protocol):
     """A replay with a known size, which is checked against memory and disk."""
 
     capacity: int
@@ -343,6 +209,84 @@ class CompilableActor(Protocol):
 
     def use_compiled(self, choose: Callable[[Tensor, tuple[Tensor, ...]], tuple[Tensor, Tensor]]) -> None:
         """Use this compiled :meth:`choose` from now on."""
+
+
+@runtime_checkable
+class MaskLoss(Protocol):
+    """A loss that reads a batch's action masks; other losses are refused if the environment has masks."""
+
+    reads_masks: bool
+
+
+@runtime_checkable
+class SequenceLoss(Protocol):
+    """A loss that may read a batch's sequences; other losses are refused with recurrent networks."""
+
+    reads_sequences: bool
+
+
+@runtime_checkable
+class SequenceGiving(Protocol):
+    """A replay whose batches have sequences, as recurrent networks require."""
+
+    gives_sequences: bool
+
+
+@runtime_checkable
+class SamplingLoss(Protocol):
+    """A loss whose target may have one sampled action in place of the policy; Retrace refuses it."""
+
+    samples_action: bool
+
+
+@runtime_checkable
+class Recording(Protocol):
+    """An actor that knows the probability of the actions it takes."""
+
+    def act_recorded(self, observation: Tensor, *, action_mask: Any = None) -> tuple[Tensor, Tensor]:
+        """Actions, ``[N]`` int64, and log μ of each, ``[N]`` float32."""
+
+
+@runtime_checkable
+class OffPolicy(Protocol):
+    """Returns that read log μ of every action, to correct for the policy that acted."""
+
+    reads_log_mu: bool
+
+
+@runtime_checkable
+class MaskTemperature(Protocol):
+    """A temperature whose target depends on how many actions are allowed."""
+
+    def masked_loss(self, entropy_B: Tensor, action_mask: Tensor) -> Tensor:
+        """L_α, from the policy's entropy, ``[B]`` nats, and the allowed actions, ``[B, A]``. → scalar."""
+
+
+@runtime_checkable
+class TrainablePolicy(Protocol):
+    """An actor with a submodule ``policy_net``, which a loss trains."""
+
+    def logits(self, observation: Tensor) -> Tensor:
+        """The logits of ``policy_net``, with gradient, ``[B, *S]`` → ``[B, A]``."""
+
+
+@runtime_checkable
+class Laddered(Protocol):
+    """An actor whose environments can explore by different amounts."""
+
+    def explore(self, position: Tensor, base: float) -> None:
+        """Explore by a ladder from now on; ``position`` is i/(N−1), ``[B]`` in [0, 1], for each state."""
+
+
+@runtime_checkable
+class Laned(Protocol):
+    """A replay with a lane for each actor."""
+
+    lanes: int
+    prioritized: bool  # whether it asks for initial priorities
+
+    def store_chunk(self, chunk: Any, *, lane: int) -> None:
+        """Store the rows of a chunk, or with shards of a reference to it, in its actor's lane."""
 
 
 def submodule(part: object, name: str) -> nn.Module | None:
