@@ -63,11 +63,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     from sqn_rl.runs.status import locked
 
     fixed, space = space_of(overrides, catalogue)
-    checked = corners(space, catalogue)
-    refuse_fractions(space, compose_recipe("sqn", *fixed, *next(checked), catalogue=catalogue).config)
-    many.preflight_all(
-        [compose_recipe("sqn", *fixed, *corner, catalogue=catalogue) for corner in corners(space, catalogue)]
-    )
+    first, *others = [[*fixed, *corner] for corner in corners(space, catalogue)]
+    checked = compose_recipe("sqn", *first, catalogue=catalogue)
+    refuse_fractions(space, checked.config)
+    rest = [compose_recipe("sqn", *corner, catalogue=catalogue) for corner in others]
+    many.preflight_all([checked, *rest])
     recipe = with_evaluations(fixed, space, catalogue)[1]
     require_writable(recipe)
     folder = make_folder(out or many.folder_of("tuning", recipe), "out")
