@@ -6,10 +6,10 @@ from itertools import pairwise
 from math import ceil
 from typing import Any
 
-from sqn_rl.plots.logs import number_of
+from sqn_rl.plots.logs import finite_number
 from sqn_rl.plots.style import BLUE, GREY, ORANGE, default_style, new_figure, to_png
 
-Rows = Sequence[Mapping[str, Any]]
+LogRows = Sequence[Mapping[str, Any]]
 Series = list[float | None]
 
 
@@ -45,14 +45,14 @@ PANELS = (
 COUNTERS = {"env_steps", "frames", "updates", "episodes", "wall_s", "return_mean"}
 
 
-def columns_of(metrics: Rows) -> dict[str, Series]:
+def columns_of(metrics: LogRows) -> dict[str, Series]:
     """The columns of ``metrics.jsonl``, and ``steps_per_s``, the speed between two rows."""
     names = dict.fromkeys(name for row in metrics for name in row)
     columns = {name: column_of(metrics, name) for name in names}
     return columns | {"steps_per_s": [None, *map(_speed, pairwise(metrics))][: len(metrics)]}
 
 
-def column_of(rows: Rows, name: str) -> Series:
+def column_of(rows: LogRows, name: str) -> Series:
     """One column, with None where it is missing."""
     return [row.get(name) for row in rows]
 
@@ -66,7 +66,7 @@ def _speed(rows: tuple[Mapping[str, Any], Mapping[str, Any]]) -> float | None:
 
 def rate(steps: float, seconds: float) -> float | None:
     """Steps per second; None if that is no number."""
-    return number_of(steps / seconds) if seconds > 0 else None
+    return finite_number(steps / seconds) if seconds > 0 else None
 
 
 def panels_of(columns: Mapping[str, Series]) -> Iterator[Panel]:
@@ -78,7 +78,7 @@ def panels_of(columns: Mapping[str, Series]) -> Iterator[Panel]:
 
 
 @default_style()
-def draw_curve(title: str, metrics: Rows, episodes: Rows, evaluations: Rows) -> bytes:
+def draw_curve(title: str, metrics: LogRows, episodes: LogRows, evaluations: LogRows) -> bytes:
     """Draw the returns of training and evaluation, and below them every panel that the run has.
 
     Args:
@@ -137,7 +137,7 @@ def _numbers(column: Series) -> list[float]:
     return [float("nan") if value is None else value for value in column]
 
 
-def _draw_returns(axes: Any, columns: Mapping[str, Series], episodes: Rows, evaluations: Rows) -> None:
+def _draw_returns(axes: Any, columns: Mapping[str, Series], episodes: LogRows, evaluations: LogRows) -> None:
     returns = _numbers(column_of(episodes, "return"))
     axes.plot(
         column_of(episodes, "env_steps"), returns, ".", color=GREY, markersize=3, alpha=0.6, label=EPISODES

@@ -114,7 +114,7 @@ class Log:
                 problem = problem or "too many columns, or one with too long a name"
                 continue
             self._names.add(name)
-            drawn[printable(name)] = number = number_of(value)
+            drawn[printable(name)] = number = finite_number(value)
             is_gap = value is None or (isinstance(value, float) and not math.isfinite(value))
             if number is None and not is_gap:
                 problem = problem or f"{printable(name)} is no number that can be drawn"
@@ -148,7 +148,7 @@ def _row_of(line: bytes) -> dict[str, Any]:
     return row
 
 
-def number_of(value: Any) -> int | float | None:
+def finite_number(value: Any) -> int | float | None:
     """The value if it is a number that can be drawn; else None."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return value if is_number and abs(value) <= LARGEST else None

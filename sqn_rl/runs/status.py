@@ -11,7 +11,7 @@ from typing import Any
 
 from sqn_rl.disk import SUMMARY_FILE, Folder
 from sqn_rl.errors import SettingError
-from sqn_rl.plots.logs import number_of
+from sqn_rl.plots.logs import finite_number
 from sqn_rl.recipe.reading import DataError, is_there, read_json
 from sqn_rl.types import Counters
 
@@ -40,7 +40,7 @@ def summary_of(path: Path) -> dict[str, Any]:
     except DataError:
         return {}
     numbers = [summary.get(name) for name in vars(Counters())] + [summary.get("steps_per_s") or 0]
-    known = summary.get("status") in STATUSES and None not in map(number_of, numbers)
+    known = summary.get("status") in STATUSES and None not in map(finite_number, numbers)
     return summary if known and "steps_per_s" in summary else {}
 
 

@@ -181,12 +181,12 @@ def evaluate(
     require(hasattr(actor, "act"), "actor", actor, "an actor, such as agent.actor")
     episodes, seed = int(episodes), int(seed)  # they may be NumPy's
     generator = torch.Generator(device=actor.device).manual_seed(seed)
-    played = _Played(episodes, env.num_envs, step_limit(env, max_steps))
+    tally = _EpisodeTally(episodes, env.num_envs, step_limit(env, max_steps))
     player = Player(actor, env.num_envs)
     random_state = RandomState(GLOBAL_SEED_OFFSET + seed, actor.device)
     with random_state:
         observation = env.begin()
-    while any(played.left):
+    while any(tally.left):
         if should_stop():
             raise Stopped
         with random_state:
@@ -195,15 +195,15 @@ def evaluate(
             step = env.receive()
         player.record(action, step)
         observation = step.observation
-        cut = played.add(step)
-        if cut and any(played.left):
+        cut = tally.add(step)
+        if cut and any(tally.left):
             player.begin(cut)
             with random_state:
                 observation = env.begin(cut)
-    return Evaluation(played.returns, played.lengths, greedy, played.cut)
+    return Evaluation(tally.returns, tally.lengths, greedy, tally.cut)
 
 
-class _Played:
+class _EpisodeTally:
     """The episodes of an evaluation so far: those that ended, and the current one of each environment.
 
     Args:

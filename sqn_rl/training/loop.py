@@ -264,7 +264,7 @@ class _Run(LoopBase):
     @property
     def updates_due(self) -> int:
         """The number of updates in this iteration."""
-        return self.due.updates - self.counters.updates
+        return self.due.total_updates - self.counters.updates
 
     @property
     def acts_unmasked(self) -> bool:

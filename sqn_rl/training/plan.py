@@ -84,7 +84,7 @@ class Plan(Settings):
     log_every: int = whole(1, "environment steps", 1000)
     """Write metrics at each multiple."""
 
-    def updates_due(self, env_steps: int) -> int:
+    def total_updates(self, env_steps: int) -> int:
         """How many updates must have been made after this many environment steps: with 0.29, 29 after 100."""
         due = max(0, env_steps - self.warmup_steps) * self.update_ratio
         return int(round(due, 6))  # 100 · 0.29 is 28.99…96
@@ -118,9 +118,9 @@ class Schedule:
         return self.before >= self._plan.warmup_steps
 
     @property
-    def updates(self) -> int:
+    def total_updates(self) -> int:
         """How many updates must have been made; none before the first step is stored."""
-        return self._plan.updates_due(self.now) if self.policy_acts and self.before else 0
+        return self._plan.total_updates(self.now) if self.policy_acts and self.before else 0
 
     @property
     def metrics(self) -> bool:

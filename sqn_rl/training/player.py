@@ -41,7 +41,7 @@ class HasActions(Protocol):
         """The actions allowed now, ``[N, A]`` bool; None if all are, always."""
 
 
-def recorded_actions(env: HasActions, returns: object) -> int | None:
+def n_actions_if_recorded(env: HasActions, returns: object) -> int | None:
     """A :class:`Player`'s ``n_actions``: None unless the returns read log μ."""
     return env.n_actions if isinstance(returns, OffPolicy) and returns.reads_log_mu else None
 

@@ -14,7 +14,7 @@ from sqn_rl.parts.env.base import BatchedEnv
 from sqn_rl.parts.logger.base import Reporter
 from sqn_rl.protocols import HasReturns, Replay
 from sqn_rl.training.agent import Agent
-from sqn_rl.training.player import Player, recorded_actions
+from sqn_rl.training.player import Player, n_actions_if_recorded
 from sqn_rl.training.random_state import GLOBAL_SEED_OFFSET, RESUMED_SEED_OFFSET, RandomState
 from sqn_rl.types import Counters, Piece, Terms
 
@@ -83,7 +83,7 @@ class LearningState:
         """The highest mean return of an evaluation, if its weights are kept."""
 
     def state_dict(self) -> dict[str, Any]:
-        """The state that :meth:`load_learned` takes."""
+        """The state that :meth:`load_state` takes."""
         return {
             "counters": {**vars(self.counters)},
             "agent": self.agent.state_dict(),
@@ -94,7 +94,7 @@ class LearningState:
             "episodes": self.episodes.state_dict(),
         }
 
-    def load_learned(self, state: Mapping[str, Any], n_actions: int) -> None:
+    def load_state(self, state: Mapping[str, Any], n_actions: int) -> None:
         """Load a state, except that of torch's global generators."""
         vars(self.counters).update(state["counters"])
         self.agent.load_state_dict(_with_valid_actions(state["agent"], n_actions))
@@ -122,7 +122,7 @@ class RunState(LearningState):
         super().__init__(agent, env.num_envs, seed, counters)
         self.env, self.generator = env, torch.Generator().manual_seed(seed)
         returns = agent.replay.returns if isinstance(agent.replay, HasReturns) else None
-        self.player = Player(agent.actor, env.num_envs, recorded_actions(env, returns))
+        self.player = Player(agent.actor, env.num_envs, n_actions_if_recorded(env, returns))
         self.episodes_lost = False
 
     def begin_episodes(self) -> Tensor:
@@ -140,7 +140,7 @@ class RunState(LearningState):
             CheckpointError: the state is that of another recipe.
         """
         try:
-            self.load_learned(state, self.env.n_actions)
+            self.load_state(state, self.env.n_actions)
             self.generator.set_state(state["warm_up"])
             self.player.load_state_dict(state.get("player", {}))
             observation = self.env.load_state_dict(state["env"]) if state["env"] else None

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqn_rl.disk import EVALUATIONS_FILE, LOG_FILES, RECIPE_FILE, SUMMARY_FILE
 from sqn_rl.errors import RecipeError, SqnError, explain
-from sqn_rl.plots.logs import LAST_STEP, newest_row, number_of
+from sqn_rl.plots.logs import LAST_STEP, newest_row
 from sqn_rl.recipe.catalogue import Catalogue
 from sqn_rl.recipe.reading import is_there, printable
 from sqn_rl.recipe.resolved import of_run
@@ -185,4 +185,4 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
 
 def _whole(value: Any) -> int | None:
     """The value if it is a whole number that a browser can show; else None."""
-    return value if type(value) is int and abs(value) <= LAST_STEP and number_of(value) is not None else None
+    return value if type(value) is int and abs(value) <= LAST_STEP else None

@@ -123,7 +123,8 @@ function draw(figure, chart, last) {
 
 // --- the page
 
-let shown = null, filmed = null;  // the state, and the steps of the weights in the video
+let shown = null;  // the state
+let filmed = null, drawn = false;  // the steps of the weights in the video, and whether there is a graph
 
 function header(state) {
   document.title = `${state.status}: ${state.title}`;
@@ -157,28 +158,38 @@ function charts(state) {
   state.charts.forEach((chart, number) => draw(section.children[number], chart, state.steps));
 }
 
-// Loads a picture that the server renders on request, or shows its error.
+// Loads a picture that the server renders on request, or shows its error. False if there is no answer.
 async function picture(figure, address, caption) {
   const [text, image] = [figure.querySelector("figcaption"), figure.querySelector("img")];
   if (!image.src) text.textContent = `${caption}: being made …`;
-  const answer = await fetch(address);
-  if (answer.ok) image.src = address;
-  if (answer.ok || !image.src) text.textContent = answer.ok ? caption : `${caption}: ${await answer.text()}`;
+  const answer = await fetch(address).catch(() => null);
+  if (answer?.ok) image.src = address;
+  if (answer?.ok) text.textContent = caption;
+  else if (!image.src) text.textContent = `${caption}: ${answer ? await answer.text() : "no answer"}`;
+  if (!answer) answered = null;  // so that the next look updates the page, which asks for the picture again
+  return answer !== null;
 }
 
-function film(state) {
+async function film(state) {
   if (state.checkpoint === null || state.checkpoint === filmed) return;
   filmed = state.checkpoint;
   by_id("film").hidden = false;
   const caption = `the first episode of an evaluation, with the weights after ${whole(filmed)} steps`;
   const name = matchMedia("(prefers-color-scheme: dark)").matches ? "film.dark.gif" : "film.gif";
-  picture(by_id("film"), `${name}?${filmed}`, caption);
+  if (!await picture(by_id("film"), `${name}?${filmed}`, caption)) filmed = null;  // ask again
+}
+
+async function graph() {
+  if (drawn) return;
+  drawn = true;
+  drawn = await picture(by_id("graph"), "graph.svg", "the wiring, and what the recipe changes against sqn");
 }
 
 function update(state) {
   header(state);
   charts(state);
   film(state);
+  graph();
   shown = state;
 }
 
@@ -187,6 +198,6 @@ addEventListener("resize", () => {
   clearTimeout(resized);
   resized = setTimeout(() => { if (shown) charts(shown); }, 150);
 });
-picture(by_id("graph"), "graph.svg", "the wiring, and what the recipe changes against sqn");
+graph();
 by_id("list").hidden = location.pathname === "/";
 look(update);

@@ -13,13 +13,13 @@ from sqn_rl.plots.curve import (
     EVALUATIONS,
     MEAN,
     RETURN,
-    Rows,
+    LogRows,
     column_of,
     columns_of,
     panels_of,
     rate,
 )
-from sqn_rl.plots.logs import Log, number_of
+from sqn_rl.plots.logs import Log, finite_number
 from sqn_rl.plots.wiring import to_svg
 from sqn_rl.recipe.catalogue import Catalogue
 from sqn_rl.recipe.compose import load_recipe
@@ -150,7 +150,7 @@ def shown_status(path: Path, is_model: bool) -> str:
     return "model" if status == "killed" and is_model else status
 
 
-def _charts(metrics: Rows, episodes: Rows, evaluations: Rows) -> Iterator[dict[str, Any]]:
+def _charts(metrics: LogRows, episodes: LogRows, evaluations: LogRows) -> Iterator[dict[str, Any]]:
     """The panels of ``curve.png``, as the page draws them."""
     columns = columns_of(metrics)
     steps = columns.get("env_steps", [])
@@ -175,22 +175,22 @@ def _charts(metrics: Rows, episodes: Rows, evaluations: Rows) -> Iterator[dict[s
         yield {"title": panel.title, "scale": panel.scale, "series": series}
 
 
-def _points(rows: Rows, name: str) -> Mapping[str, list[Any]]:
+def _points(rows: LogRows, name: str) -> Mapping[str, list[Any]]:
     return {"x": column_of(rows, "env_steps"), "y": column_of(rows, name)}
 
 
 def _actors(row: Mapping[str, Any]) -> dict[str, Any] | None:
     """The numbers of the page's line about actors; None if there are none, or they are malformed."""
-    shown = {name: number_of(row.get(name)) for name in ("actors_up", "restarts", "lag", "learner_wait")}
+    shown = {name: finite_number(row.get(name)) for name in ("actors_up", "restarts", "lag", "learner_wait")}
     return None if None in shown.values() else shown
 
 
 def evaluation_of(row: Mapping[str, Any]) -> dict[str, Any] | None:
     """The newest evaluation, for the page's line about it; None if there is none, or it is malformed."""
-    shown = {name: number_of(row.get(name)) for name in ("env_steps", "mean", "std", "episodes")}
+    shown = {name: finite_number(row.get(name)) for name in ("env_steps", "mean", "std", "episodes")}
     if None in shown.values():
         return None
     lengths = row["lengths"] if isinstance(row.get("lengths"), list) else []
-    longest = max((each for each in map(number_of, lengths) if each is not None), default=0)
-    cut = number_of(row.get("cut")) or 0
+    longest = max((each for each in map(finite_number, lengths) if each is not None), default=0)
+    cut = finite_number(row.get("cut")) or 0
     return shown | {"greedy": row.get("greedy") is True, "cut": cut, "longest": longest}

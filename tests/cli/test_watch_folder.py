@@ -296,3 +296,28 @@ def test_the_pages_fit_narrow_and_wide_windows_on_light_and_dark_pages(
                     "[img.clientWidth, img.naturalWidth])"
                 )
                 assert drawn > 2 / 3 * full  # text of 12 pixels is 8 there
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+def test_pictures_are_asked_for_again_after_a_request_without_an_answer(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "FRAMES", 10)
+    with serving(runs) as server, browsing(tmp_path / "browser") as browser:
+        browser.show(server.url, 1280, dark=False)
+        browser.wait("document.querySelectorAll('tbody tr').length")
+        browser.evaluate("document.querySelector('tbody a').click()")
+        browser.wait("document.title.startsWith('done: sqn')")
+        for picture in ("film", "graph"):
+            browser.wait(f"document.querySelector('#{picture} img').naturalWidth")
+        browser.evaluate(
+            "window.works = fetch, fetch = (address) => "
+            "address === 'data.json' ? works(address) : Promise.reject(new Error('no network')), 0"
+        )
+        browser.evaluate("document.querySelectorAll('img').forEach((each) => each.removeAttribute('src'))")
+        browser.evaluate("drawn = false, filmed = null, graph(), film(shown), 0")
+        for picture in ("film", "graph"):
+            browser.wait(f"document.querySelector('#{picture} figcaption').textContent.endsWith('no answer')")
+        browser.evaluate("fetch = works, 0")
+        for picture in ("film", "graph"):
+            browser.wait(f"document.querySelector('#{picture} img').naturalWidth")

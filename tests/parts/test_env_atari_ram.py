@@ -53,6 +53,7 @@ def test_a_rom_without_rules_is_refused(game: str) -> None:
         ({"frame_skip": 0}, "a whole number, at least 1"),
         ({"frame_skip": 2.5}, "a whole number, at least 1"),
         ({"max_frames": 0}, "a whole number, at least 1, or null"),
+        ({"clip_reward": "false"}, "True or False"),
         ({"num_envs": 0}, "a whole number, at least 1"),
         ({"seed": -1}, "a whole number, at least 0"),
     ],

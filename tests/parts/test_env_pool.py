@@ -282,6 +282,7 @@ def test_an_action_that_it_does_not_have_is_an_error(action: int) -> None:
         ({"id": GRID, "frame_stack": 2}, "no Box"),
         ({"frame_stack": 0}, "at least 1"),
         ({"threads": -1}, "a whole number, at least 0"),
+        ({"clip_reward": "false"}, "True or False"),
         ({"num_envs": 0}, "a whole number, at least 1"),
         ({"seed": -1}, "a whole number, at least 0"),
     ],

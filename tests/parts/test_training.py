@@ -159,12 +159,12 @@ def test_updates_keep_pace_with_the_steps(num_envs: int, ratio: str) -> None:
 def test_updates_due_are_exact_though_the_ratio_is_a_float(ratio: str) -> None:
     plan = make_plan(update_ratio=float(ratio), warmup_steps=0)
     for env_steps in [*range(5000), *(10**8 + k for k in range(1000))]:
-        assert plan.updates_due(env_steps) == env_steps * Fraction(ratio) // 1
+        assert plan.total_updates(env_steps) == env_steps * Fraction(ratio) // 1
 
 
 def test_a_third_is_a_third() -> None:
     plan = make_plan(update_ratio=1 / 3)
-    assert [plan.updates_due(n) for n in (2, 3, 299_999, 300_000)] == [0, 1, 99_999, 100_000]
+    assert [plan.total_updates(n) for n in (2, 3, 299_999, 300_000)] == [0, 1, 99_999, 100_000]
 
 
 def test_the_warm_up_is_uniform_and_learns_nothing() -> None:

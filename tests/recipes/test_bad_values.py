@@ -13,6 +13,8 @@ from sqn_rl import compose
 from sqn_rl.cli.run import main
 from sqn_rl.errors import RecipeError, to_install
 
+SCALED = "env=gym env.id=MountainCar-v0 env.wrappers=[{RescaleObservation:{min_obs:-99,max_obs:99}}]"
+"""Observations with a scaling."""
 VALUES = {
     # heads
     "head=categorical head.v_max=5 head.v_min=5": "expected a finite number below v_max, 5",
@@ -62,8 +64,7 @@ VALUES = {
     "env=atari env.sticky_actions=1": "expected a probability in [0, 1)",
     "env=atari env.sticky_actions=null": "expected a probability in [0, 1)",
     "env=atari env.life_loss=null": "expected True or False",
-    "env=atari_ram env.clip_reward='false'": "expected true or false",
-    "env=minatar env.minimal_actions=1": "expected true or false",
+    "env=minatar env.minimal_actions=null": "expected True or False",
     "env=envpool env.id=CartPole-v1 env.kwargs=[1]": "expected a dict",
     "env=envpool env.id=CartPole-v1 env.threads=null": "expected a whole number, at least 0",
     "env=football env.max_episode_steps=1": "expected a whole number, at least 2, or null",
@@ -76,7 +77,7 @@ VALUES = {
     "loss.gamma=0.5": "every part is given the same `gamma`\n  write gamma=0.5",
     "returns.gamma=0.5": "every part is given the same `gamma`\n  write gamma=0.5",
     "temperature.n_actions=9": "every part is given the same `n_actions`\n  leave it out",
-    "env=acrobot encoder.observation_scaling=[0,1]": "given the same `observation_scaling`\n  leave it out",
+    f"{SCALED} encoder.observation_scaling=[0,1]": "given the same `observation_scaling`\n  leave it out",
     "loss.temperature=null": "every part is given the same `temperature`\n  leave it out",
     # targets
     "target_update=periodic target_update.every=0": "expected a whole number",

@@ -202,7 +202,7 @@ def test_updates_are_exact_after_every_chunk_and_requests_are_bounded() -> None:
 
         def result(self, ticket: Any) -> Result:
             run = learner.recipe.run
-            assert learner.counters.updates == run.updates_due(learner.counters.env_steps)
+            assert learner.counters.updates == run.total_updates(learner.counters.env_steps)
             self.tickets.remove(ticket)
             return super().result(ticket)
 
@@ -210,7 +210,7 @@ def test_updates_are_exact_after_every_chunk_and_requests_are_bounded() -> None:
     engine.tickets = []
     learner = Learner(engine)
     learner.train()
-    assert learner.counters.updates == learner.recipe.run.updates_due(600) == 135
+    assert learner.counters.updates == learner.recipe.run.total_updates(600) == 135
     assert all(numbers == [*range(len(numbers))] for numbers in serials.values())
 
 

@@ -24,7 +24,7 @@ from sqn_rl.recipe.resources import needs, stores_here
 from sqn_rl.training.agent import AGENT_PARTS, Agent
 from sqn_rl.training.agreement import require_batch, require_members, require_memory
 from sqn_rl.training.evaluation import MAX_ENVS, evaluation_env
-from sqn_rl.training.player import Player, recorded_actions
+from sqn_rl.training.player import Player, n_actions_if_recorded
 from sqn_rl.types import BATCH_KEYS, MASK_KEYS, Batch, Step
 
 TRANSITION = ("observation", "action", "next.observation", "next.reward", "next.terminated", "next.truncated")
@@ -42,7 +42,7 @@ class Walk:
         self.recipe, self.run = recipe, recipe.run
         self.parts = recipe.build()
         self.checks = Checks(self.parts, recipe)
-        recorded = recorded_actions(self.parts["env"], self.parts["returns"])
+        recorded = n_actions_if_recorded(self.parts["env"], self.parts["returns"])
         with self.checks.blaming("returns", "looking at the actor"):
             require_members(self.parts)
             self.player = Player(self.parts["actor"], self.run.num_envs, recorded)

@@ -16,7 +16,7 @@ from sqn_rl.disk import EVALUATIONS_FILE, RECIPE_FILE, Folder
 from sqn_rl.errors import CheckpointError, RecipeError, StorageError, first_line, to_install
 from sqn_rl.parts.env.opening import closing_env
 from sqn_rl.plots import wiring
-from sqn_rl.plots.logs import number_of
+from sqn_rl.plots.logs import finite_number
 from sqn_rl.recipe.build import TARGET
 from sqn_rl.recipe.compose import Recipe
 from sqn_rl.recipe.preflight import preflight
@@ -186,7 +186,8 @@ def card(recipe: Recipe, env_name: str, env_steps: int, evaluation: Mapping[str,
         evaluation: the row of the evaluation of these weights; None if there is none.
     """
     title, env, modules = json.dumps(recipe.title), json.dumps(env_name), own_modules(recipe)
-    mean, std, episodes = (number_of((evaluation or {}).get(name)) for name in ("mean", "std", "episodes"))
+    row = evaluation or {}
+    mean, std, episodes = (finite_number(row.get(name)) for name in ("mean", "std", "episodes"))
     results = sentence = ""
     if mean is not None and std is not None:
         how = "sampled" if (evaluation or {}).get("greedy") is False else "greedy"

@@ -76,7 +76,7 @@ def learn(
         loop.begin(resumed=state is not None)
         while loop.advance():
             agent.anneal(loop.due.before)
-            due = plan.updates_due(loop.due.now) - run_state.counters.updates
+            due = plan.total_updates(loop.due.now) - run_state.counters.updates
             loop.save_if_compiling(acts=False, learns=due > 0)
             with loop.saving_on_failure("the actors"):
                 actor, summary, chunk = run_state.take(loop.reporters)
@@ -254,7 +254,7 @@ class LearnerState(LearningState):
         """The state that :meth:`begin` takes."""
         versions = {each.request.version for asked in self._asked for each in asked} | {self._newest}
         collect = {
-            **self._shape(),
+            **self._fixed_settings(),
             "turn": self._turn,
             "asked_steps": self._asked_steps,
             "newest": self._newest,
@@ -267,7 +267,7 @@ class LearnerState(LearningState):
         }
         return super().state_dict() | {"collect": collect}
 
-    def _shape(self) -> dict[str, int]:
+    def _fixed_settings(self) -> dict[str, int]:
         """The settings that may not change when a run is resumed."""
         names = ("actors", "rows", "depth")
         return {**{name: getattr(self._actors, name) for name in names}, "envs": self._env.num_envs}
@@ -275,12 +275,12 @@ class LearnerState(LearningState):
     def _resume(self, state: Mapping[str, Any]) -> None:
         """Load a state, and send the requests that were in flight."""
         collect = state.get("collect", {})
-        for name, own in self._shape().items():
+        for name, own in self._fixed_settings().items():
             if collect.get(name) != own:
                 saved = f"{name} = {collect.get(name)}"
                 raise CheckpointError(f"a run with {saved}; here {name} = {own}: this cannot change")
         try:
-            self.load_learned(state, self._env.n_actions)
+            self.load_state(state, self._env.n_actions)
             self.random_state.load_state_dict(state["torch"])
             self._turn, self._asked_steps = collect["turn"], collect["asked_steps"]
             self._stored, self._states = [*collect["stored"]], [*collect["workers"]]

@@ -16,7 +16,7 @@ from sqn_rl.parts.env.base import BatchedEnv
 from sqn_rl.parts.env.opening import close
 from sqn_rl.parts.replay.ring import Ring
 from sqn_rl.protocols import Actor, Annealed, Laddered, Loss
-from sqn_rl.training.player import Player, random_actions, recorded_actions
+from sqn_rl.training.player import Player, n_actions_if_recorded, random_actions
 from sqn_rl.training.random_state import GLOBAL_SEED_OFFSET, RESUMED_SEED_OFFSET, RandomState
 from sqn_rl.training.randomness import Randomness
 from sqn_rl.training.torch_modes import default_float32, flushed_denormals
@@ -62,7 +62,7 @@ class Worker:
     ) -> None:
         self.env, self._actor, self._loss, self._returns, self._rows = env, actor, loss, returns, rows
         self._ladder, self._seed = ladder, seed
-        self._player = Player(actor, env.num_envs, recorded_actions(env, returns))
+        self._player = Player(actor, env.num_envs, n_actions_if_recorded(env, returns))
         if isinstance(loss, nn.Module):
             loss.eval()  # it gives priorities, and learns nothing
         self._generator = torch.Generator().manual_seed(seed)

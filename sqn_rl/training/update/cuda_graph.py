@@ -74,7 +74,7 @@ class CudaGraphs(Generic[T]):
         self._compute, self._name = compute, name
         self._generators = [each for each in generators if each.device.type == "cuda"]
         self._graphs: dict[Kind, CudaGraph[T] | None] = {}
-        self._most = VARIANTS
+        self._max_graphs = VARIANTS
 
     @property
     def recorded(self) -> bool:
@@ -86,11 +86,11 @@ class CudaGraphs(Generic[T]):
         kind = tuple((name, each.shape, each.dtype) for name, each in batch.columns().items())
         if graph := self._graphs.get(kind):
             return graph(batch)
-        if kind in self._graphs and self._most:
+        if kind in self._graphs and self._max_graphs:
             if graph := self._record(batch):
                 self._graphs[kind] = graph
                 return graph(batch)
-        elif len(self._graphs) < self._most:
+        elif len(self._graphs) < self._max_graphs:
             self._graphs[kind] = None
             return self._run_watched(batch)
         return self._compute(batch)
@@ -131,7 +131,7 @@ class CudaGraphs(Generic[T]):
 
     def _refuse(self, reason: str) -> None:
         warn_not_compiled(self._name, reason)
-        self._most = 0
+        self._max_graphs = 0
 
     def __getstate__(self) -> dict[str, object]:
         """Leave out the graphs, which exist only in this process."""
