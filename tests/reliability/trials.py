@@ -221,24 +221,26 @@ class _Compiling:
     @contextmanager
     def noted(self) -> Iterator[None]:
         """Count, in here."""
-        compile_ = Compiled._compile
+        compile_and_call = Compiled._compile_and_call
 
         def counted(compiled: Any, arguments: Any) -> Any:
             self._counts[0] += 1
             names = ("self", *compiled._arguments)
             given = dict(zip(names, (compiled._owner, *arguments), strict=True))
-            method = compiled._method.__func__
+            method, known = compiled._method.__func__, len(compiled._variants)
             made = next((made for of, made in self._warm if of is method and made[0](given)), None)
             if made:
                 compiled.pending = False
                 compiled._variants.append(made)
-            elif not compile_(compiled, arguments):
-                return None
-            self.made.append((method, compiled._variants[-1]))
-            self._counts[1] += 1
-            return compiled._variants[-1]
+                result = made.code(compiled._owner, *arguments)
+            else:
+                result = compile_and_call(compiled, arguments)
+            if len(compiled._variants) > known:
+                self.made.append((method, compiled._variants[-1]))
+                self._counts[1] += 1
+            return result
 
-        with patch.object(Compiled, "_compile", counted):
+        with patch.object(Compiled, "_compile_and_call", counted):
             yield
 
     def now(self) -> str:
