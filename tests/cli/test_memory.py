@@ -129,7 +129,7 @@ def test_what_is_not_finite_is_found_in_what_a_run_keeps_of_an_update() -> None:
         (["returns.soft=true"], "set returns.soft=false, or choose returns=one_step"),
         (["actor=policy", "loss=discrete_sac"], "PolicyActor's own network is not recurrent"),
         (["compile=always"], "auto or never: recurrent networks are not compiled"),
-        (["replay.stride=30"], r"replay.stride=30: expected a whole number of steps in \[1, length\]"),
+        (["replay.stride=30"], "replay.stride=30: expected at most the length, 20"),
         (["encoder=lstm"], "write q_net=lstm"),
         (["replay_capacity=70"], "expected at least 80: burn_in . length . stride = 40 steps of each of 2"),
     ],

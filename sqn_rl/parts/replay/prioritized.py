@@ -76,7 +76,7 @@ def require_priorities(omega: float, epsilon: float, td_error: str) -> None:
         SettingError: one is.
     """
     limit = largest_priority(omega)
-    require(epsilon <= limit, "epsilon", epsilon, f"at most {limit:.0e} with omega = {omega}")
+    require(epsilon <= limit, "epsilon", epsilon, f"at most {limit:g} with omega = {omega}")
     require(epsilon**omega > 0, "omega", omega, f"an exponent for which {epsilon}^omega is above 0")
     require_one_of(ERROR_REDUCTIONS, "td_error", td_error)
 
