@@ -72,11 +72,8 @@ class Experiment:
         """
         folder = (folder or Path(self.run.out or "runs")).absolute()  # environments may change the cwd
         graph = preflight(self.recipe)
-        shortage = graph.needs and resources.shortage(graph.needs, folder)
-        if shortage or self.run.device != "cpu":
-            gc.collect()  # frees what preflight built, and what an earlier run left if it ended by an error
-            shortage = graph.needs and resources.shortage(graph.needs, folder)
-        if shortage:
+        gc.collect()  # frees what preflight built, and what an earlier run left if it ended by an error
+        if shortage := graph.needs and resources.shortage(graph.needs, folder):
             raise RecipeError(shortage.message, self.recipe.origin(shortage.setting), shortage.hint)
         return graph
 
