@@ -127,7 +127,7 @@ def _cut_alike(environment: str, runs: Sequence[FinishedRun], notes: list[str]) 
         pair = f"{run.resolved.name} and {longest.resolved.name} were evaluated differently on {environment}:"
         limits = f"episodes were cut after {run.longest:,} steps in one, "
         limits += f"and lasted {longest.longest:,} in the other"
-        if len(cut) >= len(runs) - len(cut):  # nobody knows which are the odd ones
+        if len(cut) >= len(runs) - len(cut):  # those that were cut are not fewer
             hint = "compare them separately, or run one of them again"
             raise ComparisonError(f"{pair}\n  {limits} (eval_max_steps)\n  {hint}")
         notes.append(f"left out: {run.resolved.name}: {pair} {limits}")

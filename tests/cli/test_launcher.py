@@ -93,7 +93,7 @@ def test_a_grid_of_jobs_is_compared_and_a_failed_one_is_named(trusting: list[str
 
 
 @needs_submitit
-def test_what_the_cluster_refuses_is_told(
+def test_what_the_cluster_refuses_is_reported(
     folder: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("srun", "sbatch"):

@@ -71,7 +71,7 @@ def test_a_curve_that_cannot_be_drawn_does_not_undo_the_run(
     assert read_summary(tmp_path)["status"] == "done"
 
 
-def test_finished_runs_are_told_apart_by_identity(tmp_path: Path) -> None:
+def test_finished_runs_are_compared_by_identity(tmp_path: Path) -> None:
     compose("sqn", *TINY, "eval_every=20", "eval_max_steps=3", f"out={tmp_path}").train()
     (first, second), _ = read_runs([tmp_path, tmp_path])
     assert first != second
