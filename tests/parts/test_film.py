@@ -304,7 +304,7 @@ def test_windows_can_be_opened_after_a_film(monkeypatch: pytest.MonkeyPatch) -> 
     for own in (None, "x11"):
         monkeypatch.delenv(name, raising=False) if own is None else monkeypatch.setenv(name, own)
         with filming.no_window():
-            assert os.environ[name] == own or "dummy"
+            assert os.environ[name] == (own or "dummy")
         assert os.environ.get(name) == own
 
 
