@@ -49,9 +49,25 @@ class Resolved:
 
     @property
     def environment(self) -> str:
-        """The name of its environment: ``CartPole-v1``, or ``pong``."""
-        known = (self.values[key].value for key in ("env.game", "env.id") if key in self.values)
-        return str(next(filter(None, known), self.parts["env"].value))
+        """See :func:`environment_name`."""
+        values = self.values.items()
+        fields = {key.removeprefix("env."): each.value for key, each in values if key.startswith("env.")}
+        return environment_name(str(self.parts["env"].value), fields)
+
+
+def environment_name(part: str, fields: Values) -> str:
+    """The name of an environment: its id, or what is played in which part.
+
+    Args:
+        part: the environment part: ``cartpole``, ``minatar``.
+        fields: its fields.
+
+    Returns:
+        For example ``CartPole-v1``, ``breakout-minatar``, ``academy_run_to_score-football`` or ``recall``.
+    """
+    if played := fields.get("game") or fields.get("scenario"):
+        return f"{played}-{part}"
+    return str(fields.get("id") or part)
 
 
 class Difference(NamedTuple):

@@ -12,6 +12,7 @@ from sqn_rl.disk import RECIPE_FILE
 from sqn_rl.errors import RecipeError, require, to_install
 from sqn_rl.parts import machine
 from sqn_rl.recipe.compose import Recipe
+from sqn_rl.recipe.resolved import environment_name
 from sqn_rl.training.plan import convert
 
 if TYPE_CHECKING:
@@ -110,8 +111,7 @@ def own_settings(
 
 def folder_of(command: str, recipe: Recipe) -> Path:
     """The folder for all runs of a command, if ``out=`` is not given."""
-    env = recipe.fields("env")
-    name = str(env.get("game") or env.get("id") or recipe.part("env"))
+    name = environment_name(recipe.part("env"), recipe.fields("env"))
     return Path("runs", command, recipe.run.recipe, name.replace("/", "-"))
 
 
