@@ -1,4 +1,4 @@
-"""Recurrent networks, as a user meets them: trained, evaluated, filmed, loaded, and refused."""
+"""Recurrent networks as a user meets them: training, evaluation, video, loading, and refusals."""
 
 from pathlib import Path
 
@@ -23,12 +23,12 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Policy:
     return load(out)
 
 
-def test_it_learns_what_only_a_memory_can(policy: Policy) -> None:
+def test_a_recurrent_agent_solves_the_recall_task(policy: Policy) -> None:
     assert policy.evaluate().mean == 1.0
     assert policy.evaluate(greedy=False).mean > 0.8
 
 
-def test_its_player_remembers_in_a_loop_of_ones_own(policy: Policy) -> None:
+def test_a_player_solves_the_recall_task_in_a_plain_gymnasium_loop(policy: Policy) -> None:
     env, player = gymnasium.make("sqn_rl/Recall-v0", delay=4, cues=2), policy.player()
     returns = []
     for seed in range(12):
@@ -43,7 +43,7 @@ def test_its_player_remembers_in_a_loop_of_ones_own(policy: Policy) -> None:
     assert returns == [1.0] * 12
 
 
-def test_several_episodes_are_played_at_a_time_and_may_be_given_up(policy: Policy) -> None:
+def test_a_player_acts_in_parallel_episodes_and_begin_leaves_the_others_unchanged(policy: Policy) -> None:
     cues, flag = np.eye(3, dtype=np.float32)[[0, 1, 0]], np.eye(3, dtype=np.float32)[[2] * 3]
     nothing = flag * 0
     acted = dict[int, list[int]]()
@@ -57,7 +57,7 @@ def test_several_episodes_are_played_at_a_time_and_may_be_given_up(policy: Polic
     player = policy.player(num_envs=3)
     for observation in (cues, nothing, nothing, nothing):
         player.act(observation)
-        player.record(0.0, False)  # of all episodes
+        player.record(0.0, False)  # scalars apply to all episodes
     assert player.act(flag).tolist() == acted[0]
     for name, seen in {"reward": (np.zeros(2), False), "ended": (0.0, np.zeros(2, bool))}.items():
         with pytest.raises(SettingError, match=f"{name} = .*: expected .*, or 3 of them"):
@@ -66,7 +66,7 @@ def test_several_episodes_are_played_at_a_time_and_may_be_given_up(policy: Polic
     assert acted[1][::2] == [0, 0]
 
 
-def test_alone_it_says_how_to_act(policy: Policy, tmp_path: Path) -> None:
+def test_misuse_of_a_recurrent_policy_is_refused_with_a_hint(policy: Policy, tmp_path: Path) -> None:
     for method in (policy.act, policy.q_values, policy.probabilities):
         with pytest.raises(WiringError, match=r"LSTMQNet remembers the episode; act by .*policy\.player\(\)"):
             method(np.zeros(3, np.float32))
@@ -80,7 +80,7 @@ def test_alone_it_says_how_to_act(policy: Policy, tmp_path: Path) -> None:
         export(policy, tmp_path / "policy.pt2")
 
 
-def test_a_film_shows_the_episodes_of_an_evaluation_and_the_values_it_acts_by() -> None:
+def test_a_video_plays_the_evaluated_episodes_and_shows_the_acting_policy() -> None:
     parts = compose("sqn_r2d2", *TINY).recipe.build()
     parts["env"].close()
     actor, q_net = parts["actor"], parts["q_net"]
@@ -89,7 +89,7 @@ def test_a_film_shows_the_episodes_of_an_evaluation_and_the_values_it_acts_by() 
         return GymEnv(id="sqn_rl/CartPoleMasked-v1", num_envs=1, seed=4, training=False)
 
     env = cart()
-    env.show = lambda: None  # it draws, which takes long
+    env.show = lambda: None  # rendering is slow
     env.screen = lambda: np.zeros((4, 4, 3), np.uint8)
     play = Play(actor, q_net, env, episodes=3, greedy=False, seed=7)
     moments = [*play]
@@ -101,7 +101,7 @@ def test_a_film_shows_the_episodes_of_an_evaluation_and_the_values_it_acts_by() 
         assert torch.allclose(moment.pi, torch.softmax(moment.q / parts["temperature"].alpha, -1))
 
 
-def test_what_is_not_finite_is_found_in_what_a_run_keeps_of_an_update() -> None:
+def test_a_nan_in_a_saved_sequence_batch_is_found_and_named() -> None:
     agent, env, _ = compose("sqn_r2d2", *TINY).build()
     player, observation = Player(agent.actor, 2), env.begin()
     for _ in range(20):
@@ -135,12 +135,14 @@ def test_what_is_not_finite_is_found_in_what_a_run_keeps_of_an_update() -> None:
     ],
     ids=str,
 )
-def test_what_does_not_go_together_is_refused(overrides: list[str], message: str) -> None:
+def test_incompatible_parts_and_settings_of_a_recurrent_recipe_are_refused(
+    overrides: list[str], message: str
+) -> None:
     with pytest.raises(RecipeError, match=message):
         compose("sqn_r2d2", *TINY, *overrides).preflight()
 
 
-def test_the_wiring_shows_what_is_remembered() -> None:
+def test_the_wiring_graph_shows_which_nodes_write_and_read_the_memory() -> None:
     graph = compose("sqn_r2d2", *TINY).preflight()
     writes = {entry.key: entry for entry in graph.nodes[0].writes}
     assert "memory" not in writes

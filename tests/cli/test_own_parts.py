@@ -1,4 +1,4 @@
-"""A user's own parts that are wrong: the message names the part, and steps that were made are kept."""
+"""Faulty parts of a user: the message names the part, and a checkpoint keeps the steps before a failure."""
 
 import json
 import sys
@@ -143,7 +143,9 @@ def _lab(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("env=corridor", "env=corridor: expected a subclass of sqn_rl.BatchedEnv; Corridor is none"),
     ],
 )
-def test_what_is_found_before_the_run(override: str, message: str, command: Command) -> None:
+def test_a_faulty_part_is_refused_before_the_run_begins(
+    override: str, message: str, command: Command
+) -> None:
     done = command("run", *TINY, *override.split(), "out=run")
     assert (done.code, Path("run").exists()) == (2, False)
     assert message in done.err
@@ -155,7 +157,7 @@ def test_a_metric_may_be_a_tensor(command: Command) -> None:
     assert {row["calls"] for row in rows} == {3.0}
 
 
-def test_a_reporter_changes_no_results(command: Command) -> None:
+def test_a_reporter_that_mutates_its_arguments_changes_no_results(command: Command) -> None:
     assert command("run", *TINY, "logger=popping", "out=run").code == 0
     (row,) = [json.loads(line) for line in Path("run/evaluations.jsonl").read_text().splitlines()]
     summary = json.loads(Path("run/summary.json").read_text())
@@ -164,7 +166,9 @@ def test_a_reporter_changes_no_results(command: Command) -> None:
 
 
 @pytest.mark.parametrize("override", ["head=late", "actor=sixes"])
-def test_what_fails_later_costs_no_steps(override: str, command: Command) -> None:
+def test_a_part_that_fails_during_training_leaves_a_checkpoint_of_the_last_step(
+    override: str, command: Command
+) -> None:
     if override == "head=late":
         with pytest.raises(LookupError, match="my own error"):  # with the traceback of the user's code
             command("run", *TINY, override, "out=run")
@@ -178,7 +182,7 @@ def test_what_fails_later_costs_no_steps(override: str, command: Command) -> Non
     assert steps % 80
 
 
-def test_a_state_that_cannot_be_saved_is_named(command: Command) -> None:
+def test_a_state_dict_with_a_numpy_array_is_refused_with_its_key(command: Command) -> None:
     done = command("run", *TINY, "replay=arrays", "out=run")
     assert done.code != 0
     assert "replay/n: a ndarray in a state_dict; expected tensors" in done.err
@@ -189,7 +193,7 @@ def contents() -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in files}
 
 
-def test_an_extension_that_is_refused_changes_nothing(
+def test_a_refused_extension_of_a_finished_run_changes_no_file(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
@@ -207,7 +211,7 @@ def test_an_extension_that_is_refused_changes_nothing(
     assert json.loads(Path("run/summary.json").read_text())["env_steps"] == 400
 
 
-def test_a_run_that_cannot_be_resumed_says_so(command: Command) -> None:
+def test_a_part_without_a_state_dict_is_noted_and_its_run_cannot_be_extended(command: Command) -> None:
     done = command("run", *TINY, "replay=stateless", "out=run")
     lacks = "Stateless has no state_dict and load_state_dict"
     assert f"replay: {lacks}, so this run cannot be resumed" in done.out

@@ -121,7 +121,7 @@ OVERRIDES = {
 
 
 @pytest.mark.parametrize("overrides", OVERRIDES)
-def test_a_mistake_on_the_command_line(
+def test_a_mistake_on_the_command_line_is_refused_with_its_origin_and_a_fix(
     overrides: str, command: Callable, trusting: list[str], users_tree: Path, no_steps: None
 ) -> None:
     where, what, fix = (text.format(tree=users_tree) for text in OVERRIDES[overrides])
@@ -150,7 +150,7 @@ WIRED = {
     ("key", "hint"),
     [("alfa", "did you mean `alpha`?"), ("entropi", "did you mean `entropy`?"), ("x", "there are: ")],
 )
-def test_a_part_that_declares_a_key_that_none_writes(
+def test_a_part_that_consumes_a_key_without_a_producer_is_refused_with_a_hint(
     slot: str, key: str, hint: str, command: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     part = type(f"My{slot}", (WIRED[slot],), {"consumes": [key]})
@@ -214,7 +214,7 @@ FILES = {
 
 
 @pytest.mark.parametrize("text", FILES)
-def test_a_mistake_in_a_users_recipe(
+def test_a_mistake_in_a_recipe_file_is_refused_with_its_line_and_a_fix(
     text: str, command: Callable, trusting: list[str], tmp_path: Path, no_steps: None
 ) -> None:
     line, what, fix = FILES[text]
@@ -228,7 +228,7 @@ def test_a_mistake_in_a_users_recipe(
     assert fix in done.err
 
 
-def test_a_module_that_is_not_there(command: Callable) -> None:
+def test_trusting_a_missing_module_is_refused_with_a_hint(command: Callable) -> None:
     done = command("run", "--trust", "no_such_parts")
     assert done.code == 2
     assert done.err.startswith(
@@ -238,7 +238,7 @@ def test_a_module_that_is_not_there(command: Callable) -> None:
 
 
 @pytest.mark.parametrize("name", ["a/b", "", ".parts", "my-parts", "my-parts.py"])
-def test_what_is_no_name_of_a_module(command: Callable, folder: Path, name: str) -> None:
+def test_trusting_an_invalid_module_name_is_refused(command: Callable, folder: Path, name: str) -> None:
     (folder / "my-parts.py").touch()
     done = command("run", "--trust", name)
     expected = "expected the name of a module, such as my_envs.robots"
@@ -259,7 +259,7 @@ class Rewarded(gymnasium.RewardWrapper):
 """
 
 
-def test_a_file_can_be_trusted_and_its_ids_are_written_with_it(command: Callable, folder: Path) -> None:
+def test_a_trusted_file_registers_environment_ids_for_run_and_eval(command: Callable, folder: Path) -> None:
     (folder / "here").mkdir()
     (folder / "here" / "my_robots.py").write_text(FILE)
     task = ["env=gym", "env.id=my_robots:Robot-v0", "steps=40", "eval_episodes=1"]
@@ -280,7 +280,9 @@ def test_a_file_can_be_trusted_and_its_ids_are_written_with_it(command: Callable
         ("nowhere.py", "--trust nowhere.py: there is no such file"),
     ],
 )
-def test_a_file_that_cannot_be_imported(command: Callable, folder: Path, file: str, message: str) -> None:
+def test_trusting_a_file_that_cannot_be_imported_is_refused(
+    command: Callable, folder: Path, file: str, message: str
+) -> None:
     if file != "nowhere.py":
         (folder / file).write_text("nothing()")
     done = command("run", "--trust", file)
@@ -288,7 +290,7 @@ def test_a_file_that_cannot_be_imported(command: Callable, folder: Path, file: s
     assert "broken" not in sys.modules
 
 
-def test_a_module_that_exits_does_not_end_the_program(command: Callable, folder: Path) -> None:
+def test_a_trusted_module_that_raises_system_exit_is_refused(command: Callable, folder: Path) -> None:
     (folder / "exits.py").write_text("raise SystemExit(0)\n")
     sys.path.append(str(folder))
     done = command("run", "--trust", "exits")
@@ -297,7 +299,7 @@ def test_a_module_that_exits_does_not_end_the_program(command: Callable, folder:
 
 @pytest.mark.parametrize("env", ["cartpole", "atari_ram"])
 @pytest.mark.parametrize("name", CATALOGUE.names(RECIPE))
-def test_it_costs_little(name: str, env: str) -> None:
+def test_preflight_of_every_recipe_takes_less_than_1_5_s_of_processor_time(name: str, env: str) -> None:
     recipe = compose(name, f"env={env}", *FLAT.get(name, ())).recipe
     preflight(recipe)  # imports
     before = time.process_time()
@@ -305,7 +307,9 @@ def test_it_costs_little(name: str, env: str) -> None:
     assert time.process_time() - before < 1.5
 
 
-def test_what_is_trained_afterwards_is_untouched(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_preflight_does_not_change_the_results_of_training(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def train(out: str) -> list[str]:
         settings = ["steps=300", "warmup_steps=100", "log_every=50", "eval_episodes=2", f"out={out}"]
         compose("sqn", "loss.backup=sampled", *settings).train()

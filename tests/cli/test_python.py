@@ -1,4 +1,4 @@
-"""The Python side of recipes: keyword overrides, parts of one's own, and progress."""
+"""The Python API of recipes: keyword overrides, custom parts, and progress."""
 
 import io
 import re
@@ -65,7 +65,9 @@ TINY = {"steps": 200, "warmup_steps": 64, "batch_size": 8, "hidden": [8], "eval_
          ["temperature.target_entropy=null", "temperature.target_entropy_fraction=0.5"]),
     ],
 )  # fmt: skip
-def test_keywords_are_overrides(settings: dict[str, Any], overrides: list[str]) -> None:
+def test_keyword_settings_compose_the_same_config_as_text_overrides(
+    settings: dict[str, Any], overrides: list[str]
+) -> None:
     assert compose("sqn", **settings).recipe.config == compose("sqn", *overrides).recipe.config
 
 
@@ -78,7 +80,9 @@ def test_keywords_are_overrides(settings: dict[str, Any], overrides: list[str]) 
         (["sqn"], {"loss": {"backup": [print]}}, "compose(): loss.backup: expected a number"),
     ],
 )
-def test_what_is_no_override_is_refused(arguments: list[Any], settings: dict[str, Any], message: str) -> None:
+def test_an_override_of_an_invalid_type_is_refused(
+    arguments: list[Any], settings: dict[str, Any], message: str
+) -> None:
     with pytest.raises(RecipeError, match=re.escape(message)):
         compose(*arguments, **settings)
 
@@ -88,12 +92,12 @@ def test_a_recipe_may_be_a_path(tmp_path: Path) -> None:
     assert compose(tmp_path / "mine.yaml").run.gamma == 0.5
 
 
-def test_an_experiment_shows_what_it_is() -> None:
+def test_the_repr_of_an_experiment_names_its_recipe_and_settings() -> None:
     experiment = compose("sqn", "head=dueling", env="acrobot", steps=500)
     assert repr(experiment) == "<Experiment sqn head=dueling: id=Acrobot-v1, steps=500, seed=0>"
 
 
-def test_what_is_built_trains_as_the_run_does(folder: Path) -> None:
+def test_a_built_agent_trains_to_the_same_q_values_as_a_run(folder: Path) -> None:
     experiment = compose("sqn", **TINY, checkpoint_every=0)
     agent, env, _ = experiment.build()
     counters = train(agent, env, experiment.run)
@@ -105,10 +109,10 @@ def test_what_is_built_trains_as_the_run_does(folder: Path) -> None:
 
 
 class Halved(LinearHead):
-    """A head of one's own."""
+    """A custom head."""
 
 
-def test_an_environment_that_does_not_fit_is_refused() -> None:
+def test_train_and_evaluate_refuse_an_unsuitable_environment_or_actor() -> None:
     experiment = compose("sqn", **TINY)
     agent, _, _ = experiment.build()
     outside = gym.make("CartPole-v1")
@@ -127,7 +131,7 @@ def test_an_environment_that_does_not_fit_is_refused() -> None:
             train(agent, env, experiment.run)
 
 
-def test_what_is_no_plan_or_no_reporter_is_refused() -> None:
+def test_train_refuses_an_invalid_plan_or_invalid_reporters() -> None:
     experiment = compose("sqn", **TINY)
     agent, env, _ = experiment.build()
     for plan in (experiment, None, {"steps": 3}):
@@ -140,7 +144,7 @@ def test_what_is_no_plan_or_no_reporter_is_refused() -> None:
             experiment.train(reporters=reporters)  # type: ignore[arg-type]
 
 
-def test_a_run_is_resumed_by_its_path_as_a_text(folder: Path) -> None:
+def test_train_resumes_a_run_given_its_path_as_a_string(folder: Path) -> None:
     assert compose("sqn", **TINY, out="run").train()["env_steps"] == 200
     assert compose("sqn", **TINY | {"steps": 240}).train(resume="run")["env_steps"] == 240
     assert load("run").env_steps == 240
@@ -167,7 +171,7 @@ Q_NET = {"encoder": partial(MLP, hidden=[8]), "head": LinearHead, "layer": Dense
 
 
 @pytest.mark.parametrize("value", ["0.5", None, True, float("nan"), 2e12, [0.5]], ids=str)
-def test_what_is_no_number_in_range_is_refused_by_name(value: Any) -> None:
+def test_a_number_that_is_invalid_or_out_of_range_is_refused_with_its_field(value: Any) -> None:
     agent, _, _ = compose("sqn", **TINY).build()
     for make, field in (
         (partial(Polyak, loss=agent.loss, tau=value), "tau"),
@@ -180,7 +184,7 @@ def test_what_is_no_number_in_range_is_refused_by_name(value: Any) -> None:
             make()
 
 
-def test_a_text_is_no_bool() -> None:
+def test_a_string_for_a_boolean_is_refused_with_its_field() -> None:
     agent, _, _ = compose("sqn", **TINY).build()
     parts = {"q_net": agent.loss.q_net, "temperature": agent.temperature, "gamma": 0.9, "seed": 0}
     sqn = {"backup": "expected", "policy_source": "q1", "backup_entropy": "no"}
@@ -208,7 +212,7 @@ def test_a_text_is_no_bool() -> None:
         (lambda env: env.advance(torch.zeros(3).long()), "action = [0, 0, 0]: expected 2 of them, each in"),
     ],
 )  # fmt: skip
-def test_rows_and_actions_that_an_environment_does_not_have(call: Any, message: str) -> None:
+def test_an_environment_refuses_invalid_rows_and_actions(call: Any, message: str) -> None:
     env = GymEnv("CartPole-v1", num_envs=2, seed=0)
     env.begin()
     with pytest.raises(SettingError, match=re.escape(message)):
@@ -216,7 +220,7 @@ def test_rows_and_actions_that_an_environment_does_not_have(call: Any, message: 
     assert env.advance([0, 1]).reward.tolist() == [1, 1]  # type: ignore[arg-type]
 
 
-def test_parts_of_ones_own_get_what_they_ask_for() -> None:
+def test_custom_parts_receive_the_values_that_their_parameters_name() -> None:
     agent, env, make_env = compose("sqn", gamma=0.9, seed=3, **TINY).build(
         head=Halved,
         returns=partial(NStep, n=2, soft=False),
@@ -232,7 +236,7 @@ def test_parts_of_ones_own_get_what_they_ask_for() -> None:
 
 
 def passing_on(kind: type) -> type:
-    """A subclass that passes all its keywords on."""
+    """A subclass that passes all its keywords to the base class."""
 
     def make(self: Any, *arguments: Any, **keywords: Any) -> None:
         kind.__init__(self, *arguments, **keywords)  # type: ignore[misc]
@@ -241,8 +245,8 @@ def passing_on(kind: type) -> type:
 
 
 @pytest.mark.parametrize("slot", [slot.name for slot in SLOTS if slot.name not in ("collect", "logger")])
-def test_a_subclass_gets_what_its_base_class_asks_for(slot: str) -> None:
-    """As ``__init__(self, mine=1, **keywords)`` is how most extend a class."""
+def test_a_subclass_with_keyword_arguments_receives_what_its_base_class_takes(slot: str) -> None:
+    """``__init__(self, mine=1, **keywords)`` is the usual way to extend a class."""
     recipe = compose_recipe("sqn", *(f"{name}={value}" for name, value in TINY.items()))
     kind = recipe.catalogue.resolve(slot, recipe.config[slot]["_target_"], "")
     part = partial(passing_on(kind), **recipe.fields(slot))
@@ -290,12 +294,14 @@ class Refusing(torch.nn.Module):
         ({"returns": partial(NStep, n=0, soft=False)}, "build(): returns.n = 0"),
     ],
 )  # fmt: skip
-def test_a_part_that_does_not_fit_is_refused(parts: dict[str, Any], message: str) -> None:
+def test_build_refuses_an_unsuitable_part_with_the_reason(parts: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError, match=re.escape(message)):
         compose("sqn", **TINY).build(**parts)
 
 
-def test_progress_is_shown_on_request(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_is_printed_to_stderr_only_with_progress_true(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     compose("sqn", **TINY, out="quiet").train()
     assert capsys.readouterr() == ("", "")
     compose("sqn", **TINY, out="shown").train(progress=True)
@@ -304,7 +310,7 @@ def test_progress_is_shown_on_request(folder: Path, capsys: pytest.CaptureFixtur
     assert shown.out == ""
 
 
-# --- what progress shows -----------------------------------------------------------------------------------
+# --- progress ----------------------------------------------------------------------------------------------
 
 
 def follow(terminal: bool) -> tuple[ProgressReporter, Counters, io.StringIO]:
@@ -319,7 +325,7 @@ def follow(terminal: bool) -> tuple[ProgressReporter, Counters, io.StringIO]:
 ROW = {"return_mean": 3.0, "alpha": 0.1}
 
 
-def test_speed_is_since_the_beginning_and_nothing_exceeds_the_budget() -> None:
+def test_progress_averages_the_speed_since_begin_and_caps_steps_at_the_budget() -> None:
     reporter, counters, file = follow(terminal=False)
     counters.env_steps, counters.wall_s = 700, 3.0
     reporter.metrics(ROW)
@@ -331,14 +337,14 @@ def test_speed_is_since_the_beginning_and_nothing_exceeds_the_budget() -> None:
     ]
 
 
-def test_a_metric_without_a_value_and_a_time_beyond_all_measure_are_left_out() -> None:
+def test_progress_omits_a_missing_metric_and_blanks_an_overlong_remaining_time() -> None:
     reporter, counters, file = follow(terminal=False)
     reporter._steps, counters.env_steps, counters.wall_s = 2**53, 510, 3.0
     reporter.metrics({"return_mean": 3.0, "alpha": None})
     assert file.getvalue() == f"510/{2**53:,}  return 3.0  5 steps/s  –:––:–– left\n"
 
 
-def test_the_bar_moves_between_rows_and_says_what_takes_long() -> None:
+def test_the_progress_bar_moves_between_metrics_and_names_slow_phases() -> None:
     reporter, counters, _ = follow(terminal=True)
 
     def drawn() -> str:
@@ -361,7 +367,7 @@ def test_the_bar_moves_between_rows_and_says_what_takes_long() -> None:
         assert "compiling…" not in drawn()
 
 
-def test_one_episode_has_no_spread() -> None:
+def test_the_evaluation_of_one_episode_is_printed_without_a_standard_deviation() -> None:
     reporter, _, file = follow(terminal=False)
     row = {"env_steps": 9, "mean": 2.0, "std": 0.0, "greedy": True, "cut": 0, "lengths": [9]}
     reporter.evaluation(row | {"episodes": 1})

@@ -1,4 +1,4 @@
-"""``sqn-resume`` and ``resume=auto``: a run goes on from where it was, or a message says why not."""
+"""``sqn-resume`` and ``resume=auto``: a run resumes from its last checkpoint, or is refused with a reason."""
 
 import errno
 import json
@@ -33,7 +33,7 @@ TINY += ["log_every=40", "checkpoint_every=80", "eval_every=120", "eval_episodes
 
 @pytest.fixture
 def at(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, int, Callable[[], Any]], None]:
-    """``at("metrics", 2, act)``: act when the run directory receives it for the second time."""
+    """``at("metrics", 2, act)`` calls ``act`` after the run directory received its second metrics row."""
 
     def have(event: str, number: int, act: Callable[[], Any]) -> None:
         seen, hear = [], getattr(RunDirectory, event)
@@ -50,9 +50,9 @@ def at(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, int, Callable[[], Any]
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nobody disturbed."""
-    run = tmp_path_factory.mktemp("alone") / "run"
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run."""
+    run = tmp_path_factory.mktemp("uninterrupted") / "run"
     assert train(run, *TINY) == "done"
     return run
 
@@ -65,7 +65,9 @@ def send(name: str) -> Callable[[], None]:
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP"])
-def test_what_a_signal_stopped_goes_on(name: str, alone: Path, command: Command, at: Callable) -> None:
+def test_a_run_stopped_by_a_signal_resumes_and_equals_an_uninterrupted_run(
+    name: str, uninterrupted: Path, command: Command, at: Callable
+) -> None:
     at("metrics", 2, send(name))
     stopped = command("run", *TINY, "out=stopped")
     assert stopped.code == 3
@@ -73,14 +75,14 @@ def test_what_a_signal_stopped_goes_on(name: str, alone: Path, command: Command,
     done = command("resume", "stopped")
     assert (done.code, done.err) == (0, "")
     assert "resuming from stopped/checkpoints/0000000120" in done.out
-    assert differences(alone, Path("stopped")) == []
+    assert differences(uninterrupted, Path("stopped")) == []
     summary = json.loads(Path("stopped/summary.json").read_text())
     assert (summary["status"], summary["env_steps"]) == ("done", 240)
 
 
 @pytest.mark.parametrize("number", [2, 3])
-def test_an_evaluation_is_stopped_and_played_again(
-    number: int, alone: Path, command: Command, at: Callable
+def test_an_evaluation_stopped_by_a_signal_is_repeated_by_the_resumed_run(
+    number: int, uninterrupted: Path, command: Command, at: Callable
 ) -> None:
     at("checkpoint", number, send("SIGTERM"))  # before the evaluation at 120 or 240, which has no row yet
     stopped = command("run", *TINY, "out=stopped", "checkpoint_every=60")
@@ -89,12 +91,14 @@ def test_an_evaluation_is_stopped_and_played_again(
     assert not rows.exists() or len(rows.read_text().splitlines()) == number - 2
     assert command("resume", "stopped").code == 0
     for name in ("metrics", "episodes", "evaluations"):
-        lines = [(run / f"{name}.jsonl").read_text() for run in (alone, Path("stopped"))]
+        lines = [(run / f"{name}.jsonl").read_text() for run in (uninterrupted, Path("stopped"))]
         without_times = [re.sub(r'"wall_s": [\d.]+', "", text) for text in lines]
         assert without_times[0] == without_times[1]
 
 
-def test_a_second_signal_stops_at_once(command: Command, at: Callable) -> None:
+def test_a_second_signal_stops_the_run_at_once_without_another_checkpoint(
+    command: Command, at: Callable
+) -> None:
     def twice() -> None:
         send("SIGTERM")()
         send("SIGINT")()
@@ -106,8 +110,8 @@ def test_a_second_signal_stops_at_once(command: Command, at: Callable) -> None:
     assert command("resume", "run").code == 0
 
 
-def test_control_c_in_python_keeps_what_the_command_keeps(
-    alone: Path, command: Command, at: Callable
+def test_ctrl_c_in_python_stops_with_a_checkpoint_that_resumes_exactly(
+    uninterrupted: Path, command: Command, at: Callable
 ) -> None:
     at("metrics", 2, send("SIGINT"))
     with pytest.raises(
@@ -117,35 +121,39 @@ def test_control_c_in_python_keeps_what_the_command_keeps(
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert json.loads(Path("stopped/summary.json").read_text())["status"] == "stopped"
     assert command("resume", "stopped").code == 0
-    assert differences(alone, Path("stopped")) == []
+    assert differences(uninterrupted, Path("stopped")) == []
 
 
-def test_control_c_in_python_is_for_nobody_else_than_who_takes_care_of_it(at: Callable, folder: Path) -> None:
+def test_train_leaves_sigint_to_an_installed_handler_and_works_in_a_thread(
+    at: Callable, folder: Path
+) -> None:
     stop = StopRequest()
     with signals_to(stop.receive):
         at("metrics", 2, send("SIGINT"))
         assert compose("sqn", *TINY, "out=stopped").train(should_stop=stop)["status"] == "stopped"
-    with ThreadPoolExecutor() as threads:  # where no signal comes
+    with ThreadPoolExecutor() as threads:  # a thread receives no signals
         run = threads.submit(compose("sqn", *TINY, "out=thread").train)
     assert run.result()["status"] == "done"
 
 
 @pytest.mark.parametrize("checkpoint_every", [80, 120])
 @pytest.mark.parametrize("happens", ["an_error, at: 121", "SIGTERM, at: 120", "SIGTERM+SIGINT, at: 121"])
-def test_a_step_is_evaluated_once_whether_its_checkpoint_came_before_or_after(
+def test_each_step_is_evaluated_once_if_a_run_is_interrupted_near_an_evaluation(
     happens: str, checkpoint_every: int, command: Command, trusting: list[str]
 ) -> None:
     task = ["env=gym", "env.id=users/Task-v0", f"env.kwargs={{happens: {happens}}}", "num_envs=1"]
     ended = command("run", *trusting, *TINY, *task, f"checkpoint_every={checkpoint_every}", "out=run")
     assert ended.code in (1, 3)
     done = command("resume", *trusting, "run")
-    while done.code:  # where it happens again
+    while done.code:  # the resumed run is interrupted again
         done = command("resume", *trusting, "run")
     assert [row["env_steps"] for row in done.runs[0].rows("evaluations")] == [120, 240]
 
 
-def test_the_beginning_is_not_evaluated(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run that stopped in its first step goes on from 0 steps, where no other run evaluates anything."""
+def test_a_run_resumed_from_step_0_is_not_evaluated_there(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that fails in its first step resumes from step 0, which no uninterrupted run evaluates."""
     with monkeypatch.context() as once:
         once.setattr(GamesEnv, "_receive", None)
         assert command("run", *TINY, "out=run").code == 1
@@ -153,7 +161,7 @@ def test_the_beginning_is_not_evaluated(command: Command, monkeypatch: pytest.Mo
     assert [row["env_steps"] for row in command("resume", "run").runs[0].rows("evaluations")] == [120, 240]
 
 
-def test_a_signal_that_comes_again_at_once_is_one(command: Command, at: Callable) -> None:
+def test_a_signal_repeated_at_once_counts_as_one(command: Command, at: Callable) -> None:
     def to_a_group_and_passed_on() -> None:
         for _ in range(2):
             send("SIGTERM")()
@@ -163,7 +171,7 @@ def test_a_signal_that_comes_again_at_once_is_one(command: Command, at: Callable
     assert [path.name for path in Path("run/checkpoints").glob("0*")] != []
 
 
-def test_a_signal_that_comes_again_later_is_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_repeated_later_counts_as_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     received = list[str]()
     monkeypatch.setattr("sqn_rl.training.stopping.REPEAT_SECONDS", 0.0)
     with signals_to(lambda number, _: received.append(number.name) or True):
@@ -175,7 +183,7 @@ def test_a_signal_that_comes_again_later_is_a_second(monkeypatch: pytest.MonkeyP
 # --- a larger budget ---------------------------------------------------------------------------------------
 
 
-def test_an_extended_run_is_the_run_that_had_the_budget(command: Command, alone: Path) -> None:
+def test_an_extended_run_equals_a_run_with_the_larger_budget(command: Command, uninterrupted: Path) -> None:
     short = [each for each in TINY if not each.startswith("steps=")]
     assert command("run", *short, "steps=120", "out=run").code == 0
     done = command("resume", "run", "steps=160")
@@ -183,10 +191,11 @@ def test_an_extended_run_is_the_run_that_had_the_budget(command: Command, alone:
     assert command("resume", "run", "steps=240").code == 0
     files = done.runs[-1]
     assert (
-        files.weights[-1].read_bytes() == (alone / "checkpoints/0000000240/weights.safetensors").read_bytes()
+        files.weights[-1].read_bytes()
+        == (uninterrupted / "checkpoints/0000000240/weights.safetensors").read_bytes()
     )
     for name in ("metrics", "episodes", "evaluations"):
-        there = [json.loads(line) for line in (alone / f"{name}.jsonl").read_text().splitlines()]
+        there = [json.loads(line) for line in (uninterrupted / f"{name}.jsonl").read_text().splitlines()]
         for row in there:
             row.pop("wall_s", None)
         assert files.rows(name, "wall_s") == there
@@ -205,7 +214,7 @@ def test_an_extended_run_is_the_run_that_had_the_budget(command: Command, alone:
     ],
     ids=["masks", "memory", "actors", "frames"],
 )
-def test_an_extended_run_of_any_kind_is_the_run_that_had_the_budget(
+def test_an_extended_run_of_each_kind_equals_a_run_with_the_larger_budget(
     kind: list[str], command: Command
 ) -> None:
     settings = [*kind, *[each for each in TINY if not each.startswith("steps=")], "compile=never"]
@@ -215,13 +224,13 @@ def test_an_extended_run_of_any_kind_is_the_run_that_had_the_budget(
     assert [name for name in differences(Path("whole"), Path("run")) if "recipe" not in name] == []
 
 
-def test_a_run_that_is_killed_just_after_it_was_extended_goes_on(command: Command) -> None:
+def test_a_run_killed_just_after_its_extension_resumes_to_the_new_budget(command: Command) -> None:
     command("run", *TINY, "out=run")
     recipe = Path("run/recipe.yaml")
     longer = extended(recipe.read_text(), 280)
     recipe.write_text(longer)
     assert command("resume", "run").code == 0
-    assert json.loads(Path("run/summary.json").read_text())["env_steps"] == 240  # it is done, by its summary
+    assert json.loads(Path("run/summary.json").read_text())["env_steps"] == 240  # done, by its summary
     Path("run/summary.json").unlink()
     assert command("resume", "run").code == 0
     assert json.loads(Path("run/summary.json").read_text())["env_steps"] == 280
@@ -230,7 +239,7 @@ def test_a_run_that_is_killed_just_after_it_was_extended_goes_on(command: Comman
     assert (done.code, "recipe.yaml: damaged" in done.err) == (2, True)
 
 
-def test_schedules_over_the_budget_are_noted(command: Command) -> None:
+def test_an_extension_notes_the_schedules_that_span_the_new_budget(command: Command) -> None:
     command("run", *TINY, "replay=prioritized", "temperature=annealed", "out=run")
     out = command("resume", "run", "steps=280").out
     notes = re.findall(r"the schedule of (\w+) \(\w+\) now spans 280 steps", out)
@@ -247,38 +256,40 @@ def test_schedules_over_the_budget_are_noted(command: Command) -> None:
         ("head=dueling", "only steps=N can be changed"),
     ],
 )
-def test_nothing_else_of_a_run_can_be_changed(
-    change: str, message: str, command: Command, alone: Path
+def test_resume_refuses_any_change_but_a_larger_budget(
+    change: str, message: str, command: Command, uninterrupted: Path
 ) -> None:
-    before = {path: path.stat().st_mtime_ns for path in alone.rglob("*")}
-    done = command("resume", str(alone), change)
+    before = {path: path.stat().st_mtime_ns for path in uninterrupted.rglob("*")}
+    done = command("resume", str(uninterrupted), change)
     assert (done.code, message in done.err) == (2, True)
-    assert {path: path.stat().st_mtime_ns for path in alone.rglob("*")} == before
+    assert {path: path.stat().st_mtime_ns for path in uninterrupted.rglob("*")} == before
 
 
-def test_a_larger_budget_of_another_command_says_how(command: Command) -> None:
+def test_run_with_another_budget_is_refused_with_the_command_that_resumes(command: Command) -> None:
     command("run", *TINY, "out=run")
     longer = [each for each in TINY if not each.startswith("steps=")]
     done = command("run", *longer, "steps=280", "out=run", "resume=auto")
     assert (done.code, "`sqn-resume run steps=280`" in done.err) == (2, True)
     assert "`sqn-resume run steps=N` extends it" in command("resume", "run").out
     assert "the run is extended to 280 steps" in command("resume", "run", "steps=280").out
-    done = command("run", *TINY, "out=run", "resume=auto")  # which has a smaller budget than the run by now
+    done = command("run", *TINY, "out=run", "resume=auto")  # whose budget is smaller than the run's by now
     assert (done.code, "resume it with `sqn-resume run`, or" in done.err) == (2, True)
 
 
-def test_a_run_is_not_resumed_with_other_settings_from_python(alone: Path) -> None:
+def test_train_refuses_to_resume_a_run_with_other_settings(uninterrupted: Path) -> None:
     other = compose("sqn", *[each for each in TINY if not each.startswith("steps=")], steps=400, gamma=0.5)
-    recipe = (alone / "recipe.yaml").read_text()
+    recipe = (uninterrupted / "recipe.yaml").read_text()
     with pytest.raises(RecipeError, match=r"gamma=0.5: the run in .* has 0.99"):
-        other.train(resume=alone)
-    assert (alone / "recipe.yaml").read_text() == recipe
+        other.train(resume=uninterrupted)
+    assert (uninterrupted / "recipe.yaml").read_text() == recipe
 
 
 # --- auto --------------------------------------------------------------------------------------------------
 
 
-def test_auto_begins_goes_on_and_has_nothing_to_do(command: Command, at: Callable) -> None:
+def test_auto_starts_a_run_resumes_it_and_leaves_a_finished_run_unchanged(
+    command: Command, at: Callable
+) -> None:
     auto = [*TINY, "out=run", "resume=auto"]
     at("metrics", 2, send("SIGUSR1"))
     assert command("run", *auto).code == 3
@@ -291,13 +302,13 @@ def test_auto_begins_goes_on_and_has_nothing_to_do(command: Command, at: Callabl
     assert {path: path.stat().st_mtime_ns for path in Path("run").rglob("*")} == before
 
 
-def test_auto_needs_a_directory(command: Command) -> None:
+def test_auto_without_an_out_directory_is_refused(command: Command) -> None:
     done = command("run", *TINY, "resume=auto")
     assert done.code == 2
     assert done.err.startswith("command line: resume=auto: expected `never`, as no out=DIR says")
 
 
-def test_auto_goes_on_with_no_other_recipe(command: Command, at: Callable) -> None:
+def test_auto_refuses_a_setting_that_differs_from_the_run(command: Command, at: Callable) -> None:
     at("metrics", 2, send("SIGTERM"))
     assert command("run", *TINY, "out=run", "resume=auto").code == 3
     done = command("run", *TINY, "out=run", "resume=auto", "tau=0.5")
@@ -324,7 +335,7 @@ def test_auto_goes_on_with_no_other_recipe(command: Command, at: Callable) -> No
     ],
     ids=["only the run's", "only the recipe's"],
 )
-def test_auto_compares_settings_that_only_one_side_has(
+def test_auto_refuses_a_setting_that_only_the_run_or_the_recipe_has(
     own: list[str], other: list[str], message: str, tmp_path: Path
 ) -> None:
     auto = [*TINY, f"out={tmp_path / 'run'}", "resume=auto"]
@@ -334,21 +345,23 @@ def test_auto_compares_settings_that_only_one_side_has(
         compose("sqn", *auto, *other).train()
 
 
-def test_what_was_killed_before_its_first_checkpoint_begins_anew(alone: Path, command: Command) -> None:
+def test_a_run_killed_before_its_first_checkpoint_restarts_from_step_0(
+    uninterrupted: Path, command: Command
+) -> None:
     left_out = shutil.ignore_patterns("0*", "summary.json")
-    killed = shutil.copytree(alone, "killed", ignore=left_out)
+    killed = shutil.copytree(uninterrupted, "killed", ignore=left_out)
     assert {path.name for path in Path("killed/checkpoints").iterdir()} == {"replay"}
     Path("killed/checkpoints/0000000080.partial").mkdir()
     assert command("resume", killed).code == 0
-    assert differences(alone, Path("killed")) == []
+    assert differences(uninterrupted, Path("killed")) == []
 
 
-# --- what is refused, and the messages ---------------------------------------------------------------------
+# --- refusals and messages ---------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with checkpoints after 80 and 160 of 240 steps, which was killed then."""
+    """A run with checkpoints after 80 and 160 of 240 steps, killed after the second."""
     run = tmp_path_factory.mktemp("stopped") / "run"
     with pytest.raises(Killed):
         train(run, *TINY, die=(run / "checkpoints" / "0000000160").exists)
@@ -358,11 +371,11 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(stopped: Path, folder: Path) -> Path:
-    """A copy of it."""
+    """A copy of ``stopped``, to be changed."""
     return Path(shutil.copytree(stopped, folder / "run"))
 
 
-def test_a_damaged_checkpoint_is_passed_over_and_that_is_reported(run: Path, command: Command) -> None:
+def test_a_damaged_checkpoint_is_skipped_with_a_message(run: Path, command: Command) -> None:
     path = run / "checkpoints" / "0000000160" / "state.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
     done = command("resume", str(run))
@@ -415,7 +428,7 @@ LONGER = pytest.mark.parametrize("budget", [(), ("steps=1000",)], ids=["resumed"
         (_secrets, r"{run}/recipe.yaml:\d+: seed = \${oc.env:HOME}: `\${…}` takes the name of a value"),
     ],
 )
-def test_what_cannot_be_gone_on_with(
+def test_a_run_without_a_usable_checkpoint_or_recipe_is_refused_unchanged(
     damage: Callable, message: str, budget: tuple[str, ...], run: Path, command: Command
 ) -> None:
     damage(run)
@@ -451,7 +464,7 @@ def _not_mounted(run: Path) -> str:
 
 @LONGER
 @pytest.mark.parametrize("happens", [_unreadable, _newer_format, _checkpoints_gone, _not_mounted])
-def test_what_may_come_back_stops_a_resume_and_nothing_is_changed(
+def test_resume_refuses_unreadable_or_missing_checkpoints_and_changes_no_file(
     happens: Callable[[Path], str],
     budget: tuple[str, ...],
     run: Path,
@@ -484,7 +497,9 @@ def _resigned(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps({**content, "sha256": digest}, indent=1))
 
 
-def test_a_resume_says_what_is_another_than_it_was(run: Path, command: Command) -> None:
+def test_resume_notes_versions_and_threads_that_differ_from_the_checkpoint(
+    run: Path, command: Command
+) -> None:
     path = run / "checkpoints" / "0000000160" / "manifest.json"
     made_with = json.loads(path.read_text())["made_with"]
     assert {"python", "torch", "numpy", "gymnasium", "ale-py", "instructions", "amx"} <= made_with.keys()
@@ -498,11 +513,11 @@ def test_a_resume_says_what_is_another_than_it_was(run: Path, command: Command) 
     assert re.search(f"{changes}what follows may be rounded or played differently", done.out)
 
 
-def test_a_resume_on_the_same_machine_says_nothing_of_it(run: Path, command: Command) -> None:
+def test_resume_on_the_same_machine_notes_no_difference(run: Path, command: Command) -> None:
     assert "the checkpoint was made with" not in command("resume", str(run)).out
 
 
-def test_a_manifest_from_before_says_nothing_of_the_machine(run: Path, command: Command) -> None:
+def test_a_checkpoint_without_recorded_versions_resumes(run: Path, command: Command) -> None:
     for path in run.glob("checkpoints/*/manifest.json"):
         content = json.loads(path.read_text())
         del content["made_with"]
@@ -554,7 +569,7 @@ def test_a_run_that_loses_its_directory_stops_and_leaves_it_alone(
     assert {path: path.read_bytes() for path in run.rglob("*.*") if path.is_file()} == left
 
 
-def test_an_environment_that_changes_the_folder_loses_nothing(command: Command) -> None:
+def test_an_environment_that_changes_the_working_directory_does_not_move_the_run(command: Command) -> None:
     Path("recipes").mkdir()
     Path("elsewhere").mkdir()
     Path("moving_games.py").write_text(MOVING.format(str(Path("elsewhere").absolute())))
@@ -567,7 +582,7 @@ def test_an_environment_that_changes_the_folder_loses_nothing(command: Command) 
     assert [*Path("elsewhere").iterdir()] == []
 
 
-def test_two_runs_never_mix(run: Path, command: Command) -> None:
+def test_a_locked_directory_is_refused_so_two_runs_never_mix(run: Path, command: Command) -> None:
     other = RunDirectory(run, "", resume=True)
     try:
         for attempt in (
@@ -584,7 +599,7 @@ def test_two_runs_never_mix(run: Path, command: Command) -> None:
 
 
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO])
-def test_a_full_disk_is_reported_and_the_run_goes_on_later(
+def test_a_full_or_failing_disk_is_reported_and_the_run_resumes_later(
     error: int, run: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write, written = os.write, []
@@ -628,7 +643,7 @@ class Moving(gymnasium.Env):
 gymnasium.register("moving/Task-v0", Moving)
 """
 
-# --- games that cannot be saved ----------------------------------------------------------------------------
+# --- environments that cannot be saved ---------------------------------------------------------------------
 
 UNSEEDED = '''
 import gymnasium
@@ -636,7 +651,7 @@ import numpy as np
 
 
 class Unseeded(gymnasium.Env):
-    """Is never the same again."""
+    """No two episodes are the same, whatever the seed."""
 
     observation_space = gymnasium.spaces.Box(-1, 1, (3,), np.float32)
     action_space = gymnasium.spaces.Discrete(2)
@@ -654,7 +669,7 @@ gymnasium.register("unseeded/Task-v0", Unseeded)
 '''
 
 
-def test_games_that_cannot_be_brought_back_begin_anew_and_that_is_reported(
+def test_an_unrepeatable_environment_starts_new_episodes_on_resume_with_a_note(
     command: Command, at: Callable
 ) -> None:
     Path("recipes").mkdir()
@@ -671,7 +686,7 @@ def test_games_that_cannot_be_brought_back_begin_anew_and_that_is_reported(
     assert set(lengths) == {25}
 
 
-def test_a_pool_that_cannot_be_restored_begins_anew_and_that_is_noted(command: Command, at: Callable) -> None:
+def test_an_envpool_run_starts_new_episodes_on_resume_with_a_note(command: Command, at: Callable) -> None:
     pytest.importorskip("envpool")
     at("metrics", 2, send("SIGTERM"))
     first = command("run", *TINY, "env=envpool", "env.id=CartPole-v1", "out=run")
@@ -683,14 +698,16 @@ def test_a_pool_that_cannot_be_restored_begins_anew_and_that_is_noted(command: C
     assert done.code == 0
     assert "CartPole-v1: the episodes in progress are lost, and new ones begin" in done.out
     lengths = [json.loads(line)["length"] for line in Path("run/episodes.jsonl").read_text().splitlines()]
-    assert min(lengths) >= 8  # no pole falls earlier, so none was counted from its middle
+    assert min(lengths) >= 8  # no pole falls earlier, so no length was counted from the middle of an episode
     assert json.loads(Path("run/summary.json").read_text())["status"] == "done"
 
 
 # --- sweeps ------------------------------------------------------------------------------------------------
 
 
-def test_a_sweep_has_a_directory_and_finishes_what_is_missing(command: Command, trusting: list[str]) -> None:
+def test_a_repeated_sweep_skips_finished_jobs_and_runs_the_missing_ones(
+    command: Command, trusting: list[str]
+) -> None:
     task = ["env=gym", "env.id=users/Task-v0", *TINY, "-m", "env.kwargs.happens=nothing,an_error", "seed=0,1"]
     sweep = [*trusting, *task, "out=sweep", "resume=auto"]
     first = command("run", *sweep)
@@ -713,7 +730,7 @@ def test_a_sweep_has_a_directory_and_finishes_what_is_missing(command: Command, 
     assert {path: path.stat().st_mtime_ns for path in Path("sweep", names[0]).rglob("*")} == before
 
 
-def test_folders_of_jobs_are_files_names_and_differ(command: Command) -> None:
+def test_sweep_jobs_have_distinct_folders_with_portable_names(command: Command) -> None:
     short = ["steps=20", "eval_episodes=1", "-m", "out=sweep"]
     assert command("run", *short, "encoder.hidden=[8],[8,8]").code == 0
     names = [path.name for path in Path("sweep").iterdir()]
@@ -724,7 +741,7 @@ def test_folders_of_jobs_are_files_names_and_differ(command: Command) -> None:
 # --- as a process ------------------------------------------------------------------------------------------
 
 
-def test_a_process_that_is_killed_goes_on(folder: Path) -> None:
+def test_a_killed_process_resumes_and_logs_every_row_once(folder: Path) -> None:
     longer = [*TINY, "steps=800", "checkpoint_every=100", "out=run", "resume=auto"]
     run = [sys.executable, "-c", "from sqn_rl.cli.run import main; raise SystemExit(main())", *longer]
     process = subprocess.Popen(run, stdout=subprocess.DEVNULL)

@@ -1,4 +1,4 @@
-"""``sqn-run``: what it writes, prints and exits with."""
+"""``sqn-run``: its files, its output and its exit codes."""
 
 import json
 import os
@@ -37,12 +37,12 @@ NEEDED = {
     "atari_ram": SHORT,
     "atari": [*SHORT, "steps=140", "batch_size=8", "log_every=20"],
 }
-"""What an env does not work without, or not soon."""
+"""Overrides that an env needs in order to work, or to be fast."""
 
 CATALOGUE = Catalogue()
 
 
-# --- what a run leaves behind ------------------------------------------------------------------------------
+# --- the files of a run ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,9 @@ CATALOGUE = Catalogue()
         ("num_envs=300", ", as each environment takes one step only"),
     ],
 )
-def test_a_run_that_cannot_learn_says_so(command: Command, setting: str, reason: str | None) -> None:
+def test_a_run_without_an_update_notes_that_nothing_will_be_learned(
+    command: Command, setting: str, reason: str | None
+) -> None:
     out = command("run", *TINY, setting).out
     found = [line for line in out.splitlines() if "will be learned" in line]
     assert found == ([f"note: nothing will be learned{reason} (command line: {setting})"] if reason else [])
@@ -62,7 +64,7 @@ def test_a_run_that_cannot_learn_says_so(command: Command, setting: str, reason:
 
 
 @pytest.mark.usefixtures("curves")
-def test_a_run_directory(command: Command) -> None:
+def test_a_run_directory_contains_the_logs_checkpoints_curve_and_summary(command: Command) -> None:
     done = command("run", *TINY, "eval_every=200", "checkpoint_every=200", "seed=3")
     assert done.code == 0
     (run,) = done.runs
@@ -94,7 +96,7 @@ def test_a_run_directory(command: Command) -> None:
     assert imread(run.path / "curve.png").shape == (1056, 1430, 4)
 
 
-def test_the_summary(command: Command) -> None:
+def test_the_summary_records_results_versions_and_hardware(command: Command) -> None:
     (run,) = command("run", *TINY, "env=acrobot", "seed=2", "env.kwargs.max_episode_steps=50").runs
     summary = run.summary
     assert summary["status"] == "done"
@@ -111,7 +113,7 @@ def test_the_summary(command: Command) -> None:
     assert summary["hardware"].keys() == {"processor", "threads", "platform"}
 
 
-def test_the_recipe_of_a_run_is_enough_to_run_again(command: Command, folder: Path) -> None:
+def test_the_recipe_file_of_a_run_trains_the_same_recipe_again(command: Command, folder: Path) -> None:
     first = command("run", *TINY, "recipe=sqn_dueling", "actor.policy=min", "tau=0.1")
     recipe = load_recipe(first.runs[0].path / "recipe.yaml")
     assert recipe.run.recipe == "sqn_dueling"
@@ -127,7 +129,7 @@ def test_the_recipe_of_a_run_is_enough_to_run_again(command: Command, folder: Pa
         assert len(path.read_text().splitlines()) == len(first.runs[0].rows(name))
 
 
-def test_plain_lines_where_there_is_no_terminal(command: Command) -> None:
+def test_output_without_a_terminal_is_plain_lines(command: Command) -> None:
     done = command("run", *TINY, "eval_every=200")
     assert "\x1b" not in done.out
     number = r"-?[\d.,]+"
@@ -135,7 +137,7 @@ def test_plain_lines_where_there_is_no_terminal(command: Command) -> None:
         rf"200/300  return {number}  α {number}  entropy {number}  {number} steps/s  0:00:0\d left",
         rf"evaluation at 200 steps: {number} ± {number} \(mean ± std of 2 greedy episodes\)",
         r"encoder +mlp +hidden=\[\d+,\d+\]",
-        r"q_net +twin +members=2 shared_encoder=false",  # as one would write it
+        r"q_net +twin +members=2 shared_encoder=false",  # as an override is written
     ):
         assert re.search(f"^{line}$", done.out, re.MULTILINE)
     assert done.out.splitlines()[-2].split() == ["curve", f"{done.runs[0].summary['out']}/curve.png"]
@@ -155,7 +157,9 @@ RULES = {
 
 
 @pytest.mark.parametrize("env", RULES)
-def test_a_run_says_what_its_scores_depend_on(env: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_prints_the_env_settings_that_its_scores_depend_on(
+    env: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     announce(compose_recipe("sqn", f"env={env}"), Console())
     assert re.search(f"^env +{env} +{re.escape(RULES[env])}$", capsys.readouterr().out, re.MULTILINE)
 
@@ -169,7 +173,7 @@ def test_a_run_says_what_its_scores_depend_on(env: str, capsys: pytest.CaptureFi
         (["target_update=periodic", "recipe=sqn_quantile", "v_min=-1", "kappa=2"], ["v_min"]),
     ],
 )
-def test_a_setting_that_nothing_reads_is_reported(
+def test_a_setting_that_no_part_reads_is_noted(
     overrides: list[str], unread: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     announce(compose_recipe("sqn", *overrides), Console())
@@ -178,17 +182,17 @@ def test_a_setting_that_nothing_reads_is_reported(
 
 
 @pytest.mark.parametrize("env", CATALOGUE.names("env"))
-def test_it_trains_in_every_env(env: str, command: Command) -> None:
+def test_sqn_trains_in_every_env(env: str, command: Command) -> None:
     done = command("run", f"env={env}", *TINY, *NEEDED.get(env, []), "eval_episodes=1")
     assert done.code == 0
     assert done.runs[0].summary["status"] == "done"
     assert done.runs[0].rows("metrics")
 
 
-# --- how much of what --------------------------------------------------------------------------------------
+# --- steps and updates -------------------------------------------------------------------------------------
 
 
-def test_fewer_steps_than_the_warm_up(command: Command) -> None:
+def test_a_run_shorter_than_its_warm_up_is_evaluated_without_an_update(command: Command) -> None:
     (run,) = command("run", "steps=50", "warmup_steps=100", "eval_episodes=1").runs
     assert (run.summary["status"], run.summary["updates"]) == ("done", 0)
     assert run.summary["evaluation"]["episodes"] == 1
@@ -196,14 +200,14 @@ def test_fewer_steps_than_the_warm_up(command: Command) -> None:
     assert len(run.weights) == 1
 
 
-def test_environments_that_do_not_divide_the_steps(command: Command) -> None:
+def test_steps_are_rounded_up_to_a_multiple_of_the_environments(command: Command) -> None:
     (run,) = command("run", *TINY, "num_envs=7", "update_ratio=0.3").runs
     assert run.summary["env_steps"] == 301  # 43 times 7
     assert run.summary["updates"] == 60  # 0.3 times 201
     assert [row["env_steps"] for row in run.rows("metrics")] == [203, 301]  # the first update is after 105
 
 
-# --- sweeps and where they go ------------------------------------------------------------------------------
+# --- sweeps and directories --------------------------------------------------------------------------------
 
 
 def test_a_sweep_writes_a_run_for_every_combination(command: Command) -> None:
@@ -218,18 +222,20 @@ def test_a_sweep_writes_a_run_for_every_combination(command: Command) -> None:
         assert (float(mean), path) == (round(run.summary["evaluation"]["mean"], 1), run.summary["out"])
 
 
-def test_runs_that_begin_in_one_second_do_not_meet(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_that_begin_in_the_same_second_have_distinct_directories(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("time.strftime", lambda _: "now")
     done = command("run", "-m", "hidden=[4],[8]", "steps=40", "eval_episodes=1")
     assert done.code == 0
     assert [run.path.name for run in done.runs] == ["now-s0", "now-s0-2"]
 
 
-def test_options_may_stand_anywhere(command: Command) -> None:
+def test_options_may_appear_between_overrides(command: Command) -> None:
     assert len(command("run", "steps=40", "-m", "eval_episodes=1", "seed=1,2").runs) == 2
 
 
-def test_out_is_refused_where_there_is_a_run(command: Command) -> None:
+def test_an_out_directory_that_contains_a_run_is_refused(command: Command) -> None:
     tiny = ["steps=40", "eval_episodes=1"]
     assert command("run", *tiny, "out=mine").code == 0
     before = {path: path.stat().st_mtime_ns for path in Path("mine").rglob("*")}
@@ -240,7 +246,7 @@ def test_out_is_refused_where_there_is_a_run(command: Command) -> None:
     assert {path: path.stat().st_mtime_ns for path in Path("mine").rglob("*")} == before
 
 
-def test_out_is_refused_inside_a_run(command: Command) -> None:
+def test_an_out_directory_inside_a_run_is_refused(command: Command) -> None:
     tiny = ["steps=40", "eval_episodes=1"]
     assert command("run", *tiny, "out=mine").code == 0
     for inner in ("mine/again", "mine/far/away"):
@@ -257,19 +263,21 @@ def test_equal_values_of_a_sweep_are_one_job(command: Command) -> None:
     assert [run.path.as_posix() for run in done.runs] == [str(Path("mine").absolute())]
 
 
-def test_jobs_of_one_directory_are_refused_before_any_starts(command: Command) -> None:
+def test_sweep_jobs_that_share_a_directory_are_refused_before_any_starts(command: Command) -> None:
     done = command("run", "-m", "seed=1,2", "out=mine,other")
     assert (done.code, done.runs) == (2, [])
     assert done.err.startswith("command line: out=mine: several jobs of the sweep would write there")
 
 
-# --- how it ends -------------------------------------------------------------------------------------------
+# --- how a run ends ----------------------------------------------------------------------------------------
 
 TASK = ["env=gym", "env.id=users/Task-v0", *TINY, "num_envs=1", "out=run"]
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
-def test_a_signal_stops_it_with_the_weights_written(name: str, command: Command, trusting: list[str]) -> None:
+def test_a_signal_stops_a_run_with_a_checkpoint_of_the_last_step(
+    name: str, command: Command, trusting: list[str]
+) -> None:
     done = command("run", *trusting, *TASK, f"env.kwargs={{happens: {name}, at: 150}}")
     assert done.code == 3
     (run,) = done.runs
@@ -288,7 +296,7 @@ STOPS += r"A second one stops at once\.\n"
     ("where", "at", "steps", "checkpoint"),
     [("step", 150, 149, ["0000000149"]), ("reset", 160, 159, ["0000000159"])],
 )
-def test_a_second_signal_keeps_what_was_learned_though_the_environment_hangs(
+def test_a_second_signal_saves_a_checkpoint_while_the_environment_hangs(
     where: str, at: int, steps: int, checkpoint: list[str], command: Command, trusting: list[str]
 ) -> None:
     hangs = (
@@ -304,7 +312,7 @@ def test_a_second_signal_keeps_what_was_learned_though_the_environment_hangs(
 
 
 @pytest.mark.parametrize("where", ["__init__", "reset"])
-def test_a_constructor_that_hangs_is_named_and_a_second_signal_ends_it(
+def test_a_second_signal_ends_a_run_whose_environment_hangs_at_the_start(
     where: str, command: Command, trusting: list[str]
 ) -> None:
     done = command("run", *trusting, *TASK, f"env.kwargs={{happens: SIGTERM+SIGINT, where: {where}, at: 0}}")
@@ -317,10 +325,10 @@ def test_a_constructor_that_hangs_is_named_and_a_second_signal_ends_it(
     [("lr=1e39", "weights: "), ("optimizer.weight_decay=1e25", "optimizer: exp_avg_sq of ")],
 )
 @pytest.mark.parametrize("every", [20, 0])
-def test_what_an_optimizer_step_made_infinite_is_not_kept(
+def test_a_non_finite_optimizer_step_is_reported_and_not_saved(
     every: int, setting: str, what: str, command: Command
 ) -> None:
-    """One update, the last thing that is done: no loss is computed from its weights."""
+    """The only update is the last step of the run, so no loss is computed from its weights."""
     short = ["steps=60", "warmup_steps=58", "num_envs=2", "update_ratio=0.5", "eval_episodes=1", "out=run"]
     kept = [f"checkpoint_every={every}", "checkpoint_keep=1"]
     assert command("run", *short, *kept, "lr=1e-3", "out=right").code == 0
@@ -344,7 +352,7 @@ FELL_OVER = (
 )
 
 
-def test_numbers_that_are_none(command: Command, trusting: list[str]) -> None:
+def test_a_nan_reward_stops_the_run_with_exit_code_4(command: Command, trusting: list[str]) -> None:
     done = command("run", *trusting, *TASK, "env.kwargs={happens: NaN_rewards}")
     assert done.code == 4
     assert re.fullmatch(r"users/Task-v0, environment 0, step \d+: reward = nan\n", done.err)
@@ -352,14 +360,16 @@ def test_numbers_that_are_none(command: Command, trusting: list[str]) -> None:
     assert (summary["status"], summary["env_steps"]) == ("numerics", 59)
 
 
-def test_an_environment_that_fails(command: Command, trusting: list[str], folder: Path) -> None:
+def test_an_error_in_an_environment_is_reported_with_its_step(
+    command: Command, trusting: list[str], folder: Path
+) -> None:
     done = command("run", *trusting, *TASK, "env.kwargs={happens: an_error}")
     assert done.code == 1
     assert re.fullmatch(FELL_OVER, done.err)
     assert '"status": "error"' in (folder / "run" / "summary.json").read_text()
 
 
-def test_a_sweep_goes_on_after_a_failure_and_says_so_at_the_end(
+def test_a_sweep_continues_after_failed_runs_and_exits_with_a_failure(
     command: Command, trusting: list[str]
 ) -> None:
     task = [*TASK[:-1], "-m", "env.kwargs.happens=NaN_rewards,an_error,nothing"]
@@ -369,9 +379,7 @@ def test_a_sweep_goes_on_after_a_failure_and_says_so_at_the_end(
     assert re.search(FELL_OVER, done.err)
 
 
-def test_episodes_without_an_end_are_cut_when_evaluated_and_that_is_reported(
-    command: Command, trusting: list[str]
-) -> None:
+def test_an_evaluation_cuts_endless_episodes_and_reports_it(command: Command, trusting: list[str]) -> None:
     task = [*trusting, *TASK, "env.kwargs.happens=never_ends"]
     done = command("run", *task, "eval_every=200", "eval_max_steps=30")
     assert (done.code, done.err) == (0, "")
@@ -391,7 +399,7 @@ def test_episodes_without_an_end_are_cut_when_evaluated_and_that_is_reported(
 # --- as a process ------------------------------------------------------------------------------------------
 
 
-def said_when_stopped(process: subprocess.Popen[str]) -> str:
+def output_after_sigterm(process: subprocess.Popen[str]) -> str:
     process.send_signal(signal.SIGTERM)
     since = time.monotonic()
     output, _ = process.communicate(timeout=60)
@@ -400,29 +408,31 @@ def said_when_stopped(process: subprocess.Popen[str]) -> str:
     return output
 
 
-def test_a_process_stops_within_seconds(command: Command) -> None:
+def test_a_process_stops_within_seconds_of_sigterm(command: Command) -> None:
     process = subprocess.Popen([SQN_RUN, *LONG, "out=run"], stdout=subprocess.PIPE, text=True)
     assert process.stdout
     while "steps/s" not in process.stdout.readline():
         assert process.poll() is None
-    assert "stopped by SIGTERM" in said_when_stopped(process)
+    assert "stopped by SIGTERM" in output_after_sigterm(process)
     assert command("evaluate", "run", "--episodes=1").code == 0
 
 
-def test_a_process_that_compiles_stops_within_seconds_too(
+def test_a_process_that_is_compiling_stops_within_seconds_of_sigterm(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(folder / "nothing_is_compiled_yet"))
     task = ["recipe=sqn_rainbow", "warmup_steps=100", "compile=always", "out=run"]
     process = subprocess.Popen([SQN_RUN, *task], stdout=subprocess.PIPE, text=True)
-    while not (folder / "run/checkpoints/0000000100").exists():  # which is written before
+    while not (folder / "run/checkpoints/0000000100").exists():  # which is written before compilation
         assert process.poll() is None
         time.sleep(0.01)
     time.sleep(2)
-    assert "stopped by SIGTERM after 100 steps" in said_when_stopped(process)
+    assert "stopped by SIGTERM after 100 steps" in output_after_sigterm(process)
 
 
-def test_a_terminal_shows_a_bar_and_control_c_stops_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_shows_a_progress_bar_and_ctrl_c_stops_the_run(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name, value in {"TERM": "xterm", "COLUMNS": "150"}.items():
         monkeypatch.setenv(name, value)
     shown: list[str] = []
@@ -456,7 +466,9 @@ def test_a_run_whose_terminal_is_closed_stops_with_a_checkpoint(folder: Path) ->
     assert (folder / f"run/checkpoints/{summary['env_steps']:010d}/manifest.json").exists()
 
 
-def test_a_process_that_an_environment_ends_with_0_has_failed(folder: Path, trusting: list[str]) -> None:
+def test_a_process_ended_by_an_environment_with_exit_code_0_fails_with_1(
+    folder: Path, trusting: list[str]
+) -> None:
     task = [SQN_RUN, *trusting, *TASK, "env.kwargs={happens: exit, at: 30}", "checkpoint_every=20"]
     done = subprocess.run(task, capture_output=True, text=True)
     assert done.returncode == 1

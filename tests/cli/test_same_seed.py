@@ -1,4 +1,4 @@
-"""Two runs of one recipe with one seed leave the same behind, timings aside."""
+"""Two runs of one recipe with the same seed write the same logs and weights, timings aside."""
 
 from collections.abc import Callable, Iterator
 
@@ -30,8 +30,8 @@ def _threads() -> Iterator[None]:
 
 
 @pytest.fixture
-def left_by(command: Callable) -> Callable[..., list[object]]:
-    """What a run leaves: the rows of its logs without timings, and the bytes of its weights."""
+def results_of(command: Callable) -> Callable[..., list[object]]:
+    """Train, and return the rows of the logs without timings and the bytes of the last weights."""
 
     def run(*settings: str) -> list[object]:
         done = command("run", *SHORT, *settings)
@@ -45,15 +45,21 @@ def left_by(command: Callable) -> Callable[..., list[object]]:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_same_seed_same_run(task: str, left_by: Callable[..., list[object]]) -> None:
-    assert left_by(*TASKS[task], "seed=4") == left_by(*TASKS[task], "seed=4")
+def test_runs_with_the_same_seed_write_equal_logs_and_weights(
+    task: str, results_of: Callable[..., list[object]]
+) -> None:
+    assert results_of(*TASKS[task], "seed=4") == results_of(*TASKS[task], "seed=4")
 
 
-def test_same_seed_same_run_wherever_games_are_played(left_by: Callable[..., list[object]]) -> None:
+def test_atari_ram_runs_are_equal_with_and_without_worker_processes(
+    results_of: Callable[..., list[object]],
+) -> None:
     task = ["env=atari_ram", *PONG]
-    assert left_by(*task, "env.workers=0") == left_by(*task, "env.workers=2")
+    assert results_of(*task, "env.workers=0") == results_of(*task, "env.workers=2")
 
 
-def test_another_seed_another_run(left_by: Callable[..., list[object]]) -> None:
-    pairs = zip(left_by(*CARTPOLE, "seed=4"), left_by(*CARTPOLE, "seed=5"), strict=True)
+def test_runs_with_different_seeds_write_different_logs_and_weights(
+    results_of: Callable[..., list[object]],
+) -> None:
+    pairs = zip(results_of(*CARTPOLE, "seed=4"), results_of(*CARTPOLE, "seed=5"), strict=True)
     assert all(one != other for one, other in pairs)

@@ -1,4 +1,4 @@
-"""How one starts: names that other programs use, ``--dry-run``, and ``--save`` of a recipe to change."""
+"""First steps with ``sqn-run``: hints for names of other libraries, ``--dry-run``, and ``--save``."""
 
 import re
 import shlex
@@ -20,7 +20,7 @@ Command = Callable[..., Any]
 
 
 @pytest.mark.parametrize("name", FOREIGN_NAMES)
-def test_a_name_of_another_program_is_answered_by_ours(name: str, command: Command) -> None:
+def test_a_setting_name_of_another_library_is_refused_with_our_name(name: str, command: Command) -> None:
     done = command("run", f"{name}=3")
     assert done.code == 2
     (hint,) = re.findall(r"\n  write (.*)\n", done.err)
@@ -55,13 +55,17 @@ def test_a_name_of_another_program_is_answered_by_ours(name: str, command: Comma
         (["recipe=mine.yaml"], "sqn-run recipe=sqn --save FILE.yaml"),
     ],
 )
-def test_a_guess_is_answered(guess: list[str], answer: str, command: Command) -> None:
+def test_a_wrong_guess_on_the_command_line_is_refused_with_a_hint(
+    guess: list[str], answer: str, command: Command
+) -> None:
     done = command("run", *guess)
     assert done.code == 2
     assert answer in done.err
 
 
-def test_an_atari_id_is_answered_by_our_env(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_atari_id_of_gymnasium_is_refused_with_our_env(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for id in filter(for_atari_id, [*gymnasium.registry]):  # another test may have registered them
         monkeypatch.delitem(gymnasium.registry, id)
     for guess in (["env=gym", "env.id=ALE/Pong-v5"], ["env=gym", "env.id=PongNoFrameskip-v4"]):
@@ -77,7 +81,7 @@ def test_an_atari_id_is_answered_by_our_env(command: Command, monkeypatch: pytes
         (["--cfg", "job"], "sqn-run --dry-run prints the resolved recipe"),
     ],
 )
-def test_an_option_that_is_none_is_answered(
+def test_an_unknown_option_is_refused_with_a_hint(
     guess: list[str], answer: str, command: Command, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -86,7 +90,9 @@ def test_an_option_that_is_none_is_answered(
     assert answer in capfd.readouterr().err
 
 
-def test_a_dry_run_prints_what_a_run_would_keep_and_leaves_nothing(command: Command, folder: Path) -> None:
+def test_a_dry_run_prints_the_recipe_file_of_the_run_and_writes_no_files(
+    command: Command, folder: Path
+) -> None:
     settings = [
         "recipe=sqn_per",
         "head=dueling",
@@ -102,7 +108,7 @@ def test_a_dry_run_prints_what_a_run_would_keep_and_leaves_nothing(command: Comm
     assert (folder / "run" / "recipe.yaml").read_text() == done.out
 
 
-def test_a_dry_run_checks(command: Command) -> None:
+def test_a_dry_run_refuses_a_wrong_recipe_and_prints_every_job_of_a_sweep(command: Command) -> None:
     done = command("run", "encoder=nature_cnn", "--dry-run")
     assert (done.code, done.out) == (2, "")
     done = command("run", "-m", "seed=1,2", "--dry-run")
@@ -128,7 +134,9 @@ def test_a_dry_run_checks(command: Command) -> None:
         ["env=minatar", "task=classic_control", "steps=900"],
     ],
 )
-def test_a_saved_recipe_is_the_same_recipe(settings: list[str], command: Command, folder: Path) -> None:
+def test_a_saved_recipe_composes_to_the_same_config(
+    settings: list[str], command: Command, folder: Path
+) -> None:
     done = command("run", *settings, "out=elsewhere", "--save", "mine.yaml")
     assert (done.code, done.out) == (0, "mine.yaml: run it with `sqn-run recipe=mine.yaml`\n")
     before, after = compose_recipe("sqn", *settings), compose_recipe("sqn", "recipe=mine.yaml")
@@ -151,22 +159,20 @@ def test_a_saved_recipe_may_inherit_from_a_file_with_any_name(command: Command, 
     assert (recipe.part("head"), recipe.fields("target_update")["tau"]) == ("dueling", 0.25)
 
 
-def test_the_command_for_a_saved_recipe_works_whatever_its_name(command: Command, folder: Path) -> None:
+def test_the_printed_command_for_a_saved_recipe_quotes_its_file_name(command: Command, folder: Path) -> None:
     done = command("run", "--save", "e,f's.yaml")
     words = shlex.split(done.out.partition("run it with `")[2].rstrip("`\n"))
     assert words[0] == "sqn-run"
     assert command("run", *words[1:], "--dry-run").code == 0
 
 
-def test_a_saved_recipe_is_named_with_its_ending(command: Command, folder: Path) -> None:
+def test_a_saved_recipe_named_without_yaml_is_refused_with_a_hint(command: Command, folder: Path) -> None:
     assert command("run", "--save", "mine.yaml").code == 0
     done = command("run", "recipe=mine")
     assert done.err == "command line: recipe=mine: there is no such recipe\n  write recipe=mine.yaml\n"
 
 
-def test_a_recipe_that_names_a_class_where_others_choose_a_part_is_saved(
-    command: Command, folder: Path
-) -> None:
+def test_a_recipe_that_names_a_class_instead_of_a_part_can_be_saved(command: Command, folder: Path) -> None:
     sqn = (Path(__file__).parents[2] / "recipes" / "sqn.yaml").read_text()
     own = sqn.replace("  - /head: linear\n", "")
     (folder / "own.yaml").write_text(own + "head: {_target_: sqn_rl.LinearHead}\n")
@@ -176,7 +182,7 @@ def test_a_recipe_that_names_a_class_where_others_choose_a_part_is_saved(
     assert after.config == before.config | {"recipe": "mine"}
 
 
-def test_a_saved_recipe_has_all_of_a_mapping_of_which_one_value_was_set(
+def test_a_saved_recipe_keeps_every_value_of_a_partly_overridden_mapping(
     command: Command, folder: Path
 ) -> None:
     text = "defaults: [sqn, _self_]\nenv: {id: CartPole-v1, kwargs: {sutton_barto_reward: true}}\n"
@@ -188,7 +194,9 @@ def test_a_saved_recipe_has_all_of_a_mapping_of_which_one_value_was_set(
     assert after.config["env"]["kwargs"] == {"sutton_barto_reward": True, "render_mode": "rgb_array"}
 
 
-def test_every_comment_of_a_saved_recipe_is_a_value_to_change(command: Command, folder: Path) -> None:
+def test_a_saved_recipe_without_its_comment_signs_composes_to_the_same_config(
+    command: Command, folder: Path
+) -> None:
     command("run", "head=dueling", "--save", "mine.yaml")
     text = (folder / "mine.yaml").read_text()
     head, comments = text.split("before its part's name.\n")
@@ -199,7 +207,7 @@ def test_every_comment_of_a_saved_recipe_is_a_value_to_change(command: Command, 
     assert everything.origin("optimizer.lr").startswith("all.yaml:")
 
 
-def test_a_saved_recipe_runs_under_its_name_and_compares(command: Command, folder: Path) -> None:
+def test_a_saved_recipe_runs_under_its_name_and_works_with_diff(command: Command, folder: Path) -> None:
     tiny = ["steps=200", "warmup_steps=100", "eval_episodes=1", "hidden=[4]"]
     command("run", "head=dueling", *tiny, "--save", "mine.yaml")
     done = command("run", "recipe=mine.yaml")
@@ -222,7 +230,7 @@ def test_a_saved_recipe_runs_under_its_name_and_compares(command: Command, folde
         ),
     ],
 )
-def test_what_cannot_be_saved_is_refused(
+def test_an_invalid_save_is_refused_and_writes_no_file(
     arguments: list[str], message: str, command: Command, folder: Path
 ) -> None:
     (folder / "there.yaml").write_text("mine")
@@ -233,7 +241,7 @@ def test_what_cannot_be_saved_is_refused(
     assert (folder / "there.yaml").read_text() == "mine"
 
 
-def test_a_run_with_a_swapped_part_says_so_everywhere(command: Command, folder: Path) -> None:
+def test_the_title_of_a_run_names_its_swapped_parts_in_every_output(command: Command, folder: Path) -> None:
     tiny = [
         "steps=200",
         "warmup_steps=100",

@@ -1,4 +1,4 @@
-"""Every command ends as it should, whatever its streams are: encoding, width, closed, unread, full."""
+"""Every command works with any standard streams: any encoding or width, closed, unread, full."""
 
 import importlib
 import io
@@ -35,7 +35,7 @@ ARGUMENTS = {
     "tune": ["lr=uniform(0.001,0.01)", "trials=1", "seeds=1", "out=search", *TINY],
     "watch": ["{run}", "--port=-1"],
 }
-"""By command, what it does cheaply: ``{run}`` is a run that is done."""
+"""By command, arguments for a cheap call: ``{run}`` is a finished run."""
 FIRST = "grid/base/s0"
 CODES = dict.fromkeys(ARGUMENTS, 0) | {"diagnose": 2, "hub.pull": 2, "hub.push": 2, "watch": 2}
 ENCODINGS = ("ascii", "latin-1", "cp1252", "utf-8")
@@ -56,14 +56,14 @@ class Terminal(io.TextIOWrapper):
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which every command was run once."""
+    """A folder with the finished runs and the search that the commands read or resume."""
     folder = tmp_path_factory.mktemp("streams")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         assert run_main("run", f"out={FIRST}", *TINY) == 0
         assert (
             run_main("run", "out='grid/head=dueling/s0'", "head=dueling", *TINY) == 0
-        )  # the other of ablate's
+        )  # ablate's other variant
         assert run_main("tune", *ARGUMENTS["tune"]) == 0
     return folder
 
@@ -75,7 +75,7 @@ def call(done: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
     return lambda name: run_main(name, *(each.format(run=FIRST) for each in ARGUMENTS[name]))
 
 
-def test_these_are_all_commands() -> None:
+def test_the_tested_commands_are_all_scripts_of_the_package() -> None:
     assert set(SCRIPTS.values()) == {f"sqn_rl.cli.{name}:main" for name in ARGUMENTS}
 
 
@@ -86,7 +86,7 @@ def test_these_are_all_commands() -> None:
         *((name, "cp1252", "300", io.TextIOWrapper) for name in ("list", "graph", "run")),
     ],
 )
-def test_any_encoding_and_width(
+def test_a_command_works_with_any_encoding_and_width(
     name: str, encoding: str, width: str, kind: type, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     raw = [io.BytesIO(), io.BytesIO()]
@@ -98,7 +98,7 @@ def test_any_encoding_and_width(
 
 
 @pytest.mark.parametrize("name", ARGUMENTS)
-def test_help_of_any_encoding_and_width(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_help_works_with_any_encoding_and_width(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for encoding in ENCODINGS:
         for width in (20, 21, 37, 80, 300) if encoding == "ascii" else (80,):
             raw = io.BytesIO()
@@ -109,7 +109,7 @@ def test_help_of_any_encoding_and_width(name: str, monkeypatch: pytest.MonkeyPat
             assert "usage" in raw.getvalue().decode(encoding)
 
 
-def test_what_an_encoding_lacks_is_spelled(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_characters_that_an_encoding_lacks_are_transliterated(monkeypatch: pytest.MonkeyPatch) -> None:
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
     cli.command(lambda argv: print("α Δ 1 ± 2 – ½ é 漢 \udcff") or 0)()
@@ -117,7 +117,7 @@ def test_what_an_encoding_lacks_is_spelled(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("name", ARGUMENTS)
-def test_no_streams_at_all(
+def test_a_command_works_without_standard_streams(
     name: str, call: Call, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     for stream in ("stdin", "stdout", "stderr"):
@@ -128,10 +128,10 @@ def test_no_streams_at_all(
 
 
 @pytest.mark.parametrize("name", ARGUMENTS)
-def test_nobody_reads(
+def test_a_command_with_a_closed_pipe_as_stdout_exits_without_a_traceback(
     name: str, call: Call, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """As ``sqn-list | head``; stderr is read."""
+    """As in ``sqn-list | head``; stderr is still read."""
     reader, writer = os.pipe()
     os.close(reader)
     with open(writer, "w") as unread:
@@ -144,7 +144,7 @@ def test_nobody_reads(
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 @pytest.mark.parametrize("name", ["list", "graph", "run"])
-def test_no_room_for_the_output(
+def test_a_full_device_as_stdout_is_reported_with_exit_code_1(
     name: str, call: Call, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with open("/dev/full", "w") as full:
@@ -153,7 +153,7 @@ def test_no_room_for_the_output(
     assert capfd.readouterr().err == "the output cannot be written: No space left on device\n"
 
 
-def test_a_run_that_nobody_reads_any_more_stops_with_a_checkpoint(folder: Path) -> None:
+def test_a_run_whose_output_pipe_is_closed_stops_with_a_checkpoint(folder: Path) -> None:
     run = shlex.join([sys.executable, "-m", "sqn_rl.cli.run", *TINY, "steps=1e7", "out=run"])
     line = f"{run} | grep -m 1 steps/s; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
@@ -162,21 +162,21 @@ def test_a_run_that_nobody_reads_any_more_stops_with_a_checkpoint(folder: Path) 
     assert saved_in(Path("run", "checkpoints"))
 
 
-def test_files_that_a_closed_stream_would_let_be_written_into(folder: Path) -> None:
-    """With stdout closed, the next file opened would be number 1, and all that is printed go into it."""
+def test_an_opened_file_does_not_get_the_number_of_a_closed_standard_stream(folder: Path) -> None:
+    """With stdout closed, the next file opened would have number 1 and receive everything that is printed."""
     code = "import os; from sqn_rl.cli.terminal import streams; streams.prepare(); "
     code += "print(os.open('file', os.O_CREAT), file=open('number', 'w'))"
     subprocess.run(["bash", "-c", f'"$0" -c "{code}" <&- >&- 2>&-', sys.executable], check=True)
     assert int(Path("number").read_text()) > 2
 
 
-def test_a_command_with_closed_streams_in_a_process_of_its_own(folder: Path) -> None:
+def test_a_process_with_closed_standard_streams_exits_with_0(folder: Path) -> None:
     line = f"{sys.executable} -m sqn_rl.cli.list <&- >&- 2>&-"
     assert subprocess.run(["bash", "-c", line]).returncode == 0
 
 
 @pytest.mark.parametrize("name", ARGUMENTS)
-def test_a_module_is_its_command(name: str, folder: Path) -> None:
+def test_a_module_run_with_python_m_is_its_console_script(name: str, folder: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", f"sqn_rl.cli.{name}", "--help"], capture_output=True, text=True
     )

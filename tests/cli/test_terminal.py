@@ -1,4 +1,4 @@
-"""What is in files reaches the terminal as text: nothing there acts on it, hides, or is taken for markup."""
+"""Text from files is escaped on the terminal: no control sequences, no hidden characters, no markup."""
 
 import io
 import json
@@ -35,12 +35,12 @@ ACTS = {
 
 
 @pytest.mark.parametrize("name", ACTS)
-def test_what_acts_on_a_terminal_is_escaped(name: str) -> None:
+def test_control_and_invisible_characters_are_escaped(name: str) -> None:
     text, shown = ACTS[name]
     assert printable(f"é {text} α−") == f"é {shown} α−"
 
 
-def test_a_console_prints_strings_as_they_are() -> None:
+def test_a_screen_prints_markup_as_text_and_escapes_control_sequences() -> None:
     from rich.table import Table
 
     file = io.StringIO()
@@ -59,12 +59,12 @@ def test_a_console_prints_strings_as_they_are() -> None:
 
 HARM = "\x1b]0;x\x07\x1b[31m\x9b2J\u202e[red]:smile:"
 YAML = r'"\e]0;x\a\e[31m\x9b2J\u202e[red]:smile:"'
-COMMENT = "\x9b2J\u202e[red]\u2066".replace("\x9b", "\u200b")  # YAML takes no others as they stand
+COMMENT = "\x9b2J\u202e[red]\u2066".replace("\x9b", "\u200b")  # YAML allows no others unescaped
 
 
 @pytest.fixture
 def tree(folder: Path) -> Path:
-    """A tree whose files are called and say what acts on a terminal."""
+    """A tree with control sequences in the names and contents of its files."""
     tree = folder / "tree"
     for path, text in {
         f"recipes/mine{HARM}.yaml": f"# {COMMENT} Mine.\ndefaults: [sqn, _self_]\nencoder: {{hidden: [8]}}\n",
@@ -82,7 +82,7 @@ def tree(folder: Path) -> Path:
 
 @pytest.fixture
 def runs(folder: Path) -> list[str]:
-    """Two runs whose files say what acts on a terminal."""
+    """Three runs with control sequences in their files."""
     lines = compose_recipe("sqn", "encoder.hidden=[8]", "lr=0.5").to_yaml().splitlines()
     lines = [line.replace("command line: ", f"command line: {COMMENT}") for line in lines]
     lines = [f"recipe: {YAML}" if line.startswith("recipe:") else line for line in lines]
@@ -124,7 +124,9 @@ COMMANDS: dict[str, tuple[int, tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_no_command_lets_it_through(name: str, tree: Path, runs: list[str], command: Command) -> None:
+def test_no_command_prints_control_characters_from_files(
+    name: str, tree: Path, runs: list[str], command: Command
+) -> None:
     code, arguments = COMMANDS[name]
     done = command(*arguments)
     assert done.code == code, done.err
@@ -136,7 +138,7 @@ def test_no_command_lets_it_through(name: str, tree: Path, runs: list[str], comm
         assert "".join(path.read_text().split("\n")).isprintable()
 
 
-def test_nor_the_title_of_a_watched_run(runs: list[str]) -> None:
+def test_the_title_of_a_watched_run_contains_no_control_characters(runs: list[str]) -> None:
     title = WatchedRun(Path(runs[0]), Catalogue()).title
     assert title.isprintable()
     assert "[red]" in title

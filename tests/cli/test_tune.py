@@ -1,4 +1,4 @@
-"""``sqn-tune``: trials that are run once, kept through a kill, pruned by their evaluations, and shown."""
+"""``sqn-tune``: each trial runs once, survives a kill, is pruned by its evaluations, and is reported."""
 
 import json
 import re
@@ -43,7 +43,7 @@ def trials_in(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.slow
-def test_a_killed_search_resumes_and_counts_nothing_twice(command: Command, folder: Path) -> None:
+def test_a_killed_search_resumes_and_repeats_no_finished_trial(command: Command, folder: Path) -> None:
     arguments = [*SPACE, *TINY, "seeds=1", "trials=2", "out=here", "--jobs", "1"]
     code = "from sqn_rl.cli.tune import main; raise SystemExit(main())"
     with subprocess.Popen([sys.executable, "-c", code, *arguments], stdout=subprocess.DEVNULL) as process:
@@ -161,7 +161,7 @@ def test_a_trial_behind_the_median_is_pruned_during_training(tmp_path: Path) -> 
     assert [trial.mean for trial in search.tuning.done] == [5, 4, 3, 2, 1]
 
 
-def test_a_read_search_is_the_one_that_was_written(tmp_path: Path) -> None:
+def test_a_search_read_from_its_folder_equals_the_search_that_wrote_it(tmp_path: Path) -> None:
     search = Search(tmp_path)
     for mean, status in ((1.0, "done"), (9.0, "numerics"), (2.0, "done")):
         search.end(search.next(), mean, status)
@@ -182,7 +182,7 @@ def test_a_read_search_is_the_one_that_was_written(tmp_path: Path) -> None:
     assert len({*settings}) == 5
 
 
-def test_a_trial_that_fails_loses_no_other_and_is_tried_again_by_the_next_command(tmp_path: Path) -> None:
+def test_a_failed_trial_stops_no_other_and_is_repeated_by_the_next_command(tmp_path: Path) -> None:
     search = Search(tmp_path, trials=2)
     failed = search.next()
     search.tuning.job_ended(failed, False, "exit code 1: the robot fell over (s1000.log)")
@@ -195,7 +195,7 @@ def test_a_trial_that_fails_loses_no_other_and_is_tried_again_by_the_next_comman
     assert again.tuning.next_job() is None
 
 
-def test_a_search_that_has_ended_continues_with_more_trials_and_other_folders_are_refused(
+def test_a_finished_search_continues_and_a_folder_without_a_study_is_refused(
     tmp_path: Path,
 ) -> None:
     first = Search(tmp_path, trials=1)
@@ -209,7 +209,7 @@ def test_a_search_that_has_ended_continues_with_more_trials_and_other_folders_ar
         Search(tmp_path)
 
 
-def test_a_trial_beyond_the_number_that_is_asked_for_stays_as_it_is(tmp_path: Path) -> None:
+def test_a_trial_beyond_the_requested_number_is_left_unchanged(tmp_path: Path) -> None:
     search = Search(tmp_path, trials=2)
     first, _ = search.next(), search.next()
     again = Search(tmp_path, trials=1)
@@ -229,7 +229,7 @@ def test_no_settings_are_tried_twice(tmp_path: Path) -> None:
     assert len({json.dumps(each["settings"]) for each in trials_in(tmp_path).values()}) == 6
 
 
-def test_a_search_ends_where_there_are_no_other_settings(tmp_path: Path) -> None:
+def test_a_search_ends_when_every_setting_has_been_tried(tmp_path: Path) -> None:
     search = Search(tmp_path, trials=5, tuned=["lr=uniform(0.001,0.0010000000000000002)"])
     job = search.next()
     search.end(job, 1.0)
@@ -238,7 +238,7 @@ def test_a_search_ends_where_there_are_no_other_settings(tmp_path: Path) -> None
     assert 1 <= len(search.tuning.done) <= 3
 
 
-def test_a_row_that_a_crash_left_incomplete_is_left_out_until_the_run_is_done(tmp_path: Path) -> None:
+def test_an_incomplete_row_is_ignored_until_the_run_is_done_and_then_refused(tmp_path: Path) -> None:
     job = Search(tmp_path).next()
     evaluate(job, [1.0] * 3)
     with (job.out / "evaluations.jsonl").open("a") as file:
@@ -251,7 +251,7 @@ def test_a_row_that_a_crash_left_incomplete_is_left_out_until_the_run_is_done(tm
         Search(tmp_path).tuning.next_job()
 
 
-def test_the_seeds_of_a_trial_run_one_after_another_and_a_pruned_one_saves_the_rest(tmp_path: Path) -> None:
+def test_the_seeds_of_a_trial_run_in_turn_and_pruning_skips_those_that_remain(tmp_path: Path) -> None:
     search = Search(tmp_path, seeds=2)
     job = search.next()
     search.end(job, 1.0)
@@ -285,7 +285,7 @@ def test_the_seeds_of_a_trial_run_one_after_another_and_a_pruned_one_saves_the_r
         {"means": [1]},
     ],
 )
-def test_a_damaged_trial_is_named(change: dict[str, Any], tmp_path: Path) -> None:
+def test_a_damaged_trial_file_is_refused_with_its_path(change: dict[str, Any], tmp_path: Path) -> None:
     search = Search(tmp_path, trials=1)
     search.end(search.next(), 1.0)
     path = tmp_path / "trials" / "0000" / "trial.json"
@@ -310,7 +310,7 @@ def test_a_damaged_trial_is_named(change: dict[str, Any], tmp_path: Path) -> Non
         ("target_update.tau=choice(.005,.05)", ("0.005", "0.05")),
     ],
 )
-def test_distributions_are_read(text: str, ends: tuple[Any, ...]) -> None:
+def test_distributions_are_parsed_and_both_of_their_ends_compose(text: str, ends: tuple[Any, ...]) -> None:
     fixed, (tuned,) = space_of(["recipe=sqn", text], CATALOGUE)
     assert fixed == ["recipe=sqn"]
     assert tuned.ends == ends
@@ -331,7 +331,7 @@ def test_distributions_are_read(text: str, ends: tuple[Any, ...]) -> None:
 def test_numbers_are_shown_in_their_shortest_form(text: str, shown: str) -> None:
     _, (tuned,) = space_of([text], CATALOGUE)
     assert str(tuned) == shown
-    assert shortest(shown.replace("0.1,", f"{0.1:.17g},")) == shown  # as older searches have it
+    assert shortest(shown.replace("0.1,", f"{0.1:.17g},")) == shown  # the form in older searches
 
 
 def test_of_two_overrides_of_one_key_the_later_counts() -> None:
@@ -418,7 +418,7 @@ def test_of_two_overrides_of_one_key_the_later_counts() -> None:
         ([*SPACE, "--jobs", "0"], "jobs = 0: expected a whole number from 1 to 999,999"),
     ],
 )
-def test_what_is_refused_before_the_first_run(
+def test_an_invalid_search_is_refused_before_the_first_run(
     arguments: list[str], message: str, folder: Path, command: Command
 ) -> None:
     done = command("tune", *arguments)
@@ -427,7 +427,7 @@ def test_what_is_refused_before_the_first_run(
     assert not list(folder.iterdir())
 
 
-def test_without_optuna_it_says_what_to_install(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tune_without_optuna_says_what_to_install(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
     done = command("tune", *SPACE)
     assert (done.code, done.err) == (

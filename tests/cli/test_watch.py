@@ -72,7 +72,7 @@ def add(run: Path, name: str, **row: Any) -> None:
         file.write(json.dumps(row) + "\n")
 
 
-def test_it_shows_what_curve_png_shows(trained: Path) -> None:
+def test_the_page_shows_the_data_of_curve_png(trained: Path) -> None:
     with serving(trained) as server:
         shown = state(server)
     rows = {name: [*read_rows(trained / f"{name}.jsonl")] for name in LOGS}
@@ -100,10 +100,10 @@ def test_it_shows_what_curve_png_shows(trained: Path) -> None:
     assert {"env_steps", "mean", "std", "episodes", "greedy", "cut"} <= shown["evaluation"].keys()
     assert shown["notes"] == []
     assert shown["overrides"]
-    assert "head=dueling" not in shown["overrides"]  # the title says so
+    assert "head=dueling" not in shown["overrides"]  # it is in the title
 
 
-def test_it_shows_a_row_of_actors(run: Path) -> None:
+def test_the_page_shows_the_newest_actor_metrics_unless_they_are_invalid(run: Path) -> None:
     actors = {"actors_up": 3, "restarts": 1, "lag": 150.5, "learner_wait": 0.25}
     with serving(run) as server:
         assert state(server)["actors"] is None
@@ -119,7 +119,7 @@ def test_idle_requests_do_not_hold_threads(run: Path, monkeypatch: pytest.Monkey
         before = threading.active_count()
         idle = [socket.create_connection(server.server_address) for _ in range(3 * served.CONNECTIONS)]
         for each in idle:
-            with suppress(ConnectionError):  # those that are too many were closed
+            with suppress(ConnectionError):  # connections over the limit are closed
                 each.sendall(b"GET / HTTP/1.1\r\nHost: ")
         assert threading.active_count() <= before + served.CONNECTIONS
         ended = time.monotonic() + 60
@@ -131,7 +131,9 @@ def test_idle_requests_do_not_hold_threads(run: Path, monkeypatch: pytest.Monkey
             each.close()
 
 
-def test_browsers_leave_out_the_port_of_http(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_without_a_port_is_accepted_only_on_the_port_of_http(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with serving(run) as server:
         assert ask(server, "/", Host="localhost").status == 403
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -144,7 +146,7 @@ def test_browsers_leave_out_the_port_of_http(run: Path, monkeypatch: pytest.Monk
         server.shutdown()
 
 
-def test_its_colours_are_those_of_curve_png() -> None:
+def test_the_colours_of_the_page_equal_those_of_curve_png_and_the_video() -> None:
     style = Path(served.__file__).with_name("page.css").read_text()
     light = style.partition("@media")[0]
     for name, colour in (("line", curve.BLUE), ("other", curve.ORANGE), ("dots", curve.GREY)):
@@ -155,14 +157,14 @@ def test_its_colours_are_those_of_curve_png() -> None:
 
 
 @pytest.mark.parametrize("status", ["done", "stopped", "numerics", "error"])
-def test_it_says_how_a_run_ended(run: Path, status: str) -> None:
+def test_the_page_shows_how_a_run_ended(run: Path, status: str) -> None:
     path = run / "summary.json"
     path.write_text(path.read_text().replace('"status": "done"', f'"status": "{status}"'))
     with serving(run) as server:
         assert state(server)["status"] == status
 
 
-def test_a_run_is_running_while_somebody_is_at_it(run: Path) -> None:
+def test_a_run_without_a_summary_is_running_while_its_lock_is_held(run: Path) -> None:
     (run / "summary.json").unlink()
     with serving(run) as server:
         with (run / ".lock").open() as lock:
@@ -171,7 +173,7 @@ def test_a_run_is_running_while_somebody_is_at_it(run: Path) -> None:
         assert state(server)["status"] == "killed"
 
 
-def test_rows_are_shown_as_they_are_written(run: Path) -> None:
+def test_new_metrics_appear_as_soon_as_their_row_is_complete(run: Path) -> None:
     def alpha() -> list[tuple[int, float | None]]:
         (chart,) = (each for each in state(server)["charts"] if each["title"].startswith("temperature α"))
         return list(zip(chart["series"][0]["x"], chart["series"][0]["y"], strict=True))
@@ -187,14 +189,14 @@ def test_rows_are_shown_as_they_are_written(run: Path) -> None:
             assert alpha() == [*before, *added]
 
 
-def test_the_graph_is_that_of_the_run(trained: Path) -> None:
+def test_the_graph_on_the_page_is_the_wiring_of_the_run(trained: Path) -> None:
     with serving(trained) as server:
         answer = ask(server, "/graph.svg")
     assert answer.headers["Content-Type"] == "image/svg+xml"
     assert b"dueling instead of linear" in answer.body
 
 
-def test_a_film_is_made_once_for_every_checkpoint(run: Path, monkeypatch) -> None:
+def test_a_video_is_made_once_for_each_checkpoint_and_theme(run: Path, monkeypatch) -> None:
     monkeypatch.setattr(watch, "FRAMES", 10)
     with serving(run) as server:
         assert state(server)["checkpoint"] == 600
@@ -202,7 +204,7 @@ def test_a_film_is_made_once_for_every_checkpoint(run: Path, monkeypatch) -> Non
         assert first.startswith(b"GIF89a")
         (run / "checkpoints" / "0000000600" / "weights.safetensors").unlink()
         assert ask(server, "/film.gif").body == first
-        assert ask(server, "/film.dark.gif?600").status == 500  # another, whose weights are gone
+        assert ask(server, "/film.dark.gif?600").status == 500  # another theme: its weights are missing
         shutil.rmtree(run / "checkpoints" / "0000000600")
         assert state(server)["checkpoint"] == 400
         light, dark = (ask(server, f"/{name}.gif?400").body for name in ("film", "film.dark"))
@@ -213,7 +215,7 @@ def test_a_film_is_made_once_for_every_checkpoint(run: Path, monkeypatch) -> Non
         assert (answer.status, answer.body) == (500, b"no checkpoint yet")
 
 
-def test_what_has_not_changed_is_not_sent_again(run: Path) -> None:
+def test_unchanged_data_is_answered_with_304_not_modified(run: Path) -> None:
     with serving(run) as server:
         tag = ask(server, "/data.json").headers["ETag"]
         again = ask(server, "/data.json", If_None_Match=tag)
@@ -225,12 +227,12 @@ def test_what_has_not_changed_is_not_sent_again(run: Path) -> None:
 @pytest.mark.parametrize(
     "path", ["/recipe.yaml", "/../recipe.yaml", "/page.py", "/%2e%2e/", "/checkpoints/", "/run.py"]
 )
-def test_nothing_else_is_served(trained: Path, path: str) -> None:
+def test_any_other_path_is_answered_with_404(trained: Path, path: str) -> None:
     with serving(trained) as server:
         assert ask(server, path).status == 404
 
 
-def test_only_browsers_that_mean_this_machine_are_answered(trained: Path) -> None:
+def test_requests_for_another_host_or_with_another_method_are_refused(trained: Path) -> None:
     with serving(trained) as server:
         port = server.server_address[1]
         assert server.server_address[0] == "127.0.0.1"
@@ -248,7 +250,7 @@ def test_only_browsers_that_mean_this_machine_are_answered(trained: Path) -> Non
         assert policy.startswith("default-src 'none'; script-src 'self'; ")
 
 
-def test_nothing_is_loaded_from_elsewhere() -> None:
+def test_the_page_files_load_nothing_from_the_network_and_set_no_inner_html() -> None:
     files = [
         path for path in Path(served.__file__).parent.iterdir() if path.suffix in (".html", ".js", ".css")
     ]
@@ -258,7 +260,9 @@ def test_nothing_is_loaded_from_elsewhere() -> None:
         assert re.findall(r"//\w|url\(|@import|innerHTML", text) == []
 
 
-def test_it_is_told_what_it_cannot_show(trained: Path, command: Command, folder: Path) -> None:
+def test_watch_refuses_a_missing_run_and_an_unusable_port(
+    trained: Path, command: Command, folder: Path
+) -> None:
     done = command("watch", "nothing")
     assert (done.code, done.out) == (2, "")
     assert done.err == "nothing: there is no such directory\n"
@@ -274,7 +278,7 @@ def test_it_is_told_what_it_cannot_show(trained: Path, command: Command, folder:
     )
 
 
-def test_the_command_says_where_and_ends_with_ctrl_c(trained: Path) -> None:
+def test_watch_prints_its_url_ends_with_ctrl_c_and_changes_no_file(trained: Path) -> None:
     files = {path: path.stat().st_mtime_ns for path in trained.rglob("*")}
     code = "import sys; from sqn_rl.cli.watch import main; sys.exit(main())"
     process = subprocess.Popen([sys.executable, "-c", code, trained], stdout=subprocess.PIPE, text=True)
@@ -291,8 +295,10 @@ def test_the_command_says_where_and_ends_with_ctrl_c(trained: Path) -> None:
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-def test_a_browser_draws_the_curves_and_draws_them_again(run: Path, tmp_path: Path, monkeypatch) -> None:
-    """The run grows by an evaluation when the page has asked for the second time."""
+def test_a_browser_draws_the_curves_and_redraws_them_with_a_new_evaluation(
+    run: Path, tmp_path: Path, monkeypatch
+) -> None:
+    """An evaluation is added to the run when the page asks for the second time."""
     looks, look = [], watch.WatchedRun.state
 
     def count(self: watch.WatchedRun) -> dict[str, Any]:

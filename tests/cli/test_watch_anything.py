@@ -1,4 +1,4 @@
-"""``sqn-watch`` over files that anybody may have written: the page is answered, and says what is wrong."""
+"""``sqn-watch`` with malformed run files: the page is served, with notes on what is wrong."""
 
 import json
 import os
@@ -24,7 +24,7 @@ OTHERS = [
     *("true", "false", '""', '"12"', r'"\ud800"', r'"<b>\u001b[31m"', "[]", "[1]", "[[1, null]]", "{}"),
     *('{"a": 1}', "1e101", f"1{'0' * 400}", f"-1{'0' * 4000}", f"1{'0' * 5000}", "[" * 9000 + "]" * 9000),
 ]
-"""Values as JSON: no numbers, or none that a browser can draw."""
+"""JSON values that are not numbers, or not numbers that a browser can draw."""
 
 LINES = [*OTHERS, *NUMBERS, *GAPS, "", "{", "{}", "\x00", "\xff\xfe", '{"env_steps": 1e3}', "}" * 99]
 
@@ -35,13 +35,13 @@ def add(path: Path, line: str) -> None:
 
 
 def with_value(row: dict[str, Any], key: str, value: str) -> str:
-    """A row as JSON, in which a key has another value, which is JSON."""
+    """A row as JSON, in which one key has another value, given as JSON."""
     others = {name: each for name, each in row.items() if name != key}
     return f"{json.dumps(others)[:-1]}, {json.dumps(key)}: {value}}}"
 
 
 def shown(server: served.WatchServer) -> dict[str, Any]:
-    """What a browser is sent, in which every value that is drawn is a number or null."""
+    """What the server sends to a browser, after a check that every drawn value is a number or null."""
     answer = ask(server, "/data.json")
     assert answer.status == 200, answer.body
     page = state(server)
@@ -54,7 +54,7 @@ def shown(server: served.WatchServer) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", LOGS)
-def test_every_kind_of_value_at_every_key_of_a_row(name: str, run: Path) -> None:
+def test_any_value_at_any_key_of_a_row_is_drawn_or_noted(name: str, run: Path) -> None:
     path = run / name
     *_, row = (json.loads(line) for line in path.read_text().splitlines())
     whole = path.read_bytes()
@@ -63,7 +63,7 @@ def test_every_kind_of_value_at_every_key_of_a_row(name: str, run: Path) -> None
         for key in row:
             for value in NUMBERS + GAPS + OTHERS:
                 path.write_bytes(whole)
-                shown(server)  # and the log begins again
+                shown(server)  # the log is read from its beginning again
                 add(path, with_value(row | {"env_steps": 700}, key, value))
                 notes = shown(server)["notes"]
                 unseen = value in OTHERS and key not in ("returns", "lengths", "greedy")
@@ -77,7 +77,7 @@ def test_every_kind_of_value_at_every_key_of_a_row(name: str, run: Path) -> None
 
 
 @pytest.mark.parametrize("name", LOGS)
-def test_every_kind_of_line(name: str, run: Path) -> None:
+def test_any_malformed_line_is_noted_and_later_rows_are_read(name: str, run: Path) -> None:
     *_, row = (json.loads(line) for line in (run / name).read_text().splitlines())
     with serving(run) as server:
         for line in LINES:
@@ -90,7 +90,7 @@ def test_every_kind_of_line(name: str, run: Path) -> None:
         assert f"and {len(LINES) - 1} more bad rows" in page["notes"][0]
 
 
-def test_every_kind_of_value_at_every_key_of_a_summary(run: Path) -> None:
+def test_any_value_in_a_summary_is_served_with_a_valid_status(run: Path) -> None:
     path = run / "summary.json"
     summary = json.loads(path.read_text())
     with serving(run) as server:
@@ -103,7 +103,7 @@ def test_every_kind_of_value_at_every_key_of_a_summary(run: Path) -> None:
             assert shown(server)["status"] == "killed"
 
 
-def test_every_kind_of_value_at_every_key_of_a_manifest(run: Path) -> None:
+def test_any_wrong_value_in_a_manifest_is_noted_as_damaged(run: Path) -> None:
     (*_, newest) = sorted((run / "checkpoints").glob("0*/manifest.json"))
     manifest = json.loads(newest.read_text())
     texts = [with_value(manifest, key, value) for key in manifest for value in ("null", "[]", '"a"', "1e999")]
@@ -114,8 +114,8 @@ def test_every_kind_of_value_at_every_key_of_a_manifest(run: Path) -> None:
         assert note.startswith(f"{newest}: damaged: ")
 
 
-def test_every_kind_of_value_in_a_recipe(run: Path) -> None:
-    """It is read once, when the command begins, which may refuse it."""
+def test_any_changed_value_in_a_recipe_is_noted_or_refused(run: Path) -> None:
+    """The recipe is read once, when the command begins, which may refuse it."""
     path = run / "recipe.yaml"
     lines = path.read_text().splitlines()
     keys = [number for number, line in enumerate(lines) if ":" in line.partition("#")[0]]
@@ -157,7 +157,9 @@ def a_line_of_3_gb(path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [a_folder, a_pipe, a_device, a_loop, a_line_of_3_gb])
-def test_every_kind_of_file(kind: Callable[[Path], None], run: Path) -> None:
+def test_any_special_file_in_place_of_a_run_file_leaves_the_page_served(
+    kind: Callable[[Path], None], run: Path
+) -> None:
     (*_, newest) = sorted((run / "checkpoints").glob("0*"))
     names = [*LOGS, "summary.json", ".lock", "checkpoints", f"checkpoints/{newest.name}"]
     with serving(run) as server:
@@ -179,7 +181,7 @@ def test_every_kind_of_file(kind: Callable[[Path], None], run: Path) -> None:
 
 @contextmanager
 def replaced(path: Path) -> Iterator[None]:
-    """Have another thing in the place of a file, and put that back."""
+    """Move a file aside, and afterwards remove what replaced it and move the file back."""
     path.rename(aside := path.with_name("aside"))
     yield
     if path.is_dir() and not path.is_symlink():

@@ -28,7 +28,7 @@ LOGS = ("metrics.jsonl", "episodes.jsonl", "evaluations.jsonl")
 
 @pytest.fixture
 def runs(trained: Path, tmp_path: Path) -> Path:
-    """A folder with two runs: one at once, and one further below."""
+    """A folder with two runs: one directly in it, and one in nested folders."""
     for place in ("runs/s10", "runs/deep/er/s2"):
         shutil.copytree(trained, tmp_path / place)
     return tmp_path / "runs"
@@ -65,7 +65,7 @@ def test_a_folder_lists_its_runs_at_any_depth(runs: Path) -> None:
         )
 
 
-def test_new_runs_appear_and_those_that_run_are_first(runs: Path) -> None:
+def test_new_runs_are_listed_and_running_ones_come_first(runs: Path) -> None:
     with serving(runs) as server:
         assert len(listed(server)) == 2
         for name in ("s9", "s11"):
@@ -84,7 +84,7 @@ def test_new_runs_appear_and_those_that_run_are_first(runs: Path) -> None:
         assert list(listed(server)) == ["deep/er/s2", "s10", "s11"]
 
 
-def test_every_run_has_its_page(runs: Path) -> None:
+def test_every_listed_run_has_a_page(runs: Path) -> None:
     add(runs / "s10" / "episodes.jsonl", json.dumps({"env_steps": 601, "return": 9.0, "length": 9}))
     with serving(runs) as server:
         for row in listed(server).values():
@@ -95,14 +95,14 @@ def test_every_run_has_its_page(runs: Path) -> None:
             shown = json.loads(ask(server, f"{page}data.json").body)
             assert shown["title"] == "sqn head=dueling on CartPole-v1, seed 0"
             assert shown["steps"] == (601 if row["path"] == "s10" else 600)
-    with serving(runs) as again:  # a page that was open finds its run again
+    with serving(runs) as again:  # an open page finds its run after a restart of the server
         assert ask(again, f"{page}data.json").status == 200
         shutil.rmtree(runs)
         assert ask(again, page).status == ask(again, f"{page}data.json").status == 404
         assert state(again)["runs"] == []
 
 
-def test_a_run_that_is_continued_is_shown_with_its_new_recipe(runs: Path) -> None:
+def test_an_extended_run_is_shown_with_its_new_budget(runs: Path) -> None:
     with serving(runs) as server:
         page = f"/run/{listed(server)['s10']['id']}/data.json"
         assert json.loads(ask(server, page).body)["budget"] == 600
@@ -112,7 +112,7 @@ def test_a_run_that_is_continued_is_shown_with_its_new_recipe(runs: Path) -> Non
         assert listed(server)["s10"]["budget"] == 6000
 
 
-def test_few_pages_are_kept_in_memory(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_runs_kept_in_memory_is_bounded(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listing, "OPEN", 1)
     folder = listing.WatchedFolder(runs, Catalogue())
     a, b = (row["id"] for row in folder.state()["runs"])
@@ -126,7 +126,7 @@ def test_few_pages_are_kept_in_memory(runs: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     "path", ["..", "recipe.yaml", "page.py", "checkpoints/", "%2e%2e/", "../data.json", "x" * 9999]
 )
-def test_nothing_else_is_served(runs: Path, path: str) -> None:
+def test_any_other_path_or_host_is_refused(runs: Path, path: str) -> None:
     with serving(runs) as server:
         identifier = listed(server)["s10"]["id"]
         for place in (
@@ -184,7 +184,7 @@ def test_hostile_names_are_escaped(runs: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [*LOGS, "summary.json"])
-def test_every_kind_of_value_and_line(name: str, runs: Path) -> None:
+def test_any_value_or_line_in_a_run_file_is_listed_with_a_valid_status(name: str, runs: Path) -> None:
     path = runs / "s10" / name
     whole = path.read_bytes()
     row = json.loads(whole if name == "summary.json" else whole.splitlines()[-1])
@@ -201,7 +201,7 @@ def test_every_kind_of_value_and_line(name: str, runs: Path) -> None:
             assert (name != "summary.json") <= (shown["steps"] in (600, 700))
 
 
-def test_every_kind_of_recipe(runs: Path) -> None:
+def test_any_malformed_recipe_is_listed_with_its_problem(runs: Path) -> None:
     path = runs / "s10" / "recipe.yaml"
     lines = path.read_text().splitlines()
     keys = [number for number, line in enumerate(lines) if ":" in line.partition("#")[0]]
@@ -220,13 +220,15 @@ def test_every_kind_of_recipe(runs: Path) -> None:
             path.write_bytes(text)
             shown = listed(server)["s10"]
             assert shown["problem"].startswith(f"{path}")
-            assert shown["steps"] == 600  # which its logs say
+            assert shown["steps"] == 600  # from its logs
             answer = ask(server, f"/run/{shown['id']}/data.json")
             assert (answer.status, answer.body.decode().replace("\n ", ";")) == (500, shown["problem"])
-            assert ask(server, f"/run/{shown['id']}/").status == 200  # on which that is shown
+            assert ask(server, f"/run/{shown['id']}/").status == 200  # which shows the problem
 
 
-def test_the_list_is_bounded_and_says_so(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_listed_runs_and_folders_is_bounded_with_a_note(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with serving(runs) as server:
         monkeypatch.setattr(listing, "RUNS", 2)
         assert state(server)["notes"] == []
@@ -238,7 +240,7 @@ def test_the_list_is_bounded_and_says_so(runs: Path, monkeypatch: pytest.MonkeyP
         assert state(server)["notes"] == ["there are more than 2 folders; the others are not listed"]
 
 
-def test_few_unreadable_folders_are_named(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_first_unreadable_folders_are_named(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scandir = os.scandir
 
     def refuse(path: str) -> Iterator[os.DirEntry[str]]:
@@ -267,7 +269,7 @@ def test_a_folder_without_runs_is_refused(command: Command, folder: Path) -> Non
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-def test_the_pages_fit_narrow_and_wide_windows_on_light_and_dark_pages(
+def test_the_pages_fit_narrow_and_wide_windows_in_dark_and_light_mode(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watch, "FRAMES", 10)
@@ -295,11 +297,11 @@ def test_the_pages_fit_narrow_and_wide_windows_on_light_and_dark_pages(
                     f"[...document.querySelectorAll('#{picture} img')].flatMap((img) => "
                     "[img.clientWidth, img.naturalWidth])"
                 )
-                assert drawn > 2 / 3 * full  # text of 12 pixels is 8 there
+                assert drawn > 2 / 3 * full  # so that text of 12 pixels has at least 8
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-def test_pictures_are_asked_for_again_after_a_request_without_an_answer(
+def test_pictures_are_requested_again_after_a_failed_request(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watch, "FRAMES", 10)

@@ -1,4 +1,4 @@
-"""What cannot work is refused before the first step, in a line or two: what it is, and where it was set."""
+"""Invalid values and wirings are refused before the first step, in a line or two with their origin."""
 
 import subprocess
 import sys
@@ -73,7 +73,7 @@ VALUES = {
     "env=minatar env.game=pong": "expected one of asterix, breakout, freeway, seaquest, space_invaders",
     "env=minatar env.sticky_action_prob=1": "expected a probability in [0, 1)",
     "env=minatar env.max_episode_steps=0": "expected a whole number, at least 1, or null",
-    # what has one owner
+    # values that another part or the run provides
     "loss.gamma=0.5": "every part is given the same `gamma`\n  write gamma=0.5",
     "returns.gamma=0.5": "every part is given the same `gamma`\n  write gamma=0.5",
     "temperature.n_actions=9": "every part is given the same `n_actions`\n  leave it out",
@@ -148,12 +148,12 @@ WIRINGS = {
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
 def refusal(overrides: str, capfd: pytest.CaptureFixture[str]) -> str:
-    """The message about them, of the command as by the library; nothing was written."""
+    """The error message, which the command and the library share; no file is written."""
     with pytest.raises(RecipeError) as raised:
         compose("sqn", *overrides.split()).preflight()
     capfd.readouterr()
@@ -167,14 +167,16 @@ def refusal(overrides: str, capfd: pytest.CaptureFixture[str]) -> str:
 
 
 @pytest.mark.parametrize("overrides", VALUES)
-def test_a_bad_value(overrides: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_value_is_refused_with_what_is_expected(
+    overrides: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     message = refusal(overrides, capfd)
     assert message.startswith(f"command line: {overrides.split()[-1]}: ")
     assert VALUES[overrides] in message
 
 
 @pytest.mark.parametrize("overrides", WIRINGS)
-def test_parts_that_do_not_go_together(overrides: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_incompatible_parts_are_refused_with_a_fix(overrides: str, capfd: pytest.CaptureFixture[str]) -> None:
     blamed, what, fix = WIRINGS[overrides]
     message = refusal(overrides, capfd)
     assert message.startswith(f"command line: {blamed}: ")
@@ -182,7 +184,9 @@ def test_parts_that_do_not_go_together(overrides: str, capfd: pytest.CaptureFixt
     assert fix in message
 
 
-def test_a_bad_value_in_a_recipe(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_value_in_a_recipe_file_is_refused_with_its_line(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     recipe = tmp_path / "mine" / "recipes" / "mine.yaml"
     recipe.parent.mkdir(parents=True)
     recipe.write_text("# Mine.\ndefaults: [sqn_rainbow, _self_]\nreplay:\n  beta: 2\n")
@@ -220,7 +224,9 @@ def test_a_bad_value_in_a_recipe(tmp_path: Path, capfd: pytest.CaptureFixture[st
         ),
     ],
 )
-def test_an_extra_that_is_not_installed(module: str, override: str, message: str, fix: str) -> None:
+def test_a_missing_extra_is_refused_with_how_to_install_it(
+    module: str, override: str, message: str, fix: str
+) -> None:
     code = f"""
         import sys
         sys.modules[{module!r}] = None
@@ -240,11 +246,11 @@ SOURCES = {
     '{"archive_info": {}, "url": "https://example.org/sqn_rl.whl"}': "'sqn_rl[video]'",
     None: "'sqn_rl[video]'",
 }
-"""By what pip wrote about the package's source, what it takes to add an extra."""
+"""By pip's record of the package's source, the argument of pip that adds an extra."""
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_an_extra_is_installed_from_where_the_package_was(
+def test_the_install_hint_for_an_extra_uses_the_source_of_the_package(
     source: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(metadata.PathDistribution, "read_text", lambda self, name: source)

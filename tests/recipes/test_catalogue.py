@@ -19,10 +19,10 @@ RECIPES = CATALOGUE.names(RECIPE)
 ENVS = CATALOGUE.names("env")
 PARTS = [(slot, name) for slot in SLOT_NAMES for name in CATALOGUE.names(slot)]
 NEEDED = {name: ["env.id=CartPole-v1"] for name in ("envpool", "gym")}
-"""What an env does not work without."""
+"""Overrides that an env needs in order to work."""
 
 
-def test_the_folders_are_the_slots() -> None:
+def test_the_folders_of_the_tree_are_the_slots_tasks_and_recipes() -> None:
     assert set(CATALOGUE.groups()) == {*SLOT_NAMES, TASK, RECIPE}
 
 
@@ -42,7 +42,7 @@ def test_every_recipe_says_its_command_and_names_no_class(name: str) -> None:
 
 
 @pytest.mark.parametrize(("slot", "name"), PARTS)
-def test_every_part_says_only_what_its_class_takes(slot: str, name: str) -> None:
+def test_every_part_file_sets_only_fields_that_its_class_takes(slot: str, name: str) -> None:
     document = CATALOGUE.read(slot, name)
     target = CATALOGUE.resolve(slot, document.content[TARGET])
     check_fields(slot, target, document.content.keys() - {TARGET}, document.origin)
@@ -83,7 +83,7 @@ def test_every_recipe_composes_with_every_env(name: str, env: str) -> None:
         ("munchausen_dqn", "temperature", {"alpha": 0.03}),
     ],
 )
-def test_a_recipes_fields_stay_with_a_part_that_has_them(
+def test_fields_of_a_recipe_apply_only_to_a_part_that_has_them(
     command: str, slot: str, kept: dict[str, object]
 ) -> None:
     fields = compose_recipe(*command.split()).fields(slot)
@@ -91,7 +91,7 @@ def test_a_recipes_fields_stay_with_a_part_that_has_them(
     assert bool(kept) == bool(fields)
 
 
-def test_so_they_do_where_a_recipe_replaces_the_part(tmp_path: Path) -> None:
+def test_inherited_fields_apply_only_if_the_replacing_part_has_them(tmp_path: Path) -> None:
     (tmp_path / "recipes").mkdir()
     for name, defaults, fields in (
         ("mine", "sqn_paper, override /loss: dqn", "gamma: 0.5"),
@@ -111,21 +111,21 @@ def test_so_they_do_where_a_recipe_replaces_the_part(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("slot", "name"), PARTS)
-def test_what_a_part_works_with_is_there(slot: str, name: str) -> None:
+def test_every_works_with_comment_names_existing_parts_of_another_slot(slot: str, name: str) -> None:
     for other, names in CATALOGUE.read(slot, name).works_with.items():
         assert other in SLOT_NAMES
         assert other != slot
-        assert {*names} < {*CATALOGUE.names(other)}  # less than all, or it says nothing
+        assert {*names} < {*CATALOGUE.names(other)}  # a comment that names all parts would be useless
 
 
 def settings_of_task(name: str) -> set[str]:
-    """Its own settings, and those that it inherits."""
+    """The settings of a task, with those that it inherits."""
     document = CATALOGUE.read(TASK, name)
     inherited = [entry.choice.name for entry in entries_of(document, TASK, CATALOGUE) if entry.choice]
     return set(document.content).union(*map(settings_of_task, inherited))
 
 
-def test_the_tasks_speak_of_the_same_things() -> None:
+def test_all_tasks_define_the_same_settings() -> None:
     tasks = [settings_of_task(name) for name in CATALOGUE.names(TASK)]
     assert all(task == tasks[0] for task in tasks)
 
@@ -212,14 +212,16 @@ def test_an_optimizer_of_torch_needs_no_part_file() -> None:
         ["sqn_rl.MLP"],
     ],
 )
-def test_nothing_else_may_be_imported(target: object) -> None:
+def test_any_other_target_is_refused_with_its_origin(target: object) -> None:
     for slot in SLOTS:
         with pytest.raises(RecipeError, match="_target_") as raised:
             CATALOGUE.resolve(slot.name, target, "recipes/mine.yaml:3")
         assert raised.value.origin == "recipes/mine.yaml:3"
 
 
-def test_refusing_imports_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refusing_an_untrusted_target_does_not_import_its_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "evil_part.py").write_text("raise SystemExit('imported')\n")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(RecipeError, match=r"if you trust `evil_part`, say so with --trust evil_part"):
@@ -239,7 +241,7 @@ def test_a_trusted_module_may_be_imported_but_not_what_it_imports(
         Catalogue().resolve("head", "my_part.Popen")
 
 
-def test_the_nearest_name() -> None:
+def test_did_you_mean_suggests_the_nearest_name_or_lists_all() -> None:
     assert did_you_mean("duelling", ["linear", "dueling"]) == "did you mean `dueling`?"
     assert did_you_mean("xyz", ["b", "a"]) == "there are: a, b"
     assert did_you_mean("xyz", []) == ""
@@ -255,7 +257,7 @@ def test_two_trusted_files_of_one_name_are_refused(tmp_path: Path, monkeypatch: 
     assert Catalogue(trust=["a/parts.py", "./a/parts.py"]).trusted == ("parts", "parts")
 
 
-def test_a_tree_is_found_after_a_change_of_the_folder_and_shown_as_it_was_written(
+def test_a_relative_tree_is_found_after_the_working_directory_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "mine" / "recipes").mkdir(parents=True)

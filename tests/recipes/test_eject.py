@@ -44,7 +44,7 @@ REFUSED = {
     "sqn_r2d2": "head=rescaled",
     "sqn_rainbow": "layers=noisy",
 }
-"""The recipes that are not written, and the part that is the reason."""
+"""The recipes that cannot be ejected, and the part that is the reason."""
 
 TIMED = "env.wrappers=[{TimeLimit: {max_episode_steps: 200}},{TimeAwareObservation: {normalize_time: false}}]"
 
@@ -76,7 +76,7 @@ VARIANTS = [
     ["env=gym", "env.id=FrozenLake-v1", "env.kwargs.is_slippery=false"],
     ["env=acrobot", TIMED],
 ]
-"""Overrides of the recipe sqn: what the recipes do not use of what can be written."""
+"""Overrides of the recipe sqn: supported parts and settings that no recipe uses."""
 
 
 def ejected(name: str, *overrides: str) -> dict[str, Any]:
@@ -128,7 +128,7 @@ def check(source: str) -> None:
 
 
 @pytest.mark.parametrize("name", Catalogue().names(RECIPE))
-def test_a_recipe_is_written_as_the_same_agent_or_refused(name: str) -> None:
+def test_an_ejected_recipe_trains_the_same_agent_or_the_recipe_is_refused(name: str) -> None:
     if name not in REFUSED:
         compare(name)
         return
@@ -138,11 +138,11 @@ def test_a_recipe_is_written_as_the_same_agent_or_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("overrides", VARIANTS, ids=" ".join)
-def test_other_parts_and_settings_are_written_as_the_same_agent(overrides: list[str]) -> None:
+def test_other_ejected_parts_and_settings_train_the_same_agent(overrides: list[str]) -> None:
     compare("sqn", *overrides, updates=FEW)
 
 
-def test_every_class_that_can_be_written_is_compared_above() -> None:
+def test_every_supported_class_is_in_a_compared_recipe_or_variant() -> None:
     names = [name for name in Catalogue().names(RECIPE) if name not in REFUSED]
     recipes = [compose_recipe(name) for name in names]
     recipes += [compose_recipe("sqn", *overrides) for overrides in VARIANTS]
@@ -153,7 +153,7 @@ def test_every_class_that_can_be_written_is_compared_above() -> None:
 
 
 @pytest.mark.parametrize("override", ["precision=bf16", "env.life_loss=true"])
-def test_a_setting_that_would_be_lost_is_refused(override: str) -> None:
+def test_a_setting_that_eject_does_not_support_is_refused(override: str) -> None:
     key = override.partition("=")[0]
     with pytest.raises(RecipeError, match=key):
         eject(compose_recipe("sqn", "env=atari_ram", override), "")
@@ -162,13 +162,13 @@ def test_a_setting_that_would_be_lost_is_refused(override: str) -> None:
 @pytest.mark.parametrize(
     "overrides", [["loss.backup=sampled"], ["loss=dqn", "actor=epsilon_greedy"]], ids=" ".join
 )
-def test_other_tree_backups_are_refused(overrides: list[str]) -> None:
+def test_an_unsupported_tree_backup_is_refused(overrides: list[str]) -> None:
     with pytest.raises(RecipeError, match="no such tree backup") as error:
         eject(compose_recipe("sqn", "returns=tree_backup", *overrides), "")
     assert "loss.backup=expected,expected_min" in error.value.hint
 
 
-def test_stacks_and_images_are_refused() -> None:
+def test_stacked_observations_are_refused() -> None:
     with pytest.raises(RecipeError, match="no stacks of observations"):
         eject(compose_recipe("sqn", "env.frame_stack=2"), "")
 
@@ -176,7 +176,7 @@ def test_stacks_and_images_are_refused() -> None:
 @pytest.mark.parametrize(
     "text", ["plain", "two\nlines", 'a "quote" and a \\', "é\u2028\x7f", "\U0001f600"], ids=ascii
 )
-def test_any_text_is_written_as_python_has_it(text: str) -> None:
+def test_any_string_is_written_as_a_valid_python_literal(text: str) -> None:
     gymnasium.register("EjectedText-v0", lambda text, **others: CartPoleEnv(**others))
     try:
         settings = ["env=gym", "env.id=EjectedText-v0", override("env.kwargs.text", text)]
@@ -189,7 +189,7 @@ def test_any_text_is_written_as_python_has_it(text: str) -> None:
     assert text != "plain" or 'text="plain"' in source
 
 
-def test_arguments_that_are_words_of_python_are_written() -> None:
+def test_arguments_named_like_python_keywords_compile() -> None:
     kwargs = {"lambda": 1, "plain": 2, "a b": 3}
     compile(_call("gym.make", "'X-v0'", kwargs), "ejected", "exec")
 
@@ -200,12 +200,12 @@ def test_overrides_may_follow_options(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 @pytest.mark.parametrize("env", ["recall", "cartpole_masked"])
-def test_an_environment_of_ours_is_refused(env: str) -> None:
+def test_an_environment_of_sqn_rl_is_refused(env: str) -> None:
     with pytest.raises(RecipeError, match=f"writes no env={env}"):
         eject(compose_recipe("sqn", f"env={env}"), "")
 
 
-def test_a_full_replay_gives_the_same_transitions() -> None:
+def test_a_full_ejected_replay_draws_the_same_transitions() -> None:
     for returns in ("n_step", "tree_backup"):
         replays = Pair("sqn_dueling_per", "replay_capacity=200", f"returns={returns}", "returns.n=4")
         for _ in range(8):
@@ -307,7 +307,7 @@ class Pair:
     def same_columns(self, own: Any, batch: Any) -> None:
         for name, theirs in self.columns(batch).items():
             ours = getattr(own, name)
-            if name in ("trace", "next_action"):  # of the last step, which is followed by none
+            if name in ("trace", "next_action"):  # the last step has no successor
                 ours, theirs = ours[:, :-1], theirs[:, :-1]
             if name == "next_action":
                 ours, theirs = (each * (batch.path.trace[:, :-1] > 0) for each in (ours, theirs))
@@ -348,7 +348,7 @@ class Pair:
             assert float(self.agent.alpha) == pytest.approx(temperature.alpha.item(), rel=1e-5)
 
     def act(self) -> None:
-        """Both act alike: the same greedy actions, and others as often."""
+        """Both act alike: the same greedy actions, and the same frequencies of sampled actions."""
         actor, (observation, *_) = self.recipe.actor, self.recipe.replay.draw(64)
         assert (self.agent.act(observation, greedy=True) == actor.act(observation, greedy=True).numpy()).all()
         if hasattr(self.agent, "epsilon"):
@@ -381,7 +381,7 @@ RUN = {
 }
 
 
-def test_the_files_train(tmp_path: Path) -> None:
+def test_ejected_files_train_as_scripts_without_warnings(tmp_path: Path) -> None:
     budget = ["steps=240", "warmup_steps=100", "update_ratio=0.29", "eval_episodes=2", "log_every=40"]
     for file, arguments in RUN.items():
         source = eject(compose_recipe("sqn", *budget, "hidden=[16]", *arguments), " ".join(arguments))

@@ -25,10 +25,10 @@ LEARNED = ("q_net.", "policy_net.", "temperature.")
 
 @pytest.mark.parametrize("env", TASKS)
 @pytest.mark.parametrize("name", Catalogue().names(RECIPE))
-def test_it_trains(name: str, env: str, tmp_path: Path) -> None:
+def test_every_recipe_trains_and_moves_its_learned_parameters(name: str, env: str, tmp_path: Path) -> None:
     out = tmp_path / "run"
     tiny = [f"env={env}", *TASKS[env], *FREQUENT, f"out={out}"]
-    if name in ("sqn_apex", "sqn_impala"):  # without Ray, which tests/scale tests
+    if name in ("sqn_apex", "sqn_impala"):  # without Ray, which tests/scale covers
         tiny += ["collect=inline", "collect.rows=10"]
     tiny += FLAT.get(name, ()) if env != "atari" else ()
     every = TASKS[env][1].partition("=")[2]
@@ -63,7 +63,7 @@ def rows(path: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", Catalogue().names(RECIPE))
-def test_the_screen_is_seen_by_an_encoder_of_images(name: str) -> None:
+def test_atari_screens_choose_an_image_encoder_unless_overridden(name: str) -> None:
     assert compose(name, "env=atari").recipe.part("encoder").endswith("_cnn")
     assert compose(name, "env=atari", "encoder=mlp").recipe.part("encoder") == "mlp"
     if name not in FLAT:

@@ -1,6 +1,6 @@
 """Defaults lists mean what they mean to Hydra: its public ``compose`` is the oracle, on random trees.
 
-Every file marks where it was laid, so that the order of the merged config is the order of the files.
+Every file leaves a key in the merged config, whose order of keys is then the order of the files.
 """
 
 import random
@@ -18,7 +18,7 @@ from sqn_rl.recipe.defaults import choose_files
 
 TREES, SLOTS, PARTS = 25, ["env", "head", "loss", "replay"], ["a", "b", "c"]
 INHERITING = ("env", "head")
-"""Where parts have defaults lists; Hydra does not see such a part listed twice, which we refuse."""
+"""Slots whose parts have defaults lists. We refuse such a part if it is listed twice; Hydra does not."""
 
 Tree = dict[tuple[str, str], list[str]]
 """By group and name, the defaults list."""
@@ -55,7 +55,7 @@ def with_self(entries: list[str], rng: random.Random) -> list[str]:
 
 
 def write(tree: Tree, folder: Path, flat: bool) -> None:
-    """As Hydra has it (flat: every group a folder), or as we have it. Every file's mark goes to the root."""
+    """Write the tree in Hydra's layout (flat: every group a folder) or in ours. Each file's key is global."""
     for (group, name), entries in tree.items():
         place = group if flat or group == RECIPE else f"components/{group}"
         path = folder / (place if flat or group != RECIPE else "recipes") / f"{name}.yaml"
@@ -68,7 +68,7 @@ def write(tree: Tree, folder: Path, flat: bool) -> None:
 
 
 def ours(folder: Path, recipe: str, choices: dict[str, str]) -> list[str] | None:
-    """The files in order; None: refused."""
+    """The files in order, by our code; None: refused."""
     catalogue = Catalogue([folder])
     given = {group: Choice(group, name, "") for group, name in choices.items()}
     try:
@@ -79,7 +79,7 @@ def ours(folder: Path, recipe: str, choices: dict[str, str]) -> list[str] | None
 
 
 def hydras(folder: Path, recipe: str, choices: dict[str, str]) -> list[str] | None:
-    """The same, as Hydra has it."""
+    """The same, by Hydra."""
     keys = {TASK: f"{TASK}@_global_"}
     overrides = [f"{keys.get(group, group)}={name}" for group, name in choices.items()]
     with initialize_config_dir(str(folder), version_base="1.3"):
@@ -96,7 +96,9 @@ def cases() -> Iterator[tuple[Tree, str, dict[str, str]]]:
         yield random_tree(rng), f"r{rng.randrange(5)}", {group: rng.choice(PARTS) for group in groups}
 
 
-def test_random_trees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_random_defaults_lists_merge_or_fail_as_in_hydra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("sqn_rl.recipe.catalogue._own_tree", lambda: tmp_path / "none")
     composed = 0
     for number, (tree, recipe, choices) in enumerate(cases()):

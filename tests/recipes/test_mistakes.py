@@ -1,6 +1,6 @@
-"""Hundreds of mistakes, made at random from one seed: each is found before the first step, and says where.
+"""Hundreds of mistakes, random with a fixed seed: each is refused before the first step, with its origin.
 
-What somebody meant to type is among the suggestions for 95 of 100 typing errors.
+The intended name is among the suggestions for at least 95 % of the typing errors.
 """
 
 import random
@@ -26,7 +26,7 @@ class Mistake(NamedTuple):
     overrides: tuple[str, ...]
     """The last one is wrong."""
     meant: str | None = None
-    """What should be suggested; None where nothing can be known."""
+    """The name to suggest; None if there is no such name."""
 
 
 def mistyped(name: str) -> str:
@@ -61,7 +61,7 @@ def typing_errors() -> Iterator[Mistake]:
                 if field not in ("_target_", "defaults")
             ]
             for field in own:
-                if len(field) > 3 and name not in ("envpool", "gym"):  # which have no id of their own
+                if len(field) > 3 and name not in ("envpool", "gym"):  # which set no id
                     typed = f"{slot.name}.{unlike(field, own)}=1"
                     yield Mistake((f"{slot.name}={name}", typed), field)
         yield Mistake((f"{unlike(slot.name, [])}=x",), slot.name)
@@ -91,17 +91,17 @@ class Refused(NamedTuple):
 
     @property
     def says_where(self) -> bool:
-        """And what to fix."""
+        """Whether the error names the override to fix."""
         return self.error is not None and self.error.origin == f"command line: {self.mistake.overrides[-1]}"
 
     @property
     def suggests(self) -> bool:
-        """What was meant."""
+        """Whether the hint contains the intended name."""
         return self.error is not None and f"`{self.mistake.meant}`" in self.error.hint
 
 
 def refusal(mistake: Mistake) -> Refused:
-    """What becomes of a mistake."""
+    """Compose and check a recipe with a mistake: the error, and the seconds."""
     started, refused = time.process_time(), None
     try:
         compose("sqn", *mistake.overrides).preflight()
@@ -112,25 +112,25 @@ def refusal(mistake: Mistake) -> Refused:
 
 @pytest.fixture(scope="module")
 def refusals() -> list[Refused]:
-    """What becomes of every mistake."""
+    """The refusal of every mistake."""
     return [refusal(mistake) for mistake in MISTAKES]
 
 
-def test_there_are_enough() -> None:
+def test_there_are_at_least_200_mistakes() -> None:
     assert len(MISTAKES) >= 200
 
 
-def test_each_is_found_in_time_with_where_it_is(refusals: list[Refused]) -> None:
+def test_each_mistake_is_refused_with_its_origin_within_2_seconds(refusals: list[Refused]) -> None:
     for refused in refusals:
         assert refused.says_where, refused.mistake
         assert refused.seconds < 2, refused.mistake
 
 
-def test_nothing_is_repeated(refusals: list[Refused]) -> None:
+def test_no_message_repeats_itself(refusals: list[Refused]) -> None:
     assert [str(each.error) for each in refusals if repeated(str(each.error))] == []
 
 
-def test_what_was_meant_is_suggested(refusals: list[Refused]) -> None:
+def test_the_intended_name_is_suggested_for_95_percent_of_typing_errors(refusals: list[Refused]) -> None:
     typed = [refused for refused in refusals if refused.mistake.meant]
     missed = [str(each.error) for each in typed if not each.suggests]
     assert len(missed) <= len(typed) / 20, missed

@@ -1,6 +1,6 @@
-"""What the run or another part gives by name has that one owner: no field of a part says otherwise.
+"""A value that the run or another part injects by name has one owner: no field of a part overrides it.
 
-And what a recipe's parts share is the same thing in all of them.
+The parts of a recipe share the same objects and numbers.
 """
 
 from copy import deepcopy
@@ -33,7 +33,7 @@ def recipe_with(slot: str, part: str) -> Recipe:
 
 
 def shared() -> list[tuple[str, str, str]]:
-    """Slot, part, and the name of what the part asks for and somebody else gives."""
+    """Slot, part, and the name of each parameter that the run or an earlier slot provides."""
     catalogue, found, given = Catalogue(), [], {*RUN_SETTINGS}
     for slot in SLOTS:
         for part in catalogue.names(slot.name):
@@ -44,14 +44,14 @@ def shared() -> list[tuple[str, str, str]]:
     return found
 
 
-def test_the_walk_meets_what_is_known_to_be_shared() -> None:
+def test_the_shared_parameters_include_the_known_ones() -> None:
     walked = {(slot, name) for slot, _, name in shared()}
     assert walked >= {("loss", "gamma"), ("returns", "gamma"), ("loss", "temperature"), ("replay", "steps")}
     assert walked >= {("temperature", "n_actions"), ("q_net", "precision"), ("replay", "num_envs")}
 
 
 @pytest.mark.parametrize(("slot", "part", "name"), shared())
-def test_a_part_cannot_set_what_it_is_given(slot: str, part: str, name: str) -> None:
+def test_a_field_that_overrides_an_injected_value_is_refused(slot: str, part: str, name: str) -> None:
     recipe = recipe_with(slot, part)
     config: dict[str, Any] = deepcopy(recipe.config)
     config[slot][name] = "another"
@@ -61,14 +61,14 @@ def test_a_part_cannot_set_what_it_is_given(slot: str, part: str, name: str) -> 
         build(config, recipe.run, recipe.catalogue, recipe.origin)
 
 
-def test_a_part_may_repeat_what_it_is_given() -> None:
-    """As a YAML file of a user's own may: ``gamma: ${gamma}``."""
+def test_a_field_that_repeats_an_injected_value_is_accepted() -> None:
+    """As in a user's YAML file: ``gamma: ${gamma}``."""
     parts = compose("sqn", "gamma=0.9", "loss.gamma=0.9", "replay.observation_shape=[4]").recipe.build()
     assert parts["loss"].gamma == parts["returns"].gamma == 0.9
 
 
 @pytest.mark.parametrize("name", Catalogue().names(RECIPE))
-def test_the_parts_of_a_recipe_share_what_they_share(name: str) -> None:
+def test_the_parts_of_a_recipe_share_one_gamma_temperature_and_q_net(name: str) -> None:
     settings = ["env=cartpole", *FLAT.get(name, ()), "gamma=0.9", "replay_capacity=1000"]
     parts = compose(name, *settings).recipe.build()
     loss, returns, actor = (parts[slot] for slot in ("loss", "returns", "actor"))
@@ -76,4 +76,4 @@ def test_the_parts_of_a_recipe_share_what_they_share(name: str) -> None:
     assert parts["replay"].returns is returns
     assert loss.temperature is parts["temperature"] is getattr(actor, "temperature", parts["temperature"])
     assert loss.q_net is parts["q_net"]
-    assert {*actor.parameters()} <= {*loss.parameters()}  # what acts is what is learned
+    assert {*actor.parameters()} <= {*loss.parameters()}  # the networks that act are learned

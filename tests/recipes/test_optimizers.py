@@ -12,7 +12,7 @@ from sqn_rl.recipe.resolved import of_recipe, of_run
 from sqn_rl.training.agent import AGENT_PARTS, Agent
 
 UNFIT = {"Optimizer", "LBFGS", "SparseAdam", "Muon"}
-"""Abstract, with a closure, of sparse gradients, of matrices only."""
+"""One is abstract; the others need a closure, sparse gradients, or matrices only."""
 
 BY_CLASS = [name for name in torch.optim.__all__ if name[0].isupper() and name not in UNFIT]
 OPTIMIZERS = [f"optimizer={name}" for name in Catalogue().names("optimizer")]
@@ -21,7 +21,7 @@ OPTIMIZERS += [f"optimizer._target_=torch.optim.{name}" for name in BY_CLASS]
 
 @pytest.mark.parametrize("alpha_lr", ["${lr}", "0.02"])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_it_moves_everything_that_is_learned(optimizer: str, alpha_lr: str) -> None:
+def test_every_optimizer_moves_all_learned_parameters(optimizer: str, alpha_lr: str) -> None:
     recipe = compose_recipe("sqn", optimizer, f"temperature.lr={alpha_lr}", "hidden=[16]", "num_envs=1")
     parts = recipe.build()
     agent = Agent(**{slot: parts[slot] for slot in AGENT_PARTS})
@@ -40,7 +40,7 @@ def test_it_moves_everything_that_is_learned(optimizer: str, alpha_lr: str) -> N
         assert not torch.equal(old, new)
 
 
-def test_another_class_drops_the_fields_of_the_file_that_it_does_not_take(tmp_path: Path) -> None:
+def test_another_optimizer_class_drops_inherited_fields_that_it_does_not_take(tmp_path: Path) -> None:
     own = compose_recipe("sqn", "optimizer=adamw").fields("optimizer")
     assert own.keys() == {"lr", "weight_decay", "fused"}
     target, asked = "optimizer._target_=torch.optim.NAdam", "optimizer.momentum_decay=0.1"
@@ -57,13 +57,13 @@ def test_another_class_drops_the_fields_of_the_file_that_it_does_not_take(tmp_pa
 
 
 @pytest.mark.parametrize("asked", ["optimizer.fused=true", "+optimizer.alpha=0.9"])
-def test_what_somebody_asked_for_is_refused_instead(asked: str) -> None:
+def test_an_explicit_field_that_the_optimizer_class_does_not_take_is_refused(asked: str) -> None:
     with pytest.raises(RecipeError, match="NAdam has no such setting") as refused:
         compose_recipe("sqn", "optimizer=rmsprop", "optimizer._target_=torch.optim.NAdam", asked).build()
     assert refused.value.origin == f"command line: {asked}"
 
 
-def test_a_recipe_may_name_another_class(tmp_path: Path) -> None:
+def test_a_recipe_may_name_another_optimizer_class(tmp_path: Path) -> None:
     (tmp_path / "recipes").mkdir()
     text = (
         "# A.\ndefaults: [sqn, override /optimizer: sgd, _self_]\noptimizer: {_target_: torch.optim.RAdam}\n"

@@ -1,4 +1,4 @@
-"""Parts from outside: each is one class and one YAML in a user's folder, and touches no file of ours."""
+"""External parts: each is one class and one YAML file in a user's folder; no file of sqn_rl changes."""
 
 import json
 import math
@@ -24,7 +24,7 @@ from torch import nn
 
 
 class Encoder(nn.Module):
-    """Convolutions over the observation, as one would write them for one network."""
+    """Convolutions over the observation, written for a single network."""
 
     def __init__(self, *, observation_shape, channels):
         super().__init__()
@@ -62,7 +62,7 @@ class Loss(TDLoss):
 
 
 class Corridor(gymnasium.Env):
-    """Go right, and it is over."""
+    """The episode ends at the right end."""
 
     observation_space = gymnasium.spaces.Box(0, 1, (4,), np.float32)
     action_space = gymnasium.spaces.Discrete(2)
@@ -137,7 +137,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def elsewhere(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The working directory is another; where the folder is, and that it is trusted, says the environment."""
+    """The working directory is another; environment variables name the folder and trust its module."""
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SQN_RL_PATH", str(folder))
@@ -146,7 +146,9 @@ def elsewhere(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize("q_net", ["twin", "twin_shared", "single"])
 @pytest.mark.parametrize("env", ["mine", "mine_too"])
-def test_they_train_together(env: str, q_net: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_external_parts_train_together_with_each_q_net(
+    env: str, q_net: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     often = ["checkpoint_every=100", "checkpoint_keep=9"]
     code = sqn_run.main([f"env={env}", f"q_net={q_net}", *MINE, *TINY, *often, "out=run"])
     assert (code, capfd.readouterr().err) == (0, "")
@@ -162,7 +164,9 @@ def test_they_train_together(env: str, q_net: str, capfd: pytest.CaptureFixture[
 @pytest.mark.parametrize(
     "parts", [["encoder=mine"], ["head=mine"], ["loss=mine"], ["env=mine"], ["env=mine_too"]]
 )
-def test_each_works_with_ours(parts: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+def test_each_external_part_trains_with_built_in_parts(
+    parts: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
     assert sqn_run.main([*parts, *TINY, "hidden=[16]", "out=run"]) == 0
     assert capfd.readouterr().err == ""
 
@@ -176,12 +180,14 @@ def test_each_works_with_ours(parts: list[str], capfd: pytest.CaptureFixture[str
         ["actor=epsilon_greedy", "temperature=none"],
     ],
 )
-def test_they_work_with_all_the_rest(others: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+def test_external_parts_train_with_alternative_built_in_parts(
+    others: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
     assert sqn_run.main(["env=mine", *MINE, *others, *TINY, "out=run"]) == 0
     assert capfd.readouterr().err == ""
 
 
-def test_they_are_given_on_the_command_line_too(
+def test_external_parts_need_config_dir_and_trust_on_the_command_line(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("SQN_RL_PATH")
@@ -193,7 +199,7 @@ def test_they_are_given_on_the_command_line_too(
     assert f"say so with --trust {MODULE}" in capfd.readouterr().err
 
 
-def test_they_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_external_parts_are_listed_by_sqn_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert sqn_list.main([]) == 0
     lines = capsys.readouterr().out.splitlines()
     for line in (
@@ -207,11 +213,11 @@ def test_they_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("parts", [["encoder=mine"], ["head=mine"], ["encoder=mine", "head=mine"]])
-def test_twins_of_plain_modules_share_nothing(parts: list[str]) -> None:
+def test_twin_networks_of_plain_modules_share_no_parameters(parts: list[str]) -> None:
     q_net = compose_recipe("sqn", "env=mine", *parts).build()["q_net"]
     q_NBA = q_net.values(torch.rand(5, 4, generator=torch.Generator().manual_seed(1)))
     assert q_NBA.shape == (2, 5, 2)
-    assert not torch.allclose(*q_NBA)  # each with parameters of its own, drawn by themselves
+    assert not torch.allclose(*q_NBA)  # each has its own, independently drawn parameters
 
     def reached(network: int) -> dict[str, torch.Tensor]:
         names, parameters = zip(*q_net.named_parameters(), strict=True)

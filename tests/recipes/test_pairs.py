@@ -1,8 +1,8 @@
-"""Every two parts of different slots train together, or are refused with a reason: as they say themselves.
+"""Every two parts of different slots train together, or are refused with a reason, as their YAML declares.
 
-A part says it in its YAML, ``# works with slot=part,…``. Few recipes are found in which all parts that say
-nothing against each other meet, every two of them in at least one; they train. For every other two there is
-a recipe in which nothing else is wrong; it is refused.
+A part declares what it is compatible with by ``# works with slot=part,…``. A covering array has every
+compatible pair of parts in at least one recipe; these recipes train. For every other pair there is a recipe
+in which nothing else is wrong; it is refused.
 """
 
 import json
@@ -45,7 +45,7 @@ ELSEWHERE = {
     *(("collect", "ray"), ("env", "football")),
     *(("logger", name) for name in ("mlflow", "trackio", "wandb")),
 }
-"""What takes long to start, and runs what ``inline`` and ``envpool`` run, or may use a network."""
+"""Parts tested elsewhere: slow variants of ``inline`` and ``envpool``, and loggers that may use a network."""
 PARTS = {
     slot.name: [
         name
@@ -104,13 +104,13 @@ Rank = Callable[[Part, Wiring], tuple[int, ...]]
 
 @cache
 def fit(one: Part, other: Part) -> bool:
-    """Whether neither says that it does not work with the other."""
+    """Whether neither declares that it does not work with the other."""
     mine, others = (CATALOGUE.read(*part).works_with for part in (one, other))
     return other[1] in mine.get(other[0], [other[1]]) and one[1] in others.get(one[0], [one[1]])
 
 
 def pairs_of(parts: Parts) -> Iterator[tuple[Part, Part]]:
-    """Every two parts of different slots, those of the fullest slots first."""
+    """Every two parts of different slots, those of the slots with the most parts first."""
     for slot, other_slot in combinations(sorted(parts, key=lambda slot: -len(parts[slot])), 2):
         yield from product(
             ((slot, name) for name in parts[slot]), ((other_slot, name) for name in parts[other_slot])
@@ -169,7 +169,7 @@ def shown(wiring: Wiring) -> str:
     return "-".join(wiring[slot.name] for slot in SLOTS)
 
 
-def test_every_two_parts_that_fit_meet() -> None:
+def test_every_compatible_pair_of_parts_is_in_a_wiring() -> None:
     met = {frozenset(pair) for wiring in WIRINGS for pair in combinations(wiring.items(), 2)}
     every = {frozenset(pair) for pair in pairs_of(PARTS)}
     assert every - met == {frozenset(pair) for pair in EXCLUDED}
@@ -180,7 +180,7 @@ def test_every_two_parts_that_fit_meet() -> None:
 
 
 @pytest.mark.parametrize("wiring", WIRINGS, ids=shown)
-def test_what_fits_trains(wiring: Wiring, tmp_path: Path) -> None:
+def test_a_wiring_of_compatible_parts_trains(wiring: Wiring, tmp_path: Path) -> None:
     out = tmp_path / "run"
     summary = compose("sqn", *overrides(wiring), f"out={out}").train()
     updates = 10 if wiring["env"] in ("atari", "envpool", "gym") else 20
@@ -196,11 +196,11 @@ def test_what_fits_trains(wiring: Wiring, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("pair", EXCLUDED, ids=lambda pair: "-".join(map("=".join, pair)))
-def test_what_does_not_fit_is_refused(pair: tuple[Part, Part]) -> None:
+def test_an_incompatible_pair_of_parts_is_refused_with_a_fix(pair: tuple[Part, Part]) -> None:
     def excused(one: Part, other: Part) -> bool:
         return fit(one, other) or {one, other} == {*pair}
 
-    def further_excused(one: Part, other: Part) -> bool:  # what fits the one may not fit the other
+    def further_excused(one: Part, other: Part) -> bool:  # what fits one of them may not fit the other
         return fit(one, other) or one in pair or other in pair
 
     wiring = completed(dict(pair), PARTS, excused) or completed(dict(pair), PARTS, further_excused)

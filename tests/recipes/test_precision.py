@@ -1,4 +1,4 @@
-"""``precision=bf16``: with every encoder, head and kind of layer, whatever the processor is."""
+"""``precision=bf16``: with every encoder, head and kind of layer, on any processor."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ def make(*overrides: str) -> Experiment:
 
 
 def losses(recipe: Recipe, *, compiled: bool = False) -> dict[str, torch.Tensor]:
-    """Of one batch of screens, and that gradients and weights are float32."""
+    """The losses of one batch of screens, after a check that gradients and weights are float32."""
     parts = recipe.build()
     agent = Agent(**{name: parts[name] for name in AGENT_PARTS}, compiled=compiled)
     env, replay = parts["env"], parts["replay"]
@@ -55,11 +55,11 @@ def test_every_kind_of_layer_learns_in_bfloat16(layers: str) -> None:
     losses(make(f"layers={layers}", "precision=bf16").recipe)
 
 
-def test_bfloat16_of_vectors_learns_too() -> None:
+def test_bfloat16_with_vector_observations_passes_preflight() -> None:
     compose("sqn", *SMALL, "precision=bf16").preflight()
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
-def test_compiled_bfloat16_is_the_same_within_its_rounding() -> None:
+def test_compiled_bfloat16_losses_are_equal_within_rounding() -> None:
     recipe = make("precision=bf16").recipe
     torch.testing.assert_close(losses(recipe, compiled=True), losses(recipe), rtol=2**-6, atol=2**-8)

@@ -1,4 +1,4 @@
-"""A value is read as what it was wherever it is written: overrides, sweeps, jobs, recipe.yaml, commands."""
+"""A value survives being written and read again: in overrides, sweeps, jobs, recipe.yaml and commands."""
 
 import math
 import shlex
@@ -48,7 +48,7 @@ OUTS = ["1e3", "it's", "true", " a b", "a, {b}: c=d  # e", "α", "a\nb", "end\\"
 
 
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: ascii(value)[:40])
-def test_an_override_is_read_as_it_was(value: Any) -> None:
+def test_an_override_is_parsed_to_the_value_that_was_written(value: Any) -> None:
     (read_again,) = parse([override("name", value)])
     assert (read_again.value, type(read_again.value)) == (value, type(value))
     (job,) = expand([override("name", value)], Catalogue())
@@ -59,7 +59,7 @@ def test_an_override_is_read_as_it_was(value: Any) -> None:
 
 
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: ascii(value)[:40])
-def test_a_line_of_yaml_is_read_as_it_was_by_any_reader(value: Any, tmp_path: Path) -> None:
+def test_a_line_of_yaml_is_read_to_the_same_value_by_every_yaml_reader(value: Any, tmp_path: Path) -> None:
     text = flow(value)
     assert len(text.splitlines()) == 1
     path = tmp_path / "x.yaml"
@@ -71,7 +71,7 @@ def test_a_line_of_yaml_is_read_as_it_was_by_any_reader(value: Any, tmp_path: Pa
 
 
 @pytest.mark.parametrize("out", OUTS, ids=ascii)
-def test_a_recipe_is_read_as_it_was(out: str, tmp_path: Path) -> None:
+def test_a_recipe_written_to_yaml_is_read_to_the_same_config(out: str, tmp_path: Path) -> None:
     recipe = compose_recipe("sqn", override("out", out), override("env.kwargs", {"a": NASTY}))
     (tmp_path / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
     assert load_recipe(tmp_path / "recipe.yaml").config == recipe.config
@@ -82,7 +82,7 @@ def test_a_recipe_is_read_as_it_was(out: str, tmp_path: Path) -> None:
     assert "env" not in changes_of(there, Catalogue())
 
 
-def test_nasty_names_are_read_as_they_were(tmp_path: Path) -> None:
+def test_unusual_keys_survive_a_round_trip_through_recipe_yaml(tmp_path: Path) -> None:
     recipe = compose_recipe("sqn")
     names = {name: index for index, name in enumerate(NASTY) if "." not in name and name != "\udcff"}
     recipe.config["env"]["kwargs"] = {"inner": names}
@@ -90,7 +90,7 @@ def test_nasty_names_are_read_as_they_were(tmp_path: Path) -> None:
     assert load_recipe(tmp_path / "recipe.yaml").config == recipe.config
 
 
-def test_jobs_of_ablations_get_what_was_meant() -> None:
+def test_ablation_jobs_receive_a_quoted_out_directory_unchanged() -> None:
     variants = variants_of(["head=linear,dueling"], Catalogue())
     for out in OUTS:
         own = many.own_settings([override("out", out), "seeds=2", "head=linear,dueling"], {"seeds": 5})
@@ -99,7 +99,7 @@ def test_jobs_of_ablations_get_what_was_meant() -> None:
         assert compose_recipe("sqn", *job.overrides).run.out == str(Path(out, "base", "s0"))
 
 
-def test_variants_whose_values_look_alike_have_folders_of_their_own() -> None:
+def test_variants_with_similar_values_have_distinct_names() -> None:
     variants = variants_of(["loss.backup='a b',a_b,'a?b'"], Catalogue())
     assert len({variant.name for variant in variants}) == 4
 
@@ -113,7 +113,7 @@ class Arguments:
         self.overrides = [*overrides]
 
 
-def test_the_last_of_two_values_counts_in_its_place() -> None:
+def test_only_the_last_of_two_equal_overrides_is_kept_at_its_position() -> None:
     texts = ["env.kwargs={k:1}", "env.kwargs.k=2", "env.kwargs={k:1}"]
     assert expand(texts, Catalogue()) == [["env.kwargs.k=2", "env.kwargs={k:1}"]]
 
@@ -129,7 +129,7 @@ def test_a_sweep_of_too_many_jobs_is_refused_before_it_fills_the_memory(texts: l
         expand(texts, Catalogue())
 
 
-def test_a_sweep_over_nasty_values() -> None:
+def test_a_sweep_with_unusual_out_directories_keeps_their_names() -> None:
     for text in OUTS:
         jobs = _jobs(Arguments(override("out", text), "seed=0,1"))  # type: ignore[arg-type]
         assert [recipe.run.out for _, recipe in jobs] == [f"{text}/seed=0", f"{text}/seed=1"]
@@ -137,6 +137,6 @@ def test_a_sweep_over_nasty_values() -> None:
     assert [recipe.run.out for _, recipe in _jobs(Arguments(swept))] == OUTS  # type: ignore[arg-type]
 
 
-def test_no_text_is_a_reference_where_it_is_saved() -> None:
+def test_an_escaped_interpolation_of_an_unknown_value_is_refused() -> None:
     with pytest.raises(RecipeError, match="there is no `x`"):
         compose_recipe("sqn", r"out='\${x}'")

@@ -1,4 +1,4 @@
-"""Files in the place of recipes, summaries and logs that no reader should take long over, or at its word."""
+"""Malformed, oversized or special files as recipes, summaries and logs: refused, and quickly."""
 
 import os
 import signal
@@ -67,7 +67,7 @@ YAML = {
 
 @contextmanager
 def soon(seconds: float = 60) -> Iterator[None]:
-    """What takes longer fails; each takes some milliseconds, where the machine is not busy."""
+    """Fail if the body takes longer than this; on an idle machine it takes some milliseconds."""
 
     def fail(number: int, frame: Any) -> None:
         raise TimeoutError
@@ -82,7 +82,7 @@ def soon(seconds: float = 60) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", YAML)
-def test_yaml_that_is_no_recipe_is_refused_soon_with_its_line(name: str, tmp_path: Path) -> None:
+def test_invalid_yaml_is_refused_quickly_with_its_line(name: str, tmp_path: Path) -> None:
     text, message = YAML[name]
     path = tmp_path / "recipe.yaml"
     path.write_text(text, errors="surrogateescape")
@@ -104,7 +104,7 @@ INTERPOLATIONS = {
 
 
 @pytest.mark.parametrize("name", INTERPOLATIONS)
-def test_an_interpolation_only_names_a_value(name: str, tmp_path: Path) -> None:
+def test_an_invalid_interpolation_is_refused_with_its_origin(name: str, tmp_path: Path) -> None:
     text, message = INTERPOLATIONS[name]
     path = tmp_path / "recipe.yaml"
     path.write_text(text)
@@ -115,16 +115,16 @@ def test_an_interpolation_only_names_a_value(name: str, tmp_path: Path) -> None:
     assert refused.value.origin.startswith("x.yaml:")
 
 
-def test_an_interpolation_is_what_the_other_value_is() -> None:
+def test_an_interpolation_resolves_to_a_copy_of_the_named_value() -> None:
     layers = Layers()
     values = {"a": [1, {"b": None}], "c": "${a}", "d": ["${c}", "x${e.f}y${e.f}"], "e": {"f": 1.5}}
     layers.put("", values, lambda key: key)
     found = layers.resolved()
     assert found == {"a": values["a"], "c": values["a"], "d": [values["a"], "x1.5y1.5"], "e": {"f": 1.5}}
-    assert found["c"] is not found["a"]  # or else YAML would write an alias
+    assert found["c"] is not found["a"]  # otherwise YAML would write an alias
 
 
-def test_inheritance_that_multiplies_is_refused_soon(tmp_path: Path) -> None:
+def test_exponential_inheritance_is_refused_quickly(tmp_path: Path) -> None:
     (tmp_path / "recipes").mkdir()
     for a, b in pairwise(["sqn", *(f"r{i}" for i in range(20))]):
         for name in (b, f"{b}_"):
@@ -134,7 +134,7 @@ def test_inheritance_that_multiplies_is_refused_soon(tmp_path: Path) -> None:
         compose_recipe("r19", catalogue=Catalogue([tmp_path]))
 
 
-# --- what is no file ---------------------------------------------------------------------------------------
+# --- special files -----------------------------------------------------------------------------------------
 
 
 def pipe(path: Path) -> None:
@@ -163,7 +163,7 @@ ODD: list[Callable[[Path], None]] = [pipe, device, sparse, folder, loop]
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """A finished run, as far as reading it goes."""
+    """The files of a finished run that readers need."""
     run = tmp_path / "run"
     run.mkdir()
     (run / "recipe.yaml").write_text(compose_recipe("sqn").to_yaml())
@@ -178,7 +178,7 @@ def run(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("odd", ODD)
 @pytest.mark.parametrize("name", ["recipe.yaml", "summary.json", "evaluations.jsonl"])
-def test_what_is_no_file_is_refused_and_not_waited_for(
+def test_a_special_file_in_a_run_is_refused_without_waiting(
     name: str, odd: Callable[[Path], None], run: Path
 ) -> None:
     ((finished,), _) = read_runs([run])
@@ -206,7 +206,9 @@ def test_a_lock_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("odd", [pipe, device, sparse, folder])
-def test_a_tree_with_what_is_no_file(odd: Callable[[Path], None], tmp_path: Path) -> None:
+def test_a_special_file_as_a_recipe_is_refused_without_waiting(
+    odd: Callable[[Path], None], tmp_path: Path
+) -> None:
     (tmp_path / "recipes").mkdir()
     odd(tmp_path / "recipes" / "odd.yaml")
     with (
@@ -250,7 +252,7 @@ ROWS = {
     ],
     ids=[*SUMMARIES, *(f"rows_{name}" for name in ROWS)],
 )
-def test_what_a_run_does_not_say_of_itself(name: str, text: str, run: Path) -> None:
+def test_a_run_with_an_invalid_summary_or_log_is_left_out(name: str, text: str, run: Path) -> None:
     (run / name).write_text(text)
     with soon():
         runs, left_out = read_runs([run])
@@ -269,7 +271,7 @@ RECIPES = {
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_what_a_saved_recipe_does_not_say(name: str, run: Path) -> None:
+def test_a_run_with_an_incomplete_recipe_is_refused_by_every_reader(name: str, run: Path) -> None:
     path = run / "recipe.yaml"
     changed = RECIPES[name](path.read_text())
     assert changed != path.read_text()
@@ -294,7 +296,7 @@ except RecipeError as error:
 """
 
 
-def test_a_tree_that_may_not_be_read(tmp_path: Path) -> None:
+def test_a_tree_without_read_permission_is_refused(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     (tmp_path / "components").mkdir(mode=0)
     run = [sys.executable, "-c", SECRET]
@@ -307,7 +309,7 @@ KEYS = ["_target_", "_args_", "_partial_", "_recursive_", "_convert_"]
 
 @pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize("value", ["{{{}: x}}", "[1, {{{}: x}}]", "{{a: [[{{b: {{{}: x}}}}]]}}"])
-def test_nothing_within_a_value_is_instantiated(value: str, key: str) -> None:
+def test_an_instantiation_key_within_a_value_is_refused(value: str, key: str) -> None:
     with pytest.raises(RecipeError, match=f"`{key}` means nothing here"):
         compose_recipe("sqn", f"encoder.hidden={value.format(key)}")
     if key != "_target_":

@@ -1,4 +1,4 @@
-"""An env or a task may ask for a part in another slot; whoever overrides that slot wins over it."""
+"""An env or a task may choose a part for another slot; overrides of that slot take precedence."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +14,7 @@ SEEING = "components/env/atari.yaml:2"
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Callable[..., Catalogue]:
-    """Writes files of a user's tree, and gives the catalogue with that tree."""
+    """Write files of a user's tree, and return the catalogue with that tree."""
 
     def write(**files: str) -> Catalogue:
         for path, text in files.items():
@@ -37,10 +37,10 @@ def tree(tmp_path: Path) -> Callable[..., Catalogue]:
         (["encoder=mlp", "env=atari"], "mlp", "command line: encoder=mlp"),
         (["env=atari", "env=acrobot"], "mlp", "recipes/sqn.yaml:5"),
         (["env=minatar"], "minatar_cnn", "components/env/minatar.yaml:2"),
-        (["task=atari"], "mlp", "recipes/sqn.yaml:5"),  # the numbers of that family, and no more
+        (["task=atari"], "mlp", "recipes/sqn.yaml:5"),  # this task sets numbers and chooses no encoder
     ],
 )
-def test_the_command_line_wins_over_what_an_env_asks_for(
+def test_the_command_line_takes_precedence_over_a_part_chosen_by_an_env(
     overrides: list[str], part: str, origin: str
 ) -> None:
     recipe = compose_recipe("sqn", *overrides)
@@ -51,7 +51,9 @@ def test_the_command_line_wins_over_what_an_env_asks_for(
     assert recipe.config["encoder"]["_target_"] == own["_target_"]
 
 
-def test_so_does_a_recipe_that_overrides(tree: Callable[..., Catalogue], tmp_path: Path) -> None:
+def test_a_recipe_override_takes_precedence_over_a_part_chosen_by_an_env(
+    tree: Callable[..., Catalogue], tmp_path: Path
+) -> None:
     catalogue = tree(
         recipes__seeing="defaults: [sqn, override /env: atari, _self_]\nlr: 0.5\n",
         recipes__deep="defaults: [sqn, override /env: atari, override /encoder: impala_cnn, _self_]\n",
@@ -72,7 +74,7 @@ def test_so_does_a_recipe_that_overrides(tree: Callable[..., Catalogue], tmp_pat
     assert encoder("flat", "encoder=nature_cnn") == ("nature_cnn", "command line: encoder=nature_cnn")
 
 
-def test_a_task_may_ask_too(tree: Callable[..., Catalogue], tmp_path: Path) -> None:
+def test_a_task_may_choose_a_part_for_another_slot(tree: Callable[..., Catalogue], tmp_path: Path) -> None:
     numbers = "".join(
         f"{name}: {value}\n" for name, value in Catalogue().read("task", "classic_control").content.items()
     )
@@ -96,7 +98,9 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("asked", MISTAKES)
-def test_what_cannot_be_asked_for(asked: str, tree: Callable[..., Catalogue], tmp_path: Path) -> None:
+def test_an_env_that_overrides_an_invalid_slot_or_part_is_refused(
+    asked: str, tree: Callable[..., Catalogue], tmp_path: Path
+) -> None:
     defaults = f"defaults: [/task@_global_: classic_control, {asked}, _self_]"
     catalogue = tree(env__mine=f"{defaults}\n_target_: sqn_rl.GymEnv\nid: CartPole-v1\n")
     with pytest.raises(RecipeError) as raised:

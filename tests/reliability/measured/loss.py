@@ -18,7 +18,7 @@ LINES = {
     "unreadable, of a newer version, gone or not mounted: `sqn-resume` stops, every byte as before": (
         4,
         "tests/cli/test_resume.py",
-        "may_come_back",
+        "unreadable_or_missing",
     ),
     "directory removed, replaced, or its lock taken under `sqn-resume`: it stops, every byte as before": (
         4,
