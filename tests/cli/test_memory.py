@@ -47,7 +47,7 @@ def test_a_player_acts_in_parallel_episodes_and_begin_leaves_the_others_unchange
     cues, flag = np.eye(3, dtype=np.float32)[[0, 1, 0]], np.eye(3, dtype=np.float32)[[2] * 3]
     nothing = flag * 0
     acted = dict[int, list[int]]()
-    for forgets in ([], [1]):
+    for forgets in ([], [1], [0, 1]):
         player = policy.player(num_envs=3)
         for observation in (cues, nothing, nothing, nothing):
             player.act(observation)
@@ -64,6 +64,8 @@ def test_a_player_acts_in_parallel_episodes_and_begin_leaves_the_others_unchange
             player.record(*seen)
     assert acted[0] == [0, 1, 0]
     assert acted[1][::2] == [0, 0]
+    assert acted[2][0] == acted[2][1]  # both cues are forgotten
+    assert acted[1][1] == acted[2][1]
 
 
 def test_misuse_of_a_recurrent_policy_is_refused_with_a_hint(policy: Policy, tmp_path: Path) -> None:
@@ -97,6 +99,7 @@ def test_a_video_plays_the_evaluated_episodes_and_shows_the_acting_policy() -> N
     assert play.evaluation.returns == evaluation.returns
     assert len(moments) == sum(evaluation.lengths)
     firsts = [moment for moment in moments if moment.step == 0]
+    assert len(firsts) == 3
     for moment in firsts:
         assert torch.allclose(moment.pi, torch.softmax(moment.q / parts["temperature"].alpha, -1))
 

@@ -514,7 +514,9 @@ def test_resume_notes_versions_and_threads_that_differ_from_the_checkpoint(
 
 
 def test_resume_on_the_same_machine_notes_no_difference(run: Path, command: Command) -> None:
-    assert "the checkpoint was made with" not in command("resume", str(run)).out
+    done = command("resume", str(run))
+    assert done.code == 0
+    assert "the checkpoint was made with" not in done.out
 
 
 def test_a_checkpoint_without_recorded_versions_resumes(run: Path, command: Command) -> None:
@@ -523,7 +525,10 @@ def test_a_checkpoint_without_recorded_versions_resumes(run: Path, command: Comm
         del content["made_with"]
         path.write_text(json.dumps(content))
         _resigned(path)
-    assert "resuming from" in command("resume", str(run)).out
+    done = command("resume", str(run))
+    assert done.code == 0
+    assert "resuming from" in done.out
+    assert "the checkpoint was made with" not in done.out
 
 
 def _removed(run: Path) -> None:

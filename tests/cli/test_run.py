@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from matplotlib.image import imread
+from reliability.trials import differences
 from rich.console import Console
 from safetensors.torch import load_file
 
@@ -124,9 +125,7 @@ def test_the_recipe_file_of_a_run_trains_the_same_recipe_again(command: Command,
     Experiment(load_recipe(first.runs[0].path / "recipe.yaml", "out=again")).train()
     again = load_recipe(folder / "again" / "recipe.yaml")
     assert again.config == recipe.config | {"out": "again"}
-    for name in ("metrics", "episodes", "evaluations"):
-        path = folder / "again" / f"{name}.jsonl"
-        assert len(path.read_text().splitlines()) == len(first.runs[0].rows(name))
+    assert differences(first.runs[0].path, folder / "again") == []
 
 
 def test_output_without_a_terminal_is_plain_lines(command: Command) -> None:

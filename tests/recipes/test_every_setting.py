@@ -89,6 +89,7 @@ def learned(*overrides: str) -> tuple[tuple[float, ...], Any]:
         else:
             train(agent, parts["env"], recipe.run)
     weights = torch.cat([each.flatten() for each in agent.loss.state_dict().values()])
+    assert weights.isfinite().all()
     return tuple(weights.tolist()), recipe.config
 
 
