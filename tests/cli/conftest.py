@@ -1,4 +1,4 @@
-"""The console scripts, run in this process from an empty folder."""
+"""Fixtures that run the console scripts in this process and an empty folder, and a user's parts."""
 
 import importlib
 import json
@@ -12,7 +12,7 @@ import pytest
 
 
 class RunFiles(NamedTuple):
-    """A run directory."""
+    """The files of a run directory."""
 
     path: Path
 
@@ -31,13 +31,13 @@ class RunFiles(NamedTuple):
 
 
 class Done(NamedTuple):
-    """What a command did."""
+    """The result of a command."""
 
     code: int
     out: str
     err: str
     runs: list[RunFiles]
-    """The runs there are now, oldest first."""
+    """All runs in the folder after the command, oldest first."""
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ class HungryHead(Head):
 
 
 class Encoder(nn.Module):
-    """Says not how wide it is."""
+    """Does not declare the width of its features."""
 
     def __init__(self, *, observation_shape, layer):
         super().__init__()
@@ -118,7 +118,7 @@ class Encoder(nn.Module):
 
 
 class Loss(SQNLoss):
-    """Reads what nobody writes."""
+    """Reads a key that no part writes."""
 
     @property
     def in_keys(self):
@@ -126,7 +126,7 @@ class Loss(SQNLoss):
 
 
 class DicingLoss(SQNLoss):
-    """Draws from what no checkpoint keeps."""
+    """Has a random generator whose state is in no checkpoint."""
 
     def __init__(self, *, q_net, temperature, gamma, backup, policy_source, backup_entropy, seed):
         fields = {"backup": backup, "policy_source": policy_source, "backup_entropy": backup_entropy}
@@ -135,7 +135,7 @@ class DicingLoss(SQNLoss):
 
 
 class Task(gymnasium.Env):
-    """After some steps something happens, or in another method."""
+    """Does what ``happens`` says at step ``at``, or in the method ``where``."""
 
     observation_space = gymnasium.spaces.Box(-1, 1, (3,), np.float32)
 
@@ -177,7 +177,7 @@ gymnasium.register("users/Task-v0", Task)
 
 @pytest.fixture(scope="session")
 def users_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tree of a user's, with a module in it and a part for every class there."""
+    """A user's configuration tree: a module, and a part for each head, encoder and loss in it."""
     tree = tmp_path_factory.mktemp("users")
     (tree / "users_parts.py").write_text(USERS_PARTS)
     for part in re.findall(r"class (\w+)", USERS_PARTS):
@@ -192,5 +192,5 @@ def users_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def trusting(users_tree: Path) -> list[str]:
-    """The options that make the user's parts known."""
+    """The options that add the user's tree and trust its module."""
     return ["--config-dir", str(users_tree), "--trust", "users_parts"]

@@ -1,4 +1,4 @@
-"""``sqn-ablate``: a grid that is run once, in processes of its own, and compared."""
+"""``sqn-ablate``: the variants of a grid, their runs in separate processes, and the comparison."""
 
 import json
 import os
@@ -31,7 +31,7 @@ CATALOGUE = Catalogue()
 # --- the grid ----------------------------------------------------------------------------------------------
 
 
-def test_one_thing_is_changed_at_a_time(folder: Path) -> None:
+def test_each_variant_changes_one_setting_and_jobs_are_ordered_by_seed(folder: Path) -> None:
     overrides = [
         "recipe=sqn_per",
         "head=linear,dueling",
@@ -58,11 +58,11 @@ def test_one_thing_is_changed_at_a_time(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "every"), [([], 5000), (["steps=5"], 1), (["eval_every=0"], 0), (["eval_every=7"], 7)]
 )
-def test_there_is_a_curve_unless_it_is_not_wanted(arguments: list[str], every: int) -> None:
+def test_eval_every_defaults_to_a_tenth_of_the_steps_unless_set(arguments: list[str], every: int) -> None:
     assert variants_of(["head=linear,dueling", *arguments], CATALOGUE)[0].recipe.run.eval_every == every
 
 
-def test_a_recipe_named_default_says_when_it_is_evaluated(
+def test_eval_every_of_a_recipe_file_named_default_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -71,7 +71,7 @@ def test_a_recipe_named_default_says_when_it_is_evaluated(
     assert [variant.recipe.run.eval_every for variant in variants] == [0, 0]
 
 
-def test_lists_and_ranges_are_values(folder: Path) -> None:
+def test_list_values_and_ranges_are_expanded_to_variants(folder: Path) -> None:
     variants = variants_of(
         ["returns=n_step", "encoder.hidden=[64],[32,32]", "returns.n=range(2,5)"], CATALOGUE
     )
@@ -81,7 +81,7 @@ def test_lists_and_ranges_are_values(folder: Path) -> None:
     ]
 
 
-def test_a_long_value_has_a_folder_of_its_own_too(folder: Path) -> None:
+def test_long_values_get_distinct_shortened_variant_names(folder: Path) -> None:
     long = ",".join(["16"] * 120)
     _, *others = variants_of([f"hidden=[{long}],[{long},8]"], CATALOGUE)
     names = [variant.name for variant in others]
@@ -102,7 +102,7 @@ def test_equal_values_are_one_variant(folder: Path) -> None:
         ["optimizer=adamw", "optimizer._target_=torch.optim.NAdam,torch.optim.RAdam", "head=linear,dueling"],
     ],
 )
-def test_every_variant_has_a_label_of_its_own_in_the_report(overrides: list[str], folder: Path) -> None:
+def test_every_variant_has_a_unique_label_in_the_report(overrides: list[str], folder: Path) -> None:
     labels = []
     for number, variant in enumerate(variants := variants_of(overrides, CATALOGUE)):
         run = folder / str(number)
@@ -124,7 +124,7 @@ def test_every_variant_has_a_label_of_its_own_in_the_report(overrides: list[str]
         ),
     ],
 )
-def test_variants_of_one_label_are_refused_before_they_train(overrides: list[str], message: str) -> None:
+def test_variants_that_the_report_cannot_tell_apart_are_refused(overrides: list[str], message: str) -> None:
     with pytest.raises(RecipeError, match=re.escape(message)):
         variants_of(overrides, CATALOGUE)
 
@@ -133,7 +133,7 @@ def test_variants_of_one_label_are_refused_before_they_train(overrides: list[str
 
 
 @pytest.mark.slow
-def test_everything_is_run_once_and_compared(command: Command) -> None:
+def test_ablate_trains_every_variant_once_compares_them_and_refuses_other_settings(command: Command) -> None:
     arguments = ["head=linear,dueling", *TINY, "seeds=1", "out=here", "--jobs", "2"]
     done = command("ablate", *arguments)
     assert (done.code, done.err) == (0, "")
@@ -170,7 +170,9 @@ def test_everything_is_run_once_and_compared(command: Command) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_that_fails_is_named_and_the_others_go_on(trusting: list[str], command: Command) -> None:
+def test_failed_runs_are_reported_by_name_and_left_out_of_the_comparison(
+    trusting: list[str], command: Command
+) -> None:
     task = [
         "env=gym",
         "env.id=users/Task-v0",
@@ -188,7 +190,7 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(trusting: list[str], com
 
 
 @pytest.mark.slow
-def test_a_signal_stops_all_and_says_how_to_go_on(folder: Path) -> None:
+def test_a_signal_stops_all_runs_and_the_output_says_how_to_resume(folder: Path) -> None:
     code = "from sqn_rl.cli.ablate import main; raise SystemExit(main())"
     arguments = ["head=linear,dueling", "steps=1e7", "warmup_steps=20", "seeds=3", "out=here", "--jobs", "1"]
     with subprocess.Popen(
@@ -198,7 +200,7 @@ def test_a_signal_stops_all_and_says_how_to_go_on(folder: Path) -> None:
             assert process.poll() is None
             time.sleep(0.1)
         jobs = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-        for number in [*jobs.read_text().split(), process.pid]:  # as a queue does, which knows all of them
+        for number in [*jobs.read_text().split(), process.pid]:  # as a cluster's queue signals every process
             os.kill(int(number), signal.SIGTERM)
         out, _ = process.communicate(timeout=120)
     assert process.returncode == 3
@@ -224,7 +226,7 @@ def test_runs_end_when_the_command_is_killed(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_at_which_another_process_is_is_waited_for(folder: Path) -> None:
+def test_a_run_locked_by_another_process_is_waited_for(folder: Path) -> None:
     job = jobs_of(variants_of(["head=linear,dueling", *TINY], CATALOGUE), 1, Path("here"), CATALOGUE)[0]
     other, ended, waited = RunDirectory(job.out, job.recipe.to_yaml()), [], []
 
@@ -266,7 +268,9 @@ def test_a_run_that_exits_with_0_before_its_end_has_failed(trusting: list[str], 
 
 
 @pytest.mark.parametrize("name", ["run", "ablate"])
-def test_an_environment_that_exits_when_it_is_made(name: str, trusting: list[str], command: Command) -> None:
+def test_an_environment_that_exits_in_its_constructor_is_refused(
+    name: str, trusting: list[str], command: Command
+) -> None:
     task = ["env=gym", "env.id=users/Task-v0", "+env.kwargs.happens=exit_at_once"]
     done = command(name, *trusting, *task, *(["head=linear,dueling"] if name == "ablate" else []))
     assert done.code == 2
@@ -276,7 +280,7 @@ def test_an_environment_that_exits_when_it_is_made(name: str, trusting: list[str
 # --- refused -----------------------------------------------------------------------------------------------
 
 
-def test_a_run_directory_is_no_folder_for_runs(folder: Path, command: Command) -> None:
+def test_a_run_directory_is_refused_as_the_folder_of_many_runs(folder: Path, command: Command) -> None:
     Path("run").mkdir()
     Path("run/recipe.yaml").write_text("")
     for name in ("ablate", "tune"):
@@ -312,7 +316,7 @@ def test_a_run_directory_is_no_folder_for_runs(folder: Path, command: Command) -
         ),
     ],
 )
-def test_what_is_refused_before_anything_runs(
+def test_invalid_arguments_are_refused_before_any_run_starts(
     arguments: list[str], message: str, folder: Path, command: Command
 ) -> None:
     (folder / "file").write_text("")

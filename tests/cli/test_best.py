@@ -1,4 +1,4 @@
-"""``checkpoint_best``: the weights of the best evaluation are kept, whatever happens to the run."""
+"""``checkpoint_best``: the weights of the best evaluation are kept, also if the run is killed or extended."""
 
 import json
 from collections.abc import Callable
@@ -24,12 +24,12 @@ def evaluations(run: Path) -> list[dict[str, Any]]:
 
 
 def best_of(run: Path) -> dict[str, Any]:
-    return max(evaluations(run), key=lambda row: row["mean"])  # the first of equals
+    return max(evaluations(run), key=lambda row: row["mean"])  # the first of equal means
 
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run, named by its seed, that improves three times, and not at its end."""
+    """An uninterrupted run, named by its seed, with three or more best evaluations before its last."""
     folder = tmp_path_factory.mktemp("alone")
     for seed in range(20):
         run = folder / f"{seed}"
@@ -41,7 +41,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     raise AssertionError("no seed of these does")
 
 
-def test_the_best_evaluation_can_be_repeated(alone: Path) -> None:
+def test_the_best_and_the_last_checkpoint_repeat_their_evaluations(alone: Path) -> None:
     best, last = load(alone, "best"), load(alone)
     row = best_of(alone)
     assert {"env_steps": best.env_steps, **best.evaluate().row()} == row
@@ -50,7 +50,7 @@ def test_the_best_evaluation_can_be_repeated(alone: Path) -> None:
     assert load(alone, row["env_steps"]).env_steps == row["env_steps"]
 
 
-def test_the_weights_are_those_of_a_checkpoint_of_that_step(alone: Path, tmp_path: Path) -> None:
+def test_best_weights_are_equal_to_the_regular_checkpoint_of_that_step(alone: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     train(run, *TINY, f"seed={alone.name}", "checkpoint_every=60", "checkpoint_keep=9")
     name = f"{best_of(run)['env_steps']:010d}/weights.safetensors"
@@ -59,7 +59,9 @@ def test_the_weights_are_those_of_a_checkpoint_of_that_step(alone: Path, tmp_pat
     assert kept == (alone / "checkpoints" / "best" / name).read_bytes()
 
 
-def test_sqn_eval_says_whose_weights_it_plays(alone: Path, command: Callable) -> None:
+def test_sqn_eval_reports_the_step_of_the_weights_or_lists_the_kept_checkpoints(
+    alone: Path, command: Callable
+) -> None:
     row = best_of(alone)
     for which in ("best", str(row["env_steps"])):
         out = command("evaluate", str(alone), "--checkpoint", which).out
@@ -77,7 +79,7 @@ def test_sqn_eval_says_whose_weights_it_plays(alone: Path, command: Callable) ->
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize(("event", "number"), [("evaluation", 8), ("best", 1), ("best", 2), ("best", 3)])
-def test_a_run_that_was_killed_keeps_the_same(
+def test_a_run_killed_at_an_evaluation_resumes_to_the_same_best_checkpoints(
     event: str, number: int, when: str, alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed once, before or after it writes its n-th evaluation or best evaluation."""
@@ -99,7 +101,7 @@ def test_a_run_that_was_killed_keeps_the_same(
     assert differences(alone, tmp_path / "run") == []
 
 
-def test_a_run_that_starts_again_has_no_best_yet(alone: Path, tmp_path: Path) -> None:
+def test_a_run_that_restarts_from_step_0_drops_its_best_checkpoint(alone: Path, tmp_path: Path) -> None:
     run, settings = tmp_path / "run", [*TINY, f"seed={alone.name}"]
     with pytest.raises(Killed):
         train(run, *settings, die=(run / "checkpoints" / "best" / "0000000060").exists)
@@ -112,8 +114,10 @@ def test_a_run_that_starts_again_has_no_best_yet(alone: Path, tmp_path: Path) ->
         load(run, "best")
 
 
-def test_a_run_that_was_extended_keeps_the_same(alone: Path, command: Callable, tmp_path: Path) -> None:
-    """Its first end was evaluated too, which a longer run does not do there."""
+def test_an_extended_run_is_equal_to_one_trained_to_that_length(
+    alone: Path, command: Callable, tmp_path: Path
+) -> None:
+    """The end of the shorter run is evaluated too; a longer run has no evaluation at that step."""
     run = tmp_path / "run"
     train(run, *TINY, f"seed={alone.name}", "steps=430")
     assert command("resume", str(run), "steps=480").code == 0
@@ -123,7 +127,7 @@ def test_a_run_that_was_extended_keeps_the_same(alone: Path, command: Callable, 
 
 
 class Keeping(Reporter):
-    """Keeps when an evaluation was the best."""
+    """Records the step and the mean of each best evaluation."""
 
     def __init__(self) -> None:
         self.found: list[tuple[int, float]] = []
@@ -133,7 +137,7 @@ class Keeping(Reporter):
         self.found.append((row["env_steps"], row["mean"]))
 
 
-def test_only_a_higher_mean_is_better() -> None:
+def test_only_a_strictly_higher_mean_is_a_new_best_evaluation() -> None:
     means = iter([2.0, 5.0, 5.0, 4.0, 6.0, -1.0])
     run = ["steps=60", "num_envs=1", "warmup_steps=50", "eval_every=10", "hidden=[4]", "replay_capacity=60"]
     recipe = compose_recipe("sqn", *run, "checkpoint_best=true")
@@ -144,6 +148,6 @@ def test_only_a_higher_mean_is_better() -> None:
     assert keeping.found == [(10, 2.0), (20, 5.0), (50, 6.0)]
 
 
-def test_without_it_nothing_is_kept(tmp_path: Path) -> None:
+def test_without_checkpoint_best_no_best_weights_are_written(tmp_path: Path) -> None:
     train(tmp_path / "run", *TINY, "checkpoint_best=false")
     assert not (tmp_path / "run" / "checkpoints" / "best").exists()

@@ -1,4 +1,4 @@
-"""What commands say of a run whose files were changed since it wrote them."""
+"""Notes of the commands about a run whose files were changed after it wrote them."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(trained: Path, tmp_path: Path) -> Path:
-    """A copy, to be changed."""
+    """A copy of the trained run, which a test may change."""
     return Path(shutil.copytree(trained, tmp_path / "run"))
 
 
@@ -45,7 +45,9 @@ def change(path: Path, old: str, new: str) -> None:
 
 
 @pytest.mark.parametrize("reader", READERS, ids=" ".join)
-def test_a_recipe_that_was_changed(reader: tuple[str, ...], run: Path, command: Command) -> None:
+def test_a_changed_recipe_is_noted_by_every_command_that_reads_a_run(
+    reader: tuple[str, ...], run: Path, command: Command
+) -> None:
     command_line = [word.replace("{run}", str(run)) for word in reader]
     done = command(*command_line)
     assert done.code == 0
@@ -63,7 +65,7 @@ def earlier_evaluation(run: Path) -> str:
 
 
 def last_evaluation(run: Path) -> str:
-    """It is from after the last checkpoint, but the summary has it too."""
+    """No manifest covers it, as it comes after the last checkpoint, but the summary repeats it."""
     *rows, row = (run / "evaluations.jsonl").read_text().splitlines()
     other = json.dumps(json.loads(row) | {"mean": 500.0})
     (run / "evaluations.jsonl").write_text("\n".join([*rows, other, ""]))
@@ -80,7 +82,7 @@ def manifest(run: Path) -> str:
 
 
 @pytest.mark.parametrize("damage", [earlier_evaluation, last_evaluation, manifest])
-def test_what_was_changed_is_in_the_comparison(
+def test_compare_notes_changed_files_in_its_output_and_report(
     damage: Callable[[Path], str], run: Path, command: Command, tmp_path: Path
 ) -> None:
     note = damage(run)
@@ -99,13 +101,13 @@ def test_a_run_whose_checkpoints_were_removed_has_no_notes(run: Path, command: C
         assert "changed since" not in done.out
 
 
-def test_a_run_of_an_earlier_version_is_as_it_was_written(command: Command) -> None:
+def test_a_run_of_an_earlier_version_is_read_without_notes(command: Command) -> None:
     for command_line in (("evaluate", str(OLD), "--episodes", "1"), ("diff", str(OLD), "sqn")):
         done = command(*command_line)
         assert (done.code, done.err) == (0, "")
 
 
-def test_a_manifest_that_speaks_of_terabytes_is_not_waited_for(run: Path) -> None:
+def test_a_file_of_terabytes_is_noted_as_unchecked(run: Path) -> None:
     path = run / "evaluations.jsonl"
     forged = run / "checkpoints" / "0000000060" / MANIFEST
     content = json.loads(forged.read_text())

@@ -1,4 +1,4 @@
-"""``sqn-compare``: real recipes, and evaluations of real runs whose scores are set here."""
+"""``sqn-compare``: runs with real recipes, and evaluations whose scores the tests set."""
 
 import csv
 import json
@@ -56,15 +56,17 @@ def several(write: Write, name: str, finals: Sequence[float], *overrides: str) -
 
 
 def cells(out: str, *first: str) -> list[str]:
-    """The cells of the line that begins with these."""
+    """The further cells of the table line that begins with the cells ``first``."""
     lines = [re.split(r"\s{2,}", line.strip()) for line in out.splitlines()]
     return next(line for line in lines if line[: len(first)] == list(first))[len(first) :]
 
 
-# --- what is shown -----------------------------------------------------------------------------------------
+# --- the output --------------------------------------------------------------------------------------------
 
 
-def test_a_run_as_it_is_written(trained: Path, command: Command) -> None:
+def test_an_unmodified_run_is_shown_with_its_protocol_and_final_score(
+    trained: Path, command: Command
+) -> None:
     done = command("compare", str(trained))
     assert (done.code, done.err) == (0, "")
     rows = [json.loads(line)["mean"] for line in (trained / "evaluations.jsonl").read_text().splitlines()]
@@ -74,7 +76,9 @@ def test_a_run_as_it_is_written(trained: Path, command: Command) -> None:
     assert done.out.startswith(protocol)
 
 
-def test_scores_and_pairs(write: Write, command: Command) -> None:
+def test_the_output_has_the_statistics_of_each_variant_and_the_verdict_of_the_pair(
+    write: Write, command: Command
+) -> None:
     several(write, "plain", [10, 20, 30, 40])
     several(write, "dueling", [50, 60, 70, 80], "head=dueling")
     done = command("compare", "plain", "dueling")
@@ -82,7 +86,7 @@ def test_scores_and_pairs(write: Write, command: Command) -> None:
     assert "all variants: warmup_steps=40" in done.out
     runs, mean, median, iqm = cells(done.out, "sqn", "final")
     assert (runs, mean[:4], median[:4], iqm[:4]) == ("4", "25.0", "25.0", "25.0")
-    # From 0 to half to the whole: (0 / 2 + 1/2 + 1 / 2) / 2 of the last score on average.
+    # The curve is 0, 1/2 and 1 of the last score: on average (0 / 2 + 1/2 + 1 / 2) / 2 of it.
     assert cells(done.out, "sqn head=dueling", "area")[1].startswith("32.5 [")
     assert cells(done.out, CART, "final") == ["sqn head=dueling", "sqn", "1.00 [1.00, 1.00]", "better"]
     assert "note:" not in done.out
@@ -99,7 +103,7 @@ def test_scores_and_pairs(write: Write, command: Command) -> None:
         ("sqn_rl.GymEnv", "lab.ShiftedEnv", "were evaluated differently on CartPole-v1"),
     ],
 )
-def test_parts_of_one_name_but_of_two_classes_differ(
+def test_parts_with_one_name_but_different_classes_are_refused(
     ours: str, theirs: str, what: str, write: Write, command: Command
 ) -> None:
     write("a")
@@ -113,8 +117,8 @@ def test_parts_of_one_name_but_of_two_classes_differ(
     assert f"- {slot}._target_={ours}" in command("diff", "a", "b").out
 
 
-def test_a_part_with_two_names_is_one(write: Write, command: Command) -> None:
-    """As before the slot ``collect``, or where a part's file inherits from another's."""
+def test_runs_with_and_without_a_collect_slot_are_the_same_variant(write: Write, command: Command) -> None:
+    """A recipe of a version before the slot ``collect`` has no such part."""
     write("a")
     path = write("b", "seed=1") / "recipe.yaml"
     lines = path.read_text().splitlines(keepends=True)
@@ -125,7 +129,7 @@ def test_a_part_with_two_names_is_one(write: Write, command: Command) -> None:
     assert "collect" not in command("diff", "a", "b").out
 
 
-def test_too_few_runs_to_tell(write: Write, command: Command) -> None:
+def test_three_runs_per_variant_are_reported_as_too_few_to_tell(write: Write, command: Command) -> None:
     several(write, "plain", [10, 20, 30])
     several(write, "dueling", [50, 60, 70], "head=dueling")
     done = command("compare", "plain", "dueling")
@@ -134,7 +138,7 @@ def test_too_few_runs_to_tell(write: Write, command: Command) -> None:
     assert "in 10% of cases; 4 of each would do" in done.out
 
 
-def test_equals_cannot_be_told_apart(write: Write, command: Command) -> None:
+def test_variants_with_equal_scores_are_undecided(write: Write, command: Command) -> None:
     several(write, "plain", [10, 20, 30, 40, 50])
     several(write, "dueling", [10, 20, 30, 40, 50], "head=dueling")
     assert cells(command("compare", "plain", "dueling").out, CART, "final")[-1] == "undecided"
@@ -150,7 +154,7 @@ def test_a_single_run_has_no_interval(write: Write, command: Command) -> None:
     ]
 
 
-def test_one_evaluation_is_no_curve(write: Write, command: Command) -> None:
+def test_a_run_with_one_evaluation_has_no_area_and_is_noted(write: Write, command: Command) -> None:
     write("one", scores=[5])
     done = command("compare", "one", "--output", "report")
     assert "area" not in done.out.split("In brackets")[0]
@@ -158,7 +162,9 @@ def test_one_evaluation_is_no_curve(write: Write, command: Command) -> None:
     assert imread("report/comparison.png").ndim == 3
 
 
-def test_the_files(write: Write, command: Command) -> None:
+def test_the_report_files_contain_the_table_the_verdict_and_the_figure(
+    write: Write, command: Command
+) -> None:
     several(write, "runs/plain", [10, 20, 30, 40])
     several(write, "runs/dueling", [50, 60, 70, 81], "head=dueling")
     done = command("compare", "runs", "--output", "new/report")
@@ -184,7 +190,7 @@ def test_the_files(write: Write, command: Command) -> None:
     assert imread("new/report/comparison.png").shape[1] == 1320
 
 
-def test_the_same_runs_give_the_same_table(write: Write, command: Command) -> None:
+def test_the_table_does_not_depend_on_how_the_runs_are_listed(write: Write, command: Command) -> None:
     several(write, "plain", [10, 25, 30, 47])
     several(write, "dueling", [15, 60, 12, 80], "head=dueling")
     first = command("compare", "plain", "dueling").out
@@ -192,10 +198,10 @@ def test_the_same_runs_give_the_same_table(write: Write, command: Command) -> No
     assert command("compare", "dueling/s2", "*/s[013]", "plain/s2").out == first
 
 
-# --- what belongs together ---------------------------------------------------------------------------------
+# --- grouping of runs --------------------------------------------------------------------------------------
 
 
-def test_a_variant_is_a_recipe_and_its_overrides(write: Write, command: Command) -> None:
+def test_a_variant_is_a_recipe_and_the_overrides_that_affect_learning(write: Write, command: Command) -> None:
     write("a", "recipe=sqn_dueling")
     write("b", "head=dueling", "lr=0.01")
     write(
@@ -214,7 +220,7 @@ def test_a_variant_is_a_recipe_and_its_overrides(write: Write, command: Command)
     assert {name: cells(out, name, "final")[0] for name in runs} == runs
 
 
-def test_a_folder_and_a_glob_are_their_runs(write: Write, command: Command) -> None:
+def test_folders_and_globs_are_expanded_to_the_runs_in_them(write: Write, command: Command) -> None:
     several(write, "runs/deep/er", [1, 2])
     several(write, "runs/other", [3, 4], "head=dueling")
     for places in (
@@ -269,7 +275,7 @@ def test_unfinished_runs_are_named_and_left_out(write: Write, command: Command) 
     ]
 
 
-def test_other_software_is_noted(write: Write, command: Command) -> None:
+def test_runs_of_different_software_revisions_are_noted(write: Write, command: Command) -> None:
     write("a", git_revision="abcdef1234567")
     write("b", "seed=1", git_revision="1234567abcdef")
     out = command("compare", "a", "b").out
@@ -279,7 +285,7 @@ def test_other_software_is_noted(write: Write, command: Command) -> None:
 # --- several environments, and Atari -----------------------------------------------------------------------
 
 
-def test_atari_scores_are_normalised_by_the_humans(write: Write, command: Command) -> None:
+def test_atari_scores_are_normalised_by_human_scores(write: Write, command: Command) -> None:
     several(write, "pong", [-20.7, 14.6], *ATARI)
     several(write, "breakout", [1.7, 1.7 + 2 * 28.8], *ATARI, "env.game=breakout")
     several(write, "cartpole", [100, 200])
@@ -293,17 +299,19 @@ def test_atari_scores_are_normalised_by_the_humans(write: Write, command: Comman
     assert "human" not in out.split(f"\n{CART}\n")[1].split("\n\n")[0]
 
 
-def test_pairs_over_environments(write: Write, command: Command) -> None:
+def test_variants_are_also_compared_over_all_environments_together(write: Write, command: Command) -> None:
     for name, scores in {"plain": [1, 2, 3], "dueling": [4, 5, 6]}.items():
         several(write, f"{name}/cart", scores, *(["head=dueling"] if name == "dueling" else []))
         several(write, f"{name}/pong", scores, *ATARI, *(["head=dueling"] if name == "dueling" else []))
     out = command("compare", ".").out
     assert cells(out, CART, "final")[-1] == "too few runs to tell"
-    # All six dealt to two sides in two environments: 2 / 20², so both together tell.
+    # Six runs are split into halves in 20 ways per environment: p = 2 / 20², so both together decide.
     assert cells(out, "2 environments", "final") == ["sqn head=dueling", "sqn", "1.00 [1.00, 1.00]", "better"]
 
 
-def test_an_environment_without_one_of_the_variants(write: Write, command: Command) -> None:
+def test_an_environment_that_lacks_a_variant_is_left_out_of_the_averages(
+    write: Write, command: Command
+) -> None:
     several(write, "plain", [1, 2])
     several(write, "dueling", [1, 2], "head=dueling")
     several(write, "pong", [1, 2], *ATARI)
@@ -312,14 +320,14 @@ def test_an_environment_without_one_of_the_variants(write: Write, command: Comma
     assert "2 environments" not in out
 
 
-def test_a_game_without_a_published_score(write: Write, command: Command) -> None:
+def test_a_game_without_a_human_score_is_noted_and_not_normalised(write: Write, command: Command) -> None:
     write("a", *ATARI, "env.game=tetris")
     out = command("compare", "a").out
     assert "human" not in out.split("In brackets")[0]
     assert "note: tetris-ram: no human score of tetris was published, so none is normalised by it" in out
 
 
-def test_a_baseline_is_what_the_others_are_compared_with(write: Write) -> None:
+def test_all_other_variants_are_compared_with_the_baseline(write: Write) -> None:
     several(write, "plain", [1, 2])
     several(write, "dueling", [1, 2], "head=dueling")
     several(write, "fast", [1, 2], "lr=0.1")
@@ -333,7 +341,7 @@ def test_a_baseline_is_what_the_others_are_compared_with(write: Write) -> None:
     assert pairs == [("sqn", "sqn lr=0.1"), ("sqn head=dueling", "sqn lr=0.1")]
 
 
-def test_where_a_baseline_has_no_run_nothing_is_compared_with_it(write: Write) -> None:
+def test_an_environment_without_a_baseline_run_has_rows_but_no_pairs(write: Write) -> None:
     several(write, "plain", [1, 2])
     several(write, "fast", [1, 2], "lr=0.1")
     several(write, "pong/plain", [1, 2], *ATARI)
@@ -345,7 +353,7 @@ def test_where_a_baseline_has_no_run_nothing_is_compared_with_it(write: Write) -
     assert {row.environment for row in comparison.rows} > {baseline.environment}
 
 
-# --- what is refused ---------------------------------------------------------------------------------------
+# --- refused and left out ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -366,7 +374,7 @@ def test_where_a_baseline_has_no_run_nothing_is_compared_with_it(write: Write) -
         (["env.max_frames=null"], "env.max_frames 108000 (components/env/atari_ram.yaml:9) and null ("),
     ],
 )
-def test_runs_that_were_not_measured_alike(
+def test_runs_with_different_evaluation_protocols_are_refused(
     overrides: list[str], message: str, write: Write, command: Command
 ) -> None:
     write("a", *ATARI)
@@ -381,7 +389,7 @@ def test_runs_that_were_not_measured_alike(
 
 
 def cut(run: Path, *lengths: int, cut: int | None) -> None:
-    """Have the evaluations of a run say so; None: as those did that could not cut."""
+    """Set the lengths and the number of cut episodes in a run's evaluations; None leaves out the number."""
     rows = [json.loads(line) for line in (run / "evaluations.jsonl").read_text().splitlines()]
     rows = [row | {"lengths": [*lengths], "cut": cut} for row in rows]
     text = [json.dumps({key: value for key, value in row.items() if value is not None}) for row in rows]
@@ -389,7 +397,9 @@ def cut(run: Path, *lengths: int, cut: int | None) -> None:
 
 
 @pytest.mark.parametrize("other", [(90, 99, 0), (90, 100, 0), (100, 100, 2), (9, 100, None)])
-def test_games_that_were_cut_are_noted(other: tuple[int, int, int], write: Write, command: Command) -> None:
+def test_evaluation_episodes_cut_by_eval_max_steps_are_noted(
+    other: tuple[int, int, int], write: Write, command: Command
+) -> None:
     cut(write("a", "eval_max_steps=100"), 50, 100, cut=1)
     cut(
         write("b", "head=dueling", "eval_max_steps=1000" if other[2] == 0 else "eval_max_steps=100"),
@@ -404,7 +414,7 @@ def test_games_that_were_cut_are_noted(other: tuple[int, int, int], write: Write
 
 
 @pytest.mark.parametrize("other", [(90, 101, 0), (50, 101, 1), (9, 101, None)])
-def test_games_that_were_cut_earlier_are_not_measured_alike(
+def test_runs_whose_episodes_were_cut_at_different_lengths_are_refused(
     other: tuple[int, int, int], write: Write, command: Command
 ) -> None:
     cut(write("a", "head=dueling"), *other[:2], cut=other[2])
@@ -419,7 +429,7 @@ def test_games_that_were_cut_earlier_are_not_measured_alike(
 
 
 @pytest.mark.parametrize("differ", [True, False])
-def test_recipe_files_of_one_name_are_told_apart_by_their_paths(
+def test_recipe_files_with_one_name_are_labelled_by_path_if_they_differ(
     differ: bool, write: Write, folder: Path, command: Command
 ) -> None:
     for name, lr in (("s1", 1e-3), ("s2", 1e-2 if differ else 1e-3)):
@@ -435,21 +445,21 @@ def test_recipe_files_of_one_name_are_told_apart_by_their_paths(
     assert [cells(done.out, name, "final")[0] for name in names] == [runs] * len(names)
 
 
-def test_sampled_games_are_not_greedy_ones(write: Write, command: Command) -> None:
+def test_runs_with_greedy_and_with_sampled_evaluations_are_refused(write: Write, command: Command) -> None:
     write("a")
     path = write("b", "seed=1") / "evaluations.jsonl"
     path.write_text(path.read_text().replace('"greedy": true', '"greedy": false'))
     assert "greedy true (evaluations.jsonl) and false (evaluations.jsonl)" in command("compare", "a", "b").err
 
 
-def test_what_the_agent_sees_and_is_taught_may_differ(write: Write, command: Command) -> None:
+def test_runs_that_differ_in_reward_clipping_are_compared(write: Write, command: Command) -> None:
     write("a", *ATARI)
     write("b", *ATARI, "env.clip_reward=false")
     out = command("compare", "a", "b").out
     assert cells(out, "sqn env.clip_reward=false", "final")[0] == "1"
 
 
-def test_a_recipe_that_has_changed_since(write: Write, command: Command) -> None:
+def test_runs_with_one_label_but_different_values_are_refused(write: Write, command: Command) -> None:
     write("a")
     path = write("b", "seed=1") / "recipe.yaml"
     path.write_text(path.read_text().replace("tau: 0.05", "tau: 0.06"))
@@ -470,7 +480,7 @@ def _empty_evaluations(run: Path) -> None:
     (run / "evaluations.jsonl").write_text("")
 
 
-def _cut_evaluations(run: Path) -> None:
+def _truncated_evaluations(run: Path) -> None:
     path = run / "evaluations.jsonl"
     path.write_text(path.read_text()[:-20])
 
@@ -480,20 +490,20 @@ def _huge_evaluations(run: Path) -> None:
     path.write_text(re.sub(r'"mean": [^,]+', '"mean": -1e308', path.read_text()))
 
 
-def _cut_summary(run: Path) -> None:
+def _truncated_summary(run: Path) -> None:
     path = run / "summary.json"
     path.write_text(path.read_text()[:-20])
 
 
-def _other_summary(run: Path) -> None:
+def _summary_that_is_a_list(run: Path) -> None:
     (run / "summary.json").write_text('["done"]')
 
 
-def _other_recipe(run: Path) -> None:
+def _file_that_is_no_recipe(run: Path) -> None:
     (run / "recipe.yaml").write_text("cake: 3 eggs\n")
 
 
-def _broken_recipe(run: Path) -> None:
+def _recipe_that_is_no_yaml(run: Path) -> None:
     (run / "recipe.yaml").write_text("{")
 
 
@@ -508,19 +518,21 @@ def _broken_recipe(run: Path) -> None:
             _empty_evaluations,
             r"its summary.json or evaluations.jsonl is damaged \(.*no evaluation\)",
         ),
-        (_cut_evaluations, r"a/evaluations.jsonl:\d+: not JSON: .*"),
+        (_truncated_evaluations, r"a/evaluations.jsonl:\d+: not JSON: .*"),
         (
             _huge_evaluations,
             r"its summary.json or evaluations.jsonl is damaged \(.*no number of at most 1e\+100\)",
         ),
-        (_cut_summary, r"a/summary.json: not JSON: .*"),
-        (_other_summary, r"a/summary.json: not a JSON object"),
-        (_other_recipe, r"a/recipe.yaml: says nothing of the part in the slot `env`"),
-        (_broken_recipe, r"a/recipe.yaml:\d: not YAML: .*"),
+        (_truncated_summary, r"a/summary.json: not JSON: .*"),
+        (_summary_that_is_a_list, r"a/summary.json: not a JSON object"),
+        (_file_that_is_no_recipe, r"a/recipe.yaml: says nothing of the part in the slot `env`"),
+        (_recipe_that_is_no_yaml, r"a/recipe.yaml:\d: not YAML: .*"),
     ],
 )
-def test_a_damaged_run(damage: Callable[[Path], None], message: str, write: Write, command: Command) -> None:
-    """It is left out, and named; of nothing but such runs there is no comparison."""
+def test_a_damaged_run_is_left_out_and_the_reason_is_noted(
+    damage: Callable[[Path], None], message: str, write: Write, command: Command
+) -> None:
+    """If no other run is left, the command fails."""
     damage(write("a"))
     write("b", "seed=1")
     done = command("compare", "a", "b")
@@ -531,8 +543,8 @@ def test_a_damaged_run(damage: Callable[[Path], None], message: str, write: Writ
     assert re.fullmatch(f"there is no finished run to compare\nleft out: a: {message}", done.err.strip())
 
 
-def test_what_no_kind_of_has_the_majority_is_left_out(write: Write, command: Command) -> None:
-    """Two protocols on Pong, one on CartPole; of one variant there two recipes: the others are compared."""
+def test_an_environment_without_a_majority_protocol_is_left_out(write: Write, command: Command) -> None:
+    """Pong has two runs of different protocols; the runs on CartPole are compared."""
     write("a", *ATARI)
     write("b", *ATARI, "head=dueling", "env.sticky_actions=0")
     write("c")
@@ -544,7 +556,7 @@ def test_what_no_kind_of_has_the_majority_is_left_out(write: Write, command: Com
     assert "pong-ram: steps=" not in done.out
 
 
-def test_places_without_runs(folder: Path, command: Command) -> None:
+def test_paths_without_runs_are_refused_with_the_reason(folder: Path, command: Command) -> None:
     (folder / "empty").mkdir()
     (folder / "file").write_text("")
     for place, why in {
@@ -557,7 +569,7 @@ def test_places_without_runs(folder: Path, command: Command) -> None:
         assert (done.code, done.out, done.err) == (2, "", f"{place}: {why}\n")
 
 
-def test_an_output_that_cannot_be_written(write: Write, command: Command) -> None:
+def test_an_output_folder_that_is_a_file_is_refused(write: Write, command: Command) -> None:
     write("a")
     Path("file").write_text("")
     done = command("compare", "a", "--output", "file")
@@ -565,7 +577,9 @@ def test_an_output_that_cannot_be_written(write: Write, command: Command) -> Non
     assert done.err == "output = 'file': expected a folder that can be made (File exists)\n"
 
 
-def test_the_few_that_do_not_fit_are_left_out(write: Write, command: Command) -> None:
+def test_runs_that_differ_from_the_majority_are_left_out_with_the_reason(
+    write: Write, command: Command
+) -> None:
     several(write, "sqn", [1, 2, 3])
     several(write, "dueling", [2, 3, 4], "head=dueling")
     write("longer", "steps=61")
@@ -584,7 +598,7 @@ def test_the_few_that_do_not_fit_are_left_out(write: Write, command: Command) ->
     assert cells(done.out, "sqn head=dueling", "final")[0] == "3"
 
 
-def test_a_left_out_run_may_have_settings_with_braces(write: Write, command: Command) -> None:
+def test_a_left_out_run_with_braces_in_its_settings_is_noted(write: Write, command: Command) -> None:
     several(write, "sqn", [1, 2, 3])
     write("wrapped", "env.wrappers=[{TimeLimit: {max_episode_steps: 5}}]")
     done = command("compare", "sqn", "wrapped")

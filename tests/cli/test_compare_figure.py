@@ -1,4 +1,4 @@
-"""``comparison.png``: what is drawn of few runs and of many, and that labels are clear of each other."""
+"""``comparison.png``: lines, bands and legend for few and for many runs, and labels that do not overlap."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -38,7 +38,7 @@ def drawn(axes: Any) -> tuple[list[float], int]:
         (10, ([THIN] * 10 + [THICK], 1), ([THICK], 1)),
     ],
 )
-def test_single_runs_are_thin_and_bands_are_of_enough_runs(
+def test_single_runs_are_thin_lines_and_bands_need_enough_runs(
     runs: int, curves: tuple, profiles: tuple, write: Write
 ) -> None:
     several(write, "plain", [10 * n for n in range(1, 1 + runs)])
@@ -53,7 +53,7 @@ def test_single_runs_are_thin_and_bands_are_of_enough_runs(
 
 
 def test_every_variant_is_in_the_legend_in_its_colour(write: Write) -> None:
-    """Also one that is not on the first environment, and one whose name matplotlib would leave out."""
+    """Also a variant without a run on the first environment."""
     write("a", "env=acrobot")
     write("b")
     write("c", "head=dueling")
@@ -73,7 +73,7 @@ def test_a_name_that_begins_with_an_underscore_is_in_the_legend(write: Write) ->
 
 
 def texts_of(figure: Any) -> list[Any]:
-    """Every text that is seen, with its place."""
+    """Every visible text, with its bounding box."""
     figure.canvas.draw()
     (legend,) = figure.legends
     texts = [legend.get_title(), *legend.get_texts()]
@@ -94,7 +94,7 @@ MORE = ["head=dueling", "replay=prioritized", "layers=noisy", "encoder.hidden=[3
 @pytest.mark.parametrize(
     "variants", [[[]], [[], *([each] for each in LONG)], [[], MORE, *([*MORE, each] for each in LONG)]]
 )
-def test_labels_are_clear_of_each_other(
+def test_labels_do_not_overlap_and_are_inside_the_figure(
     variants: Sequence[Sequence[str]], scores: Sequence[float], write: Write
 ) -> None:
     for number, overrides in enumerate(variants):

@@ -1,4 +1,4 @@
-"""Tab completion, asked for on the command line and by a real bash."""
+"""Tab completion, through ``--completion`` and in real shells."""
 
 import os
 import pty
@@ -21,7 +21,9 @@ def completed(line: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
     return capsys.readouterr().out.splitlines()
 
 
-def test_of_nothing_there_are_all_slots_and_settings_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_empty_line_is_completed_with_every_slot_and_setting_once(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     names = completed("sqn-run ", capsys)
     assert {f"{slot.name}=" for slot in SLOTS} < set(names)
     assert {f"{name}=" for name in Run.__dataclass_fields__} < set(names)
@@ -54,11 +56,13 @@ def test_a_slot_is_completed_with_its_parts(group: str, capsys: pytest.CaptureFi
         ("sqn-run nothing", []),
     ],
 )
-def test_a_word_is_completed(line: str, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_partial_argument_is_completed_with_all_matches(
+    line: str, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert completed(line, capsys) == words
 
 
-def test_a_users_tree_is_seen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_recipes_of_a_config_dir_are_completed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "recipes").mkdir()
     (tmp_path / "recipes" / "mine.yaml").write_text("# Mine.\ndefaults: [sqn, _self_]\n")
     assert completed(f"sqn-run --config-dir {tmp_path} recipe=mi", capsys) == ["recipe=mine"]
@@ -69,7 +73,7 @@ def test_an_unknown_shell_is_refused(capsys: pytest.CaptureFixture[str]) -> None
     assert capsys.readouterr().err == "--completion tcsh: expected one of: bash, zsh, fish\n"
 
 
-def test_it_is_quick_and_imports_no_torch(tmp_path: Path) -> None:
+def test_completion_takes_under_a_second_and_does_not_import_torch(tmp_path: Path) -> None:
     code = "from sqn_rl.cli.run import main; main(['--completion', 'sqn-run enc']); import os, sys; "
     code += "print('torch' in sys.modules, sum(os.times()[:2]))"
     done = subprocess.run(
@@ -129,7 +133,7 @@ def write_command(folder: Path) -> None:
 
 
 def _read_until(master: int, text: str) -> str:
-    """What the terminal shows, without its bells, until ``text`` is there or half a minute has passed."""
+    """The output of the terminal, without bells, until ``text`` appears or 30 seconds have passed."""
     shown, until = "", time.monotonic() + 30
     while text not in shown and time.monotonic() < until:
         if select.select([master], [], [], 1)[0]:

@@ -1,4 +1,4 @@
-"""A recipe, its parts, its task, and the command line: who wins, and where each value came from."""
+"""Recipes composed of parts, a task and the command line: precedence, and the origin of each value."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ from sqn_rl.recipe.schema import SLOTS
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Callable[[str, str], Catalogue]:
-    """Writes a file of a user's tree, and gives the catalogue with that tree."""
+    """Write a file of a user's configuration tree; returns the catalogue with that tree."""
 
     def write(path: str, text: str) -> Catalogue:
         file = tmp_path / path
@@ -35,7 +35,7 @@ def test_the_base_recipe_fills_every_slot() -> None:
     assert recipe.part("env") == "cartpole"
 
 
-def test_the_task_comes_with_the_env() -> None:
+def test_an_env_selects_its_task_and_the_settings_of_that_task() -> None:
     cartpole, atari = compose_recipe("sqn"), compose_recipe("sqn", "env=atari_ram")
     control, ram = (Catalogue().read("task", name) for name in ("classic_control", "atari_ram"))
     assert control.values["steps"] != ram.values["steps"]
@@ -80,7 +80,7 @@ def test_a_recipe_wins_over_the_task_and_the_command_line_over_both() -> None:
         ("actor", "recipes/sqn.yaml:9"),
     ],
 )
-def test_every_value_and_choice_knows_where_it_came_from(key: str, origin: str) -> None:
+def test_the_origin_of_a_value_or_choice_is_its_file_and_line_or_its_override(key: str, origin: str) -> None:
     assert compose_recipe("sqn_paper", "steps=2000", "head=dueling").origin(key) == origin
 
 
@@ -103,7 +103,7 @@ def test_a_field_that_the_class_takes_may_be_added_or_removed() -> None:
     assert recipe.config["env"]["kwargs"] == {"sutton": True}
 
 
-def test_a_users_tree_adds_recipes_and_parts_and_wins_over_ours(
+def test_a_users_tree_adds_recipes_and_parts_and_overrides_built_in_ones(
     tree: Callable[[str, str], Catalogue], tmp_path: Path
 ) -> None:
     tree("components/head/mine.yaml", "# Mine.\n_target_: sqn_rl.DuelingHead\n")
@@ -118,7 +118,7 @@ def test_a_users_tree_adds_recipes_and_parts_and_wins_over_ours(
     assert recipe.origin("loss.policy_source") == f"{tmp_path}/recipes/paper/mine.yaml:3"
 
 
-def test_trees_are_found_through_the_environment(
+def test_config_trees_are_found_through_sqn_rl_path(
     tree: Callable[[str, str], Catalogue], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tree(
@@ -129,7 +129,7 @@ def test_trees_are_found_through_the_environment(
     assert compose_recipe("mine").run.steps == 7
 
 
-def test_what_is_written_can_be_read_again_and_says_where_from(tmp_path: Path) -> None:
+def test_a_saved_recipe_is_loaded_unchanged_and_states_the_origin_of_its_values(tmp_path: Path) -> None:
     recipe = compose_recipe("sqn_paper", "env.game=ms_pacman", "out='a b'")
     (tmp_path / "recipe.yaml").write_text(recipe.to_yaml())
     again = load_recipe(tmp_path / "recipe.yaml", "seed=9")
@@ -139,12 +139,12 @@ def test_what_is_written_can_be_read_again_and_says_where_from(tmp_path: Path) -
     }
     text = recipe.to_yaml().replace("sqn_rl.LinearHead", "sqn_rl.DuelingHead")
     (tmp_path / "recipe.yaml").write_text(text)
-    assert load_recipe(tmp_path / "recipe.yaml").part("head") == "DuelingHead"  # the file is not the origin
+    assert load_recipe(tmp_path / "recipe.yaml").part("head") == "DuelingHead"  # the class in the file counts
     assert "gamma: 0.99  # recipes/sqn_paper.yaml:5" in recipe.to_yaml()
     assert "  game: ms_pacman  # command line: env.game=ms_pacman" in recipe.to_yaml()
     assert "\nhead:  # recipes/sqn.yaml:6\n" in recipe.to_yaml()
     older = "".join(line for line in recipe.to_yaml().splitlines(True) if "eval_max_steps" not in line)
-    (tmp_path / "recipe.yaml").write_text(older)  # of a version that did not have the setting
+    (tmp_path / "recipe.yaml").write_text(older)  # of a version without this setting
     assert load_recipe(tmp_path / "recipe.yaml").config == recipe.config
     with pytest.raises(RecipeError, match="the env of a saved recipe cannot be changed"):
         load_recipe(tmp_path / "recipe.yaml", "env=acrobot")
@@ -165,7 +165,7 @@ def test_a_sweep_is_every_combination_in_order() -> None:
     assert expand([], Catalogue()) == [[]]
 
 
-def test_parts_are_built_from_the_seed() -> None:
+def test_initial_weights_are_determined_by_the_seed() -> None:
     def weights(seed: int) -> torch.Tensor:
         parts = compose_recipe("sqn", f"seed={seed}").build()
         parts["env"].close()
@@ -189,7 +189,7 @@ def test_parts_are_wired_by_name() -> None:
     parts["env"].close()
 
 
-def test_composing_imports_no_torch_and_works_from_anywhere(tmp_path: Path) -> None:
+def test_composing_imports_no_torch_and_works_in_any_working_directory(tmp_path: Path) -> None:
     composed = "from sqn_rl.recipe.compose import compose_recipe; compose_recipe('sqn')"
     code = f"import sys; {composed}; print('torch' in sys.modules)"
     environment = {name: value for name, value in os.environ.items() if name != "SQN_RL_PATH"}

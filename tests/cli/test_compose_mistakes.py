@@ -1,4 +1,4 @@
-"""Every mistake in a recipe or an override is answered with where, what, and how to fix it."""
+"""An error in a recipe or an override is reported with its location, its cause and how to fix it."""
 
 from pathlib import Path
 
@@ -79,7 +79,7 @@ OVERRIDES = {
 
 
 @pytest.mark.parametrize("override", OVERRIDES)
-def test_an_override(override: str) -> None:
+def test_an_invalid_override_is_refused_with_its_origin_and_a_hint(override: str) -> None:
     message, suggestion = OVERRIDES[override]
     with pytest.raises(RecipeError) as raised:
         compose_recipe("sqn", override)
@@ -105,7 +105,7 @@ def test_an_override(override: str) -> None:
         ),
     ],
 )
-def test_an_override_that_a_part_refuses(override: str, message: str) -> None:
+def test_an_override_that_a_part_refuses_is_named_in_the_error(override: str, message: str) -> None:
     recipe = compose_recipe("sqn", override)
     with pytest.raises(RecipeError) as raised:
         recipe.build()
@@ -114,7 +114,7 @@ def test_an_override_that_a_part_refuses(override: str, message: str) -> None:
         assert raised.value.origin == f"command line: {override}"
 
 
-def test_an_override_that_an_optimizer_refuses() -> None:
+def test_an_override_that_an_optimizer_refuses_is_named_in_the_error() -> None:
     parts = compose_recipe("sqn", "optimizer.lr=-1").build()
     with pytest.raises(RecipeError, match=r"command line: optimizer.lr=-1: expected a positive number"):
         parts["optimizer"](parts["q_net"].parameters())
@@ -161,7 +161,7 @@ FILES = {
 
 
 @pytest.mark.parametrize("text", FILES)
-def test_a_recipe_file(text: str, tmp_path: Path) -> None:
+def test_an_error_in_a_recipe_file_is_reported_with_file_and_line(text: str, tmp_path: Path) -> None:
     where, message = FILES[text]
     path = tmp_path / "recipes" / "mine.yaml"
     path.parent.mkdir()
@@ -174,7 +174,7 @@ def test_a_recipe_file(text: str, tmp_path: Path) -> None:
         assert raised.value.origin == f"{path}{where}"
 
 
-def test_a_part_without_a_target(tmp_path: Path) -> None:
+def test_a_part_without_a_target_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "components" / "head" / "mine.yaml"
     path.parent.mkdir(parents=True)
     path.write_text("# Mine.\n")
@@ -184,7 +184,7 @@ def test_a_part_without_a_target(tmp_path: Path) -> None:
         compose_recipe("sqn", "head=mine", catalogue=Catalogue([tmp_path]))
 
 
-def test_an_env_without_a_task(tmp_path: Path) -> None:
+def test_an_env_without_a_task_is_refused_and_tasks_are_suggested(tmp_path: Path) -> None:
     path = tmp_path / "components" / "env" / "mine.yaml"
     path.parent.mkdir(parents=True)
     path.write_text("# Mine.\n_target_: sqn_rl.GymEnv\nid: CartPole-v1\nkwargs: {}\n")
@@ -193,23 +193,23 @@ def test_an_env_without_a_task(tmp_path: Path) -> None:
     assert raised.value.origin == f"{path}:2"
 
 
-def test_a_tree_that_is_none(tmp_path: Path) -> None:
+def test_a_config_tree_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"no folder with recipes/ or components/ in it"):
         Catalogue([tmp_path / "nowhere"])
 
 
-def test_a_saved_recipe_that_is_missing(tmp_path: Path) -> None:
+def test_a_saved_recipe_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="cannot be read"):
         load_recipe(tmp_path / "recipe.yaml")
 
 
-def test_a_sweep_without_a_list_of_values() -> None:
+def test_a_sweep_over_an_interval_is_refused() -> None:
     with pytest.raises(RecipeError, match=r"an interval is no list of values"):
         expand(["lr=interval(0,1)"], Catalogue())
 
 
 @pytest.mark.parametrize("override", ["seed=range(0)", "head=glob(x*)", "hed=glob(*)"])
-def test_a_sweep_over_nothing(override: str) -> None:
+def test_a_sweep_over_an_empty_list_is_refused(override: str) -> None:
     with pytest.raises(RecipeError, match="the list of values is empty"):
         expand([override, "lr=1,2"], Catalogue())
 
@@ -223,7 +223,7 @@ ENVS = {
 
 
 @pytest.mark.parametrize("entry", ENVS)
-def test_what_an_env_cannot_choose(entry: str, tmp_path: Path) -> None:
+def test_an_env_that_chooses_another_part_or_a_second_task_is_refused(entry: str, tmp_path: Path) -> None:
     path = tmp_path / "components" / "env" / "mine.yaml"
     path.parent.mkdir(parents=True)
     path.write_text(f"# Mine.\ndefaults:\n  - cartpole\n  - {entry}\n")

@@ -1,4 +1,4 @@
-"""``sqn-diagnose``: what was not finite, the first cause first."""
+"""``sqn-diagnose``: values that are NaN or infinite, the first cause first."""
 
 import math
 from collections.abc import Callable
@@ -47,7 +47,9 @@ def loss(command: Callable, folder: Path) -> Any:
     return load_recipe(folder / "run" / "recipe.yaml").build()["loss"]
 
 
-def test_the_first_cause_comes_first(loss: Any, command: Callable, folder: Path) -> None:
+def test_the_first_cause_of_a_non_finite_value_is_reported_first(
+    loss: Any, command: Callable, folder: Path
+) -> None:
     path, weights = (
         folder / "run" / "numerics.safetensors",
         {k: v.clone() for k, v in loss.state_dict().items()},
@@ -64,7 +66,9 @@ def test_the_first_cause_comes_first(loss: Any, command: Callable, folder: Path)
         assert done.out.startswith(message)
 
 
-def test_what_it_cannot_read_is_refused(loss: Any, command: Callable, folder: Path) -> None:
+def test_runs_and_files_that_sqn_diagnose_cannot_read_are_refused(
+    loss: Any, command: Callable, folder: Path
+) -> None:
     path = folder / "run" / "numerics.safetensors"
     assert command("diagnose", "elsewhere").code == 2
     none = command("diagnose", "run")

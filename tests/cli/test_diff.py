@@ -1,4 +1,4 @@
-"""``sqn-diff``: recipes and runs, set against each other."""
+"""``sqn-diff``: the differences between two recipes or runs."""
 
 import re
 import shlex
@@ -33,7 +33,7 @@ def sections(out: str) -> dict[str, list[str]]:
     return {"": header.splitlines()} | {title: differing for title, *differing in lines}
 
 
-def test_two_recipes(command: Command) -> None:
+def test_two_recipes_differ_in_parts_and_numbers_with_their_origins(command: Command) -> None:
     done = command("diff", "sqn", "sqn_per")
     assert (done.code, done.err) == (0, "")
     found = sections(done.out)
@@ -51,14 +51,16 @@ def test_two_recipes(command: Command) -> None:
 
 
 @pytest.mark.parametrize("path", ["my recipe.yaml", "lr=1e-2.yaml", "it's.yaml"])
-def test_a_recipe_file_of_any_name(command: Command, folder: Path, path: str) -> None:
+def test_a_recipe_file_with_special_characters_in_its_name_is_read(
+    command: Command, folder: Path, path: str
+) -> None:
     (folder / path).write_text("defaults: [sqn, _self_]\nlr: 0.02\n")
     done = command("diff", path, f"{shlex.quote(path)} steps=7")
     assert (done.code, done.err) == (0, "")
     assert sections(done.out)["numbers"][1] == "+ steps=7 command line: steps=7"
 
 
-def test_overrides_say_so(command: Command) -> None:
+def test_overridden_values_are_shown_with_their_override(command: Command) -> None:
     out = command("diff", "lr=0.01", "sqn head=dueling optimizer.lr=0.02 steps=7").out
     assert out.startswith("--- lr=0.01\n+++ sqn head=dueling optimizer.lr=0.02 steps=7\n")
     assert sections(out)["parts"] == [
@@ -75,7 +77,7 @@ def test_overrides_say_so(command: Command) -> None:
     ]
 
 
-def test_the_wiring_shows_what_flows(command: Command) -> None:
+def test_the_wiring_section_shows_changed_keys_and_shapes(command: Command) -> None:
     wiring = sections(command("diff", "sqn", "env=acrobot").out)["wiring"]
     assert "- head writes q_values [2, 64, 2] float32" in wiring
     assert "+ head writes q_values [2, 64, 3] float32" in wiring
@@ -83,7 +85,9 @@ def test_the_wiring_shows_what_flows(command: Command) -> None:
     assert {"- q_net reads q_values", "+ q_net reads prediction"} < set(reads)
 
 
-def test_a_run_is_the_recipe_that_made_it(run: Callable[..., str], command: Command) -> None:
+def test_a_run_is_equal_to_its_recipe_and_differs_from_another_run(
+    run: Callable[..., str], command: Command
+) -> None:
     first = run("first", "steps=300", "head=dueling")
     done = command("diff", first, "sqn steps=300 head=dueling")
     assert done.code == 0
@@ -102,7 +106,9 @@ def test_a_run_is_the_recipe_that_made_it(run: Callable[..., str], command: Comm
     ]
 
 
-def test_parts_of_a_users_own(users_tree: Path, trusting: list[str], command: Command) -> None:
+def test_trusted_parts_of_a_user_are_compared(
+    users_tree: Path, trusting: list[str], command: Command
+) -> None:
     out = command("diff", *trusting, "sqn", "sqn head=head").out
     assert sections(out)["parts"] == [
         "- head=linear recipes/sqn.yaml:6",
@@ -126,7 +132,9 @@ def test_parts_of_a_users_own(users_tree: Path, trusting: list[str], command: Co
         ("recipe=nope", r"command line: recipe=nope: there is no such recipe\n  .*"),
     ],
 )
-def test_what_is_neither(argument: str, message: str, folder: Path, command: Command) -> None:
+def test_an_argument_that_is_no_run_and_no_valid_recipe_is_refused(
+    argument: str, message: str, folder: Path, command: Command
+) -> None:
     (folder / "empty").mkdir()
     done = command("diff", "sqn", argument)
     assert (done.code, done.out) == (2, "")

@@ -1,4 +1,4 @@
-"""Whole runs with environments that answer as few do: each works, or ends with its exit code and one line."""
+"""Whole runs with environments that return unusual values: each works, or fails with a code and one line."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,7 +18,7 @@ NAN = float("nan")
 
 
 class Odd(gymnasium.Env):
-    """Games of five steps that answer as ``oddity`` says, from step ``since`` of a game on."""
+    """Episodes of five steps that return the values in ``oddity`` from step ``since`` of each episode."""
 
     action_space, since = spaces.Discrete(2), 0
     observation_space = spaces.Box(-1, 1, (1, 2))
@@ -32,7 +32,7 @@ class Odd(gymnasium.Env):
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> Any:
         self.length = 0
-        np.int32(seed)  # which must fit
+        np.int32(seed)  # the seed must fit
         observation = self.answer("observation", np.zeros((1, 2), np.float32))
         return self.answer("start", (observation, {}))
 
@@ -45,7 +45,7 @@ class Odd(gymnasium.Env):
 
 @pytest.fixture
 def odd(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., list[str]]]:
-    """The overrides of an environment with an oddity."""
+    """Register an environment that returns unusual values; returns the overrides that select it."""
 
     def register(**oddity: Any) -> list[str]:
         gymnasium.register("odd/Odd-v0", Odd, kwargs=oddity)
@@ -64,7 +64,9 @@ WORKS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", WORKS)
-def test_it_works(command: Command, odd: Callable, name: str) -> None:
+def test_an_environment_with_unusual_but_valid_values_is_trained(
+    command: Command, odd: Callable, name: str
+) -> None:
     done = command("run", *odd(**WORKS[name]), *TINY)
     assert (done.code, done.err) == (0, "")
     assert done.runs[0].rows("evaluations")[0]["returns"] == [5.0]
@@ -94,7 +96,9 @@ FAILS: dict[str, tuple[dict[str, Any], int, str]] = {
 
 
 @pytest.mark.parametrize("name", FAILS)
-def test_it_is_refused_in_a_line(command: Command, odd: Callable, name: str) -> None:
+def test_an_environment_with_invalid_values_fails_with_exit_code_and_one_line(
+    command: Command, odd: Callable, name: str
+) -> None:
     oddity, code, message = FAILS[name]
     done = command("run", *odd(**oddity), *TINY)
     assert (done.code, len(done.runs)) == (code, 0 if code == 2 else 1)
@@ -112,7 +116,9 @@ def float64() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("recipe", ["sqn", "sqn_rainbow", "discrete_sac"])
-def test_a_program_whose_default_is_float64(recipe: str, odd: Callable, folder: Any, float64: None) -> None:
+def test_a_program_with_default_dtype_float64_saves_no_float64_weights(
+    recipe: str, odd: Callable, folder: Any, float64: None
+) -> None:
     trained = compose(recipe, *odd(), *TINY, "eval_every=30", "out=run").train()
     assert trained["status"] == "done"
     assert torch.get_default_dtype() == torch.float64

@@ -1,4 +1,4 @@
-"""Environments that fail in the middle of a run: what the run says, leaves behind, and goes on from."""
+"""Environments that fail during a run: its error message, the checkpoint it keeps, and how it resumes."""
 
 import re
 from collections.abc import Callable
@@ -19,7 +19,7 @@ NAN = float("nan")
 
 
 class Failing(gymnasium.Env):
-    """Games of ten steps that answer nonsense once: at the step, of all that are played, that ``at`` says."""
+    """Episodes of ten steps that return ``answer()`` once: at step ``at``, counted over all instances."""
 
     observation_space, action_space = spaces.Box(-1, 1, (3,)), spaces.Discrete(2)
     at, steps, answer = 0, 0, staticmethod(lambda: (np.zeros(3, np.float32), 1.0))
@@ -59,10 +59,10 @@ ANSWERS: dict[str, tuple[Callable[[], Any], int, str, str]] = {
     ("name", "at", "every"),
     [("raises", 101, 99), *[(name, at, 0) for name in ANSWERS for at in (101, 2)]],
 )
-def test_what_was_learned_is_kept(
+def test_a_run_whose_environment_fails_keeps_a_checkpoint_and_resumes(
     command: Command, monkeypatch: pytest.MonkeyPatch, name: str, at: int, every: int
 ) -> None:
-    """The 101st step is the second game's 34th, so 33 steps of three games are whole."""
+    """The 101st step is the 34th of the second environment, so 33 steps of all three are complete."""
     answer, code, status, message = ANSWERS[name]
     monkeypatch.setattr(Failing, "answer", answer)
     monkeypatch.setattr(Failing, "at", at)
@@ -89,7 +89,7 @@ def test_what_was_learned_is_kept(
     assert run.summary["updates"] == 72
 
 
-def test_an_evaluation_that_fails_is_played_again(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_evaluation_is_repeated_by_resume(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Failing, "answer", fail)
     monkeypatch.setattr(Failing, "at", 305)
     monkeypatch.setattr(Failing, "steps", 0)
@@ -102,7 +102,9 @@ def test_an_evaluation_that_fails_is_played_again(command: Command, monkeypatch:
     assert run.summary["status"] == "done"
 
 
-def test_a_process_that_dies_ends_the_run_alike(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_worker_process_ends_the_run_with_a_checkpoint_that_resumes(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sent, send = 0, RamWorkers.send
 
     def killing(self: RamWorkers, *what: Any) -> None:
@@ -117,7 +119,7 @@ def test_a_process_that_dies_ends_the_run_alike(command: Command, monkeypatch: p
     done = command("run", *atari, *TINY)
     assert done.code == 1
     killed = r"breakout-ram, step (30|31): ChildProcessError: the process of games 1 to 2 ended with code -9"
-    step = int(re.search(killed, done.err)[1])  # it may have answered once more
+    step = int(re.search(killed, done.err)[1])  # the killed process may have answered once more
     (run,) = done.runs
     assert run.summary["env_steps"] == 3 * (step - 1)
     assert [path.parent.name for path in run.weights] == [f"{3 * (step - 1):010d}"]

@@ -1,4 +1,4 @@
-"""Environments of which only some can be open at once: what a run opens, and that it closes all of it."""
+"""Environments with a limit of open instances: how many a run opens, and that it closes them all."""
 
 import json
 import signal
@@ -21,7 +21,7 @@ RUN = ["run", "env=gym", "env.id=instances/Limited-v0", *TINY]
 
 
 class Limited(gymnasium.Env):
-    """Games of five steps, of which ``most`` can be open. At a step of them all, something happens."""
+    """Episodes of five steps; ``most`` instances can be open. Step ``at`` of them all calls ``happens``."""
 
     observation_space, action_space = spaces.Box(-1, 1, (3,)), spaces.Discrete(2)
     metadata: ClassVar = {"render_modes": ["rgb_array"]}
@@ -58,7 +58,7 @@ gymnasium.register("instances/Limited-v0", Limited)
 
 @pytest.fixture
 def limit(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
-    """How many can be open, and what happens at which step; afterwards none may be open."""
+    """Set how many can be open, and what happens at which step; at the end of the test none may be open."""
 
     def set_to(most: int, at: int = -1, happens: Callable[[], Any] = lambda: None) -> None:
         settings = {"most": most, "at": at, "happens": staticmethod(happens), "peak": 0, "steps": 0}
@@ -71,7 +71,7 @@ def limit(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
 
 
 @pytest.mark.parametrize(("most", "num_envs", "eval_every"), [(1, 1, 0), (2, 2, 120), (9, 2, 0)])
-def test_one_more_is_not_needed_to_train(
+def test_evaluating_only_after_training_needs_no_extra_environment(
     command: Command, limit: Callable, most: int, num_envs: int, eval_every: int
 ) -> None:
     limit(most)
@@ -88,7 +88,7 @@ def test_one_more_is_not_needed_to_train(
 
 
 @pytest.mark.parametrize(("most", "num_envs", "peak"), [(2, 1, 2), (5, 2, 5)])
-def test_an_evaluation_between_needs_one_beside(
+def test_evaluating_during_training_needs_one_extra_environment(
     command: Command, limit: Callable, most: int, num_envs: int, peak: int
 ) -> None:
     limit(most)
@@ -98,7 +98,9 @@ def test_an_evaluation_between_needs_one_beside(
     assert peak == Limited.peak
 
 
-def test_none_beside_is_found_before_the_first_step(command: Command, limit: Callable) -> None:
+def test_a_missing_evaluation_environment_is_reported_before_the_first_step(
+    command: Command, limit: Callable
+) -> None:
     limit(2)
     done = command(*RUN, "num_envs=2", "eval_every=60")
     assert (done.code, done.runs, Limited.steps) == (2, [], 0)
@@ -110,7 +112,7 @@ def test_none_beside_is_found_before_the_first_step(command: Command, limit: Cal
     assert "set eval_every=0, which evaluates after training, or lower num_envs" in done.err
 
 
-def test_too_many_environments(command: Command, limit: Callable) -> None:
+def test_more_environments_than_can_be_opened_are_refused(command: Command, limit: Callable) -> None:
     limit(2)
     done = command(*RUN, "num_envs=4")
     assert (done.code, done.runs) == (2, [])
@@ -132,12 +134,12 @@ def fail() -> None:
 FAILING: dict[str, tuple[list[str], int, Callable[[], Any], int]] = {
     "preflight fails": (["actor.policy=q7"], -1, fail, 2),
     "a part fails to be built": (["loss.backup=no"], -1, fail, 2),
-    "the run directory is another's": (["out=/dev/null"], -1, fail, 2),
+    "the run directory is no directory": (["out=/dev/null"], -1, fail, 2),
     "training fails": ([], 31, fail, 1),
     "training is stopped": ([], 31, lambda: signal.raise_signal(signal.SIGINT), 3),
     "training is interrupted": ([], 31, interrupt, 1),
-    "an evaluation between fails": (["eval_every=60"], 61, fail, 1),
-    "an evaluation between is interrupted": (["eval_every=60"], 61, interrupt, 1),
+    "an evaluation during training fails": (["eval_every=60"], 61, fail, 1),
+    "an evaluation during training is interrupted": (["eval_every=60"], 61, interrupt, 1),
     "the last evaluation fails": ([], 121, fail, 1),
     "the last evaluation is stopped": ([], 121, lambda: signal.raise_signal(signal.SIGTERM), 3),
     "the last evaluation is interrupted": ([], 121, interrupt, 1),
@@ -145,7 +147,7 @@ FAILING: dict[str, tuple[list[str], int, Callable[[], Any], int]] = {
 
 
 @pytest.mark.parametrize("name", FAILING)
-def test_every_end_closes_what_was_opened(command: Command, limit: Callable, name: str) -> None:
+def test_every_way_a_run_ends_closes_all_environments(command: Command, limit: Callable, name: str) -> None:
     overrides, at, happens, code = FAILING[name]
     limit(9, at, happens)
     done = command(*RUN, "num_envs=2", *overrides)
@@ -156,7 +158,7 @@ def test_every_end_closes_what_was_opened(command: Command, limit: Callable, nam
 
 @pytest.mark.parametrize("error", [OSError, KeyboardInterrupt, SystemExit])
 @pytest.mark.parametrize("number", [1, 3])
-def test_a_constructor_that_fails_closes_those_before(
+def test_a_failing_constructor_closes_the_environments_opened_before(
     limit: Callable, monkeypatch: pytest.MonkeyPatch, error: type[BaseException], number: int
 ) -> None:
     limit(9)
@@ -173,13 +175,17 @@ def test_a_constructor_that_fails_closes_those_before(
 
 
 @pytest.mark.parametrize("settings", [{"num_envs": 0}, {"seed": -1}])
-def test_a_wrong_setting_closes_the_first(limit: Callable, settings: dict[str, int]) -> None:
+def test_an_invalid_setting_of_gym_env_leaves_no_environment_open(
+    limit: Callable, settings: dict[str, int]
+) -> None:
     limit(9)
     with pytest.raises(SettingError):
         GymEnv(**{"id": "instances/Limited-v0", "num_envs": 1, "seed": 0} | settings)
 
 
-def test_a_port_that_is_lost_while_training_is_no_bad_recipe(command: Command, limit: Callable) -> None:
+def test_a_run_whose_evaluation_environment_does_not_open_fails_and_resumes(
+    command: Command, limit: Callable
+) -> None:
     limit(1, 31, lambda: setattr(Limited, "most", 0))
     done = command(*RUN, "num_envs=1")
     assert done.code == 1
@@ -191,7 +197,7 @@ def test_a_port_that_is_lost_while_training_is_no_bad_recipe(command: Command, l
     assert json.loads((run.path / "summary.json").read_text())["evaluation"]["returns"] == [5.0] * 3
 
 
-def test_what_cannot_be_closed_is_a_warning(
+def test_an_environment_that_fails_to_close_is_a_warning(
     limit: Callable, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit(9)
@@ -208,8 +214,10 @@ def test_what_cannot_be_closed_is_a_warning(
     assert summary["status"] == "done"
 
 
-def test_a_warning_of_ours_is_a_line_for_the_user(capsys: pytest.CaptureFixture[str]) -> None:
-    """Not a place in our code; that of a library keeps its place."""
+def test_warnings_of_sqn_rl_are_printed_without_their_source_location(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Control characters are escaped; warnings of a library keep their file and line."""
 
     places = [str(cli.PACKAGE / "parts/env/base.py"), "/library/module.py"]
 

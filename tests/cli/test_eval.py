@@ -1,4 +1,4 @@
-"""``sqn-eval``: the weights of a run, played again."""
+"""``sqn-eval``: evaluation of the weights of a run."""
 
 import re
 import shutil
@@ -31,7 +31,7 @@ def returns(out: str) -> list[float]:
     return [float(word) for word in out.splitlines()[-1].split()[1:]]
 
 
-def test_it_repeats_the_evaluation_of_the_run(trained: Path, command: Command) -> None:
+def test_eval_repeats_the_evaluation_of_the_run(trained: Path, command: Command) -> None:
     done = command("evaluate", str(trained))
     assert (done.code, done.err) == (0, "")
     evaluation = re.search(r'"returns": (\[.*?\])', (trained / "evaluations.jsonl").read_text())
@@ -42,12 +42,12 @@ def test_it_repeats_the_evaluation_of_the_run(trained: Path, command: Command) -
     assert re.fullmatch(r"return [\d.]+ ± [\d.]+ \(mean ± std of 3 greedy episodes\), IQM [\d.]+", second)
 
 
-def test_a_single_episode_has_no_spread(trained: Path, command: Command) -> None:
+def test_a_single_episode_has_no_standard_deviation(trained: Path, command: Command) -> None:
     done = command("evaluate", str(trained), "--episodes", "1")
     assert re.fullmatch(r"return [\d.]+ \(1 greedy episode\)", done.out.splitlines()[1])
 
 
-def test_other_games_and_a_sampled_policy(trained: Path, command: Command) -> None:
+def test_another_seed_or_a_sampled_policy_changes_the_returns(trained: Path, command: Command) -> None:
     greedy = command("evaluate", str(trained), "--episodes", "12")
     sampled = command("evaluate", str(trained), "--episodes", "12", "--stochastic")
     others = command("evaluate", str(trained), "--episodes", "12", "--seed", "77")
@@ -58,13 +58,13 @@ def test_other_games_and_a_sampled_policy(trained: Path, command: Command) -> No
     assert returns(command("evaluate", str(trained), "--episodes", "12", "--stochastic").out) == played[1]
 
 
-def test_nothing_is_written(trained: Path, command: Command) -> None:
+def test_eval_does_not_change_the_run_directory(trained: Path, command: Command) -> None:
     before = {path: path.stat().st_mtime_ns for path in trained.rglob("*")}
     command("evaluate", str(trained))
     assert {path: path.stat().st_mtime_ns for path in trained.rglob("*")} == before
 
 
-def test_the_last_weights_count_and_older_ones_do_if_they_are_gone(
+def test_an_older_checkpoint_is_used_if_the_last_was_removed(
     trained: Path, command: Command, tmp_path: Path
 ) -> None:
     copy = Path(shutil.copytree(trained, tmp_path / "copy"))
@@ -80,7 +80,7 @@ def _without_weights(run: Path) -> None:
     shutil.rmtree(run / "checkpoints")
 
 
-def _cut_weights(run: Path) -> None:
+def _truncated_weights(run: Path) -> None:
     path = run / "checkpoints" / "0000000600" / "weights.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
 
@@ -99,12 +99,12 @@ def _other_network(run: Path) -> None:
     path.write_text(path.read_text().replace("sqn_rl.DuelingHead", "sqn_rl.LinearHead"))
 
 
-def _other_code(run: Path) -> None:
+def _foreign_class(run: Path) -> None:
     path = run / "recipe.yaml"
     path.write_text(path.read_text().replace("sqn_rl.DuelingHead", "os.system"))
 
 
-def _other_field(run: Path) -> None:
+def _misspelt_field(run: Path) -> None:
     path = run / "recipe.yaml"
     path.write_text(path.read_text().replace("  policy: mean", "  polcy: mean"))
 
@@ -114,18 +114,18 @@ def _other_field(run: Path) -> None:
     [
         (_without_recipe, r"{run}: not a run directory: there is no recipe.yaml in it"),
         (_without_weights, r"{run}/checkpoints: no checkpoint yet"),
-        (_cut_weights, r"{newest}/weights.safetensors: damaged: [\d,]+ bytes instead of [\d,]+"),
+        (_truncated_weights, r"{newest}/weights.safetensors: damaged: [\d,]+ bytes instead of [\d,]+"),
         (_old_weights, r"{newest}/weights.safetensors: damaged: its contents have changed \(SHA-256\)"),
         (_without_manifest, r"{newest}/manifest.json: cannot be read \(No such file or directory\)"),
         (
             _other_network,
             r"{newest}/weights.safetensors: made by another agent: \d+ tensors differ, such .*",
         ),
-        (_other_code, r"{run}/recipe.yaml:\d+: _target_: os.system: not a part of sqn_rl .*"),
-        (_other_field, r"{run}/recipe.yaml:\d+: actor.polcy: BoltzmannActor has no such setting"),
+        (_foreign_class, r"{run}/recipe.yaml:\d+: _target_: os.system: not a part of sqn_rl .*"),
+        (_misspelt_field, r"{run}/recipe.yaml:\d+: actor.polcy: BoltzmannActor has no such setting"),
     ],
 )
-def test_a_damaged_run(
+def test_a_damaged_run_is_refused_with_the_reason(
     damage: Callable[[Path], None], message: str, trained: Path, command: Command, tmp_path: Path
 ) -> None:
     run = Path(shutil.copytree(trained, tmp_path / "copy"))
@@ -138,7 +138,7 @@ def test_a_damaged_run(
     )
 
 
-def test_an_older_checkpoint_does_not_need_the_newest(
+def test_an_older_checkpoint_is_evaluated_although_the_newest_is_damaged(
     trained: Path, command: Command, tmp_path: Path
 ) -> None:
     run = Path(shutil.copytree(trained, tmp_path / "copy"))
@@ -166,7 +166,7 @@ gymnasium.register("Moving-v0", Moving)
 """
 
 
-def test_an_environment_may_change_the_folder(
+def test_commands_work_with_an_environment_that_changes_the_working_directory(
     command: Command, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (folder / "moving.py").write_text(MOVING)
@@ -191,15 +191,15 @@ def test_an_environment_may_change_the_folder(
         (["--max-steps", "-3"], "--max-steps -3: expected a whole number, at least 0"),
     ],
 )
-def test_numbers_out_of_range(arguments: list[str], message: str, trained: Path, command: Command) -> None:
+def test_numbers_out_of_range_are_refused(
+    arguments: list[str], message: str, trained: Path, command: Command
+) -> None:
     done = command("evaluate", str(trained), *arguments)
     assert done.code == 2
     assert message in done.err
 
 
-def test_a_film_is_of_the_first_game_unless_more_are_asked_for(
-    trained: Path, command: Command, folder: Path
-) -> None:
+def test_a_video_shows_the_first_evaluation_episode(trained: Path, command: Command, folder: Path) -> None:
     evaluated = returns(command("evaluate", str(trained), "--episodes", "1").out)
     done = command("evaluate", str(trained), "--video", "game.gif")
     assert (done.code, done.err, returns(done.out)) == (0, "", evaluated)
@@ -216,7 +216,7 @@ def test_a_film_is_of_the_first_game_unless_more_are_asked_for(
         ("folder.gif", "--video folder.gif: Is a directory\n"),
     ],
 )
-def test_a_film_that_cannot_be_written(
+def test_a_video_file_that_cannot_be_written_is_refused(
     name: str, message: str, trained: Path, command: Command, folder: Path
 ) -> None:
     (folder / "folder.gif").mkdir()

@@ -1,4 +1,4 @@
-"""``sqn-export``: other programs compute what the policy computes."""
+"""``sqn-export``: an exported file computes the scores of the policy."""
 
 import subprocess
 import sys
@@ -50,7 +50,7 @@ CASES = {
 
 @pytest.mark.parametrize("recipe", CASES)
 @pytest.mark.parametrize("kind", ["onnx", "pt2"])
-def test_a_program_computes_the_scores_of_the_policy(
+def test_an_exported_file_computes_the_scores_of_the_policy(
     kind: str, recipe: str, command: Command, tmp_path: Path
 ) -> None:
     score, settings = CASES[recipe]
@@ -70,7 +70,7 @@ def test_a_program_computes_the_scores_of_the_policy(
 
 
 def computed(path: Path, states: torch.Tensor) -> torch.Tensor:
-    """What the file says of these states; ONNX in a process without torch."""
+    """The scores that the file computes for these states; ONNX in a process without torch."""
     if path.suffix == ".pt2":
         return torch.export.load(path).module()(states).detach()
     given, gotten = path.with_suffix(".states.npy"), path.with_suffix(".scores.npy")
@@ -90,7 +90,7 @@ def test_a_policy_from_pixels_is_exported_in_float32(command: Command, tmp_path:
     torch.testing.assert_close(computed(path, states), expected, rtol=0.05, atol=0.01)
 
 
-def test_the_policy_can_be_trained_on(trained: Path, tmp_path: Path) -> None:
+def test_export_leaves_the_parameters_of_the_policy_trainable(trained: Path, tmp_path: Path) -> None:
     policy = load(trained)
     learned = [name for name, each in policy.named_parameters() if each.requires_grad]
     export(policy, tmp_path / "policy.pt2")
@@ -98,7 +98,9 @@ def test_the_policy_can_be_trained_on(trained: Path, tmp_path: Path) -> None:
     assert [name for name, each in policy.named_parameters() if each.requires_grad] == learned
 
 
-def test_the_weights_are_those_asked_for(trained: Path, command: Command, tmp_path: Path) -> None:
+def test_a_kept_checkpoint_is_exported_and_a_missing_one_is_refused(
+    trained: Path, command: Command, tmp_path: Path
+) -> None:
     path = tmp_path / "policy.pt2"
     assert command("export", str(trained), str(path), "--checkpoint", "0").code == 0
     failed = command("export", str(trained), str(path), "--checkpoint", "best")
@@ -114,7 +116,7 @@ def test_the_weights_are_those_asked_for(trained: Path, command: Command, tmp_pa
         ("folder.pt2", "folder.pt2: Is a directory\n"),
     ],
 )
-def test_a_file_that_cannot_be_written(
+def test_an_output_file_that_cannot_be_written_is_refused(
     name: str, message: str, trained: Path, command: Command, folder: Path
 ) -> None:
     (folder / "folder.pt2").mkdir()
@@ -122,7 +124,7 @@ def test_a_file_that_cannot_be_written(
     assert (done.code, done.out, done.err) == (2, "", message)
 
 
-def test_without_the_extra_it_says_what_to_install(
+def test_without_the_export_extra_onnx_is_refused_with_what_to_install(
     trained: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sqn_rl.runs.sharing.export.find_spec", lambda name: None)

@@ -12,11 +12,11 @@ from sqn_rl.recipe.catalogue import RECIPE, Catalogue
 from sqn_rl.recipe.schema import SLOTS
 
 SEEN = {slot.name for slot in SLOTS} - {"layers", "logger", "collect"}
-"""The slots that data goes through."""
+"""The slots that data flows through."""
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def test_text_says_who_reads_what_from_whom(command: Callable) -> None:
+def test_text_lists_the_keys_that_each_slot_reads_and_writes(command: Callable) -> None:
     done = command("graph", "num_envs=3", "batch_size=7", "encoder.hidden=[6,5]")
     assert (done.code, done.err, list(Path.cwd().iterdir())) == (0, "", [])
     blocks = {block.split()[0]: block.splitlines() for block in re.split(r"\n(?=\S)", done.out)}
@@ -40,8 +40,8 @@ def test_text_says_who_reads_what_from_whom(command: Callable) -> None:
     assert blocks["optimizer"][-1] == f"    writes  parameters [{parameters}] float32"
 
 
-def test_what_parts_declare_is_drawn(command: Callable) -> None:
-    """As soft n-step returns ask the actor for its policy, and the temperature for α."""
+def test_the_keys_that_parts_declare_are_drawn(command: Callable) -> None:
+    """For example, soft n-step returns read the policy of the actor and α of the temperature."""
     for recipe, reads in {
         "sqn": {"returns": ["transitions"], "actor": ["action_value", "alpha"], "temperature": ["entropy"]},
         "dqn": {"returns": ["transitions"], "actor": ["action_value"]},
@@ -67,7 +67,7 @@ CHANGED = {
     "sqn": set(),
     "sqn_dueling": {"head"},
     "sqn_dueling_per": {"head", "replay"},
-    "sqn_noisy": {"encoder", "head"},  # their layers
+    "sqn_noisy": {"encoder", "head"},  # their layers are noisy
     "sqn_nstep": {"returns"},
     "dqn": {"q_net", "actor", "loss", "temperature"},
     "discrete_sac": {"actor", "loss"},
@@ -76,7 +76,7 @@ CHANGED = {
 
 
 @pytest.mark.parametrize("name", Catalogue().names(RECIPE))
-def test_svg_is_a_picture_of_every_recipe(name: str, command: Callable) -> None:
+def test_svg_shows_the_slots_of_every_recipe_and_marks_changed_ones(name: str, command: Callable) -> None:
     more = FLAT.get(name, ())
     done = command("graph", f"recipe={name}", "env=atari_ram", *more, "num_envs=1", "--format=svg")
     picture = ElementTree.fromstring(done.out)
@@ -97,7 +97,7 @@ def test_svg_is_a_picture_of_every_recipe(name: str, command: Callable) -> None:
         assert {slot for slot, kind in kinds.items() if kind in ("changed", "absent")} == CHANGED[name]
 
 
-def test_changes_are_reported(command: Callable) -> None:
+def test_text_lists_the_changes_to_the_base_recipe_by_slot(command: Callable) -> None:
     done = command(
         "graph", "recipe=sqn_nstep", "head=dueling", "layers=noisy", "loss.backup=sampled", "gamma=0.9"
     )
@@ -111,7 +111,7 @@ def test_changes_are_reported(command: Callable) -> None:
     assert not changes["replay"] + changes["q_net"] + changes["env"]
 
 
-def test_an_environment_of_the_users_has_no_changes_but_a_graph(
+def test_an_environment_class_of_a_user_is_drawn(
     command: Callable, users_tree: Path, trusting: list[str], folder: Path
 ) -> None:
     (folder / "worlds.py").write_text("import sqn_rl\nclass Own(sqn_rl.GymEnv):\n    'Own.'\n")
@@ -140,7 +140,7 @@ def test_output_goes_to_a_file(command: Callable, folder: Path) -> None:
         (["--output", "x.svg", "--format", "text"], "env  "),
     ],
 )
-def test_the_format_is_that_of_the_suffix(
+def test_the_format_follows_the_file_suffix_unless_given(
     arguments: list[str], start: str, command: Callable, folder: Path
 ) -> None:
     assert command("graph", *arguments).code == 0
@@ -164,13 +164,15 @@ def test_the_format_is_that_of_the_suffix(
         (["seed=1,2"], "command line: seed=1,2: several values are a sweep\n"),
     ],
 )
-def test_a_mistake(arguments: list[str], message: str, command: Callable) -> None:
+def test_an_invalid_argument_is_refused_without_output(
+    arguments: list[str], message: str, command: Callable
+) -> None:
     done = command("graph", *arguments)
     assert (done.code, done.out) == (2, "")
     assert done.err.startswith(message)
 
 
-def test_an_unknown_format(command: Callable) -> None:
+def test_an_unknown_format_is_refused(command: Callable) -> None:
     with pytest.raises(SystemExit, match="2"):
         command("graph", "--format", "png")
 
@@ -189,7 +191,7 @@ def _contrast(a: str, b: str) -> float:
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_the_picture_is_readable_on_light_and_on_dark_pages(dark: bool, command: Callable) -> None:
-    """WCAG's 4.5 for text, on everything that text is on, and 3 for what is drawn on the page."""
+    """WCAG's contrast: 4.5 for text on each of its backgrounds, and 3 for lines on the page."""
     done = command("graph", "recipe=dqn", "--format=svg")
     picture = ElementTree.fromstring(done.out)
     light, dark_rules = (picture.findtext(f"{SVG}style") or "").split("@media (prefers-color-scheme: dark) ")
@@ -211,8 +213,8 @@ def test_the_picture_is_readable_on_light_and_on_dark_pages(dark: bool, command:
     assert {kind for each in picture.iter() for kind in ("fill", "stroke") if each.get(kind)} == set()
 
 
-def test_the_picture_of_the_readme_is_the_one_drawn_now(command: Callable) -> None:
-    """And the README links to its full size, as text of 11 pixels is small at the width of a page."""
+def test_the_graph_in_the_readme_is_up_to_date_and_links_to_its_full_size(command: Callable) -> None:
+    """The README links to its full size, as its text of 11 pixels is small at the width of a page."""
     root = Path(__file__).parents[2]
     file = "docs/results/sqn_graph.svg"
     assert command("graph", "--format=svg").out == (root / file).read_text(encoding="utf-8")

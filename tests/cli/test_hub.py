@@ -29,7 +29,7 @@ FILES = {"README.md", "recipe.yaml", "curve.png", "graph.svg", "evaluations.json
 
 
 class FolderHub:
-    """Repositories in a folder."""
+    """A hub whose repositories are the folders in a folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.sizes = folder, dict[str, int | None]()
@@ -67,7 +67,7 @@ def names(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_the_folder_has_the_card_and_the_policy_and_nothing_else(run: Path, model: Path) -> None:
+def test_a_pushed_folder_has_the_model_card_the_policy_and_nothing_else(run: Path, model: Path) -> None:
     saved = {f"checkpoints/0000000300/{name}" for name in ("manifest.json", "weights.safetensors")}
     assert names(model) == FILES | saved
     _, metadata, text = (model / "README.md").read_text().split("---\n", 2)
@@ -91,7 +91,9 @@ def test_the_card_names_the_modules_that_must_be_trusted() -> None:
     assert "trust" not in hubs.card(compose_recipe("sqn", "optimizer=rmsprop"), "CartPole-v1", 300, None)
 
 
-def test_what_is_pulled_acts_as_the_run(run: Path, model: Path, tmp_path: Path, capsys: Any) -> None:
+def test_a_pulled_model_acts_as_its_run_and_cannot_be_resumed(
+    run: Path, model: Path, tmp_path: Path, capsys: Any
+) -> None:
     from sqn_rl.cli import evaluate, resume
 
     hub, out = FolderHub(model.parents[1]), tmp_path / "pulled"
@@ -114,13 +116,13 @@ def test_what_is_pulled_acts_as_the_run(run: Path, model: Path, tmp_path: Path, 
     assert names(out) == names(model)
 
 
-def test_a_model_is_shown_as_one(model: Path) -> None:
+def test_sqn_watch_shows_a_pushed_model_with_the_status_model(model: Path) -> None:
     assert WatchedRun(model, Catalogue()).state()["status"] == "model"
     (row,) = WatchedFolder(model.parent, Catalogue()).state()["runs"]
     assert row["status"] == "model"
 
 
-def test_target_copies_are_left_out(run: Path, model: Path) -> None:
+def test_target_networks_are_left_out_of_a_pushed_model(run: Path, model: Path) -> None:
     (ours,) = (run / "checkpoints" / "0000000300").glob("weights.*")
     (pushed,) = model.rglob("weights.safetensors")
     kept = {name for name in load_file(ours) if not name.startswith("target_")}
@@ -128,7 +130,7 @@ def test_target_copies_are_left_out(run: Path, model: Path) -> None:
     assert len(kept) < len(load_file(ours))
 
 
-def test_other_weights_than_the_last(run: Path, tmp_path: Path) -> None:
+def test_the_best_checkpoint_is_pushed_when_asked_for(run: Path, tmp_path: Path) -> None:
     from sqn_rl.cli.hub import push
 
     best = sqn_rl.load(run, "best").env_steps
@@ -140,7 +142,7 @@ def test_other_weights_than_the_last(run: Path, tmp_path: Path) -> None:
 
 @pytest.fixture
 def foreign(model: Path, tmp_path: Path) -> tuple[FolderHub, Path]:
-    """A hub with a copy of the model, to be forged, and that copy."""
+    """A hub with a copy of the model, and that copy, which a test may forge."""
     shutil.copytree(model, tmp_path / "hub" / "me" / "model")
     return FolderHub(tmp_path / "hub"), tmp_path / "hub" / "me" / "model"
 
@@ -166,7 +168,7 @@ def test_only_files_of_a_run_are_pulled(foreign: tuple[FolderHub, Path], tmp_pat
         ({"checkpoints/0000000301/manifest.json": 7}, StorageError, "me/model: FileNotFoundError"),
     ],
 )
-def test_sizes_are_bounded(
+def test_files_too_large_too_many_or_unlike_the_listing_are_not_pulled(
     foreign: tuple[FolderHub, Path], sizes: Any, error: type[Exception], message: str, tmp_path: Path
 ) -> None:
     hub, _ = foreign
@@ -177,7 +179,7 @@ def test_sizes_are_bounded(
 
 
 @pytest.mark.parametrize("repo", ["model", "me/model/", "a/b/c", "me/my model"])
-def test_a_repository_has_an_owner_and_a_name(repo: str, model: Path, tmp_path: Path) -> None:
+def test_a_repository_that_is_not_owner_and_name_is_refused(repo: str, model: Path, tmp_path: Path) -> None:
     hub, message = FolderHub(tmp_path / "hub"), f"{repo}: expected a repository as owner/name"
     with pytest.raises(RecipeError, match=message):
         hubs.pull(hub, repo, tmp_path / "out")
@@ -185,7 +187,9 @@ def test_a_repository_has_an_owner_and_a_name(repo: str, model: Path, tmp_path: 
         hubs.push(hub, model, repo, private=True)
 
 
-def test_links_and_what_is_no_run_are_refused(foreign: tuple[FolderHub, Path], tmp_path: Path) -> None:
+def test_pull_refuses_links_repositories_without_a_run_and_existing_folders(
+    foreign: tuple[FolderHub, Path], tmp_path: Path
+) -> None:
     hub, there = foreign
     (there / "curve.png").unlink()
     (there / "curve.png").symlink_to(there / "README.md")
@@ -208,7 +212,9 @@ def test_a_forged_recipe_runs_no_code(foreign: tuple[FolderHub, Path], tmp_path:
         sqn_rl.load(tmp_path / "out")
 
 
-def test_without_the_extra_the_message_names_it(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+def test_without_the_hub_extra_pull_fails_with_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
     from sqn_rl.cli.hub import pull
 
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
@@ -218,13 +224,13 @@ def test_without_the_extra_the_message_names_it(monkeypatch: pytest.MonkeyPatch,
 
 @pytest.fixture
 def pushed() -> dict[str, bytes]:
-    """The files that the hub below has received."""
+    """The files that the local hub has received."""
     return {}
 
 
 @pytest.fixture
 def server(model: Path, pushed: dict[str, bytes]) -> Iterator[str]:
-    """The part of the hub's protocol that a download and an upload need, on this machine."""
+    """A local hub, with the part of the protocol that a download and an upload need."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -292,14 +298,16 @@ def hugging_face(server: str, monkeypatch: pytest.MonkeyPatch) -> hubs.HuggingFa
     return hub
 
 
-def test_huggingface_hub_pulls_it(hugging_face: hubs.HuggingFace, model: Path, tmp_path: Path) -> None:
+def test_a_model_is_pulled_through_huggingface_hub(
+    hugging_face: hubs.HuggingFace, model: Path, tmp_path: Path
+) -> None:
     assert hubs.pull(hugging_face, "me/model", tmp_path / "out") == ["evil.py"]
     assert {name: (tmp_path / "out" / name).read_bytes() for name in names(model)} == {
         name: (model / name).read_bytes() for name in names(model)
     }
 
 
-def test_huggingface_hub_pushes_it(
+def test_a_model_is_pushed_through_huggingface_hub(
     hugging_face: hubs.HuggingFace, model: Path, pushed: dict[str, bytes]
 ) -> None:
     hubs.push(hugging_face, model, "me/model", private=True)

@@ -1,4 +1,4 @@
-"""``sqn-ablate --launcher submitit``: each run a job of its own, which resumes when it is requeued."""
+"""``sqn-ablate --launcher submitit``: each run is a separate job, which resumes when it is requeued."""
 
 import os
 import signal
@@ -48,7 +48,7 @@ def test_a_requeued_job_resumes_its_run(folder: Path) -> None:
     queue, ended, requeued = iter([job]), [], []
 
     def preempt(job: Job) -> bool:
-        """As Slurm does with a job whose place is needed, once."""
+        """Preempt the job once, as Slurm does, with SIGUSR2."""
         if (job.out / "episodes.jsonl").exists() and not requeued:
             tasks = [
                 each for each, line in descendants(os.getpid()).items() if "submitit.core._submit" in line
@@ -75,7 +75,9 @@ def test_a_requeued_job_resumes_its_run(folder: Path) -> None:
 
 @needs_submitit
 @pytest.mark.slow
-def test_a_grid_of_jobs_is_compared_and_a_failed_one_is_named(trusting: list[str], command: Command) -> None:
+def test_failed_jobs_are_reported_by_name_and_left_out_of_the_comparison(
+    trusting: list[str], command: Command
+) -> None:
     task = [
         "env=gym",
         "env.id=users/Task-v0",
@@ -93,7 +95,7 @@ def test_a_grid_of_jobs_is_compared_and_a_failed_one_is_named(trusting: list[str
 
 
 @needs_submitit
-def test_what_the_cluster_refuses_is_reported(
+def test_submit_parameters_that_the_cluster_refuses_are_reported(
     folder: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("srun", "sbatch"):
@@ -127,13 +129,17 @@ def test_what_the_cluster_refuses_is_reported(
         ),
     ],
 )
-def test_what_is_refused(arguments: list[str], message: str, folder: Path, command: Command) -> None:
+def test_invalid_submit_parameters_are_refused_before_any_run_starts(
+    arguments: list[str], message: str, folder: Path, command: Command
+) -> None:
     done = command("ablate", "head=linear,dueling", *arguments)
     assert (done.code, done.err[: len(message)]) == (2, message)
     assert not list(folder.rglob("recipe.yaml"))
 
 
-def test_without_submitit_it_says_what_to_install(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_submitit_the_launcher_is_refused_with_what_to_install(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "submitit", None)
     done = command("ablate", "head=linear,dueling", "--launcher", "submitit")
     assert (done.code, done.err) == (
@@ -143,8 +149,8 @@ def test_without_submitit_it_says_what_to_install(command: Command, monkeypatch:
 
 
 @needs_submitit
-def test_the_handlers_of_logging_are_left_as_they_are(tmp_path: Path) -> None:
-    """In a process of its own, as an import is made once."""
+def test_importing_submitit_leaves_the_handlers_of_logging_unchanged(tmp_path: Path) -> None:
+    """In a new process, as a module is imported once per process."""
     program = f"""
 import logging, os
 handler = logging.FileHandler({str(tmp_path / "log")!r})

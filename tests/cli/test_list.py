@@ -1,4 +1,4 @@
-"""``sqn-list``."""
+"""``sqn-list``: the parts, recipes and tasks, with their descriptions and settings."""
 
 import re
 import subprocess
@@ -15,7 +15,9 @@ from sqn_rl.recipe.compose import compose_recipe, names_in
 from sqn_rl.recipe.schema import SLOTS
 
 
-def test_everything_is_listed_with_its_description(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_part_recipe_and_task_is_listed_with_its_description(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert main([]) == 0
     lines = capsys.readouterr().out.splitlines()
     catalogue = Catalogue()
@@ -26,7 +28,9 @@ def test_everything_is_listed_with_its_description(capsys: pytest.CaptureFixture
         assert any(line.startswith(start) for line in lines)
 
 
-def test_a_slot_is_listed_with_arguments_and_what_they_come_to(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_parts_of_a_slot_are_listed_with_their_arguments_and_values(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert main(["target_update"]) == 0
     periodic, polyak = capsys.readouterr().out.splitlines()
     assert periodic.endswith("  every=500  works with everything")
@@ -45,7 +49,7 @@ def test_a_slot_is_listed_with_arguments_and_what_they_come_to(capsys: pytest.Ca
         ("head=categorical", "everything"),
     ],
 )
-def test_a_part_is_listed_with_what_it_works_with(
+def test_a_part_is_listed_with_the_parts_it_works_with(
     part: str, limits: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     slot, _, _ = part.partition("=")
@@ -54,13 +58,15 @@ def test_a_part_is_listed_with_what_it_works_with(
     assert line.endswith(f"  works with {limits}")
 
 
-def test_recipes_and_tasks_are_not_asked_what_they_work_with(capsys: pytest.CaptureFixture[str]) -> None:
+def test_recipes_and_tasks_are_listed_without_works_with(capsys: pytest.CaptureFixture[str]) -> None:
     for group in ("recipe", "task"):
         assert main([group]) == 0
         assert "works with" not in capsys.readouterr().out
 
 
-def test_a_users_part_says_what_it_works_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_users_part_is_listed_with_the_parts_it_works_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "components" / "head"
     folder.mkdir(parents=True)
     text = "# Mine.\n# works with env=atari,mine loss=sqn\n_target_: my_parts.Head\n"
@@ -77,7 +83,9 @@ def test_a_users_part_says_what_it_works_with(tmp_path: Path, capsys: pytest.Cap
         ("sqn", "it is listed by `sqn-list recipe` and `sqn-list loss`"),
     ],
 )
-def test_an_unknown_slot(slot: str, hint: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_slot_is_refused_with_a_hint(
+    slot: str, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main([slot]) == 2
     assert capsys.readouterr().err == f"there is no slot `{slot}`\n  {hint}\n"
 
@@ -95,12 +103,14 @@ def test_a_users_tree_is_listed_and_its_broken_file_reported(
     assert any(line.startswith("head=worse  broken: ") for line in lines)
 
 
-def test_a_tree_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_config_dir_without_recipes_and_components_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["--config-dir", str(tmp_path)]) == 2
     assert "no folder with recipes/ or components/ in it" in capsys.readouterr().err
 
 
-def test_no_torch_is_imported(tmp_path: Path) -> None:
+def test_listing_does_not_import_torch(tmp_path: Path) -> None:
     code = "import sys; from sqn_rl.cli.list import main; main([]); sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, stdout=subprocess.DEVNULL)
 
@@ -143,7 +153,7 @@ FIELDS = {
 
 
 @pytest.mark.parametrize(("slot", "name", "field"), FIELDS, ids=str)
-def test_every_field_has_a_meaning(slot: str, name: str, field: str) -> None:
+def test_every_field_of_a_part_has_an_explanatory_comment(slot: str, name: str, field: str) -> None:
     assert Catalogue().read(slot, name).comment(field)
 
 
@@ -151,7 +161,9 @@ WORDS = {key for key, value in FIELDS.items() if isinstance(value, str) and "$" 
 
 
 @pytest.mark.parametrize(("slot", "name", "field"), sorted(WORDS), ids=str)
-def test_the_names_to_choose_from_are_those_that_the_part_takes(slot: str, name: str, field: str) -> None:
+def test_the_documented_choices_of_a_field_are_those_that_its_part_accepts(
+    slot: str, name: str, field: str
+) -> None:
     with_actors = ["collect=inline"] if name == "sharded" else []
     recipe = compose_recipe("sqn", f"{slot}={name}", f"{slot}.{field}=nonsense", *with_actors)
     message = ""

@@ -1,4 +1,4 @@
-"""``sqn_rl.load``: the policy of a run, in one's own program."""
+"""``sqn_rl.load``: the policy of a run, used in another program."""
 
 import json
 import re
@@ -55,7 +55,7 @@ def states() -> np.ndarray:
     return np.random.default_rng(0).normal(size=(100, 4)).astype(np.float32)
 
 
-def test_wide_networks_act_in_fp32_wherever_they_were_trained(
+def test_a_wide_network_has_the_same_q_values_with_and_without_amx(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ram = untrained(tmp_path / "run", "env=atari_ram")
@@ -68,7 +68,7 @@ def test_wide_networks_act_in_fp32_wherever_they_were_trained(
 
 
 def trained_parts(run: Path, env_steps: int = 400) -> dict[str, Any]:
-    """All parts of the run, with the weights of a checkpoint, by another way."""
+    """All parts of the run with the weights of its last checkpoint, built without ``load``."""
     parts = load_recipe(run / "recipe.yaml").build()
     found = Checkpoints(run / "checkpoints", 2).load()
     assert found
@@ -81,14 +81,14 @@ def trained_parts(run: Path, env_steps: int = 400) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("greedy", [True, False])
-def test_it_acts_as_the_actor_of_the_run(run: Path, states: np.ndarray, greedy: bool) -> None:
+def test_a_loaded_policy_acts_as_the_actor_of_the_run(run: Path, states: np.ndarray, greedy: bool) -> None:
     actor = trained_parts(run)["actor"]
     actions = load(run).act(states, greedy=greedy)
     assert actions.tolist() == actor.act(states, greedy=greedy).tolist()
     assert len({*actions.tolist()}) == 2
 
 
-def test_one_or_many_as_an_array_a_list_or_a_tensor(policy: Policy, states: np.ndarray) -> None:
+def test_act_takes_one_state_or_a_batch_as_array_list_or_tensor(policy: Policy, states: np.ndarray) -> None:
     actions = policy.act(states)
     assert (actions.dtype, actions.shape) == (np.int64, (100,))
     ones = [policy.act(state) for state in states]
@@ -101,7 +101,7 @@ def test_one_or_many_as_an_array_a_list_or_a_tensor(policy: Policy, states: np.n
     assert policy.act(states[0].tolist()) == ones[0]
 
 
-def test_values_and_probabilities(policy: Policy, states: np.ndarray) -> None:
+def test_probabilities_are_the_softmax_of_the_q_values_over_alpha(policy: Policy, states: np.ndarray) -> None:
     q, pi = policy.q_values(states), policy.probabilities(states)
     assert q.shape == pi.shape == (100, 2)
     assert isinstance(q, np.ndarray)
@@ -110,13 +110,13 @@ def test_values_and_probabilities(policy: Policy, states: np.ndarray) -> None:
     exponentials = np.exp((q - q.max(-1, keepdims=True)) / policy.actor.temperature.alpha.item())
     np.testing.assert_allclose(pi, exponentials / exponentials.sum(-1, keepdims=True), rtol=1e-5)
     assert (q.argmax(-1) == policy.act(states)).all()
-    assert pi.max() - pi.min() > 0.01  # else anything would pass
+    assert pi.max() - pi.min() > 0.01  # otherwise equal probabilities would pass
     assert policy.q_values(states[0]).shape == policy.probabilities(states[0].tolist()).shape == (2,)
     np.testing.assert_allclose(policy.q_values(states[0]), q[0], rtol=1e-5)
     assert isinstance(policy.q_values(torch.from_numpy(states)), torch.Tensor)
 
 
-def test_it_is_a_module_with_gradient_and_its_actor_a_tensordict_module(
+def test_a_policy_is_a_differentiable_module_and_its_actor_a_tensordict_module(
     policy: Policy, states: np.ndarray
 ) -> None:
     observation = torch.from_numpy(states).requires_grad_()
@@ -154,7 +154,7 @@ def test_actions_are_sampled_by_their_probabilities(five_actions: Policy, mask: 
     shares = torch.bincount(actions, minlength=5) / 4000
     if mask is not None:
         assert pi[[1, 4]].tolist() == shares[[1, 4]].tolist() == [0, 0]
-    if "NoisyDense" not in str(five_actions):  # whose noise is one for a batch
+    if "NoisyDense" not in str(five_actions):  # NoisyDense has one noise for the batch
         sigma = (pi * (1 - pi) / 4000).sqrt()
         assert ((shares - pi).abs() <= 4 * sigma + 1e-6).all()
 
@@ -177,7 +177,9 @@ def test_the_best_of_the_allowed_actions_is_taken(five_actions: Policy) -> None:
     torch.testing.assert_close(pi.sum(-1), torch.ones(50))
 
 
-def test_a_masked_boltzmann_policy_is_the_softmax_of_the_allowed(policy: Policy, states: np.ndarray) -> None:
+def test_a_masked_boltzmann_policy_is_the_softmax_of_the_allowed_actions(
+    policy: Policy, states: np.ndarray
+) -> None:
     q, alpha = policy.q_values(states), policy.actor.temperature.alpha.item()
     assert policy.probabilities(states, action_mask=[False, True]).tolist() == [[0, 1]] * 100
     both = policy.probabilities(states, action_mask=np.ones((100, 2), bool))
@@ -205,7 +207,7 @@ def test_epsilon_is_shared_by_the_allowed_actions(tmp_path: Path) -> None:
         ([[True, True], [False, False]], r"allowed in every state; row 1 has none"),
     ],
 )
-def test_a_mask_that_does_not_fit(policy: Policy, mask: Any, message: str) -> None:
+def test_an_invalid_action_mask_is_refused(policy: Policy, mask: Any, message: str) -> None:
     states = np.zeros((2, 4), np.float32)
     for ask in (policy.act, policy.probabilities):
         with pytest.raises(SettingError, match=message):
@@ -246,7 +248,7 @@ def test_wrong_arguments_are_refused(policy: Policy, call: Any, message: str, fo
 
 
 @pytest.mark.parametrize("greedy", [np.True_, np.False_])
-def test_a_bool_may_be_numpys(policy: Policy, greedy: bool) -> None:
+def test_a_numpy_bool_is_accepted_for_greedy(policy: Policy, greedy: bool) -> None:
     assert policy.act(ONE, greedy=greedy) in (0, 1)
     assert policy.evaluate(episodes=1, greedy=greedy).mean > 0
 
@@ -263,7 +265,9 @@ def test_a_bool_may_be_numpys(policy: Policy, greedy: bool) -> None:
         (1.0, None, "ended = None: expected True or False, or 2 of them"),
     ],
 )
-def test_results_that_are_none(policy: Policy, reward: Any, ended: Any, message: str) -> None:
+def test_invalid_rewards_and_ended_flags_are_refused(
+    policy: Policy, reward: Any, ended: Any, message: str
+) -> None:
     player = policy.player(2)
     player.act(np.zeros((2, 4)))
     with pytest.raises(SettingError, match=re.escape(message)):
@@ -378,7 +382,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_observations_of_another_shape_are_refused(name: str, tmp_path: Path) -> None:
+def test_observations_that_do_not_fit_the_space_are_refused(name: str, tmp_path: Path) -> None:
     policy = load(untrained(tmp_path / "run", "env=gym", f"env.id={name}", "hidden=[16]"))
     for observation, message in BAD[name]:
         with pytest.raises(ObservationError, match=message):
@@ -396,7 +400,9 @@ def test_an_observation_that_is_not_finite_is_refused(policy: Policy) -> None:
 @pytest.mark.parametrize(
     ("env", "shape"), [("atari", (4, 84, 84)), ("atari_ram", (128,))], ids=["pixels", "ram"]
 )
-def test_a_policy_of_an_atari_game(env: str, shape: tuple[int, ...], tmp_path: Path) -> None:
+def test_an_atari_policy_takes_uint8_observations_only(
+    env: str, shape: tuple[int, ...], tmp_path: Path
+) -> None:
     policy = load(untrained(tmp_path / "run", f"env={env}"))
     screens = np.random.default_rng(0).integers(256, size=(2, *shape), dtype=np.uint8)
     q = policy.q_values(screens)
@@ -411,7 +417,7 @@ def test_a_policy_of_an_atari_game(env: str, shape: tuple[int, ...], tmp_path: P
 # --- whole episodes -----------------------------------------------------------------------------------------
 
 
-def test_it_repeats_the_evaluation_of_the_run(run: Path, policy: Policy) -> None:
+def test_evaluate_repeats_the_evaluation_of_the_run(run: Path, policy: Policy) -> None:
     row = json.loads((run / "evaluations.jsonl").read_text().splitlines()[-1])
     found = policy.evaluate()
     assert {"env_steps": policy.env_steps, **found.row()} == row
@@ -420,7 +426,7 @@ def test_it_repeats_the_evaluation_of_the_run(run: Path, policy: Policy) -> None
     assert policy.evaluate(GymEnv(id="CartPole-v1", num_envs=3, seed=1_000_005, training=False)) == found
 
 
-def test_an_environment_of_the_program_is_used_as_it_is_and_stays_open(policy: Policy) -> None:
+def test_an_environment_passed_to_evaluate_keeps_its_wrappers(policy: Policy) -> None:
     env = gymnasium.make("CartPole-v1", max_episode_steps=7)
     found = policy.evaluate(env, 5)
     assert len(found.returns) == 5
@@ -436,7 +442,7 @@ class Closing(gymnasium.Wrapper):
         Closing.closed += 1
 
 
-def test_an_environment_of_the_program_is_not_closed(policy: Policy) -> None:
+def test_an_environment_passed_to_evaluate_is_not_closed(policy: Policy) -> None:
     policy.evaluate(Closing(gymnasium.make("CartPole-v1")), 1)
     with pytest.raises(SettingError):
         policy.evaluate(Closing(gymnasium.make("Acrobot-v1")), 1)
@@ -455,7 +461,9 @@ def test_an_environment_of_the_program_is_not_closed(policy: Policy) -> None:
         (5, "id = 5: expected the id of an environment"),
     ],
 )
-def test_an_environment_that_does_not_fit(env: Any, message: str, policy: Policy) -> None:
+def test_an_environment_that_does_not_fit_the_policy_is_refused(
+    env: Any, message: str, policy: Policy
+) -> None:
     with pytest.raises(SettingError, match=message):
         policy.evaluate(env)
 
@@ -468,7 +476,7 @@ def test_the_environments_of_a_vector_environment_are_all_used(policy: Policy) -
     )
 
 
-def test_an_id_gets_the_wrappers_of_the_run(tmp_path: Path) -> None:
+def test_an_environment_id_is_evaluated_with_the_wrappers_of_the_run(tmp_path: Path) -> None:
     wrappers = "env.wrappers=[{DiscretizeAction: {bins: 3}}, {TimeLimit: {max_episode_steps: 9}}]"
     policy = load(untrained(tmp_path / "run", "env=gym", "env.id=Pendulum-v1", wrappers, "hidden=[8]"))
     assert policy.evaluate("Pendulum-v1", 2) == policy.evaluate(episodes=2)
@@ -476,7 +484,7 @@ def test_an_id_gets_the_wrappers_of_the_run(tmp_path: Path) -> None:
         policy.evaluate(gymnasium.make("Pendulum-v1"))
 
 
-def test_numbers_may_be_numpys(policy: Policy) -> None:
+def test_evaluate_accepts_numpy_integers(policy: Policy) -> None:
     three = policy.evaluate(episodes=np.int64(3), seed=np.int64(2), max_steps=np.int32(9))
     assert three == policy.evaluate(episodes=3, seed=2, max_steps=9)
 
@@ -489,13 +497,13 @@ def test_numbers_may_be_numpys(policy: Policy) -> None:
     ],
     ids=str,
 )
-def test_numbers_that_no_evaluation_has(options: dict[str, Any], policy: Policy) -> None:
+def test_evaluate_refuses_invalid_numbers(options: dict[str, Any], policy: Policy) -> None:
     ((name, number),) = options.items()
     with pytest.raises(SettingError, match=rf"{name} = {re.escape(str(number))}: expected a whole number in"):
         policy.evaluate(**options)
 
 
-def test_the_program_keeps_its_threads_and_its_random_numbers(run: Path) -> None:
+def test_evaluation_leaves_the_programs_threads_and_random_state_unchanged(run: Path) -> None:
     before = torch.get_rng_state(), np.random.get_state()[1].tolist()
     torch.set_num_threads(2)
     try:
@@ -507,7 +515,7 @@ def test_the_program_keeps_its_threads_and_its_random_numbers(run: Path) -> None
     assert np.random.get_state()[1].tolist() == before[1]
 
 
-def test_the_programs_default_dtype_does_not_matter(
+def test_a_policy_does_not_depend_on_the_programs_default_dtype(
     run: Path, states: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recalling = untrained(tmp_path / "lstm", "env=recall", "q_net.units=4", recipe="sqn_r2d2")
@@ -530,7 +538,7 @@ def test_the_programs_default_dtype_does_not_matter(
         torch.set_default_dtype(torch.float32)
 
 
-def test_a_policy_from_a_gpu_acts_where_there_is_none(
+def test_a_policy_trained_on_a_gpu_acts_and_is_pushed_without_a_gpu(
     run: Path, states: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from sqn_rl.cli import evaluate
@@ -557,7 +565,9 @@ def test_a_policy_from_a_gpu_acts_where_there_is_none(
 # --- which run, which checkpoint ----------------------------------------------------------------------------
 
 
-def test_an_older_checkpoint_that_is_kept(run: Path, states: np.ndarray) -> None:
+def test_an_older_kept_checkpoint_is_loaded_and_a_missing_one_is_refused(
+    run: Path, states: np.ndarray
+) -> None:
     older, last = load(run, "200"), load(str(run), checkpoint="last")
     assert (older.env_steps, last.env_steps) == (200, 400)
     assert older.q_values(states).tolist() != last.q_values(states).tolist()
@@ -565,7 +575,7 @@ def test_an_older_checkpoint_that_is_kept(run: Path, states: np.ndarray) -> None
         load(run, checkpoint=300)
 
 
-def test_where_there_is_no_run_or_no_checkpoint_yet(run: Path, tmp_path: Path) -> None:
+def test_a_folder_without_a_run_or_a_checkpoint_is_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="not a run directory: there is no recipe"):
         load(tmp_path)
     with pytest.raises(RecipeError, match="there is no such directory"):
@@ -575,7 +585,7 @@ def test_where_there_is_no_run_or_no_checkpoint_yet(run: Path, tmp_path: Path) -
         load(tmp_path)
 
 
-def test_what_was_changed_is_noted(run: Path, tmp_path: Path) -> None:
+def test_a_changed_recipe_is_loaded_with_a_warning(run: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(run, tmp_path / "copy"))
     path = copy / "recipe.yaml"
     path.write_text(path.read_text().replace("eval_episodes: 3", "eval_episodes: 4"))
@@ -583,7 +593,7 @@ def test_what_was_changed_is_noted(run: Path, tmp_path: Path) -> None:
         assert len(load(copy).evaluate().returns) == 4
 
 
-def test_a_part_that_is_not_ours_needs_trust(
+def test_a_part_of_a_user_is_loaded_only_with_trust(
     users_tree: Path, trusting: list[str], folder: Path, tmp_path: Path
 ) -> None:
     catalogue = Catalogue([users_tree], ["users_parts"])
@@ -594,7 +604,7 @@ def test_a_part_that_is_not_ours_needs_trust(
 
 
 @pytest.mark.parametrize("name", ["trust", "config_dirs"])
-def test_one_text_is_no_list(name: str, tmp_path: Path) -> None:
+def test_trust_and_config_dirs_that_are_not_lists_of_paths_are_refused(name: str, tmp_path: Path) -> None:
     path = untrained(tmp_path / "run", "hidden=[8]")
     for wrong in (None, [3]):
         with pytest.raises(SettingError, match=rf"^{name} = .*: expected a list, such as \['mine'\]$"):
@@ -615,7 +625,7 @@ print([name for name in ("hydra", "matplotlib", "scipy") if name in sys.modules]
 """
 
 
-def test_a_new_process_builds_no_replay(tmp_path: Path) -> None:
+def test_loading_builds_no_replay_and_imports_no_hydra_matplotlib_or_scipy(tmp_path: Path) -> None:
     run = untrained(tmp_path / "run", "replay_capacity=1000000000000", "hidden=[8]")
     command = [sys.executable, "-P", "-c", PROGRAM, str(run)]
     out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
