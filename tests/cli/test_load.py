@@ -250,7 +250,7 @@ def test_wrong_arguments_are_refused(policy: Policy, call: Any, message: str, fo
 @pytest.mark.parametrize("greedy", [np.True_, np.False_])
 def test_a_numpy_bool_is_accepted_for_greedy(policy: Policy, greedy: bool) -> None:
     assert policy.act(ONE, greedy=greedy) in (0, 1)
-    assert policy.evaluate(episodes=1, greedy=greedy).mean > 0
+    assert policy.evaluate(episodes=1, greedy=greedy) == policy.evaluate(episodes=1, greedy=bool(greedy))
 
 
 @pytest.mark.parametrize(
@@ -516,7 +516,7 @@ def test_evaluation_leaves_the_programs_threads_and_random_state_unchanged(run: 
 
 
 def test_a_policy_does_not_depend_on_the_programs_default_dtype(
-    run: Path, states: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Path, states: np.ndarray, tmp_path: Path
 ) -> None:
     recalling = untrained(tmp_path / "lstm", "env=recall", "q_net.units=4", recipe="sqn_r2d2")
     images = untrained(tmp_path / "images", "env=minatar")
@@ -611,6 +611,10 @@ def test_trust_and_config_dirs_that_are_not_lists_of_paths_are_refused(name: str
             load(path, **{name: wrong})
     with pytest.raises(SettingError, match=rf"^{name} = 'mine': expected a list, such as \['mine'\]$"):
         load(path, **{name: "mine"})
+
+
+def test_a_trusted_file_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    path = untrained(tmp_path / "run", "hidden=[8]")
     with pytest.raises(RecipeError, match=r"--trust .*mine.py: there is no such file"):
         load(path, trust=[tmp_path / "mine.py"])
 
