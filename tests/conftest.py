@@ -1,4 +1,4 @@
-"""Every test: one thread, no waiting for disks, and hypothesis draws the same each time. And cheap games."""
+"""For all tests: one thread, no fsync, repeatable hypothesis draws, no curve plots; and random games."""
 
 import base64
 import gc
@@ -28,12 +28,12 @@ MAY_SKIP = {
     "could not import 'trackio'": "it needs Pillow before 13, and the rest of the tests run with that",
     "root's rights cannot be given up here": "it takes capabilities",
 }
-"""What may be skipped although ``SQN_RL_NO_SKIPS`` is set, by the beginning of the reason, and why."""
+"""Reasons for skips that are allowed although ``SQN_RL_NO_SKIPS`` is set (by their beginning), and why."""
 skipped: list[str] = []
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Remember what was skipped."""
+    """Remember skipped tests."""
     if report.skipped and isinstance(report.longrepr, tuple):
         reason = report.longrepr[2].removeprefix("Skipped: ")
         if not reason.startswith(tuple(MAY_SKIP)):
@@ -41,29 +41,29 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_collectreport(report: pytest.CollectReport) -> None:
-    """Remember what was skipped as a whole."""
+    """Remember skipped modules."""
     if report.skipped:
         skipped.append(f"{report.nodeid}: {report.longrepr}")
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Where nothing may be skipped, fail if something was."""
+    """If ``SQN_RL_NO_SKIPS`` is set, fail if anything was skipped without an allowed reason."""
     if skipped and os.environ.get("SQN_RL_NO_SKIPS") and not hasattr(session.config, "workerinput"):
         print("", "skipped, though SQN_RL_NO_SKIPS is set:", *skipped, sep="\n")
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_collection_finish() -> None:
-    """Collect garbage without looking at the thousands of tests each time: every run collects twice."""
+    """Exclude the collected tests from garbage collection, which every training run calls twice."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000)  # as the commands
+    gc.set_threshold(50_000)  # as in the commands
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_power_cuts() -> Iterator[None]:
-    """Nothing waits until it is on the disk: only a power cut could tell, and disks are slow."""
+    """Make ``os.fsync`` do nothing: only a power cut could make a difference, and disks are slow."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda file: None)
         yield
@@ -76,9 +76,9 @@ A_PIXEL = base64.b64decode(
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_curves() -> Iterator[None]:
-    """A run in this process draws a pixel: a curve takes as long as the rest of a tiny run, 0.4 s.
+    """Runs in this process save one pixel instead of a curve, which would take 0.4 s, as long as a tiny run.
 
-    The numbers of the curve are read, and follow the pixel, so that other numbers are another file.
+    The numbers of the curve are appended to the pixel, so that the file changes with them.
     """
 
     def pixel(*shown: Any) -> bytes:
@@ -96,7 +96,7 @@ def curves(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Games:
-    """N games that end at random, in every way a game can. They show their last k frames; no two are alike.
+    """N games that end at random, in every possible way. Observations are the last k frames, all different.
 
     An observation is ``[k, 2]`` float32, a single frame ``[2]``; rewards are multiples of ⅛.
     """
@@ -120,11 +120,11 @@ class Games:
         return torch.rand(self.num_envs, generator=self.generator) < self.ending
 
     def restart(self, which: Tensor) -> None:
-        """Give up these games, ``[M]``, and begin others."""
+        """Abandon these games, ``[M]``, and begin new ones."""
         self.observation = self.observation.index_copy(0, which, self._begin()[which])
 
     def play(self) -> tuple[Tensor, Tensor, Step]:
-        """One step: what a replay stores of it."""
+        """Play one step: the observation, action and step that a replay stores."""
         before, frame = self.observation, self._frame()
         following = frame if self.stack == 1 else torch.cat([before[:, 1:], frame], dim=1)
         action = torch.randint(5, (self.num_envs,), generator=self.generator)
@@ -139,5 +139,5 @@ class Games:
 
 @pytest.fixture
 def make_games() -> Callable[..., Games]:
-    """Of ``num_envs``, the chance of each kind of ``ending`` at each step, a ``seed`` and the ``stack`` k."""
+    """Makes games: their number, the probability of each kind of ``ending`` at each step, seed and stack."""
     return Games

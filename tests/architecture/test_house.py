@@ -1,4 +1,4 @@
-"""The house rules that a machine can check."""
+"""Code style rules that a program can check."""
 
 import ast
 import importlib
@@ -33,20 +33,20 @@ def shown(path: Path) -> str:
 
 
 @pytest.mark.parametrize("name", sqn_rl.__all__)
-def test_a_public_name_can_be_imported_and_says_what_it_is(name: str) -> None:
+def test_a_public_name_can_be_imported_and_has_a_docstring(name: str) -> None:
     found = getattr(sqn_rl, name)
     assert found.__name__ == name
     assert inspect.getdoc(found)
     assert found.__module__.startswith("sqn_rl.")
 
 
-def test_public_names_are_in_order() -> None:
+def test_the_public_names_are_sorted() -> None:
     lines = (REPOSITORY / "sqn_rl" / "__init__.pyi").read_text().splitlines()
     assert lines == sorted(lines)
 
 
 @pytest.mark.parametrize(("slot", "name"), PARTS)
-def test_a_part_names_its_class_as_anybody_would_import_it(slot: str, name: str) -> None:
+def test_the_target_of_a_part_is_exported_by_its_module(slot: str, name: str) -> None:
     target = CATALOGUE.read(slot, name).content[TARGET]
     module, _, attribute = target.rpartition(".")
     assert attribute in importlib.import_module(module).__all__
@@ -73,18 +73,18 @@ def _public(parent: ast.Module | Definition, prefix: str = "") -> Iterator[tuple
 
 
 @pytest.mark.parametrize("path", CODE, ids=shown)
-def test_a_file_is_read_in_a_sitting(path: Path) -> None:
+def test_no_file_is_longer_than_the_limit(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= LONGEST
 
 
-def test_nothing_is_put_off_and_no_machine_is_named() -> None:
+def test_no_file_has_a_todo_or_an_absolute_path_of_a_machine() -> None:
     for path in TEXT:
         found = re.findall(r"\b(?:TODO|FIXME|XXX|HACK)\b|/(?:tmp|home|root|work)/", path.read_text())
         assert not found, f"{shown(path)}: {found}"
 
 
 @pytest.mark.parametrize("path", CODE, ids=shown)
-def test_text_files_are_utf_8_wherever_they_are_read_and_written(path: Path) -> None:
+def test_every_text_file_is_read_and_written_with_an_explicit_encoding(path: Path) -> None:
     nodes = ast.walk(ast.parse(path.read_text()))
     for call in (node for node in nodes if isinstance(node, ast.Call)):
         name = ast.unparse(call.func).rpartition(".")[2]
@@ -96,7 +96,7 @@ def test_text_files_are_utf_8_wherever_they_are_read_and_written(path: Path) -> 
 
 
 def test_the_paper_is_cited_by_the_version_that_is_implemented() -> None:
-    """The newest version under this number is another paper."""
+    """The newest version under this arXiv number is a different paper."""
     names = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "pyproject.toml")
     found = [
         f"{shown(path)}: {citation}"

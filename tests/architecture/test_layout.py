@@ -1,4 +1,4 @@
-"""The layout of ``sqn_rl``: a part lies where its YAML lies. What may import what, ``make lint`` checks."""
+"""The layout of ``sqn_rl``: the module of a part mirrors its YAML file. ``make lint`` checks the imports."""
 
 import importlib
 import inspect
@@ -23,7 +23,7 @@ TARGETS = {
 OURS = {part: target for part, target in TARGETS.items() if target.startswith("sqn_rl.")}
 
 NAMES = defaultdict(set)
-"""By target, the names of the parts that it serves."""
+"""By target class, the names of the parts that are built from it."""
 for (_, name), target in OURS.items():
     NAMES[target].add(name)
 
@@ -33,7 +33,7 @@ def module_of(path: Path) -> str:
 
 
 @pytest.mark.parametrize(("slot", "name"), OURS, ids="/".join)
-def test_a_part_lies_where_its_yaml_lies(slot: str, name: str) -> None:
+def test_a_part_is_defined_in_the_folder_and_file_named_like_its_yaml(slot: str, name: str) -> None:
     target = OURS[slot, name]
     folder, _, file = getattr(sqn_rl, target.rpartition(".")[2]).__module__.rpartition(".")
     assert folder == f"sqn_rl.parts.{slot}"
@@ -45,13 +45,13 @@ def test_every_slot_has_a_folder_and_every_folder_is_a_slot() -> None:
     assert folders == {slot.name for slot in SLOTS}
 
 
-def test_nothing_but_folders_and_a_few_files_lies_at_the_top() -> None:
+def test_the_package_root_has_at_most_nine_folders_and_seven_files() -> None:
     entries = [path for path in PACKAGE.iterdir() if path.name != "__pycache__"]
     assert len([path for path in entries if path.is_dir()]) <= 9
     assert len([path for path in entries if path.is_file()]) <= 7
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=module_of)
-def test_a_folder_is_seen_at_a_glance_and_says_what_it_holds(folder: Path) -> None:
+def test_a_folder_has_at_most_fifteen_modules_and_a_docstring(folder: Path) -> None:
     assert len([*folder.glob("*.py")]) <= 15
     assert inspect.getdoc(importlib.import_module(module_of(folder)))

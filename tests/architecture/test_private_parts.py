@@ -1,4 +1,4 @@
-"""Private names of other libraries: each is used in one file of ``sqn_rl``, and is still where it was."""
+"""Private names of other libraries: each is used in one known file of ``sqn_rl``, and still exists."""
 
 import ast
 import re
@@ -16,7 +16,7 @@ from torchrl.data.replay_buffers import RandomSampler, ReplayBuffer
 REPOSITORY = Path(__file__).resolve().parents[2]
 CODE = sorted((REPOSITORY / "sqn_rl").rglob("*.py"))
 DOCUMENTED = {"_asdict", "_fields", "_field_defaults", "_replace", "_exit"}
-"""Of named tuples, and ``os._exit``: public, whatever they look like."""
+"""Documented names that begin with an underscore: those of named tuples, and ``os._exit``."""
 
 
 def double(x: torch.Tensor) -> torch.Tensor:
@@ -24,7 +24,7 @@ def double(x: torch.Tensor) -> torch.Tensor:
 
 
 def check_of_compiled() -> Any:
-    """Compile something small as we do."""
+    """Compile a small function as ``sqn_rl`` does, and check its guards."""
     seen = []
 
     def keep(guards: Any) -> list[bool]:
@@ -40,7 +40,7 @@ def check_of_compiled() -> Any:
 
 
 def name_of_compiled() -> None:
-    """A graph that is compiled ahead comes with a name, which is new each time."""
+    """Each graph that is compiled ahead of time has a new name."""
     names = []
 
     def backend(graph: Any, inputs: Any) -> Any:
@@ -88,11 +88,11 @@ NAMES: dict[str, tuple[str, Callable[[], Any]]] = {
     "_buffers": ("parts/noise.py", lambda: nn.BatchNorm1d(1)._buffers["running_mean"]),
     "_rng": ("parts/replay/storage.py", lambda: buffer().sampler._rng.get_state()),
 }
-"""Where each may be used, and what finds it."""
+"""By private name: the only file that may use it, and a function that looks it up."""
 
 
 def used() -> dict[str, set[str]]:
-    """By name with a leading underscore that no class of the same folder, and no module, defines: files."""
+    """The files that use each underscored name that neither a module nor a class of their folder defines."""
     attributes, names, uses = set[tuple[str, str]](), set[str](), set[tuple[str, str]]()
     for path in CODE:
         module, file = ast.parse(path.read_text()), path.relative_to(REPOSITORY / "sqn_rl").as_posix()
@@ -117,7 +117,7 @@ def used() -> dict[str, set[str]]:
 
 
 def defined(body: ast.Module | ast.ClassDef) -> Iterator[str]:
-    """The attributes of a class, and what a module assigns; functions of a module are no attributes."""
+    """The methods and attributes of a class, or the variables of a module (without its functions)."""
     for node in body.body:
         if isinstance(node, ast.FunctionDef) and isinstance(body, ast.ClassDef):
             yield node.name
@@ -125,12 +125,12 @@ def defined(body: ast.Module | ast.ClassDef) -> Iterator[str]:
             yield from (each.id for each in ast.walk(node) if isinstance(each, ast.Name))
 
 
-def test_each_is_used_in_one_file_that_is_known() -> None:
+def test_each_private_name_is_used_only_in_its_listed_file() -> None:
     assert used() == {name: {file} for name, (file, _) in NAMES.items()}
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_is_still_there(name: str) -> None:
+def test_the_library_still_has_the_private_name(name: str) -> None:
     file, find = NAMES[name]
     try:
         find()

@@ -1,6 +1,6 @@
-"""On a GPU: what the processor computes, within the rounding of fp32; what stays there; runs that resume.
+"""On a GPU: the same results as on the CPU, within fp32 rounding; CUDA graphs; runs that resume.
 
-``pytest -m cuda`` where there is one.
+Run ``pytest -m cuda`` on a machine with a GPU.
 """
 
 import os
@@ -18,7 +18,7 @@ from sqn_rl.training.weights import load_weights
 from sqn_rl.types import Batch
 
 DEVICE = os.environ.get("SQN_RL_TEST_DEVICE", "cuda")
-"""``cpu`` lets the tests themselves be tested."""
+"""Set it to ``cpu`` to run those tests that need no GPU, in order to check the tests."""
 
 pytestmark = [
     pytest.mark.cuda,
@@ -54,7 +54,7 @@ NOISY = [
 
 
 def made(device: str, recipe: str, *overrides: str, compiled: bool = False) -> tuple[Agent, Any]:
-    """An agent whose replay has 40 random steps, the same on every device, and its environments."""
+    """An agent whose replay has the same 40 random steps on every device; and its environments."""
     parts = compose(recipe, *TINY, *overrides, f"device={device}", "precision=fp32").recipe.build()
     agent = Agent(**{name: parts[name] for name in AGENT_PARTS}, compiled=compiled)
     env = parts["env"]
@@ -73,7 +73,7 @@ def moved(batch: Batch, device: str) -> Batch:
 
 
 @pytest.mark.parametrize(("recipe", "overrides"), RECIPES, ids=str)
-def test_losses_and_gradients_are_those_of_the_processor(recipe: str, overrides: list[str]) -> None:
+def test_losses_and_gradients_are_equal_on_gpu_and_cpu(recipe: str, overrides: list[str]) -> None:
     here, there = made("cpu", recipe, *overrides)[0], made(DEVICE, recipe, *overrides)[0]
     load_weights(there.loss, here.loss.state_dict())
     batch = here.replay.draw(16)
@@ -104,10 +104,12 @@ def test_networks_and_replay_stay_on_the_device(recipe: str) -> None:
 
 
 @only_on_a_gpu
-@pytest.mark.parametrize("compiled", [False, True], ids=["as usual", "recorded"])
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "cuda graph"])
 @pytest.mark.parametrize(("recipe", "most"), [("sqn", 1), ("sqn_tb", 1), ("rainbow", 2)])
-def test_an_update_waits_for_the_device_once(recipe: str, most: int, compiled: bool) -> None:
-    """Besides it, prioritized replay fetches TD errors, of an idle device."""
+def test_an_update_synchronizes_with_the_gpu_once_and_once_more_for_priorities(
+    recipe: str, most: int, compiled: bool
+) -> None:
+    """The second synchronization of prioritized replay fetches the TD errors when the GPU is idle."""
     agent, _ = made(DEVICE, recipe, compiled=compiled)
     batch = agent.replay.draw(16)
     for _ in range(3):
@@ -124,8 +126,8 @@ def test_an_update_waits_for_the_device_once(recipe: str, most: int, compiled: b
 
 @only_on_a_gpu
 @pytest.mark.parametrize(("recipe", "overrides"), RECIPES + NOISY, ids=str)
-def test_recorded_updates_are_the_updates(recipe: str, overrides: list[str]) -> None:
-    """With the same random numbers, other batches at each update, and batches of another size between."""
+def test_updates_by_cuda_graphs_equal_eager_updates(recipe: str, overrides: list[str]) -> None:
+    """With the same random numbers, a new batch at each update, and batches of another size in between."""
     usual, recorded = (made(DEVICE, recipe, *overrides, compiled=each)[0] for each in (False, True))
     for size in (16, 16, 16, 8, 8, 8, 16, 16):
         ours, theirs = (agent.update(agent.replay.draw(size)) for agent in (usual, recorded))
@@ -139,7 +141,7 @@ def test_recorded_updates_are_the_updates(recipe: str, overrides: list[str]) -> 
 
 
 @only_on_a_gpu
-def test_terms_stay_when_a_recorded_update_follows() -> None:
+def test_loss_terms_are_not_overwritten_by_the_next_cuda_graph_update() -> None:
     agent, _ = made(DEVICE, "sqn", compiled=True)
     for _ in range(3):
         terms = agent.update(agent.replay.draw(16))
@@ -155,9 +157,9 @@ def test_terms_stay_when_a_recorded_update_follows() -> None:
         (lambda batch: batch.reward * batch.reward.sum().item(), "waits for the GPU"),
         (lambda batch: batch.reward + torch.randn(16, device="cuda", generator=UNNAMED[0]), "enerator"),
     ],
-    ids=["waits", "draws from a generator that is not named"],
+    ids=["waits for the GPU", "draws from an unregistered generator"],
 )
-def test_what_cannot_be_recorded_runs_as_usual(
+def test_a_function_that_cannot_be_captured_runs_eagerly_with_one_warning(
     compute: Any, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     UNNAMED[:] = [torch.Generator("cuda")]
@@ -174,7 +176,7 @@ UNNAMED: list[torch.Generator] = []
 
 
 @pytest.mark.parametrize("compiled", ["never", "always"])
-def test_a_run_trains_and_resumes(compiled: str, tmp_path: Path) -> None:
+def test_a_run_on_the_gpu_resumes_with_the_same_episodes(compiled: str, tmp_path: Path) -> None:
     tiny = [*TINY[:-1], f"compile={compiled}", f"device={DEVICE}", "steps=400", "warmup_steps=100"]
     tiny += ["checkpoint_every=200", "eval_episodes=1"]
     whole = compose("sqn_per", *tiny, f"out={tmp_path / 'whole'}").train()

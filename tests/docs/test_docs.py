@@ -1,14 +1,14 @@
-"""What README and docs print is what happens: blocks run, links lead somewhere, names exist, tables are true.
+"""The README and the docs are correct: code blocks run, links resolve, names exist, tables are up to date.
 
-Blocks run page by page, from top to bottom, in one empty folder a page. Budgets are cut to ``STEPS``
-environment steps, ``GAMES`` evaluation games and one seed, so that the pages can print honest ones.
+The blocks of a page run from top to bottom, in an empty folder for each page. Budgets are reduced to
+``STEPS`` environment steps, ``GAMES`` evaluation episodes and one seed, so that pages can show real ones.
 
-- ``python``: executed, all blocks of a page in one namespace. ``# → text`` says that ``text`` is printed.
-- ``bash``: our commands must end with code 0; ``export`` sets variables; what ``NOT_RUN`` lists is not run.
-  ``> FILE`` writes what is printed to a file.
-- ``console``: the same after ``$``; what follows is all that is printed, and ``$ echo $?`` says how it ended.
+- ``python``: executed, all blocks of a page in one namespace. After ``# → text``, ``text`` must be printed.
+- ``bash``: our commands must exit with 0; ``export`` sets variables; the commands in ``NOT_RUN`` are skipped.
+  ``> FILE`` writes the output to a file.
+- ``console``: the same after ``$``; the next lines are the whole output, and ``$ echo $?`` is the exit code.
 - ``text``: lines that the commands of the page have printed.
-- In both, ``…`` stands for any lines, or for the rest of one; what follows a training may have other numbers.
+- In both, ``…`` stands for any lines, or any part of a line; numbers may differ after a training run.
 - A block with a file name behind its language (``yaml mine/recipes/x.yaml``) is written to that file.
 """
 
@@ -57,7 +57,7 @@ NOT_RUN = (
     "python",
     "sqn-watch",
     "sqn-pull",
-)  # set-up, and what waits: tested elsewhere
+)  # set-up, and commands that wait or need a network: tested elsewhere
 
 # torchrl 0.14.1 deprecates classes of its own while it is imported.
 pytestmark = pytest.mark.filterwarnings("ignore:Creating .*WeightUpdater which inherits:DeprecationWarning")
@@ -91,7 +91,9 @@ RUNNABLE = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", RUNNABLE, ids=named)
-def test_the_blocks_of_a_page_run(page, tmp_path, monkeypatch, capsys) -> None:
+def test_the_code_blocks_of_a_page_run_and_print_what_the_page_shows(
+    page, tmp_path, monkeypatch, capsys
+) -> None:
     if page == EXPORT:
         pytest.importorskip("onnxruntime")
     monkeypatch.chdir(tmp_path)
@@ -117,7 +119,7 @@ def test_the_blocks_of_a_page_run(page, tmp_path, monkeypatch, capsys) -> None:
 
 
 def pattern(text: str, *, numbers: bool) -> str:
-    """What matches these whole lines, with their ``numbers`` or any."""
+    """A regular expression that matches these lines, with exactly these ``numbers`` or with any numbers."""
     lines = []
     for line in text.splitlines():
         escaped = ".*".join(map(re.escape, line.split("…")))
@@ -127,7 +129,9 @@ def pattern(text: str, *, numbers: bool) -> str:
     return "".join(lines)
 
 
-def test_the_lines_about_a_damaged_checkpoint_are_those_of_sqn_resume(tmp_path, monkeypatch, capsys) -> None:
+def test_the_page_shows_the_messages_of_sqn_resume_about_a_damaged_checkpoint(
+    tmp_path, monkeypatch, capsys
+) -> None:
     (shown,) = [block.text for block in blocks(STOPPING) if block.language == "text"]
     monkeypatch.chdir(tmp_path)
     assert run("sqn-run out=runs/a warmup_steps=40 checkpoint_every=600", monkeypatch) == 0
@@ -141,7 +145,7 @@ def test_the_lines_about_a_damaged_checkpoint_are_those_of_sqn_resume(tmp_path, 
 
 
 def run(line: str, monkeypatch) -> int:
-    """Run one command line in this process, with small budgets; its exit code."""
+    """Run one command line in this process, with small budgets, and return its exit code."""
     name, *arguments = shlex.split(line, comments=True) or ["."]
     if name == "export":
         for variable, value in (argument.split("=", 1) for argument in arguments):
@@ -168,7 +172,7 @@ def run(line: str, monkeypatch) -> int:
 
 
 def session(text: str, monkeypatch, capsys) -> None:
-    """Run the lines after ``$`` and compare what they print with what is below each."""
+    """Run each line after ``$`` and compare its output with the lines below it."""
     code, trained = 0, False
     for command, expected in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", text, re.MULTILINE):
         if command == "echo $?":
@@ -185,8 +189,8 @@ def session(text: str, monkeypatch, capsys) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
-def test_links_and_pictures_lead_somewhere(page) -> None:
-    text = re.sub(r"`[^`\n]*`", "", prose(page))  # a link that is shown as code leads nowhere
+def test_links_and_pictures_of_a_page_resolve(page) -> None:
+    text = re.sub(r"`[^`\n]*`", "", prose(page))  # a link inside code is not a link
     links = [target for target in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in target]
     for target in links:
         path, _, anchor = target.partition("#")
@@ -198,7 +202,7 @@ def test_links_and_pictures_lead_somewhere(page) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
-def test_names_in_the_prose_exist(page) -> None:
+def test_files_and_names_quoted_in_the_prose_exist(page) -> None:
     quoted = re.findall(r"`([\w./*]+)`", prose(page))
     for name in quoted:
         if re.fullmatch(r"(sqn_rl|components|recipes|tests|docs)/[\w./]+", name) and "*" not in name:
@@ -207,8 +211,8 @@ def test_names_in_the_prose_exist(page) -> None:
             pkgutil.resolve_name(name)
 
 
-def test_every_page_is_on_the_map() -> None:
-    """In the index, or, as tables of results are, on the page of results. The site lists decisions."""
+def test_every_page_is_linked_from_the_index_or_the_results_page() -> None:
+    """The tables of results are linked from the results page. Decisions are listed by the site itself."""
     maps = [DOCS / "index.md", DOCS / "results" / "README.md"]
     linked = {
         (page.parent / target).resolve()
@@ -220,18 +224,18 @@ def test_every_page_is_on_the_map() -> None:
     assert pages - set(maps) <= linked
 
 
-def test_the_readme_is_short() -> None:
+def test_the_readme_has_at_most_120_lines() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 120
 
 
-def test_the_plain_torchrl_page_is_the_script() -> None:
+def test_the_plain_torchrl_page_has_the_code_of_the_script() -> None:
     script = DOCS / "walkthroughs" / "plain_torchrl.py"
     page = [block.text for block in blocks(script.with_suffix(".md")) if block.language == "python"]
     _, after_docstring = script.read_text().split('"""\n', 1)
     assert "".join(page).split() == after_docstring.split()
 
 
-def test_the_table_of_slots_is_the_tree() -> None:
+def test_the_table_of_slots_lists_every_slot_and_part() -> None:
     page = (DOCS / "walkthroughs" / "recipes_and_overrides.md").read_text()
     rows = re.findall(r"^\| `(\w+)` \| (`.*?`) \|", page, re.MULTILINE)
     assert [slot for slot, _ in rows] == [slot.name for slot in SLOTS]
@@ -240,7 +244,7 @@ def test_the_table_of_slots_is_the_tree() -> None:
         assert re.findall(r"`(\w+)`", parts) == catalogue.names(slot)
 
 
-def test_the_table_of_parts_is_the_catalogue() -> None:
+def test_the_table_of_parts_equals_the_catalogue() -> None:
     page = (DOCS / "reference" / "parts.md").read_text()
     rows = re.findall(r"^\| `(\w+)` \| `(\w+)` \| .* \| (.*) \|$", page, re.MULTILINE)
     catalogue = Catalogue()
@@ -262,7 +266,7 @@ def test_the_defaults_in_the_tables_of_fields_are_those_of_the_parts(page) -> No
             assert default in given or float(default) in values, (slot, field, default)
 
 
-def test_every_recipe_is_on_the_page_of_its_algorithm() -> None:
+def test_every_recipe_is_named_on_an_algorithm_page() -> None:
     pages = "".join(page.read_text() for page in (DOCS / "algorithms").glob("*.md"))
     assert [name for name in Catalogue().names(RECIPE) if f"`{name}`" not in pages] == []
 
@@ -271,7 +275,7 @@ def test_the_map_of_equations_is_complete_in_both_directions() -> None:
     page = (DOCS / "algorithms" / "sqn.md").read_text()
     there, back = page.split("## From the paper to the code")[1].split("## From the code to the paper")
     sources = "".join(path.read_text() for path in (ROOT / "sqn_rl").rglob("*.py"))
-    others = r"(20\d\d|\d{4}\.\d{5}), eq\S* \d+((-| to |, | and )\d+)*"  # they have a year or a number
+    others = r"(20\d\d|\d{4}\.\d{5}), eq\S* \d+((-| to |, | and )\d+)*"  # of other papers
     ours = re.sub(others, "", sources)
     assert cited(ours) <= cited(page)
     assert {("eq", 10), ("eq", 20), ("line", 11), ("line", 18)} <= cited(there) & cited(sources)
@@ -283,7 +287,7 @@ def test_the_map_of_equations_is_complete_in_both_directions() -> None:
 
 
 def cited(text: str) -> set[tuple[str, int]]:
-    """The equations and lines of the paper that a text names: ``lines 10 to 12`` are three."""
+    """The equations and lines of the paper that a text cites: ``lines 10 to 12`` are three."""
     found = re.findall(r"\b(eq|line)(?:uation)?s?\.? (\d+(?:(?:-| to |, | and )\d+)*)", text, re.IGNORECASE)
     ranges = [
         (kind.lower(), re.split("-| to ", part))
@@ -294,7 +298,7 @@ def cited(text: str) -> set[tuple[str, int]]:
 
 
 @pytest.mark.parametrize("slot", ["backup", "policy_source"])
-def test_the_tables_of_forms_are_complete(slot) -> None:
+def test_the_tables_of_backups_and_policy_sources_are_complete(slot) -> None:
     from sqn_rl.parts.loss.sqn import POLICY_SOURCES
 
     page = (DOCS / "algorithms" / "sqn.md").read_text()

@@ -1,4 +1,4 @@
-"""The notebooks run from the first cell to the last, and show what they showed when they were written."""
+"""The notebooks run from the first cell to the last, and show the same kinds of output as when saved."""
 
 import re
 from pathlib import Path
@@ -13,7 +13,9 @@ NOTEBOOKS = sorted(Path(__file__).parents[2].glob("docs/notebooks/*.ipynb"))
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:zmq", "ignore::ResourceWarning")
-def test_a_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_notebook_runs_and_shows_the_same_kinds_of_output(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     notebook = nbformat.read(path, as_version=4)
@@ -27,5 +29,5 @@ def test_a_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def kinds(cell: nbformat.NotebookNode) -> list[str]:
-    """What a cell prints and shows, apart from warnings."""
+    """The types of the outputs of a cell, apart from stderr."""
     return [each.output_type for each in cell.get("outputs", []) if each.get("name") != "stderr"]

@@ -1,4 +1,4 @@
-"""The site builds without a warning, needs no network, and everything in it leads somewhere."""
+"""The documentation site builds without warnings, needs no network, and has no broken links."""
 
 import fcntl
 import re
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 
 class Page(HTMLParser):
-    """What can be pointed at in a page, and what it points at."""
+    """The anchors, links and loaded files of an HTML page."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
-    """Built once, by whichever worker comes first."""
+    """The HTML folder of the site, built once by the first worker that needs it."""
     folder = tmp_path_factory.getbasetemp()
     folder = folder if worker_id == "master" else folder.parent
     html = folder / "html"
@@ -65,7 +65,7 @@ def pages(site: Path) -> dict[Path, Page]:
     return {path: Page(path) for path in paths}
 
 
-def test_links_pictures_and_anchors_lead_somewhere(site, pages) -> None:
+def test_every_link_picture_and_anchor_of_the_site_resolves(site, pages) -> None:
     broken = []
     for path, page in pages.items():
         for link in page.links | page.loaded:
@@ -79,7 +79,7 @@ def test_links_pictures_and_anchors_lead_somewhere(site, pages) -> None:
     assert broken == []
 
 
-def test_nothing_is_loaded_from_elsewhere(site, pages) -> None:
+def test_the_site_loads_nothing_from_other_hosts(site, pages) -> None:
     assert [link for page in pages.values() for link in page.loaded if "//" in link] == []
     styles = "".join(path.read_text() for path in site.rglob("*.css"))
     assert re.findall(r"url\(['\"]?(?:https?:)?//[^)]*", styles) == []
@@ -93,13 +93,13 @@ def test_every_public_name_part_and_recipe_is_in_the_reference(pages) -> None:
     assert {re.sub("[/_]", "-", label) for label in labels} <= ids
 
 
-def test_every_recipe_shows_its_graph(site) -> None:
+def test_the_page_of_every_recipe_shows_its_graph(site) -> None:
     for name in Catalogue().names("recipe"):
         file = name.replace("/", "-")
         assert f"{file}.svg" in (site / "reference" / "generated" / "recipes" / f"{file}.html").read_text()
 
 
-def test_a_bar_is_a_line_of_css_and_an_index_stands_beside_its_letter(site) -> None:
+def test_formulas_draw_bars_with_css_and_the_math_font_is_bundled(site) -> None:
     formula = (site / "algorithms" / "sqn.html").read_text()
     assert '<mrow class="bar"><mi>Q</mi></mrow>' in formula
     assert "ˉ" not in formula
@@ -155,19 +155,19 @@ def address(site: Path) -> Iterator[str]:
         ("search.html?q=dueling", r'<a href="algorithms/dueling.html" data-score'),
     ],
 )
-def test_a_browser_shows_it_without_a_complaint(address, tmp_path, page, shown) -> None:
+def test_a_browser_shows_the_page_without_console_messages(address, tmp_path, page, shown) -> None:
     options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}"]
     options += ["--enable-logging=stderr", "--virtual-time-budget=8000", "--dump-dom"]
     done = subprocess.run(
         [CHROMIUM, *options, f"{address}/{page}"], capture_output=True, text=True, timeout=120
     )
     lines = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-    assert [line for line in lines if '"[PST]: ' not in line] == []  # the theme prints what it does
+    assert [line for line in lines if '"[PST]: ' not in line] == []  # messages of the theme
     assert re.search(shown, done.stdout)
 
 
-def test_the_reference_says_what_every_class_takes(site) -> None:
-    """And not what a metaclass of TorchRL takes."""
+def test_the_reference_shows_the_arguments_of_every_class(site) -> None:
+    """And not the ``**kwargs`` of a metaclass of TorchRL."""
     taken = re.compile(r'<dt class="sig[^>]* id="sqn_rl\.(\w+)">(.*?)</dt>', re.DOTALL)
     texts = {}
     for path in site.glob("reference/generated/api/*.html"):

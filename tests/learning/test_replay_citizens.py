@@ -1,4 +1,4 @@
-"""Our replays in TorchRL's hands: their collectors fill them, their losses train from them, and ours do."""
+"""Our replays as TorchRL replay buffers: its collectors fill them, its losses and ours read them."""
 
 from functools import partial
 from typing import Any
@@ -56,7 +56,7 @@ def collect(env: GymEnv, policy: Any, steps: int, **settings: Any) -> Any:
 
 
 def played(replay: UniformReplay | PrioritizedReplay) -> float:
-    """The mean length of the last 20 games in the replay."""
+    """The mean length of the last 20 episodes in the replay."""
     done = replay[:]["next", "done"].reshape(-1, N)
     ends = [done[:, i].nonzero().flatten().diff() for i in range(N)]
     return torch.cat([lengths[-20 // N :] for lengths in ends]).double().mean().item()
@@ -81,7 +81,7 @@ def make_parts(env: GymEnv) -> tuple[BoltzmannActor, SQNLoss]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [UniformReplay, PrioritizedReplay])
-def test_their_collector_and_our_loss_learn_cartpole(kind: Any) -> None:
+def test_a_torchrl_collector_with_our_replay_and_loss_learns_cartpole(kind: Any) -> None:
     env = make_env()
     actor, loss = make_parts(env)
     replay = make_replay(env, kind)
@@ -101,7 +101,7 @@ def test_their_collector_and_our_loss_learn_cartpole(kind: Any) -> None:
 
 
 @pytest.mark.slow
-def test_their_loss_learns_cartpole_from_prioritized_replay() -> None:
+def test_the_torchrl_dqn_loss_learns_cartpole_from_our_prioritized_replay() -> None:
     env = make_env()
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(4, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 2))
@@ -128,8 +128,8 @@ def test_their_loss_learns_cartpole_from_prioritized_replay() -> None:
 
 
 @pytest.mark.parametrize("extend", [True, False])
-def test_their_collector_may_write_into_it_step_by_step(extend: bool) -> None:
-    """``extend_buffer`` says whether it calls ``extend`` with all steps, or ``add`` with each."""
+def test_a_torchrl_collector_writes_every_step_into_our_replay(extend: bool) -> None:
+    """With ``extend_buffer`` the collector calls ``extend`` with all steps, without it ``add`` with each."""
     env = make_env()
     actor, _ = make_parts(env)
     replay = make_replay(env, UniformReplay)

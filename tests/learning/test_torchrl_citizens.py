@@ -1,4 +1,4 @@
-"""Our Q-network, actor, loss and target updater in TorchRL's hands."""
+"""Our Q-network, actor, loss and target updater in a plain TorchRL script."""
 
 import runpy
 from pathlib import Path
@@ -25,11 +25,11 @@ def script() -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_the_script_learns_cartpole(script) -> None:
+def test_the_plain_torchrl_script_learns_cartpole(script) -> None:
     assert script["learn"]() > 150  # a random policy's mean is 22
 
 
-def test_a_rollout_of_their_environment_with_our_actor_is_a_batch_for_our_loss(script) -> None:
+def test_a_torchrl_rollout_with_our_actor_is_a_valid_batch_for_our_loss(script) -> None:
     env, actor, loss, _ = script["build"](seed=0)
     check_env_specs(env)
     rollout = env.rollout(20, actor, break_when_any_done=False)
@@ -44,7 +44,7 @@ def test_a_rollout_of_their_environment_with_our_actor_is_a_batch_for_our_loss(s
     assert rollout["td_error"].shape == (*rollout.shape, 2)  # of each network
 
 
-def test_every_step_of_theirs_gets_a_target_and_only_termination_ends_it(script) -> None:
+def test_truncated_steps_of_a_rollout_bootstrap_and_terminated_steps_do_not(script) -> None:
     env, actor, loss, _ = script["build"](seed=0)
     rollout = env.rollout(20, actor, break_when_any_done=False)
     errors = {}
@@ -58,7 +58,7 @@ def test_every_step_of_theirs_gets_a_target_and_only_termination_ends_it(script)
     assert not torch.allclose(errors[True], errors[False])
 
 
-def test_keys_can_be_set(script) -> None:
+def test_the_loss_reads_and_writes_renamed_tensordict_keys(script) -> None:
     env, actor, loss, _ = script["build"](seed=0)
     rollout = env.rollout(20, actor, break_when_any_done=False)
     expected = loss(rollout.clone())
@@ -70,7 +70,7 @@ def test_keys_can_be_set(script) -> None:
     assert "surprise" in renamed.keys()  # noqa: SIM118  # no mapping
 
 
-def test_it_takes_keywords_too(script) -> None:
+def test_the_loss_accepts_tensors_as_keyword_arguments(script) -> None:
     env, actor, loss, _ = script["build"](seed=0)
     rollout = env.rollout(20, actor, break_when_any_done=False)
     values = loss(
@@ -84,7 +84,7 @@ def test_it_takes_keywords_too(script) -> None:
         torch.testing.assert_close(value, loss(rollout)[key])
 
 
-def test_multi_step_and_importance_weights_of_theirs_are_read(script) -> None:
+def test_the_loss_reads_the_multi_step_and_importance_weight_keys_of_torchrl(script) -> None:
     """``steps_to_next_obs`` is TorchRL's m, ``priority_weight`` its importance weight; γ = .99."""
     env, actor, loss, _ = script["build"](seed=0)
     row = env.rollout(1, actor)
@@ -98,7 +98,7 @@ def test_multi_step_and_importance_weights_of_theirs_are_read(script) -> None:
     torch.testing.assert_close(loss(row)["loss_q"], expected)
 
 
-def test_targets_of_their_multi_step_transform_end_where_the_episode_does(script) -> None:
+def test_targets_from_the_torchrl_multi_step_transform_stop_at_episode_ends(script) -> None:
     env, actor, loss, _ = script["build"](seed=0)
     n, gamma, rollout = 3, 0.99, env.rollout(80, actor, break_when_any_done=False)
     ended = rollout["next", "done"].flatten().tolist()
@@ -119,12 +119,12 @@ def test_targets_of_their_multi_step_transform_end_where_the_episode_does(script
         torch.testing.assert_close(row["td_error"], (q_iB[:, start, 0] - y).abs())
 
 
-def test_the_optimizer_gets_online_networks_and_temperature_only(script) -> None:
+def test_only_the_online_networks_and_the_temperature_are_trainable(script) -> None:
     _, _, loss, _ = script["build"](seed=0)
     learned = {name for name, parameter in loss.named_parameters() if parameter.requires_grad}
     assert {name.split(".")[0] for name in learned} == {"q_net", "temperature"}
 
 
-def test_their_policy_weights_carry_alpha(script) -> None:
+def test_policy_weights_extracted_by_torchrl_include_alpha(script) -> None:
     _, actor, _, _ = script["build"](seed=0)
     assert "temperature.alpha" in TensorDict.from_module(actor).flatten_keys(".").keys()  # noqa: SIM118  # no mapping

@@ -1,6 +1,6 @@
-"""The oracles compute in float64, so that a tolerance is a few roundings and hides nothing.
+"""The oracles compute in float64, so that tolerances of a few roundings suffice.
 
-Their networks are tables: real modules with gradients and target copies, of which every number is known.
+Their networks are tables: modules with gradients and target copies, in which every number is known.
 """
 
 from collections.abc import Callable, Iterator
@@ -51,7 +51,7 @@ class TableQ(nn.Module):
 
 
 class NoisyTableQ(TableQ):
-    """One that adds noise to all that a network says, a number for each network."""
+    """A table that adds noise to all outputs of a network, one number for each network."""
 
     def __init__(self, table: Tensor, distribution: Distribution | None = None) -> None:
         super().__init__(table, distribution)

@@ -1,4 +1,4 @@
-"""Actors against what they must do: frequencies by integration, schedules by hand, mean weights by hand.
+"""Actors: action frequencies by numerical integration, schedules and mean weights by hand.
 
 The networks are tables: N = 2 networks answer ``q + σ f(ε)`` to everything, where f(ε) = sgn(ε) √|ε| is one
 number, the noise.
@@ -115,7 +115,9 @@ FREQUENCIES = {
 
 @pytest.mark.parametrize("policy", ["q1", "min"])
 @pytest.mark.parametrize("make", VALUE_ACTORS)
-def test_the_frequencies_of_its_actions(make: Callable[..., NetworkActor], policy: str) -> None:
+def test_an_actor_takes_actions_with_the_probabilities_of_its_policy(
+    make: Callable[..., NetworkActor], policy: str
+) -> None:
     observation = torch.zeros(20_000, 1)
     assert agrees(make(Table(), policy).act(observation), FREQUENCIES[make][policy])
     assert make(Table(), policy).act(observation, greedy=True).unique().tolist() == [BEST[policy]]
@@ -124,7 +126,7 @@ def test_the_frequencies_of_its_actions(make: Callable[..., NetworkActor], polic
 @pytest.mark.parametrize("mask", [None, [True, False, True]])
 @pytest.mark.parametrize("ladder", [False, True])
 @pytest.mark.parametrize("make", [*VALUE_ACTORS, policy_actor])
-def test_what_is_recorded_is_how_often_an_action_is_taken(
+def test_recorded_log_probabilities_match_the_action_frequencies(
     make: Callable[..., Any], ladder: bool, mask: list[bool] | None
 ) -> None:
     torch.manual_seed(0)
@@ -161,7 +163,7 @@ def test_what_is_recorded_is_how_often_an_action_is_taken(
         (policy_actor, [-1e6, -1e6, 0.0], 1.0),
     ],
 )
-def test_the_frequencies_are_those_of_softmax_at_any_offset(
+def test_action_frequencies_equal_the_softmax_at_any_offset_of_q(
     make: Callable[..., Any], q: list[float], alpha: float
 ) -> None:
     """Of float32 scores: each within four standard deviations of softmax(Q/α) in float64."""
@@ -190,13 +192,15 @@ NOISY_FREQUENCIES = {
 
 
 @pytest.mark.parametrize("make", VALUE_ACTORS)
-def test_with_noise_it_is_averaged_over(make: Callable[..., NetworkActor]) -> None:
+def test_action_frequencies_of_a_noisy_network_are_averaged_over_its_noise(
+    make: Callable[..., NetworkActor],
+) -> None:
     actor = make(NoisyTable())
     assert agrees(torch.cat([actor.act(ONE) for _ in range(2000)]), NOISY_FREQUENCIES[make])
 
 
 @pytest.mark.parametrize("make", VALUE_ACTORS)
-def test_greedy_is_the_best_action_of_the_mean_weights(make: Callable[..., NetworkActor]) -> None:
+def test_greedy_acting_takes_the_best_action_of_the_mean_weights(make: Callable[..., NetworkActor]) -> None:
     actor = make(NoisyTable())
     for _ in range(50):
         actor.act(ONE)
@@ -204,7 +208,7 @@ def test_greedy_is_the_best_action_of_the_mean_weights(make: Callable[..., Netwo
 
 
 @pytest.mark.parametrize("make", VALUE_ACTORS)
-def test_every_act_has_a_new_noise_which_the_network_does_not_see(
+def test_every_act_redraws_the_acting_noise_and_not_that_of_the_network(
     make: Callable[..., NetworkActor],
 ) -> None:
     q_net = NoisyTable()
@@ -222,7 +226,7 @@ def test_every_act_has_a_new_noise_which_the_network_does_not_see(
 
 
 @pytest.mark.parametrize("make", VALUE_ACTORS)
-def test_a_lent_generator_decides_the_noise_and_the_action(make: Callable[..., NetworkActor]) -> None:
+def test_a_given_generator_determines_the_noise_and_the_action(make: Callable[..., NetworkActor]) -> None:
     actor = make(NoisyTable())
     before = actor.generator.get_state()
 
@@ -237,8 +241,8 @@ def test_a_lent_generator_decides_the_noise_and_the_action(make: Callable[..., N
 
 @pytest.mark.parametrize("noisy", [False, True])
 @pytest.mark.parametrize("kind", ["boltzmann", "policy"])
-def test_the_policy_that_others_ask_for_is_that_of_the_mean_weights(kind: str, noisy: bool) -> None:
-    """Whatever noise acting or the loss sampled last."""
+def test_log_policy_is_that_of_the_mean_weights(kind: str, noisy: bool) -> None:
+    """Independent of the noise that acting or the loss sampled last."""
     if kind == "boltzmann":
         actor = boltzmann(NoisyTable() if noisy else Table())
         expected = torch.tensor(np.log(softmax(Q1)))
@@ -269,7 +273,7 @@ def test_epsilon_falls_linearly_over_its_fraction_of_the_budget() -> None:
 
 
 @pytest.mark.parametrize(("epsilon", "expected"), [(0.0, [1.0, 0.0, 0.0]), (1.0, [1 / 3] * 3)])
-def test_epsilon_can_be_nothing_or_all(epsilon: float, expected: list[float]) -> None:
+def test_epsilon_0_is_greedy_and_epsilon_1_is_uniform(epsilon: float, expected: list[float]) -> None:
     actor = epsilon_greedy(Table(), epsilon=epsilon)
     assert agrees(actor.act(torch.zeros(20_000, 1)), np.array(expected))
 
@@ -278,8 +282,8 @@ def test_epsilon_can_be_nothing_or_all(epsilon: float, expected: list[float]) ->
 
 
 @pytest.mark.parametrize("make", [policy_actor, noisy_policy_actor])
-def test_the_policy_network_gives_the_frequencies(make: Callable[[], PolicyActor]) -> None:
-    """The logits of the mean weights, with the arithmetic written out; then those that acting saw."""
+def test_a_policy_actor_samples_from_the_softmax_of_its_logits(make: Callable[[], PolicyActor]) -> None:
+    """First the logits of the mean weights, written out; then those with the noise used while acting."""
     torch.manual_seed(0)
     actor, observation = make(), torch.full((20_000, 1), 0.7)
     encoder, last = (
@@ -296,7 +300,7 @@ def test_the_policy_network_gives_the_frequencies(make: Callable[[], PolicyActor
     assert (np.abs(np.log(seen) - expected).max() > 0.01) == (make is noisy_policy_actor)
 
 
-def test_acting_has_other_noise_than_learning() -> None:
+def test_acting_and_learning_use_different_noise() -> None:
     actor = noisy_policy_actor()
     Noise(actor.policy_net).sample(torch.Generator().manual_seed(1))
     observation = torch.ones(3, 1)
@@ -314,7 +318,7 @@ def test_acting_has_other_noise_than_learning() -> None:
 
 
 @pytest.mark.parametrize("make", [policy_actor, noisy_policy_actor])
-def test_the_gradient_of_the_policy_loss_is_that_of_its_logits_and_reaches_nothing_else(
+def test_the_policy_loss_has_the_gradient_of_its_formula_in_the_policy_network_only(
     make: Callable[[], PolicyActor],
 ) -> None:
     """L_π = Σ_a π (α log π − Q): dL/dlogit_a = π_a (α log π_a − Q_a − L_π), since Σ_a π_a = 1."""

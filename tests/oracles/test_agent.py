@@ -1,4 +1,4 @@
-"""One update of the agent: a step down every loss, then α and the target networks, or nothing at all."""
+"""One update of the agent: a step on every loss, then α and target networks; or an error and no change."""
 
 import math
 from collections.abc import Callable
@@ -25,7 +25,7 @@ for_every_loss = pytest.mark.parametrize("name", LOSSES)
 
 
 class Told:
-    """As much of a replay, or of an actor, as an update touches: what it received, and metrics."""
+    """A stub of a replay or an actor: records what it receives in an update, and returns fixed metrics."""
 
     def __init__(self, **metrics: float) -> None:
         self.priorities: list[tuple[Tensor, Tensor]] = []
@@ -75,15 +75,15 @@ def agent_of(loss: TDLoss, **settings: Any) -> Agent:
 
 @for_every_loss
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
-def test_an_update_is_a_step_down_every_loss(make, name: str, weight_decay: float) -> None:
+def test_an_update_is_one_gradient_step_on_every_loss(make, name: str, weight_decay: float) -> None:
     loss, batch = make(name), make_batch()
     agent = agent_of(loss, optimizer=partial(torch.optim.SGD, lr=LR, weight_decay=weight_decay))
-    for _ in range(2):  # the second knows nothing of the first's gradients
+    for _ in range(2):  # the second update must not add to the gradients of the first
         before = {key: value.clone() for key, value in loss.state_dict().items()}
         twin = make(name)
         twin.load_state_dict(before)
         wanted_terms = twin.compute(batch)
-        for term in wanted_terms.losses.values():  # each by itself, of other parameters
+        for term in wanted_terms.losses.values():  # each has its own parameters
             term.backward()
         gradients = {key: parameter.grad for key, parameter in twin.named_parameters()}
         terms = agent.update(batch)
@@ -105,18 +105,20 @@ def test_an_update_is_a_step_down_every_loss(make, name: str, weight_decay: floa
 
 @for_every_loss
 @pytest.mark.parametrize("lr", [LR, LR_ALPHA])
-def test_the_optimizer_has_what_is_learned_once_and_no_target(make, name: str, lr: float) -> None:
+def test_the_optimizer_has_each_trainable_parameter_once_and_no_target_network(
+    make, name: str, lr: float
+) -> None:
     loss = make(name)
     groups = agent_of(loss, optimizer=partial(torch.optim.SGD, lr=lr)).optimizer.param_groups
     held = [id(parameter) for group in groups for parameter in group["params"]]
     learned = [key for key, parameter in loss.named_parameters() if parameter.requires_grad]
     assert not any(key.startswith("target") for key in learned)
     assert sorted(held) == sorted(id(loss.get_parameter(key)) for key in learned)
-    assert len(groups) == (1 if lr == LR_ALPHA else 2)  # α is among the networks' where it learns as they do
+    assert len(groups) == (1 if lr == LR_ALPHA else 2)  # with equal rates, one group has all
 
 
 @for_every_loss
-def test_the_replay_receives_the_td_errors_of_what_it_drew(make, name: str) -> None:
+def test_the_replay_receives_the_td_errors_of_the_drawn_transitions(make, name: str) -> None:
     agent = agent_of(make(name))
     terms = agent.update(make_batch())
     ((place, priority),) = agent.replay.priorities
@@ -126,7 +128,7 @@ def test_the_replay_receives_the_td_errors_of_what_it_drew(make, name: str) -> N
 
 
 @pytest.mark.parametrize("name", ["dqn", "double_dqn"])
-def test_an_update_without_a_temperature(make, name: str) -> None:
+def test_without_a_temperature_the_q_update_of_a_hard_loss_is_the_same(make, name: str) -> None:
     loss, warm = make(name, temperature=None), make(name)
     agent, before = agent_of(loss), loss.q_net.table.detach().clone()
     assert agent.temperature is None
@@ -137,25 +139,25 @@ def test_an_update_without_a_temperature(make, name: str) -> None:
 
 
 class Returns(Told):
-    """A replay with returns."""
+    """A stub of a replay with returns that have these attributes."""
 
     def __init__(self, **returns: Any) -> None:
         super().__init__()
         self.returns = SimpleNamespace(**returns)
 
 
-def test_a_gamma_of_its_own_is_refused_of_a_loss(make) -> None:
+def test_a_loss_whose_gamma_differs_from_that_of_the_returns_is_refused(make) -> None:
     agent_of(make("sqn", gamma=0.9), replay=Returns(gamma=0.9))
     with pytest.raises(WiringError, match=r"loss: gamma = 0\.9: expected 0\.99"):
         agent_of(make("sqn", gamma=0.9), replay=Returns(gamma=0.99))
 
 
-def test_a_temperature_of_its_own_is_refused_of_an_actor(make, make_temperature) -> None:
+def test_an_actor_whose_temperature_is_not_that_of_the_loss_is_refused(make, make_temperature) -> None:
     loss, actor = make("sqn"), Told()
     for actor.temperature in (None, loss.temperature):
         agent_of(loss, actor=actor)
     actor.temperature = make_temperature()
-    agent_of(make("dqn", temperature=None), actor=actor)  # it only explores
+    agent_of(make("dqn", temperature=None), actor=actor)  # the temperature only shapes exploration
     with pytest.raises(WiringError, match="actor: its temperature is not the loss's"):
         agent_of(loss, actor=actor)
 
@@ -205,7 +207,7 @@ def nan_in(key: str) -> Callable[[TDLoss], Batch]:
 
 
 def overflow(loss: TDLoss) -> Batch:
-    """Finite losses, whose gradient is not."""
+    """Make the gradient infinite while the losses are finite."""
     loss.q_net.table.register_hook(lambda gradient: gradient * math.inf)
     return make_batch()
 
@@ -222,7 +224,7 @@ def overflow(loss: TDLoss) -> Batch:
         ("discrete_sac", nan_in("temperature.alpha"), "loss_policy = nan"),
     ],
 )
-def test_what_is_not_finite_is_refused_before_the_step(
+def test_a_loss_or_gradient_that_is_not_finite_is_refused_before_the_step(
     make, name: str, spoil: Callable[[TDLoss], Batch], message: str
 ) -> None:
     loss = make(name)
@@ -257,7 +259,7 @@ def test_every_tensor_that_a_step_changes_must_be_finite(make, optimizer: type[O
     agent.require_finite_weights()
 
 
-def test_schedules_and_metrics_are_those_of_its_parts(make) -> None:
+def test_an_agent_anneals_its_parts_and_collects_their_metrics(make) -> None:
     agent = agent_of(make("sqn"), actor=Told(epsilon=0.1), replay=Told(beta=0.4))
     agent.anneal(30)
     assert agent.actor.env_steps == agent.replay.env_steps == [30]

@@ -37,32 +37,34 @@ def tensor(*rows: object) -> Tensor:
         (1.5, [0, 0, 1]),
     ],
 )
-def test_where_the_mass_of_one_atom_goes(atom: float, wanted: list[float]) -> None:
+def test_projection_splits_the_mass_of_an_atom_between_its_neighbours(
+    atom: float, wanted: list[float]
+) -> None:
     one = F.project(tensor([1]), tensor([atom]), tensor(-1, 0, 1))
     assert one.tolist() == [wanted]
 
 
-def test_atoms_add_up() -> None:
+def test_projection_adds_up_the_mass_of_all_atoms() -> None:
     # 1/2 at −1/4 → 1/8 at −1, 3/8 at 0;  1/4 at 1/2 → 1/8 at 0, 1/8 at 1;  1/4 beyond 1
     projected = F.project(tensor([1 / 2, 1 / 4, 1 / 4]), tensor([-0.25, 0.5, 3]), tensor(-1, 0, 1))
     assert projected.tolist() == [[1 / 8, 1 / 2, 3 / 8]]
 
 
 def bellemare(probability: list[float], atom: list[float], low: float, high: float, k: int) -> np.ndarray:
-    """Algorithm 1, one atom after the other."""
+    """Algorithm 1 of Bellemare et al. 2017, in a loop over atoms."""
     m, spacing = np.zeros(k), (high - low) / (k - 1)
     for p, z in zip(probability, atom, strict=True):
         b = (min(max(z, low), high) - low) / spacing
         lower, upper = min(math.floor(b), k - 1), min(math.ceil(b), k - 1)
         m[lower] += p * (upper - b)
         m[upper] += p * (b - lower)
-        if lower == upper:  # as printed, such mass gets lost
+        if lower == upper:  # the algorithm as printed loses this mass
             m[lower] += p
     return m
 
 
 @given(st.data(), st.integers(2, 9), st.integers(1, 9), st.floats(-5, 5), st.floats(0.5, 10))
-def test_projection_is_that_of_the_loop_and_keeps_mass_and_mean(data, k, n, low, width) -> None:
+def test_projection_equals_the_loop_of_the_paper_and_keeps_mass_and_mean(data, k, n, low, width) -> None:
     weights = data.draw(st.lists(st.floats(0.01, 1), min_size=n, max_size=n))
     atom = data.draw(st.lists(st.floats(-20, 20), min_size=n, max_size=n))
     probability = [w / sum(weights) for w in weights]
@@ -76,13 +78,13 @@ def test_projection_is_that_of_the_loop_and_keeps_mass_and_mean(data, k, n, low,
     assert_close(projected_BK[0] @ support, torch.tensor(np.dot(probability, inside)))
 
 
-def test_rewards_of_float64_are_projected_by_networks_of_float32() -> None:
+def test_projection_of_float64_atoms_with_float32_probabilities_is_float32() -> None:
     probability, support = (torch.tensor(each, dtype=torch.float32) for each in ([[0.25, 0.75]], [0.0, 1, 2]))
     projected = F.project(probability, torch.tensor([[0.5, 2.0]], dtype=torch.float64), support)
     assert (projected.dtype, projected.tolist()) == (torch.float32, [[0.125, 0.125, 0.75]])
 
 
-def test_rows_of_a_batch_do_not_mix() -> None:
+def test_projection_does_not_mix_rows_of_a_batch() -> None:
     atom_BK, probability_BK = tensor([-1, 0.5], [3, 0]), tensor([1 / 4, 3 / 4], [1 / 2, 1 / 2])
     support = tensor(-1, 0, 1)
     rows = [F.project(p[None], z[None], support) for p, z in zip(probability_BK, atom_BK, strict=True)]
@@ -96,7 +98,7 @@ TARGETS = tensor(
     [[1 / 2, 1 / 4, 1 / 4], [1 / 4, 1 / 4, 1 / 2]],  # means 3/4 and 5/4
     [[1 / 4, 1 / 2, 1 / 4], [1 / 2, 3 / 8, 1 / 8]],  # means 1 and 5/8
 )
-# The online networks like both alike: π = [1/2, 1/2], H = ln 2, and with α = 1/(2 ln 2) a bonus of 1/2.
+# The online networks value both actions equally: π = [1/2, 1/2], H = ln 2; α = 1/(2 ln 2): a bonus of 1/2.
 ALPHA = 0.5 / LN2
 
 
@@ -200,6 +202,6 @@ def test_the_gradient_of_the_loss_is_the_difference_of_the_probabilities() -> No
     assert_close(prediction.grad, wanted)
 
 
-def test_the_mean_is_that_of_the_probabilities() -> None:
+def test_the_mean_is_the_expectation_of_the_atoms() -> None:
     mean = Categorical(v_min=-1, v_max=3, atoms=3).mean(tensor([[[1, 2, 5]]]).log())
     assert_close(mean, tensor([[2]]))  # (−1 + 1 · 2 + 3 · 5)/8 = 2

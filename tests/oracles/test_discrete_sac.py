@@ -49,7 +49,7 @@ def test_policy_loss_worked_by_hand() -> None:
     assert_close(F.policy_loss(log_pi_BA, q_BA, 2.0), torch.tensor(-2.5 - 3 * LN2))
 
 
-def test_its_gradient_is_that_of_the_formula(make_loss) -> None:
+def test_the_gradient_of_loss_policy_equals_the_formula(make_loss) -> None:
     """∂L/∂logit_a = π_a (α log π_a − Q_a − Σ_c π_c (α log π_c − Q_c)) / B, with Q = min_i Q_i, at s only."""
     (online, target), logits, batch = tables(), make_logits(), make_batch()
     loss = make_loss("discrete_sac", online, target, logits=logits)
@@ -67,7 +67,7 @@ def test_its_gradient_is_that_of_the_formula(make_loss) -> None:
     assert_close(loss.policy_net.table.grad[0], wanted)
 
 
-def test_its_minimum_is_the_softmax_of_the_values() -> None:
+def test_the_minimum_of_the_policy_loss_is_the_softmax_of_q() -> None:
     """There the gradient is zero, and any other policy costs α KL more (property 1)."""
     q_BA, logits_BA = torch.tensor([[1.0, -2, 0.5]]), torch.tensor([[0.3, 0.1, -1]])
     best_BA = (q_BA / ALPHA).requires_grad_()
@@ -83,7 +83,7 @@ def test_its_minimum_is_the_softmax_of_the_values() -> None:
 
 
 @pytest.mark.parametrize("backup", BACKUPS)
-def test_with_the_softmax_of_q1_for_its_policy_it_is_sqn(make_loss, backup: str) -> None:
+def test_discrete_sac_with_the_softmax_of_q1_as_policy_equals_sqn(make_loss, backup: str) -> None:
     online, target = tables()
     sqn = make_loss("sqn", online, target, backup=backup, policy_source="q1").compute(make_batch())
     loss = make_loss("discrete_sac", online, target, backup=backup, logits=online[0] / ALPHA)
@@ -110,7 +110,7 @@ def test_target_and_temperature_follow_the_policy_network(make_loss) -> None:
     assert_close(terms.losses["loss_alpha"], torch.tensor(ALPHA * (sum(entropies) / B - 0.5)))  # H̄
 
 
-def test_each_loss_trains_its_own(make_loss) -> None:
+def test_each_loss_term_trains_only_its_parameters(make_loss) -> None:
     trained = {}
     for name in ("loss_q", "loss_policy", "loss_alpha"):
         loss = make_loss("discrete_sac", *tables(), logits=make_logits())
@@ -123,7 +123,7 @@ def test_each_loss_trains_its_own(make_loss) -> None:
     }
 
 
-def test_an_actor_without_a_policy_network_is_refused(make_loss) -> None:
+def test_an_actor_without_a_policy_network_and_a_misspelt_backup_are_refused(make_loss) -> None:
     with pytest.raises(WiringError, match="actor=policy") as refused:
         make_loss("discrete_sac", *tables(), actor=nn.Linear(1, 1))
     assert refused.value.consumer == "loss"

@@ -1,4 +1,4 @@
-"""What every distribution of returns must do: mix as the backup does, and be the scalar loss in the mean."""
+"""Every distribution of returns: its mixture follows the backup, and its means follow the scalar loss."""
 
 from collections.abc import Callable
 from functools import partial
@@ -31,7 +31,7 @@ ACTION_0 = torch.tensor([[1, 0, 0]], dtype=torch.float64)
     [
         # Σ π Q̄ = 4 and 5/2: all of π goes to the second
         (partial(F.expected, log_pi_BA=PI.log()), [[0, 0, 0], [1 / 2, 1 / 4, 1 / 4]]),
-        # the lesser is the second's, the first's, the second's
+        # the smaller twin is the second, the first, the second
         (partial(F.expected_min, log_pi_BA=PI.log()), [[0, 1 / 4, 0], [1 / 2, 0, 1 / 4]]),
         (partial(F.expected_mean, log_pi_BA=PI.log()), [[1 / 4, 1 / 8, 1 / 8], [1 / 4, 1 / 8, 1 / 8]]),
         # max_a: 8 of the first and 6 of the second, at action 1
@@ -53,7 +53,7 @@ def test_mixture_weights_worked_by_hand(backup: Callable[[Tensor], Tensor], want
 
 def test_mixture_weights_of_a_batch_are_those_of_its_rows() -> None:
     backup = partial(F.expected_min, log_pi_BA=PI.log().expand(2, 3))
-    q_NBA = torch.cat([TWINS, -TWINS], 1)  # the lesser is the other twin's everywhere
+    q_NBA = torch.cat([TWINS, -TWINS], 1)  # the smaller twin is the other one everywhere
     wanted = torch.tensor([[[0, 1 / 4, 0], [1 / 2, 0, 1 / 4]], [[1 / 2, 0, 1 / 4], [0, 1 / 4, 0]]])
     assert torch.equal(F.mixture_weights(backup, q_NBA), wanted)
 
@@ -80,7 +80,7 @@ def test_mixture_weights_are_a_distribution_whose_mean_is_the_backup(
     assert_close((weight_NBA * q_NBA).sum((0, 2)), backup(q_NBA))
 
 
-def test_mixture_weights_of_sampled_draw_one_action() -> None:
+def test_mixture_weights_of_the_sampled_backup_are_one_hot() -> None:
     q_NBA, log_pi_BA = TWINS.expand(2, 40, 3), PI.log().expand(40, 3)
     noise_BA = F.exponentials(log_pi_BA, torch.Generator().manual_seed(0))
     backup = partial(F.sampled, log_pi_BA=log_pi_BA, exponential_BA=noise_BA)
@@ -132,7 +132,7 @@ def quantile() -> Quantile:
 
 @for_every_loss
 @pytest.mark.parametrize("make_distribution", [categorical, quantile])
-def test_means_are_learned_as_the_scalar_loss_learns_values(
+def test_distributional_terms_equal_those_of_a_scalar_loss_of_the_means(
     make_loss, make_distribution: Callable[[], Distribution], name: str, backup: str | None
 ) -> None:
     """Where no atom is clipped, Q, π, δ, and so y, and the losses of policy and temperature, are the same."""
@@ -151,7 +151,9 @@ def test_means_are_learned_as_the_scalar_loss_learns_values(
 
 
 @for_every_loss
-def test_all_mass_on_one_atom_is_a_scalar(make_loss, name: str, backup: str | None) -> None:
+def test_a_categorical_with_one_certain_atom_equals_a_scalar_loss(
+    make_loss, name: str, backup: str | None
+) -> None:
     rng = torch.Generator().manual_seed(6)
     atom = torch.randint(2, 5, (2, NETWORKS, STATES, ACTIONS), generator=rng)
     certain = torch.nn.functional.one_hot(atom, K).double().log()
@@ -164,8 +166,8 @@ def test_all_mass_on_one_atom_is_a_scalar(make_loss, name: str, backup: str | No
 
 
 @for_every_loss
-def test_equal_quantiles_are_a_scalar(make_loss, name: str, backup: str | None) -> None:
-    """Their loss is then K Huber losses of δ, half weighted: Σ_k |τ_k − 1{δ > 0}| = K/2 either way."""
+def test_equal_quantiles_have_the_td_error_of_a_scalar_loss(make_loss, name: str, backup: str | None) -> None:
+    """loss_q is then K/2 absolute errors |δ|, since Σ_k |τ_k − 1{δ > 0}| = K/2 for either sign."""
     torch.manual_seed(7)
     values = torch.randn(2, NETWORKS, STATES, ACTIONS, 1)
     tables = values.expand(-1, -1, -1, -1, K)
@@ -175,7 +177,7 @@ def test_equal_quantiles_are_a_scalar(make_loss, name: str, backup: str | None) 
     assert_close(terms.losses["loss_q"], K / 2 * wanted.td_error.abs().mean(1).sum())
 
 
-def test_scalar_is_the_squared_error_of_its_one_target() -> None:
+def test_the_scalar_loss_is_the_squared_error_of_its_target() -> None:
     prediction = torch.tensor([[[1.0, 2.0]], [[3.0, 5.0]]])
     target_B = Scalar().target(prediction, F.maximum, torch.tensor([1.0]), torch.tensor([0.5]))
     assert target_B.tolist() == [2]  # 1 + 1/2 min(2, 5)
@@ -194,7 +196,7 @@ def test_scalar_is_the_squared_error_of_its_one_target() -> None:
         (Quantile, {"quantiles": 1, "kappa": -1.0}),
     ],
 )
-def test_what_no_distribution_can_have_is_refused(make: type, settings: dict[str, Any]) -> None:
+def test_invalid_settings_of_a_distribution_are_refused(make: type, settings: dict[str, Any]) -> None:
     with pytest.raises(SettingError, match="expected"):
         make(**settings)
 

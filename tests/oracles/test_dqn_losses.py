@@ -1,4 +1,4 @@
-"""DQN and double DQN: their targets, worked by hand where they differ, and in loops."""
+"""DQN and double DQN: their targets, worked by hand and in loops."""
 
 from functools import partial
 
@@ -12,7 +12,7 @@ LOSSES = ["dqn", "double_dqn"]
 
 
 def from_state_0_to_1(**columns: torch.Tensor) -> Batch:
-    """With r = 1 and γ = 1/2: one that goes on, one cut short after two steps, one terminated."""
+    """Three transitions with r = 1, γ = 1/2: one step, a truncated two-step return, one terminated."""
     batch = Batch(
         observation=torch.zeros(3, dtype=torch.int64),
         action=torch.tensor([0, 1, 2]),
@@ -28,7 +28,7 @@ def from_state_0_to_1(**columns: torch.Tensor) -> Batch:
 @pytest.mark.parametrize(
     ("name", "networks", "value"),
     [
-        # Q̄_1 = [4, 0, 8], Q̄_2 = [2, 6, 0]; Q_1 = [1, 2, 0] likes action 1 best, Q_2 = [0, 0, 3] action 2
+        # Q̄_1 = [4, 0, 8], Q̄_2 = [2, 6, 0]; Q_1 = [1, 2, 0] prefers action 1, Q_2 = [0, 0, 3] action 2
         ("dqn", 1, 8),  # max Q̄_1
         ("dqn", 2, 6),  # min(8, 6)
         ("double_dqn", 1, 0),  # Q̄_1(1)
@@ -48,7 +48,7 @@ def test_target_worked_by_hand(make_loss, name: str, networks: int, value: float
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_target_in_loops(make_loss, name: str) -> None:
+def test_target_equals_the_equations_in_loops(make_loss, name: str) -> None:
     torch.manual_seed(0)
     states, actions = 40, 4
     online, target = torch.randn(2, 2, states, actions)
@@ -77,7 +77,7 @@ def test_target_in_loops(make_loss, name: str) -> None:
             assert terms.td_error[i, b].item() == pytest.approx(taken - y, abs=1e-12)
 
 
-def test_double_dqn_never_overestimates_what_dqn_does(make_loss) -> None:
+def test_the_double_dqn_target_is_never_above_the_dqn_target(make_loss) -> None:
     torch.manual_seed(1)
     online, target = torch.randn(2, 2, 8, 4)
     q_NBA = torch.zeros(2, 3, 4)
@@ -86,11 +86,11 @@ def test_double_dqn_never_overestimates_what_dqn_does(make_loss) -> None:
         dqn, double = (make_loss(name, online, target).target(batch, q_NBA) for name in LOSSES)
         assert (double <= dqn).all()
     same = [make_loss(name, online[:1], online[:1]).target(batch, q_NBA) for name in LOSSES]
-    assert torch.equal(*same)  # where one network is both, they are one
+    assert torch.equal(*same)  # equal if the online and the target network are the same
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_a_temperature_only_shapes_how_it_explores(make_loss, name: str) -> None:
+def test_a_temperature_changes_the_policy_but_not_loss_q(make_loss, name: str) -> None:
     torch.manual_seed(2)
     online, target = torch.randn(2, 2, 2, 3)
     warm, cold = make_loss(name, online, target), make_loss(name, online, target, temperature=None)

@@ -1,4 +1,4 @@
-"""What every loss must do with every head: where gradients go, what is reported, and weights."""
+"""Properties of every loss with every head: where gradients flow, reported terms, importance weights."""
 
 from collections.abc import Callable
 from functools import partial
@@ -68,7 +68,7 @@ def make_batch(**columns: Tensor) -> Batch:
 def test_property_8_loss_q_trains_the_predictions_for_the_actions_taken_and_nothing_else(
     make, name: str, head: str
 ) -> None:
-    """Not the policy in the target nor the one in the reward, not the targets, not α."""
+    """No gradient reaches the policy in the target or in the reward, the target networks, or α."""
     loss, batch = make(name, head), make_batch()
     loss.target_q_net.requires_grad_()  # so that a leak would show
     loss.temperature.alpha.requires_grad_()
@@ -83,7 +83,7 @@ def test_property_8_loss_q_trains_the_predictions_for_the_actions_taken_and_noth
 
 
 @for_every_head
-def test_its_gradient_is_that_of_finite_differences_with_the_target_held(make, head: str) -> None:
+def test_the_gradient_of_loss_q_equals_finite_differences_with_a_fixed_target(make, head: str) -> None:
     loss, batch, h = make("sqn", head), make_batch(), 1e-6
     terms = loss.compute(batch)
     terms.losses["loss_q"].backward()
@@ -114,9 +114,7 @@ def test_loss_alpha_trains_the_temperature_and_nothing_else(make, name: str, hea
 
 @for_every_loss
 @for_every_head
-def test_what_is_reported_carries_no_gradient_and_is_of_the_online_networks(
-    make, name: str, head: str
-) -> None:
+def test_reported_terms_are_detached_and_come_from_the_online_networks(make, name: str, head: str) -> None:
     loss, batch = make(name, head), make_batch()
     terms = loss.compute(batch)
     assert not any(reported.requires_grad for reported in (terms.td_error, terms.q, terms.log_pi))
@@ -137,9 +135,7 @@ def test_what_is_reported_carries_no_gradient_and_is_of_the_online_networks(
 @for_every_loss
 @for_every_head
 @pytest.mark.parametrize("where", ["reward", "q_net", "target_q_net"])
-def test_nan_comes_out_as_nan_and_not_as_some_error_on_its_way(
-    make, name: str, head: str, where: str
-) -> None:
+def test_nan_inputs_make_loss_q_nan_without_raising(make, name: str, head: str, where: str) -> None:
     settings = {"backup": "sampled"} if name in SOFT else {}
     loss, batch = make(name, head, **settings), make_batch()
     if where == "reward":
@@ -154,7 +150,7 @@ def test_nan_comes_out_as_nan_and_not_as_some_error_on_its_way(
 
 @for_every_loss
 @for_every_head
-def test_loss_q_is_linear_in_the_weights(make, name: str, head: str) -> None:
+def test_loss_q_is_linear_in_the_importance_weights(make, name: str, head: str) -> None:
     def loss_q(weight_B: Tensor | None) -> Tensor:
         return make(name, head).compute(make_batch(weight=weight_B)).losses["loss_q"].detach()
 
@@ -164,5 +160,5 @@ def test_loss_q_is_linear_in_the_weights(make, name: str, head: str) -> None:
     assert_close(loss_q(weight_B), weight_B @ alone)
     assert_close(loss_q(None), alone.sum())
     others = [make(name, head).compute(make_batch(weight=w)).losses for w in (None, weight_B)]
-    for unweighted in set(others[0]) - {"loss_q"}:  # those of states, not of transitions
+    for unweighted in set(others[0]) - {"loss_q"}:  # the losses of policy and temperature average over states
         assert torch.equal(others[0][unweighted], others[1][unweighted])

@@ -43,7 +43,7 @@ def test_holm_by_hand() -> None:
     assert holm([0.03, 0.01, 0.6, 0.02]) == pytest.approx([0.06, 0.04, 0.6, 0.06])
 
 
-def test_every_agent_is_tuned_alike_and_no_report_seed_is_used() -> None:
+def test_every_agent_is_tuned_on_the_same_grid_and_seeds_apart_from_the_report() -> None:
     jobs = [*plan.tuning_jobs([*plan.FAMILIES])]
     assert len({(job.key, job.task) for job in jobs}) == len(jobs)
     for agent, task in product(plan.AGENTS, ("acrobot", "breakout", "space_invaders")):
@@ -67,11 +67,13 @@ def test_every_agent_is_tuned_alike_and_no_report_seed_is_used() -> None:
         (0.3, 0.10, 0.50, 0.5, "undecided"),
     ],
 )
-def test_verdicts(value: float, low: float, high: float, least: float, expected: str) -> None:
+def test_the_verdict_of_a_claim_follows_from_its_estimate_and_interval(
+    value: float, low: float, high: float, least: float, expected: str
+) -> None:
     assert verdict(Estimate(value, low, high), least) == expected
 
 
-def test_spreads() -> None:
+def test_spread_and_the_verdict_of_a_difference_of_spreads() -> None:
     assert spread([np.array([1.0, 3.0]), np.array([5.0, 5.0])]) == 0.5  # deviations of 1 and 0
     assert verdict_of_difference(Estimate(-2, -3, -1)) == "confirmed"
     assert verdict_of_difference(Estimate(0, -1, 1)) == "undecided"
@@ -90,7 +92,9 @@ def made_up_rows() -> list[dict[str, object]]:
     return rows
 
 
-def test_the_report_says_what_its_rows_say(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_report_shows_the_results_of_its_rows_and_the_missing_runs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(plan, "CHOSEN", {"minatar": {"sqn_best": ["lr=1"]}})
     rows = made_up_rows()
     assert {row["agent"] for row in rows if row["task"] == "pong_ram"} == {"sqn_best", "double_dqn"}
@@ -137,7 +141,7 @@ def test_algorithm_pages_quote_agents_with_enough_runs(monkeypatch: pytest.Monke
     assert quotes.quote(("rainbow", "dqn"), families) == ""
 
 
-def test_quotes_in_the_pages_are_those_of_the_rows() -> None:
+def test_quotes_in_the_algorithm_pages_are_up_to_date() -> None:
     families = report.of_families([*plan.FAMILIES])
     for name, agents in quotes.PAGES.items():
         page = (quotes.ROOT / "docs" / "algorithms" / f"{name}.md").read_text()
@@ -145,7 +149,7 @@ def test_quotes_in_the_pages_are_those_of_the_rows() -> None:
         assert page == quotes.quoted(page, quotes.quote(agents, families)), name
 
 
-def test_the_area_in_equal_time_ends_where_double_dqn_does() -> None:
+def test_the_area_in_equal_time_ends_at_the_time_of_double_dqn() -> None:
     """An agent of twice the time has half of its curve; one of half the time has all of it."""
     curve = [1.0, 1.0, 3.0, 3.0]
     seconds = {"double_dqn": 10.0, "slow": 20.0, "fast": 5.0}

@@ -1,6 +1,6 @@
-"""The equations against numbers worked by hand, then against the properties they must have.
+"""The equations, against numbers worked by hand and against their properties.
 
-Numbers are float64 and the tolerance is that of the arithmetic: a few roundings of the largest term.
+Numbers are float64, and the tolerance is a few roundings of the largest term.
 Policies in the hand-worked cases are made of powers of two, so that ``π`` is exact.
 """
 
@@ -79,7 +79,7 @@ def gradient(of: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("offset", [0.0, -1e4, 1e6])
 @pytest.mark.parametrize("name", OF_Q_OVER_ALPHA)
-def test_what_is_made_of_q_over_alpha_is_as_exact_at_any_offset(name: str, offset: float) -> None:
+def test_functions_of_q_over_alpha_are_as_exact_with_a_large_offset_of_q(name: str, offset: float) -> None:
     """In float32, whose numbers are 1/16 apart at 10⁶: against float64 of the same Q without the offset."""
     q_BA, alpha, compute = tensor([0, -1 / 16, 0.5, 0.5], [0.25, 0, 0, -4]), 0.1, OF_Q_OVER_ALPHA[name]
     found = compute((q_BA + offset).float(), alpha)
@@ -96,12 +96,12 @@ def test_entropy_is_in_nats() -> None:
     assert_close(F.entropy(pi_BA.log()), wanted)
 
 
-def test_off_greedy_mass() -> None:
+def test_off_greedy_mass_is_one_minus_the_largest_probability() -> None:
     pi_BA = tensor([1 / 8, 2 / 8, 5 / 8], [1 / 3, 1 / 3, 1 / 3])
     assert_close(F.off_greedy_mass(pi_BA.log()), [3 / 8, 2 / 3])
 
 
-def test_soft_value() -> None:
+def test_soft_value_worked_by_hand() -> None:
     # α = 2, exp(Q/α) = [1, 2, 5]: F = 2 ln 8 = 6 ln 2
     assert_close(F.soft_value(2 * tensor([1, 2, 5], [8, 0.5, 0.5]).log(), 2.0), [6 * LN2, 2 * math.log(9)])
 
@@ -119,22 +119,22 @@ def test_soft_value() -> None:
         ("max", 6.0),
     ],
 )
-def test_backup(backup: str, wanted: float) -> None:
+def test_backup_of_twins_worked_by_hand(backup: str, wanted: float) -> None:
     assert_close(F.BACKUPS[backup](TWINS, PI.log()), [wanted])
 
 
-def test_own_is_the_expectation_of_one_network() -> None:
+def test_the_own_backup_is_the_expectation_of_one_network() -> None:
     assert_close(torch.cat([F.own(network, PI.log()) for network in TWINS.split(1)]), [4, 2.5])
 
 
 @pytest.mark.parametrize("backup", WITHOUT_SAMPLING)
-def test_backup_of_one_network_keeps_the_batch_apart(backup: str) -> None:
+def test_backups_of_one_network_do_not_mix_rows_of_the_batch(backup: str) -> None:
     pi_BA, q_NBA = tensor([1 / 2, 1 / 2], [1 / 4, 3 / 4]), tensor([[1, 3], [4, 8]])
     # 1/2 + 3/2 and 4/4 + 24/4; the greatest are 3 and 8
     assert_close(F.BACKUPS[backup](q_NBA, pi_BA.log()), [3, 8] if backup == "max" else [2, 7])
 
 
-def test_sampled_is_the_smaller_twin_at_the_action_drawn() -> None:
+def test_the_sampled_backup_is_the_smaller_twin_at_the_action_drawn() -> None:
     certain_BA = torch.eye(3, dtype=torch.float64)  # row b always draws action b
     q_NBA = TWINS.expand(2, 3, 3)
     noise_BA = F.exponentials(certain_BA)
@@ -142,11 +142,11 @@ def test_sampled_is_the_smaller_twin_at_the_action_drawn() -> None:
     assert_close(F.sampled(q_NBA.flip(-1), certain_BA.log(), noise_BA), [0, 0, 2])
 
 
-def test_of_action_is_the_smaller_twin_at_that_action() -> None:
+def test_the_backup_of_an_action_is_the_smaller_twin_at_that_action() -> None:
     assert_close(F.of_action(TWINS.expand(2, 3, 3), torch.tensor([2, 0, 1])), [0, 2, 0])
 
 
-def test_sampled_draws_from_the_policy_with_its_own_generator() -> None:
+def test_the_sampled_backup_draws_from_the_policy_with_the_given_generator() -> None:
     n = 40_000
     everywhere_BA, q_NBA = PI.log().expand(n, 3), tensor([[1, 2, 4]]).expand(1, n, 3)
     before = torch.get_rng_state()
@@ -159,12 +159,12 @@ def test_sampled_draws_from_the_policy_with_its_own_generator() -> None:
         assert frequency == pytest.approx(probability, abs=0.01)  # four standard deviations: 4 √(¼ / n)
 
 
-def test_backups_are_named_as_algorithm_md_names_them() -> None:
+def test_the_names_of_the_backups_are_the_documented_ones() -> None:
     assert set(F.BACKUPS) == {"expected", "expected_min", "sampled", "expected_mean", "own", "max"}
     assert F.BACKUPS["sampled"] is F.sampled
 
 
-def test_td_target() -> None:
+def test_td_target_worked_by_hand() -> None:
     # γ = .9: one step; terminated; three steps (.729)
     reward_B, discount_B, value_B = tensor(1, 1, -2), tensor(0.9, 0, 0.729), tensor(10, 10, 10)
     assert_close(F.td_target(reward_B, discount_B, value_B), [10, 1, 5.29])
@@ -182,7 +182,7 @@ def test_td_loss_is_the_sum_over_networks_of_the_mean_over_the_batch() -> None:
     assert_close(F.td_loss(loss_NB, tensor(1, 0.5)), 6)  # (1 + 4/2)/2 + 9/2
 
 
-def test_temperature_loss_and_its_step() -> None:
+def test_temperature_loss_and_its_gradient_worked_by_hand() -> None:
     alpha = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
     entropy_B = tensor(0.5, 1.5).requires_grad_()
     loss = F.temperature_loss(alpha, entropy_B, 0.25)
@@ -192,7 +192,7 @@ def test_temperature_loss_and_its_step() -> None:
     assert entropy_B.grad is None
 
 
-def test_dueling() -> None:
+def test_dueling_centres_the_advantages() -> None:
     # V = 10, A − mean A = [1, 2, 6] − 3;  V = −1, A − mean A = [0, 3, 0] − 1
     assert_close(F.dueling(tensor([10], [-1]), tensor([1, 2, 6], [0, 3, 0])), [[8, 9, 13], [-2, 1, -2]])
 
@@ -260,7 +260,7 @@ def test_property_3_equal_twins_with_their_own_softmax_agree(q_NBA: Tensor, alph
     assert_close(q_NBA[0] - alpha * log_pi_BA, soft_value_B[:, None].expand_as(log_pi_BA), ATOL)
 
 
-def test_property_3_sampled_has_variance_all_the_same() -> None:
+def test_property_3_the_sampled_backup_still_has_variance() -> None:
     q_NBA = tensor([[0, 1, 2]]).expand(2, 1000, 3)
     log_pi_BA = F.log_policy(q_NBA[0], 1.0)
     value_B = F.sampled(q_NBA, log_pi_BA, F.exponentials(log_pi_BA, torch.Generator().manual_seed(0)))
@@ -268,7 +268,7 @@ def test_property_3_sampled_has_variance_all_the_same() -> None:
 
 
 @given(action_values())
-def test_property_5_cold_is_clipped_double_q_learning(q_NBA: Tensor) -> None:
+def test_property_5_at_low_alpha_the_value_is_clipped_double_q_learning(q_NBA: Tensor) -> None:
     online_BA = q_NBA.mean(0).round()
     online_BA[0, 0] = online_BA.max() + 1  # a best action, by 1: the others share exp(−1 / α) = exp(−1000)
     log_pi_BA = F.log_policy(online_BA, 1e-3)
@@ -287,7 +287,7 @@ def test_property_5_soft_value_is_within_alpha_log_a_of_the_maximum(q_NBA: Tenso
 
 
 @given(action_values(1), st.floats(1, 1e9))
-def test_property_5_hot_is_uniform(q_NBA: Tensor, alpha: float) -> None:
+def test_property_5_at_high_alpha_the_policy_is_uniform(q_NBA: Tensor, alpha: float) -> None:
     q_BA = q_NBA[0]
     # |log π + log A| ≤ (max Q − min Q) / α, which vanishes as α grows
     away_BA = (F.log_policy(q_BA, alpha) + math.log(q_BA.shape[-1])).abs()
@@ -296,7 +296,7 @@ def test_property_5_hot_is_uniform(q_NBA: Tensor, alpha: float) -> None:
 
 @pytest.mark.parametrize("backup", WITHOUT_SAMPLING)
 @given(q_NBA=action_values(), alpha=temperatures, shift=st.floats(-50, 50))
-def test_property_6_a_constant_leaves_the_policy_and_shifts_the_value(
+def test_property_6_adding_a_constant_to_q_keeps_the_policy_and_shifts_the_value(
     backup: str, q_NBA: Tensor, alpha: float, shift: float
 ) -> None:
     log_pi_BA, shifted_BA = F.log_policy(q_NBA[0], alpha), F.log_policy(q_NBA[0] + shift, alpha)

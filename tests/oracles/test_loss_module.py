@@ -1,4 +1,4 @@
-"""What every loss is besides its equations: a LossModule of TorchRL, with targets and noise of its own."""
+"""Every loss besides its equations: a LossModule of TorchRL, with target networks and separate noise."""
 
 from collections.abc import Callable
 from functools import partial
@@ -49,7 +49,7 @@ def make_batch(**columns: Tensor) -> Batch:
     return batch._replace(**columns)
 
 
-# --- its networks ------------------------------------------------------------------------------------------
+# --- networks ----------------------------------------------------------------------------------------------
 
 
 @for_every_loss
@@ -118,13 +118,13 @@ def test_forward_is_compute_on_a_tensordict_of_any_shape(make, name: str) -> Non
 
 
 @for_every_loss
-def test_without_steps_or_weights_each_transition_is_one_step_and_counts_as_1(make, name: str) -> None:
+def test_without_steps_or_weights_each_transition_is_one_step_of_weight_1(make, name: str) -> None:
     loss, batch = make(name), make_batch(discount=torch.full((B,), 0.5))
     assert_close(loss(as_tensordict(batch))["loss_q"], loss.compute(batch).losses["loss_q"])
 
 
 @for_every_loss
-def test_keys_can_be_set(make, name: str) -> None:
+def test_the_loss_reads_and_writes_renamed_tensordict_keys(make, name: str) -> None:
     loss, batch = make(name), make_batch()
     plain = as_tensordict(batch, steps_to_next_obs=1 + torch.arange(B) % 3, priority_weight=torch.rand(B))
     wanted = loss(plain)
@@ -145,7 +145,7 @@ def test_keys_can_be_set(make, name: str) -> None:
 
 
 @for_every_loss
-def test_it_takes_keywords(make, name: str) -> None:
+def test_the_loss_accepts_tensors_as_keyword_arguments(make, name: str) -> None:
     loss, tensordict = make(name), as_tensordict(make_batch())
     wanted = loss(tensordict)
     following = {f"next_{key}": tensordict["next", key] for key in ("observation", "reward", "terminated")}
@@ -154,7 +154,7 @@ def test_it_takes_keywords(make, name: str) -> None:
         assert_close(value, wanted[key])
 
 
-# --- what a loss asks for ----------------------------------------------------------------------------------
+# --- required arguments ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["dqn", "double_dqn"])
@@ -164,20 +164,20 @@ def test_a_hard_loss_needs_no_temperature(make, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SOFT)
-def test_a_soft_loss_refuses_to_be_without(make, name: str) -> None:
+def test_a_soft_loss_without_a_temperature_is_refused(make, name: str) -> None:
     with pytest.raises(WiringError, match=r"Loss needs a temperature.*choose temperature=learned") as refused:
         make(name, temperature=None)
     assert refused.value.consumer == "loss"
 
 
 @for_every_loss
-def test_a_fixed_temperature_learns_nothing(make, name: str) -> None:
+def test_with_a_fixed_temperature_loss_alpha_is_zero(make, name: str) -> None:
     terms = make(name, temperature=FixedTemperature(alpha=0.75)).compute(make_batch())
     assert terms.losses["loss_alpha"] == 0
 
 
 @for_every_loss
 @pytest.mark.parametrize("gamma", [-0.1, 1.01])
-def test_an_impossible_discount_is_refused(make, name: str, gamma: float) -> None:
+def test_a_gamma_outside_zero_to_one_is_refused(make, name: str, gamma: float) -> None:
     with pytest.raises(SettingError, match="gamma"):
         make(name, gamma=gamma)

@@ -1,4 +1,4 @@
-"""Memory: what is replayed from a stored state is what acted; from a zero state it is not."""
+"""Recurrent networks: Q replayed from a stored state equals Q while acting; from a zero state it does not."""
 
 from collections.abc import Callable
 from functools import partial
@@ -29,7 +29,7 @@ N, A, H, LENGTH, STEPS = 3, 5, 8, 6, 120
 
 @pytest.fixture(autouse=True)
 def float32() -> None:
-    """As memories are stored."""
+    """The dtype in which memories are stored."""
     torch.set_default_dtype(torch.float32)
     torch.manual_seed(0)
 
@@ -41,7 +41,7 @@ def make_q_net(**settings: Any) -> LSTMQNet:
 
 
 class Scaled(MLP):
-    """Of observations that are large numbers."""
+    """An MLP that scales its observations, which are large numbers."""
 
     def forward(self, observation: Tensor) -> Tensor:
         return super().forward(torch.sin(observation.double() * 0.7).float())
@@ -57,7 +57,7 @@ def make_replay(q_net: LSTMQNet, **settings: Any) -> SequenceReplay:
 
 
 class Played:
-    """Many steps of N environments that an actor with memory played: its Q, by the observation's number."""
+    """Many steps of N environments, and Q of the recurrent network while acting, by observation number."""
 
     def __init__(
         self, q_net: LSTMQNet, make_games: Callable[..., Any], ending: float, **settings: Any
@@ -74,7 +74,7 @@ class Played:
             self.replay.store(observation, action, player.record(action, step))
 
     def acted(self, batch: Batch, steps: Tensor) -> tuple[Tensor, Tensor]:
-        """Q of the network when it acted at these steps, ``[B, A]``; and whether it did there, ``[B]``."""
+        """Q of the network while acting at these steps, ``[B, A]``; and whether it acted there, ``[B]``."""
         assert batch.sequences is not None
         number = batch.sequences.observation.flatten(0, 1)[steps][:, 0].tolist()
         known = torch.tensor([each in self.q for each in number])
@@ -89,7 +89,7 @@ def recalled(q_net: LSTMQNet, batch: Batch, steps: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("shared_encoder", [False, True])
 @pytest.mark.parametrize("ending", [0.0, 0.05])
-def test_replayed_from_the_stored_state_is_what_acted(
+def test_q_replayed_from_the_stored_state_equals_q_while_acting(
     make_games: Callable[..., Any], ending: float, shared_encoder: bool
 ) -> None:
     q_net = make_q_net(shared_encoder=shared_encoder)
@@ -107,7 +107,7 @@ def forgetting(batch: Batch) -> Batch:
     return batch._replace(sequences=batch.sequences._replace(state=batch.sequences.state * 0))
 
 
-def test_from_a_zero_state_it_is_not_and_burn_in_shrinks_the_difference(
+def test_q_replayed_from_a_zero_state_differs_and_burn_in_shrinks_the_difference(
     make_games: Callable[..., Any],
 ) -> None:
     q_net = make_q_net()
@@ -127,7 +127,7 @@ def test_from_a_zero_state_it_is_not_and_burn_in_shrinks_the_difference(
     assert differences[2] < differences[1] / 3
 
 
-def test_nothing_is_learned_from_a_burn_in_and_at_an_episodes_first_step_there_is_none(
+def test_burn_in_steps_get_no_gradient_and_episode_starts_have_no_burn_in(
     make_games: Callable[..., Any],
 ) -> None:
     q_net = make_q_net()
@@ -136,7 +136,7 @@ def test_nothing_is_learned_from_a_burn_in_and_at_an_episodes_first_step_there_i
     many = batch.sequences.action.shape[1]
 
     def touched_by(steps: Tensor) -> Tensor:
-        """From which steps a gradient comes, ``[Q, T]`` bool."""
+        """The steps that receive a gradient, ``[Q, T]`` bool."""
         assert batch.sequences is not None
         reward = batch.sequences.reward.clone().requires_grad_()
         with recalling(batch.sequences._replace(reward=reward), q_net):
@@ -184,7 +184,7 @@ def test_the_previous_action_and_reward_are_inputs_and_large_rewards_are_clamped
         assert torch.equal(q_net.first(recall.steps), values[-1])
 
 
-def test_it_acts_greedily_or_draws_from_the_generator_that_is_lent() -> None:
+def test_a_recurrent_actor_acts_greedily_or_draws_from_the_given_generator() -> None:
     actor = BoltzmannActor(q_net=make_q_net(), temperature=FixedTemperature(alpha=1.0), policy="q1", seed=0)
     observation, memory, before = (
         torch.randn(50, 2),
@@ -202,7 +202,7 @@ def test_it_acts_greedily_or_draws_from_the_generator_that_is_lent() -> None:
     assert torch.equal(actor.generator.get_state(), before)
 
 
-def test_each_network_has_a_state_of_its_own_unless_it_is_shared() -> None:
+def test_each_network_has_a_separate_state_unless_the_encoder_is_shared() -> None:
     for shared, size in ((False, 2 * 2 * H), (True, 2 * H)):
         q_net = make_q_net(shared_encoder=shared)
         assert q_net.state_size == size
@@ -226,7 +226,7 @@ def test_each_network_has_a_state_of_its_own_unless_it_is_shared() -> None:
         assert others[0].shape == (1, size)
 
 
-def test_without_what_is_remembered_it_says_how_to_act() -> None:
+def test_values_without_memory_raise_an_error_that_names_the_player() -> None:
     q_net = make_q_net()
     with pytest.raises(WiringError, match=r"remembers the episode; act by sqn_rl\.Player"):
         q_net.values(torch.zeros(1, 2))

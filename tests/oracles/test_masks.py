@@ -1,4 +1,4 @@
-"""Action masks: the losses solve a masked MDP exactly, and actions that are not allowed influence nothing."""
+"""Action masks: the losses solve a masked MDP exactly, and actions that are not allowed have no influence."""
 
 import itertools
 import math
@@ -57,7 +57,7 @@ def test_a_masked_policy_is_that_of_the_allowed_actions() -> None:
 
 @pytest.mark.parametrize("alpha", [1e-12, 1e-8, 1e-4, 1.0, 1e4, 1e12])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_only_one_allowed_action_is_certain_at_every_temperature(alpha: float, dtype: torch.dtype) -> None:
+def test_the_only_allowed_action_is_certain_at_every_temperature(alpha: float, dtype: torch.dtype) -> None:
     q_BA = F.masked(torch.tensor([[9e8, -5.0, 1e9]], dtype=dtype), torch.tensor([[False, True, False]]))
     log_pi_BA = F.log_policy(q_BA, alpha)
     assert log_pi_BA.exp().tolist() == [[0, 1, 0]]
@@ -134,7 +134,7 @@ def test_every_loss_reaches_the_solution_over_allowed_actions(make_loss, name: s
     loss = make_loss(name, table, logits=logits, temperature=temperature, gamma=GAMMA)
     batch, target_update = every_transition(), Periodic(loss=loss, every=1)
     for _ in range(200):
-        if name == "discrete_sac":  # the policy that is best for these values
+        if name == "discrete_sac":  # the optimal policy for these values
             best = loss.q_net.table.detach().amin(0) / ALPHA
             loss.policy_net.table.data[0] = best.where(MASK, elsewhere)
         (gradient,) = torch.autograd.grad(loss.compute(batch).losses["loss_q"], loss.q_net.table)
@@ -147,7 +147,7 @@ def test_every_loss_reaches_the_solution_over_allowed_actions(make_loss, name: s
         assert (learned[~MASK] == elsewhere).all()
 
 
-# --- what is not allowed influences nothing ----------------------------------------------------------------
+# --- actions that are not allowed --------------------------------------------------------------------------
 
 HEADS = {
     "scalar": lambda: None,
@@ -249,8 +249,10 @@ def test_values_of_actions_that_are_not_allowed_influence_nothing(
 
 @for_every_loss
 @pytest.mark.parametrize("head", [*HEADS])
-def test_a_terminal_state_may_allow_nothing(make_loss, make_temperature, name: str, head: str) -> None:
-    """Then all is as if it allowed everything: its value is not used."""
+def test_a_terminal_state_may_have_no_allowed_actions(
+    make_loss, make_temperature, name: str, head: str
+) -> None:
+    """The results are those of a mask that allows all actions: the value of a terminal state is not used."""
     generator = torch.Generator().manual_seed(0)
     size = (NETWORKS, STATES, ACTIONS, *{"scalar": [], "rescaled": [1]}.get(head, [K]))
     tables = [torch.randn(size, generator=generator) for _ in range(2)]
@@ -272,10 +274,10 @@ def test_a_terminal_state_may_allow_nothing(make_loss, make_temperature, name: s
     assert (found["gradient of q_net.table"] != 0).any()
 
 
-# --- the entropy aimed at ----------------------------------------------------------------------------------
+# --- the target entropy ------------------------------------------------------------------------------------
 
 
-def test_a_fraction_is_of_the_logarithm_of_how_many_actions_a_state_allows(make_temperature) -> None:
+def test_the_target_entropy_fraction_is_of_log_of_the_number_of_allowed_actions(make_temperature) -> None:
     temperature = make_temperature(
         initial=2.0, target_entropy=None, target_entropy_fraction=0.5, n_actions=4, optimise="alpha"
     )
@@ -288,7 +290,7 @@ def test_a_fraction_is_of_the_logarithm_of_how_many_actions_a_state_allows(make_
     assert torch.equal(absolute.masked_loss(entropy_B, mask), absolute.loss(entropy_B))
 
 
-def test_a_loss_tells_its_temperature_what_is_allowed(make_loss, make_temperature) -> None:
+def test_a_loss_passes_the_action_mask_to_its_temperature(make_loss, make_temperature) -> None:
     temperature = make_temperature(target_entropy=None, target_entropy_fraction=0.5, n_actions=ACTIONS)
     loss = make_loss("sqn", torch.zeros(NETWORKS, STATES, ACTIONS), temperature=temperature)
     terms = loss.compute(every_transition())

@@ -1,4 +1,4 @@
-"""Munchausen's bonus, by hand and in loops; without it the loss is SQN's. Its limit is in test_tabular.py."""
+"""The Munchausen bonus, by hand and in loops; without it the loss equals SQN. See also test_tabular.py."""
 
 import math
 from functools import partial
@@ -52,10 +52,10 @@ def tables() -> torch.Tensor:
 
 @pytest.mark.parametrize("policy_source", SOURCES)
 @pytest.mark.parametrize("lowest", [-1e9, -0.5])
-def test_the_reward_gets_the_clipped_log_policy_of_its_source(
+def test_the_reward_includes_the_clipped_log_policy_of_the_policy_source(
     make_loss, policy_source: str, lowest: float
 ) -> None:
-    """The terminated too: the bonus is of s, not of s'."""
+    """Terminated transitions get the bonus too: it is of s, not of s'."""
     online, target = tables()
     settings = {"policy_source": policy_source, "backup": "expected_min"}
     sqn = make_loss("sqn", online, target, **settings)
@@ -73,7 +73,7 @@ def test_the_reward_gets_the_clipped_log_policy_of_its_source(
 
 
 @pytest.mark.parametrize("policy_source", SOURCES)
-def test_without_its_bonus_it_is_sqn(make_loss, policy_source: str) -> None:
+def test_munchausen_without_its_bonus_equals_sqn(make_loss, policy_source: str) -> None:
     sqn = make_loss("sqn", *tables(), policy_source=policy_source).compute(make_batch())
     loss = make_loss("munchausen", *tables(), policy_source=policy_source, m=0.0).compute(make_batch())
     assert torch.equal(loss.td_error, sqn.td_error)
@@ -82,6 +82,6 @@ def test_without_its_bonus_it_is_sqn(make_loss, policy_source: str) -> None:
 
 
 @pytest.mark.parametrize("settings", [{"m": -0.1}, {"m": 1.1}, {"lowest": 0.0}, {"lowest": 1.0}])
-def test_impossible_settings_are_refused(make_loss, settings: dict[str, float]) -> None:
+def test_settings_out_of_range_are_refused(make_loss, settings: dict[str, float]) -> None:
     with pytest.raises(SettingError, match=next(iter(settings))):
         make_loss("munchausen", *tables(), **settings)

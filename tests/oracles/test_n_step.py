@@ -1,4 +1,4 @@
-"""Returns against a plain Python list of everything that happened, walked step by step.
+"""n-step returns, against a brute force over a plain Python list of all steps.
 
 γ is ½ and rewards are multiples of ⅛, so that sums are exact and must be equal to the last bit.
 """
@@ -23,13 +23,13 @@ GAMMA = 0.5
 # --- worked by hand ----------------------------------------------------------------------------------------
 
 
-def test_steps_count_up_to_the_first_last() -> None:
+def test_steps_to_last_counts_up_to_the_first_last_step() -> None:
     last_BT = torch.tensor([[0, 0, 0], [0, 0, 1], [0, 1, 0], [1, 0, 0], [1, 1, 1]], dtype=torch.bool)
     assert F.steps_to_last(last_BT).tolist() == [3, 3, 2, 1, 1]
     assert F.steps_to_last(last_BT[:, :1]).tolist() == [1, 1, 1, 1, 1]
 
 
-def test_rewards_are_discounted_and_what_comes_after_is_not_looked_at() -> None:
+def test_n_step_returns_discount_rewards_and_ignore_later_ones() -> None:
     # γ = ½: 1; 1 + ½ · 4 = 3; 1 + ½ · 4 + ¼ · 8 = 5; and V(s') counts ½, ¼, ⅛
     nan = math.nan
     reward_BT = torch.tensor([[1.0, nan, nan], [1.0, 4.0, nan], [1.0, 4.0, 8.0]])
@@ -38,7 +38,7 @@ def test_rewards_are_discounted_and_what_comes_after_is_not_looked_at() -> None:
     assert discount.tolist() == [1 / 2, 1 / 4, 1 / 8]
 
 
-def test_with_a_discount_of_zero_the_first_reward_remains() -> None:
+def test_with_gamma_zero_the_return_is_the_first_reward() -> None:
     returns, discount = F.n_step_return(torch.tensor([[3.0, 5.0]]), torch.tensor([2]), 0.0)
     assert (returns.tolist(), discount.tolist()) == ([3], [0])
 
@@ -50,7 +50,7 @@ def play(ring: Ring, t: int, **flags: bool) -> None:
     ring.append(now, torch.zeros(1, dtype=torch.int64), Step(following, following, one, *happened, one))
 
 
-def test_a_window_that_contains_the_terminal_ends_there() -> None:
+def test_a_window_with_a_terminal_step_ends_at_that_step() -> None:
     # γ = .9, r = 1, V = 100: 1 + .9 + .81 + .729 · 100 = 75.61; rewards only where the terminal is in reach
     ring = make_ring(10, 1)
     for t in range(5):
@@ -62,7 +62,7 @@ def test_a_window_that_contains_the_terminal_ends_there() -> None:
     assert batch.terminated.tolist() == [False, False, True, True, True]
 
 
-def test_a_truncated_step_is_the_last_and_bootstraps_even_if_nothing_was_reset() -> None:
+def test_a_truncated_step_ends_the_window_and_bootstraps_even_without_a_reset() -> None:
     ring = make_ring(10, 1)
     for t in range(4):
         play(ring, t, truncated=t == 1)
@@ -73,7 +73,7 @@ def test_a_truncated_step_is_the_last_and_bootstraps_even_if_nothing_was_reset()
     assert not batch.terminated.any()
 
 
-# --- against what happened ---------------------------------------------------------------------------------
+# --- against brute force -----------------------------------------------------------------------------------
 
 
 class Happened(NamedTuple):
@@ -98,7 +98,7 @@ class Return(NamedTuple):
 
 
 class Record:
-    """What N games did, a list each; a cut is a None between two steps."""
+    """The steps of N games, a list each; a None between two steps is a cut."""
 
     def __init__(self, num_envs: int) -> None:
         self.games: list[list[Happened | None]] = [[] for _ in range(num_envs)]
@@ -114,7 +114,7 @@ class Record:
             self.games[i].append(None)
 
     def returns(self, n: int, rows: int, bonus: Callable[[list[Any]], float] = lambda _: 0.0) -> list[Return]:
-        """Of the newest rows, oldest first."""
+        """The returns of the newest rows, oldest first."""
         of_games = [
             [self._of(game[i:], n, bonus) for i, step in enumerate(game) if step] for game in self.games
         ]
@@ -137,7 +137,7 @@ class Record:
 
 
 def stored(ring: Ring, returns: OneStep | NStep) -> list[Return]:
-    """Of everything in the ring, oldest first."""
+    """The returns of all rows in the ring, oldest first."""
     place = ring.place(torch.arange(len(ring)))
     batch = returns.gather(ring, place)
     assert torch.equal(batch.place, place)
@@ -149,7 +149,7 @@ def stored(ring: Ring, returns: OneStep | NStep) -> list[Return]:
 @pytest.mark.parametrize("ending", [0.0, 0.1, 0.3, 1.0])
 @pytest.mark.parametrize(("num_envs", "capacity", "stack"), [(1, 1, 1), (1, 12, 3), (3, 31, 1), (3, 31, 3)])
 @pytest.mark.parametrize("n", [1, 3, 7])
-def test_returns_are_those_of_what_happened(
+def test_returns_equal_a_brute_force_over_the_recorded_steps(
     make_games: MakeGames, n: int, num_envs: int, capacity: int, stack: int, ending: float
 ) -> None:
     ring, record = make_ring(capacity, num_envs, stack), Record(num_envs)
@@ -166,11 +166,11 @@ def test_returns_are_those_of_what_happened(
         assert stored(ring, returns) == record.returns(n, min(row, capacity // num_envs))
 
 
-def test_one_step_is_one_step(make_games: MakeGames) -> None:
+def test_n_step_returns_with_n_1_equal_one_step_returns(make_games: MakeGames) -> None:
     ring, games = make_ring(60, 3), make_games(3, 0.1)
     for _ in range(30):
         ring.append(*games.play())
-    ring.reward.normal_(generator=torch.Generator().manual_seed(0))  # of which no sum is exact
+    ring.reward.normal_(generator=torch.Generator().manual_seed(0))  # so that sums are rounded
     place = ring.place(torch.arange(len(ring)))
     one, n = (
         returns.gather(ring, place) for returns in (OneStep(gamma=0.97), NStep(gamma=0.97, n=1, soft=False))
@@ -184,7 +184,7 @@ def test_one_step_is_one_step(make_games: MakeGames) -> None:
 
 
 class TwoActions:
-    """A policy: π(0|s) = 1 / (1 + s₀), so that every observation has its own."""
+    """A policy, π(0|s) = 1 / (1 + s₀), that differs for every observation."""
 
     def __init__(self) -> None:
         self.asked: list[int] = []
@@ -204,7 +204,7 @@ def entropy(observation: list[Any]) -> float:
 @pytest.mark.parametrize("ending", [0.0, 0.1, 0.3])
 @pytest.mark.parametrize("stack", [1, 3])
 @pytest.mark.parametrize("n", [1, 2, 3, 7])
-def test_soft_adds_the_entropies_of_the_steps_between(
+def test_soft_returns_add_the_entropies_of_the_intermediate_steps(
     make_games: MakeGames, n: int, stack: int, ending: float
 ) -> None:
     alpha, policy = 4.0, TwoActions()
@@ -224,7 +224,7 @@ def test_soft_adds_the_entropies_of_the_steps_between(
         assert policy.asked == ([between] if between else [])
 
 
-def test_soft_follows_the_temperature_of_now(make_games: MakeGames) -> None:
+def test_soft_returns_use_the_current_temperature(make_games: MakeGames) -> None:
     temperature, games, ring = FixedTemperature(alpha=1.0), make_games(1, 0.0), make_ring(10, 1)
     for _ in range(2):
         ring.append(*games.play())
@@ -240,14 +240,14 @@ def test_soft_follows_the_temperature_of_now(make_games: MakeGames) -> None:
 
 
 @pytest.mark.parametrize("n", [0, -1, 1.5, 3.0, True, "3"])
-def test_steps_are_a_positive_whole_number(n: Any) -> None:
+def test_an_n_that_is_not_a_positive_integer_is_refused(n: Any) -> None:
     with pytest.raises(SettingError, match="at least 1") as refused:
         NStep(gamma=GAMMA, n=n, soft=False)
     assert refused.value.field == "n"
 
 
 @pytest.mark.parametrize("gamma", [-0.1, 1.1])
-def test_gamma_is_refused(gamma: float) -> None:
+def test_a_gamma_outside_zero_to_one_is_refused(gamma: float) -> None:
     with pytest.raises(SettingError, match="gamma"):
         NStep(gamma=gamma, n=3, soft=False)
 
@@ -260,7 +260,9 @@ def test_gamma_is_refused(gamma: float) -> None:
         ({"actor": None, "temperature": FixedTemperature(alpha=1.0)}, "policy"),
     ],
 )
-def test_soft_needs_a_policy_and_a_temperature(parts: dict[str, Any], missing: str) -> None:
+def test_soft_returns_without_a_policy_or_a_temperature_are_refused(
+    parts: dict[str, Any], missing: str
+) -> None:
     with pytest.raises(WiringError, match=missing) as refused:
         NStep(gamma=GAMMA, n=3, soft=True, **parts)
     assert refused.value.consumer == "returns.soft"

@@ -18,7 +18,7 @@ N, B, IN, OUT = 2, 5, 3, 4
 
 
 def make_layer(members: int = N) -> NoisyDense:
-    """A layer whose σ are as unequal as after some learning."""
+    """A layer with unequal σ, as after some learning."""
     torch.manual_seed(0)
     layer = NoisyDense(IN, OUT, members=members, sigma=0.5)
     for parameter in layer.sigma.parameters():
@@ -27,7 +27,7 @@ def make_layer(members: int = N) -> NoisyDense:
 
 
 def explicit(layer: NoisyDense, x_BF: Tensor, noise: Tensor, n: int) -> Tensor:
-    """Network n's output, by eq. 9 to 11 as printed."""
+    """The output of network n, by eq. 9 to 11 as printed."""
     in_F, out_G = noise.reshape(N, IN + OUT)[n].split([IN, OUT])
     weight_FG = layer.mu.weight[n] + layer.sigma.weight[n] * torch.outer(in_F, out_G)
     bias_G = layer.mu.bias[n, 0] + layer.sigma.bias[n, 0] * out_G
@@ -89,7 +89,7 @@ def test_every_sigma_begins_as_sigma_0_over_the_root_of_the_inputs() -> None:
         assert mu.std() > 0.1  # 1/4/√3 = 0.144
 
 
-# --- networks of them --------------------------------------------------------------------------------------
+# --- networks ----------------------------------------------------------------------------------------------
 
 
 def make_net(shared_encoder: bool = False) -> QNet:
@@ -111,7 +111,7 @@ def values(net: QNet) -> Tensor:
     return net.values(torch.tensor(X)).detach()
 
 
-def test_until_the_first_noise_and_after_none_it_is_its_mean_weights() -> None:
+def test_without_noise_a_network_uses_its_mean_weights() -> None:
     net = make_net()
     features_NBF = torch.relu(
         torch.tensor(X) @ net.encoder.layers[0].mu.weight + net.encoder.layers[0].mu.bias
@@ -126,7 +126,7 @@ def test_until_the_first_noise_and_after_none_it_is_its_mean_weights() -> None:
     torch.testing.assert_close(values(net), mean_NBA)
 
 
-def test_networks_of_equal_parameters_differ_by_their_noises_alone() -> None:
+def test_networks_with_equal_parameters_differ_only_by_their_noise() -> None:
     layer = make_layer()
     for parameter in layer.parameters():
         parameter.data[1] = parameter.data[0]
@@ -137,13 +137,13 @@ def test_networks_of_equal_parameters_differ_by_their_noises_alone() -> None:
 
 
 @pytest.mark.parametrize("shared_encoder", [False, True])
-def test_a_sharing_view_shares_the_parameters_and_not_the_noise(shared_encoder: bool) -> None:
+def test_an_acting_view_shares_the_parameters_but_not_the_noise(shared_encoder: bool) -> None:
     net = make_net(shared_encoder)
     mean_NBA, noise = values(net), Noise(net)
     noise.sample()
     noisy_NBA, view = values(net), acting_view(net)
     assert [*map(id, view.parameters())] == [*map(id, net.parameters())]
-    torch.testing.assert_close(values(view), mean_NBA)  # it has had no noise yet
+    torch.testing.assert_close(values(view), mean_NBA)  # the view has not sampled any noise yet
     noise.sample()
     torch.testing.assert_close(values(view), mean_NBA)
     assert (values(net) - noisy_NBA).abs().min() > 0
@@ -158,7 +158,7 @@ def test_a_sharing_view_shares_the_parameters_and_not_the_noise(shared_encoder: 
     torch.testing.assert_close(view.head.q.mu.bias, net.head.q.mu.bias, rtol=0, atol=0)
 
 
-def test_a_copy_begins_with_the_noise_and_redraws_its_own() -> None:
+def test_a_copy_starts_with_the_same_noise_and_redraws_independently() -> None:
     net = make_net()
     Noise(net).sample()
     copy, before_NBA = deepcopy(net), values(net)
@@ -168,7 +168,7 @@ def test_a_copy_begins_with_the_noise_and_redraws_its_own() -> None:
     assert (values(copy) - before_NBA).abs().min() > 0
 
 
-def test_the_generator_decides_the_noise_and_the_state_has_none() -> None:
+def test_the_generator_determines_the_noise_and_the_state_dict_has_none() -> None:
     net = make_net()
     noise, names = Noise(net), set(net.state_dict())
     drawn = []

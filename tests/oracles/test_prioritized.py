@@ -1,4 +1,4 @@
-"""Prioritized replay against arithmetic by hand, exact frequencies, and TorchRL's sampler where it loads."""
+"""Prioritized replay: against hand-worked numbers, exact frequencies, and the sampler of TorchRL."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ ERRORS = [3.0, 0.0, 0.5, 8.0, 1.0, 1.0, 0.1, 20.0, 2.0, 4.0]
 
 
 def make_replay(errors: list[float] = ERRORS, **settings: Any) -> PrioritizedReplay:
-    """One transition for each error; its action says which."""
+    """A replay of one transition for each error, with its number as action."""
     part = {"omega": 0.6, "beta": 0.4, "epsilon": 0.01, "td_error": "mean", "steps": 100}
     where = {"observation_shape": (), "observation_dtype": torch.float32, "frame_stack": 1, "device": "cpu"}
     small = {"capacity": len(errors), "num_envs": 1, "returns": OneStep(gamma=0.9), "seed": 0}
@@ -39,7 +39,7 @@ def probabilities(errors: list[float], omega: float, epsilon: float) -> np.ndarr
 
 
 def shares(replay: PrioritizedReplay) -> np.ndarray:
-    """P(i), read off the weights of a large batch, which with β = 1 are as 1 / P(i)."""
+    """P(i), from the weights of a large batch, which are proportional to 1 / P(i) with β = 1."""
     replay.anneal(10**9)
     batch = replay.draw(20_000)
     share = np.zeros(replay.capacity)
@@ -56,14 +56,16 @@ def test_priority_by_hand() -> None:
     assert priority_of(twins, 0.25, "max").tolist() == [4.25, 2.25, 0.25]
 
 
-def test_weights_by_hand() -> None:
+def test_importance_weights_by_hand() -> None:
     """P = .1, .4, .5 of N = 10: N P = 1, 4, 5; to the power -½: 1, ½, 1/√5; the largest is 1."""
     weights = importance_weights(np.array([1.0, 4.0, 5.0]), beta=0.5)
     np.testing.assert_allclose(weights, [1.0, 0.5, 5**-0.5], rtol=1e-15)
 
 
 @given(st.lists(st.floats(1e-6, 1e6), min_size=2, max_size=50), st.floats(0, 1), st.data())
-def test_weights_are_those_of_the_paper(values: list[float], beta: float, data: st.DataObject) -> None:
+def test_importance_weights_equal_the_formula_of_the_paper(
+    values: list[float], beta: float, data: st.DataObject
+) -> None:
     value, n = np.array(values), len(values)
     drawn = data.draw(st.lists(st.integers(0, n - 1), min_size=1))
     unscaled = (n * (value / value.sum())) ** -beta
@@ -72,7 +74,7 @@ def test_weights_are_those_of_the_paper(values: list[float], beta: float, data: 
 
 
 @given(st.lists(st.floats(0, 1, exclude_max=True), min_size=1, max_size=100), st.floats(1e-6, 1e6))
-def test_one_mass_in_each_segment(uniform: list[float], total: float) -> None:
+def test_stratified_sampling_draws_one_point_in_each_segment(uniform: list[float], total: float) -> None:
     segment = stratified(np.array(uniform), total) / total * len(uniform) - np.arange(len(uniform))
     np.testing.assert_allclose(segment, uniform, rtol=0, atol=1e-13 * len(uniform))
 
@@ -81,7 +83,7 @@ def test_one_mass_in_each_segment(uniform: list[float], total: float) -> None:
 
 
 @pytest.mark.parametrize("omega", [0.0, 0.6, 1.0])
-def test_frequencies(omega: float) -> None:
+def test_transitions_are_drawn_with_the_frequencies_of_their_priorities(omega: float) -> None:
     """The b-th of a batch comes from the b-th of B segments, in which each transition has a known share.
 
     Given its segment a draw is independent of all others, so the counts in a segment are multinomial, and the
@@ -102,7 +104,7 @@ def test_frequencies(omega: float) -> None:
     assert 1e-3 < chi2.sf(statistic, freedom) < 1 - 1e-3
 
 
-def test_weights_of_a_batch() -> None:
+def test_importance_weights_of_a_batch_are_scaled_by_their_maximum() -> None:
     batch = make_replay().draw(64)
     p = probabilities(ERRORS, 0.6, 0.01)[batch.action]
     expected = (len(ERRORS) * p) ** -0.4
@@ -111,7 +113,7 @@ def test_weights_of_a_batch() -> None:
     np.testing.assert_allclose(batch.weight, expected / expected.max(), rtol=1e-6)
 
 
-def test_without_omega_it_is_uniform() -> None:
+def test_with_omega_0_sampling_is_uniform() -> None:
     replay = make_replay(omega=0.0)
     batch = replay.draw(640)
     assert torch.equal(batch.weight, torch.ones(640, dtype=torch.float32))
@@ -119,14 +121,14 @@ def test_without_omega_it_is_uniform() -> None:
 
 
 @pytest.mark.parametrize(("join", "errors"), [("mean", [3.0, 1.0]), ("max", [5.0, 1.5])])
-def test_the_twins_errors_are_joined(join: str, errors: list[float]) -> None:
+def test_the_td_errors_of_twins_are_joined_by_mean_or_max(join: str, errors: list[float]) -> None:
     replay = make_replay([0.0, 0.0], td_error=join)
     replay.update_priority(torch.tensor([0, 1]), torch.tensor([[-5.0, 0.5], [1.0, -1.5]]))
     np.testing.assert_allclose(shares(replay), probabilities(errors, 0.6, 0.01), rtol=1e-6)
 
 
-def test_what_is_new_has_the_highest_priority_ever_seen() -> None:
-    replay = make_replay([0.0] * 3, capacity=6)  # no error above 1: the highest is 1 as at first
+def test_a_new_transition_has_the_highest_priority_so_far() -> None:
+    replay = make_replay([0.0] * 3, capacity=6)  # no error above 1: the highest is still the initial 1
     store(replay, 3)
     np.testing.assert_allclose(shares(replay)[:4], probabilities([0.0] * 3 + [0.99], 0.6, 0.01), rtol=1e-6)
     replay.update_priority(torch.tensor([1]), torch.tensor([-7.0]))
@@ -145,8 +147,8 @@ def test_beta_rises_linearly_to_one_over_the_budget() -> None:
     np.testing.assert_allclose(rising, [0.4, 0.55, 0.7, 1.0, 1.0], rtol=1e-15)
 
 
-def test_torchrl_draws_and_weights_alike() -> None:
-    """Its weights are scaled by the largest of the whole replay, not of the batch."""
+def test_torchrl_samples_with_the_same_frequencies_and_weights() -> None:
+    """The sampler of TorchRL scales weights by the maximum of the whole replay, not of the batch."""
     try:
         theirs = PrioritizedSampler(len(ERRORS), alpha=0.6, beta=0.4, eps=0.01, dtype=torch.float64)
     except RuntimeError as error:

@@ -33,7 +33,7 @@ def tensor(*rows: object) -> Tensor:
         (2.0, 7 / 8),
     ],
 )
-def test_loss_worked_by_hand(kappa: float, wanted: float) -> None:
+def test_quantile_loss_worked_by_hand(kappa: float, wanted: float) -> None:
     loss_NB = F.quantile_loss(tensor([[0, 4]]), tensor([1, 5]), kappa)
     assert_close(loss_NB, tensor([wanted]))
 
@@ -44,7 +44,7 @@ def huber(u: float, kappa: float) -> float:
 
 
 @pytest.mark.parametrize("kappa", [0.0, 0.3, 1.0])
-def test_loss_is_that_of_the_loop(kappa: float) -> None:
+def test_quantile_loss_equals_the_loop(kappa: float) -> None:
     torch.manual_seed(0)
     theta_NBK, sample_BM = torch.randn(2, 3, 5), torch.randn(3, 7)
     loss_NB = F.quantile_loss(theta_NBK, sample_BM, kappa)
@@ -59,7 +59,7 @@ def test_loss_is_that_of_the_loop(kappa: float) -> None:
             assert loss_NB[i, b].item() == pytest.approx(wanted, rel=1e-13)
 
 
-def test_the_loss_has_the_precision_of_the_quantiles_whatever_the_default() -> None:
+def test_the_loss_has_the_dtype_of_the_quantiles_whatever_the_default_dtype() -> None:
     theta_NBK, sample_BM = torch.randn(1, 2, 3), torch.randn(2, 3)
     expected = F.quantile_loss(theta_NBK, sample_BM, 1.0)
     torch.set_default_dtype(torch.float32)
@@ -81,8 +81,8 @@ def test_the_gradient_pulls_each_quantile_by_the_mass_on_either_side(kappa: floa
     assert_close(theta_NBK.grad, tensor([[1 / 8 - 1 / 4, 1 / 8 - 3 / 4]]))
 
 
-def test_a_wide_kappa_has_the_mean_of_one_quantile_for_its_minimum() -> None:
-    """All errors count squared, and one quantile, τ = 1/2, weighs both sides alike."""
+def test_with_a_large_kappa_the_loss_of_one_quantile_is_minimal_at_the_mean() -> None:
+    """All errors are squared, and a single quantile, τ = 1/2, has equal weights for both signs."""
     theta_NBK = tensor([[2.5]]).requires_grad_()  # (1 + 1 + 8 + 0)/4
     loss_NB = F.quantile_loss(theta_NBK, tensor([1, 1, 8, 0]), 1e3)
     loss_NB.sum().backward()
@@ -104,7 +104,7 @@ TARGETS = tensor([[0, 2], [1, 3]], [[-1, 5], [0, 1]])  # means 1 and 2; 2 and 1/
         ("sqn", "expected_min", [1 / 2, 0, 0, 1 / 2]),
         ("sqn", "expected_mean", [1 / 4, 1 / 4, 1 / 4, 1 / 4]),
         ("discrete_sac", "expected_min", [1 / 2, 0, 0, 1 / 2]),
-        # the online networks like action 1 better: 2 and 1/2
+        # the online networks prefer action 1: 2 and 1/2
         ("double_dqn", None, [0, 0, 0, 1]),
     ],
 )
@@ -137,7 +137,7 @@ def test_target_worked_by_hand(make_loss, make_temperature, name: str, backup: s
     assert_close(loss.compute(batch).td_error, tensor(*[[-sum(wanted) / 2, -7]] * 2))
 
 
-def test_the_loss_is_of_the_actions_taken_and_the_mean_that_of_all_quantiles() -> None:
+def test_the_loss_uses_the_actions_taken_and_the_mean_uses_all_quantiles() -> None:
     torch.manual_seed(1)
     prediction, distribution = torch.randn(2, 3, 4, 5), Quantile(quantiles=5, kappa=0.5)
     assert_close(distribution.mean(prediction), prediction.sum(-1) / 5)
@@ -149,7 +149,7 @@ def test_the_loss_is_of_the_actions_taken_and_the_mean_that_of_all_quantiles() -
         assert_close(td_error_NB[:, b : b + 1], theta.sum(-1) / 5 - sample.sum() / 6)
 
 
-# --- what it learns ----------------------------------------------------------------------------------------
+# --- the minimum -------------------------------------------------------------------------------------------
 
 
 def learned(target_BM: Tensor) -> Tensor:
@@ -166,15 +166,15 @@ def learned(target_BM: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("sample", [[5, -2, 1, 0], [3, -1, 0, 0]])  # at 1/8, 3/8, 5/8, 7/8
-def test_its_minimum_is_the_quantiles_at_the_midpoints(sample: list[float]) -> None:
+def test_the_minimum_of_the_loss_is_at_the_quantiles_of_the_midpoints(sample: list[float]) -> None:
     wanted = np.quantile(sample, [1 / 8, 3 / 8, 5 / 8, 7 / 8], method="inverted_cdf")
     assert_close(learned(tensor(sample)), torch.tensor(wanted).double().unsqueeze(0))
 
 
 @pytest.mark.parametrize("pi", [[0.5, 0.5], [0.99, 0.01]])
 @pytest.mark.parametrize("backup", ["expected", "expected_min", "expected_mean", "max"])
-def test_what_is_learned_has_the_mean_that_a_scalar_head_would_learn(backup: str, pi: list[float]) -> None:
-    """Also where an action is too rare for any quantile to be about it."""
+def test_the_learned_quantiles_have_the_mean_that_a_scalar_head_learns(backup: str, pi: list[float]) -> None:
+    """Also where the probability of an action is too small for a single quantile."""
     prediction = torch.randint(-9, 9, (2, 1, 2, 4), generator=torch.Generator().manual_seed(3)).double()
     backup_of = partial(F.BACKUPS[backup], log_pi_BA=tensor(pi).log())
     target_BK = Quantile(quantiles=4, kappa=0.0).target(prediction, backup_of, tensor(1)[0], tensor(0.5)[0])

@@ -33,7 +33,7 @@ def test_h_worked_by_hand() -> None:
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 1e-3, 0.1, 1.0])
-def test_the_inverse_is_the_inverse(epsilon: float) -> None:
+def test_unrescale_is_the_inverse_of_rescale(epsilon: float) -> None:
     x = torch.cat([double(0), 10 ** torch.linspace(-9, 6, 200, dtype=torch.float64)])
     x = torch.cat([-x, x])
     assert_close(rescale(x, epsilon), double(*(h(each, epsilon) for each in x.tolist())))
@@ -42,14 +42,14 @@ def test_the_inverse_is_the_inverse(epsilon: float) -> None:
 
 
 @pytest.mark.parametrize(("size", "error"), [(1e-3, 1e-6), (1.0, 1e-6), (100.0, 1e-4), (1e4, 1e-2)])
-def test_how_exact_it_is_in_float32(size: float, error: float) -> None:
-    """Relative errors of 1e-6 at most; the form as printed is off by far more where values are small."""
+def test_the_inverse_is_accurate_in_float32(size: float, error: float) -> None:
+    """Relative errors are at most 1e-6; the formula as printed is far less exact for small values."""
     x = torch.linspace(-size, size, 1001)
     assert (unrescale(rescale(x, 1e-3), 1e-3) - x).abs().max() < error
 
 
 def brute_force(batch: Batch, q_NBA: Any, own: Any, action: int, epsilon: float) -> list[list[float]]:
-    """δ of two networks: max_a of h⁻¹(Q̄), the lesser of the twins, one transition after the other."""
+    """δ of two networks, with the minimum over twins of max_a h⁻¹(Q̄), in a loop over transitions."""
 
     def inverse(y: float) -> float:
         root = (math.sqrt(1 + 4 * epsilon * (abs(y) + 1 + epsilon)) - 1) / (2 * epsilon)
@@ -65,7 +65,7 @@ def brute_force(batch: Batch, q_NBA: Any, own: Any, action: int, epsilon: float)
     return errors
 
 
-def test_the_target_is_that_of_a_brute_force() -> None:
+def test_the_rescaled_target_equals_brute_force() -> None:
     torch.manual_seed(0)
     epsilon, action = 0.01, 2
     own, target = (5 * torch.randn(2, 6, 3, 1, dtype=torch.float64) for _ in range(2))
@@ -88,7 +88,7 @@ def test_the_target_is_that_of_a_brute_force() -> None:
     assert_close(mixture.squeeze(-1), y_B)
 
 
-def test_a_path_of_one_step_is_that_step() -> None:
+def test_the_target_of_a_one_step_path_equals_the_one_step_target() -> None:
     torch.manual_seed(1)
     rescaled, prediction = Rescaled(epsilon=0.01), torch.randn(2, 5, 3, 1, dtype=torch.float64)
     reward, discount = torch.randn(5, dtype=torch.float64), torch.rand(5, dtype=torch.float64)
@@ -103,7 +103,7 @@ def test_a_path_of_one_step_is_that_step() -> None:
     assert_close(along, rescaled.target(prediction, F.maximum, reward, discount))
 
 
-def test_the_gradient_is_that_of_the_squared_error_in_the_unit_of_h() -> None:
+def test_the_gradient_is_that_of_the_squared_error_of_rescaled_values() -> None:
     prediction = double(2, 0).view(1, 1, 2, 1).requires_grad_()
     loss_NB, td_error_NB = Rescaled(epsilon=0.0).loss(prediction, torch.tensor([0]), double(3))
     loss_NB.sum().backward()
@@ -113,6 +113,6 @@ def test_the_gradient_is_that_of_the_squared_error_in_the_unit_of_h() -> None:
 
 
 @pytest.mark.parametrize("epsilon", [-0.1, math.inf, math.nan])
-def test_what_has_no_inverse_is_refused(epsilon: float) -> None:
+def test_an_invalid_epsilon_is_refused(epsilon: float) -> None:
     with pytest.raises(SettingError, match="expected a number, at least 0"):
         Rescaled(epsilon=epsilon)

@@ -1,4 +1,4 @@
-"""Sequences from a replay, against a brute-force reading of the episodes that were stored in it."""
+"""Sequences drawn from a replay, against a brute-force reading of the episodes that were stored in it."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -19,14 +19,14 @@ NUM_ENVS = LANES * ENVS
 
 
 class Remembers:
-    """All that a replay wants to know of networks."""
+    """The only attribute of a Q-network that a replay reads."""
 
     state_size = STATE
 
 
 @pytest.fixture(autouse=True)
 def float32() -> None:
-    """As memories are stored."""
+    """The dtype in which memories are stored."""
     torch.set_default_dtype(torch.float32)
 
 
@@ -59,7 +59,7 @@ class Row(NamedTuple):
 
 
 class Played:
-    """What was stored: of every environment its episodes, the newest last."""
+    """Plays and stores random games, and keeps the episodes of every environment, the newest last."""
 
     def __init__(
         self, make_games: Callable[..., Any], replay: SequenceReplay, ending: float, seed: int
@@ -91,14 +91,14 @@ class Played:
                 episodes.append([])
 
     def cut(self, lane: int) -> None:
-        """All episodes of a lane are given up."""
+        """Abandon all episodes of a lane, and begin new ones."""
         self.games[lane].restart(torch.arange(ENVS))
         self.replay.cut(lane=lane)
         for env in range(lane * ENVS, (lane + 1) * ENVS):
             self.episodes[env].append([])
 
     def starts(self, env: int) -> dict[float, tuple[list[Row], int]]:
-        """Where an environment's sequences can begin: episode and step, by the observation's number."""
+        """The possible starts of sequences in an environment: episode and step, by observation number."""
         states, found, after = self.replay.starts, {}, 0
         for episode in reversed(self.episodes[env]):
             for step in reversed(range(len(episode))):
@@ -110,13 +110,13 @@ class Played:
 
 
 def number(observation: Any) -> float:
-    """Which of all observations it is."""
+    """The number that identifies an observation."""
     newest = observation[-1] if isinstance(observation[0], list) else observation
     return float(newest[0])
 
 
 def expected(episode: list[Row], start: int, replay: SequenceReplay, n: int) -> list[tuple[Any, ...]]:
-    """What is learned from a sequence, step by step, and what is seen before it."""
+    """The transitions learned from a sequence, each with the actions and rewards before both states."""
     burn_in, steps = replay.starts.burn_in if start else 0, []
     for step in range(start + burn_in, min(start + replay.starts.burn_in + LENGTH(replay), len(episode))):
         reward, last = 0.0, step
@@ -140,13 +140,13 @@ def LENGTH(replay: SequenceReplay) -> int:
 
 
 def memory_of(episode: list[Row], start: int) -> tuple[list[float], float, float]:
-    """State, action and reward that a sequence begins with."""
+    """The state, and the previous action and reward, that a sequence begins with."""
     *state, action, reward = episode[start].memory if start else [0.0] * STATE + [-1.0, 0.0]
     return state, action, reward
 
 
 def drawn(batch: Batch, place: int) -> tuple[list[tuple[Any, ...]], list[float], int]:
-    """The same of a batch: of the sequence that begins at a place; and its state and burn-in."""
+    """The same from a batch, of the sequence that begins at a place; with its state and burn-in."""
     assert batch.sequences is not None
     own = (batch.place == place).nonzero().flatten()
     many = batch.sequences.action.shape[1]
@@ -181,7 +181,7 @@ EVENTS = st.lists(
     min_size=1,
     max_size=12,
 )
-"""To which lane how many rows come, and what happens before: its episodes are cut, or the replay is saved."""
+"""A lane, the number of rows it stores, and what happens before: a cut of its episodes, or a save."""
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -193,7 +193,7 @@ EVENTS = st.lists(
     st.integers(1, 4),
     st.integers(0, 50),
 )
-def test_sequences_are_those_of_the_episodes(
+def test_drawn_sequences_equal_the_stored_episodes(
     make_games: Callable[..., Any],
     events: list[tuple[int, int, str]],
     stack: int,
@@ -234,7 +234,7 @@ def test_sequences_are_those_of_the_episodes(
 def saved(
     replay: SequenceReplay, other: SequenceReplay, kept: list[Piece]
 ) -> tuple[SequenceReplay, list[Piece]]:
-    """Another replay with the same state, of which only new rows were written again."""
+    """Restore the state into another replay, with only the new rows written again."""
     state = replay.lazy_state_dict()
     rows = state["_storage"]["rows"]
     begin = kept[-1][1] if kept else 0
@@ -244,7 +244,7 @@ def saved(
     return other, kept
 
 
-def test_the_priority_is_between_the_largest_error_and_the_mean() -> None:
+def test_the_sequence_priority_interpolates_between_maximum_and_mean_error() -> None:
     error, sequence = np.array([1.0, 5.0, 3.0, 2.0]), np.array([0, 1, 0, 0])
     #  sequence 0: max 3, mean (1 + 3 + 2)/3 = 2;  1: 5 and 5
     for eta, wanted in ((0.0, [2.0, 5.0]), (1.0, [3.0, 5.0]), (0.9, [2.9, 5.0])):
@@ -273,7 +273,7 @@ def test_a_batch_sets_the_priorities_of_its_sequences(make_games: Callable[..., 
     assert value[others] == pytest.approx([1e-3] * len(others))
 
 
-def test_weights_and_places_are_those_of_the_sequences(make_games: Callable[..., Any]) -> None:
+def test_every_step_has_the_importance_weight_of_its_sequence(make_games: Callable[..., Any]) -> None:
     replay = make_replay()
     played = Played(make_games, replay, 0.1, 0)
     for _ in range(30):
@@ -300,7 +300,7 @@ def test_weights_and_places_are_those_of_the_sequences(make_games: Callable[...,
         ),
     ],
 )
-def test_values_out_of_range_are_refused(fields: dict[str, Any], message: str) -> None:
+def test_settings_out_of_range_are_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingError, match=message):
         make_replay(**fields)
 
@@ -315,12 +315,12 @@ def test_values_out_of_range_are_refused(fields: dict[str, Any], message: str) -
         ),
     ],
 )
-def test_parts_for_single_steps_are_refused(fields: dict[str, Any], message: str) -> None:
+def test_parts_without_support_for_sequences_are_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(WiringError, match=message):
         make_replay(**fields)
 
 
-def test_a_step_without_memory_and_torchrls_side_are_refused(make_games: Callable[..., Any]) -> None:
+def test_a_step_without_memory_and_sampling_by_torchrl_are_refused(make_games: Callable[..., Any]) -> None:
     replay, games = make_replay(), make_games(ENVS, 0.0)
     with pytest.raises(ValueError, match=r"a step without the memory of its actor, \[5\] numbers each"):
         replay.store(*games.play())

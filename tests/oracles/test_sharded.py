@@ -1,4 +1,4 @@
-"""Replay in shards: against its equation, against one replay that has all, and when a shard is lost."""
+"""Sharded replay: against its equation, against one plain replay, and after the loss of a shard."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -18,7 +18,7 @@ PRIORITIES = {"omega": OMEGA, "beta": BETA, "epsilon": 0.01, "td_error": "mean",
 
 
 class Losing(LocalHost):
-    """Loses objects, as the machines that they are on fail."""
+    """A host whose objects can be lost, as if their machine failed."""
 
     lost: frozenset[int] = frozenset()
 
@@ -52,7 +52,7 @@ def make(shards: int, actors: int = ACTORS) -> ShardedReplay:
 
 
 def chunks(seed: int, count: int) -> Iterator[Chunk]:
-    """Of random episodes, whose rewards tell the transitions apart."""
+    """Chunks of random episodes, in which every transition has a different reward."""
     generator = np.random.default_rng(seed)
     for serial in range(count):
         ended = generator.random((ROWS, ENVS)) < 0.2
@@ -76,7 +76,7 @@ def chunks(seed: int, count: int) -> Iterator[Chunk]:
 
 
 def fill(replay: Any, seed: int = 0, count: int = 4, actors: int = ACTORS) -> None:
-    """The actors' errors differ, and so do the sums of the shards."""
+    """Store chunks; the errors differ by actor, so that the sums of the shards differ."""
     for chunk in chunks(seed, count * actors):
         actor = chunk.serial % actors
         changed = {"begins": chunk.serial < actors, "priority": chunk.priority * (1 + 3 * actor)}
@@ -105,7 +105,7 @@ def equal(one: Batch, other: Batch) -> bool:
 
 
 @pytest.mark.parametrize("shards", [1, 2, 4])
-def test_weights_are_of_the_probability_of_what_was_done(shards: int) -> None:
+def test_importance_weights_use_the_probabilities_of_the_actual_draws(shards: int) -> None:
     """w_i ∝ P(i)^−β with P(i) = (B_s / B) p_i^ω / T_s, while the sums that the learner knows are old."""
     replay, batch_size = make(shards), 32
     fill(replay)
@@ -114,7 +114,7 @@ def test_weights_are_of_the_probability_of_what_was_done(shards: int) -> None:
         batch = replay.draw(batch_size)
         shard_B, place_B = found(batch)
         count = np.bincount(shard_B, minlength=shards)
-        if round_ == 0:  # the sums were asked for
+        if round_ == 0:  # the learner has just fetched the sums
             assert (np.abs(count - batch_size * np.array(known) / sum(known)) < 1).all()
         value = values(replay)
         p = np.array([value[s][place] / value[s].sum() for s, place in zip(shard_B, place_B, strict=True)])
@@ -125,7 +125,7 @@ def test_weights_are_of_the_probability_of_what_was_done(shards: int) -> None:
         fill(replay, seed=round_ + 1, count=1)
 
 
-def test_transitions_are_sampled_in_proportion() -> None:
+def test_transitions_are_sampled_in_proportion_to_their_priorities() -> None:
     replay, draws = make(2), 600
     fill(replay)
     value = np.concatenate(values(replay))
@@ -139,8 +139,8 @@ def test_transitions_are_sampled_in_proportion() -> None:
     assert counts[expected == 0].sum() == 0
 
 
-def test_errors_are_those_of_the_transitions_drawn() -> None:
-    """p = mean over the networks of |δ|, plus ε; of a place that was drawn twice the last."""
+def test_td_errors_set_the_priorities_of_the_transitions_drawn() -> None:
+    """p = mean over the networks of |δ|, plus ε; a place that was drawn twice has its last error."""
     replay = make(2)
     fill(replay)
     batch = replay.draw(32)
@@ -155,7 +155,7 @@ def test_errors_are_those_of_the_transitions_drawn() -> None:
     )
 
 
-def test_one_shard_is_a_plain_replay() -> None:
+def test_one_shard_equals_a_plain_prioritized_replay() -> None:
     sharded, plain = make(1), PrioritizedReplay(seed=8, **facts(ACTORS))
     for round_ in range(5):
         for replay in (sharded, plain):
@@ -167,8 +167,8 @@ def test_one_shard_is_a_plain_replay() -> None:
             learn(replay, batch, round_)
 
 
-def test_every_lane_is_in_its_shard() -> None:
-    """The transitions of an actor are those that one replay with all lanes would give."""
+def test_shards_hold_the_same_transitions_as_one_plain_replay() -> None:
+    """The same transitions can be drawn as from one plain replay with all lanes."""
     sharded, plain = make(2), PrioritizedReplay(seed=8, **facts(ACTORS))
     for replay in (sharded, plain):
         fill(replay)
@@ -187,7 +187,7 @@ def test_every_lane_is_in_its_shard() -> None:
     assert len(rows[0]) == 12 * ACTORS * ENVS
 
 
-def test_it_continues_from_its_state() -> None:
+def test_a_sharded_replay_continues_exactly_from_its_saved_state() -> None:
     replay, again = make(2), make(2)
     fill(replay)
     learn(replay, replay.draw(16), 0)
@@ -200,14 +200,14 @@ def test_it_continues_from_its_state() -> None:
             fill(each, seed=9 + round_, count=1)
 
 
-def test_a_lost_shard_is_known_and_begins_empty() -> None:
+def test_a_lost_shard_raises_an_error_and_is_empty_when_restored() -> None:
     replay, again = make(2), make(2)
     fill(replay)
     learn(replay, replay.draw(16), 0)
     replay._host.lost = frozenset({1})  # type: ignore[attr-defined]
     learn(
         replay, Batch.of({**replay_free_batch(), "place": torch.tensor([1 << 40])}), 0
-    )  # no answer is awaited
+    )  # does not wait for an answer
     with pytest.raises(ReplayError, match="unplugged"):
         replay.draw(16)
     state = replay.state_dict()
@@ -233,7 +233,7 @@ def replay_free_batch() -> dict[str, torch.Tensor]:
     }
 
 
-def test_mistakes_are_refused() -> None:
+def test_invalid_settings_td_errors_and_saved_states_are_refused() -> None:
     with pytest.raises(SettingError, match="shards = 3: expected a divisor of 4, the actors"):
         make(3)
     with pytest.raises(WiringError, match="shards take what actors collect; choose collect=ray"):

@@ -154,7 +154,9 @@ def test_two_transitions_worked_by_hand(make_loss, make_temperature) -> None:
 
 
 @for_every_target
-def test_target(make_sqn, backup: str, policy_source: str, backup_entropy: bool) -> None:
+def test_target_equals_the_equations_in_loops(
+    make_sqn, backup: str, policy_source: str, backup_entropy: bool
+) -> None:
     loss = make_sqn(backup=backup, policy_source=policy_source, backup_entropy=backup_entropy)
     batch = make_batch()
     for twin, y_B in enumerate(target_used(loss, batch).tolist()):
@@ -186,7 +188,7 @@ def test_loss_q_is_the_sum_over_twins_of_the_weighted_mean_square(make_sqn, weig
     assert_close(loss.compute(batch).losses["loss_q"], torch.tensor(wanted))
 
 
-def test_loss_alpha_is_alpha_times_how_far_the_mean_entropy_at_s_is_above_its_target(make_sqn) -> None:
+def test_loss_alpha_is_alpha_times_the_mean_entropy_at_s_minus_its_target(make_sqn) -> None:
     loss, batch = make_sqn(), make_batch()
     q_BA = loss.q_net.values(batch.observation)[0].tolist()
     excess = sum(entropy(policy(q)) for q in q_BA) / B - 0.5  # H̄
@@ -214,7 +216,7 @@ def test_the_soft_mean_is_the_soft_bellman_operator_of_the_mean(make_sqn) -> Non
     assert_close(next_value(loss, state_B), ALPHA * (mean_BA / ALPHA).exp().sum(-1).log() + 1)
 
 
-def test_with_own_targets_no_network_learns_from_the_others_copy(make_sqn) -> None:
+def test_with_own_targets_each_network_learns_only_from_its_target_network(make_sqn) -> None:
     loss, batch = make_sqn(backup="own", policy_source="q1"), make_batch()
     before = target_used(loss, batch)
     with torch.no_grad():
@@ -244,7 +246,7 @@ def test_property_3_equal_twins_with_their_own_softmax_agree(make_sqn) -> None:
 
 
 @pytest.mark.parametrize("backup", ["expected", "expected_min", "sampled"])
-def test_property_5_cold_is_clipped_double_q_learning(make_sqn, backup: str) -> None:
+def test_property_5_at_low_alpha_the_value_is_clipped_double_q_learning(make_sqn, backup: str) -> None:
     loss, state_B = make_sqn(temperature=FixedTemperature(alpha=1e-4), backup=backup), torch.arange(STATES)
     best_B = loss.q_net.values(state_B)[0].argmax(-1)
     clipped_B = loss.target_q_net.values(state_B)[:, state_B, best_B].amin(0)
@@ -252,7 +254,7 @@ def test_property_5_cold_is_clipped_double_q_learning(make_sqn, backup: str) -> 
 
 
 @for_every_target
-def test_property_6_a_constant_shifts_the_value(
+def test_property_6_adding_a_constant_to_q_shifts_the_value(
     make_sqn, backup: str, policy_source: str, backup_entropy: bool
 ) -> None:
     settings = {"backup": backup, "policy_source": policy_source, "backup_entropy": backup_entropy}

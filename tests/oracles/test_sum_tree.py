@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from sqn_rl.parts.replay.sum_tree import WIDEST_ROOT, WIDTH, SumTree
 
 CAPACITIES = [1, WIDTH - 1, WIDTH, WIDTH + 1, 1000, WIDEST_ROOT * WIDTH, WIDEST_ROOT * WIDTH + 1]
-"""With the root, two or three levels, full and not."""
+"""Trees of two or three levels including the root, full and not full."""
 
 
 def check_sums(tree: SumTree, values: np.ndarray) -> None:
-    """Every parent is the sum of its children exactly, so all sums agree to one rounding an addition."""
+    """Every parent is exactly the sum of its children: totals are off by one rounding an addition at most."""
     assert np.array_equal(tree.value, values)
     for children, parents in zip(tree._levels, [*tree._levels[1:], tree._root], strict=True):
         assert np.array_equal(children.sum(-1), parents.reshape(-1)[: len(children)])
@@ -20,7 +20,7 @@ def check_sums(tree: SumTree, values: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("capacity", CAPACITIES)
-def test_sums_after_a_million_updates(capacity: int) -> None:
+def test_sums_are_exact_after_a_million_updates(capacity: int) -> None:
     rng, tree, values = np.random.default_rng(0), SumTree(capacity), np.zeros(capacity)
     for _ in range(1000):
         index, value = rng.integers(capacity, size=1000), 10.0 ** rng.uniform(-9, 9, 1000)
@@ -28,12 +28,12 @@ def test_sums_after_a_million_updates(capacity: int) -> None:
         values[index] = value
     check_sums(tree, values)
     tree.update(np.arange(capacity), np.zeros(capacity))
-    assert tree.total == 0  # what is left of differences would be here
+    assert tree.total == 0  # a tree that adds differences would keep rounding errors here
 
 
 @pytest.mark.parametrize("capacity", CAPACITIES)
-def test_find_is_searching_the_cumulative_sum(capacity: int) -> None:
-    """With whole numbers no sum is rounded: they agree on every mass, bounds included."""
+def test_find_equals_a_search_in_the_cumulative_sum(capacity: int) -> None:
+    """Sums of integers are not rounded, so that both agree on every mass, bounds included."""
     rng, tree = np.random.default_rng(1), SumTree(capacity)
     for _ in range(20):
         index = rng.integers(capacity, size=max(1, capacity // 3))
@@ -45,13 +45,13 @@ def test_find_is_searching_the_cumulative_sum(capacity: int) -> None:
 
 @st.composite
 def sparse(draw: st.DrawFn) -> dict[int, float]:
-    """A few values in a tree of 140,000 of three levels, as far apart as float64 lets them be."""
+    """A few values for a tree of three levels and 140,000 entries, of the most different magnitudes."""
     value = st.one_of(st.just(0.0), st.floats(5e-324, 1e300), st.sampled_from([0.1, 1.0, 1 / 3, 1e-300]))
     return draw(st.dictionaries(st.integers(0, 139_999), value, min_size=1, max_size=40))
 
 
 @given(sparse(), st.lists(st.floats(0, 1), min_size=1, max_size=10))
-def test_nothing_of_value_0_is_ever_found(values: dict[int, float], fractions: list[float]) -> None:
+def test_find_never_returns_an_index_of_value_zero(values: dict[int, float], fractions: list[float]) -> None:
     tree = SumTree(140_000)
     tree.update(np.array([*values]), np.array([*values.values()]))
     if not any(values.values()):
@@ -63,8 +63,8 @@ def test_nothing_of_value_0_is_ever_found(values: dict[int, float], fractions: l
     assert all(tree.value[tree.find(np.append(mass, beyond))] > 0)
 
 
-def test_a_parent_summed_in_another_order_leads_nowhere_else() -> None:
-    """1e16 + 1 is 1e16: one by one these add up to less than in pairs, and a mass may be beyond the last."""
+def test_find_returns_a_positive_value_for_a_mass_beyond_the_sequential_sum() -> None:
+    """1e16 + 1 is 1e16: the sequential sum is less than the pairwise sum, so a mass may lie beyond it."""
     values = np.array([0.0, 1e16, *[1.0] * 30])
     tree = SumTree(32)
     tree.update(np.arange(32), values)
@@ -72,15 +72,15 @@ def test_a_parent_summed_in_another_order_leads_nowhere_else() -> None:
     assert all(tree.value[tree.find(mass)] > 0)
 
 
-def test_a_mass_rounded_to_below_its_node_stays_in_it() -> None:
-    """3 + 1e16 is 1e16 + 4, so that a mass of 3 in the second node lies at -1."""
+def test_find_stays_in_the_node_when_the_remaining_mass_rounds_below_zero() -> None:
+    """3 + 1e16 is 1e16 + 4, so that a mass of 3 is at −1 within the second node."""
     tree = SumTree(64)
     tree.update(np.array([0, 33]), np.array([3.0, 1e16]))
     assert tree.find(np.array([3.0])) == [33]
 
 
 @given(st.lists(st.tuples(st.integers(0, 99), st.floats(0, 9)), min_size=1, max_size=200))
-def test_of_an_index_that_repeats_the_last_value_counts(updates: list[tuple[int, float]]) -> None:
+def test_the_last_value_of_a_repeated_index_is_stored(updates: list[tuple[int, float]]) -> None:
     tree, index, value = SumTree(100), *map(np.array, zip(*updates, strict=True))
     tree.update(index, value)
     expected = dict(updates)
@@ -89,7 +89,7 @@ def test_of_an_index_that_repeats_the_last_value_counts(updates: list[tuple[int,
 
 
 @given(st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 2000), st.floats(0, 9)), max_size=20))
-def test_filling_a_slice_is_updating_each(fills: list[tuple[int, int, float]]) -> None:
+def test_filling_a_slice_sets_every_value_in_the_slice(fills: list[tuple[int, int, float]]) -> None:
     tree, values = SumTree(2000), np.zeros(2000)
     for begin, end, value in fills:
         indices = slice(min(begin, end), max(begin, end))
@@ -100,14 +100,14 @@ def test_filling_a_slice_is_updating_each(fills: list[tuple[int, int, float]]) -
 
 
 @pytest.mark.parametrize("index", [-1, 33, 40])
-def test_an_index_outside_is_refused(index: int) -> None:
+def test_updating_an_index_out_of_range_is_refused(index: int) -> None:
     tree = SumTree(33)
     with pytest.raises(IndexError, match="expected 0 to 32"):
         tree.update(np.array([3, index]), np.ones(2))
     assert tree.total == 0
 
 
-def test_updating_nothing_is_nothing() -> None:
+def test_updating_no_indices_changes_nothing() -> None:
     tree = SumTree(10)
     tree.update(np.array([], np.int64), np.array([]))
     assert tree.total == 0

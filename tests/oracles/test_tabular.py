@@ -1,4 +1,4 @@
-"""Property 4: on a small MDP the real losses, iterated, reach what dynamic programming does, and contract.
+"""Property 4: on a small MDP the iterated losses reach the solution of dynamic programming, and contract.
 
 The network is a table, and the batch holds every (s, a, s'), weighted by P(s'|s, a), so that L_Q is quadratic
 with curvature 2 / rows in every entry: a gradient step of rows / 2 solves it.
@@ -119,19 +119,19 @@ def test_property_4_iterating_the_loss_reaches_the_soft_optimal_q(
 
 
 @pytest.mark.parametrize("alpha", [0.05, 5.0])
-def test_property_4_at_other_temperatures(make, alpha: float) -> None:
+def test_property_4_at_other_temperatures_the_limit_is_the_soft_optimal_q(make, alpha: float) -> None:
     loss = make(alpha=alpha)
     *_, q = iterate(loss, Polyak(loss=loss, tau=1.0), 140)
     assert_equal(q, value_iteration(soft(alpha)))
 
 
-def test_property_4_with_targets_that_trail_behind(make) -> None:
+def test_property_4_with_polyak_targets_the_limit_is_the_soft_optimal_q(make) -> None:
     loss = make(backup="expected_min", policy_source="target_min")
     *_, q = iterate(loss, Polyak(loss=loss, tau=0.5), 300)  # each contracts by 1 − .5 (1 − γ) = .9
     assert_equal(q, value_iteration(soft(0.5)))
 
 
-def test_the_entropy_bonus_makes_the_difference(make) -> None:
+def test_without_the_entropy_bonus_the_limit_is_not_the_soft_optimal_q(make) -> None:
     q = converged(make(backup_entropy=False), 120)
     assert np.abs(q - value_iteration(soft(0.5))).max() > 0.1
 
@@ -140,7 +140,7 @@ def test_the_entropy_bonus_makes_the_difference(make) -> None:
 
 
 @pytest.mark.parametrize("name", ["dqn", "double_dqn"])
-def test_without_softness_the_limit_is_the_optimal_q(make, name: str) -> None:
+def test_dqn_and_double_dqn_reach_the_optimal_q(make, name: str) -> None:
     assert_equal(converged(make(name), 120), value_iteration(lambda q: q.max(1)))
 
 
@@ -172,7 +172,7 @@ def test_munchausen_is_mirror_descent_value_iteration(make, m: float) -> None:
         pi[TERMINAL] = 1 / ACTIONS  # never updated, and never looked at
 
 
-def test_munchausen_converges_to_the_policy_of_the_temperature_that_it_leaves(make) -> None:
+def test_munchausen_converges_to_the_soft_policy_of_the_reduced_temperature(make) -> None:
     """The KL vanishes there: what stays is an entropy bonus of (1 − m) α."""
     loss = make("munchausen", 0.8, policy_source="target_q1", m=0.25, lowest=-1e9)
     q = converged(loss, 140)
@@ -210,7 +210,7 @@ def test_property_4_the_soft_backup_is_a_gamma_contraction_in_the_sup_norm(
 
 
 @given(tables, st.floats(0.05, 10), st.floats(-20, 20))
-def test_property_4_a_constant_contracts_by_gamma_times_the_chance_to_live_on(
+def test_property_4_a_constant_shrinks_by_gamma_times_the_survival_probability(
     make, q_SA: np.ndarray, alpha: float, shift: float
 ) -> None:
     loss = make(alpha=alpha, backup="expected_min", policy_source="target_min")

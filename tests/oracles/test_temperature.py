@@ -60,7 +60,7 @@ def test_target_entropy_in_nats_or_as_a_fraction_of_log_a() -> None:
     assert fraction.target_entropy == pytest.approx(0.5 * math.log(3), rel=1e-15)
 
 
-def test_annealed_target_entropy_falls_linearly_and_is_what_alpha_follows() -> None:
+def test_annealed_target_entropy_falls_linearly_and_alpha_follows() -> None:
     schedule = {"start": 1.0, "end": 0.2, "over": 0.5, "steps": 1000}
     temperature = AnnealedTemperature(initial=2.0, **LIMITS | schedule | {"optimise": "alpha"})
     for env_steps, wanted in [(0, 1.0), (250, 0.6), (500, 0.2), (1000, 0.2)]:  # done after half of 1000 steps
@@ -70,7 +70,7 @@ def test_annealed_target_entropy_falls_linearly_and_is_what_alpha_follows() -> N
     assert descend(temperature, torch.tensor([0.7]), lr=0.1) == pytest.approx(1.95, rel=1e-14)
 
 
-def test_fixed_temperature_stays() -> None:
+def test_a_fixed_temperature_does_not_change() -> None:
     temperature = FixedTemperature(alpha=0.3)
     assert temperature.loss(torch.tensor([1.0])).item() == 0
     temperature.refresh()

@@ -1,6 +1,6 @@
-"""The tree backup and Retrace against a plain Python list of everything that happened, walked step by step.
+"""The tree backup and Retrace, against a brute force over a plain Python list of all steps.
 
-The oracle knows each state's Q̄ and π as numbers, and computes G by recursion over what happened.
+The oracle has Q̄ and π of each state as numbers, and computes G by recursion over the steps.
 """
 
 import math
@@ -83,7 +83,7 @@ class Happened(NamedTuple):
 
 
 class Record:
-    """What N environments did, a list each; a cut makes the step before it a last one."""
+    """The steps of N environments, a list each; a cut makes the step before it a last one."""
 
     def __init__(self, num_envs: int) -> None:
         self.steps: list[list[Happened]] = [[] for _ in range(num_envs)]
@@ -100,7 +100,7 @@ class Record:
             self.steps[i][-1] = self.steps[i][-1]._replace(is_last=True)
 
     def targets(self, rows: int, target: Callable[[list[Happened]], float]) -> list[float]:
-        """``target`` of what followed, for the newest rows, oldest first."""
+        """``target`` of each of the newest rows and the steps after it, oldest first."""
         return [target(steps[len(steps) + row :]) for row in range(-rows, 0) for steps in self.steps]
 
 
@@ -195,7 +195,7 @@ def test_two_steps_worked_by_hand(make_loss) -> None:
     assert_close(loss.target(batch, q_net.values(batch.observation)), torch.tensor([first, last]))
 
 
-# --- against what happened ---------------------------------------------------------------------------------
+# --- against brute force -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("ending", [0.0, 0.1, 0.3])
@@ -211,7 +211,7 @@ def test_two_steps_worked_by_hand(make_loss) -> None:
         (Retrace, 7, 0.75),
     ],
 )
-def test_targets_are_those_of_what_happened(
+def test_targets_equal_the_recursion_over_the_recorded_steps(
     make,
     make_games,
     kind: type[TreeBackup],
@@ -248,7 +248,7 @@ def test_targets_are_those_of_what_happened(
 
 
 @pytest.mark.parametrize("backup", BACKUPS)
-def test_retrace_of_actions_that_were_certain_is_the_tree_backup(make, make_games, backup: str) -> None:
+def test_retrace_with_behaviour_probability_one_equals_the_tree_backup(make, make_games, backup: str) -> None:
     ring, games, loss = make_ring(60, 3), make_games(3, 0.1), make(backup=backup)
     for _ in range(30):
         *acted, step = games.play()
@@ -259,7 +259,7 @@ def test_retrace_of_actions_that_were_certain_is_the_tree_backup(make, make_game
     assert_close(*(loss.target(batch, q_NBA) for batch in batches))
 
 
-def test_retrace_without_probabilities_is_refused(make_games) -> None:
+def test_retrace_without_behaviour_probabilities_is_refused(make_games) -> None:
     ring, place = played_ring(make_games)
     with pytest.raises(WiringError, match="no step has them"):
         Retrace(gamma=GAMMA, n=3, lmbda=1.0).gather(ring, place)
@@ -277,7 +277,7 @@ def played_ring(make_games, ending: float = 0.1) -> tuple[Ring, Tensor]:
 @pytest.mark.parametrize(
     "returns", [TreeBackup(gamma=0.5, n=1, lmbda=1.0), TreeBackup(gamma=0.5, n=5, lmbda=0.0)]
 )
-def test_without_a_second_step_it_is_the_one_step_target(
+def test_with_n_1_or_lambda_0_the_target_is_the_one_step_target(
     make, make_games, returns: TreeBackup, name: str, head: str
 ) -> None:
     (ring, place), loss = played_ring(make_games), make(name, head)
@@ -314,7 +314,7 @@ def test_the_mean_of_a_distributional_target_is_the_tree_backup_of_the_means(
     assert_close(mean, scalar.target(batch, q_NBA))
 
 
-def test_a_categorical_target_is_the_distribution_over_all_ways_to_go_on(make_loss) -> None:
+def test_a_categorical_target_equals_the_enumerated_distribution_of_returns(make_loss) -> None:
     """With γ = 1 and whole rewards every return is an atom: the target is exact, atom by atom."""
     support = range(-6, 7)
     distribution = Categorical(v_min=-6, v_max=6, atoms=13)
@@ -363,13 +363,13 @@ def test_a_categorical_target_is_the_distribution_over_all_ways_to_go_on(make_lo
     assert_close(target_K, torch.tensor([after(0)[z] for z in support]))
 
 
-# --- what it is for ----------------------------------------------------------------------------------------
+# --- properties and refusals -------------------------------------------------------------------------------
 
 
-def test_at_the_soft_optimum_any_path_gives_the_optimal_value(make_games) -> None:
-    """Whatever the behaviour was, G = Q*(s, a) where Q̄ = Q* and π is its softmax: no correction is needed.
+def test_at_the_soft_optimum_the_target_of_any_path_is_the_optimal_value(make_games) -> None:
+    """For any behaviour policy, G = Q*(s, a) where Q̄ = Q* and π is its softmax.
 
-    An n-step return of the same steps is wrong by what the behaviour lost.
+    An n-step return of the same steps is wrong, because the behaviour policy was worse.
     """
     states, alpha, gamma = 6, 0.5, 0.8
     generator = torch.Generator().manual_seed(0)
@@ -428,7 +428,7 @@ def test_no_gradient_flows_into_the_target(make, make_games) -> None:
     assert loss.q_net.phase.grad is not None
 
 
-def test_what_is_stored_after_the_end_is_not_read(make_games) -> None:
+def test_a_path_does_not_read_rows_after_the_end_of_its_episode(make_games) -> None:
     """Frames that were never written may be NaN; 0 · NaN is NaN."""
     ring, games = make_ring(60, 3), make_games(3, 0.2)
     ring.frames.main.fill_(math.nan)
@@ -438,13 +438,13 @@ def test_what_is_stored_after_the_end_is_not_read(make_games) -> None:
     assert path.next_observation.isfinite().all()
     assert (path.trace[:, -1] == 0).all()
     assert set(path.trace.flatten().tolist()) == {0, 1}
-    for before, after in pairwise(path.trace.T):  # a path does not begin again
+    for before, after in pairwise(path.trace.T):  # once a trace is 0 it stays 0
         assert (after <= before).all()
 
 
 @pytest.mark.parametrize(
     ("field", "value"), [("n", 0), ("n", 1.5), ("n", True), ("lmbda", -0.1), ("lmbda", 1.1), ("gamma", 2)]
 )
-def test_settings_are_checked(field: str, value: Any) -> None:
+def test_settings_out_of_range_are_refused(field: str, value: Any) -> None:
     with pytest.raises(SettingError, match=field):
         TreeBackup(**{"gamma": 0.5, "n": 3, "lmbda": 1.0} | {field: value})

@@ -1,4 +1,4 @@
-"""The wheel, installed elsewhere, is all that a user needs."""
+"""The wheel works when it is installed without the checkout."""
 
 import json
 import os
@@ -26,7 +26,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel's own folder; what it depends on comes from here, this checkout does not."""
+    """A folder with the installed wheel only; its dependencies come from this environment."""
     site = tmp_path_factory.mktemp("site")
     quiet = ["--quiet", "--disable-pip-version-check", "--no-index", "--no-deps", "--no-compile"]
     subprocess.run([sys.executable, "-m", "pip", "install", *quiet, "--target", site, wheel], check=True)
@@ -35,7 +35,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(installed: Path, tmp_path: Path) -> Callable[..., str]:
-    """Run something from the wheel in an empty folder."""
+    """Run a command with the installed wheel in an empty folder, and return its output."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SQN_RL")}
     environment |= {"PYTHONPATH": str(installed), "OMP_NUM_THREADS": "1"}
 
@@ -47,7 +47,7 @@ def run(installed: Path, tmp_path: Path) -> Callable[..., str]:
     return run
 
 
-def test_it_holds_the_code_and_both_trees_and_nothing_else(wheel: Path) -> None:
+def test_the_wheel_has_the_code_the_components_and_the_recipes_only(wheel: Path) -> None:
     held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     code = {
         path.relative_to(REPOSITORY).as_posix()
@@ -73,16 +73,18 @@ def test_python_finds_the_wheel_and_not_the_checkout(run: Callable[..., str], in
     ]
 
 
-def test_it_lists_what_there_is(run: Callable[..., str], installed: Path) -> None:
+def test_sqn_list_of_the_wheel_lists_recipes_and_parts(run: Callable[..., str], installed: Path) -> None:
     shown = run(installed / "bin" / "sqn-list")
     assert "recipe=sqn  " in shown
     assert "env=atari_ram  " in shown
 
 
-def test_it_trains(run: Callable[..., str], installed: Path, tmp_path: Path) -> None:
+def test_sqn_run_of_the_wheel_trains_and_sqn_eval_evaluates_the_run(
+    run: Callable[..., str], installed: Path, tmp_path: Path
+) -> None:
     shown = run(installed / "bin" / "sqn-run", "recipe=sqn", "steps=2000", "eval_episodes=2")
     directory = tmp_path / shown.split()[-1]
     summary = json.loads((directory / "summary.json").read_text())
     assert (summary["status"], summary["env_steps"]) == ("done", 2000)
-    assert summary["git_revision"] is None  # it is no checkout
+    assert summary["git_revision"] is None  # a wheel is not a checkout
     assert "weights after 2,000" in run(installed / "bin" / "sqn-eval", directory, "--episodes=1")

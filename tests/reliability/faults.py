@@ -1,4 +1,4 @@
-"""Faults of a disk, and what is left after one in the middle of a save."""
+"""Disk faults during a save, and the checkpoint that is found afterwards."""
 
 import errno
 import os
@@ -14,7 +14,7 @@ from reliability.trials import Killed, disk_that
 from sqn_rl.runs.checkpoint import Checkpoints
 
 Fault = Callable[..., Any]
-"""Happens instead of an operation on the disk, which it gets with its arguments."""
+"""Called instead of a disk operation, with the operation and its arguments."""
 
 
 def no_space(operation: Callable[..., Any], *what: Any, **how: Any) -> Any:
@@ -28,12 +28,12 @@ def input_output_error(operation: Callable[..., Any], *what: Any, **how: Any) ->
 
 
 def killed_before(operation: Callable[..., Any], *what: Any, **how: Any) -> Any:
-    """The process is gone before the operation."""
+    """The process is killed before the operation."""
     raise Killed
 
 
 def killed_after(operation: Callable[..., Any], *what: Any, **how: Any) -> Any:
-    """The process is gone after it; a write was half done."""
+    """The process is killed after the operation; of a write, half is done."""
     try:
         short_write(operation, *what, **how)
     finally:
@@ -41,7 +41,7 @@ def killed_after(operation: Callable[..., Any], *what: Any, **how: Any) -> Any:
 
 
 def short_write(operation: Callable[..., Any], *what: Any, **how: Any) -> Any:
-    """A write does half of what it was asked for, and says so; all else is well."""
+    """A write writes half of its bytes, and returns their number; other operations work."""
     if operation.__name__ == "write" and len(what[1]) > 1:
         return operation(what[0], what[1][: len(what[1]) // 2])
     return operation(*what, **how)
@@ -51,11 +51,11 @@ FAULTS = [no_space, input_output_error, killed_before, killed_after, short_write
 
 
 def after_fault(fault: Fault, number: int, run: Path) -> int | str | None:
-    """Have a run with checkpoints at 5 and 9 steps write one at 12, with a fault at this operation.
+    """Let a run with checkpoints at steps 5 and 9 save one at 12, with a fault at operation ``number``.
 
     Returns:
-        After how many steps the checkpoint is that is found then; None where there are fewer operations.
-        Whether what failed was reported, and whether the run can go on from there, is checked.
+        The step of the checkpoint that is loaded afterwards; None if the save has fewer operations. Asserts
+        that a failed save raised an error, and that the run can continue from the loaded checkpoint.
     """
     checkpoints, seen = saved(run, 5, 9), count()
 

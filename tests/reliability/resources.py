@@ -1,9 +1,9 @@
-"""What runs take, and what was forecast: short runs whose replay is small enough to be full.
+"""Memory and disk of runs, forecast and measured, on short runs with a replay small enough to be full.
 
     python tests/reliability/resources.py sqn:cartpole rainbow:atari:compile=always
 
-Imports what all need once, and makes each run in a fork of that, whose memory is counted apart. Prints a line
-of JSON for each: bytes of memory, of the run and the processes that play its games, and of the checkpoint.
+Imports all modules once, and trains each run in a fork, whose memory is measured separately. Prints a line of
+JSON for each run: bytes of memory of the run and its environment processes, and bytes of the checkpoint.
 """
 
 import json
@@ -25,10 +25,10 @@ KINDS = {
     "atari_ram": ["steps=4000", "warmup_steps=3000", "update_ratio=0.1", "env.workers=2"],
     "atari": ["steps=4000", "warmup_steps=3800", "update_ratio=0.05"],
 }
-"""By environment, runs of some seconds."""
+"""By environment, the settings of runs of a few seconds."""
 
 INLINE = {"sqn_apex": ":collect=inline", "sqn_impala": ":collect=inline:encoder=mlp"}
-"""What a recipe with actors needs to be measured in one process."""
+"""The overrides with which a recipe with actors runs in one process."""
 EVERYTHING = [
     f"{recipe}:{env}{INLINE.get(recipe, '')}" for env in KINDS for recipe in Catalogue().names(RECIPE)
 ]
@@ -37,7 +37,7 @@ WORKER = "sqn_rl.parts.env.ale.ram_worker"
 
 
 def overrides(case: str) -> tuple[str, list[str]]:
-    """The recipe, and what is changed: ``sqn:atari:compile=always``."""
+    """The recipe and the overrides of a case such as ``sqn:atari:compile=always``."""
     recipe, env, *more = case.split(":")
     steps = KINDS[env][0].partition("=")[2]
     short = [] if env == "cartpole" else ["env.max_frames=400"]
@@ -45,7 +45,7 @@ def overrides(case: str) -> tuple[str, list[str]]:
 
 
 def train(case: str, folder: Path) -> dict[str, int]:
-    """Make the run, and say what it was to take and what it took, itself."""
+    """Train in this process; return the forecast and the measured bytes."""
     recipe, settings = overrides(case)
     experiment, forecast = compose(recipe, *settings, f"out={folder}"), {}
     preflight = experiment.preflight
@@ -65,23 +65,23 @@ def train(case: str, folder: Path) -> dict[str, int]:
 
 
 def resident(process: int, what: str) -> int:
-    """What a process has in memory, ``VmRSS``, or the most that it ever had, ``VmHWM``."""
+    """The resident memory of a process in bytes: now, ``VmRSS``, or its peak, ``VmHWM``."""
     lines = Path(f"/proc/{process}/status").read_text().splitlines()
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(what)), 0)
 
 
 def players(process: int) -> int:
-    """What the processes have in memory that play games for it."""
+    """The resident memory of the environment processes of a process."""
     try:
         children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
         playing = [child for child in children if WORKER in Path(f"/proc/{child}/cmdline").read_text()]
         return sum(resident(int(child), "VmRSS") for child in playing)
-    except OSError:  # one has ended
+    except OSError:  # a process has just ended
         return 0
 
 
 def run(case: str) -> dict[str, Any]:
-    """Make the run in a fork; what its players take is looked at from outside."""
+    """Train in a fork, and measure its environment processes from this process."""
     with TemporaryDirectory() as folder:
         answer = Path(folder, "answer.json")
         if not (child := os.fork()):
@@ -102,7 +102,7 @@ def run(case: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Make the runs that are named; by default all."""
+    """Measure the cases given on the command line, by default all."""
     torch.set_num_threads(1)
     for case in sys.argv[1:] or EVERYTHING + COMPILED:
         print(json.dumps(run(case)), flush=True)

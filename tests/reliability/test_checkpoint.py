@@ -1,4 +1,4 @@
-"""Checkpoints: they come back exactly, and cost what is new."""
+"""Checkpoints are restored exactly, and each writes only new replay rows."""
 
 import math
 import re
@@ -23,17 +23,17 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-# --- what comes back ---------------------------------------------------------------------------------------
+# --- what is restored --------------------------------------------------------------------------------------
 
 
-def test_everything_comes_back(tmp_path: Path) -> None:
+def test_the_newest_checkpoint_is_restored_exactly(tmp_path: Path) -> None:
     saved(tmp_path, 10, 20)
     assert loaded(tmp_path) == (20, [])
     path, env_steps, tensors = read_weights(tmp_path / "checkpoints")
     assert (path.parent.name, env_steps, plain(tensors)) == ("0000000020", 20, plain(weights(20)))
 
 
-def test_anybody_can_read_the_tensors(tmp_path: Path) -> None:
+def test_every_tensor_file_is_a_plain_safetensors_file(tmp_path: Path) -> None:
     saved(tmp_path, 7)
     files = [*tmp_path.rglob("*.safetensors")]
     assert len(files) == 4  # weights, state, and rows 0-4 and 4-7
@@ -42,7 +42,7 @@ def test_anybody_can_read_the_tensors(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 100])
-def test_tensors_are_aligned_whatever_their_file(count: int, tmp_path: Path) -> None:
+def test_tensors_in_a_file_are_aligned_to_64_bytes(count: int, tmp_path: Path) -> None:
     dtypes = [*DTYPES] * 10
     tensors = {"x" * i: torch.ones(i % 5).to(dtypes[i]) for i in range(count)}
     path = tmp_path / "file"
@@ -52,7 +52,7 @@ def test_tensors_are_aligned_whatever_their_file(count: int, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("number", [0.1, 1e-320, math.pi, -0.0, 1e308, 2**53 + 1, -(10**30), float("inf")])
-def test_numbers_come_back_exactly(number: float, tmp_path: Path) -> None:
+def test_numbers_are_restored_exactly(number: float, tmp_path: Path) -> None:
     (checkpoints := saved(tmp_path)).save(1, {}, {"number": number}, {})
     found = checkpoints.load()
     assert found
@@ -72,20 +72,22 @@ def test_numbers_come_back_exactly(number: float, tmp_path: Path) -> None:
         ({"own": object()}, "/own: a object in a state_dict"),
     ],
 )
-def test_a_state_that_would_not_come_back_is_refused(state: dict, problem: str, tmp_path: Path) -> None:
+def test_a_state_that_cannot_be_restored_exactly_is_refused(
+    state: dict, problem: str, tmp_path: Path
+) -> None:
     checkpoints = saved(tmp_path, 10)
     with pytest.raises(CheckpointError, match=re.escape(problem)):
         checkpoints.save(20, {}, state, {})
     assert loaded(tmp_path)[0] == 10
 
 
-def test_where_nothing_was_saved_there_is_nothing(tmp_path: Path) -> None:
+def test_a_run_without_a_checkpoint_loads_nothing(tmp_path: Path) -> None:
     assert loaded(tmp_path) == (0, [])
     with pytest.raises(CheckpointError, match="no checkpoint yet"):
         read_weights(tmp_path / "checkpoints")
 
 
-def test_what_was_lost_since_a_checkpoint_of_the_same_step_is_not_in_it(tmp_path: Path) -> None:
+def test_saving_the_same_step_again_only_sets_lost_state_entries_to_none(tmp_path: Path) -> None:
     checkpoints = saved(tmp_path, 10)
     checkpoints.save(10, weights(11), state(11) | {"deep": None}, {})
     found = Checkpoints(tmp_path / "checkpoints", 2).load()
@@ -94,10 +96,10 @@ def test_what_was_lost_since_a_checkpoint_of_the_same_step_is_not_in_it(tmp_path
     assert plain(found.state) == plain(state(10) | {"deep": None})
 
 
-# --- what it costs -----------------------------------------------------------------------------------------
+# --- what is written ---------------------------------------------------------------------------------------
 
 
-def test_a_row_is_written_once(tmp_path: Path) -> None:
+def test_a_replay_row_is_written_once(tmp_path: Path) -> None:
     checkpoints = saved(tmp_path, 10)
     replay = tmp_path / "checkpoints" / "replay"
     before = {path: path.stat() for path in replay.iterdir()}
@@ -108,7 +110,7 @@ def test_a_row_is_written_once(tmp_path: Path) -> None:
     assert names(replay) == {f"{begin:012d}-{end:012d}.safetensors" for begin, end in spans}
 
 
-def test_what_nobody_needs_is_removed(tmp_path: Path) -> None:
+def test_old_checkpoints_and_replay_files_are_removed(tmp_path: Path) -> None:
     checkpoints = saved(tmp_path, 10, 20, 30)
     assert names(tmp_path / "checkpoints") == {"0000000020", "0000000030", "replay"}
     for step in (40, 50):
@@ -118,7 +120,7 @@ def test_what_nobody_needs_is_removed(tmp_path: Path) -> None:
     assert names(tmp_path / "checkpoints" / "replay") == replay
 
 
-def test_a_restored_run_writes_what_is_new(tmp_path: Path) -> None:
+def test_a_resumed_run_writes_new_replay_rows_to_a_new_file(tmp_path: Path) -> None:
     saved(tmp_path, 10)
     again = Checkpoints(tmp_path / "checkpoints", 2)
     again.load()
@@ -127,7 +129,7 @@ def test_a_restored_run_writes_what_is_new(tmp_path: Path) -> None:
     assert loaded(tmp_path) == (12, [])
 
 
-def test_what_is_damaged_is_set_aside_with_its_rows(tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_set_aside_with_its_replay_rows(tmp_path: Path) -> None:
     saved(tmp_path, 10, 20)
     (tmp_path / "checkpoints" / "0000000020" / "manifest.json").write_text("{}")
     again = Checkpoints(tmp_path / "checkpoints", 1)
@@ -142,7 +144,7 @@ def test_what_is_damaged_is_set_aside_with_its_rows(tmp_path: Path) -> None:
     assert loaded(tmp_path) == (15, [])
 
 
-def test_what_somebody_else_put_there_is_left_alone(tmp_path: Path) -> None:
+def test_a_foreign_folder_among_the_checkpoints_is_not_removed(tmp_path: Path) -> None:
     checkpoints = saved(tmp_path, 10)
     best = Path(shutil.copytree(tmp_path / "checkpoints/0000000010", tmp_path / "checkpoints/best"))
     for step in (20, 30, 40):
@@ -219,7 +221,7 @@ def test_a_resumed_run_has_the_best_weights_of_its_checkpoint(
     assert read_weights(tmp_path / "checkpoints", "best")[1] == (16 if damaged else 25)
 
 
-def test_best_weights_from_before_the_first_checkpoint_do_not_outlive_a_new_beginning(tmp_path: Path) -> None:
+def test_best_weights_without_a_checkpoint_are_removed_when_a_run_starts_over(tmp_path: Path) -> None:
     checkpoints = saved(tmp_path)
     checkpoints.make()
     save_best(checkpoints, 5)

@@ -1,4 +1,4 @@
-"""Damaged checkpoints: nothing of what is wrong with them is believed, and what is whole is found."""
+"""Damaged checkpoints are reported and skipped, and the newest undamaged checkpoint is loaded."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +8,7 @@ from reliability.tiny import DAMAGES, Damaged
 
 
 @pytest.mark.parametrize("how", DAMAGES)
-def test_damage_is_noticed_named_and_passed_over(how: Callable, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_reported_with_its_file_and_skipped(how: Callable, tmp_path: Path) -> None:
     damaged = Damaged(tmp_path)
     assert len(damaged.files) == 10
     cases = [(file, seed) for file in damaged.files for seed in range(5)]

@@ -1,4 +1,4 @@
-"""A reporter that fails costs no step: the run, resumed, ends as one without it, byte for byte."""
+"""A run that stops because a reporter fails loses no step: resumed, it equals a run without the reporter."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ EVENTS = ("phase", "metrics", "episode", "evaluation", "best", "checkpoint")
 
 
 class Failing(Reporter):
-    """Fails at the first event of a kind after the first update was due, and knows what came after that."""
+    """Fails at the first event of a kind after the first update was due, and records later events."""
 
     def __init__(self, event: str, error: Exception) -> None:
         self._counters: Any = None
@@ -46,24 +46,24 @@ def undisturbed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
 @pytest.mark.parametrize(
     ("event", "kind"), [*((event, RuntimeError) for event in EVENTS), ("metrics", FileNotFoundError)]
 )
-def test_nothing_is_lost(
+def test_a_failing_reporter_stops_the_run_with_a_checkpoint_that_resumes_exactly(
     event: str, kind: type[Exception], undisturbed: tuple[str, Path], tmp_path: Path
 ) -> None:
     collect, whole = undisturbed
     reporter, run = Failing(event, kind("its log is gone")), tmp_path / "run"
     with pytest.raises(kind, match="its log is gone"):
         compose("sqn", *SETTINGS[collect], f"out={run}").train(reporters=[reporter])
-    assert reporter.later == []  # it received no other event
+    assert reporter.later == []  # after its failure it receives no other event
     summary = json.loads((run / "summary.json").read_text())
     assert summary["status"] == "error"
     assert max(int(path.name) for path in (run / "checkpoints").glob("0*")) == summary["env_steps"] > 60
     assert train(run) == "done"
-    names = {f"checkpoints/{summary['env_steps']:010d}"}  # which the other run did not write
+    names = {f"checkpoints/{summary['env_steps']:010d}"}  # the undisturbed run has no checkpoint there
     assert [each for each in differences(whole, run) if not any(name in each for name in names)] == []
 
 
-def test_all_other_reporters_receive_the_event(tmp_path: Path) -> None:
-    """Wherever the failing one is in the list."""
+def test_all_other_reporters_receive_the_event_at_which_one_fails(tmp_path: Path) -> None:
+    """Before and after the failing reporter in the list."""
 
     class Counting(Reporter):
         def __init__(self) -> None:
@@ -85,7 +85,7 @@ def test_all_other_reporters_receive_the_event(tmp_path: Path) -> None:
     assert first.statuses == last.statuses == ["error"]
 
 
-def test_at_the_beginning_and_at_the_end_it_is_raised_too(tmp_path: Path) -> None:
+def test_errors_of_a_reporter_in_begin_and_finished_are_raised(tmp_path: Path) -> None:
     class Ending(Reporter):
         def finished(self, summary: dict[str, Any]) -> None:
             raise RuntimeError("cannot end")

@@ -1,4 +1,4 @@
-"""Whole commands on what is not as it should be: some of the cases that the scorecard counts."""
+"""Fuzzing of whole commands: a few of the cases that the scorecard counts."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +20,6 @@ def world() -> Iterator[World]:
         world.clear()
 
 
-def test_a_command_says_what_is_wrong_and_changes_nothing_else(world: World) -> None:
+def test_commands_report_corrupt_input_by_name_and_change_nothing_else(world: World) -> None:
     wrong = {case: found for case in cases(world, COUNT, SEED) if (found := faults(case, world.run(case)))}
     assert wrong == {}

@@ -1,4 +1,4 @@
-"""Checkpoints and recipes made by somebody who means harm: they are refused, or do what they say."""
+"""Malicious checkpoints and recipes are refused, or loaded without side effects."""
 
 import ast
 import copy
@@ -31,11 +31,11 @@ PACKAGE = Path(__file__).resolve().parents[2] / "sqn_rl"
 UNPICKLES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "jsonpickle"}
 RUNS = {"eval", "exec", "compile", "__import__", "execfile"}
 LOADS = {"load", "loads", "unpickle", "load_memmap", "load_state_dict_from_url"}
-"""Of modules such as torch and numpy; ``json.loads`` is none of these."""
+"""Functions of modules such as torch and numpy that may unpickle; ``json.loads`` is allowed."""
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.stem)
-def test_nothing_of_ours_unpickles_or_runs_what_it_reads(path: Path) -> None:
+def test_no_module_unpickles_or_executes_what_it_reads(path: Path) -> None:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = {alias.name for alias in node.names} | {getattr(node, "module", None) or ""}
@@ -63,12 +63,12 @@ def _note(event: str, arguments: tuple[Any, ...]) -> None:
         happened.append(event)
 
 
-sys.addaudithook(_note)  # which nothing in Python gets around
+sys.addaudithook(_note)  # Python code cannot bypass it
 
 
 @contextmanager
 def watched() -> Iterator[list[str]]:
-    """Every program started, every connection, every name unpickled."""
+    """Record every program started, every connection made and every name unpickled."""
     global happened
     happened = []
     try:
@@ -77,7 +77,7 @@ def watched() -> Iterator[list[str]]:
         happened = None
 
 
-def test_nothing_is_unpickled_when_a_run_goes_on(tmp_path: Path) -> None:
+def test_nothing_is_unpickled_when_a_run_is_resumed(tmp_path: Path) -> None:
     run = tmp_path / "run"
     with pytest.raises(Killed):
         train(run, *TINY, die=(run / "checkpoints" / "0000000140").exists)
@@ -94,7 +94,7 @@ WRONG = [None, True, -1, 10**30, 1.5, "", "../../outside", "/etc/passwd", "x" * 
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Where the values are in a tree."""
+    """The paths of all values in a tree."""
     if path:
         yield path
     if isinstance(value, dict | list):
@@ -103,7 +103,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 
 def with_value(tree: Any, path: tuple[Any, ...], value: Any) -> Any:
-    """A copy of a tree in which something else is there."""
+    """A copy of a tree with another value at a path."""
     changed = copy.deepcopy(tree)
     inner = changed
     for name in path[:-1]:
@@ -113,7 +113,7 @@ def with_value(tree: Any, path: tuple[Any, ...], value: Any) -> Any:
 
 
 def forge(run: Path, content: Any) -> None:
-    """Put this into the newest manifest, signed as if we had written it."""
+    """Write ``content`` as the newest manifest, with a valid hash."""
     text = json.dumps(content, indent=1).encode()
     signed = json.dumps({**content, "sha256": sha256(text).hexdigest()}, indent=1)
     (newest(run) / MANIFEST).write_text(signed)
@@ -124,7 +124,7 @@ def newest(run: Path) -> Path:
 
 
 def refusal(run: Path) -> str | None:
-    """What is wrong with the newest checkpoint; None where its weights are read, as they were saved."""
+    """The error of the newest checkpoint; None if its weights are loaded as they were saved."""
     try:
         found = Checkpoints(run / "checkpoints", 2).load()
     except CheckpointError as error:
@@ -136,7 +136,7 @@ def refusal(run: Path) -> str | None:
 
 @contextmanager
 def within(seconds: int) -> Iterator[None]:
-    """What takes longer fails."""
+    """Raise an error if the body takes longer."""
 
     def fail(number: int, frame: Any) -> None:
         raise TimeoutError
@@ -162,7 +162,7 @@ def run(tmp_path: Path) -> Iterator[Path]:
     assert {path.name for path in tmp_path.iterdir()} == {"outside", "runs"}
 
 
-def test_whatever_a_manifest_says_nothing_happens(
+def test_a_manifest_with_a_forged_value_is_refused_or_harmless(
     run: Path, record_property: Callable[[str, int], None]
 ) -> None:
     content = json.loads((newest(run) / MANIFEST).read_text())
@@ -183,7 +183,7 @@ def test_whatever_a_manifest_says_nothing_happens(
         (("run",), {}),
         (("made_with",), {}),
         (("best",), None),
-    ]  # which miss something, but name nothing wrong
+    ]  # these are valid: something is left out, but nothing is wrong
 
 
 PATHS = ["../outside", "/etc/passwd", "a/../../outside", ".", "..", "\0", "~", "x.yaml\n", "metrics.jsonl/.."]
@@ -191,7 +191,7 @@ PATHS = ["../outside", "/etc/passwd", "a/../../outside", ".", "..", "\0", "~", "
 
 @pytest.mark.parametrize("name", PATHS)
 @pytest.mark.parametrize("section", ["run", "files"])
-def test_names_in_a_manifest_are_no_paths(section: str, name: str, run: Path) -> None:
+def test_a_manifest_cannot_name_paths_outside_the_run(section: str, name: str, run: Path) -> None:
     content = json.loads((newest(run) / MANIFEST).read_text())
     del content["sha256"]
     mark = {"bytes": 8, "sha256": sha256(b"precious").hexdigest()}
@@ -199,7 +199,7 @@ def test_names_in_a_manifest_are_no_paths(section: str, name: str, run: Path) ->
     if section == "run":
         with pytest.raises(CheckpointError, match="is no file of a run"):
             Checkpoints(run / "checkpoints", 2).load()
-    else:  # it is not looked for
+    else:  # a checkpoint does not look for other files
         assert loaded(run) == (5, [])
 
 
@@ -209,7 +209,7 @@ FILES += [f"{FOLDERS[2]}/{name}" for name in ("manifest.json", "state.safetensor
 
 
 @pytest.mark.parametrize("name", [*FOLDERS, *FILES])
-def test_links_are_not_followed(name: str, run: Path) -> None:
+def test_links_in_a_run_directory_are_refused(name: str, run: Path) -> None:
     elsewhere = run.parent / "elsewhere"
     shutil.move(run / name, elsewhere)
     (run / name).symlink_to(elsewhere)
@@ -221,14 +221,14 @@ def test_links_are_not_followed(name: str, run: Path) -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_pipe_is_not_waited_for(name: str, run: Path) -> None:
+def test_a_pipe_in_place_of_a_file_is_refused_without_waiting(name: str, run: Path) -> None:
     (run / name).unlink()
     os.mkfifo(run / name)
     with pytest.raises(CheckpointError, match="not a file"):
         Checkpoints(run / "checkpoints", 2).load()
 
 
-def test_a_pipe_that_is_not_complete_is_removed(run: Path) -> None:
+def test_a_pipe_with_the_name_of_a_partial_file_is_removed(run: Path) -> None:
     os.mkfifo(run / "checkpoints" / "x.partial")
     saved(run, 6)
     assert not (run / "checkpoints" / "x.partial").exists()
@@ -244,14 +244,14 @@ NO_MANIFESTS = ["[" * 100_000, '{"a":' * 100_000, "{}", "null", "1e999", "9" * 5
 
 
 @pytest.mark.parametrize("text", NO_MANIFESTS)
-def test_what_is_no_manifest(text: str, run: Path) -> None:
+def test_an_invalid_manifest_is_refused(text: str, run: Path) -> None:
     (newest(run) / MANIFEST).write_text(text, encoding="latin-1")
     with pytest.raises(CheckpointError, match=r"manifest\.json"):
         Checkpoints(run / "checkpoints", 2).load()
 
 
 @pytest.mark.parametrize("version", [0, FORMAT - 1, FORMAT + 1, str(FORMAT), True, None, [FORMAT]])
-def test_another_format_is_reported(version: Any, run: Path) -> None:
+def test_another_format_of_a_manifest_is_refused(version: Any, run: Path) -> None:
     content = json.loads((newest(run) / MANIFEST).read_text())
     del content["sha256"]
     forge(run, content | {"format": version})
@@ -309,7 +309,7 @@ TARGETS = [
 
 @pytest.fixture
 def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A saved recipe in an empty folder, in which nothing else is to appear."""
+    """A saved recipe in an empty folder, in which no other file may appear."""
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "recipe.yaml"
     path.write_text(compose_recipe("sqn").to_yaml())
@@ -321,7 +321,7 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("harm", HARM)
-def test_a_saved_recipe_that_means_harm(harm: str, recipe: Path) -> None:
+def test_a_saved_recipe_with_a_harmful_value_is_refused(harm: str, recipe: Path) -> None:
     key = harm.partition(":")[0]
     lines = [line for line in recipe.read_text().splitlines() if not line.startswith(f"{key}:")]
     recipe.write_text("\n".join([*lines, harm, ""]))
@@ -331,7 +331,9 @@ def test_a_saved_recipe_that_means_harm(harm: str, recipe: Path) -> None:
 
 @pytest.mark.parametrize("slot", ["env", "head", "loss", "optimizer", "replay", "logger", "temperature"])
 @pytest.mark.parametrize("target", TARGETS)
-def test_a_saved_recipe_builds_what_is_allowed(target: str, slot: str, recipe: Path) -> None:
+def test_a_saved_recipe_with_a_target_that_is_not_a_part_is_refused(
+    target: str, slot: str, recipe: Path
+) -> None:
     text, there = recipe.read_text(), compose_recipe("sqn").config[slot]["_target_"]
     recipe.write_text(text.replace(f"_target_: {there}", f"_target_: '{target}'", 1))
     with pytest.raises(RecipeError, match="_target_"):

@@ -1,4 +1,4 @@
-"""What a run leaves in memory: nothing; and what is played or looked at later needs no replay."""
+"""A run leaves nothing in memory, and evaluating or diagnosing it later needs no replay."""
 
 import gc
 from collections import Counter
@@ -25,12 +25,12 @@ TINY = ["steps=60", "warmup_steps=20", "hidden=[8]", "batch_size=4", "eval_episo
 
 
 def alive() -> Counter[str]:
-    """What there is of a run's objects, garbage or not."""
+    """The number of objects of a run by type, garbage included."""
     return Counter(type(each).__name__ for each in gc.get_objects() if issubclass(type(each), KINDS))
 
 
 class Failing(Reporter):
-    """Fails in the middle of a run, while everything is there."""
+    """Fails in the middle of a run, when all of its objects are in memory."""
 
     def episode(self, row: dict[str, Any]) -> None:
         assert alive()["UniformReplay"]
@@ -52,13 +52,13 @@ def _no_older_garbage() -> None:
     ids=" ".join,
 )
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
-def test_nothing_of_a_run_is_alive_after_it(settings: list[str], tmp_path: Path) -> None:
+def test_a_finished_run_leaves_no_objects_in_memory(settings: list[str], tmp_path: Path) -> None:
     before = alive()
     assert compose("sqn", *TINY, *settings, f"out={tmp_path / 'run'}").train()["status"] == "done"
     assert alive() == before
 
 
-def test_nothing_but_garbage_is_left_of_a_run_that_failed(tmp_path: Path) -> None:
+def test_a_failed_run_leaves_only_garbage_in_memory(tmp_path: Path) -> None:
     before = alive()
     with pytest.raises(RuntimeError, match="enough") as error:
         compose("sqn", *TINY, f"out={tmp_path / 'run'}").train(reporters=[Failing()])
@@ -67,13 +67,13 @@ def test_nothing_but_garbage_is_left_of_a_run_that_failed(tmp_path: Path) -> Non
     assert alive() == before
 
 
-def test_what_is_left_of_a_failed_run_does_not_keep_the_next_from_fitting(
+def test_garbage_of_an_earlier_run_is_collected_before_memory_is_checked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As if the memory were free only once that garbage is gone."""
-    compose("sqn", *TINY).recipe.build()  # which is garbage now
+    """Memory is free, as the patched function reports it, only once the garbage is collected."""
+    compose("sqn", *TINY).recipe.build()  # leaves garbage
     assert alive()["UniformReplay"]
-    monkeypatch.setattr("sqn_rl.recipe.preflight.require_room", lambda recipe: None)  # of networks alone
+    monkeypatch.setattr("sqn_rl.recipe.preflight.require_room", lambda recipe: None)  # checks networks alone
     monkeypatch.setattr(resources, "available_bytes", lambda: 0 if alive()["UniformReplay"] else 10**12)
     compose("sqn", *TINY).preflight()
     monkeypatch.setattr(resources, "available_bytes", lambda: 0)
@@ -81,8 +81,8 @@ def test_what_is_left_of_a_failed_run_does_not_keep_the_next_from_fitting(
         compose("sqn", *TINY).preflight()
 
 
-def test_to_play_or_to_diagnose_takes_no_replay(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """The replay of the recipe fits no machine."""
+def test_sqn_eval_and_sqn_diagnose_build_no_replay(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The capacity of the replay is set to a size that no machine can hold."""
     run = tmp_path / "run"
     compose("sqn", *TINY, f"out={run}").train()
     path = run / "recipe.yaml"

@@ -1,4 +1,4 @@
-"""Nothing is written through a link: what it leads to stays as it is, whatever name it has."""
+"""Nothing is written through a symbolic or hard link: its target is never changed."""
 
 import os
 import shutil
@@ -37,7 +37,7 @@ LINKS = [to_a_file, to_a_folder, dangling]
 
 @pytest.fixture
 def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder to which links lead, and in which nothing is to change; another is the working directory."""
+    """A folder outside the working directory with the targets of links, in which nothing may change."""
     (outside := tmp_path / "outside").mkdir()
     (tmp_path / "inside").mkdir()
     monkeypatch.chdir(tmp_path / "inside")
@@ -59,8 +59,8 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-def test_what_is_written_whole_takes_the_place_of_a_link(stopped: Path, outside: Path) -> None:
-    """Names that a run still has to write, and what it calls them before they are complete."""
+def test_files_written_whole_replace_links_and_do_not_follow_them(stopped: Path, outside: Path) -> None:
+    """Links at all names that a run has still to write, and at their ``.partial`` names."""
     run, other = (Path(shutil.copytree(stopped, name)) for name in ("run", "other"))
     assert train(other) == "done"
     left = {path.relative_to(other) for path in other.rglob("*") if path.suffix not in (".jsonl", ".sqn_rl")}
@@ -81,7 +81,7 @@ def test_what_is_written_whole_takes_the_place_of_a_link(stopped: Path, outside:
     "name",
     [".lock", "metrics.jsonl", "tensorboard", "checkpoints", "checkpoints/replay", "checkpoints/best"],
 )
-def test_a_link_where_a_run_appends_or_has_a_folder_is_refused(
+def test_a_link_in_place_of_a_log_or_a_folder_of_a_run_is_refused(
     name: str, leads: Callable, outside: Path
 ) -> None:
     (folder := Path("run", name).parent).mkdir(parents=True)
@@ -101,13 +101,15 @@ def test_a_link_where_a_run_appends_or_has_a_folder_is_refused(
 
 @pytest.mark.parametrize("leads", LINKS)
 @pytest.mark.parametrize("partial", ["", ".partial"])
-def test_what_a_person_names_follows_no_link(partial: str, leads: Callable, outside: Path) -> None:
+def test_sqn_graph_output_does_not_follow_a_link(partial: str, leads: Callable, outside: Path) -> None:
     leads(Path(f"graph.svg{partial}"), outside)
     code = graph.main(["--format", "svg", "--output", "graph.svg"])
     assert (code, Path("graph.svg").is_file() and code == 0) == ((0, True) if partial else (2, False))
 
 
-def test_a_film_follows_no_link(stopped: Path, outside: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_sqn_eval_video_does_not_follow_a_link(
+    stopped: Path, outside: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     to_a_file(Path("film.gif"), outside)
     assert evaluate.main([str(stopped), "--video", "film.gif"]) == 2
     assert "--video film.gif: a link; name the file itself" in capfd.readouterr().err
@@ -119,7 +121,7 @@ def test_a_film_follows_no_link(stopped: Path, outside: Path, capfd: pytest.Capt
 
 
 @pytest.mark.slow
-def test_reports_and_logs_of_an_ablation_follow_no_link(outside: Path) -> None:
+def test_reports_and_logs_of_sqn_ablate_do_not_follow_links(outside: Path) -> None:
     out = Path("out")
     for number, name in enumerate(["comparison.md", "comparison.csv.partial", "comparison.png"]):
         out.mkdir(exist_ok=True)
@@ -135,7 +137,9 @@ def test_reports_and_logs_of_an_ablation_follow_no_link(outside: Path) -> None:
 # --- hard links -------------------------------------------------------------------------------------------
 
 
-def test_a_copy_made_of_hard_links_stays_as_it_is(stopped: Path, outside: Path) -> None:
+def test_a_copy_made_of_hard_links_is_unchanged_when_the_original_resumes(
+    stopped: Path, outside: Path
+) -> None:
     run = Path(shutil.copytree(stopped, "run"))
     copy = Path(shutil.copytree(run, "copy", copy_function=os.link))
     before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}

@@ -1,4 +1,4 @@
-"""A run that revision a754974 wrote, before format changes: it evaluates, and training resumes from it."""
+"""A run written by revision a754974, before the format changed, can be evaluated and resumed."""
 
 import json
 import shutil
@@ -13,16 +13,16 @@ OLD = Path(__file__).parent / "data" / "run_before_0.2"
 
 @pytest.fixture
 def old(tmp_path: Path) -> Path:
-    """A copy of it: ``sqn_rainbow`` on CartPole, killed after its checkpoint at step 300 of 600."""
+    """A copy of the run: ``sqn_rainbow`` on CartPole, killed after its checkpoint at step 300 of 600."""
     return Path(shutil.copytree(OLD, tmp_path / "old"))
 
 
-def test_it_is_evaluated(old: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_sqn_eval_evaluates_a_run_of_an_old_format(old: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate.main([str(old), "--episodes", "2"]) == 0
     assert "300" in capsys.readouterr().out
 
 
-def test_it_is_resumed(old: Path) -> None:
+def test_sqn_resume_finishes_a_run_of_an_old_format(old: Path) -> None:
     before = [json.loads(line) for line in (OLD / "episodes.jsonl").read_text().splitlines()]
     assert resume.main([str(old)]) == 0
     summary = json.loads((old / "summary.json").read_text())

@@ -1,4 +1,4 @@
-"""Memory and disk: what is forecast before a run, what it takes, and what is refused."""
+"""Memory and disk: the forecast before a run, the measured usage, and runs that are refused."""
 
 import json
 import os
@@ -27,14 +27,14 @@ SHORT = ["steps=300", "warmup_steps=100", "num_envs=4", "eval_episodes=2", "comp
 
 
 class Usage(NamedTuple):
-    """What the system says of a disk."""
+    """A stub of the answer of ``shutil.disk_usage``."""
 
     free: int
 
 
 @pytest.mark.slow
-def test_the_forecast_is_what_is_taken() -> None:
-    """Of all recipes `resources.py` says it."""
+def test_the_forecast_of_memory_and_checkpoint_size_matches_the_usage() -> None:
+    """For three cases; `resources.py` measures all recipes."""
     cases = ["sqn_dueling:cartpole", "sqn_per:atari_ram", "sqn:atari"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
@@ -47,8 +47,10 @@ def test_the_forecast_is_what_is_taken() -> None:
             assert each[f"{what}_forecast"] == pytest.approx(each[what], rel=0.15), each
 
 
-def test_what_does_not_fit_the_memory_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    free = iter([10**12])  # for the networks, which are looked at first; and then nothing
+def test_a_run_that_does_not_fit_in_memory_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    free = iter([10**12])  # enough for the networks, which are checked first; then nothing is free
     monkeypatch.setattr("sqn_rl.recipe.resources.available_bytes", lambda: next(free, 0))
     with pytest.raises(
         RecipeError, match=r"the run takes up to .+ of memory, .+ more than now; 0\.0 MB are free"
@@ -67,21 +69,23 @@ def test_what_does_not_fit_the_memory_is_refused(monkeypatch: pytest.MonkeyPatch
         ("encoder.hidden=[400000,400000]", r"the networks, .* take 6,400\.\d GB; .* are free"),
     ],
 )
-def test_what_is_far_too_large_is_refused_before_it_is_built(override: str, message: str) -> None:
+def test_a_recipe_that_is_far_too_large_is_refused_before_building(override: str, message: str) -> None:
     with pytest.raises(RecipeError, match=message) as error:
         compose("sqn", override).preflight()
     assert error.value.origin == f"command line: {override}"
 
 
 @pytest.mark.parametrize("name", ["sqn", "sqn_rainbow", "discrete_sac"])
-def test_the_networks_size_is_known_without_building_them(name: str) -> None:
+def test_the_size_of_the_networks_is_known_without_building_them(name: str) -> None:
     recipe = compose(name, "hidden=[7]").recipe
     built = recipe.build(last="q_net")
     assert recipe.parameter_bytes() == sum(each.nbytes for each in built["q_net"].parameters()) > 0
     built["env"].close()
 
 
-def test_what_does_not_fit_the_disk_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_run_whose_checkpoints_do_not_fit_on_the_disk_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda path: Usage(free=900_000 if path.exists() else 0))
     out = tmp_path / "a" / "run"
     with pytest.raises(RecipeError, match=r"checkpoints take up to .* MB; 0\.9 MB are free in /") as error:
@@ -90,7 +94,9 @@ def test_what_does_not_fit_the_disk_is_refused(monkeypatch: pytest.MonkeyPatch, 
     assert not out.parent.exists()
 
 
-def test_the_run_says_what_it_takes(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_run_prints_its_memory_and_the_size_of_a_checkpoint(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "run"
     assert main([*SHORT, f"out={out}"]) == 0
     output = re.search(
@@ -103,8 +109,10 @@ def test_the_run_says_what_it_takes(tmp_path: Path, capfd: pytest.CaptureFixture
 
 @pytest.mark.slow
 @pytest.mark.parametrize("checkpoints", [0, 1])
-def test_a_disk_that_is_full_in_the_middle(checkpoints: int, tmp_path: Path) -> None:
-    """The system itself refuses what is written, from some moment on."""
+def test_a_run_on_a_disk_that_becomes_full_fails_with_whole_checkpoints(
+    checkpoints: int, tmp_path: Path
+) -> None:
+    """The operating system refuses to write files above a limit that is set during the run."""
     out = tmp_path / "run"
     command = [
         Path(sys.executable).with_name("sqn-run"),
@@ -127,7 +135,9 @@ def test_a_disk_that_is_full_in_the_middle(checkpoints: int, tmp_path: Path) -> 
     assert not found or found.skipped == []
 
 
-def test_the_rows_and_the_processes_of_shards_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_forecast_counts_shard_processes_and_rows_stored_in_this_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(InlineCollect, "actor_bytes", 10**12)
     sharded = ["collect=inline", "collect.actors=4", "replay=sharded", "replay.shards=2"]
     recipe = compose_recipe("sqn", *SHORT, "returns=n_step", *sharded)

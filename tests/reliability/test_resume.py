@@ -1,4 +1,4 @@
-"""Exact resume: a run that is killed and goes on ends as one that never was, byte for byte."""
+"""Exact resume: a run that is killed and resumed equals a run that was never killed, byte for byte."""
 
 import shutil
 from pathlib import Path
@@ -20,7 +20,9 @@ FAMILIES = {
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(("task", "kills"), [("CartPole", 15), ("Pong from RAM", 6)])
-def test_a_family_of_recipes(task: str, kills: int, family: str, tmp_path: Path) -> None:
+def test_a_killed_run_of_each_recipe_family_resumes_exactly(
+    task: str, kills: int, family: str, tmp_path: Path
+) -> None:
     trial = killed_and_resumed(tmp_path, kills, 0, *FAMILIES[family], *TASKS[task], *TINY)
     assert trial.kills.total() == kills
     assert trial.compiled == {"before": kills}
@@ -28,28 +30,28 @@ def test_a_family_of_recipes(task: str, kills: int, family: str, tmp_path: Path)
 
 
 @pytest.mark.parametrize("collect", ["local", "inline"])
-def test_what_an_actor_remembers(collect: str, tmp_path: Path) -> None:
+def test_a_killed_run_with_a_recurrent_network_resumes_exactly(collect: str, tmp_path: Path) -> None:
     tiny = [*TINY, "q_net.units=8", "replay.length=4", "replay.stride=4", "replay.burn_in=2"]
     tiny += ["collect.rows=5"] * (collect == "inline")
     trial = killed_and_resumed(tmp_path, 5, 0, "recipe=sqn_r2d2", "env=recall", *tiny, f"collect={collect}")
     assert (trial.differ, trial.faults) == ([], {})
 
 
-def test_a_replay_in_shards(tmp_path: Path) -> None:
+def test_a_killed_run_with_a_sharded_replay_resumes_exactly(tmp_path: Path) -> None:
     settings = ["recipe=sqn_apex", *TASKS["CartPole"], *TINY, "collect=inline", "collect.rows=5"]
     trial = killed_and_resumed(tmp_path, 6, 0, *settings, "replay=sharded", "returns=n_step")
     assert trial.kills.total() == 6
     assert (trial.differ, trial.faults) == ([], {})
 
 
-def test_games_from_pixels(tmp_path: Path) -> None:
+def test_a_killed_run_from_pixels_resumes_exactly(tmp_path: Path) -> None:
     shorter = ("recipe=dqn", *TASKS["Pong from pixels"], *TINY, "steps=160", "eval_episodes=1")
     trial = killed_and_resumed(tmp_path, 4, 0, *shorter)
     assert (trial.differ, trial.faults) == ([], {})
 
 
-def test_what_was_to_be_removed_is_removed_by_whoever_goes_on(tmp_path: Path) -> None:
-    """Killed after the last checkpoint: no other one is written, which would have removed too many."""
+def test_resuming_removes_leftover_checkpoints_and_partial_files(tmp_path: Path) -> None:
+    """The run is killed after its last checkpoint, so that no later save removes the leftovers."""
     settings, run = ("recipe=sqn", *TASKS["CartPole"], *TINY), tmp_path / "run"
     train(run, *settings)
     checkpoints = run / "checkpoints"

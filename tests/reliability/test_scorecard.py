@@ -1,4 +1,4 @@
-"""The scorecard's page says what was measured."""
+"""The page of the scorecard shows the measured numbers."""
 
 from dataclasses import asdict
 
@@ -6,11 +6,11 @@ from reliability.score import Line, page, sums
 from reliability.scorecard import PAGE, SECTIONS
 
 
-def test_the_page_is_that_of_the_raw_numbers() -> None:
+def test_the_scorecard_page_matches_the_raw_numbers() -> None:
     assert PAGE.read_text() == page(SECTIONS)
 
 
-def test_totals_are_of_all_lines_that_count_cases() -> None:
+def test_totals_sum_the_cases_and_faults_of_all_lines() -> None:
     plain, compiled = (asdict(Line("", "", "", True, cases=cases)) for cases in (800, 250))
     hanging = asdict(Line("", "", "", False, cases=4_000, faults={"hangs": 2}))
     found = sums({"kills": [plain], "compiled": [compiled], "fuzz": [hanging, hanging], "disk": []})

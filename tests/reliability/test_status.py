@@ -1,4 +1,4 @@
-"""Whether a run is running, and how it ended: also at the very moment when that changes."""
+"""The status of a run, also when it changes while it is read."""
 
 import fcntl
 import json
@@ -21,7 +21,7 @@ TINY = ["env=cartpole", "steps=40", "warmup_steps=10", "batch_size=4", "hidden=[
 
 
 def hold(path: Path, kind: int, seconds: float) -> threading.Thread:
-    """Lock a folder from another thread for so long."""
+    """Hold the lock of a folder for ``seconds``; return the thread that releases it."""
     file = os.open(path / LOCK, os.O_RDWR | os.O_CREAT)
     fcntl.flock(file, kind)
     thread = threading.Thread(target=lambda: (time.sleep(seconds), os.close(file)))
@@ -29,7 +29,7 @@ def hold(path: Path, kind: int, seconds: float) -> threading.Thread:
     return thread
 
 
-def test_a_look_at_the_lock_does_not_keep_a_run_from_starting(tmp_path: Path) -> None:
+def test_reading_the_lock_does_not_keep_a_run_from_starting(tmp_path: Path) -> None:
     looking = hold(tmp_path, fcntl.LOCK_SH, 0.05)
     with locked(tmp_path):
         assert is_locked(tmp_path)
@@ -37,14 +37,14 @@ def test_a_look_at_the_lock_does_not_keep_a_run_from_starting(tmp_path: Path) ->
     assert not is_locked(tmp_path)
 
 
-def test_another_run_does(tmp_path: Path) -> None:
+def test_a_second_run_in_a_locked_directory_is_refused(tmp_path: Path) -> None:
     running = hold(tmp_path, fcntl.LOCK_EX, 1.0)
     with pytest.raises(SettingError, match="no other run is writing to"), locked(tmp_path):
         pass
     running.join()
 
 
-def test_a_run_that_ends_while_its_status_is_read_was_not_killed(
+def test_a_run_that_ends_while_its_status_is_read_is_not_reported_as_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done = compose("sqn", *TINY, f"out={tmp_path}").train()
@@ -59,7 +59,7 @@ def test_a_run_that_ends_while_its_status_is_read_was_not_killed(
     assert status_of(tmp_path) == "done"
 
 
-def test_a_curve_that_cannot_be_drawn_does_not_undo_the_run(
+def test_a_run_whose_curve_cannot_be_drawn_still_has_the_status_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> bytes:

@@ -1,4 +1,4 @@
-"""A TensorBoard log has every point once, wherever its run was killed."""
+"""The TensorBoard log of a run that was killed and resumed has every point exactly once."""
 
 from itertools import count
 from pathlib import Path
@@ -13,7 +13,7 @@ UNEQUAL = "train/wall_s"
 
 
 def points(run: Path) -> dict[str, list[tuple[int, float]]]:
-    """By tag, all that TensorBoard shows."""
+    """By tag, all points that TensorBoard shows."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0})
@@ -33,10 +33,10 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[tuple[int,
     return found
 
 
-def test_a_run_that_was_killed_has_no_point_twice(
+def test_a_run_killed_and_resumed_has_every_tensorboard_point_once(
     alone: dict[str, list[tuple[int, float]]], tmp_path: Path
 ) -> None:
-    """It dies after so many turns of the loop, with rows in its logs that no checkpoint has."""
+    """The run is killed twice in its loop, when its logs have rows after the last checkpoint."""
     run = tmp_path / "run"
     for turn in (119, 50):
         turn_now = count(1)

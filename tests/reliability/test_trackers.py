@@ -1,4 +1,4 @@
-"""Experiment trackers, offline: no row is lost where a run was killed; they get the config and the curve."""
+"""Experiment trackers, offline: a killed and resumed run loses no row; config and curve are sent."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from sqn_rl.errors import SettingError, to_install
 
 STEPS = {"train/loss_q": [100, 150, 200, 250, 300], "evaluation/mean": [90, 180, 270, 300]}
 EXTENDED = {"train/loss_q": [*STEPS["train/loss_q"], 350, 360], "evaluation/mean": [90, 180, 270, 300, 360]}
-"""The evaluation of the first end, 300, stays there; a tracker's rows cannot be removed."""
+"""The final evaluation of the first run, at 300, remains: rows cannot be removed from a tracker."""
 Points = dict[str, list[int]]
 
 
@@ -49,7 +49,7 @@ def records(data: bytes) -> Iterator[bytes]:
     """The records of a file of wandb: LevelDB's log format after a header of 7 bytes."""
     at, whole, block = 7, b"", 32768
     while at + 7 <= len(data):
-        if block - at % block < 7:  # the rest of a block without room for a header
+        if block - at % block < 7:  # skip the end of a block that is too short for a header
             at += block - at % block
             continue
         size, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
@@ -89,9 +89,9 @@ READ: dict[str, Callable[[Path], tuple[Points, dict[str, Any], int, str]]] = {
 
 
 def train_thrice(run: Path, logger: str) -> None:
-    """A process is killed with rows that no checkpoint has; another resumes the run, and ends it.
+    """Kill a run when it has rows after its last checkpoint, resume it to its end, then extend it.
 
-    Then it is extended. Prints what the tracker has after the second and the third.
+    Prints the contents of the tracker after the second and the third process.
     """
     settings = [*TINY, f"logger={logger}"]
     if (process := os.fork()) == 0:
@@ -102,7 +102,7 @@ def train_thrice(run: Path, logger: str) -> None:
     assert train(run) == "done"
     names = [thread.name for thread in threading.enumerate() if not thread.daemon]
     assert names == ["MainThread"]
-    compose("sqn", *settings).preflight()  # begins no run of the tracker
+    compose("sqn", *settings).preflight()  # must not begin a run of the tracker
     print(json.dumps(READ[logger](run)))
     assert resume([str(run), "steps=360"]) == 0
     print(json.dumps(READ[logger](run)))
@@ -110,9 +110,9 @@ def train_thrice(run: Path, logger: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("logger", READ)
-def test_a_run_that_was_killed_has_every_row(logger: str, tmp_path: Path) -> None:
+def test_a_tracker_has_every_row_of_a_run_that_was_killed_and_resumed(logger: str, tmp_path: Path) -> None:
     pytest.importorskip(logger)
-    run, off = tmp_path / "run", "http://127.0.0.1:1"  # where nothing answers
+    run, off = tmp_path / "run", "http://127.0.0.1:1"  # no server answers there
     folders = {"TRACKIO_DIR": str(tmp_path / "trackio"), "HOME": str(tmp_path), "HF_HOME": str(tmp_path)}
     environment = {**os.environ, **folders, "HTTPS_PROXY": off, "HTTP_PROXY": off, "WANDB_MODE": "offline"}
     environment |= {"PYTHONPATH": str(Path(__file__).parents[1])}
@@ -123,7 +123,7 @@ def test_a_run_that_was_killed_has_every_row(logger: str, tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr
     first, last = (json.loads(line) for line in done.stdout.splitlines() if line.startswith("["))
     points, config, pictures, name = first
-    if logger == "mlflow":  # the others may lose, or have twice, what was sent when the process was killed
+    if logger == "mlflow":  # others may lose or repeat rows that were being sent at the kill
         assert points == STEPS
     assert {name: sorted({*steps}) for name, steps in points.items()} == STEPS
     assert pictures == 1
@@ -137,14 +137,16 @@ def test_a_run_that_was_killed_has_every_row(logger: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("logger", READ)
-def test_without_the_extra_the_message_names_it(logger: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_package_of_a_tracker_the_error_names_the_extra(
+    logger: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, logger, None)
     with pytest.raises(RecipeError, match=re.escape(to_install(logger))):
         compose("sqn", *TINY, f"logger={logger}").preflight()
 
 
 class Kept(TrackingLogger):
-    """Keeps what is sent."""
+    """A tracker that keeps the steps of the rows that it is sent."""
 
     def __init__(self, directory: Path) -> None:
         self.rows: list[int] = []
@@ -167,7 +169,7 @@ class Kept(TrackingLogger):
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"id": "../x", "train": 1, "evaluation": 1}', "[" * 9999])
-def test_a_file_that_is_not_ours_begins_a_new_run(text: str, tmp_path: Path) -> None:
+def test_an_invalid_tracker_file_begins_a_new_run_of_the_tracker(text: str, tmp_path: Path) -> None:
     (tmp_path / "kept.json").write_text(text)
     logger = Kept(tmp_path)
     for env_steps in (10, 20, 10, 20, 30):
@@ -176,7 +178,7 @@ def test_a_file_that_is_not_ours_begins_a_new_run(text: str, tmp_path: Path) -> 
     assert json.loads((tmp_path / "kept.json").read_text()) == {"id": "abc", "train": 30, "evaluation": -1}
 
 
-def test_ids_may_have_a_dash_and_an_underscore(tmp_path: Path) -> None:
+def test_the_run_id_of_a_tracker_may_have_a_dash_and_an_underscore(tmp_path: Path) -> None:
     (tmp_path / "kept.json").write_text('{"id": "my-run_2", "train": 20, "evaluation": -1}')
     logger = Kept(tmp_path)
     logger.metrics({"env_steps": 20, "loss_q": 1.0})
@@ -185,7 +187,7 @@ def test_ids_may_have_a_dash_and_an_underscore(tmp_path: Path) -> None:
 
 
 class Refused(Kept):
-    """Cannot begin, and nothing else of it can be called then."""
+    """A tracker that fails to open; its other methods must not be called then."""
 
     def open(self, id: str | None, recipe: Any, name: str) -> str:
         raise SettingError("logger", "refused", "a login")
@@ -197,13 +199,13 @@ class Refused(Kept):
         raise AttributeError
 
 
-def test_a_tracker_that_cannot_begin_says_why(tmp_path: Path) -> None:
+def test_a_tracker_that_cannot_begin_raises_its_error(tmp_path: Path) -> None:
     recipe = compose("sqn", *TINY, f"out={tmp_path / 'run'}")
     with pytest.raises(SettingError, match="expected a login"):
         recipe.train(reporters=[Refused(tmp_path)])
 
 
-def test_nothing_is_written_into_a_run_that_replaced_its_own(tmp_path: Path) -> None:
+def test_a_tracker_does_not_write_into_a_directory_that_replaced_its_run(tmp_path: Path) -> None:
     run, moved = tmp_path / "run", tmp_path / "moved"
     run.mkdir()
     logger = Kept(run)

@@ -1,4 +1,4 @@
-"""Without the user's trust nothing is imported that data names, and nothing that lies about is executed."""
+"""Without ``--trust``, no module named in data is imported, and no file in a data folder is executed."""
 
 import inspect
 import json
@@ -67,7 +67,7 @@ print(json.dumps({"targets": len(targets), "allowed": sorted(allowed), "effects"
 """
 
 
-def test_of_all_that_can_be_imported_only_parts_are_and_only_for_their_slot(
+def test_only_parts_are_accepted_as_targets_and_only_for_their_slot(
     record_property: Callable[[str, int], None],
 ) -> None:
     from torch import optim
@@ -90,15 +90,15 @@ def test_of_all_that_can_be_imported_only_parts_are_and_only_for_their_slot(
     assert found["effects"] == []
 
 
-# --- what lies about ---------------------------------------------------------------------------------------
+# --- modules in folders ------------------------------------------------------------------------------------
 
 TRAPS = ["uarray", "cython", "mujoco", "yaml", "sitecustomize", "torch", "cloudpickle"]
-"""Modules that what we import looks for, installed or not."""
+"""Names of modules that our imports try to import, installed or not."""
 
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """A folder of YAML, in which there is also what executes itself when it is imported."""
+    """A folder of YAML that also has modules which leave a file ``trapped`` when they are imported."""
     tree = tmp_path / "tree"
     (tree / "recipes").mkdir(parents=True)
     (tree / "recipes" / "mine.yaml").write_text("# Mine.\ndefaults: [sqn, _self_]\n")
@@ -112,7 +112,7 @@ def tree(tmp_path: Path) -> Path:
 RUN = "steps=70", "warmup_steps=60", "batch_size=8", "eval_episodes=1", "recipe=mine", "threads=1"
 
 
-def test_a_folder_of_yaml_is_not_on_the_path(tree: Path) -> None:
+def test_a_config_folder_is_not_on_the_import_path(tree: Path) -> None:
     script = "import sys; from sqn_rl.cli.run import main; main(); print(*sys.path, sep='\\n')"
     done = subprocess.run(
         [sys.executable, "-P", "-c", script, *RUN],
@@ -127,7 +127,7 @@ def test_a_folder_of_yaml_is_not_on_the_path(tree: Path) -> None:
     assert not (tree.parent / "trapped").exists()
 
 
-def test_a_folder_is_on_the_path_while_what_is_trusted_is_imported(tree: Path) -> None:
+def test_a_config_folder_is_on_the_path_only_while_trusted_modules_are_imported(tree: Path) -> None:
     before = [*sys.path]
     head = Catalogue([tree], ["trusted_lab"]).resolve("head", "trusted_lab.Head")
     assert [each.__name__ for each in inspect.getmro(head)][:2] == ["Head", "Base"]
@@ -137,13 +137,13 @@ def test_a_folder_is_on_the_path_while_what_is_trusted_is_imported(tree: Path) -
     assert sys.path == before
 
 
-def test_a_job_of_a_sweep_runs_nothing_from_the_working_directory(tree: Path) -> None:
+def test_a_job_of_a_sweep_imports_nothing_from_the_working_directory(tree: Path) -> None:
     done = subprocess.run([*SQN_RUN, "--help"], cwd=tree, capture_output=True, check=True)
     assert b"sqn-run" in done.stdout
     assert not (tree / "trapped").exists()
 
 
-def test_every_process_of_python_is_started_on_a_safe_path() -> None:
+def test_every_python_subprocess_is_started_with_a_safe_path() -> None:
     package = Path(sqn_rl.__file__).parent
     started = [
         (path.name, line)
@@ -160,7 +160,7 @@ def _imports(path: Path) -> list[str]:
     return [line for line in path.read_text().splitlines() if line.lstrip().startswith(("import ", "from "))]
 
 
-# --- a run of somebody else's ------------------------------------------------------------------------------
+# --- a run of another person -------------------------------------------------------------------------------
 
 COMMANDS = {
     "eval": lambda run: evaluate.main([run]),
@@ -170,7 +170,7 @@ COMMANDS = {
     "compare": lambda run: compare.main([run]),
 }
 READ_ONLY = {"diff": 0, "compare": 2}
-"""What they answer of a run without a summary."""
+"""The exit codes of the commands that build no parts, for a run without a summary."""
 
 
 @pytest.fixture
@@ -191,14 +191,16 @@ def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_run_directory_runs_nothing(name: str, stranger: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_execute_nothing_from_a_run_directory(
+    name: str, stranger: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert COMMANDS[name]("run") == READ_ONLY.get(name, 2)
     assert not Path("trapped").exists()
     if name not in READ_ONLY:
         assert "not a part of sqn_rl for the slot `temperature`" in capsys.readouterr().err
 
 
-def test_the_curves_of_a_run_are_watched_without_its_parts(stranger: Path) -> None:
+def test_the_curves_of_a_run_are_shown_without_importing_its_parts(stranger: Path) -> None:
     watched = WatchedRun(stranger, Catalogue())
     assert watched.state()["title"] == "sqn on CartPole-v1, seed 0"
     with pytest.raises(SqnError, match="if you trust `torchrl"):

@@ -25,7 +25,7 @@ def rows(end: int, begin: int = 0) -> Rows:
 
 
 def state(step: int, begin: int = 0) -> dict[str, Any]:
-    """What a run has become after so many steps."""
+    """The state of a run after so many steps."""
     generator = torch.Generator().manual_seed(step)
     return {
         "counters": {"env_steps": step, "wall_s": 0.1 + step, "nothing": None, "yes": True, "name": "é"},
@@ -36,7 +36,7 @@ def state(step: int, begin: int = 0) -> dict[str, Any]:
 
 
 def weights(step: int) -> dict[str, Tensor]:
-    """And what it has learned."""
+    """The weights of a run after so many steps."""
     return {"q": torch.full((2, 3), float(step)), "alpha": torch.tensor(0.5)}
 
 
@@ -58,7 +58,7 @@ def saved(run: Path, *steps: int, keep: int = 2) -> Checkpoints:
 
 
 def plain(value: Any) -> Any:
-    """A state as what can be compared."""
+    """A state as plain Python values, which can be compared."""
     if isinstance(value, Tensor):
         return [str(value.dtype), [*value.shape], value.tolist()]
     if isinstance(value, dict):
@@ -71,9 +71,9 @@ def plain(value: Any) -> Any:
 
 
 def loaded(run: Path) -> tuple[int | str, list[str]]:
-    """After how many steps the checkpoint is that is found, or the error, and what was passed over.
+    """The step of the checkpoint that is loaded, or the error, and the messages about skipped ones.
 
-    That it is right in every number is checked here.
+    Asserts that the checkpoint is equal in every number to what was saved.
     """
     try:
         found = Checkpoints(run / "checkpoints", 2).load()
@@ -90,7 +90,7 @@ def loaded(run: Path) -> tuple[int | str, list[str]]:
 
 
 def one_bit(path: Path, chance: random.Random) -> None:
-    """Flip it."""
+    """Flip one bit."""
     text = bytearray(path.read_bytes())
     if text:
         text[chance.randrange(len(text))] ^= 1 << chance.randrange(8)
@@ -98,7 +98,7 @@ def one_bit(path: Path, chance: random.Random) -> None:
 
 
 def some_bytes(path: Path, chance: random.Random) -> None:
-    """Overwrite them."""
+    """Overwrite up to 16 bytes."""
     text = bytearray(path.read_bytes())
     at = chance.randrange(len(text) or 1)
     text[at : at + 16] = chance.randbytes(len(text[at : at + 16]))
@@ -106,28 +106,28 @@ def some_bytes(path: Path, chance: random.Random) -> None:
 
 
 def cut_short(path: Path, chance: random.Random) -> None:
-    """Truncate it."""
+    """Truncate the file."""
     path.write_bytes(path.read_bytes()[: chance.randrange(path.stat().st_size or 1)])
 
 
 def made_longer(path: Path, chance: random.Random) -> None:
-    """Append to it."""
+    """Append some bytes."""
     path.write_bytes(path.read_bytes() + chance.randbytes(1 + chance.randrange(9)))
 
 
 def gone(path: Path, chance: random.Random) -> None:
-    """Remove it."""
+    """Remove the file."""
     path.unlink()
 
 
 def a_folder(path: Path, chance: random.Random) -> None:
-    """Put a folder in its place."""
+    """Replace the file by a folder."""
     path.unlink()
     path.mkdir()
 
 
 def another_file(path: Path, chance: random.Random) -> None:
-    """Put another file of the run in its place."""
+    """Replace the file by a copy of another file of the run."""
     run = next(parent for parent in path.parents if (parent / "metrics.jsonl").is_file())
     others = sorted(each for each in run.rglob("*.*") if each.is_file() and each != path)
     shutil.copy(chance.choice(others), path)
@@ -137,7 +137,7 @@ DAMAGES = [one_bit, some_bytes, cut_short, made_longer, gone, a_folder, another_
 
 
 class Damaged:
-    """Breaks copies of a run with two checkpoints, and says whether each was seen through.
+    """Damages copies of a run with two checkpoints, and checks that the damage is detected.
 
     Args:
         folder: where to work.
@@ -152,7 +152,7 @@ class Damaged:
         self._needs = {step: self.needed(step, self.whole) for step in self.steps}
 
     def needed(self, step: int, run: Path) -> dict[str, bytes | None]:
-        """All that the checkpoint of this step needs of a run, as it is there."""
+        """The contents of all files that the checkpoint of this step needs."""
         files = ("manifest.json", "state.safetensors", "weights.safetensors")
         names = [f"checkpoints/{step:010d}/{name}" for name in files]
         pieces = [(begin, end) for begin, end in ((0, 4), (4, 5), (5, 9)) if end <= step]
@@ -162,7 +162,7 @@ class Damaged:
         return there | {"metrics.jsonl": log and log[: len(LINE) * step]}
 
     def right(self, how: Callable[[Path, random.Random], None], file: Path, seed: int) -> bool:
-        """Whether the newest checkpoint that is whole is found, and a newer one is named with its fault."""
+        """Whether the newest undamaged checkpoint is loaded, and damaged files of a newer one are named."""
         self.number += 1
         run = Path(shutil.copytree(self.whole, self.folder / f"{self.number:06d}"))
         how(run / file, random.Random(seed))
@@ -179,5 +179,5 @@ class Damaged:
 
 
 def contents(path: Path) -> bytes | None:
-    """None where there is no file."""
+    """The bytes of a file; None if there is no file."""
     return path.read_bytes() if path.is_file() else None

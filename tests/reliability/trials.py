@@ -1,4 +1,4 @@
-"""Trials: a run is killed and resumed, again and again, and must end as one that was left alone."""
+"""Trials: a run is killed and resumed repeatedly, and must equal a run that was not disturbed."""
 
 import json
 import math
@@ -27,17 +27,17 @@ from sqn_rl.recipe.compose import load_recipe
 from sqn_rl.training.update.compiling import Compiled
 
 OPERATIONS = ("open", "write", "fsync", "ftruncate", "replace", "mkdir", "unlink", "rmdir")
-"""All that is done to a disk in a run."""
+"""The disk operations that a run uses."""
 
 
 WAYS = ("disk", "turn", "time")
-"""Of dying."""
+"""What the moment of a kill depends on: a disk operation, a turn of the loop, or the clock."""
 
 ANEW = 0.1
-"""The part of all processes that compile anew what must be compiled."""
+"""The fraction of processes that compile everything again instead of reusing compiled code."""
 
 HANGS = 3_600.0
-"""Seconds after which a process hangs that is done in some, or in minutes on a machine that is busy."""
+"""Seconds after which a process counts as hanging; it takes seconds, or minutes if the CPU is busy."""
 
 TINY = (
     "num_envs=2",
@@ -57,12 +57,12 @@ TASKS = {
 
 
 class Killed(BaseException):
-    """The process is gone: nothing catches this."""
+    """Simulates a kill of the process: nothing catches this exception."""
 
 
 @contextmanager
 def disk_that(does: Callable[..., Any], run: Path) -> Iterator[None]:
-    """Have every operation on what is in ``run`` done by ``does(its number, the operation, *arguments)``."""
+    """Replace every disk operation within ``run`` by ``does(its number, the operation, *arguments)``."""
     number = count()
 
     def faulty(operation: Callable[..., Any]) -> Callable[..., Any]:
@@ -91,7 +91,7 @@ REPLAY = ": rows of table "
 
 
 def left_by(run: Path) -> dict[str, Any]:
-    """All that a run leaves, timings aside: its logs, and of its checkpoints every tensor and every value."""
+    """All results of a run, without timings: its logs, and every tensor and value of its checkpoints."""
     files: dict[str, Any] = {}
     for path in sorted(run.rglob("*.*")):
         name = path.relative_to(run).as_posix()
@@ -114,7 +114,7 @@ def left_by(run: Path) -> dict[str, Any]:
 
 
 def _replay(folder: Path, chunks: list[dict[str, Any]]) -> dict[tuple[int, str], bytes]:
-    """Every row of a replay by its number, and every final frame, however they are cut in pieces."""
+    """Every row of a replay by its number, and every final frame, however they are split into files."""
     found: dict[tuple[int, str], bytes] = {}
     for chunk in chunks:
         begin, end, table = chunk["begin"], chunk["end"], chunk.get("table")
@@ -133,7 +133,7 @@ def _replay(folder: Path, chunks: list[dict[str, Any]]) -> dict[tuple[int, str],
 
 
 def differences(one: Path, other: Path) -> list[str]:
-    """The names of what two runs left that is not the same; of replays, rows that both still have count."""
+    """The names of results in which two runs differ; of replays, rows that both still have are compared."""
     these, those = left_by(one), left_by(other)
     for name in these.keys() & those.keys():
         if REPLAY in name and these[name] and those[name]:
@@ -144,7 +144,7 @@ def differences(one: Path, other: Path) -> list[str]:
 
 
 def train(run: Path, *settings: str, die: Callable[[], bool] = lambda: False) -> str:
-    """Begin a run, or go on with it; gives its status. It dies when ``die``, asked at every turn, says so."""
+    """Begin or resume a run, and return its status. At a turn when ``die()`` is true, raise ``Killed``."""
 
     def stop() -> bool:
         if die():
@@ -158,31 +158,31 @@ def train(run: Path, *settings: str, die: Callable[[], bool] = lambda: False) ->
 
 
 class Trial(NamedTuple):
-    """A run was killed again and again."""
+    """The result of killing and resuming a run repeatedly."""
 
     kills: Counter[str]
-    """How many, by what they depended on."""
+    """The number of kills by way, one of ``WAYS``."""
     differ: list[str]
-    """What is not as in the run that was left alone."""
+    """The results that differ from those of the undisturbed run."""
     faults: Counter[str]
     """Processes that ended in a traceback, or hung; the first ends the trial."""
     compiled: Counter[str]
-    """Of the kills, how many were while something was being compiled, and how many after it was."""
+    """The number of kills before, while and after something was compiled."""
 
 
 def killed_and_resumed(folder: Path, kills: int, seed: int, *settings: str) -> Trial:
-    """Kill a run so many times, and compare what it ends as with one that is left alone.
+    """Kill a run so many times, and compare its results with those of an undisturbed run.
 
-    The kills are SIGKILL, of a process: by turns in an operation on the disk, of which a write is half done,
-    at a turn of the loop or of an evaluation, and at some time. A run that comes to its end before there were
-    enough is followed by another. The run left alone is trained in this process, so that others need not
-    import anything, and most need not compile anything.
+    A process is killed with SIGKILL: alternately in a disk operation (a write is then half done), at a turn
+    of the loop or of an evaluation, and at a random time. If a run ends before it was killed often enough,
+    another one follows. The undisturbed run is trained in this process, so that the forked processes need no
+    imports, and most of them no compilation.
     """
     chance, killed, compiled, differ = random.Random(seed), Counter[str](), Counter[str](), []
     alone, again, compiling = folder / "alone", folder / "again", _Compiling()
     with compiling.noted():
         longest = _left_alone(alone, *settings)
-    if compiling.made:  # once more, as most processes have it
+    if compiling.made:  # once more with compiled code, as in most processes
         with _Compiling(compiling.made).noted():
             longest = _left_alone(again, *settings)
         differ += differences(alone, again)
@@ -206,21 +206,21 @@ def killed_and_resumed(folder: Path, kills: int, seed: int, *settings: str) -> T
 
 
 class _Compiling:
-    """How often a process, which may be dead, has begun to compile something, and how often it had it.
+    """Counts how often a process, possibly dead by now, began and finished to compile a function.
 
     Args:
-        warm: what was compiled by a process from which it was forked; whatever fits is taken, as its guards
-            say. To compile takes 3 to 10 s, the rest of a process 1 s.
+        warm: functions compiled by the parent of the process; those whose guards fit are reused. Compiling
+            takes 3 to 10 s, everything else in a process 1 s.
     """
 
     def __init__(self, warm: Sequence[Any] = ()) -> None:
         self._warm, self._counts = warm, mmap.mmap(-1, 2)
         self.made: list[Any] = []
-        """What was compiled in here."""
+        """The functions that were compiled in this process."""
 
     @contextmanager
     def noted(self) -> Iterator[None]:
-        """Count, in here."""
+        """Count compilations in this process."""
         compile_and_call = Compiled._compile_and_call
 
         def counted(compiled: Any, arguments: Any) -> Any:
@@ -244,13 +244,13 @@ class _Compiling:
             yield
 
     def now(self) -> str:
-        """What it is, or was, at."""
-        begun, done = self._counts[0], self._counts[1]  # to go through it gives bytes
+        """Whether the process is, or was, before, while or after compiling."""
+        begun, done = self._counts[0], self._counts[1]  # iterating over an mmap yields bytes objects
         return "before" if not begun else "after" if begun == done else "while"
 
 
 def begin(act: Callable[[], int | None]) -> int:
-    """Start a process that does something, and ends with its exit code; its number."""
+    """Fork a process that calls ``act`` and exits with its result; return the process id."""
     child = os.fork()
     if not child:
         code = 1
@@ -264,14 +264,14 @@ def begin(act: Callable[[], int | None]) -> int:
 
 
 FAULTY = {"failed": "tracebacks", "hung": "hangs"}
-"""Ends of a process that are faults."""
+"""The ends of a process that count as faults, with their kind."""
 
 
 def in_a_process(act: Callable[[], None], seconds: float = math.inf) -> str:
-    """Have a process of its own do something, and kill it after so many seconds.
+    """Call ``act`` in a new process, and kill it after so many seconds.
 
     Returns:
-        ``done``, ``killed``, by us or itself, ``failed`` or ``hung``.
+        ``done``, ``killed`` (by this function or by itself), ``failed`` or ``hung``.
     """
     child, hung = begin(act), False
     began = time.monotonic()
@@ -285,7 +285,7 @@ def in_a_process(act: Callable[[], None], seconds: float = math.inf) -> str:
 
 
 def _left_alone(run: Path, *settings: str) -> dict[str, float]:
-    """Train to the end, here; how many turns and operations on the disk it was, and how many seconds."""
+    """Train to the end in this process; return the number of turns, disk operations and seconds."""
     turns, operations, began = count(), count(), time.monotonic()
 
     def does(number: int, operation: Callable[..., Any], *what: Any, **how: Any) -> Any:
@@ -305,7 +305,7 @@ def _session(
     disk: float = math.inf,
     time: float = math.inf,
 ) -> None:
-    """Train, and die at this turn, or in this operation on the disk."""
+    """Train, and kill this process at this turn, or in this disk operation."""
     turns = count()
 
     def does(number: int, operation: Callable[..., Any], *what: Any, **how: Any) -> Any:

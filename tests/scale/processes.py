@@ -1,11 +1,11 @@
-"""Runs with actors in processes of Ray: what they leave, and which processes are theirs."""
+"""Runs with actors in processes of Ray: the digests of their results, and the ids of their processes."""
 
 from hashlib import sha256
 from pathlib import Path
 
 
 def digests(run: Path, steps: int) -> dict[str, str]:
-    """Weights, moments, priorities, and everything else that is saved at the end; and the episodes."""
+    """Hashes of everything saved at the end of a run (weights, moments, replay), and of its episodes."""
     files = sorted((run / "checkpoints" / f"{steps:010d}").glob("*.safetensors"))
     files += [run / "episodes.jsonl", *sorted((run / "checkpoints" / "replay").iterdir())]
     return {file.name: sha256(file.read_bytes()).hexdigest() for file in files}

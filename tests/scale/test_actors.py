@@ -1,4 +1,4 @@
-"""Actors in one process: what they promise, with engines that reorder chunks and lose workers."""
+"""Actors in one process: their guarantees, with engines that reorder chunks and lose workers."""
 
 import json
 import random
@@ -37,7 +37,7 @@ SHARDED = ["replay=sharded", "replay.shards=3"]
 
 
 class Learner(Reporter):
-    """A learner with an engine of ours, and all that it reports.
+    """A learner with a test engine, and all that it reports.
 
     Args:
         engine: runs the actors.
@@ -77,7 +77,7 @@ class Learner(Reporter):
         self.states.append(frozen(take_state()))
 
     def learned(self) -> list[Any]:
-        """Weights, moments, priorities and episodes, as what can be compared."""
+        """Weights, moments, priorities and episodes, as plain values that can be compared."""
         return [plain(self.states[-1]), self.episodes]
 
 
@@ -101,11 +101,11 @@ def plain(value: Any) -> Any:
 
 
 class Losing(InlineEngine):
-    """Loses the worker that is asked, sometimes before it collects and sometimes after.
+    """Sometimes loses the worker that is asked, before or after it collects.
 
     Args:
-        seed: decides when.
-        often: how often.
+        seed: of the random losses.
+        often: the probability of a loss before collecting, and of one afterwards.
     """
 
     def __init__(self, seed: int, often: float) -> None:
@@ -123,7 +123,7 @@ class Losing(InlineEngine):
 
 
 class Unordered(InlineEngine):
-    """Any of the chunks is ready first, and slow actors seldom are."""
+    """Chunks are ready in random order, those of the first actor most often."""
 
     def __init__(self, seed: int) -> None:
         super().__init__()
@@ -139,7 +139,7 @@ class Unordered(InlineEngine):
 @pytest.mark.parametrize(
     ("recipe", "more"), [("sqn_per", []), ("sqn_per", SHARDED), ("sqn_r2d2", ["q_net.units=8"])], ids=str
 )
-def test_a_run_that_loses_workers_is_the_run_that_does_not(recipe: str, more: list[str]) -> None:
+def test_a_run_that_loses_workers_equals_one_that_does_not(recipe: str, more: list[str]) -> None:
     losing = Losing(0, 0.1)
     run = Learner(InlineEngine(), *more, recipe=recipe).train()
     other = Learner(losing, *more, recipe=recipe).train()
@@ -160,7 +160,7 @@ def test_a_run_that_loses_workers_is_the_run_that_does_not(recipe: str, more: li
     ],
     ids=str,
 )
-def test_a_run_that_is_resumed_is_the_run_that_is_not(recipe: str, more: list[str]) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_run(recipe: str, more: list[str]) -> None:
     run = Learner(InlineEngine(), *more, "steps=300", "checkpoint_every=90", recipe=recipe).train()
     for state in run.states[:2]:
         resumed = Learner(InlineEngine(), *more, "steps=300", recipe=recipe).train(state)
@@ -168,22 +168,22 @@ def test_a_run_that_is_resumed_is_the_run_that_is_not(recipe: str, more: list[st
         assert resumed.episodes == run.episodes[-len(resumed.episodes) :]
 
 
-def test_what_is_resumed_has_as_many_actors() -> None:
+def test_resuming_with_another_number_of_actors_is_refused() -> None:
     run = Learner(InlineEngine()).train()
     with pytest.raises(Exception, match=r"a run with actors = 3; here actors = 2: this cannot change"):
         Learner(InlineEngine(), "collect.actors=2", "num_envs=3").train(run.states[0])
 
 
-def test_in_any_order_each_chunk_is_stored_exactly_once() -> None:
+def test_with_order_any_each_chunk_is_stored_exactly_once() -> None:
     run = Learner(Unordered(0), "collect.order=any", "replay_capacity=6000").train()
     ring = run.agent.replay.ring
     assert sum(ring._counts) * 2 == 600
-    assert len({*ring._counts}) == 3  # slow and fast ones
+    assert len({*ring._counts}) == 3  # of slow and fast actors
     fewest = min(ring._counts)
     others = Learner(InlineEngine(), "collect.order=any", "warmup_steps=9999", "replay_capacity=6000").train()
     assert [*others.agent.replay.ring._counts] == [100, 100, 100]  # of 600 steps of two environments each
     again = Learner(Unordered(1), "collect.order=any", "warmup_steps=9999", "replay_capacity=6000").train()
-    for lane in range(3):  # random actions are those of the actor, whenever its chunks are stored
+    for lane in range(3):  # the random actions of an actor do not depend on when its chunks are stored
         rows = min(others.agent.replay.ring._counts[lane], again.agent.replay.ring._counts[lane], fewest)
         assert rows
         mine, theirs = (each.agent.replay.ring.action.view(-1, 6)[:rows] for each in (others, again))
@@ -214,7 +214,7 @@ def test_updates_are_exact_after_every_chunk_and_requests_are_bounded() -> None:
     assert all(numbers == [*range(len(numbers))] for numbers in serials.values())
 
 
-def test_weights_are_published_every_so_many_updates() -> None:
+def test_weights_are_published_less_often_with_a_larger_sync_every() -> None:
     class Publishing(InlineEngine):
         published = 0
 
@@ -253,7 +253,7 @@ def test_many_actors_lost_once_each_do_not_stop_the_run() -> None:
     assert len(learner.notes) == 6
 
 
-def test_an_error_of_a_part_while_learning_keeps_the_steps_and_they_are_resumed() -> None:
+def test_an_error_while_learning_saves_the_collected_steps_and_the_run_resumes() -> None:
     learner, calls = Learner(InlineEngine()), iter(range(20))
 
     def update_priority(*_: Any) -> None:
@@ -274,7 +274,7 @@ def test_an_error_of_a_part_while_learning_keeps_the_steps_and_they_are_resumed(
 
 
 @pytest.mark.parametrize("more", [[], SHARDED], ids=str)
-def test_a_run_directory_is_resumed_to_the_byte(more: list[str], tmp_path: Path) -> None:
+def test_a_resumed_run_directory_equals_an_uninterrupted_one(more: list[str], tmp_path: Path) -> None:
     compose("sqn_per", *TINY, *more, f"out={tmp_path / 'whole'}").train()
     stopped, turns = compose("sqn_per", *TINY, *more, f"out={tmp_path / 'stopped'}"), iter(range(11))
     assert stopped.train(should_stop=lambda: next(turns, None) is None)["status"] == "stopped"
@@ -289,10 +289,10 @@ def test_a_run_directory_is_resumed_to_the_byte(more: list[str], tmp_path: Path)
     assert all(row["lag"] >= 0 and row["actors_up"] == 3 and 0 <= row["learner_wait"] <= 1 for row in rows)
 
 
-def test_what_is_saved_before_compiling_is_the_state_before_the_turn(
+def test_the_checkpoint_before_compiling_has_the_state_before_the_turn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else the checkpoint of its end, of the same step, would lack its updates."""
+    """Otherwise the checkpoint at the end of the turn, of the same step, would lack its updates."""
     compose("sqn_per", *TINY, f"out={tmp_path / 'plain'}").train()
     monkeypatch.setattr(Agent, "compiles", lambda agent, *, acts, learns: learns)
     compose("sqn_per", *TINY, f"out={tmp_path / 'compiling'}").train()
@@ -304,11 +304,11 @@ def test_what_is_saved_before_compiling_is_the_state_before_the_turn(
 
 
 class Unplugged(LocalHost):
-    """Loses an object after so many calls, with all that it has.
+    """A host that loses object 1 after so many calls.
 
     Args:
-        make: makes them.
-        number: how many.
+        make: makes an object.
+        number: the number of objects.
     """
 
     calls = 40
@@ -336,7 +336,7 @@ def test_a_lost_shard_stops_the_run_with_a_checkpoint(
     assert summary["updates"] > 0
     (newest, *_) = sorted((out / "checkpoints").glob("0*"), reverse=True)
     assert int(newest.name) == summary["env_steps"] < 600
-    with monkeypatch.context() as patch:  # it is lost again, while it is restored
+    with monkeypatch.context() as patch:  # the shard is lost again while the run is restored
         patch.setattr(InlineEngine, "host", lambda _, make, number: Unplugged(make, number))
         patch.setattr(Unplugged, "calls", 0)
         with pytest.raises(ReplayError, match="shard 1 is unplugged"):
@@ -356,7 +356,7 @@ def made(*overrides: str, recipe: str = "sqn_per") -> tuple[Any, Any, Learner]:
     return make_worker(1), make_worker, learner
 
 
-def test_a_worker_is_a_pure_function() -> None:
+def test_a_worker_is_a_pure_function_of_weights_request_and_state() -> None:
     worker, make_worker, learner = made()
     weights, state, chunks = packed_weights(learner.agent.loss), None, []
     for serial in range(4):
@@ -374,7 +374,7 @@ def test_a_worker_is_a_pure_function() -> None:
 
 
 @pytest.mark.parametrize("more", [[], ["layers=noisy"], ["encoder=nature_cnn", "env=atari"]], ids=str)
-def test_weights_arrive_as_they_are(more: list[str]) -> None:
+def test_packed_weights_are_unpacked_unchanged(more: list[str]) -> None:
     small = ["replay_capacity=50", "env.game=pong"] if "env=atari" in more else []
     (_, _, learner), (_, _, other) = made(*more, *small), made(*more, *small, "seed=1")
     unpack_weights(other.agent.loss, packed_weights(learner.agent.loss))
@@ -383,7 +383,7 @@ def test_weights_arrive_as_they_are(more: list[str]) -> None:
 
 
 @pytest.mark.parametrize("n", [1, 3])
-def test_initial_priorities_are_the_errors_of_the_network_that_acted(n: int) -> None:
+def test_initial_priorities_are_the_td_errors_of_the_network_that_acted(n: int) -> None:
     # δ = Σ_{k<m} γ^k r + γ^m (1 − d) V(s_m) − Q(s, a), with m steps to the end of the chunk at most
     overrides = ["returns=n_step", f"returns.n={n}", "returns.soft=false", "collect.rows=40"]
     worker, _, learner = made(*overrides)
@@ -426,8 +426,8 @@ class Norm(torch.nn.Module):
         return torch.relu(self.linear(self.norm(observation)))
 
 
-def test_priorities_change_no_statistics_of_the_network_that_acts() -> None:
-    """Else a worker that took a lost one's place, and unpacked the weights anew, would act differently."""
+def test_computing_priorities_does_not_change_batch_norm_statistics() -> None:
+    """Otherwise a worker that replaces a lost one, with freshly unpacked weights, would act differently."""
 
     def worker() -> Worker:
         recipe = compose("sqn_per", *TINY).recipe
@@ -445,13 +445,13 @@ def test_priorities_change_no_statistics_of_the_network_that_acts() -> None:
     assert np.array_equal(chunk.priority, again.priority)
 
 
-def test_workers_compute_on_the_processor_whatever_learns() -> None:
+def test_workers_compute_on_the_cpu_even_if_the_learner_uses_a_gpu() -> None:
     recipe = compose("sqn_per", *TINY, "device=cuda").recipe
     worker = WorkerMaker(recipe.to_yaml())(0)
     assert {each.device.type for each in worker._loss.parameters()} == {"cpu"}
 
 
-def test_initial_priorities_are_stored() -> None:
+def test_initial_priorities_are_stored_in_the_replay() -> None:
     learner = Learner(InlineEngine(), "warmup_steps=9999", "steps=30", "replay.omega=0.5").train()
     replay, worker = learner.agent.replay, WorkerMaker(learner.recipe.to_yaml())(0)
     chunk, _ = worker.collect(packed_weights(learner.agent.loss), Request(0, 0, 0, True, True))
@@ -460,7 +460,9 @@ def test_initial_priorities_are_stored() -> None:
     np.testing.assert_allclose(value, expected, rtol=1e-12)
 
 
-def test_episodes_that_cannot_be_restored_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_episodes_of_a_lost_worker_are_cut_if_they_cannot_be_restored(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("sqn_rl.parts.env.gym.GymEnv.restorable", False)
     learner = Learner(Losing(3, 0.05)).train()
     lost = [note for note in learner.notes if "the episodes in progress are lost, and new ones begin" in note]
@@ -474,7 +476,7 @@ def test_episodes_that_cannot_be_restored_are_cut(monkeypatch: pytest.MonkeyPatc
 # --- exploration -------------------------------------------------------------------------------------------
 
 
-def test_ladders() -> None:
+def test_ladder_positions_epsilons_and_temperatures_worked_by_hand() -> None:
     # 2 actors of 2 environments: i = 0…3, N − 1 = 3
     position = torch.cat([ladder_positions(actor, 2, 2) for actor in range(2)])
     torch.testing.assert_close(position, torch.tensor([0, 1 / 3, 2 / 3, 1]))
@@ -486,7 +488,7 @@ def test_ladders() -> None:
 
 
 @pytest.mark.parametrize(("actor", "temperature"), [("epsilon_greedy", "none"), ("boltzmann", "learned")])
-def test_the_rungs_explore_by_different_amounts(actor: str, temperature: str) -> None:
+def test_actors_on_different_rungs_explore_by_different_amounts(actor: str, temperature: str) -> None:
     parts = ["loss=dqn", f"temperature={temperature}"] if temperature == "none" else []
     wide = ["num_envs=2", "collect.rows=400", "collect.ladder=8", "initial_alpha=0.5", "hidden=[4]"]
     _, make_worker, learner = made(f"actor={actor}", *parts, *wide)
@@ -500,13 +502,13 @@ def test_the_rungs_explore_by_different_amounts(actor: str, temperature: str) ->
     assert greedy(2) > greedy(0) + 0.05
 
 
-def test_an_actor_without_a_ladder_is_refused() -> None:
+def test_a_ladder_setting_is_refused_for_an_actor_without_a_ladder() -> None:
     overrides = ["actor=greedy", "loss=dqn", "temperature=none", "layers=noisy", "collect.ladder=4"]
     with pytest.raises(RecipeError, match=r"collect.ladder=4: GreedyActor has no ladder"):
         compose("sqn", *TINY, *overrides).preflight()
 
 
-def test_only_allowed_actions_are_taken() -> None:
+def test_actors_take_only_allowed_actions() -> None:
     taxi = ["env=gym", "env.id=Taxi-v4", "encoder.hidden=[8]", "steps=150", "checkpoint_every=0"]
     learner = Learner(InlineEngine(), *taxi).train()
     ring, place = learner.agent.replay.ring, torch.arange(150)

@@ -1,4 +1,4 @@
-"""Mistakes with actors are answered with what to do, and leave no process behind."""
+"""Errors in settings of actors are reported with a remedy."""
 
 import re
 import socket
@@ -17,14 +17,14 @@ from sqn_rl.parts.collect.ray_processes import ActorProcess
 TINY = ["env=cartpole", "hidden=[8]", "num_envs=2", "steps=100", "collect.actors=1", "collect.rows=5"]
 
 
-def test_without_ray_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_ray_the_error_names_the_extra_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(RecipeError, match=re.escape(f"expected the extra `ray`: {to_install('ray')}")):
         compose("sqn", *TINY, "collect=ray").preflight()
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1", "nowhere.invalid:6379", "127.0.0.1:99999"])
-def test_an_address_where_nothing_listens_is_refused_soon(address: str, tmp_path: Path) -> None:
+def test_an_unreachable_ray_address_is_refused_within_30_seconds(address: str, tmp_path: Path) -> None:
     pytest.importorskip("ray")
     began = time.monotonic()
     overrides = [*TINY, "collect=ray", f"collect.address={address}", f"out={tmp_path / 'run'}"]
@@ -37,7 +37,7 @@ def test_an_address_where_nothing_listens_is_refused_soon(address: str, tmp_path
 
 
 @pytest.mark.parametrize("answer", [None, b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
-def test_a_port_of_another_program_is_refused_soon(
+def test_a_port_of_another_program_is_refused_as_ray_address(
     answer: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("ray")
@@ -47,7 +47,7 @@ def test_a_port_of_another_program_is_refused_soon(
         def talk() -> None:
             connection, _ = server.accept()
             with connection:
-                if answer is None:  # it waits
+                if answer is None:  # the server accepts and stays silent
                     connection.recv(1000)
                     over.wait()
                 else:
@@ -76,12 +76,12 @@ def test_a_port_of_another_program_is_refused_soon(
         ("ladder=1e7", r"a number in \(1, 1e6\], or null"),
     ],
 )
-def test_settings_are_checked(setting: str, expected: str) -> None:
+def test_invalid_collect_settings_are_refused(setting: str, expected: str) -> None:
     with pytest.raises(RecipeError, match=expected):
         compose("sqn", *TINY, "collect=inline", f"collect.{setting}").preflight()
 
 
-def test_old_weights_are_announced() -> None:
+def test_preflight_notes_how_old_the_weights_of_actors_can_be() -> None:
     wide = [
         "collect=inline",
         "collect.actors=4",
@@ -92,7 +92,7 @@ def test_old_weights_are_announced() -> None:
     assert any("up to about 800 updates old; lower collect.rows" in note for note in notes)
 
 
-def test_an_actor_that_could_not_be_made_says_why_also_after_it_was_to_be_restored() -> None:
+def test_a_failed_construction_of_an_actor_is_reported_even_after_a_restore() -> None:
     def fail(actor: int) -> CollectingWorker:
         raise ValueError("no such game")
 

@@ -1,4 +1,4 @@
-"""Actors in processes of Ray: the run is that of one process, whichever is killed. One Ray for all tests."""
+"""Actors in processes of Ray: the run equals that in one process, whichever process is killed."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def cluster() -> Iterator[str]:
 
 
 class Killer(Reporter):
-    """Kills a process of this kind once, after 2,000 steps; and keeps the notes."""
+    """Kills one process of a kind once, after 2,000 steps, and keeps the notes of the run."""
 
     def __init__(self, kind: str = "ActorProcess") -> None:
         self.kind = kind
@@ -62,22 +62,26 @@ class Killer(Reporter):
 
 @pytest.fixture(scope="module")
 def inline(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What the run in one process has become."""
+    """The results of the run in one process."""
     out = tmp_path_factory.mktemp("inline") / "run"
     compose("sqn_per", *CARTPOLE, "collect=inline", f"out={out}").train()
     return digests(out, STEPS)
 
 
-def test_many_processes_are_the_one(inline: dict[str, str], cluster: str, tmp_path: Path) -> None:
+def test_a_run_with_actors_on_ray_equals_the_run_in_one_process(
+    inline: dict[str, str], cluster: str, tmp_path: Path
+) -> None:
     compose("sqn_per", *CARTPOLE, "collect=ray", f"out={tmp_path / 'run'}").train()
     assert digests(tmp_path / "run", STEPS) == inline
-    assert ray.is_initialized()  # it is not the run's to stop
+    assert ray.is_initialized()  # a run must not stop a Ray that it did not start
     rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert all(row["restarts"] == 0 and row["actors_up"] == 2 for row in rows)
     assert 0 < rows[-1]["lag"] < 200
 
 
-def test_an_actor_that_is_killed_is_not_missed(inline: dict[str, str], cluster: str, tmp_path: Path) -> None:
+def test_a_run_whose_actor_is_killed_equals_the_undisturbed_run(
+    inline: dict[str, str], cluster: str, tmp_path: Path
+) -> None:
     killer = Killer()
     compose("sqn_per", *CARTPOLE, "collect=ray", f"out={tmp_path / 'run'}").train(reporters=[killer])
     assert killer.killed
@@ -85,7 +89,9 @@ def test_an_actor_that_is_killed_is_not_missed(inline: dict[str, str], cluster: 
     assert digests(tmp_path / "run", STEPS) == inline
 
 
-def test_a_learner_that_is_killed_resumes(inline: dict[str, str], cluster: str, tmp_path: Path) -> None:
+def test_a_run_whose_learner_is_killed_resumes_to_the_same_result(
+    inline: dict[str, str], cluster: str, tmp_path: Path
+) -> None:
     out, here = tmp_path / "run", "from sqn_rl.cli.run import main; raise SystemExit(main())"
     command = [sys.executable, "-c", here, "recipe=sqn_per", *CARTPOLE, "collect=ray", f"out={out}"]
     learner = subprocess.Popen([*command, f"collect.address={cluster}"], stdout=subprocess.DEVNULL)
@@ -98,21 +104,23 @@ def test_a_learner_that_is_killed_resumes(inline: dict[str, str], cluster: str, 
         learner.wait()
     assert not (out / "checkpoints" / "0000004000").is_dir()
     until = time.monotonic() + 60
-    while actors_of(os.getpid()):  # those of the learner, in the Ray of this process
+    while actors_of(os.getpid()):  # actors of the killed learner, in the Ray of this process
         assert time.monotonic() < until
         time.sleep(0.5)
     Experiment(load_recipe(out / "recipe.yaml")).train(resume=out)
     assert digests(out, STEPS) == inline
 
 
-def test_what_actors_remember_is_that_of_one_process(cluster: str, tmp_path: Path) -> None:
+def test_a_recurrent_run_with_actors_on_ray_equals_the_run_in_one_process(
+    cluster: str, tmp_path: Path
+) -> None:
     small = [*CARTPOLE, "env=recall", "steps=800", "returns.n=2", "q_net.units=8", "collect.rows=20"]
     for collect in ("inline", "ray"):
         compose("sqn_r2d2", *small, f"collect={collect}", f"out={tmp_path / collect}").train()
     assert digests(tmp_path / "ray", 800) == digests(tmp_path / "inline", 800)
 
 
-def test_shards_in_processes_are_those_of_one_process(cluster: str, tmp_path: Path) -> None:
+def test_a_run_with_replay_shards_on_ray_equals_the_run_in_one_process(cluster: str, tmp_path: Path) -> None:
     for collect in ("inline", "ray"):
         sharded = [
             *CARTPOLE,
@@ -138,7 +146,7 @@ def test_a_shard_that_is_killed_stops_the_run_with_a_checkpoint(cluster: str, tm
     assert any("began empty, as its transitions were lost" in note for note in killer.notes)
 
 
-def test_a_chunk_that_is_lost_on_its_way_is_missed(cluster: str) -> None:
+def test_a_chunk_lost_on_the_way_to_a_shard_raises_a_replay_error(cluster: str) -> None:
     lost = ray.remote(num_cpus=0)(lambda: 1 / 0).remote()
     host = RayHost(ray, [ray.remote(num_cpus=0)(ShardProcess).remote(lambda number: ["first"], 0)])
     host.call(0, "append", ray.put("second"))
@@ -149,11 +157,11 @@ def test_a_chunk_that_is_lost_on_its_way_is_missed(cluster: str) -> None:
             host.answer(host.call(0, "copy"))
 
 
-def test_too_few_processors_are_reported(cluster: str, tmp_path: Path) -> None:
+def test_more_actors_than_processors_are_refused(cluster: str, tmp_path: Path) -> None:
     overrides = [*CARTPOLE, "collect=ray", "collect.actors=5", f"out={tmp_path / 'run'}"]
     with pytest.raises(RecipeError, match=r"collect.actors=5: expected at most 2, the processors that Ray"):
         compose("sqn_per", *overrides).train()
-    until = time.monotonic() + 60  # those of the test before may still be ending
+    until = time.monotonic() + 60  # actors of the previous test may still be ending
     while actors_of(os.getpid()):
         assert time.monotonic() < until
         time.sleep(0.1)

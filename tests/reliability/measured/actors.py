@@ -26,9 +26,9 @@ SETTINGS = [
 ]
 COMMAND = "from sqn_rl.cli.run import main; raise SystemExit(main())"
 LATER = (0.0, 1.0)
-"""Seconds until the next kill, once the run has advanced since the last: an actor takes seconds to start."""
+"""Seconds until the next kill, counted from the first progress after the last one: actors start slowly."""
 HANGS = 120
-"""Seconds without an end after which a learner hangs."""
+"""Seconds after which a learner that has not ended counts as hanging."""
 
 
 def measure(folder: Path) -> list[Line]:

@@ -54,7 +54,7 @@ def _mb(size: float) -> str:
 
 
 def _play(ring: Ring, frames: int) -> None:
-    """Until the ring has had so many; a game ends now and then."""
+    """Fill the ring until it has had so many frames; all games end every 500 rows."""
     generator = torch.Generator().manual_seed(0)
     pool = torch.randint(0, 256, (32, N, *SHAPE), dtype=torch.uint8, generator=generator)
     no, zero, action = torch.zeros(N, dtype=torch.bool), torch.zeros(N), torch.zeros(N, dtype=torch.int64)

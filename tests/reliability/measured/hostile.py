@@ -1,4 +1,4 @@
-"""Nothing runs from data: the hostile corpus, and what the sources may say."""
+"""Data executes nothing: the hostile inputs, and a static check of the sources."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def measure(folder: Path) -> list[Line]:
     """A line for the sources, one for each kind of data."""
     parts = {
         "sources that import or call what unpickles or runs what it reads: none": (
-            "nothing_of_ours",
+            "no_module",
             100,
             "",
         ),

@@ -17,12 +17,12 @@ from sqn_rl.recipe.catalogue import RECIPE, Catalogue
 
 PIXELS = ("dqn", "sqn_rainbow")
 OF_A_GAME = ("paper/breakout", "paper/pong", "paper/qbert")
-"""Recipes that are of a game of Atari's from RAM, and not of CartPole."""
+"""Recipes for an Atari game from RAM, which do not run on CartPole."""
 
 
 _INLINE = ("collect=inline", "collect.rows=5")
 ACTORS = {"sqn_apex": _INLINE, "sqn_impala": (*_INLINE, *FLAT["sqn_impala"])}
-"""What a recipe with actors needs to be killed in one process; tests/scale kills those of Ray."""
+"""The overrides with which a recipe with actors runs in one process; tests/scale kills actors on Ray."""
 
 COMPILED = {
     "dqn": 54,
@@ -32,11 +32,11 @@ COMPILED = {
     "discrete_sac": 54,
     "paper/update_periodic": 54,
 }
-"""Recipes that are compiled in some seconds, and how often they are killed."""
+"""Recipes that compile within seconds, and how often they are killed."""
 
 
 ALWAYS = ("compile=always", "warmup_steps=10", "checkpoint_keep=1")
-"""Of compiled runs. What else they keep is from before something was compiled, which kills decide."""
+"""For compiled runs. Only the last checkpoint is kept: those saved before compiling depend on the kills."""
 
 
 def measure(folder: Path) -> list[Line]:
@@ -51,8 +51,8 @@ def measure(folder: Path) -> list[Line]:
 
 
 def measure_compiled(folder: Path) -> list[Line]:
-    """A line for kills of compiled runs, and one for what they were at."""
-    config.compile_threads = 1  # else others compile, who do not outlive a fork
+    """A line for kills of compiled runs, and one for whether they had compiled when they were killed."""
+    config.compile_threads = 1  # else worker processes compile, which do not survive a fork
     with patch.dict(os.environ, TORCHINDUCTOR_CACHE_DIR=str(folder / "compiled")):
         line = _line(folder, "CartPole", COMPILED, *ALWAYS)
     at: Counter[str] = sum((Counter(each["compiled"]) for each in line.raw.values()), Counter())

@@ -1,4 +1,4 @@
-"""What is left alone: links, what cannot be read, others' directories, games that are not the same."""
+"""Files that must not change: targets of links, unreadable files, directories of other runs."""
 
 from pathlib import Path
 

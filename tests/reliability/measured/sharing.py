@@ -19,7 +19,7 @@ def measure(folder: Path) -> list[Line]:
     for number in range(ROUNDS):
         run = folder / str(number)
         resume = ["resume=auto"] if number % 2 else []
-        children = [begin(lambda: main([*settings, f"out={run}", *resume])) for _ in range(2)]  # noqa: B023  # it runs in this turn
+        children = [begin(lambda: main([*settings, f"out={run}", *resume])) for _ in range(2)]  # noqa: B023  # it runs in this iteration
         codes.append(sorted(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children))
         if differences(folder / "alone", run):
             mixed.append(number)

@@ -50,7 +50,7 @@ def _stopped(run: Path, number: signal.Signals, later: float, *settings: str) ->
         Its exit code, and after how many seconds it ended.
     """
     cache = run.with_name(f"{run.name} compiled".replace(" ", "_"))  # a C++ compiler wants no spaces
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache)  # where nothing is yet
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache)  # empty, so that the run must compile
     child = begin(lambda: main([*settings, "compile=always", "warmup_steps=200", f"out={run}"]))
     while not (run / "checkpoints" / "0000000200").exists():  # written before compiling begins
         assert os.waitpid(child, os.WNOHANG) == (0, 0)
