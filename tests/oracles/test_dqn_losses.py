@@ -85,8 +85,8 @@ def test_the_double_dqn_target_is_never_above_the_dqn_target(make_loss) -> None:
         batch = from_state_0_to_1(next_observation=torch.full((3,), state))
         dqn, double = (make_loss(name, online, target).target(batch, q_NBA) for name in LOSSES)
         assert (double <= dqn).all()
-    same = [make_loss(name, online[:1], online[:1]).target(batch, q_NBA) for name in LOSSES]
-    assert torch.equal(*same)  # equal if the online and the target network are the same
+        same = [make_loss(name, online[:1], online[:1]).target(batch, q_NBA) for name in LOSSES]
+        assert torch.equal(*same)  # equal if the online and the target network are the same
 
 
 @pytest.mark.parametrize("name", LOSSES)

@@ -1,5 +1,7 @@
 """Statistics of a few runs, against numbers worked by hand, rliable, and properties that must always hold."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -168,11 +170,11 @@ def test_probabilities_of_improvement_sum_to_one_and_depend_only_on_ranks(
 
 
 @settings(max_examples=30)
-@given(RUNS, st.permutations([mean, median, iqm]))
-def test_estimates_and_intervals_shift_and_scale_with_the_scores(x: np.ndarray, statistics: list) -> None:
-    value, low, high = estimate(statistics[0], [x], resamples=50)
+@given(RUNS, st.sampled_from([mean, median, iqm]))
+def test_estimates_and_intervals_shift_and_scale_with_the_scores(x: np.ndarray, statistic: Callable) -> None:
+    value, low, high = estimate(statistic, [x], resamples=50)
     assert x.min() <= low <= high <= x.max()
-    scaled = estimate(statistics[0], [3 * x + 1], resamples=50)
+    scaled = estimate(statistic, [3 * x + 1], resamples=50)
     np.testing.assert_allclose(scaled, [3 * each + 1 for each in (value, low, high)])
 
 
