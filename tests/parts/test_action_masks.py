@@ -1,4 +1,4 @@
-"""Action masks from an environment to the replay and the actor: no other action is ever chosen."""
+"""Action masks, from the environment to the replay and the actor: no forbidden action is ever chosen."""
 
 from collections.abc import Callable
 from contextlib import closing
@@ -39,11 +39,11 @@ from sqn_rl.recipe.eject.single_file import eject
 from sqn_rl.recipe.preflight import preflight
 
 A, FIRST = 4, 3
-"""Actions, and the number of the first outside."""
+"""The number of actions, and the number of the first one in the environment."""
 
 
 def bits(k: Tensor) -> Tensor:
-    """The actions that the observation k allows: those of its four bits; where it is 0 all. → ``[*, A]``."""
+    """The mask that k encodes: its bit a allows action a; 0, which is terminal, allows all. → ``[*, A]``."""
     allowed = (k.long().unsqueeze(-1) >> torch.arange(A)) & 1 > 0
     return allowed | ~allowed.any(-1, keepdim=True)
 
@@ -81,7 +81,7 @@ class Puzzle(gymnasium.Env):
 
 
 class DictPuzzle(Puzzle):
-    """One that has the mask in its observation."""
+    """The puzzle with the mask in a Dict observation instead of in info."""
 
     observation_space = spaces.Dict(
         {"action_mask": spaces.MultiBinary(A), "now": Puzzle.observation_space, "t": spaces.Discrete(7)}
@@ -107,7 +107,7 @@ def k_of(observation: Tensor) -> Tensor:
 
 
 @for_both
-def test_every_step_has_the_masks_of_both_its_states(kind: type[Puzzle]) -> None:
+def test_every_step_has_the_action_masks_of_its_state_and_of_the_next_state(kind: type[Puzzle]) -> None:
     env = GymEnv(id=kind, num_envs=3, seed=0)
     assert env.action_mask is None  # before the first reset
     observation = env.begin()
@@ -124,7 +124,7 @@ def test_every_step_has_the_masks_of_both_its_states(kind: type[Puzzle]) -> None
     assert torch.equal(env.action_mask, bits(k_of(observation)))
 
 
-def test_an_environment_without_masks_has_none() -> None:
+def test_action_masks_are_none_for_an_environment_without_masks() -> None:
     env = GymEnv(id="CartPole-v1", num_envs=2, seed=0)
     env.begin()
     step = env.advance(torch.tensor([0, 1]))
@@ -133,7 +133,7 @@ def test_an_environment_without_masks_has_none() -> None:
 
 
 class Odd(Puzzle):
-    """Gives other masks from a certain step on."""
+    """Gives ``mask``, or none if it is None, from the step ``since`` on."""
 
     def __init__(self, mask: Any, since: int) -> None:
         super().__init__()
@@ -176,7 +176,7 @@ WRONG = {
 
 @pytest.mark.parametrize("since", [0, 2])
 @pytest.mark.parametrize("wrong", WRONG)
-def test_a_wrong_mask_is_an_error_that_names_the_environment(wrong: str, since: int) -> None:
+def test_an_invalid_mask_raises_an_error_that_names_the_environment_and_step(wrong: str, since: int) -> None:
     mask, message = WRONG[wrong]
     env = GymEnv(id=Odd, kwargs={"mask": mask, "since": since}, num_envs=2, seed=0)
     where = "Odd, environment 0, step 0.*at its reset" if since == 0 else "Odd, environment 0, step 2"
@@ -191,7 +191,7 @@ def test_a_wrong_mask_is_an_error_that_names_the_environment(wrong: str, since: 
         (lambda: Late(None, 0), "an action_mask is given, but the first reset gave none"),
     ],
 )
-def test_masks_that_are_there_only_sometimes(make: Callable[[], Odd], message: str) -> None:
+def test_masks_at_some_steps_but_not_at_others_are_refused(make: Callable[[], Odd], message: str) -> None:
     env = GymEnv(id=make, num_envs=1, seed=0)
     with pytest.raises(EnvError, match=message):
         play(env)
@@ -207,7 +207,7 @@ def test_masks_that_are_there_only_sometimes(make: Callable[[], Odd], message: s
         (spaces.Dict({"action_mask": spaces.MultiBinary(4)}), "observations besides their action_mask"),
     ],
 )
-def test_spaces_with_a_mask_that_does_not_fit(space: spaces.Dict, message: str) -> None:
+def test_a_dict_space_with_an_unusable_action_mask_entry_is_refused(space: spaces.Dict, message: str) -> None:
     with pytest.raises(SettingError, match=message):
         GymEnv(id=type("Bad", (Puzzle,), {"observation_space": space}), num_envs=1, seed=0)
 
@@ -228,7 +228,7 @@ RETURNS = {
 
 
 def filled(kind: str, returns: Any, *, stack: int = 1, capacity: int = 33, turns: int = 60) -> Any:
-    """A replay of three environments that wrapped around; observations are stacks of the last frames."""
+    """A replay filled by three environments until it wraps around; observations are stacks of frames."""
     env = GymEnv(id="masks/Puzzle-v0", num_envs=3, seed=1)
     shape = (stack, 2) if stack > 1 else (2,)
     replay = REPLAYS[kind](
@@ -289,7 +289,7 @@ def test_a_batch_has_the_masks_of_its_observations(kind: str, returns: str, stac
 
 
 @pytest.mark.parametrize("kind", REPLAYS)
-def test_a_state_without_masks_leaves_none_of_before(kind: str) -> None:
+def test_loading_a_replay_state_without_masks_discards_the_previous_masks(kind: str) -> None:
     used, empty = filled(kind, RETURNS["one_step"]), filled(kind, RETURNS["one_step"], turns=0)
     seen, no = torch.zeros(3, 2), torch.zeros(3, dtype=torch.bool)
     empty.store(seen, torch.zeros(3, dtype=torch.int64), Step(seen, seen, torch.ones(3), no, no, no, no))
@@ -297,7 +297,7 @@ def test_a_state_without_masks_leaves_none_of_before(kind: str) -> None:
     assert used.draw(9).action_mask is None
 
 
-def test_masks_take_memory_only_where_there_are_some() -> None:
+def test_a_replay_allocates_masks_only_if_its_transitions_have_masks() -> None:
     returns = RETURNS["one_step"]
     with_masks, without = filled("uniform", returns), filled("uniform", returns, turns=0)
     sizes = zip(with_masks.transition_bytes, without.transition_bytes, strict=True)
@@ -312,7 +312,7 @@ def test_masks_take_memory_only_where_there_are_some() -> None:
         assert not [name for name in columns if "mask" in name]
 
 
-def test_what_was_stored_before_there_were_masks_allowed_everything() -> None:
+def test_transitions_stored_before_the_first_mask_allow_every_action() -> None:
     replay, masked = filled("uniform", RETURNS["one_step"], turns=0), filled("uniform", RETURNS["one_step"])
     batch = masked.draw(3)
     zero, no = torch.zeros(3), torch.zeros(3, dtype=torch.bool)
@@ -407,7 +407,7 @@ RECIPES = ["discrete_sac", "double_dqn", "sqn_munchausen", "sqn_rainbow", "sqn_t
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_recipes_train_and_are_evaluated_among_allowed_actions(recipe: str, tmp_path: Path) -> None:
+def test_recipes_train_and_evaluate_with_allowed_actions_only(recipe: str, tmp_path: Path) -> None:
     assert train(tmp_path / "run", f"recipe={recipe}", *TINY) == "done"
 
 
@@ -459,7 +459,7 @@ def test_a_loaded_policy_plays_and_reads_the_mask_of_a_dict_observation(run: Pat
     assert (policy.probabilities(many, action_mask=np.eye(4)[3])[:, 3] == 1).all()
 
 
-def test_a_mask_in_every_row_or_in_none(run: Path) -> None:
+def test_a_batch_with_masks_in_only_some_rows_is_refused(run: Path) -> None:
     policy = load(run)
     seen, _ = DictPuzzle().reset(seed=0)
     without = {key: value for key, value in seen.items() if key != "action_mask"}
@@ -470,7 +470,7 @@ def test_a_mask_in_every_row_or_in_none(run: Path) -> None:
         policy.act([seen, without])
 
 
-def test_a_film_shows_what_is_allowed(run: Path) -> None:
+def test_a_film_has_the_allowed_actions_of_every_step(run: Path) -> None:
     policy = load(run)
     env = GymEnv(id="masks/DictPuzzle-v0", num_envs=1, seed=5)
     moments = [*Play(policy.actor, policy._q_net[0], env, episodes=3, greedy=False, seed=0)]
@@ -481,7 +481,7 @@ def test_a_film_shows_what_is_allowed(run: Path) -> None:
     assert not all(at.allowed.all() for at in moments)
 
 
-def test_bars_of_actions_that_are_not_allowed_are_left_out() -> None:
+def test_a_film_frame_draws_no_bars_for_actions_that_are_not_allowed() -> None:
     allowed = torch.tensor([True, False, True])
     screen, q = np.zeros((20, 30, 3), np.uint8), torch.tensor([1.0, 99.0, 2.0])
     at = Moment(screen, q, None, 0, 1, 0, 0.0, allowed)
@@ -496,7 +496,7 @@ def test_bars_of_actions_that_are_not_allowed_are_left_out() -> None:
     assert [text.min() > 80 for text in texts] == [False, True, False]  # grey
 
 
-def test_of_many_actions_a_film_shows_the_best(run: Path) -> None:
+def test_a_film_of_many_actions_shows_the_chosen_and_the_best_allowed_ones(run: Path) -> None:
     q = torch.arange(100.0)
     at = Moment(np.zeros((20, 30, 3), np.uint8), q, None, 3, 1, 0, 0.0, q < 90)
     assert drawing._rows(at) == [3, *range(67, 90)]
@@ -505,7 +505,7 @@ def test_of_many_actions_a_film_shows_the_best(run: Path) -> None:
 # --- before a run ------------------------------------------------------------------------------------------
 
 
-def test_the_wiring_shows_masks_only_where_there_are_some() -> None:
+def test_the_wiring_lists_masks_only_if_the_environment_gives_masks() -> None:
     def keys(*overrides: str) -> dict[str, list[str]]:
         nodes = preflight(compose("sqn", *overrides).recipe).nodes
         return {node.slot: [key for key in node.reads if "mask" in key] for node in nodes}
@@ -536,7 +536,7 @@ class Pair(Puzzle):
 gymnasium.register("masks/Pair-v0", Pair)
 
 
-def test_a_run_with_a_product_space_and_masks(tmp_path: Path) -> None:
+def test_a_run_trains_and_acts_with_a_product_action_space_and_masks(tmp_path: Path) -> None:
     train(tmp_path / "run", *TINY[2:], "env=gym", "env.id=masks/Pair-v0")
     policy, env = load(tmp_path / "run"), Pair()
     assert len(policy.evaluate(episodes=2, greedy=False).returns) == 2
@@ -549,7 +549,7 @@ def test_a_run_with_a_product_space_and_masks(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["Puzzle", "Pair"])
-def test_what_a_single_file_does_not_have_is_refused(name: str) -> None:
+def test_eject_refuses_action_masks_and_product_action_spaces(name: str) -> None:
     recipe = compose("sqn", "env=gym", f"env.id=masks/{name}-v0").recipe
     with pytest.raises(RecipeError, match="writes no action masks, and only Discrete actions"):
         eject(recipe, "")

@@ -1,4 +1,4 @@
-"""The Boltzmann actor: what it writes, and that it does not go without a temperature."""
+"""The Boltzmann actor: what it writes, and that it needs a temperature."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ Q1, Q2 = [3.0, 2.5, 2.0, 0.0], [0.0, 1.0, 0.5, 1.5]  # min: [0, 1, .5, 0]
 
 
 class Table(nn.Module):
-    """Twins that answer Q1 and Q2 to everything."""
+    """Twin Q-networks that return Q1 and Q2 for every observation."""
 
     in_keys = ("observation",)
     observation_shape = (1,)
@@ -33,7 +33,7 @@ def make_actor(policy: str = "q1") -> BoltzmannActor:
 
 
 @pytest.mark.parametrize("lead", [[], [3], [2, 5]], ids=str)
-def test_as_a_module_it_writes_the_action_its_log_probability_and_the_entropy(lead: list[int]) -> None:
+def test_a_boltzmann_actor_module_writes_the_action_its_log_prob_and_the_entropy(lead: list[int]) -> None:
     actor = make_actor()
     out = actor(TensorDict({"observation": torch.zeros(*lead, 1)}, batch_size=lead))
     log_pi_A = torch.log_softmax(torch.tensor(Q1) / ALPHA, 0)
@@ -45,12 +45,12 @@ def test_as_a_module_it_writes_the_action_its_log_probability_and_the_entropy(le
     assert not any(tensor.requires_grad for tensor in out.values())
 
 
-def test_it_takes_keywords_too() -> None:
+def test_a_boltzmann_actor_accepts_its_observation_as_a_keyword() -> None:
     action, log_prob, entropy = make_actor()(observation=torch.zeros(5, 1))
     assert action.shape == log_prob.shape == entropy.shape == (5,)
 
 
-def test_alpha_travels_with_the_weights() -> None:
+def test_alpha_is_saved_and_loaded_with_the_weights() -> None:
     actor, other = make_actor(), make_actor()
     actor.temperature.alpha.fill_(0.01)
     other.load_state_dict(actor.state_dict())
@@ -58,7 +58,7 @@ def test_alpha_travels_with_the_weights() -> None:
     assert other.act(torch.zeros(500, 1)).unique().tolist() == [0]  # cold: greedy
 
 
-def test_without_a_temperature_it_is_refused() -> None:
+def test_a_boltzmann_actor_without_a_temperature_is_refused() -> None:
     with pytest.raises(WiringError, match=r"temperature=learned.*actor=epsilon_greedy or greedy") as raised:
         BoltzmannActor(q_net=Table(), temperature=None, policy="q1", seed=0)
     assert raised.value.consumer == "actor"

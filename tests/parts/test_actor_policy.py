@@ -1,4 +1,4 @@
-"""The policy actor: any encoder, the Q-network's key, and weights that are its own network's alone."""
+"""The policy actor: any encoder, the Q-network's key, and no parameters shared with the Q-network."""
 
 from collections.abc import Callable
 from functools import partial
@@ -14,7 +14,7 @@ from sqn_rl.functional import entropy
 
 
 class Plain(nn.Sequential):
-    """What anybody would write: one network, ``[B, *S]`` → ``[B, F]``."""
+    """An encoder as a user would write it: one network, ``[B, *S]`` → ``[B, F]``."""
 
     def __init__(self, *, observation_shape: tuple[int, ...], layer: Any) -> None:
         super().__init__(nn.Flatten(), nn.Linear(*observation_shape, 6), nn.Tanh())
@@ -35,7 +35,9 @@ def encoder(request: pytest.FixtureRequest) -> Callable[..., nn.Module]:
 
 
 @pytest.mark.parametrize("layer", LAYERS)
-def test_every_encoder_gives_a_policy(encoder: Any, layer: str, make_q_net: Callable) -> None:
+def test_every_encoder_and_layer_produces_a_normalised_policy(
+    encoder: Any, layer: str, make_q_net: Callable
+) -> None:
     actor = PolicyActor(q_net=make_q_net(), encoder=encoder, layer=LAYERS[layer], n_actions=3, seed=0)
     observation = torch.rand(7, 4)
     assert actor.act(observation).shape == (7,)
@@ -47,7 +49,7 @@ def test_every_encoder_gives_a_policy(encoder: Any, layer: str, make_q_net: Call
     assert torch.equal(actor.act(observation, greedy=True), log_pi_BA.argmax(-1))
 
 
-def test_what_it_writes_is_of_its_policy_at_the_q_networks_key(make_q_net: Callable) -> None:
+def test_a_policy_actor_module_reads_the_q_networks_key_and_writes_log_prob(make_q_net: Callable) -> None:
     q_net = make_q_net(in_keys=["pixels"])
     actor = PolicyActor(q_net=q_net, encoder=ENCODERS["batched"], layer=Dense, n_actions=3, seed=0)
     out = actor(TensorDict({"pixels": torch.rand(2, 5, 4)}, batch_size=[2, 5]))
@@ -56,14 +58,14 @@ def test_what_it_writes_is_of_its_policy_at_the_q_networks_key(make_q_net: Calla
     torch.testing.assert_close(out["entropy"], entropy(log_pi))
 
 
-def test_its_network_is_not_the_q_networks(make_q_net: Callable) -> None:
+def test_a_policy_actor_shares_no_parameters_with_the_q_network(make_q_net: Callable) -> None:
     q_net = make_q_net()
     actor = PolicyActor(q_net=q_net, encoder=ENCODERS["batched"], layer=Dense, n_actions=3, seed=0)
     assert not {*actor.parameters()} & {*q_net.parameters()}
     assert [name.partition(".")[0] for name in actor.state_dict()] == ["policy_net"] * 4
 
 
-def test_an_encoder_must_say_how_many_features_it_has(make_q_net: Callable) -> None:
+def test_an_encoder_without_out_features_is_refused(make_q_net: Callable) -> None:
     def encoder(**_: Any) -> nn.Module:
         return nn.Flatten()
 

@@ -1,4 +1,4 @@
-"""Every actor, with and without noisy layers: its randomness is its own, and evaluation leaves no trace."""
+"""Every actor, with and without noisy layers: it has its own generator, and evaluation does not change it."""
 
 import pickle
 from collections.abc import Callable, Iterator
@@ -50,7 +50,7 @@ def layer(request: pytest.FixtureRequest) -> Callable[..., nn.Module]:
 
 @pytest.fixture(params=[*OF_VALUES, "policy"])
 def make(request: pytest.FixtureRequest, layer: Callable[..., nn.Module], make_q_net: Callable) -> Make:
-    """Makes one actor from ``seed``, and, if it is not to make it too, the Q-network."""
+    """Makes one actor from ``seed``, for the given Q-network or for a new one."""
 
     def make(seed: int = 0, q_net: QNet | None = None) -> NetworkActor:
         torch.manual_seed(0)
@@ -65,7 +65,7 @@ def make(request: pytest.FixtureRequest, layer: Callable[..., nn.Module], make_q
 
 
 def is_random(actor: NetworkActor) -> bool:
-    """A greedy actor is not, without noise."""
+    """Whether its actions vary: a greedy actor's do not, without noisy layers."""
     return not isinstance(actor, GreedyActor) or is_noisy(actor)
 
 
@@ -77,7 +77,7 @@ def acts(actor: NetworkActor, times: int = 10) -> Tensor:
     return torch.stack([actor.act(X) for _ in range(times)])
 
 
-def test_its_randomness_is_its_own_and_of_its_seed(make: Make) -> None:
+def test_an_actors_actions_depend_on_its_seed_and_not_on_the_global_generator(make: Make) -> None:
     actor, other = make(seed=0), make(seed=1)
     torch.manual_seed(1)
     before = torch.get_rng_state()
@@ -89,7 +89,7 @@ def test_its_randomness_is_its_own_and_of_its_seed(make: Make) -> None:
     assert first.dtype == torch.int64
 
 
-def test_a_copy_goes_on_where_the_original_is(make: Make) -> None:
+def test_a_copied_or_pickled_actor_continues_from_the_originals_random_state(make: Make) -> None:
     """Collectors copy their policy, and send it to other processes."""
     for copy in (deepcopy, lambda actor: pickle.loads(pickle.dumps(actor))):
         actor = make()
@@ -101,8 +101,8 @@ def test_a_copy_goes_on_where_the_original_is(make: Make) -> None:
 
 
 @pytest.mark.parametrize("greedy", [True, False], ids=["greedy", "stochastic"])
-def test_an_evaluation_leaves_no_trace(make: Make, greedy: bool) -> None:
-    """Of what training does afterwards: actions, and the policy that it asks for."""
+def test_an_evaluation_does_not_change_later_training_actions(make: Make, greedy: bool) -> None:
+    """Actions, policies and weights are the same with and without evaluations in between."""
 
     def train(*, evaluating: bool) -> Iterator[Tensor]:
         actor = make()
@@ -121,7 +121,7 @@ def test_an_evaluation_leaves_no_trace(make: Make, greedy: bool) -> None:
 
 
 @pytest.mark.parametrize("greedy", [True, False], ids=["greedy", "stochastic"])
-def test_the_seed_of_an_evaluation_decides(make: Make, greedy: bool) -> None:
+def test_an_evaluation_is_determined_by_its_seed(make: Make, greedy: bool) -> None:
     actor = make()
 
     def play(seed: int) -> list[float]:
@@ -133,7 +133,7 @@ def test_the_seed_of_an_evaluation_decides(make: Make, greedy: bool) -> None:
     assert (play(seed=2) == first) == (greedy or not is_random(actor))
 
 
-def test_an_actor_has_no_parameters_besides_those_that_learn(make: Make, layer: Any, make_q_net: Any) -> None:
+def test_an_actor_has_only_the_parameters_of_its_network(make: Make, layer: Any, make_q_net: Any) -> None:
     q_net = make_q_net(layer=layer, n_actions=2)
     actor = make(q_net=q_net)
     if isinstance(actor, PolicyActor):
@@ -142,7 +142,7 @@ def test_an_actor_has_no_parameters_besides_those_that_learn(make: Make, layer: 
         assert {*actor.parameters()} == {*q_net.parameters()}
 
 
-def test_its_weights_go_to_another_and_have_no_noise(make: Make) -> None:
+def test_actor_weights_load_into_another_actor_and_are_not_changed_by_noise(make: Make) -> None:
     actor, other = make(), make(seed=1)
     with torch.no_grad():
         for parameter in actor.parameters():
@@ -155,11 +155,11 @@ def test_its_weights_go_to_another_and_have_no_noise(make: Make) -> None:
     assert torch.equal(acts(other), acts(actor))
 
 
-# --- in TorchRL's hands -------------------------------------------------------------------------------------
+# --- used through TorchRL ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("lead", [[], [3], [2, 5]], ids=str)
-def test_as_a_module_it_writes_its_out_keys(make: Make, lead: list[int]) -> None:
+def test_an_actor_module_writes_its_out_keys(make: Make, lead: list[int]) -> None:
     actor = make()
     out = actor(TensorDict({"observation": torch.rand(*lead, 4)}, batch_size=lead))
     assert {*actor.out_keys} == {*out.keys()} - {"observation"}
@@ -169,7 +169,7 @@ def test_as_a_module_it_writes_its_out_keys(make: Make, lead: list[int]) -> None
         assert not out[key].requires_grad
 
 
-def test_it_is_greedy_only_where_torchrl_says_deterministic(make: Make) -> None:
+def test_an_actor_is_greedy_under_every_torchrl_exploration_type_except_random(make: Make) -> None:
     actor = make()
     best = actor.act(X, greedy=True)
 
@@ -186,7 +186,7 @@ def test_it_is_greedy_only_where_torchrl_says_deterministic(make: Make) -> None:
             assert always_best()
 
 
-def test_their_environment_can_be_rolled_out_with_it(make: Make) -> None:
+def test_a_torchrl_environment_rolls_out_with_an_actor(make: Make) -> None:
     env, actor = TheirGymEnv("CartPole-v1", categorical_action_encoding=True), make()
     env.set_seed(0)
     rollout = env.rollout(30, actor, break_when_any_done=False)
@@ -198,7 +198,7 @@ def test_their_environment_can_be_rolled_out_with_it(make: Make) -> None:
     assert torch.equal(rollout["action"], actor.act(rollout["observation"], greedy=True))
 
 
-def test_their_collector_acts_by_what_is_learned(make: Make) -> None:
+def test_a_torchrl_collector_acts_with_the_updated_weights(make: Make) -> None:
     from torchrl.collectors import Collector
 
     env, actor = TheirGymEnv("CartPole-v1", categorical_action_encoding=True), make()

@@ -37,7 +37,7 @@ def assert_same(one: list[Tensor], other: list[Tensor]) -> None:
     assert all(map(torch.equal, one, other))
 
 
-def test_every_step_is_pytorchs() -> None:
+def test_every_step_is_equal_to_pytorchs_fused_adam() -> None:
     mine, its = make(ours), make(theirs)
     for t in range(5):
         step(*mine, t)
@@ -46,7 +46,7 @@ def test_every_step_is_pytorchs() -> None:
 
 
 @pytest.mark.parametrize("spare", [0, 2])
-def test_a_parameter_without_a_gradient_stays(spare: int) -> None:
+def test_a_parameter_without_a_gradient_is_treated_as_by_pytorch(spare: int) -> None:
     mine, its = make(ours), make(theirs)
     for t, without in enumerate([None, spare, None]):
         step(*mine, t, without)
@@ -54,7 +54,7 @@ def test_a_parameter_without_a_gradient_stays(spare: int) -> None:
         assert_same(mine[0], its[0])
 
 
-def test_it_goes_on_from_a_state_even_if_it_had_begun() -> None:
+def test_adam_resumes_from_pytorchs_state_dict_even_after_a_step() -> None:
     (parameters, optimizer), its = make(ours), make(theirs)
     for t in range(3):
         step(*its, t)
@@ -69,7 +69,7 @@ def test_it_goes_on_from_a_state_even_if_it_had_begun() -> None:
     assert_same(parameters, its[0])
 
 
-def test_the_learning_rate_may_change() -> None:
+def test_a_changed_learning_rate_takes_effect_as_in_pytorch() -> None:
     mine, its = make(ours), make(theirs)
     for t, lr in enumerate([0.1, 0.2]):
         for parameters, optimizer in (mine, its):
@@ -78,8 +78,8 @@ def test_the_learning_rate_may_change() -> None:
     assert_same(mine[0], its[0])
 
 
-def test_every_hook_is_called_once_a_step() -> None:
-    torch.optim.Adam([torch.zeros(1)])  # of which PyTorch then has every step call hooks
+def test_every_step_hook_is_called_once_per_step() -> None:
+    torch.optim.Adam([torch.zeros(1)])  # from now on every step of PyTorch's Adam calls the hooks
     parameters, optimizer = make(ours)
     called: list[str] = []
     hooks = [
@@ -102,8 +102,8 @@ def test_every_hook_is_called_once_a_step() -> None:
     assert called == []
 
 
-def test_a_state_is_of_its_own() -> None:
-    """PyTorch's Adam goes on from a state dict of ours, though all counts lie in one tensor."""
+def test_pytorchs_adam_resumes_from_our_state_dict() -> None:
+    """Though ours keeps all step counts in one tensor."""
     (parameters, optimizer), its = make(ours), make(theirs)
     for t in range(3):
         step(parameters, optimizer, t)
@@ -117,7 +117,7 @@ def test_a_state_is_of_its_own() -> None:
     assert_same(parameters, its[0])
 
 
-def test_a_copy_goes_on_by_itself() -> None:
+def test_a_deep_copy_is_independent_of_the_original() -> None:
     (parameters, optimizer), its = make(ours), make(theirs)
     for t in range(2):
         step(parameters, optimizer, t)

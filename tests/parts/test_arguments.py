@@ -87,12 +87,12 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", ACCEPTED)
-def test_accepts_what_the_annotation_says(name: str) -> None:
+def test_values_of_the_annotated_type_are_accepted(name: str) -> None:
     assert [listen(**{name: value}) for value in ACCEPTED[name]] == ["listened"] * len(ACCEPTED[name])
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_refuses_everything_else(name: str) -> None:
+def test_values_of_another_type_are_refused_with_what_was_expected(name: str) -> None:
     values, expected = REFUSED[name]
     for value in values:
         with pytest.raises(SettingError) as caught:
@@ -101,21 +101,21 @@ def test_refuses_everything_else(name: str) -> None:
         assert caught.value.expected.partition(", which")[0].removesuffix(", not the class Dog") == expected
 
 
-def test_missing_and_unknown_arguments_are_pythons_own_errors() -> None:
+def test_missing_and_unknown_arguments_raise_pythons_type_error() -> None:
     with pytest.raises(TypeError, match="unexpected keyword argument 'volume'"):
         listen(volume=3)
     with pytest.raises(TypeError, match="missing 1 required keyword-only argument: 'members'"):
         Dense(3, 4)
 
 
-def test_what_is_no_part_is_refused_by_what_it_lacks() -> None:
+def test_a_value_that_is_not_an_instance_of_the_protocol_is_refused() -> None:
     with pytest.raises(SettingError, match=r"expected a Listener or null, which has hear, name, …$"):
         listen(listener=3)
     with pytest.raises(SettingError, match=r"expected a Listener or null, not the class Dog$"):
         listen(listener=Dog)
 
 
-def test_a_value_that_fills_a_page_is_shown_by_its_type() -> None:
+def test_a_value_with_a_long_repr_is_shown_by_its_type() -> None:
     with pytest.raises(SettingError, match=r"^limit = <ModuleList>: expected a whole number or null$"):
         listen(limit=nn.ModuleList([nn.Identity()]))
 
@@ -132,7 +132,7 @@ def test_a_value_that_fills_a_page_is_shown_by_its_type() -> None:
         ({"compiled": "no"}, "compiled = 'no': expected True or False"),
     ],
 )
-def test_an_agent_names_the_part_that_is_none(wrong: Mapping[str, Any], message: str) -> None:
+def test_an_agent_refuses_an_invalid_part_by_its_name(wrong: Mapping[str, Any], message: str) -> None:
     agent = compose("sqn", hidden=[4]).build().agent
     parts = {name: getattr(agent, name) for name in ("actor", "loss", "target_update", "replay")}
     with pytest.raises(SettingError, match=message):
@@ -160,7 +160,7 @@ WAYS: Mapping[str, Mapping[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def made() -> dict[Callable[..., Any], dict[str, Any]]:
-    """By class, the arguments with which recipes make it."""
+    """For each class of part, the arguments with which the recipes make it."""
     arguments: dict[Callable[..., Any], dict[str, Any]] = {}
 
     def record(maker: Maker, *positional: Any, **keywords: Any) -> Any:
@@ -185,7 +185,9 @@ def refusal(make: Callable[..., Any], arguments: Mapping[str, Any]) -> SqnError 
     return None
 
 
-def test_every_part_refuses_every_wrong_argument_by_name(made: Mapping[Any, Mapping[str, Any]]) -> None:
+def test_every_part_refuses_most_wrong_values_of_each_argument_by_name(
+    made: Mapping[Any, Mapping[str, Any]],
+) -> None:
     assert len(made) > 25
     for make, arguments in made.items():
         for name in arguments:

@@ -57,7 +57,7 @@ def test_nature_is_the_papers_three_convolutions(shape: tuple[int, ...]) -> None
     torch.testing.assert_close(encoder(image)[0], expected)
 
 
-def test_nature_of_stacked_atari_frames_is_as_large_as_the_papers() -> None:
+def test_nature_cnn_for_stacked_atari_frames_has_the_papers_parameter_count() -> None:
     encoder = make(NatureCNN, hidden=[512])
     convolutions = 32 * (4 * 64 + 1) + 64 * (32 * 16 + 1) + 64 * (64 * 9 + 1)
     assert sum(x.numel() for x in encoder.parameters()) == convolutions + 512 * (64 * 7 * 7 + 1)
@@ -81,7 +81,7 @@ def test_impala_is_the_papers_residual_network(shape: tuple[int, ...]) -> None:
     torch.testing.assert_close(encoder(image)[0], expected, rtol=1e-4, atol=1e-6)
 
 
-def test_impala_of_stacked_atari_frames_halves_them_three_times() -> None:
+def test_impala_cnn_halves_stacked_atari_frames_three_times() -> None:
     encoder = make(ImpalaCNN, hidden=[])
     assert encoder.out_features == 32 * 11 * 11
     assert encoder(make_bytes((4, 84, 84))).shape == (B, 32 * 11 * 11)
@@ -104,13 +104,13 @@ def test_minatar_is_the_papers_one_convolution(shape: tuple[int, ...]) -> None:
     torch.testing.assert_close(encoder(cells)[0], plain(cells.float()))
 
 
-def test_minatar_of_breakout_is_as_large_as_the_papers() -> None:
+def test_minatar_cnn_for_breakout_has_the_papers_parameter_count() -> None:
     encoder = make(MinAtarCNN, (4, 10, 10), hidden=[128])
     assert sum(x.numel() for x in encoder.parameters()) == 16 * (4 * 9 + 1) + 128 * (16 * 8 * 8 + 1)
     assert encoder.out_features == 128
 
 
-def test_cnn_is_the_convolutions_that_are_set() -> None:
+def test_cnn_has_the_configured_channels_kernels_and_strides() -> None:
     settings = {"channels": [5, 6], "kernels": [4, 2], "strides": [3, 1]}
     encoder, image = make(CNN, (3, 10, 16), **settings), make_bytes((3, 10, 16))
     parameters = [*encoder.convolutions.parameters()]
@@ -125,7 +125,7 @@ KINDS = pytest.mark.parametrize("kind", [NatureCNN, ImpalaCNN, MinAtarCNN, CNN])
 
 
 @KINDS
-def test_bytes_are_scaled_and_other_numbers_are_not(kind: type) -> None:
+def test_byte_images_are_divided_by_255_and_other_dtypes_are_not(kind: type) -> None:
     encoder, image = make(kind, (1, 36, 36)), make_bytes((1, 36, 36))
     before, as_floats = image.clone(), image.float()
     torch.testing.assert_close(encoder(image), encoder(as_floats / 255))
@@ -136,7 +136,7 @@ def test_bytes_are_scaled_and_other_numbers_are_not(kind: type) -> None:
 
 
 @KINDS
-def test_stacked_images_are_read_as_their_channels(kind: type) -> None:
+def test_stacked_images_are_read_as_one_image_with_all_channels(kind: type) -> None:
     stacked, joined = make(kind, (2, 3, 36, 36)), make(kind, (6, 36, 36))
     images = make_bytes((2, 3, 36, 36))
     assert torch.equal(stacked(images), joined(images.flatten(1, 2)))
@@ -144,7 +144,7 @@ def test_stacked_images_are_read_as_their_channels(kind: type) -> None:
 
 
 @KINDS
-def test_without_hidden_layers_it_gives_the_last_feature_maps(kind: type) -> None:
+def test_an_encoder_without_hidden_layers_outputs_its_flattened_feature_maps(kind: type) -> None:
     encoder, image = make(kind, (1, 36, 36), hidden=[]), make_bytes((1, 36, 36))
     features = encoder(image)
     assert features.shape == (B, encoder.out_features)
@@ -154,7 +154,7 @@ def test_without_hidden_layers_it_gives_the_last_feature_maps(kind: type) -> Non
 
 @KINDS
 @pytest.mark.parametrize("shape", [(4,), (84, 84), (84, 84, 2), (4, 2, 84), (2, 2, 4, 84, 84)], ids=str)
-def test_what_is_no_image_is_refused(kind: type, shape: tuple[int, ...]) -> None:
+def test_an_invalid_image_shape_is_refused_with_what_is_expected(kind: type, shape: tuple[int, ...]) -> None:
     least = {NatureCNN: "36x36", ImpalaCNN: "8x8", MinAtarCNN: "3x3", CNN: "17x17"}[kind]
     with pytest.raises(WiringError) as refusal:
         make(kind, shape)
@@ -170,7 +170,9 @@ def test_what_is_no_image_is_refused(kind: type, shape: tuple[int, ...]) -> None
     ("kind", "side", "features"),
     [(NatureCNN, 36, 64), (ImpalaCNN, 8, 32), (MinAtarCNN, 3, 16), (CNN, 17, 64)],
 )
-def test_the_least_image_is_enough_and_a_smaller_one_is_not(kind: type, side: int, features: int) -> None:
+def test_the_smallest_allowed_image_is_accepted_and_a_smaller_one_is_refused(
+    kind: type, side: int, features: int
+) -> None:
     assert make(kind, (1, side, side), hidden=[]).out_features == features
     with pytest.raises(WiringError, match=f"at least {side}x{side}"):
         make(kind, (1, side, side - 1))
@@ -189,7 +191,7 @@ def test_the_least_image_is_enough_and_a_smaller_one_is_not(kind: type, side: in
         (CNN, {"strides": [2, 0, 2]}),
     ],
 )
-def test_what_is_no_width_is_refused(kind: type, settings: dict[str, Any]) -> None:
+def test_an_invalid_layer_setting_is_refused_by_its_name(kind: type, settings: dict[str, Any]) -> None:
     with pytest.raises(SettingError) as refusal:
         make(kind, **settings)
     assert [refusal.value.field] == [*settings]
@@ -197,7 +199,7 @@ def test_what_is_no_width_is_refused(kind: type, settings: dict[str, Any]) -> No
 
 @KINDS
 @pytest.mark.parametrize("shared", [False, True])
-def test_it_fits_any_head(make_q_net, kind: type, shared: bool) -> None:
+def test_every_cnn_works_with_a_dueling_categorical_head(make_q_net, kind: type, shared: bool) -> None:
     head = partial(CategoricalHead, v_min=-1, v_max=1, atoms=5, dueling=True)
     shape, encoder = (4, 36, 36), partial(kind, hidden=[7], **OTHERS.get(kind, {}))
     sizes = {"observation_shape": shape, "observation_dtype": torch.uint8}
@@ -229,7 +231,7 @@ def test_in_bfloat16_values_are_close_and_weights_and_gradients_stay_float32(
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 def test_minatars_convolution_is_the_same_when_compiled() -> None:
-    """The graph that would be compiled is run as it is; there is no convolution in it."""
+    """The captured graph is run without compiling it; it contains no convolution."""
     encoder, image = make(MinAtarCNN, (4, 10, 9)), torch.rand(B, 4, 10, 9) < 0.3
     names = list[str]()
 

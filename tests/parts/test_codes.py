@@ -1,4 +1,4 @@
-"""Bytes that are codes are learned as the same floats are; weights of before go on, or are refused."""
+"""Byte codes are learned as the same floats are; weights without the recipe's scale are refused."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from sqn_rl.training.weights import load_weights
 
 
 class Levels(gymnasium.Env):
-    """Shows one of three levels as small codes; the action that is its number pays 1, at each of 9 steps."""
+    """Shows one of three levels as a small code; the action equal to the code pays 1, at each of 9 steps."""
 
     action_space = spaces.Discrete(3)
 
@@ -42,7 +42,7 @@ def levels(dtype: str, *overrides: str) -> Any:
     return compose("sqn", "env=gym", "env.id=codes/Levels-v0", f"env.kwargs.dtype={dtype}", *overrides)
 
 
-def test_codes_are_learned_as_bytes_as_they_are_as_floats(tmp_path: Path) -> None:
+def test_byte_codes_are_learned_exactly_as_the_same_float_codes(tmp_path: Path) -> None:
     short = ("steps=1000", "warmup_steps=200", "hidden=[32]", "eval_episodes=1", "gamma=0.5", "lr=3e-3")
     returns, losses = [], []
     for dtype in ("uint8", "float32"):
@@ -60,7 +60,7 @@ def test_weights_that_were_learned_with_another_scaling_are_refused() -> None:
         load_weights(loss, before)
 
 
-def test_weights_of_bytes_that_span_a_byte_are_as_they_were() -> None:
+def test_float_and_full_range_byte_observations_add_no_scale_to_the_weights() -> None:
     for parts in (levels("float32").recipe.build(), compose("sqn", "env=atari_ram").recipe.build()):
         assert not [name for name in parts["loss"].state_dict() if "observation" in name]
         parts["env"].close()

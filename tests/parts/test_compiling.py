@@ -1,4 +1,4 @@
-"""What is compiled is what it was: for other shapes, for numbers that change, and where it cannot be."""
+"""Compiled code returns what plain code does: for other shapes and numbers, and where compiling fails."""
 
 import logging
 import os
@@ -28,7 +28,7 @@ X = torch.linspace(-1, 1, 6)
 
 
 class Scaling:
-    """What is to be compiled, and how often Python did it instead."""
+    """Methods to be compiled."""
 
     def __init__(self) -> None:
         self.factor = 2.0
@@ -47,13 +47,13 @@ class Scaling:
 
 
 def without_python(code: Compiled[Tensor], x: Tensor, monkeypatch: pytest.MonkeyPatch) -> Tensor:
-    """The answer of compiled code, which needs no method."""
+    """The answer of the compiled code alone: a call of the plain method would raise."""
     with monkeypatch.context() as patch:
         patch.setattr(code, "_otherwise", None)
         return code(x)
 
 
-def test_it_is_compiled_once_for_all_of_a_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_code_is_compiled_once_for_inputs_of_one_shape(monkeypatch: pytest.MonkeyPatch) -> None:
     scaling = Scaling()
     code = Compiled(scaling.scale, "this")
     assert code.pending
@@ -64,7 +64,7 @@ def test_it_is_compiled_once_for_all_of_a_kind(monkeypatch: pytest.MonkeyPatch) 
     torch.testing.assert_close(without_python(code, X, monkeypatch), 2 * X + 5)
 
 
-def test_another_shape_and_another_number_are_compiled_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_shape_or_another_number_compiles_another_variant(monkeypatch: pytest.MonkeyPatch) -> None:
     scaling = Scaling()
     code = Compiled(scaling.scale, "this")
     code(X)
@@ -76,7 +76,7 @@ def test_another_shape_and_another_number_are_compiled_anew(monkeypatch: pytest.
     torch.testing.assert_close(without_python(code, X.reshape(2, 3), monkeypatch), 2 * X.reshape(2, 3) + 1)
 
 
-def test_it_need_not_be_possible_to_write_it_down(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_method_of_an_object_that_cannot_be_pickled_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     scaling = Scaling()
     scaling.lock = threading.Lock()  # type: ignore[attr-defined]
     code = Compiled(scaling.scale, "this")
@@ -87,7 +87,7 @@ def test_it_need_not_be_possible_to_write_it_down(monkeypatch: pytest.MonkeyPatc
     assert deepcopy(Compiled(Scaling().scale, "this")).pending
 
 
-def test_code_that_cannot_be_stored_runs_once_in_each_call_however_often_a_number_changes() -> None:
+def test_code_that_cannot_be_stored_runs_once_per_call_as_numbers_change() -> None:
     scaling = Scaling()
     scaling.lock = threading.Lock()  # type: ignore[attr-defined]
     code = Compiled(scaling.step, "this")
@@ -97,7 +97,9 @@ def test_code_that_cannot_be_stored_runs_once_in_each_call_however_often_a_numbe
         assert scaling.bias.item() == 1 + number
 
 
-def test_who_owns_the_code_compiles_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_object_that_holds_its_compiled_code_recompiles_and_is_copied(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     scaling = Scaling()
     code = scaling.code = Compiled(scaling.scale, "this")  # type: ignore[attr-defined]
     for x in (X, X[:3]):
@@ -108,7 +110,7 @@ def test_who_owns_the_code_compiles_again(monkeypatch: pytest.MonkeyPatch) -> No
     torch.testing.assert_close(other.code(X), 5 * X + 1)  # type: ignore[attr-defined]
 
 
-def test_what_comes_in_too_many_kinds_is_computed_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shapes_beyond_the_variant_limit_run_uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sqn_rl.training.update.compiling.VARIANTS", 1)
     code = Compiled(Scaling().scale, "this")
     for x in (X, X[:3], X[:2]):
@@ -117,7 +119,9 @@ def test_what_comes_in_too_many_kinds_is_computed_as_it_is(monkeypatch: pytest.M
         without_python(code, X[:3], monkeypatch)
 
 
-def test_what_cannot_be_compiled_is_reported_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_code_that_cannot_be_compiled_runs_uncompiled_and_is_reported_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     code = Compiled(Scaling().print, "this")
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
@@ -128,12 +132,12 @@ def test_what_cannot_be_compiled_is_reported_once(caplog: pytest.LogCaptureFixtu
     ]
 
 
-def test_a_folder_that_the_compiler_fails_in_is_reported(
+def test_a_cache_folder_with_a_space_in_its_name_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "a folder"))
     scaling = Scaling()
-    scaling.factor = 7.25  # nobody has compiled this before
+    scaling.factor = 7.25  # no other test compiles this number
     assert torch.equal(Compiled(scaling.scale, "this")(X), 7.25 * X + 1)
     assert "a folder with a space in its name" in caplog.text
 
@@ -148,7 +152,7 @@ def test_compiled_acting_draws_the_same_actions(recipe: str, caplog: pytest.LogC
     compiled.use_compiled(choose)
     compiled.act(torch.zeros(3, 4), greedy=True)
     compiled.act(torch.zeros(3, 4), generator=torch.Generator())
-    assert choose.pending  # these need not be
+    assert choose.pending  # neither of these calls uses compiled code
     for step in range(4):
         states = 3 if step < 2 else 2
         observation = torch.randn(states, 4, generator=torch.Generator().manual_seed(step))
@@ -169,17 +173,17 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "sqn_rl" / "compiled"
 
 
-def test_code_is_kept_where_only_the_user_can_write(cache: Path) -> None:
+def test_the_compile_cache_is_a_folder_private_to_the_user(cache: Path) -> None:
     for _ in range(2):
         keep_code_privately()
         assert os.environ.pop(CACHE) == str(cache)
         assert stat.S_IMODE(cache.stat().st_mode) == 0o700
 
 
-def test_code_that_was_kept_is_found_again(cache: Path) -> None:
+def test_cached_compiled_code_is_reused_by_a_later_compilation(cache: Path) -> None:
     hits = counters["aot_autograd"]
     hits.clear()
-    for found in (0, 1, 2):  # what compiles knows the others no more than another process does
+    for found in (0, 1, 2):  # each object is as new to the cache as another process
         torch.testing.assert_close(Compiled(Scaling().scale, "this")(X), 2 * X + 1)
         assert hits["autograd_cache_hit"] == found
     other = Scaling()
@@ -188,8 +192,8 @@ def test_code_that_was_kept_is_found_again(cache: Path) -> None:
     assert hits["autograd_cache_hit"] == 2
 
 
-def test_the_folder_that_pytorch_has_set_is_not_used(cache: Path) -> None:
-    """TensorDict imports what sets it, before anything is compiled."""
+def test_the_cache_folder_set_by_pytorch_is_replaced_by_the_private_one(cache: Path) -> None:
+    """Importing TensorDict sets it, before anything is compiled."""
     script = "import os, tensordict; from sqn_rl.training.update import compiling as it"
     script += "; print(os.environ[it.CACHE]); it.keep_code_privately(); print(os.environ[it.CACHE])"
     theirs, kept = subprocess.check_output([sys.executable, "-c", script], text=True).split()
@@ -197,7 +201,7 @@ def test_the_folder_that_pytorch_has_set_is_not_used(cache: Path) -> None:
     assert kept == str(cache)
 
 
-def test_what_the_user_has_set_stays(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_folder_set_by_the_user_is_kept(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(CACHE, "/elsewhere")
     keep_code_privately()
     assert os.environ[CACHE] == "/elsewhere"
@@ -205,7 +209,9 @@ def test_what_the_user_has_set_stays(cache: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("odd", ["open to others", "a link", "a file", "a parent that is a file"])
-def test_a_folder_of_others_is_not_used(odd: str, cache: Path, tmp_path: Path) -> None:
+def test_an_unsafe_cache_folder_is_replaced_by_another_private_one(
+    odd: str, cache: Path, tmp_path: Path
+) -> None:
     cache.parent.mkdir()
     match odd:
         case "open to others":
@@ -227,5 +233,5 @@ def test_a_folder_of_others_is_not_used(odd: str, cache: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(("message", "line"), [("", "ValueError"), ("\n a \nb", "ValueError: a")])
-def test_an_error_is_shortened_even_if_it_has_no_message(message: str, line: str) -> None:
+def test_first_line_shortens_an_error_with_or_without_a_message(message: str, line: str) -> None:
     assert first_line(ValueError(message)) == line

@@ -1,4 +1,4 @@
-"""A part that answers its contract in ``sqn_rl/protocols``, and no more, fills its slot everywhere."""
+"""A bare part, which has the members of its protocol in ``sqn_rl/protocols`` and no others, works."""
 
 import sys
 from pathlib import Path
@@ -85,7 +85,7 @@ PROTOCOLS = {
     if getattr(each, "_is_protocol", False) and name != "Protocol"
 }
 OPTIONAL = {name for name, each in PROTOCOLS.items() if getattr(each, "_is_runtime_protocol", False)}
-"""What a part may answer besides."""
+"""The protocols that a part may implement besides the required ones."""
 
 TINY = ["warmup_steps=20", "steps=60", "hidden=[8]", "batch_size=4", "num_envs=2", "eval_episodes=1"]
 
@@ -105,13 +105,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_every_contract_has_a_bare_part() -> None:
+def test_every_required_protocol_has_a_bare_part() -> None:
     assert {*SLOTS.values()} == PROTOCOLS.keys() - OPTIONAL - {"Distribution"}
 
 
 @pytest.fixture(scope="module")
 def everything() -> list[Any]:
-    """The parts of a recipe or two, which answer all that there is to answer."""
+    """The parts of some recipes, which together implement every optional protocol."""
     small = ("env=cartpole", "hidden=[8]", "replay_capacity=30")
     rainbow = compose("sqn_rainbow", "temperature=annealed", *small).recipe.build()
     dqn = compose("dqn", *small).recipe.build()
@@ -122,7 +122,9 @@ def everything() -> list[Any]:
 
 
 @pytest.mark.parametrize("name", sorted(OPTIONAL))
-def test_an_optional_protocol_is_answered_by_a_part_and_documented(name: str, everything: list[Any]) -> None:
+def test_an_optional_protocol_is_implemented_by_a_part_and_documented(
+    name: str, everything: list[Any]
+) -> None:
     assert any(isinstance(part, PROTOCOLS[name]) for part in everything)
     members = [member for member in vars(PROTOCOLS[name]) if not member.startswith("_")]
     members += PROTOCOLS[name].__annotations__
@@ -132,7 +134,9 @@ def test_an_optional_protocol_is_answered_by_a_part_and_documented(name: str, ev
 
 
 @pytest.mark.parametrize("slot", [*SLOTS, "all"])
-def test_a_bare_part_goes_through_everything(slot: str, folder: Path, capsys: Any) -> None:
+def test_a_bare_part_trains_evaluates_and_resumes_unless_it_has_no_state_dict(
+    slot: str, folder: Path, capsys: Any
+) -> None:
     chosen = [f"{each}=bare" for each in (SLOTS if slot == "all" else [slot])]
     run = folder / "run"
     assert graph.main([*TINY, *chosen]) == 0
@@ -160,7 +164,7 @@ def test_a_nan_with_a_bare_part_is_reported(slot: str, folder: Path, capsys: Any
 
 
 @pytest.mark.parametrize("slot", ["q_net", "temperature"])
-def test_what_must_be_a_module_and_is_none_is_refused(slot: str, folder: Path) -> None:
+def test_a_q_network_or_temperature_that_is_not_a_module_is_refused(slot: str, folder: Path) -> None:
     path = folder / f"{MODULE}.py"
     path.write_text(path.read_text().replace(", True)", ", False)"))
     with pytest.raises(RecipeError, match=rf"{slot}=bare: Bare\w+ is no nn.Module"):
@@ -174,12 +178,14 @@ METHODS = [
     if callable(member) and not name.startswith("_")
 ]
 LATER = [("q_net", "first"), ("replay", "cut")]
-"""What preflight does not call."""
+"""The methods that preflight does not call."""
 
 
 @pytest.mark.parametrize(("slot", "method"), METHODS)
 @pytest.mark.parametrize("mistake", ["raises", "is no method"])
-def test_the_part_whose_method_fails_is_named(slot: str, method: str, mistake: str, folder: Path) -> None:
+def test_preflight_names_the_part_whose_method_fails(
+    slot: str, method: str, mistake: str, folder: Path
+) -> None:
     path = folder / f"{MODULE}.py"
     broken = "5" if mistake == "is no method" else "broken"
     path.write_text(f"""{path.read_text()}

@@ -32,18 +32,18 @@ def titles(metrics: list[dict]) -> list[str]:
     return [panel.title.partition(" (")[0] for panel in panels_of(columns_of(metrics))]
 
 
-def test_the_speed_is_that_since_the_row_before() -> None:
+def test_speed_is_measured_since_the_previous_row() -> None:
     assert columns_of(rows({}))["steps_per_s"] == [None, 50.0, 100.0]
     assert columns_of(rows({}, (1.0, 1.0)))["steps_per_s"] == [None, None]
     assert columns_of([])["steps_per_s"] == []
 
 
-def test_a_column_that_came_later_has_gaps() -> None:
+def test_a_column_that_appears_late_has_gaps_in_earlier_rows() -> None:
     metrics = [{"env_steps": 1, "wall_s": 1.0}, {"env_steps": 2, "wall_s": 2.0, "alpha": 0.5}]
     assert columns_of(metrics)["alpha"] == [None, 0.5]
 
 
-def test_there_are_panels_of_what_is_logged() -> None:
+def test_the_panels_are_those_of_the_logged_columns() -> None:
     shared = ["mean Q(s, a)", "mean |TD error|", "loss of Q"]
     temperature = ["temperature α", "loss of α", "entropy", "off-greedy mass"]
     assert titles(rows(SQN)) == [*shared, *temperature, "steps/s, updates included"]
@@ -55,7 +55,7 @@ def test_there_are_panels_of_what_is_logged() -> None:
     assert titles([]) == []
 
 
-def test_a_single_value_has_no_panel() -> None:
+def test_a_column_with_a_single_value_has_no_panel() -> None:
     assert titles(rows(SQN, (1.0,))) == []
     assert titles([*rows(DQN), *rows({"alpha": 0.5}, (9.0,))]) == titles(rows(DQN))
 
@@ -65,7 +65,7 @@ def test_a_single_value_has_no_panel() -> None:
     [(rows(SQN), 9.6), (rows(SQN, (1.0,)), 4.6), (rows(DQN), 9.6), ([], 4.6)],
     ids=["sqn", "one row", "dqn", "none"],
 )
-def test_it_is_drawn(metrics: list[dict], height: float) -> None:
+def test_the_curve_is_drawn_at_its_size_with_and_without_metrics(metrics: list[dict], height: float) -> None:
     png = draw_curve("a title", metrics, EPISODES, EVALUATIONS)
     picture = (imread(BytesIO(png))[..., :3] * 255).round()
     assert picture.shape == (round(height * 110), 1430, 3)
@@ -78,7 +78,7 @@ def test_it_is_drawn(metrics: list[dict], height: float) -> None:
     assert (pixels(BLUE) > 100) == (len(metrics) > 1)
 
 
-def test_it_is_drawn_alike_whatever_the_matplotlibrc_of_the_user() -> None:
+def test_the_curve_does_not_depend_on_the_users_matplotlibrc() -> None:
     own = {"text.usetex": True, "font.size": 30, "axes.facecolor": "black", "savefig.bbox": "tight"}
     drawn = draw_curve("a title", rows(SQN), EPISODES, EVALUATIONS)
     with matplotlib.rc_context(own):
@@ -87,7 +87,7 @@ def test_it_is_drawn_alike_whatever_the_matplotlibrc_of_the_user() -> None:
 
 
 @pytest.mark.parametrize("span", [1.5, 5, 15, 90, 150, 300, 1e3, 1e5, 1e9])
-def test_a_logarithmic_axis_has_a_few_labels(span: float) -> None:
+def test_a_logarithmic_axis_has_two_to_seven_ticks(span: float) -> None:
     metrics = rows({"loss_q": 1.0, "alpha": 1.0, "entropy": 1.0})
     for number, row in enumerate(metrics):
         row["loss_q"] = 3e-6 * span ** (number / (len(metrics) - 1))

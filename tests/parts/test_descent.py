@@ -1,4 +1,4 @@
-"""The compiled step is the plain one: of the parameters, of α, and of the target networks."""
+"""The compiled step equals the plain one: of the parameters, of α, and of the target networks."""
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 class Walk:
-    """An agent that is given gradients, and what has become of it."""
+    """An agent that is stepped by made-up gradients; its weights and moments."""
 
     def __init__(self, agent: Agent, *, compiled: bool) -> None:
         self.agent = agent
@@ -58,7 +58,7 @@ def assert_same(plain: Walk, compiled: Walk) -> None:
 
 
 def ungraded(parameters: Sequence[Tensor]) -> bool:
-    """Whether nobody has written a gradient, as PyTorch's step needs it."""
+    """Whether no gradient has been written to the parameters; PyTorch's step needs it there."""
     return all(parameter.grad is None for parameter in parameters)
 
 
@@ -71,7 +71,7 @@ def ungraded(parameters: Sequence[Tensor]) -> bool:
         ("dqn", ["target_update=periodic", "target_update.every=2"]),
     ],
 )
-def test_compiled_is_the_same_within_rounding(
+def test_the_compiled_step_equals_the_plain_one_within_rounding(
     recipe: str,
     overrides: list[str],
     both: Callable[..., tuple[Walk, Walk]],
@@ -90,7 +90,7 @@ def test_compiled_is_the_same_within_rounding(
     assert "cannot be compiled" not in caplog.text
 
 
-def test_the_learning_rate_may_change_and_nothing_is_compiled_again(
+def test_a_changed_learning_rate_takes_effect_without_recompiling(
     both: Callable[..., tuple[Walk, Walk]],
 ) -> None:
     plain, compiled = both("sqn")
@@ -102,7 +102,7 @@ def test_the_learning_rate_may_change_and_nothing_is_compiled_again(
     assert len(compiled.descent._compiled._variants) == 1
 
 
-def test_it_goes_on_from_a_state(both: Callable[..., tuple[Walk, Walk]]) -> None:
+def test_the_compiled_step_resumes_from_a_plain_agents_state(both: Callable[..., tuple[Walk, Walk]]) -> None:
     plain, compiled = both("sqn")
     for number in range(3):
         plain.go(number)
@@ -116,10 +116,10 @@ def test_it_goes_on_from_a_state(both: Callable[..., tuple[Walk, Walk]]) -> None
 
 
 @pytest.mark.parametrize("without", [(None, 1, None, None), (1, 1, None), (1, 2)], ids=str)
-def test_a_parameter_without_a_gradient_stays_and_counts_no_step(
+def test_a_parameter_without_a_gradient_keeps_its_value_and_step_count(
     both: Callable[..., tuple[Walk, Walk]], without: Sequence[int | None]
 ) -> None:
-    """As in PyTorch, whose step the plain one is then; the counts are among the moments."""
+    """As in PyTorch, whose step the plain one is; the step counts are among the moments."""
     plain, compiled = both("sqn")
     for number, which in enumerate(without):
         before = compiled.learned[1].detach().clone()
@@ -129,7 +129,7 @@ def test_a_parameter_without_a_gradient_stays_and_counts_no_step(
         assert_same(plain, compiled)
 
 
-def test_who_is_to_be_told_of_every_step_is(both: Callable[..., tuple[Walk, Walk]]) -> None:
+def test_step_hooks_are_called_before_and_after_compiling(both: Callable[..., tuple[Walk, Walk]]) -> None:
     plain, compiled = both("sqn")
     optimizer, seen = compiled.agent.optimizer, []
     hook = optimizer.register_step_post_hook(lambda *_: seen.append(ungraded(compiled.learned)))
@@ -148,7 +148,9 @@ def test_who_is_to_be_told_of_every_step_is(both: Callable[..., tuple[Walk, Walk
     assert_same(plain, compiled)
 
 
-def test_parameters_of_different_age_are_stepped_as_they_are(both: Callable[..., tuple[Walk, Walk]]) -> None:
+def test_parameters_with_different_step_counts_are_stepped_uncompiled(
+    both: Callable[..., tuple[Walk, Walk]],
+) -> None:
     plain, compiled = both("sqn")
     for number in range(2):
         plain.go(number, without=1)
@@ -160,7 +162,7 @@ def test_parameters_of_different_age_are_stepped_as_they_are(both: Callable[...,
     assert_same(plain, compiled)
 
 
-def test_what_cannot_be_compiled_is_stepped_by_the_optimizer(
+def test_a_step_that_cannot_be_compiled_is_taken_by_the_optimizer_and_reported(
     both: Callable[..., tuple[Walk, Walk]], caplog: pytest.LogCaptureFixture
 ) -> None:
     plain, compiled = both("sqn")

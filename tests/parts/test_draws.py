@@ -1,4 +1,4 @@
-"""The batches of several updates are those that were drawn one by one."""
+"""Batches that are drawn together for several updates equal batches that are drawn one by one."""
 
 from collections.abc import Callable
 
@@ -31,7 +31,7 @@ def learn(agent: Agent, together: bool) -> list[Batch]:
     ],
     ids=str,
 )
-def test_draws_are_what_they_are_one_by_one(
+def test_batches_drawn_together_equal_batches_drawn_one_by_one(
     overrides: list[str],
     calls: int,
     make_played_agent: Callable[..., Agent],

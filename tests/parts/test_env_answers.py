@@ -1,4 +1,4 @@
-"""What an environment may answer, and what is refused by environment, value and what was expected."""
+"""Which answers of environments are accepted; errors name the environment, value and what was expected."""
 
 import re
 from typing import Any
@@ -19,7 +19,7 @@ GRID, PAIR = spaces.MultiDiscrete([2, 3]), spaces.Tuple((spaces.Discrete(2), spa
 
 
 class Answering(gymnasium.Env):
-    """Answers as it should to the first three actions, and then what it was given."""
+    """Answers correctly to the first three actions, and then with ``then``."""
 
     action_space = spaces.Discrete(2)
 
@@ -70,7 +70,7 @@ TAKEN = {
 
 
 @pytest.mark.parametrize("name", TAKEN)
-def test_an_observation_that_is_taken(name: str) -> None:
+def test_a_convertible_observation_is_accepted(name: str) -> None:
     space, answer, flat = TAKEN[name]
     step = answered(answer, 1.0, False, False, {}, space=space)
     assert step.next_observation.tolist() == [flat]
@@ -90,8 +90,8 @@ REFUSED = {
     "choice 3": (spaces.Discrete(3), np.int64(3), "3; expected one of Discrete(3)"),
     "choice 0 of 5 to 7": (spaces.Discrete(3, start=5), 0, "0; expected one of Discrete(3, start=5)"),
     "half a choice": (spaces.Discrete(3), 0.5, "0.5; expected one of Discrete(3)"),
-    "choices that are none": (GRID, np.array([2, 0]), "[2] int64; expected one of MultiDiscrete"),
-    "bits that are none": (spaces.MultiBinary(2), np.array([0, 2]), "[2] int64; expected one of MultiBinary"),
+    "an invalid choice of two": (GRID, np.array([2, 0]), "[2] int64; expected one of MultiDiscrete"),
+    "an invalid bit": (spaces.MultiBinary(2), np.array([0, 2]), "[2] int64; expected one of MultiBinary"),
     "a dict without a key": (
         POSE,
         {"image": POSED["image"]},
@@ -108,7 +108,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_an_observation_that_is_refused(name: str) -> None:
+def test_an_invalid_observation_is_refused_with_what_was_expected(name: str) -> None:
     space, answer, message = REFUSED[name]
     space.seed(0)
     message = message if message.startswith("observation") else f"observation is {message}"
@@ -121,7 +121,7 @@ def test_an_observation_that_is_refused(name: str) -> None:
 @pytest.mark.parametrize(
     "reward", [3, np.float16(3), np.array(3.0), np.array([3]), [3.0], torch.tensor([3.0])]
 )
-def test_a_reward_that_is_taken(reward: Any) -> None:
+def test_a_reward_of_any_numeric_type_is_accepted(reward: Any) -> None:
     step = answered(RAMP, reward, False, False, {})
     assert (step.reward.tolist(), step.score.tolist()) == ([3.0], [3.0])
 
@@ -136,7 +136,9 @@ def test_a_reward_that_is_taken(reward: Any) -> None:
         ((torch.tensor(False), torch.tensor([True])), (False, True)),
     ],
 )
-def test_flags_that_are_taken(flags: tuple[Any, Any], taken: tuple[bool, bool]) -> None:
+def test_end_flags_of_any_boolean_like_type_are_accepted(
+    flags: tuple[Any, Any], taken: tuple[bool, bool]
+) -> None:
     step = answered(RAMP, 1.0, *flags, {})
     assert (step.terminated.item(), step.truncated.item(), step.ended.item()) == (*taken, True)
 
@@ -161,7 +163,7 @@ NONSENSE = {
 
 @pytest.mark.parametrize("id", ["Answering", "Limited"])
 @pytest.mark.parametrize("name", NONSENSE)
-def test_a_step_that_is_refused(name: str, id: str) -> None:
+def test_an_invalid_step_result_is_refused_with_what_was_expected(name: str, id: str) -> None:
     then, message = NONSENSE[name]
     where = re.escape(f"answers/{id}-v0, environment 0, step 4: {message}")
     with pytest.raises(EnvError, match=f"^{where}"):
@@ -169,7 +171,7 @@ def test_a_step_that_is_refused(name: str, id: str) -> None:
 
 
 @pytest.mark.parametrize("answer", [(RAMP, NAN, False, False, {}), (RAMP * NAN, 1.0, False, False, {})])
-def test_nan_is_a_number_that_is_refused(answer: tuple[Any, ...]) -> None:
+def test_a_nan_reward_or_observation_raises_a_numerics_error(answer: tuple[Any, ...]) -> None:
     with pytest.raises(NumericsError, match=r"^answers/Answering-v0, environment 0, step 4: .* = nan$"):
         answered(*answer)
 
@@ -186,7 +188,7 @@ def test_a_reset_without_info_is_refused(monkeypatch: pytest.MonkeyPatch, answer
 
 
 @pytest.mark.parametrize("space", [spaces.Box(0, 1, (0,)), spaces.Dict({}), spaces.Tuple(()), None])
-def test_observations_of_no_numbers_are_refused(space: Any) -> None:
+def test_an_empty_or_missing_observation_space_is_refused(space: Any) -> None:
     with pytest.raises(SettingError, match="expected observations of Box, Discrete"):
         answered(space=space, first=0)
 
@@ -217,12 +219,12 @@ class Together(BatchedEnv):
         ({"observation": torch.zeros(3, 2)}, "observation is [3, 2] float32; expected [3, 2] uint8"),
     ],
 )
-def test_a_column_of_another_kind_is_refused(column: dict[str, Any], message: str) -> None:
+def test_a_batched_step_column_of_the_wrong_type_is_refused(column: dict[str, Any], message: str) -> None:
     with pytest.raises(EnvError, match=f"^{re.escape(f'together, step 1: {message}')}$"):
         play(Together(**column))
 
 
-def test_rewards_of_another_size_are_taken() -> None:
+def test_float64_rewards_of_a_batched_step_are_accepted() -> None:
     assert play(Together(reward=torch.ones(3, dtype=torch.float64))).reward.tolist() == [1, 1, 1]
 
 
@@ -258,7 +260,7 @@ class Counting(BatchedEnv):
 
 
 @pytest.mark.parametrize("side", ["ours", "TorchRL's"])
-def test_the_others_go_on_where_they_are_when_one_begins_anew(side: str) -> None:
+def test_resetting_one_environment_does_not_change_the_others(side: str) -> None:
     env = Counting()
     if side == "ours":
         play(env, steps=3)
@@ -268,6 +270,6 @@ def test_the_others_go_on_where_they_are_when_one_begins_anew(side: str) -> None
     assert env.begin([1, 1]).tolist() == [[3], [0]]
 
 
-def test_torchrls_side_refuses_what_ours_refuses() -> None:
+def test_a_torchrl_rollout_refuses_an_invalid_reward() -> None:
     with pytest.raises(EnvError, match="reward is None"):
         Together(reward=None).rollout(1)

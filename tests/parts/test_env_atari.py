@@ -1,4 +1,4 @@
-"""AtariEnv: stacks, beginnings, settings, seeds. What it shows is compared in ``test_env_continuity``."""
+"""AtariEnv: frame stacks, starts, settings, seeds. Its observations are tested in ``test_env_continuity``."""
 
 import re
 from typing import Any
@@ -49,8 +49,8 @@ def assert_begins(observation: Tensor) -> None:
     [("pong", {}), ("qbert", {"noop_max": 30}), ("breakout", {"noop_max": 30, "fire_reset": True})],
     ids=str,
 )
-def test_a_stack_is_the_last_one_moved_on_by_one_frame(game: str, beginning: dict[str, Any]) -> None:
-    """Which is why a replay may keep each frame once: where a game begins, all but the newest are zeros."""
+def test_each_stack_is_the_previous_one_shifted_by_one_frame(game: str, beginning: dict[str, Any]) -> None:
+    """So a replay may keep each frame once. At the start of a game all frames but the newest are zeros."""
     env = make(game, frame_skip=12, max_frames=1200, **beginning)
     before, steps = play(env, 110)
     assert_begins(before)
@@ -62,8 +62,8 @@ def test_a_stack_is_the_last_one_moved_on_by_one_frame(game: str, beginning: dic
     assert any(step.ended.any() for step in steps)
 
 
-def test_the_ring_gives_back_what_was_seen() -> None:
-    """Of every transition both stacks, though it keeps one frame of a step: over ends, lives and limits."""
+def test_the_ring_returns_the_observed_stacks_of_every_transition() -> None:
+    """Though it keeps one frame per step: across ends of games, lost lives and frame limits."""
     env = make(frame_skip=8, noop_max=10, life_loss=True, max_frames=960)
     facts = {"observation_shape": env.observation_shape, "observation_dtype": env.observation_dtype}
     ring = Ring(capacity=200, num_envs=2, **facts, frame_stack=env.frame_stack, device="cpu")
@@ -82,8 +82,8 @@ def test_the_ring_gives_back_what_was_seen() -> None:
     )
 
 
-def test_a_frame_limit_truncates_and_shows_what_an_unlimited_game_shows() -> None:
-    """Of ale-py's own limit that is not true: the newest frame of its last stack is an old one."""
+def test_a_frame_limit_truncates_without_changing_the_observations() -> None:
+    """Unlike ale-py's own limit, at which the newest frame of the last stack is an old one."""
     limited, free = (play(make("pong", max_frames=limit, life_loss=True), 25)[1] for limit in (98, None))
     assert [step.ended.tolist() for step in limited] == [[i == 24] * 2 for i in range(25)]  # 100 frames
     assert [step.truncated.tolist() for step in limited] == [step.ended.tolist() for step in limited]
@@ -92,7 +92,7 @@ def test_a_frame_limit_truncates_and_shows_what_an_unlimited_game_shows() -> Non
     assert_begins(limited[-1].observation)
 
 
-def test_after_a_frame_limit_the_next_game_has_all_its_frames() -> None:
+def test_the_game_after_a_truncated_one_has_the_whole_frame_limit() -> None:
     _, steps = play(make("breakout", frame_skip=8, max_frames=960, num_envs=1), 380)
     ended = [i + 1 for i, step in enumerate(steps) if step.ended]
     lengths = [after - before for before, after in zip([0, *ended], ended, strict=False)]
@@ -101,14 +101,14 @@ def test_after_a_frame_limit_the_next_game_has_all_its_frames() -> None:
     assert {True, False} == set(late)
 
 
-def test_a_frame_limit_gives_no_lost_life_back() -> None:
+def test_a_life_lost_at_the_frame_limit_is_terminated_and_not_truncated() -> None:
     one = {"num_envs": 1, "frame_skip": 8, "life_loss": True}
     before = next(i for i, step in enumerate(play(make(**one), 80)[1]) if step.terminated)
     step = play(make(**one, max_frames=8 * (before + 1)), before + 1)[1][before]
     assert (step.terminated.item(), step.truncated.item(), step.ended.item()) == (True, False, True)
 
 
-def test_a_lost_life_is_terminated_while_the_game_goes_on() -> None:
+def test_a_lost_life_is_terminated_but_does_not_end_the_game() -> None:
     plain, learning = (play(make(life_loss=on, frame_skip=8), 200)[1] for on in (False, True))
     games = sum(int(step.ended.sum()) for step in plain)
     assert games >= 2
@@ -126,7 +126,7 @@ def test_a_lost_life_is_terminated_while_the_game_goes_on() -> None:
         assert terminated == 5 * ended
 
 
-def test_without_training_games_are_full_and_rewards_unclipped() -> None:
+def test_evaluation_mode_plays_full_games_with_unclipped_rewards() -> None:
     learning, plain, evaluating = (
         play(make("qbert", frame_skip=8, **settings), 120)[1]
         for settings in (
@@ -144,7 +144,7 @@ def test_without_training_games_are_full_and_rewards_unclipped() -> None:
 
 
 class Wanderer:
-    """Plays at random, the same in every evaluation."""
+    """Acts at random, by the generator of the evaluation."""
 
     device = torch.device("cpu")
 
@@ -169,7 +169,7 @@ def test_evaluation_reports_full_unclipped_games() -> None:
     assert sorted(plain.returns) == sorted(returns.values())
 
 
-def test_one_seed_is_one_run_whatever_the_threads() -> None:
+def test_the_stream_depends_on_the_seed_and_not_on_the_threads() -> None:
     def stream(seed: int, **settings: Any) -> list[Tensor]:
         env = make("qbert", seed=seed, noop_max=20, max_frames=200, **settings)
         first, steps = play(env, 60)
@@ -181,7 +181,7 @@ def test_one_seed_is_one_run_whatever_the_threads() -> None:
     assert not all(torch.equal(a, b) for a, b in zip(one, stream(1), strict=True))
 
 
-def test_each_game_has_seeds_of_its_own() -> None:
+def test_every_game_and_every_episode_has_a_different_seed() -> None:
     def paths(env: AtariEnv) -> Tensor:
         """What each game shows when all play the same actions: only the seed tells them apart."""
         env.begin()
@@ -192,7 +192,7 @@ def test_each_game_has_seeds_of_its_own() -> None:
     first, again = paths(env), paths(env)
     assert len(first.unique(dim=0)) == 3
     assert not torch.equal(first, again)
-    assert torch.equal(first[:2], paths(make("pong", num_envs=2)))  # whatever the number of others
+    assert torch.equal(first[:2], paths(make("pong", num_envs=2)))  # independent of the number of games
     other = paths(make("pong", num_envs=2, seed=1))
     assert not any(torch.equal(one, two) for one in first for two in other)
     env.set_seed(0)
@@ -229,7 +229,7 @@ def env_console(game: str) -> ALEInterface:
 
 
 @pytest.mark.parametrize("action", [-1, 4])
-def test_there_is_no_other_action(action: int) -> None:
+def test_an_action_out_of_range_is_refused(action: int) -> None:
     env = make()
     env.begin()
     with pytest.raises(SettingError, match=re.escape("each in [0, 4)")):  # ale-py would wait for ever
@@ -237,7 +237,7 @@ def test_there_is_no_other_action(action: int) -> None:
     assert env.advance(torch.tensor([0, 3])).score.shape == (2,)
 
 
-def test_sizes_and_names() -> None:
+def test_the_environment_has_the_configured_sizes_and_name() -> None:
     env = make("ms_pacman", frame_stack=3, frame_skip=5)
     assert (env.name, env.frame_skip, env.frame_stack) == ("ms_pacman", 5, 3)
     assert env.observation_shape == (3, 84, 84)
@@ -245,7 +245,7 @@ def test_sizes_and_names() -> None:
     assert make(frame_stack=1).begin().shape == (2, 1, 84, 84)
 
 
-def test_after_closing_the_games_are_gone() -> None:
+def test_closing_the_environment_releases_the_games() -> None:
     env = make()
     env.begin()
     env.close()
@@ -253,7 +253,7 @@ def test_after_closing_the_games_are_gone() -> None:
 
 
 @pytest.mark.slow
-def test_every_game_plays(capfd: pytest.CaptureFixture[str]) -> None:
+def test_every_playable_game_resets_steps_and_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     for game in set(roms.get_all_rom_ids()) - UNPLAYABLE:
         env = make(game, num_envs=1)
         assert not env.begin()[:, :-1].any()  # the newest frame is black in some games
@@ -287,14 +287,14 @@ def test_a_rom_without_rules_is_refused(game: str) -> None:
         ({"seed": -1}, "a whole number, at least 0"),
     ],
 )
-def test_mistakes_are_refused_with_a_hint(settings: dict[str, Any], message: str) -> None:
+def test_an_invalid_setting_is_refused_with_a_hint(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingError, match=message) as error:
         make(**settings)
     assert error.value.field in settings
 
 
 @pytest.mark.parametrize("found", ["none", "0.10.2", "0.12.0"])
-def test_an_old_ale_is_refused(found: str) -> None:
+def test_an_old_or_missing_ale_version_is_refused(found: str) -> None:
     with pytest.raises(
         ImportError, match=rf"newer, and here is {re.escape(found)}: pip install 'ale-py>=0.12.1'"
     ):
@@ -302,5 +302,5 @@ def test_an_old_ale_is_refused(found: str) -> None:
 
 
 @pytest.mark.parametrize("found", ["0.12.1", "0.12.10", "0.13.0", "1.0"])
-def test_a_newer_ale_is_not(found: str) -> None:
+def test_a_recent_ale_version_is_accepted(found: str) -> None:
     _require_ale(found)

@@ -26,7 +26,7 @@ def make(game: str = "breakout", **settings: Any) -> AtariRamEnv:
 
 
 @pytest.mark.slow
-def test_every_game_plays(capfd: pytest.CaptureFixture[str]) -> None:
+def test_every_playable_game_resets_steps_and_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     for game in set(roms.get_all_rom_ids()) - UNPLAYABLE:
         env = make(game, frame_skip=4)
         assert env.begin().shape == (1, 128)
@@ -58,7 +58,7 @@ def test_a_rom_without_rules_is_refused(game: str) -> None:
         ({"seed": -1}, "a whole number, at least 0"),
     ],
 )
-def test_mistakes_are_refused_with_a_hint(settings: dict[str, Any], message: str) -> None:
+def test_an_invalid_setting_is_refused_with_a_hint(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingError, match=message) as error:
         make(**settings)
     assert error.value.field in settings
@@ -80,7 +80,7 @@ def test_clipping_changes_the_reward_and_never_the_score() -> None:
     assert all(step.reward == step.score.sign() for step in steps)
 
 
-def test_a_lost_life_is_terminated_while_the_game_goes_on() -> None:
+def test_a_lost_life_is_terminated_but_does_not_end_the_game() -> None:
     plain, learning = play(make()), play(make(life_loss=True))
     games = count(plain, lambda step: step.ended)
     assert games >= 1
@@ -91,7 +91,7 @@ def test_a_lost_life_is_terminated_while_the_game_goes_on() -> None:
         assert torch.equal(one.observation, other.observation)
 
 
-def test_without_training_games_are_full_and_rewards_unclipped() -> None:
+def test_evaluation_mode_plays_full_games_with_unclipped_rewards() -> None:
     plain = play(make("ms_pacman"))
     evaluating = play(make("ms_pacman", life_loss=True, clip_reward=True, training=False))
     assert any(step.score > 1 for step in plain)
@@ -105,7 +105,7 @@ def test_a_frame_limit_truncates() -> None:
     assert all(torch.equal(step.truncated, step.ended) and not step.terminated for step in steps)
 
 
-def test_sticky_actions_make_the_same_actions_end_elsewhere() -> None:
+def test_games_with_sticky_actions_differ_between_seeds() -> None:
     first, second = make(sticky_actions=0.5, seed=0), make(sticky_actions=0.5, seed=1)
     pairs = zip(play(first), play(second), strict=True)
     assert any(not torch.equal(one.observation, other.observation) for one, other in pairs)

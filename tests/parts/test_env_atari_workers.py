@@ -1,4 +1,4 @@
-"""Atari RAM games in processes of their own: the same games, and processes that end when they should."""
+"""Atari RAM games in worker processes: the same games, and workers that end when they should."""
 
 import errno
 import gc
@@ -52,9 +52,9 @@ def play(env: AtariRamEnv, steps: int) -> Iterator[torch.Tensor]:
 
 
 @pytest.mark.parametrize("workers", [2, 7])
-def test_games_are_the_same_wherever_they_are_played(workers: int) -> None:
+def test_games_in_workers_equal_games_in_the_main_process(workers: int) -> None:
     here, there = make(0), make(workers)
-    here.seed_every = there.seed_every = 40  # 30 steps a game: at the end of the second
+    here.seed_every = there.seed_every = 40  # a game has 30 steps: a new seed after every second game
     assert torch.equal(here.begin(), there.begin())
     assert len(processes(there)) == min(workers, 3)
     for one, other in zip(play(here, 80), play(there, 80), strict=True):
@@ -66,7 +66,7 @@ def test_games_are_the_same_wherever_they_are_played(workers: int) -> None:
     there.close()
 
 
-def test_torchrl_resets_the_games_that_it_is_told_to(env: AtariRamEnv) -> None:
+def test_a_partial_torchrl_reset_is_the_same_with_and_without_workers(env: AtariRamEnv) -> None:
     def states(env: AtariRamEnv) -> Iterator[torch.Tensor]:
         actions = TensorDict({"action": torch.ones(3, dtype=torch.int64)}, [3])
         yield env.reset()["observation"]
@@ -80,7 +80,7 @@ def test_torchrl_resets_the_games_that_it_is_told_to(env: AtariRamEnv) -> None:
     assert all(map(torch.equal, states(here), states(env)))
 
 
-def test_as_many_as_there_are_processors_unless_there_is_one_game() -> None:
+def test_workers_default_to_one_per_cpu_and_to_zero_for_a_single_game() -> None:
     one, many = make(None, num_envs=1), make(None, num_envs=3)
     one.begin()
     many.begin()
@@ -90,21 +90,21 @@ def test_as_many_as_there_are_processors_unless_there_is_one_game() -> None:
 
 
 @pytest.mark.parametrize("workers", [-1, 1.5])
-def test_mistakes_are_refused(workers: Any) -> None:
+def test_an_invalid_number_of_workers_is_refused(workers: Any) -> None:
     with pytest.raises(SettingError, match="workers = "):
         make(workers)
 
 
-def test_what_is_sent_to_everybody_does_not_end_them(env: AtariRamEnv) -> None:
+def test_workers_survive_signals_sent_to_the_whole_process_group(env: AtariRamEnv) -> None:
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
         for process in processes(env):
             process.send_signal(signum)
     list(play(env, 3))
-    assert os.getpgid(processes(env)[0].pid) != os.getpgid(0)  # nor what a terminal sends
+    assert os.getpgid(processes(env)[0].pid) != os.getpgid(0)  # so a terminal's signals do not reach them
 
 
 @pytest.mark.parametrize("when", ["before", "while"])
-def test_a_process_that_died_is_named(env: AtariRamEnv, when: str) -> None:
+def test_a_worker_that_died_is_named_with_its_games_and_exit_code(env: AtariRamEnv, when: str) -> None:
     other, victim = processes(env)
     list(play(env, 3))
     if when == "while":
@@ -120,7 +120,7 @@ def test_a_process_that_died_is_named(env: AtariRamEnv, when: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["close", "forget", "close at play"])
-def test_none_is_left_behind(how: str) -> None:
+def test_no_worker_outlives_its_environment(how: str) -> None:
     env = make(2)
     env.begin()
     ours = list(processes(env))
@@ -144,7 +144,7 @@ time.sleep(60)
 
 
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_they_do_not_outlive_the_one_they_play_for(signum: int) -> None:
+def test_workers_end_when_a_signal_ends_the_main_process(signum: int) -> None:
     command = [sys.executable, "-c", SCRIPT]
     main = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert main.stdout is not None
@@ -159,7 +159,7 @@ def test_they_do_not_outlive_the_one_they_play_for(signum: int) -> None:
     pytest.fail("still there after 10 s")
 
 
-def test_no_temporary_folder_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_need_no_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "not there"))
     env = make(2)
     env.begin()
@@ -167,7 +167,7 @@ def test_no_temporary_folder_is_needed(tmp_path: Path, monkeypatch: pytest.Monke
     env.close()
 
 
-def test_a_lack_of_memory_is_an_error_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lack_of_shared_memory_raises_an_error_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(file: int, offset: int, size: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -176,7 +176,7 @@ def test_a_lack_of_memory_is_an_error_at_the_start(monkeypatch: pytest.MonkeyPat
         make(2).begin()
 
 
-def test_they_play_where_files_cannot_be_allocated_as_on_macos(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_play_without_posix_fallocate_as_on_macos(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "posix_fallocate")
     env = make(2)
     env.begin()
@@ -184,7 +184,7 @@ def test_they_play_where_files_cannot_be_allocated_as_on_macos(monkeypatch: pyte
     env.close()
 
 
-def test_a_folder_for_imports_may_be_any_object(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_start_if_sys_path_contains_a_path_object(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [Path("somewhere"), *sys.path])
     env = make(2)
     env.begin()

@@ -1,8 +1,8 @@
 """Every environment, row by row, against plain games stepped beside it with the same seeds and actions.
 
 What must hold: the next observation of a last step is the true final one, never a reset's; *terminated* and
-*truncated* are never mixed; a lost life ends nothing but learning; scores are the full game's; nothing that
-was returned is overwritten later. It holds for ``begin``/``advance`` and for TorchRL's Collector.
+*truncated* are never mixed; a lost life is terminal and does not end the game; scores are the full game's;
+nothing that was returned is overwritten later. It holds for ``begin``/``advance`` and TorchRL's Collector.
 """
 
 import json
@@ -87,7 +87,7 @@ for name, space in TOYS.items():
 
 @dataclass
 class Case:
-    """One environment, and what is bound to happen in so many steps of random play."""
+    """One environment, and the events that must happen within ``steps`` steps of random play."""
 
     kind: type[BatchedEnv]
     settings: dict[str, Any]
@@ -105,7 +105,7 @@ class Case:
 
 
 class Screens:
-    """What ale-py's vector environment shows of a game, from a single console and by hand."""
+    """The observations of ale-py's vector environment, computed by hand from a single console."""
 
     action_space = spaces.Discrete(18)
 
@@ -349,7 +349,7 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 
 def seen(steps: list[Step]) -> set[str]:
-    """What happened, so that no test passes because nothing did."""
+    """The events in these steps, so that no test passes because nothing happened."""
     happened = set()
     for step in steps:
         flags = {
@@ -363,7 +363,7 @@ def seen(steps: list[Step]) -> set[str]:
     return happened
 
 
-def test_advance_is_what_plain_games_do(case: Case) -> None:
+def test_advance_equals_plain_games_stepped_by_hand(case: Case) -> None:
     env, games = case.env(), case.games()
     assert torch.equal(env.begin(), torch.stack([game.reset() for game in games]))
     generator = torch.Generator().manual_seed(SEED)
@@ -386,7 +386,7 @@ def test_advance_is_what_plain_games_do(case: Case) -> None:
     assert case.happens <= seen(answers)
 
 
-def test_torchrl_collects_what_plain_games_do(case: Case) -> None:
+def test_a_torchrl_collector_equals_plain_games_stepped_by_hand(case: Case) -> None:
     env, games = case.env(), case.games()
     torch.manual_seed(SEED)
     collector = Collector(env, frames_per_batch=N * 50, total_frames=N * 50 * -(-case.steps // 50))
@@ -418,7 +418,7 @@ def test_torchrl_accepts_the_specs(case: Case, n: int) -> None:
     assert env.begin().shape == (n, *env.observation_shape)
 
 
-def test_one_seed_gives_one_stream(case: Case) -> None:
+def test_environments_with_the_same_seed_have_the_same_observations(case: Case) -> None:
     def stream(env: BatchedEnv) -> list[torch.Tensor]:
         first = [env.begin()]
         return first + [env.advance(torch.zeros(N, dtype=torch.int64)).next_observation for _ in range(20)]
@@ -427,7 +427,7 @@ def test_one_seed_gives_one_stream(case: Case) -> None:
         assert torch.equal(one, other)
 
 
-def test_a_closed_one_says_so(case: Case) -> None:
+def test_a_closed_environment_refuses_every_call(case: Case) -> None:
     env = case.env()
     env.begin()
     env.close()
@@ -439,13 +439,13 @@ def test_a_closed_one_says_so(case: Case) -> None:
 
 
 def written(state: dict[str, Any]) -> dict[str, Any]:
-    """A state as it comes back from a disk."""
+    """A state as it is read back from a checkpoint on disk."""
     tensors = {key: value for key, value in state.items() if isinstance(value, torch.Tensor)}
     rest = json.dumps({key: value for key, value in state.items() if key not in tensors})
     return {**json.loads(rest), **safetensors.torch.load(safetensors.torch.save(tensors))}
 
 
-def test_brought_back_it_goes_on_as_if_nothing_had_happened(case: Case) -> None:
+def test_a_restored_environment_continues_exactly_like_the_original(case: Case) -> None:
     env = case.env()
     env.begin()
     if not env.restorable:
@@ -471,7 +471,7 @@ def test_brought_back_it_goes_on_as_if_nothing_had_happened(case: Case) -> None:
             assert torch.equal(torch.as_tensor(other.state_dict()[key]), torch.as_tensor(value)), key
 
 
-def test_torchrl_reset_after_a_lost_life_goes_on_unless_all_is_reset() -> None:
+def test_torchrl_ends_the_game_after_a_lost_life_only_at_a_full_reset() -> None:
     env = CASES["breakout"].env(1)
     [game] = CASES["breakout"].games(1)
     state = env.reset()
@@ -497,7 +497,7 @@ def test_torchrl_reset_after_a_lost_life_goes_on_unless_all_is_reset() -> None:
 
 
 @pytest.mark.parametrize("name", ["cartpole", "pong", "pong, screen"])
-def test_torchrl_resets_the_rows_that_it_is_told_to(name: str) -> None:
+def test_a_partial_torchrl_reset_resets_only_the_selected_rows(name: str) -> None:
     env, games = CASES[name].env(), CASES[name].games()
     env.reset()
     [game.reset() for game in games]
@@ -518,8 +518,8 @@ def test_torchrl_resets_the_rows_that_it_is_told_to(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["cartpole, time limit", "qbert, screen"])
-def test_torchrl_rollouts_skip_no_game(name: str) -> None:
-    """What ``advance`` has started anew a full reset does not start once more."""
+def test_consecutive_torchrl_rollouts_skip_no_game(name: str) -> None:
+    """A full reset does not reset a game again that ``advance`` has just reset."""
     env, games = CASES[name].env(1), CASES[name].games(1)
     first = games[0].reset()
     for _ in range(3):
@@ -531,4 +531,4 @@ def test_torchrl_rollouts_skip_no_game(name: str) -> None:
         if not rows[-1].ended:  # a lost life: the full reset does end the game
             first = games[0].reset()
     assert torch.equal(env.reset()["observation"][0], first)
-    assert torch.equal(env.reset()["observation"][0], games[0].reset())  # it was asked for twice
+    assert torch.equal(env.reset()["observation"][0], games[0].reset())  # the second in a row is real

@@ -1,4 +1,4 @@
-"""GymEnv: what it makes of spaces, and how it refuses what it cannot play."""
+"""GymEnv: how it converts spaces, and how it refuses environments that it cannot play."""
 
 import re
 import sys
@@ -73,7 +73,7 @@ def test_observations_are_flattened(
     assert torch.equal(env.begin(), torch.tensor([flat], dtype=dtype))
 
 
-def test_actions_count_from_where_the_environment_does() -> None:
+def test_actions_are_shifted_to_the_environments_first_action() -> None:
     env = still(spaces.Discrete(1), 0, actions=spaces.Discrete(3, start=-1))
     env.begin()
     assert env.n_actions == 3
@@ -82,7 +82,7 @@ def test_actions_count_from_where_the_environment_does() -> None:
     assert env._envs[0].unwrapped.played == [-1, 0, 1]
 
 
-def test_a_time_limit_gives_no_future_back() -> None:
+def test_a_terminal_step_at_the_time_limit_is_not_truncated() -> None:
     env = still(spaces.Discrete(1), 0)
     env.begin()
     step = env.advance(torch.tensor([0]))
@@ -90,7 +90,7 @@ def test_a_time_limit_gives_no_future_back() -> None:
 
 
 @pytest.mark.parametrize("actions", [spaces.Box(-1, 1), spaces.Tuple([spaces.Discrete(2)])])
-def test_other_actions_are_refused(actions: spaces.Space) -> None:
+def test_an_unsupported_action_space_is_refused(actions: spaces.Space) -> None:
     with pytest.raises(SettingError, match="MultiDiscrete or MultiBinary actions; it has") as error:
         still(spaces.Discrete(1), 0, actions=actions)
     assert error.value.field == "id"
@@ -105,7 +105,7 @@ def test_other_actions_are_refused(actions: spaces.Space) -> None:
         spaces.Dict({"a": spaces.Tuple((spaces.Text(3),))}),
     ],
 )
-def test_other_observations_are_refused(space: spaces.Space) -> None:
+def test_an_unsupported_observation_space_is_refused(space: spaces.Space) -> None:
     with pytest.raises(SettingError, match="expected observations of Box, Discrete") as error:
         still(space)
     assert error.value.field == "id"
@@ -139,13 +139,15 @@ def test_other_observations_are_refused(space: spaces.Space) -> None:
         *(({"seed": each}, "seed", "a whole number, at least 0") for each in (-1, "a", 1.5, None)),
     ],
 )
-def test_mistakes_are_refused_with_a_hint(settings: dict[str, Any], field: str, message: str) -> None:
+def test_an_invalid_setting_is_refused_with_a_hint(
+    settings: dict[str, Any], field: str, message: str
+) -> None:
     with pytest.raises(SettingError, match=message) as error:
         GymEnv(**{"id": "CartPole-v1", "num_envs": 1, "seed": 0, **settings})
     assert error.value.field == field
 
 
-def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_extra_is_refused_with_its_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in [name for name in sys.modules if name.startswith("gymnasium.envs.box2d")]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "Box2D", None)
@@ -153,7 +155,7 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         GymEnv(id="LunarLander-v3", num_envs=1, seed=0)
 
 
-def test_a_missing_package_is_not_answered_with_another(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_mujoco_is_not_reported_as_a_missing_box2d(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in [name for name in sys.modules if name.startswith(("gymnasium.envs.mujoco", "mujoco"))]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "mujoco", None)
@@ -168,7 +170,7 @@ OWN = ["CartPole-v0", "CartPole-v1", "MountainCar-v0", "Acrobot-v1", "Blackjack-
 
 
 @pytest.mark.parametrize("id", [*OWN, "FrozenLake-v1", "Taxi-v4"])
-def test_gymnasiums_own_play_without_a_warning(id: str) -> None:
+def test_gymnasiums_environments_play_without_a_warning(id: str) -> None:
     env = GymEnv(id=id, num_envs=2, seed=0)
     env.begin()
     for action in range(40):
@@ -178,17 +180,17 @@ def test_gymnasiums_own_play_without_a_warning(id: str) -> None:
     env.close()
 
 
-def test_seeds() -> None:
+def test_every_environment_and_every_episode_has_a_different_seed() -> None:
     def first(seed: int, num_envs: int = 3) -> torch.Tensor:
         return GymEnv(id="CartPole-v1", num_envs=num_envs, seed=seed).begin()
 
     assert torch.equal(first(0), first(0))
     assert not torch.isclose(first(0), first(1)).all(1).any()
-    assert len(first(0).unique(dim=0)) == 3  # each game its own
-    assert torch.equal(first(0, 2), first(0, 5)[:2])  # whatever the number of others
+    assert len(first(0).unique(dim=0)) == 3  # a different start in every environment
+    assert torch.equal(first(0, 2), first(0, 5)[:2])  # independent of the number of environments
     env = GymEnv(id="CartPole-v1", num_envs=1, seed=0)
     start, again = env.begin(), env.begin()
-    assert not torch.equal(start, again)  # each episode has its own
+    assert not torch.equal(start, again)  # a different start in every episode
     env.set_seed(0)
     assert torch.equal(env.begin(), start)
 
@@ -204,7 +206,7 @@ def test_every_seed_fits_31_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 2**30 < max(seeds) < 2**31
 
 
-def test_closing_closes_the_games(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closing_a_gym_env_closes_its_environments(monkeypatch: pytest.MonkeyPatch) -> None:
     closed = []
     monkeypatch.setattr(Still, "close", lambda game: closed.append(game))
     still(spaces.Discrete(1), 0).close()
@@ -215,7 +217,7 @@ def test_closing_closes_the_games(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Seven(gymnasium.Env):
-    """Pays its number, which the observation is, and never ends."""
+    """Its number is its observation and its reward; it never ends."""
 
     observation_space, action_space = spaces.Box(0, 9, (1,)), spaces.Discrete(2)
     made = 0
@@ -240,14 +242,14 @@ def test_a_function_makes_every_environment(make: Any) -> None:
     assert GymEnv(id=make, kwargs={"number": 4}, num_envs=1, seed=0).begin().tolist() == [[4]]
 
 
-def test_a_function_that_makes_one_environment_twice_is_refused() -> None:
+def test_a_function_that_returns_the_same_environment_twice_is_refused() -> None:
     one = Seven()
     with pytest.raises(SettingError, match="a function that makes another environment at every call"):
         GymEnv(id=lambda: one, num_envs=2)
 
 
 @pytest.mark.parametrize("actions", [[0], [0, 1, 1], [0, -1], [0, 2]])
-def test_actions_are_one_for_each_environment(actions: list[int]) -> None:
+def test_a_wrong_number_of_actions_or_one_out_of_range_is_refused(actions: list[int]) -> None:
     env = GymEnv(id="CartPole-v1", num_envs=2)
     env.begin()
     with pytest.raises(SettingError, match=r"expected 2 of them, each in \[0, 2\)"):
@@ -263,14 +265,14 @@ def test_actions_are_one_for_each_environment(actions: list[int]) -> None:
         (lambda: Seven(wind=1), "unexpected keyword argument 'wind'"),
     ],
 )
-def test_a_function_that_makes_none_is_refused(make: Any, message: str) -> None:
+def test_a_function_that_does_not_make_an_environment_is_refused(make: Any, message: str) -> None:
     with pytest.raises(SettingError) as error:
         GymEnv(id=make, num_envs=1, seed=0)
     assert error.value.field == "id"
     assert message in str(error.value)
 
 
-def test_wrappers_of_gymnasium_are_put_around_each() -> None:
+def test_gymnasium_wrappers_are_applied_to_every_environment() -> None:
     wrappers = [{"TimeLimit": {"max_episode_steps": 3}}, {"TimeAwareObservation": {"normalize_time": True}}]
     for id in (Seven, Seven()):
         env = GymEnv(id=id, wrappers=wrappers, num_envs=1, seed=0)
@@ -292,14 +294,14 @@ def test_wrappers_of_gymnasium_are_put_around_each() -> None:
         ("MountainCar-v0", {"DiscretizeObservation": {"bins": [2, 3]}}, (6,)),
     ],
 )
-def test_a_list_of_yaml_is_a_tuple_to_a_wrapper(
+def test_list_arguments_from_yaml_work_for_wrappers_that_need_tuples(
     id: str, wrapper: dict[str, Any], shape: tuple[int, ...]
 ) -> None:
     env = GymEnv(id=id, wrappers=[wrapper], num_envs=1, seed=0)
     assert env.begin().shape == (1, *shape)
 
 
-def test_actions_in_a_box_can_be_made_discrete() -> None:
+def test_a_box_action_space_is_refused_unless_it_is_discretized() -> None:
     with pytest.raises(SettingError, match="DiscretizeAction") as error:
         GymEnv(id="Pendulum-v1", num_envs=1, seed=0)
     assert error.value.field == "id"
@@ -332,7 +334,7 @@ BINS = [{"DiscretizeAction": {"bins": 2}}]
         (spaces.MultiDiscrete([2, 1]), ["wait", "go"], [], ["0,0", "1,0"]),
     ],
 )
-def test_names_of_actions_are_those_of_the_actions_there_are(
+def test_action_names_are_the_environments_only_if_they_fit_the_actions(
     actions: spaces.Space, names: list[str], wrappers: Any, expected: list[str]
 ) -> None:
     env = GymEnv(lambda: Meaning(actions, names), wrappers=wrappers)
@@ -340,12 +342,12 @@ def test_names_of_actions_are_those_of_the_actions_there_are(
     assert env.action_names == expected
 
 
-def test_an_environment_that_is_there_takes_no_arguments() -> None:
+def test_kwargs_for_an_environment_that_is_already_made_are_refused() -> None:
     with closing(gymnasium.make("CartPole-v1")) as env, pytest.raises(SettingError, match="made already"):
         GymEnv(env, kwargs={"max_episode_steps": 3})
 
 
-def test_a_closed_environment_has_no_screen() -> None:
+def test_a_closed_environment_refuses_to_show_its_screen() -> None:
     env = GymEnv("CartPole-v1")
     env.close()
     with pytest.raises(EnvError, match="it is closed; make a new one"):
@@ -363,13 +365,13 @@ def test_a_closed_environment_has_no_screen() -> None:
         ("TimeLimit", "a list of wrappers with their arguments"),
     ],
 )
-def test_other_wrappers_are_refused(wrappers: Any, message: str, tmp_path: Any) -> None:
+def test_an_unknown_or_invalid_wrapper_is_refused(wrappers: Any, message: str, tmp_path: Any) -> None:
     with pytest.raises(SettingError, match=message) as error:
         GymEnv(id="CartPole-v1", wrappers=wrappers, num_envs=1, seed=0)
     assert error.value.field == "wrappers"
 
 
-def test_every_wrapper_that_is_allowed_is_gymnasiums_and_takes_values() -> None:
+def test_allowed_wrappers_exist_in_gymnasium_and_exclude_recorders_and_transforms() -> None:
     for name in WRAPPABLE:
         assert issubclass(getattr(gymnasium.wrappers, name), gymnasium.Wrapper)
     assert not {"RecordVideo", "HumanRendering", "TransformReward", "AtariPreprocessing"} & {*WRAPPABLE}
@@ -387,7 +389,7 @@ PRODUCTS = {
 
 
 @pytest.mark.parametrize("name", PRODUCTS)
-def test_a_product_space_is_one_choice_among_its_combinations(name: str) -> None:
+def test_a_product_action_space_becomes_one_action_per_combination(name: str) -> None:
     space, names = PRODUCTS[name]
     env = still(spaces.Discrete(1), 0, actions=space)
     env.begin()
@@ -399,7 +401,7 @@ def test_a_product_space_is_one_choice_among_its_combinations(name: str) -> None
     assert [",".join(map(str, each.flat)) for each in played] == names
     outside = env.actions_outside(np.arange(env.n_actions))
     np.testing.assert_array_equal(outside, np.array(played))
-    outside[:] = 99  # what the caller does with it is its own
+    outside[:] = 99  # changing the returned array has no effect
     np.testing.assert_array_equal(env.actions_outside(np.arange(env.n_actions)), np.array(played))
 
 
@@ -418,7 +420,7 @@ def test_a_product_space_that_is_too_large_is_refused_with_its_size(space: space
     assert still(spaces.Discrete(1), 0, actions=spaces.MultiBinary(10)).n_actions == 1024
 
 
-def test_the_environments_of_a_vector_environment_are_used_as_they_are() -> None:
+def test_a_sync_vector_env_plays_like_separate_environments() -> None:
     vector = gymnasium.make_vec("CartPole-v1", num_envs=3, vectorization_mode="sync")
     env = GymEnv(id=vector, num_envs=3, seed=0)
     same = GymEnv(id="CartPole-v1", num_envs=3, seed=0)
@@ -440,7 +442,7 @@ def test_a_vector_environment_that_inserts_resets_is_refused() -> None:
         GymEnv(id=vector, num_envs=2, seed=0)
 
 
-def test_an_environment_needs_nothing_else() -> None:
+def test_a_gym_env_needs_no_settings_besides_the_environment() -> None:
     def make() -> gymnasium.Env:
         return gymnasium.make("CartPole-v1")
 
@@ -455,6 +457,6 @@ def test_an_environment_needs_nothing_else() -> None:
             assert env.begin().shape == (many, 4)
 
 
-def test_a_ragged_list_is_refused_where_observations_are_choices() -> None:
+def test_a_ragged_list_of_discrete_observations_is_refused() -> None:
     with pytest.raises(ObservationError, match=r"expected Discrete\(16\), or a batch of these"):
         GymEnv("FrozenLake-v1").batch_of([[1], [2, 3]])

@@ -43,12 +43,12 @@ def test_masked_cartpole_is_cartpole_without_velocities() -> None:
 @pytest.mark.parametrize(
     "kwargs", [{"delay": 0, "cues": 2}, {"delay": 3, "cues": 1}, {"delay": 3.5, "cues": 2}]
 )
-def test_recall_refuses_numbers_that_make_no_task(kwargs: dict[str, float]) -> None:
+def test_recall_refuses_invalid_delays_and_numbers_of_cues(kwargs: dict[str, float]) -> None:
     with pytest.raises(SettingError, match=r"kwargs.*expected a whole number, at least"):
         GymEnv(id="sqn_rl/Recall-v0", kwargs=kwargs, num_envs=1, seed=0)
 
 
-def test_their_actions_have_names() -> None:
+def test_the_memory_tasks_have_action_names() -> None:
     names = [
         GymEnv(id=f"sqn_rl/{id}", kwargs=kwargs, num_envs=1, seed=0).action_names
         for id, kwargs in (("CartPoleMasked-v1", {}), ("Recall-v0", {"delay": 1, "cues": 3}))

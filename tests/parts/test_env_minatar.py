@@ -1,4 +1,4 @@
-"""MinAtarEnv: games, actions, settings, the screen. Its episodes are compared in ``test_env_continuity``."""
+"""MinAtarEnv: games, actions, settings, the screen. Its episodes are tested in ``test_env_continuity``."""
 
 import re
 import sys
@@ -61,7 +61,7 @@ def test_a_game_has_its_channels_and_actions(game: str) -> None:
 
 
 @pytest.mark.parametrize("minimal", [True, False])
-def test_actions_do_what_they_are_called(minimal: bool) -> None:
+def test_actions_move_the_paddle_as_their_names_say(minimal: bool) -> None:
     env = make(minimal_actions=minimal)
     assert paddle(env.begin()) == 4
     moves = {"LEFT": -1, "RIGHT": 1}
@@ -73,7 +73,7 @@ def test_actions_do_what_they_are_called(minimal: bool) -> None:
 
 
 @pytest.mark.parametrize("sticky", [0.0, 0.1, 0.5])
-def test_a_sticky_action_repeats_the_one_before(sticky: float) -> None:
+def test_a_sticky_action_repeats_the_previous_action_at_the_set_rate(sticky: float) -> None:
     env, repeated, n = make(sticky_action_prob=sticky, num_envs=20, max_episode_steps=4), 0, 0
     position, done = paddle(env.begin()), torch.zeros(20, dtype=torch.int64)  # at first NOOP is repeated
     for t in range(300):
@@ -89,7 +89,7 @@ def test_a_sticky_action_repeats_the_one_before(sticky: float) -> None:
     assert abs(repeated / n - sticky) <= 4 * (sticky * (1 - sticky) / n) ** 0.5
 
 
-def test_a_time_limit_truncates_and_the_last_observation_is_the_episodes() -> None:
+def test_a_time_limit_truncates_and_returns_the_true_final_observation() -> None:
     steps = play(make("freeway", max_episode_steps=5), [1] * 10)
     assert [t + 1 for t, step in enumerate(steps) if step.ended] == [5, 10]
     assert all(torch.equal(step.truncated, step.ended) and not step.terminated for step in steps)
@@ -106,7 +106,7 @@ def test_a_lost_ball_at_the_time_limit_is_terminated() -> None:
         assert (step.terminated, step.truncated) == (terminated, not terminated)
 
 
-def test_an_episode_becomes_harder_unless_told_otherwise() -> None:
+def test_an_episode_becomes_harder_unless_difficulty_ramping_is_off() -> None:
     def seen(**settings: Any) -> Tensor:
         env = make("asterix", num_envs=16, **settings)
         generator = torch.Generator().manual_seed(0)
@@ -116,12 +116,12 @@ def test_an_episode_becomes_harder_unless_told_otherwise() -> None:
         )
 
     ramping, steady = seen(), seen(difficulty_ramping=False)
-    assert torch.equal(ramping[:100], steady[:100])  # it does so every 100 steps
+    assert torch.equal(ramping[:100], steady[:100])  # it becomes harder every 100 steps
     assert not torch.equal(ramping, steady)
 
 
 @pytest.mark.parametrize(("training", "reward"), [(True, 1), (False, 10)])
-def test_clipping_changes_the_reward_and_never_the_score(training: bool, reward: int) -> None:
+def test_clipping_changes_only_the_training_reward_and_never_the_score(training: bool, reward: int) -> None:
     env = make("seaquest", clip_reward=True, training=training)
     env.begin()
     (game,) = env._games
@@ -160,13 +160,15 @@ def test_the_screen_has_minatars_colours(game: str) -> None:
         ({"seed": -1}, "a whole number, at least 0"),
     ],
 )
-def test_mistakes_are_refused_with_what_is_expected(settings: dict[str, Any], message: str) -> None:
+def test_an_invalid_setting_is_refused_with_what_is_expected(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingError, match=message) as error:
         make(**settings)
     assert error.value.field in settings
 
 
-def test_only_the_games_are_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_minatars_games_are_imported_and_a_missing_minatar_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.delitem(sys.modules, "minatar", raising=False)
     make("freeway").begin()
     assert "minatar" not in sys.modules  # which imports matplotlib and seaborn

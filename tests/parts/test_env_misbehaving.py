@@ -20,7 +20,7 @@ Answer = Callable[[], tuple[Any, float]]
 
 
 class Spoilt(gymnasium.Env):
-    """Games of eight steps; what the second one shows for the nth time is what ``spoil`` says."""
+    """Games of eight steps; answer number ``at`` of the second game is what ``spoil`` returns."""
 
     observation_space, action_space = spaces.Box(-1, 1, (3,)), spaces.Discrete(2)
     made = 0
@@ -44,7 +44,7 @@ gymnasium.register("misbehaving/Spoilt-v0", Spoilt)
 
 
 class Together(BatchedEnv):
-    """The same of somebody who steps all games in one go."""
+    """The same for a batched environment, which steps all games in one go."""
 
     def __init__(self, spoil: Answer, at: int = STEP) -> None:
         sizes = {"observation_shape": (3,), "observation_dtype": torch.float32, "frame_skip": 1}
@@ -101,7 +101,7 @@ SPOILS: dict[str, tuple[Answer, type[SqnError], str]] = {
 
 
 @pytest.mark.parametrize("name", SPOILS)
-def test_a_game_is_named_with_its_step_and_what_it_did(name: str) -> None:
+def test_an_error_names_the_environment_the_step_and_the_cause(name: str) -> None:
     spoil, kind, message = SPOILS[name]
     with pytest.raises(
         kind, match=f"^misbehaving/Spoilt-v0, environment 1, step {STEP}: .*{message}"
@@ -111,7 +111,7 @@ def test_a_game_is_named_with_its_step_and_what_it_did(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["nan", "inf", "a reward of nan", "a reward of inf"])
-def test_so_are_numbers_of_games_that_are_stepped_together(name: str) -> None:
+def test_a_non_finite_number_in_a_batched_step_names_the_environment_and_step(name: str) -> None:
     spoil, kind, message = SPOILS[name]
     with pytest.raises(kind, match=f"^together, environment 1, step {STEP}: {message}"):
         play(Together(spoil))
@@ -120,13 +120,13 @@ def test_so_are_numbers_of_games_that_are_stepped_together(name: str) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"), [(fail, "RuntimeError: boom"), (seen(0), "RuntimeError: stack")]
 )
-def test_what_they_raise_together_is_named_too(spoil: Answer, message: str) -> None:
+def test_an_exception_in_a_batched_step_is_raised_with_the_name_and_step(spoil: Answer, message: str) -> None:
     with pytest.raises(EnvError, match=f"^together, step {STEP}: {message}") as error:
         play(Together(spoil))
     assert isinstance(error.value.__cause__, RuntimeError)
 
 
-def test_a_column_of_another_shape_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batched_step_column_of_the_wrong_shape_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     env, answer = Together(fail, at=-1), Together.advance
     monkeypatch.setattr(Together, "advance", lambda *way: answer(*way)._replace(reward=torch.zeros(3, 1)))
     with pytest.raises(
@@ -137,19 +137,19 @@ def test_a_column_of_another_shape_is_refused(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize(("at", "step"), [(0, 0), (9, 8), (18, 16)])
 @pytest.mark.parametrize("name", ["raises", "too short", "nan"])
-def test_a_start_can_fail_too(name: str, at: int, step: int) -> None:
+def test_an_error_at_a_reset_names_the_environment_and_step(name: str, at: int, step: int) -> None:
     spoil, kind, message = SPOILS[name]
     message = message.removeprefix("next_")
     with pytest.raises(kind, match=f"^misbehaving/Spoilt-v0, environment 1, step {step}: .*{message}"):
         play(apart(spoil, at))
 
 
-def test_large_numbers_are_numbers() -> None:
+def test_large_finite_numbers_are_accepted() -> None:
     play(apart(seen(3e38, -3e38, 1e30)))
     play(Together(seen(3e38, -3e38, 1e30)))
 
 
-def test_training_and_evaluation_end_with_it(make_agent: Callable[..., Agent]) -> None:
+def test_a_misbehaving_environment_stops_training_and_evaluation(make_agent: Callable[..., Agent]) -> None:
     plan = Plan(steps=90, warmup_steps=9, update_ratio=0.2, batch_size=4, seed=0)
     env = apart(SPOILS["nan"][0])
     agent = make_agent(env)

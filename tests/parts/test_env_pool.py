@@ -1,4 +1,4 @@
-"""EnvPool's environments beside raw pools stepped by hand; what is refused. More: ``test_env_continuity``."""
+"""EnvPool's environments against raw pools stepped by hand; refusals. More: ``test_env_continuity``."""
 
 import re
 import sys
@@ -38,7 +38,7 @@ CASES: dict[str, tuple[dict[str, Any], int, set[str]]] = {
     "football": ({"id": MATCH, "kwargs": {"max_episode_steps": 24}}, 60, BOTH),
     "masks in info": ({"id": "Play2048-v1"}, 150, {"terminated"}),
 }
-"""Settings, steps, and what is bound to happen in them."""
+"""Settings, steps, and the kinds of ends that must happen in them."""
 
 
 def make(id: str = "CartPole-v1", **settings: Any) -> EnvPoolEnv:
@@ -52,7 +52,7 @@ def football(**settings: Any) -> FootballEnv:
 
 
 def plain(settings: dict[str, Any], answer: Any, space: spaces.Space) -> np.ndarray:
-    """What ours should make of a raw observation, before stacking."""
+    """The observation that a raw one should be converted to, before stacking."""
     if isinstance(space, spaces.Dict):
         keys = settings.get("keys") or [key for key in space.spaces if key != "action_mask"]
         if keys == ["image"]:
@@ -66,7 +66,7 @@ def plain(settings: dict[str, Any], answer: Any, space: spaces.Space) -> np.ndar
 
 
 class Row:
-    """One environment by hand: what every step should be."""
+    """One environment stepped by hand: the reference for every step."""
 
     def __init__(self, settings: dict[str, Any], i: int) -> None:
         self.settings = settings
@@ -138,7 +138,7 @@ def test_every_step_is_that_of_raw_pools_stepped_by_hand(name: str) -> None:
     assert {key for key, column in flags.items() if column.any()} == happens
 
 
-def test_threads_change_nothing_and_a_seed_everything() -> None:
+def test_the_stream_depends_on_the_seed_and_not_on_the_threads() -> None:
     def stream(**settings: Any) -> Tensor:
         env, generator = make(GRID, keys=["image"], **settings), torch.Generator().manual_seed(0)
         first = env.begin()
@@ -155,7 +155,7 @@ def test_threads_change_nothing_and_a_seed_everything() -> None:
     assert len({*map(tuple, begun.tolist())}) == N
 
 
-def test_some_are_reset_in_mid_episode_and_the_others_are_left_alone() -> None:
+def test_resetting_one_environment_mid_episode_does_not_change_the_others() -> None:
     env = make(GRID, keys=["image", "direction"])
     env.begin()
     for _ in range(2):
@@ -172,7 +172,7 @@ def make_turned(times: int) -> Tensor:
     return [env.advance(torch.zeros(N, dtype=torch.int64)) for _ in range(times)][-1].observation
 
 
-def test_observations_from_outside_are_those_inside() -> None:
+def test_external_observations_are_converted_like_those_of_the_environment() -> None:
     env, raw = make(GRID, keys=["image"]), Alone(GRID)
     answer, _ = raw.reset(seed=1)
     inside = torch.from_numpy(answer["image"].transpose(2, 0, 1).copy())
@@ -195,12 +195,12 @@ def test_observations_from_outside_are_those_inside() -> None:
     assert np.array_equal(rows[0].numpy(), plain({"id": TOUR}, answer, raw.observation_space))
 
 
-def test_a_mask_that_allows_nothing_is_an_error() -> None:
+def test_a_mask_that_allows_no_action_raises_an_error() -> None:
     with pytest.raises(EnvError, match="Maze-v0, step 0: action_mask allows no action"):
         make("Maze-v0", num_envs=20).begin()  # in some of its mazes the first cell has no way out
 
 
-def test_the_screen_is_envpools_or_the_image_that_is_observed() -> None:
+def test_the_screen_is_envpools_rendering_or_the_observed_image() -> None:
     env = make(GRID, keys=["image"])
     env.show()
     env.begin()
@@ -226,7 +226,7 @@ def test_clipping_is_for_training_only() -> None:
         assert torch.equal(rewards.double(), scores.sign() if training else scores)
 
 
-def test_limits_and_names() -> None:
+def test_environments_have_the_step_limits_and_action_names_of_envpool() -> None:
     env = make(num_envs=1)
     assert (env.name, env.max_steps, env.restorable, env.n_actions) == ("CartPole-v1", 500, False, 2)
     assert make(kwargs={"max_episode_steps": 7}).max_steps == 7
@@ -234,10 +234,10 @@ def test_limits_and_names() -> None:
     assert make(GRID).action_names[2] == "forward"
     assert make(GRID, kwargs={"action_max": 2}).action_names == ["turn left", "turn right", "forward"]
     assert make("Catch-v0").max_steps is None
-    assert make("BabyAI-GoToRedBallGrey-v0").max_steps is None  # it has one, but does not say so
+    assert make("BabyAI-GoToRedBallGrey-v0").max_steps is None  # it has a limit, but does not report it
 
 
-def test_football_has_names_and_is_seen_from_above() -> None:
+def test_football_has_action_names_and_a_screen_seen_from_above() -> None:
     env = football(num_envs=1, frame_stack=2)
     assert (env.name, env.n_actions, env.max_steps) == (MATCH, 19, 401)
     assert football(max_episode_steps=30).max_steps == 30
@@ -259,7 +259,7 @@ def test_football_has_names_and_is_seen_from_above() -> None:
 
 
 @pytest.mark.parametrize("action", [-1, 2])
-def test_an_action_that_it_does_not_have_is_an_error(action: int) -> None:
+def test_an_action_out_of_range_is_refused(action: int) -> None:
     env = make()
     env.begin()
     with pytest.raises(SettingError, match=r"expected 3 of them, each in \[0, 2\)"):
@@ -287,7 +287,7 @@ def test_an_action_that_it_does_not_have_is_an_error(action: int) -> None:
         ({"seed": -1}, "a whole number, at least 0"),
     ],
 )
-def test_mistakes_are_refused_with_what_is_expected(settings: dict[str, Any], message: str) -> None:
+def test_an_invalid_setting_is_refused_with_what_is_expected(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingError, match=message) as error:
         make(**settings)
     assert error.value.field in settings
@@ -306,13 +306,15 @@ def test_mistakes_are_refused_with_what_is_expected(settings: dict[str, Any], me
         ({"frame_stack": 0}, "at least 1"),
     ],
 )
-def test_mistakes_in_football_are_refused(settings: dict[str, Any], message: str) -> None:
+def test_an_invalid_football_setting_is_refused_with_what_is_expected(
+    settings: dict[str, Any], message: str
+) -> None:
     with pytest.raises(SettingError, match=message) as error:
         football(**settings)
     assert error.value.field in settings
 
 
-def test_all_scenarios_are_listed() -> None:
+def test_an_unknown_football_scenario_is_refused_with_all_scenarios() -> None:
     with pytest.raises(SettingError) as error:
         football(scenario="academy")
     listed = error.value.expected.removeprefix("one of ").partition(";")[0].split(", ")
@@ -320,7 +322,7 @@ def test_all_scenarios_are_listed() -> None:
     assert SCENARIO in listed
 
 
-def test_without_envpool_it_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_envpool_is_refused_with_its_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "envpool", None)
     with pytest.raises(SettingError, match=re.escape(to_install("envpool"))):
         make()

@@ -1,4 +1,4 @@
-"""What cannot be brought back says so; that the rest goes on as before is in ``test_env_continuity``."""
+"""Environments and states that cannot be restored are refused. Restoring is in ``test_env_continuity``."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -30,7 +30,7 @@ gymnasium.register("restoring/Moody-v0", Moody, max_episode_steps=5)
 
 
 class Counting(BatchedEnv):
-    """Somebody's own: what shows is how often anything was asked of it."""
+    """A user's batched environment; its observation is the number of its steps."""
 
     def __init__(self) -> None:
         sizes = {"observation_shape": (1,), "observation_dtype": torch.float32, "frame_skip": 1}
@@ -58,7 +58,7 @@ def cartpole(**settings: Any) -> GymEnv:
     return GymEnv(**{"id": "CartPole-v1", "num_envs": 2, "seed": 0, **settings})
 
 
-def test_somebodys_own_is_played_but_not_brought_back() -> None:
+def test_a_custom_batched_env_plays_but_refuses_to_save_and_restore() -> None:
     env = Counting()
     env.begin()
     assert play(env, 3).tolist() == [[3.0], [3.0]]
@@ -69,7 +69,7 @@ def test_somebodys_own_is_played_but_not_brought_back() -> None:
         env.load_state_dict({})
 
 
-def test_a_game_that_does_not_do_the_same_again_is_noticed_and_starts_anew() -> None:
+def test_a_non_deterministic_game_is_detected_on_restore_and_restarted() -> None:
     env, other = (GymEnv(id="restoring/Moody-v0", num_envs=2, seed=0) for _ in range(2))
     env.begin()
     play(env, 3)
@@ -103,7 +103,7 @@ gymnasium.register("restoring/Curriculum-v0", Curriculum)
 
 @pytest.mark.parametrize("steps", [30, 36, 41, 64, 130])
 @pytest.mark.parametrize("grows", ["length", "truncation", "reward"])
-def test_a_game_that_depends_on_how_many_came_before_is_noticed(grows: str, steps: int) -> None:
+def test_a_game_that_depends_on_how_many_episodes_came_before_is_detected(grows: str, steps: int) -> None:
     settings = {"id": "restoring/Curriculum-v0", "kwargs": {"grows": grows}, "num_envs": 2, "seed": 0}
     env, other, same = (GymEnv(**settings) for _ in "123")
     env.begin()
@@ -116,7 +116,7 @@ def test_a_game_that_depends_on_how_many_came_before_is_noticed(grows: str, step
     assert same.state_dict()["answers"] == env.state_dict()["answers"]
 
 
-def test_a_state_from_before_there_were_checksums_is_read() -> None:
+def test_an_old_state_without_checksums_is_restored() -> None:
     env, other = cartpole(), cartpole()
     env.begin()
     play(env, 57)
@@ -147,7 +147,7 @@ BROKEN: dict[str, Callable[[dict[str, Any]], Any]] = {
 
 
 @pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN)
-def test_a_state_that_is_none_is_refused(broken: Callable[[dict[str, Any]], Any]) -> None:
+def test_an_invalid_state_is_refused(broken: Callable[[dict[str, Any]], Any]) -> None:
     env, other = cartpole(), cartpole()
     env.begin()
     play(env, 30)
@@ -156,7 +156,7 @@ def test_a_state_that_is_none_is_refused(broken: Callable[[dict[str, Any]], Any]
     assert other.begin().shape == play(other, 30).shape == (2, 4)  # with new games
 
 
-def test_what_is_remembered_is_two_episodes() -> None:
+def test_a_state_keeps_the_actions_of_at_most_two_episodes() -> None:
     env = cartpole(num_envs=1, kwargs={"max_episode_steps": 6})
     env.begin()
     for _ in range(20):
@@ -164,7 +164,7 @@ def test_what_is_remembered_is_two_episodes() -> None:
         assert len(env.state_dict()["actions"]) < 12
 
 
-def test_random_beginnings_are_brought_back_too() -> None:
+def test_an_atari_env_with_random_noop_starts_is_restored() -> None:
     settings = {"game": "breakout", "sticky_actions": 0.25, "frame_skip": 8, "frame_stack": 2, "threads": 2}
     settings |= {
         "clip_reward": False,

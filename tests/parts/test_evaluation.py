@@ -1,4 +1,4 @@
-"""Evaluation: every environment plays its quota of full games, and the actor is as it was."""
+"""Evaluation: every environment plays its quota of full games, and the actor is unchanged."""
 
 from collections.abc import Sequence
 from contextlib import closing
@@ -33,7 +33,7 @@ from sqn_rl.types import Counters
 
 
 class Games:
-    """Environment i plays games of ``lengths[i]`` steps; each step scores 1, and is learned from as 0."""
+    """Environment i plays games of ``lengths[i]`` steps; each step has score 1 and reward 0."""
 
     n_actions, max_steps, act_options = 2, None, MappingProxyType({})
 
@@ -65,7 +65,9 @@ STILL = SimpleNamespace(
 @pytest.mark.parametrize(
     ("episodes", "quota"), [(1, (1, 0, 0)), (3, (1, 1, 1)), (8, (3, 3, 2)), (20, (7, 7, 6))]
 )
-def test_short_games_are_not_favoured(episodes: int, quota: tuple[int, ...]) -> None:
+def test_every_environment_plays_its_quota_so_short_games_are_not_favoured(
+    episodes: int, quota: tuple[int, ...]
+) -> None:
     lengths = (2, 50, 9)
     result = evaluate(STILL, Games(*lengths), episodes=episodes, greedy=True, seed=0)
     expected = [length for length, share in zip(lengths, quota, strict=True) for _ in range(share)]
@@ -77,7 +79,7 @@ def test_short_games_are_not_favoured(episodes: int, quota: tuple[int, ...]) -> 
 
 
 class Steady(gymnasium.Env):
-    """Never ends of itself, shows a screen that counts, and pays a tenth a step."""
+    """Never ends by itself; its screen shows the step number; every reward is 0.1."""
 
     observation_space = gymnasium.spaces.Box(0, 1e4, (1,), np.float32)
     action_space = gymnasium.spaces.Discrete(2)
@@ -108,7 +110,7 @@ def steady(num_envs: int, **kwargs: Any) -> GymEnv:
     return GymEnv(id="steady/Task-v0", num_envs=num_envs, seed=0, training=False, kwargs=kwargs)
 
 
-def test_episodes_that_do_not_end_are_cut_and_begin_anew() -> None:
+def test_endless_episodes_are_cut_at_max_steps_and_restarted() -> None:
     result = evaluate(STILL, Games(4, 50, 9), episodes=7, greedy=True, seed=0, max_steps=9)
     assert sorted(zip(result.lengths, result.cut, strict=True)) == [
         *[(4, False)] * 3,
@@ -120,7 +122,7 @@ def test_episodes_that_do_not_end_are_cut_and_begin_anew() -> None:
     assert evaluate(STILL, Games(4, 50), episodes=2, greedy=True, seed=0).row()["cut"] == 0
 
 
-def test_what_is_cut_is_played_on_from_a_reset() -> None:
+def test_an_environment_is_reset_after_a_cut_episode() -> None:
     seen: list[list[int]] = []
 
     def act(observation: Tensor, **_: Any) -> Tensor:
@@ -161,7 +163,7 @@ LIMITS = {
 
 
 @pytest.mark.parametrize("name", LIMITED)
-def test_the_time_limit_of_an_environment_stays_its_own(name: str) -> None:
+def test_an_environments_time_limit_applies_and_is_not_a_cut(name: str) -> None:
     with closing(LIMITED[name]()) as env:
         assert step_limit(env, 0) == env.max_steps == LIMITS[name]
         if name != "CartPole":  # whose pole falls
@@ -169,7 +171,7 @@ def test_the_time_limit_of_an_environment_stays_its_own(name: str) -> None:
             assert (result.lengths, result.cut) == ([LIMITS[name]] * 2, [False] * 2)
 
 
-def test_the_length_at_which_an_episode_is_cut() -> None:
+def test_step_limit_is_the_given_one_or_the_default_of_27000_steps() -> None:
     assert step_limit(steady(1), 0) == MAX_STEPS == 27_000  # Atari's 108,000 frames
     assert step_limit(steady(1), 11) == 11
     assert step_limit(GymEnv(id="CartPole-v1", num_envs=1, seed=0), 11) == 11
@@ -206,7 +208,7 @@ def boltzmann(env: GymEnv) -> BoltzmannActor:
     return BoltzmannActor(q_net=q_net, temperature=FixedTemperature(alpha=1.0), policy="q1", seed=0)
 
 
-def test_a_film_of_what_does_not_end_ends() -> None:
+def test_a_film_of_endless_episodes_is_cut_at_max_steps() -> None:
     actor = boltzmann(steady(1))
     play = Play(actor, actor.q_net, steady(1), episodes=3, greedy=True, seed=7, max_steps=5)
     moments = [(at.episode, at.step, int(at.screen[0, 0, 0])) for at in play]
@@ -217,7 +219,7 @@ def test_a_film_of_what_does_not_end_ends() -> None:
 # --- what is reported --------------------------------------------------------------------------------------
 
 
-def test_what_is_reported() -> None:
+def test_an_evaluation_reports_mean_std_iqm_and_its_returns() -> None:
     result = Evaluation(returns=[0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 100.0], lengths=[1] * 8, greedy=True)
     assert result.mean == 121 / 8
     assert result.std == pytest.approx(np.std(result.returns))
@@ -227,7 +229,7 @@ def test_what_is_reported() -> None:
 
 
 @pytest.mark.parametrize("greedy", [True, False])
-def test_nothing_of_the_actor_changes_and_the_seed_decides(make_q_net, greedy: bool) -> None:
+def test_an_evaluation_does_not_change_the_actor_and_depends_on_its_seed(make_q_net, greedy: bool) -> None:
     q_net = make_q_net(n_actions=2)
     actor = BoltzmannActor(q_net=q_net, temperature=FixedTemperature(alpha=1.0), policy="q1", seed=0)
     weights, drawing, everybody = actor.state_dict(), actor.generator.get_state(), torch.get_rng_state()

@@ -1,4 +1,4 @@
-"""The film: the games of an evaluation, moment by moment, and what is drawn and written of them."""
+"""The film: the games of an evaluation, step by step, and how they are drawn and written to a file."""
 
 import os
 import re
@@ -57,7 +57,7 @@ def boltzmann(q_net: QNet) -> BoltzmannActor:
 
 @pytest.mark.parametrize("greedy", [True, False])
 @pytest.mark.parametrize("layer", [Dense, partial(NoisyDense, sigma=0.5)], ids=["dense", "noisy"])
-def test_the_games_are_those_of_an_evaluation(greedy: bool, layer: Callable) -> None:
+def test_a_film_plays_the_games_of_an_evaluation(greedy: bool, layer: Callable) -> None:
     actor = boltzmann(network(layer))
     play = Play(actor, actor.q_net, cart(), episodes=3, greedy=greedy, seed=7)
     moments = list(play)
@@ -67,7 +67,7 @@ def test_the_games_are_those_of_an_evaluation(greedy: bool, layer: Callable) -> 
     assert all(at.score == at.step for at in moments)  # CartPole gives 1 a step
 
 
-def test_a_moment_is_what_the_agent_sees_and_thinks_before_it_acts() -> None:
+def test_a_moment_has_the_screen_q_policy_and_action_of_its_step() -> None:
     actor = boltzmann(network())
     moments, seen = list(Play(actor, actor.q_net, cart(), episodes=1, greedy=True, seed=0)), cart()
     seen.show()
@@ -82,15 +82,15 @@ def test_a_moment_is_what_the_agent_sees_and_thinks_before_it_acts() -> None:
         observation = seen.advance(torch.tensor([at.action])).observation
 
 
-def test_the_policy_of_an_actor_without_temperature() -> None:
+def test_a_moment_of_an_epsilon_greedy_actor_has_its_epsilon_greedy_policy() -> None:
     actor = EpsilonGreedyActor(q_net=network(), policy="q1", start=1.0, end=0.1, over=1.0, steps=10, seed=0)
     actor.anneal(10)
     at = next(iter(Play(actor, actor.q_net, cart(), episodes=1, greedy=False, seed=0)))
     assert at.q.argmax() == at.pi.argmax()
-    assert sorted(at.pi.tolist()) == pytest.approx([0.05, 0.95])  # 0.1 / 2, and the rest
+    assert sorted(at.pi.tolist()) == pytest.approx([0.05, 0.95])  # 0.1 / 2 and 1 - 0.1 / 2
 
 
-def test_values_of_the_q_network_where_the_actor_has_none() -> None:
+def test_a_moment_has_the_q_networks_values_if_the_actor_has_no_q_values() -> None:
     q_net = network()
     own = PolicyActor(q_net=q_net, encoder=partial(MLP, hidden=[8]), layer=Dense, n_actions=2, seed=0)
     unknown = SimpleNamespace(device=own.device, act=own.act)
@@ -115,13 +115,13 @@ def a_moment(q: list[float], pi: list[float] | None = None, **more: Any) -> Mome
 
 
 def rows_of(frame: np.ndarray, column: tuple[int, int], count: int) -> list[np.ndarray]:
-    """What is in a column of the rows of the actions, the last of which ends an edge above the frame's."""
+    """The pixels of one column in each action's row; the rows begin below the screen and the header."""
     left, right = column
     return [frame[21 * 16 + HEADER + ROW * row :][:ROW, left : right + 1] for row in range(count)]
 
 
 def bars(frame: np.ndarray, column: tuple[int, int], count: int) -> list[tuple[int, int, int]]:
-    """Of each row's bar: how many pixels are filled left of the column's middle, right of it, and in what."""
+    """For each row's bar: its pixels left and right of the column's middle, and 1 if the action is chosen."""
     found = []
     for row in rows_of(frame, column, count):
         line, middle = row[10], (column[1] - column[0]) // 2
@@ -156,14 +156,14 @@ def test_a_dark_frame_is_the_same_in_other_colours() -> None:
     ("largest", "scale"),
     [(0.0, 1), (1.0, 1), (1.01, 2), (2.1, 5), (5.0, 5), (7.0, 10), (0.013, 0.02), (2e5, 2e5)],
 )
-def test_the_scale_is_round_and_never_shrinks(largest: float, scale: float) -> None:
+def test_the_scale_of_the_q_bars_is_round_and_never_shrinks(largest: float, scale: float) -> None:
     frames = Frames("a title", NAMES)
     frames.draw(a_moment([8 + largest, 8 - largest, 8.0]))
     assert frames._scale == pytest.approx(scale)
     frames.draw(a_moment([8 + largest / 9, 8.0, 8.0]))
     assert frames._scale == pytest.approx(scale)
     frames.draw(a_moment([8 + 100 * scale, 8 - 100 * scale, 8.0], allowed=torch.tensor([False, False, True])))
-    assert frames._scale == pytest.approx(scale)  # of what is allowed alone
+    assert frames._scale == pytest.approx(scale)  # only allowed actions count
     frames.draw(a_moment([8 + 100 * scale, 8 - 100 * scale, 8.0]))
     assert frames._scale == pytest.approx(100 * scale)
 
@@ -201,7 +201,7 @@ LARGE = [
 
 
 @pytest.mark.parametrize("q", LARGE)
-def test_columns_do_not_run_into_each_other(q: list[float]) -> None:
+def test_the_columns_of_a_frame_do_not_overlap(q: list[float]) -> None:
     """Between the columns, and at the edges, is nothing but the page, whatever the numbers and names."""
     names = ["UPRIGHTFIRE" * 9, "W" * 300, "Ж漢字" * 50]
     moment = a_moment(q, [1.0, 0.0, 1e-9], alpha=1e-9)._replace(
@@ -221,7 +221,9 @@ def test_columns_do_not_run_into_each_other(q: list[float]) -> None:
     "shape", [(400, 600), (210, 160), (10, 10), (84, 84), (1000, 1000), (50, 2000), (2000, 3)]
 )
 @pytest.mark.parametrize("actions", [2, 18, 100])
-def test_a_frame_is_narrow_even_and_full(shape: tuple[int, int], actions: int) -> None:
+def test_a_frame_has_a_fixed_width_an_even_height_and_a_filled_screen(
+    shape: tuple[int, int], actions: int
+) -> None:
     """All frames are as wide as text can be read on a phone; the screen fills a side, and rows the rest."""
     at = Moment(np.full((*shape, 3), 255, np.uint8), torch.zeros(actions), None, 0, 1, 0, 0.0)
     frame = Frames("a title", ["UPRIGHTFIRE"] * actions).draw(at)
@@ -270,7 +272,9 @@ def test_an_atari_game_is_filmed_in_colour(kind: str, tmp_path: Path) -> None:
     assert red > blue + 50  # Pong's ground is brown
 
 
-def test_a_film_is_bounded_and_the_games_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_film_ends_at_its_frame_limit_and_the_evaluation_is_completed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(filming, "kind_of", lambda path: Kind(5, filming._write_gif))
     actor = boltzmann(network())
     play = Play(actor, actor.q_net, cart(), episodes=2, greedy=True, seed=0)
@@ -290,7 +294,7 @@ def test_steps_beyond_the_film_are_not_drawn(tmp_path: Path) -> None:
     assert len(play.evaluation.returns) == 3
 
 
-def test_a_film_is_never_longer_than_its_kind_of_file(
+def test_a_film_is_never_longer_than_its_file_format_allows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(filming, "kind_of", lambda path: Kind(5, filming._write_gif))
@@ -299,7 +303,7 @@ def test_a_film_is_never_longer_than_its_kind_of_file(
     assert film(tmp_path / "game.gif", "a title", play, longest=100) == 5
 
 
-def test_windows_can_be_opened_after_a_film(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_window_restores_the_sdl_video_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     name = "SDL_VIDEODRIVER"
     for own in (None, "x11"):
         monkeypatch.delenv(name, raising=False) if own is None else monkeypatch.setenv(name, own)
@@ -327,7 +331,7 @@ def first(observation: torch.Tensor, **more: int) -> Moment:
     return next(iter(Play(STILL, q_net, Unseen(observation, **more), episodes=1, greedy=True, seed=0)))
 
 
-def test_what_the_agent_sees_where_there_is_no_screen() -> None:
+def test_without_a_screen_a_film_shows_image_observations_or_is_refused() -> None:
     stack = torch.arange(2 * 6 * 5, dtype=torch.uint8).view(1, 2, 6, 5)
     np.testing.assert_array_equal(first(stack, frame_stack=2).screen[..., 2], stack[0, 1])
     with pytest.raises(SettingError, match="video = 'unseen': expected an environment that shows a screen"):
@@ -361,7 +365,7 @@ RGB = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
         (np.concatenate([RGB, RGB[..., :1]], -1), RGB),  # with alpha
     ],
 )
-def test_what_an_environment_draws_is_shown(picture: Any, shown: np.ndarray) -> None:
+def test_a_rendered_picture_of_any_format_is_shown_as_rgb_bytes(picture: Any, shown: np.ndarray) -> None:
     screen = drawn(picture)
     assert screen.dtype == np.uint8
     np.testing.assert_array_equal(screen, shown)
@@ -382,7 +386,7 @@ def test_what_an_environment_draws_is_shown(picture: Any, shown: np.ndarray) -> 
         ([[1, 2], [3]], "[[1, 2], [3]]"),
     ],
 )
-def test_what_is_no_picture_is_refused(picture: Any, problem: str) -> None:
+def test_an_invalid_picture_is_refused_with_what_was_drawn(picture: Any, problem: str) -> None:
     expected = "expected an environment that draws a picture, [H, W, 3] in 0..255 or 0..1; it drew "
     with pytest.raises(SettingError, match=f"^video = 'unseen': {re.escape(expected + problem)}$"):
         drawn(picture)
@@ -396,7 +400,7 @@ def test_what_is_no_picture_is_refused(picture: Any, problem: str) -> None:
         ("game.mp4", re.escape(f"the extra `video`, {to_install('video')}; or a .gif")),
     ],
 )
-def test_a_file_that_cannot_be(
+def test_a_film_file_that_cannot_be_written_is_refused(
     name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "av", None)
@@ -404,7 +408,7 @@ def test_a_file_that_cannot_be(
         filming.kind_of(tmp_path / name)
 
 
-def test_what_draws_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_renderer_is_refused_with_its_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pygame", None)
     actor = boltzmann(network())
     moments: Callable = iter(Play(actor, actor.q_net, cart(), episodes=1, greedy=True, seed=0)).__next__

@@ -1,4 +1,4 @@
-"""Stacks of frames, of which the ring keeps each frame once, against the stacks that the games showed."""
+"""Frame stacks of a ring that keeps each frame once, against the stacks that the games showed."""
 
 from collections.abc import Callable
 from typing import Any
@@ -44,7 +44,7 @@ def played(before: Tensor, action: Tensor, step: Step) -> list[list[float]]:
 @pytest.mark.parametrize("ending", [0.0, 0.05, 0.4, 1.0])
 @pytest.mark.parametrize("stack", [1, 2, 4])
 @pytest.mark.parametrize(("num_envs", "capacity"), [(1, 1), (1, 30), (3, 3), (3, 31), (200, 1000)])
-def test_stacks_come_back_as_they_were_shown(
+def test_the_ring_returns_the_stacks_that_were_stored(
     make_games: MakeGames, num_envs: int, capacity: int, stack: int, ending: float
 ) -> None:
     games, ring, happened = (
@@ -63,7 +63,7 @@ def test_stacks_come_back_as_they_were_shown(
 
 @pytest.mark.parametrize("ending", [0.0, 0.3])
 @pytest.mark.parametrize("stack", [2, 4])
-def test_stacks_begin_anew_after_a_cut(make_games: MakeGames, stack: int, ending: float) -> None:
+def test_stacks_do_not_reach_back_across_a_cut(make_games: MakeGames, stack: int, ending: float) -> None:
     ring, happened = make_ring(30, 3, stack), []
     for session in range(30):
         games = make_games(3, ending, session, stack)
@@ -73,7 +73,7 @@ def test_stacks_begin_anew_after_a_cut(make_games: MakeGames, stack: int, ending
             ring.append(before, action, step)
             happened += played(before, action, step)
         assert stored(ring) == happened[-30:]
-        ring.cut()  # twice does no harm
+        ring.cut()  # a second cut changes nothing
         assert stored(ring) == happened[-30:]
 
 
@@ -120,7 +120,7 @@ def test_the_oldest_transition_has_its_whole_stack() -> None:
     assert shown(ring) == [([4, 5, 6], [5, 6, 7]), ([5, 6, 7], [6, 7, 8])]
 
 
-# --- what it takes -----------------------------------------------------------------------------------------
+# --- memory ------------------------------------------------------------------------------------------------
 
 
 def size(ring: Ring) -> int:
@@ -128,13 +128,13 @@ def size(ring: Ring) -> int:
     return sum(value.nbytes for value in columns if isinstance(value, Tensor))
 
 
-def test_a_frame_lies_once() -> None:
+def test_each_frame_is_stored_once() -> None:
     ring, one_frame = make_ring(100, 4, 4, frame=(50, 20)), 4 * 50 * 20
     # 25 rows of transitions, one that the newest led to, 3 of older frames; the zero frame, room for finals
     assert size(ring) == (29 * 4 + 1 + 14) * one_frame + 29 * 4 * 23 + 4 + 4 * 8
 
 
-def test_room_for_final_frames_overflows_and_is_used_again(make_games: MakeGames) -> None:
+def test_the_overflow_for_final_frames_grows_once_and_is_reused(make_games: MakeGames) -> None:
     games, ring = make_games(4, 1.0, stack=2), make_ring(400, 4, 2)
     empty = size(ring)
     for _ in range(101):
@@ -148,7 +148,7 @@ def test_room_for_final_frames_overflows_and_is_used_again(make_games: MakeGames
     assert size(ring) == full
 
 
-def test_overflow_leaves_the_frames_where_they_are(make_games: MakeGames) -> None:
+def test_an_overflow_of_final_frames_does_not_move_the_main_frames(make_games: MakeGames) -> None:
     games, ring = make_games(4, 1.0, stack=2), make_ring(400, 4, 2)
     where = ring.frames.main.data_ptr()
     for _ in range(200):
@@ -156,7 +156,9 @@ def test_overflow_leaves_the_frames_where_they_are(make_games: MakeGames) -> Non
     assert ring.frames.main.data_ptr() == where
 
 
-def test_what_does_not_fit_is_refused_and_what_fits_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_capacity_beyond_memory_is_refused_and_the_largest_fitting_one_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     # 100 floats and a row's 23 bytes are 423: 236 places fit, of which 4 · 8 hold no transition
     monkeypatch.setattr("sqn_rl.parts.replay.ring.available_bytes", lambda device: 100_000)
     with pytest.raises(SettingError, match="capacity = 205: expected at most 204: each takes 423 bytes"):
@@ -168,7 +170,9 @@ def test_what_does_not_fit_is_refused_and_what_fits_is_not(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("stack", [1, 3])
-def test_newest_and_retired_follow_the_window(make_games: MakeGames, stack: int) -> None:
+def test_the_newest_and_retired_rows_follow_the_window_of_stored_transitions(
+    make_games: MakeGames, stack: int
+) -> None:
     games, ring = make_games(2, 0.3, stack=stack), make_ring(10, 2, stack)
     inside: set[int] = set()
     for _ in range(40):
@@ -183,7 +187,7 @@ def test_newest_and_retired_follow_the_window(make_games: MakeGames, stack: int)
         assert max(inside) < ring.places
 
 
-def test_observations_that_are_no_stack_are_refused() -> None:
+def test_an_observation_shape_that_does_not_match_frame_stack_is_refused() -> None:
     with pytest.raises(SettingError, match="frame_stack = 3: expected 2"):
         Ring(
             capacity=4,
