@@ -395,7 +395,7 @@ MUTANTS = [Mutant(*files, *mutant) for files, mutants in {
         ("learns with acting's noise", "self._logits(self.policy_net, ", "self._logits(self._view[0], "),
         ("no gradient", "(self.policy_net, observation)", "(self.policy_net, observation).detach()"),
     ],
-    ("parts/observations.py", "../parts/test_per_key.py::test_every_entry_is_read_where_it_lies"): [
+    ("parts/observations.py", "../parts/test_per_key.py::test_every_entry_is_read_from_its_columns"): [
         ("a byte too wide", "numbers = numbers / 255", "numbers = numbers / 256"),
         ("rows as channels", ".movedim(-1, -3)", ".movedim(-3, -1)"),
     ],

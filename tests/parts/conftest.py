@@ -90,7 +90,7 @@ def _played_agent(recipe: str, *overrides: str) -> Agent:
 
 @pytest.fixture
 def make_q_net() -> Callable[..., QNet]:
-    """A tiny twin of 4 features and 3 actions; any argument of QNet, and ``hidden``, can be given."""
+    """Tiny twins with 4 features and 3 actions; any argument of QNet, and ``hidden``, can be given."""
     return _q_net
 
 
@@ -102,7 +102,7 @@ def make_temperature() -> Callable[..., LearnedTemperature]:
 
 @pytest.fixture
 def make_loss() -> Callable[..., SQNLoss]:
-    """The default SQN loss of these."""
+    """The default SQN loss of the small Q-network and temperature."""
     return _loss
 
 
@@ -114,5 +114,5 @@ def make_agent() -> Callable[..., Agent]:
 
 @pytest.fixture
 def make_played_agent() -> Callable[..., Agent]:
-    """A recipe's agent, small, whose replay is full of what two environments did; overrides can be given."""
+    """A recipe's agent, small, whose replay holds 20 steps of two environments; overrides can be given."""
     return _played_agent

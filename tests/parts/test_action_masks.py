@@ -496,7 +496,7 @@ def test_a_film_frame_draws_no_bars_for_actions_that_are_not_allowed() -> None:
     assert [text.min() > 80 for text in texts] == [False, True, False]  # grey
 
 
-def test_a_film_of_many_actions_shows_the_chosen_and_the_best_allowed_ones(run: Path) -> None:
+def test_a_film_of_many_actions_shows_the_chosen_and_the_best_allowed_ones() -> None:
     q = torch.arange(100.0)
     at = Moment(np.zeros((20, 30, 3), np.uint8), q, None, 3, 1, 0, 0.0, q < 90)
     assert drawing._rows(at) == [3, *range(67, 90)]

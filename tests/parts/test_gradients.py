@@ -1,4 +1,4 @@
-"""The compiled update is the plain one: the same losses and gradients, of every kind of loss and head."""
+"""The compiled update equals the plain one: same losses and gradients, for every kind of loss and head."""
 
 import logging
 from collections.abc import Callable
@@ -17,8 +17,8 @@ from sqn_rl.types import Batch, Terms
 MakeAgent = Callable[..., Agent]
 
 
-def both(agent: Agent, batch: Batch) -> list[list[Tensor]]:
-    """What plain and compiled make of a batch, from one state of the loss's generator."""
+def compute_both(agent: Agent, batch: Batch) -> list[list[Tensor]]:
+    """Results of ``agent.plain`` and ``agent.fast`` for a batch, from one state of the loss's generator."""
     results = []
     for compute in (agent.plain, agent.fast):
         agent.loss.generator.manual_seed(7)
@@ -28,8 +28,8 @@ def both(agent: Agent, batch: Batch) -> list[list[Tensor]]:
     return results
 
 
-def some_allowed(batch: Batch) -> Batch:
-    """The batch with masks that allow the actions taken, and in half of the states both."""
+def with_action_masks(batch: Batch) -> Batch:
+    """The batch with masks that allow the actions taken, and in half of the states both actions."""
     both_B1 = torch.arange(8).unsqueeze(1) % 2 == 0
     taken_BA = torch.nn.functional.one_hot(batch.action, 2) == 1
     return batch._replace(action_mask=taken_BA | both_B1, next_action_mask=~taken_BA | both_B1)
@@ -40,12 +40,12 @@ def some_allowed(batch: Batch) -> Batch:
     ("recipe", "overrides", "drawn"),
     [
         ("sqn_rainbow", [], lambda batch: batch),
-        ("discrete_sac", ["head=quantile", "temperature=annealed"], some_allowed),
+        ("discrete_sac", ["head=quantile", "temperature=annealed"], with_action_masks),
         ("sqn", ["loss.backup=sampled", "precision=bf16"], lambda batch: batch),
     ],
     ids=["rainbow", "masked discrete_sac", "sqn in bf16"],
 )
-def test_compiled_is_the_same_within_rounding(
+def test_compiled_losses_and_gradients_equal_the_plain_ones_within_rounding(
     recipe: str,
     overrides: list[str],
     drawn: Callable[[Batch], Batch],
@@ -58,15 +58,15 @@ def test_compiled_is_the_same_within_rounding(
     agent.fast = Gradients(agent.loss, parameters, compiled=True)
     for env_steps in (0, 10_000):  # other noise, weights and target entropy than it was compiled with
         agent.anneal(env_steps)
-        agent.loss.gamma = 0.99 - env_steps / 100_000  # a number that a part of somebody's may change
-        plain, compiled = both(agent, drawn(agent.replay.draw(8)))
+        agent.loss.gamma = 0.99 - env_steps / 100_000  # a number that a user's part may change
+        plain, compiled = compute_both(agent, drawn(agent.replay.draw(8)))
         torch.testing.assert_close(compiled, plain, rtol=1e-4, atol=1e-6)
         agent.update(drawn(agent.replay.draw(8)))
     assert "cannot be compiled" not in caplog.text
 
 
 class Reads(TorchDispatchMode):
-    """Operations for which a processor waits for a GPU: ``.item()``, ``if tensor:``, a mask as an index."""
+    """Records operations that make the CPU wait for a GPU: ``.item()``, ``if tensor:``, a mask as index."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -90,10 +90,10 @@ class Reads(TorchDispatchMode):
     ],
     ids=str,
 )
-def test_an_update_reads_its_numbers_together(
+def test_an_update_does_not_read_numbers_one_by_one(
     recipe: str, overrides: list[str], make_played_agent: MakeAgent
 ) -> None:
-    """Nothing is read one by one: on a GPU each reading waits for all that was computed before."""
+    """On a GPU each read of a number waits for everything computed before."""
     agent = make_played_agent(recipe, *overrides)
     batch = agent.replay.draw(8)
     agent.update(batch)
@@ -103,12 +103,12 @@ def test_an_update_reads_its_numbers_together(
 
 
 def unrolled(self: SQNLoss, batch: Batch) -> Terms:
-    print(batch.reward.max().item())  # which PyTorch does not compile
+    print(batch.reward.max().item())  # PyTorch cannot compile this
     return TDLoss.terms(self, batch)
 
 
 class Minimal:
-    """A loss that answers its contract, and no more."""
+    """A loss with the required methods and no others."""
 
     def __init__(self, loss: SQNLoss) -> None:
         self.compute, self.parameters, self.generator = loss.compute, loss.parameters, loss.generator
@@ -118,7 +118,7 @@ class Minimal:
     ("kind", "reason"),
     [("unrolled", "Failed to trace builtin operator"), ("minimal", "no `redraw` and `terms`")],
 )
-def test_what_cannot_be_compiled_runs_as_it_is_and_says_so(
+def test_a_loss_that_cannot_be_compiled_runs_uncompiled_with_a_warning(
     kind: str,
     reason: str,
     make_played_agent: MakeAgent,
@@ -134,7 +134,7 @@ def test_what_cannot_be_compiled_runs_as_it_is_and_says_so(
     with caplog.at_level(logging.WARNING):
         agent.plain = Gradients(agent.loss, parameters, compiled=False)
         agent.fast = Gradients(agent.loss, parameters, compiled=True)
-        plain, fast = both(agent, agent.replay.draw(8))
+        plain, fast = compute_both(agent, agent.replay.draw(8))
     assert all(map(torch.equal, plain, fast))
     assert "the update cannot be compiled" in caplog.text
     assert reason in caplog.text

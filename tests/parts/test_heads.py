@@ -1,4 +1,4 @@
-"""Heads: what they make of features, against the same affine maps written out."""
+"""Heads: their outputs are compared with the same affine maps written out."""
 
 from functools import partial
 from itertools import product
@@ -27,13 +27,13 @@ def features() -> Tensor:
     return torch.randn(N, B, F)
 
 
-def test_linear_is_one_affine_map(features: Tensor) -> None:
+def test_the_linear_head_is_one_affine_map(features: Tensor) -> None:
     one, many = LinearHead(**GIVEN), LinearHead(**GIVEN, outputs=K)
     torch.testing.assert_close(one(features), affine(one.q, features, A))
     torch.testing.assert_close(many(features), affine(many.q, features, A, K))
 
 
-def test_dueling_is_the_value_plus_how_much_an_advantage_is_above_their_mean(features: Tensor) -> None:
+def test_dueling_q_is_the_value_plus_the_advantage_minus_the_mean_advantage(features: Tensor) -> None:
     head = DuelingHead(**GIVEN)
     value_NB1, advantage_NBA = affine(head.value, features, 1), affine(head.advantage, features, A)
     q_NBA = head(features)
@@ -43,7 +43,7 @@ def test_dueling_is_the_value_plus_how_much_an_advantage_is_above_their_mean(fea
     torch.testing.assert_close(q_NBA.mean(-1, keepdim=True), value_NB1)
 
 
-def test_every_output_of_an_action_duels_by_itself(features: Tensor) -> None:
+def test_dueling_is_applied_to_each_output_of_an_action_separately(features: Tensor) -> None:
     head = DuelingHead(**GIVEN, outputs=K)
     value_NBK, advantage_NBAK = affine(head.value, features, K), affine(head.advantage, features, A, K)
     x_NBAK = head(features)
@@ -55,7 +55,7 @@ def test_every_output_of_an_action_duels_by_itself(features: Tensor) -> None:
         torch.testing.assert_close(x_NBAK[..., a, k], expected_NB)
 
 
-def test_one_output_is_the_head_of_values(features: Tensor) -> None:
+def test_a_head_with_one_output_per_action_equals_the_plain_head(features: Tensor) -> None:
     for kind in (LinearHead, DuelingHead):
         one, many = kind(**GIVEN), kind(**GIVEN, outputs=1)
         many.load_state_dict(one.state_dict())
@@ -63,7 +63,9 @@ def test_one_output_is_the_head_of_values(features: Tensor) -> None:
 
 
 @pytest.mark.parametrize("dueling", [False, True])
-def test_categorical_gives_logits_of_returns_between_its_ends(features: Tensor, dueling: bool) -> None:
+def test_the_categorical_head_predicts_logits_over_atoms_from_v_min_to_v_max(
+    features: Tensor, dueling: bool
+) -> None:
     head = CategoricalHead(**C51, dueling=dueling, **GIVEN)
     logit_NBAK = head(features)
     assert logit_NBAK.shape == (N, B, A, K)
@@ -75,7 +77,7 @@ def test_categorical_gives_logits_of_returns_between_its_ends(features: Tensor, 
 
 
 @pytest.mark.parametrize("dueling", [False, True])
-def test_quantile_gives_returns(features: Tensor, dueling: bool) -> None:
+def test_the_quantile_head_predicts_returns_whose_mean_is_the_value(features: Tensor, dueling: bool) -> None:
     head = QuantileHead(quantiles=K, kappa=0.5, dueling=dueling, **GIVEN)
     return_NBAK = head(features)
     assert return_NBAK.shape == (N, B, A, K)
@@ -86,7 +88,7 @@ def test_quantile_gives_returns(features: Tensor, dueling: bool) -> None:
 
 
 @pytest.mark.parametrize("dueling", [False, True])
-def test_rescaled_gives_h_of_values(features: Tensor, dueling: bool) -> None:
+def test_the_rescaled_head_predicts_one_rescaled_value_per_action(features: Tensor, dueling: bool) -> None:
     head = RescaledHead(epsilon=0.5, dueling=dueling, **GIVEN)
     h_NBA1 = head(features)
     assert h_NBA1.shape == (N, B, A, 1)
@@ -107,7 +109,7 @@ def test_rescaled_gives_h_of_values(features: Tensor, dueling: bool) -> None:
         ("kappa", {"kappa": -1}),
     ],
 )
-def test_a_head_refuses_settings_that_cannot_work(field: str, settings: dict[str, Any]) -> None:
+def test_a_head_refuses_an_invalid_setting_by_name(field: str, settings: dict[str, Any]) -> None:
     quantile = {"quantiles": K, "kappa": 1.0}
     kind, good = (QuantileHead, quantile) if field in quantile else (CategoricalHead, C51)
     with pytest.raises(SettingError) as refusal:
@@ -119,7 +121,7 @@ def test_a_head_refuses_settings_that_cannot_work(field: str, settings: dict[str
 
 
 @pytest.mark.parametrize("members", [1, 2])
-def test_values_are_the_means_of_what_is_predicted(make_q_net, members: int) -> None:
+def test_values_are_the_means_of_the_predicted_distributions(make_q_net, members: int) -> None:
     head = partial(CategoricalHead, **C51, dueling=True)
     q_net, x = make_q_net(head=head, members=members), torch.randn(B, 4)
     prediction = q_net.predict(x)
@@ -135,7 +137,7 @@ def test_a_head_without_a_distribution_predicts_the_values(make_q_net) -> None:
     torch.testing.assert_close(q_net.values(x), q_net.predict(x))
 
 
-def test_a_distribution_has_nothing_to_learn_and_nothing_to_save(make_q_net) -> None:
+def test_a_distribution_adds_nothing_to_the_parameters_and_the_state_dict(make_q_net) -> None:
     q_net = make_q_net(head=partial(CategoricalHead, **C51, dueling=False))
     names = {name for name, _ in q_net.named_parameters()}
     assert names == set(q_net.state_dict())

@@ -1,4 +1,4 @@
-"""Images of Gymnasium environments: their layout, stacks of them, what is stored, and what policies take."""
+"""Images of Gymnasium environments: layout, frame stacks, storage, and observations given to policies."""
 
 import re
 from pathlib import Path
@@ -21,7 +21,7 @@ PICTURE = np.random.default_rng(0).integers(256, size=(18, 20, 3), dtype=np.uint
 
 
 class Camera(gymnasium.Env):
-    """A picture that moves by a row a step, for 9 steps; with its channels first or last, or in gray."""
+    """Images that move by a row a step, in episodes of 9 steps; with channels first or last, or in gray."""
 
     action_space = spaces.Discrete(2)
 
@@ -70,7 +70,9 @@ def camera(channels: str = "last", **settings: Any) -> GymEnv:
         ((4, 3, 84, 84), "first", (4, 3, 84, 84)),
     ],
 )
-def test_the_layout_is_found(shape: tuple[int, ...], channels: str, inside: tuple[int, ...]) -> None:
+def test_the_layout_of_an_image_space_is_recognised(
+    shape: tuple[int, ...], channels: str, inside: tuple[int, ...]
+) -> None:
     layout = layout_of(spaces.Box(0, 255, shape, np.uint8))
     assert layout
     assert (layout.channels, layout.shape) == (channels, inside)
@@ -98,12 +100,12 @@ def test_the_layout_is_found(shape: tuple[int, ...], channels: str, inside: tupl
     ],
     ids=str,
 )
-def test_what_is_no_image_has_none(space: spaces.Space) -> None:
+def test_a_space_that_is_not_an_image_has_no_layout(space: spaces.Space) -> None:
     assert layout_of(space) is None
 
 
 @pytest.mark.parametrize("stack", [1, 3])
-def test_one_picture_in_both_layouts_is_the_same_to_an_encoder(stack: int) -> None:
+def test_an_image_with_channels_first_or_last_is_the_same_input_to_an_encoder(stack: int) -> None:
     last, first = camera("last", frame_stack=stack), camera("first", frame_stack=stack)
     assert last.observation_shape == first.observation_shape == ((3,) * (stack > 1)) + (3, 18, 20)
     assert torch.equal(last.begin(), first.begin())
@@ -118,7 +120,7 @@ def test_one_picture_in_both_layouts_is_the_same_to_an_encoder(stack: int) -> No
     assert torch.equal(inside[0].reshape(-1, 18, 20)[-3:], outside.permute(2, 0, 1))
 
 
-def test_gray_pictures_have_one_channel_and_their_stack_has_one_for_each() -> None:
+def test_a_gray_image_has_one_channel_and_a_stack_one_per_frame() -> None:
     assert camera("no").observation_shape == (1, 18, 20)
     assert torch.equal(camera("no").begin()[:, 0], camera("last").begin()[:, 0])
     assert camera("no", frame_stack=4).observation_shape == (4, 18, 20)
@@ -126,7 +128,7 @@ def test_gray_pictures_have_one_channel_and_their_stack_has_one_for_each() -> No
 
 @pytest.mark.parametrize("channels", ["last", "first", "no"])
 @pytest.mark.parametrize("stack", [1, 3])
-def test_a_policy_takes_what_the_environment_gives(channels: str, stack: int) -> None:
+def test_batch_of_converts_raw_observations_to_those_of_the_environment(channels: str, stack: int) -> None:
     env, outside = camera(channels, frame_stack=stack, num_envs=1), Camera(channels)
     if stack > 1:
         outside = FrameStackObservation(outside, stack, padding_type="zero")
@@ -160,10 +162,10 @@ def test_frames_are_stored_once_and_as_bytes() -> None:
     assert replay.transition_bytes == (
         3 * 18 * 20,
         3 * 18 * 20 + 23,
-    )  # one frame; the rest is there when empty
+    )  # one frame in memory; checkpoints have 23 more bytes
 
 
-def test_it_says_how_images_are_laid_out_and_suggests_an_encoder(tmp_path: Path) -> None:
+def test_a_run_notes_the_layout_of_images_and_suggests_an_encoder(tmp_path: Path) -> None:
     tiny = (*TINY, "steps=70", "eval_episodes=1", "eval_every=0", "checkpoint_every=0")
     noted: list[str] = []
 
@@ -181,7 +183,9 @@ def test_it_says_how_images_are_laid_out_and_suggests_an_encoder(tmp_path: Path)
 
 
 @pytest.mark.parametrize("recipe", ["sqn", "sqn_dueling_per", "dqn"])
-def test_killed_and_resumed_it_ends_the_same_and_is_loaded(recipe: str, tmp_path: Path) -> None:
+def test_a_killed_and_resumed_run_on_images_ends_the_same_and_can_be_loaded(
+    recipe: str, tmp_path: Path
+) -> None:
     settings = (f"recipe={recipe}", *CAMERA, *TINY, "steps=200", "env.frame_stack=2")
     trial = killed_and_resumed(tmp_path, 2, 0, *settings)
     assert (trial.differ, trial.faults) == ([], {})
@@ -195,7 +199,7 @@ def test_killed_and_resumed_it_ends_the_same_and_is_loaded(recipe: str, tmp_path
 
 
 @pytest.mark.parametrize("encoder", ["nature_cnn", "impala_cnn", "cnn"])
-def test_images_are_shrunk_and_grayed_by_wrappers(encoder: str) -> None:
+def test_images_are_resized_and_grayed_by_wrappers(encoder: str) -> None:
     pytest.importorskip("cv2")
     wrappers = "env.wrappers=[{ResizeObservation: {shape: [36, 40]}}, {GrayscaleObservation: {}}]"
     settings = ("env=gym", "env.id=images/Camera-v0", f"encoder={encoder}", wrappers, "env.frame_stack=4")
@@ -205,7 +209,7 @@ def test_images_are_shrunk_and_grayed_by_wrappers(encoder: str) -> None:
 
 
 @pytest.mark.parametrize("wrapper", [{"ResizeObservation": {"shape": [9, 10]}}, {"GrayscaleObservation": {}}])
-def test_wrappers_of_images_take_channels_that_are_first(wrapper: dict[str, Any]) -> None:
+def test_image_wrappers_accept_images_with_channels_first(wrapper: dict[str, Any]) -> None:
     pytest.importorskip("cv2")
     first, last = (camera(channels, wrappers=[wrapper], num_envs=2) for channels in ("first", "last"))
     assert first.observation_shape == last.observation_shape
@@ -214,7 +218,7 @@ def test_wrappers_of_images_take_channels_that_are_first(wrapper: dict[str, Any]
         assert torch.equal(first.advance(actions).observation, last.advance(actions).observation)
 
 
-def test_one_too_small_is_refused_with_its_size() -> None:
+def test_an_image_too_small_for_the_encoder_is_refused_with_both_sizes() -> None:
     with pytest.raises(RecipeError) as refusal:
         compose("sqn", *CAMERA, "encoder=nature_cnn").preflight()
     assert "NatureCNN reads images [C, H, W] of at least 36x36" in refusal.value.message
@@ -223,12 +227,12 @@ def test_one_too_small_is_refused_with_its_size() -> None:
 
 
 @pytest.mark.parametrize("stack", [0, -1, 1.5, "2"])
-def test_what_is_no_number_of_frames_is_refused(stack: Any) -> None:
+def test_an_invalid_frame_stack_is_refused(stack: Any) -> None:
     with pytest.raises(SettingError, match="frame_stack"):
         camera(frame_stack=stack)
 
 
-def test_a_single_observation_is_no_stack_and_the_message_says_what_makes_one() -> None:
+def test_an_unstacked_observation_is_refused_with_the_wrapper_that_stacks() -> None:
     wrappers = [{"TimeLimit": {"max_episode_steps": 9}}]
     env = GymEnv(id="CartPole-v1", frame_stack=4, wrappers=wrappers, num_envs=1, seed=0)
     stacked = 'CartPole-v1 in TimeLimit, FrameStackObservation(env, 4, padding_type="zero")'
@@ -236,6 +240,6 @@ def test_a_single_observation_is_no_stack_and_the_message_says_what_makes_one() 
         env.batch_of(np.zeros(4))
 
 
-def test_only_a_box_is_stacked() -> None:
+def test_frame_stacking_of_a_space_that_is_not_a_box_is_refused() -> None:
     with pytest.raises(SettingError, match=re.escape("observations are Discrete(16) and no Box")):
         GymEnv(id="FrozenLake-v1", frame_stack=2, num_envs=1, seed=0)

@@ -1,4 +1,4 @@
-"""A ring of several lanes, against one plain ring for each: whatever is stored in whatever order."""
+"""A ring of several lanes is compared with one plain ring for each lane, for any order of appended rows."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +17,7 @@ MakeGames = Callable[..., Any]
 Event = tuple[int, int, str]
 
 LANES, ENVS, WINDOW = 3, 2, 7
-"""Lanes, environments of each, rows of each."""
+"""Number of lanes; environments and rows of each lane."""
 
 
 def make_ring(lanes: int, stack: int) -> Ring:
@@ -33,7 +33,7 @@ def make_ring(lanes: int, stack: int) -> Ring:
 
 
 def readable(ring: Ring, column: int, n: int) -> list[Any]:
-    """Everything that can be read of one environment's transitions, oldest first; places by row."""
+    """Everything that can be read of one environment's transitions, oldest first; places as rows."""
     place = ring.place(torch.arange(len(ring)))
     place = place[place % ring.num_envs == column]
     if not len(place):
@@ -50,14 +50,15 @@ EVENTS = st.lists(
     min_size=1,
     max_size=15,
 )
-"""To which lane how many rows come, and what happens before: its first environment is cut, or all saved."""
+"""A lane, the number of rows appended to it, and what happens before: a cut of its first environment, or a
+save and restore of the ring."""
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     EVENTS, st.sampled_from([1, 3]), st.sampled_from([0.0, 0.1, 0.6]), st.integers(1, 5), st.integers(0, 99)
 )
-def test_lanes_are_plain_rings(
+def test_every_lane_equals_a_plain_ring_with_the_same_rows(
     make_games: MakeGames, events: list[Event], stack: int, ending: float, n: int, seed: int
 ) -> None:
     ring, plain = make_ring(LANES, stack), [make_ring(1, stack) for _ in range(LANES)]
@@ -69,7 +70,7 @@ def test_lanes_are_plain_rings(
             plain[lane].cut(torch.tensor([0]))
             ring.cut(torch.tensor([lane * ENVS]))
         if before == "save":
-            ring, kept = saved(ring, kept, stack)
+            ring, kept = save_and_restore(ring, kept, stack)
         for _ in range(rows):
             played = games[lane].play()
             plain[lane].append(*played)
@@ -86,8 +87,8 @@ def test_lanes_are_plain_rings(
                 assert readable(ring, other * ENVS + env, n) == readable(plain[other], env, n)
 
 
-def saved(ring: Ring, kept: list[Piece], stack: int) -> tuple[Ring, list[Piece]]:
-    """The ring restored from a checkpoint, and the rows on the disk, of which each is written once."""
+def save_and_restore(ring: Ring, kept: list[Piece], stack: int) -> tuple[Ring, list[Piece]]:
+    """The ring restored from a checkpoint, and the rows in the checkpoint, each of which is written once."""
     state = ring_state(ring)
     kept = [piece for piece in kept if piece[1] > state["rows"].begin]
     kept += state["rows"].since(kept[-1][1] if kept else 0)
@@ -108,7 +109,7 @@ def test_a_slow_lane_keeps_its_rows(make_games: MakeGames) -> None:
         ring.append(*games[0].play(), lane=0)
     assert ring.observe(torch.tensor([ENVS, ENVS + 1])).tolist() == first[0].tolist()
     assert len(ring) == (WINDOW + 1) * ENVS
-    assert ring_state(ring)["rows"].begin == 0  # the table cannot do without its first row
+    assert ring_state(ring)["rows"].begin == 0  # the first row is still needed
 
 
 def make_replay(lanes: int) -> UniformReplay:
@@ -125,12 +126,12 @@ def make_replay(lanes: int) -> UniformReplay:
     )
 
 
-def test_the_state_of_other_lanes_is_refused() -> None:
+def test_a_state_with_another_number_of_lanes_is_refused() -> None:
     with pytest.raises(ValueError, match="lanes was 2 in the replay saved; here it is 3"):
         make_replay(3).load_state_dict(make_replay(2).state_dict())
 
 
-def test_lanes_are_equal() -> None:
+def test_lanes_that_do_not_divide_the_environments_are_refused() -> None:
     with pytest.raises(SettingError, match="lanes = 4: expected a divisor of 6"):
         make_replay(4)
 
@@ -145,5 +146,5 @@ def test_every_transition_of_every_lane_is_drawn(make_games: MakeGames) -> None:
     assert bool(replay.ring.holds(places).all())
 
 
-def test_one_lane_is_the_plain_ring() -> None:
+def test_the_state_of_a_single_lane_has_no_lanes_entry() -> None:
     assert "lanes" not in make_replay(1).state_dict()["_storage"]

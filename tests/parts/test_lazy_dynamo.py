@@ -1,4 +1,4 @@
-"""Without compiling nothing needs ``torch._dynamo``; what is marked for it is marked all the same."""
+"""Acting and training import ``torch._dynamo`` only if something compiles; it still receives all marks."""
 
 import subprocess
 import sys
@@ -56,7 +56,7 @@ from sqn_rl.parts.lazy_dynamo import without_dynamo
 with without_dynamo():
     import torch._dynamo
     assert torch._dynamo is sys.modules["torch._dynamo"]
-    assert torch._dynamo.config.verbose is False  # the stand-in has none, so that the module is imported
+    assert torch._dynamo.config.verbose is False  # the stand-in has no config: the module is imported
 import torch._dynamo
 assert torch._dynamo.__file__
 with without_dynamo():
@@ -65,10 +65,15 @@ with without_dynamo():
 """
 
 
-SCRIPTS = {"ours first": ACTS + MARKS, "trained": TRAINS + MARKS, "without us": MARKS, "needed": TWICE}
+SCRIPTS = {
+    "a policy acts first": ACTS + MARKS,
+    "a run trains first": TRAINS + MARKS,
+    "without sqn_rl": MARKS,
+    "imported inside": TWICE,
+}
 
 
 @pytest.mark.parametrize("script", SCRIPTS.values(), ids=SCRIPTS)
-def test_in_a_new_process(script: str) -> None:
+def test_torch_dynamo_is_imported_lazily_and_keeps_every_mark(script: str) -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""Logs as they are drawn: in bounded memory, whatever is in them."""
+"""Logs read for drawing: in bounded memory, whatever they contain."""
 
 import json
 import os
@@ -29,7 +29,7 @@ def add(path: Path, **row: Any) -> None:
         file.write(json.dumps(row) + "\n")
 
 
-def test_a_run_that_goes_on_from_a_checkpoint_is_read_as_it_is_then(tmp_path: Path) -> None:
+def test_a_log_truncated_by_a_resumed_run_is_read_without_repeated_steps(tmp_path: Path) -> None:
     log = Log(tmp_path / "rows.jsonl")
     assert log.read() == []
     for step in (1, 2, 3):
@@ -60,9 +60,9 @@ def test_a_long_log_is_thinned_evenly_and_read_once(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.usefixtures("curves")
-def test_the_end_of_a_run_takes_little_memory_however_many_rows_there_are(tmp_path: Path) -> None:
+def test_finishing_a_run_with_300_000_rows_takes_less_than_30_mb(tmp_path: Path) -> None:
     with closing(RunDirectory(tmp_path / "run", "recipe")) as directory:
-        directory.finish("stopped", Counters(), {})  # imports what draws
+        directory.finish("stopped", Counters(), {})  # imports matplotlib
         with (tmp_path / "run" / "episodes.jsonl").open("w") as file:
             for step in range(300_000):
                 file.write(f'{{"env_steps": {step}, "return": {step % 500}.0, "length": 1}}\n')
@@ -86,7 +86,7 @@ def test_the_curve_of_a_short_log_has_every_row(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["mean", "std", "return", "wall_s", "alpha"])
-def test_a_curve_has_gaps_where_there_is_no_number(name: str) -> None:
+def test_a_curve_is_drawn_at_full_width_despite_missing_numbers(name: str) -> None:
     metrics, episodes, evaluations = (
         [{"env_steps": step, **row} for step in (1, 2, 3)]
         for row in ({"wall_s": 1.0, "alpha": 0.5}, {"return": 3.0}, {"mean": 7.0, "std": 1.0})
@@ -98,14 +98,14 @@ def test_a_curve_has_gaps_where_there_is_no_number(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["$\\frac{", "\ud800", "a" * 101])
-def test_a_column_of_any_name_is_drawn_or_left_out(name: str, tmp_path: Path) -> None:
+def test_a_column_with_an_odd_name_does_not_break_the_curve(name: str, tmp_path: Path) -> None:
     log = Log(tmp_path / "metrics.jsonl")
     for step in (1, 2):
         add(log.path, env_steps=step, wall_s=step, **{name: 1.0})
     assert draw_curve("a", log.read(), [], [])[1:4] == b"PNG"
 
 
-def test_a_log_of_ever_new_columns_takes_little_memory(tmp_path: Path) -> None:
+def test_a_log_with_too_many_columns_is_limited_with_a_note(tmp_path: Path) -> None:
     log = Log(tmp_path / "metrics.jsonl")
     with log.path.open("w") as file:
         for step in range(2000):
@@ -116,7 +116,7 @@ def test_a_log_of_ever_new_columns_takes_little_memory(tmp_path: Path) -> None:
     assert note.startswith("metrics.jsonl:1: too many columns")
 
 
-def test_steps_are_read_however_many_columns_come_before(tmp_path: Path) -> None:
+def test_env_steps_are_read_after_any_number_of_columns(tmp_path: Path) -> None:
     log = Log(tmp_path / "metrics.jsonl")
     for step in (3, 5):
         add(log.path, **{f"c{i}": i for i in range(2 * COLUMNS)}, env_steps=step)
@@ -127,7 +127,7 @@ def test_a_line_of_3_GB_is_never_read_whole(tmp_path: Path) -> None:
     log = Log(tmp_path / "metrics.jsonl")
     add(log.path, env_steps=1)
     with log.path.open("r+b") as file:
-        file.truncate(3 * 2**30)  # zeros that take no room
+        file.truncate(3 * 2**30)  # a sparse file, which takes no disk space
     tracemalloc.start()
     assert [row["env_steps"] for row in log.read()] == [1]
     with pytest.raises(DataError, match=r"metrics.jsonl:2: a line of more than 16,777,216 bytes"):

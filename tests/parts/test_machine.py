@@ -1,4 +1,4 @@
-"""Every choice that depends on the machine, made both ways on any machine."""
+"""Every choice that depends on the machine, tested on any machine with replaced functions of it."""
 
 import ast
 import os
@@ -14,7 +14,7 @@ from sqn_rl.parts import machine
 
 PACKAGE = Path(sqn_rl.__file__).parent
 ASKED = {"cpu_count", "sched_getaffinity", "process_cpu_count", "get_capabilities", "which"}
-"""What answers questions about the machine."""
+"""Functions that query the machine."""
 
 TINY = ("steps=24", "warmup_steps=8", "batch_size=4", "eval_episodes=1", "log_every=8", "replay_capacity=400")
 PIXELS = ("env=atari", "env.game=pong", "num_envs=2", "env.max_frames=80", *TINY)
@@ -28,14 +28,14 @@ CHOICES = [
     ("processors", 1, RAM, {"workers": 1}),
     ("processors", 3, RAM, {"workers": 3}),
 ]
-"""Function of :mod:`sqn_rl.parts.machine`, its answer, a run, and what that run must choose.
+"""A function of :mod:`sqn_rl.parts.machine`, its result, a run, and what that run must choose.
 
-With a compiler: ``test_compiling.py`` and ``test_compiled_runs.py``, as compiling takes long.
+Runs with a compiler are in ``test_compiling.py`` and ``test_compiled_runs.py``, as compiling takes long.
 """
 
 
 @pytest.mark.parametrize(("choice", "answer", "run", "chosen"), CHOICES)
-def test_every_choice_is_made_both_ways(
+def test_a_run_adapts_to_the_resources_of_the_machine(
     choice: str,
     answer: object,
     run: tuple[str, ...],
@@ -52,17 +52,17 @@ def test_every_choice_is_made_both_ways(
     assert chosen.items() <= (summary | workers).items()
 
 
-def test_the_table_walks_every_choice() -> None:
+def test_the_table_of_choices_covers_every_function_of_the_machine_module() -> None:
     functions = {
         name for name, each in vars(machine).items() if getattr(each, "__module__", "") == machine.__name__
     }
     of_memory = {name for name in functions if name.startswith("_")} | {"available_bytes"}
-    elsewhere = {*of_memory, "cxx", "has_device"}  # test_memory.py, below, and tests/cli/test_load.py
-    elsewhere.add("processor_name")  # is written down only
+    elsewhere = {*of_memory, "cxx", "has_device"}  # in test_memory.py, below, and in tests/cli/test_load.py
+    elsewhere.add("processor_name")  # only recorded
     assert {choice for choice, *_ in CHOICES} == functions - elsewhere
 
 
-def test_nothing_else_asks_what_the_machine_is() -> None:
+def test_no_other_module_queries_the_machine() -> None:
     for path in PACKAGE.rglob("*.py"):
         names = {
             node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)
@@ -71,7 +71,7 @@ def test_nothing_else_asks_what_the_machine_is() -> None:
 
 
 @pytest.mark.parametrize("capabilities", [{}, {"amx_bf16": False}, {"amx_bf16": True}], ids=str)
-def test_amx_is_what_pytorch_says_of_the_processor(
+def test_has_amx_reports_the_capability_that_pytorch_reports(
     capabilities: dict[str, bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
@@ -85,7 +85,7 @@ def test_there_is_at_least_one_processor(monkeypatch: pytest.MonkeyPatch) -> Non
     assert machine.processors() == 1
 
 
-def test_the_compiler_is_the_one_that_the_environment_names(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_compiler_is_the_one_named_in_the_variable_cxx(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     assert (machine.cxx(), machine.has_cxx()) == ("no-such-compiler", False)
     monkeypatch.setenv("CXX", "true")

@@ -1,4 +1,4 @@
-"""How much memory is left: the machine's, and that of every control group that this process is in."""
+"""Free memory: the machine's, and that of every control group of this process."""
 
 from pathlib import Path
 
@@ -25,17 +25,17 @@ def group(folder: Path, **files: object) -> None:
         (folder / name.replace("memory_", "memory.")).write_text(f"{text}\n")
 
 
-def test_the_machine_alone(system: Path) -> None:
+def test_available_bytes_are_those_of_meminfo_without_control_groups(system: Path) -> None:
     assert memory.available_bytes() == 8 * GB // 1024 * 1024
 
 
-def test_nobody_tells(system: Path) -> None:
+def test_available_bytes_are_unknown_if_no_file_reports_memory(system: Path) -> None:
     (system / "MACHINE").unlink()
     assert memory.available_bytes() is None
 
 
 @pytest.mark.parametrize("tight", ["", "job.slice", "job.slice/step"])
-def test_the_tightest_group_counts(system: Path, tight: str) -> None:
+def test_the_tightest_control_group_limits_the_available_bytes(system: Path, tight: str) -> None:
     (system / "OWN").write_text("0::/job.slice/step\n")
     for path in ("", "job.slice", "job.slice/step"):
         group(system / "CGROUPS" / path, memory_max="max", memory_current=GB)
@@ -44,15 +44,15 @@ def test_the_tightest_group_counts(system: Path, tight: str) -> None:
     assert memory.available_bytes() == 3 * GB - 2 * GB + GB // 2
 
 
-def test_version_1(system: Path) -> None:
+def test_the_memory_controller_of_control_groups_version_1_is_read(system: Path) -> None:
     (system / "OWN").write_text("5:cpu,cpuacct:/docker/a\n4:memory:/docker/a\n1:name=systemd:/x\n")
     files = {"memory_limit_in_bytes": 5 * GB, "memory_usage_in_bytes": 4 * GB}
     group(system / "CGROUPS" / "memory", **files, memory_stat=f"inactive_file 7\ntotal_inactive_file {GB}")
     assert memory.available_bytes() == 2 * GB
 
 
-def test_a_group_that_is_named_from_outside(system: Path) -> None:
-    """As in a container: the path is the host's, and not to be found; what is there counts."""
+def test_the_root_control_group_counts_if_the_path_is_outside_the_container(system: Path) -> None:
+    """In a container the path is the host's and does not exist; the root group is the container's."""
     (system / "OWN").write_text("0::/../../system.slice\n")
     group(system / "CGROUPS", memory_max=2 * GB, memory_current=GB)
     assert memory.available_bytes() == GB

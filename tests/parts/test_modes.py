@@ -18,8 +18,8 @@ from sqn_rl.types import Batch
 X = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
 
 
-class Moody(nn.Module):
-    """An encoder that in train mode draws, and whose buffers then change: in place, and by other tensors."""
+class ModeSensitive(nn.Module):
+    """In train mode this encoder draws, and its buffers change: in place, or replaced by other tensors."""
 
     def __init__(self, *, observation_shape: tuple[int, ...], layer: Any) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ ACTORS: dict[str, Callable[..., NetworkActor]] = {
     "GreedyActor": partial(sqn_rl.GreedyActor, policy="q1"),
     "PolicyActor": partial(
         sqn_rl.PolicyActor,
-        encoder=Moody,
+        encoder=ModeSensitive,
         layer=Dense,
         n_actions=2,
     ),
@@ -53,7 +53,7 @@ ACTORS: dict[str, Callable[..., NetworkActor]] = {
 @pytest.fixture
 def q_net(make_q_net: Any) -> Any:
     torch.manual_seed(0)
-    return make_q_net(encoder=Moody, n_actions=2)
+    return make_q_net(encoder=ModeSensitive, n_actions=2)
 
 
 @pytest.fixture(params=[name for name in sqn_rl.__all__ if name.endswith("Actor")])
@@ -61,13 +61,13 @@ def actor(request: Any, q_net: Any) -> NetworkActor:
     return ACTORS[request.param](q_net=q_net, seed=0)
 
 
-def network(actor: NetworkActor, q_net: nn.Module) -> nn.Module:
-    """The network that learns; what acts is a view of it."""
+def learning_network(actor: NetworkActor, q_net: nn.Module) -> nn.Module:
+    """The network that is trained; the actor acts with a view of it."""
     return getattr(actor, "policy_net", q_net)
 
 
-def learn(learning: nn.Module, q_net: Any, observation: Tensor) -> None:
-    """What an update does to buffers."""
+def update_buffers(learning: nn.Module, q_net: Any, observation: Tensor) -> None:
+    """Change the buffers as an update does: by a forward pass in train mode."""
     _ = q_net.values(observation) if learning is q_net else learning(observation)
 
 
@@ -90,9 +90,11 @@ def on_film(actor: NetworkActor, q_net: Any, greedy: bool) -> Any:
 
 @pytest.mark.parametrize("greedy", [True, False], ids=["greedy", "sampled"])
 @pytest.mark.parametrize("play", [by_itself, in_an_evaluation, on_film])
-def test_who_acts_is_in_eval_mode(play: Any, actor: NetworkActor, q_net: Any, greedy: bool) -> None:
-    learning = network(actor, q_net)
-    learn(learning, q_net, X + 1)
+def test_acting_is_in_eval_mode_and_leaves_the_learning_network_unchanged(
+    play: Any, actor: NetworkActor, q_net: Any, greedy: bool
+) -> None:
+    learning = learning_network(actor, q_net)
+    update_buffers(learning, q_net, X + 1)
     before, drawing = deepcopy(learning.state_dict()), torch.get_rng_state()
     first = play(actor, q_net, greedy)
     assert play(actor, q_net, greedy) == first
@@ -102,7 +104,7 @@ def test_who_acts_is_in_eval_mode(play: Any, actor: NetworkActor, q_net: Any, gr
 
 
 @pytest.mark.parametrize("mode", [True, False])
-def test_the_mode_of_an_actor_is_not_that_of_what_acts_and_what_learns_by_values(
+def test_switching_the_mode_of_an_actor_changes_neither_its_actions_nor_the_q_net(
     actor: NetworkActor, q_net: Any, mode: bool
 ) -> None:
     expected = actor.act(X, greedy=True)
@@ -112,11 +114,13 @@ def test_the_mode_of_an_actor_is_not_that_of_what_acts_and_what_learns_by_values
     assert torch.equal(actor.act(X, greedy=True), expected)
 
 
-def test_what_acts_follows_what_learns(actor: NetworkActor, q_net: Any) -> None:
-    """What changes in place, buffers that other tensors replace, and another dtype, which replaces all."""
-    learning, acting = network(actor, q_net), actor._view[0]
+def test_the_acting_view_follows_the_parameters_and_buffers_of_the_learner(
+    actor: NetworkActor, q_net: Any
+) -> None:
+    """After changes in place, replaced buffers, and a change of dtype, which replaces all tensors."""
+    learning, acting = learning_network(actor, q_net), actor._view[0]
     for _ in range(2):
-        learn(learning, q_net, X.to(next(learning.parameters()).dtype))
+        update_buffers(learning, q_net, X.to(next(learning.parameters()).dtype))
         for which in ("named_parameters", "named_buffers"):
             there = dict(getattr(acting, which)())
             assert there.keys() == {name for name, _ in getattr(learning, which)()}
@@ -155,7 +159,7 @@ def test_an_update_is_in_train_mode_and_its_target_networks_in_eval_mode(q_net: 
 
 
 @pytest.mark.parametrize("backup", ["expected", "sampled"])
-def test_the_first_update_after_a_resume_draws_no_more_than_others(
+def test_the_first_update_of_a_resumed_loss_equals_that_of_the_original(
     q_net: Any, make_loss: Any, backup: str
 ) -> None:
     loss = make_loss(q_net, backup=backup)
@@ -165,14 +169,14 @@ def test_the_first_update_after_a_resume_draws_no_more_than_others(
     resumed.generator.set_state(loss.generator.get_state())
     results = []
     for each in (loss, resumed):
-        torch.manual_seed(1)  # of dropout
+        torch.manual_seed(1)  # for dropout
         results.append(each.compute(batch()).losses["loss_q"].item())
     assert results[0] == results[1]
     torch.testing.assert_close(loss.state_dict(), resumed.state_dict(), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("mode", [True, False])
-def test_the_mode_of_a_loss_is_not_that_of_its_target_networks(
+def test_target_networks_stay_in_eval_mode_in_any_mode_of_the_loss(
     q_net: Any, make_loss: Any, mode: bool
 ) -> None:
     loss = make_loss(q_net)
@@ -182,7 +186,9 @@ def test_the_mode_of_a_loss_is_not_that_of_its_target_networks(
 
 
 @pytest.mark.parametrize("update", [partial(Polyak, tau=0.25), partial(Periodic, every=1)])
-def test_target_networks_have_the_buffers_of_the_online_ones(update: Any, q_net: Any, make_loss: Any) -> None:
+def test_target_updates_copy_the_buffers_of_the_online_network(
+    update: Any, q_net: Any, make_loss: Any
+) -> None:
     loss = make_loss(q_net)
     step = update(loss=loss).step
     for _ in range(2):
@@ -194,7 +200,7 @@ def test_target_networks_have_the_buffers_of_the_online_ones(update: Any, q_net:
     assert {buffer.dtype for buffer in buffers.values()} == {torch.float32, torch.int64}
 
 
-def test_a_period_counts_for_buffers_too(q_net: Any, make_loss: Any) -> None:
+def test_periodic_updates_copy_buffers_only_at_the_period(q_net: Any, make_loss: Any) -> None:
     loss = make_loss(q_net)
     update = Periodic(loss=loss, every=2)
     loss.compute(batch())

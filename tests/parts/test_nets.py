@@ -1,4 +1,4 @@
-"""Networks: each member is what torch.nn would make of its own parameters, and of nobody else's."""
+"""Networks: each member equals modules of torch.nn with its parameters, and depends on no other member."""
 
 import math
 
@@ -20,7 +20,7 @@ B, IN, OUT, N = 6, 4, 3, 2
     [(N, (B, IN)), (N, (1, B, IN)), (N, (N, B, IN)), (1, (B, IN)), (1, (1, IN)), (1, (1, B, IN))],
     ids=str,
 )
-def test_each_member_of_dense_is_torchs_linear(members: int, shape: tuple[int, ...]) -> None:
+def test_each_member_of_dense_equals_a_linear_layer_of_torch(members: int, shape: tuple[int, ...]) -> None:
     dense, x = Dense(IN, OUT, members=members), torch.randn(shape)
     y_NBA = dense(x)
     assert y_NBA.shape == (members, shape[-2], OUT)
@@ -29,7 +29,7 @@ def test_each_member_of_dense_is_torchs_linear(members: int, shape: tuple[int, .
         torch.testing.assert_close(y_NBA[n], linear)
 
 
-def test_dense_draws_as_linear_does_and_each_member_its_own() -> None:
+def test_dense_initialises_like_linear_with_different_weights_per_member() -> None:
     dense, bound = Dense(400, 300, members=N), 1 / math.sqrt(400)
     for parameter in (dense.weight, dense.bias):
         assert parameter.abs().max() <= bound
@@ -52,14 +52,14 @@ def test_mlp_scales_bytes_exactly() -> None:
     assert mlp(ram).tolist() == [[-1, -1 / 128, 0, 127 / 128]]  # (x - 128) / 128: every value a float32
 
 
-def test_mlp_takes_other_numbers_as_they_are_and_flattens() -> None:
+def test_mlp_flattens_floats_without_scaling_them() -> None:
     mlp = MLP(hidden=[], observation_shape=(2, 3), layer=layer)
     x = torch.randn(5, 2, 3)
     assert mlp.out_features == 6
     assert torch.equal(mlp(x), x.flatten(1))
 
 
-def test_mlp_is_linear_and_relu_after_every_layer() -> None:
+def test_mlp_applies_relu_after_every_linear_layer() -> None:
     mlp, x_BF = MLP(hidden=[5, 2], observation_shape=(IN,), layer=layer), torch.randn(B, IN)
     expected = x_BF
     for dense in mlp.layers:
@@ -69,7 +69,7 @@ def test_mlp_is_linear_and_relu_after_every_layer() -> None:
 
 
 @pytest.mark.parametrize("hidden", [[0], [64, -1], [64.0], ["64"]], ids=str)
-def test_mlp_refuses_what_is_no_width(hidden: list) -> None:
+def test_mlp_refuses_an_invalid_width(hidden: list) -> None:
     with pytest.raises(SettingError, match="hidden"):
         MLP(hidden=hidden, observation_shape=(IN,), layer=layer)
 
@@ -88,14 +88,14 @@ def test_q_net_writes_q1_for_any_leading_dimensions(make_q_net, lead, observatio
     torch.testing.assert_close(out["action_value"], q1.reshape(*lead, 3))
 
 
-def test_q_net_takes_keywords_too_and_another_key(make_q_net) -> None:
+def test_q_net_accepts_keyword_arguments_and_another_input_key(make_q_net) -> None:
     q_net, ram = make_q_net(in_keys=["ram"]), torch.randn(B, 4)
     torch.testing.assert_close(q_net(ram=ram), q_net.values(ram)[0])
 
 
 @pytest.mark.parametrize("head", ["linear", "dueling"])
 @pytest.mark.parametrize("shared", [False, True], ids=["twin", "twin_shared"])
-def test_twins_share_the_encoder_or_nothing(make_q_net, head: str, shared: bool) -> None:
+def test_twins_share_the_encoder_or_no_parameters(make_q_net, head: str, shared: bool) -> None:
     heads = {"dueling": {"head": DuelingHead}, "linear": {}}[head]
     q_net = make_q_net(shared_encoder=shared, **heads)
     parameters = dict(q_net.named_parameters())
@@ -108,7 +108,7 @@ def test_twins_share_the_encoder_or_nothing(make_q_net, head: str, shared: bool)
             assert reached == ([True] if len(reached) == 1 else [n == member for n in range(N)]), name
 
 
-def test_twins_begin_differently_and_single_is_one(make_q_net) -> None:
+def test_twins_start_with_different_values_and_a_single_network_is_one_member(make_q_net) -> None:
     x = torch.randn(B, 4)
     q_NBA = make_q_net().values(x)
     assert q_NBA.shape == (2, B, 3)
@@ -117,12 +117,12 @@ def test_twins_begin_differently_and_single_is_one(make_q_net) -> None:
 
 
 @pytest.mark.parametrize("shared", [False, True])
-def test_without_hidden_layers_the_head_sees_the_observation(make_q_net, shared: bool) -> None:
+def test_without_hidden_layers_the_head_receives_the_observation(make_q_net, shared: bool) -> None:
     q_net, x = make_q_net(hidden=(), shared_encoder=shared), torch.randn(B, 4)
     torch.testing.assert_close(q_net.values(x)[1], x @ q_net.head.q.weight[1] + q_net.head.q.bias[1])
 
 
 @pytest.mark.parametrize("members", [0, -1, 1.5], ids=str)
-def test_q_net_refuses_what_is_no_number_of_members(make_q_net, members: float) -> None:
+def test_q_net_refuses_an_invalid_number_of_members(make_q_net, members: float) -> None:
     with pytest.raises(SettingError, match="members"):
         make_q_net(members=members)

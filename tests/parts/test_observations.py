@@ -1,4 +1,4 @@
-"""At the border: a network takes what it was built for, in every way in which it can be given something."""
+"""Checks of observations: every public entry point accepts those of the network and refuses all others."""
 
 from collections.abc import Callable
 from functools import partial
@@ -50,7 +50,7 @@ def actors_of(q_net: QNet, encoder: Any) -> dict[str, Any]:
     }
 
 
-def doors(q_net: QNet, encoder: Any) -> dict[str, Callable[[Tensor], Any]]:
+def entry_points(q_net: QNet, encoder: Any) -> dict[str, Callable[[Tensor], Any]]:
     """Every public way to give a network, its actors and losses observations ``[B, *S]``."""
     actors = actors_of(q_net, encoder)
     where: dict[str, Callable[[Tensor], Any]] = {
@@ -98,14 +98,14 @@ EVERY_KIND = pytest.mark.parametrize("kind", KINDS)
 
 
 @EVERY_KIND
-def test_every_door_takes_what_the_network_was_built_for(make_q_net, kind: str) -> None:
+def test_every_entry_point_accepts_the_shape_and_dtype_of_the_network(make_q_net, kind: str) -> None:
     q_net, encoder = built(kind, make_q_net)
-    for door in doors(q_net, encoder).values():
-        door(good(q_net))
+    for entry_point in entry_points(q_net, encoder).values():
+        entry_point(good(q_net))
 
 
 @EVERY_KIND
-def test_every_door_refuses_another_dtype_and_other_shapes(make_q_net, kind: str) -> None:
+def test_every_entry_point_refuses_another_dtype_and_other_shapes(make_q_net, kind: str) -> None:
     q_net, encoder = built(kind, make_q_net)
     right = good(q_net)
     other = right.float() if right.dtype == torch.uint8 else right.to(torch.uint8)
@@ -119,16 +119,16 @@ def test_every_door_refuses_another_dtype_and_other_shapes(make_q_net, kind: str
     modules = ("q_net", "loss", "loss next", "discrete_sac", *actors_of(q_net, encoder))  # of any batch shape
     taken = [
         (name, what)
-        for name, door in doors(q_net, encoder).items()
+        for name, entry_point in entry_points(q_net, encoder).items()
         for what, observation in wrong.items()
-        if not (what == "a batch of batches" and name in modules) and not refuses(door, observation)
+        if not (what == "a batch of batches" and name in modules) and not refuses(entry_point, observation)
     ]
     assert taken == []
 
 
-def refuses(door: Callable[[Tensor], Any], observation: Tensor) -> bool:
+def refuses(entry_point: Callable[[Tensor], Any], observation: Tensor) -> bool:
     try:
-        door(observation)
+        entry_point(observation)
     except ObservationError:
         return True
     return False
@@ -161,14 +161,14 @@ def test_a_refusal_says_what_was_expected_what_was_given_and_how_to_fix_it(
 @pytest.mark.parametrize(
     "dtype", [torch.float64, torch.float16, torch.int64, torch.int8, torch.bool], ids=str
 )
-def test_a_network_for_numbers_takes_equal_numbers_of_other_dtypes(make_q_net, dtype: torch.dtype) -> None:
+def test_a_float_network_accepts_equal_numbers_of_other_dtypes(make_q_net, dtype: torch.dtype) -> None:
     q_net, _ = built("floats", make_q_net)
     numbers = torch.randint(0, 2, (B, 4))
     assert torch.equal(q_net.values(numbers.to(dtype)), q_net.values(numbers.float()))
 
 
 @EVERY_KIND
-def test_act_takes_arrays_and_one_observation(make_q_net, kind: str) -> None:
+def test_act_accepts_arrays_and_single_observations(make_q_net, kind: str) -> None:
     q_net, encoder = built(kind, make_q_net)
     observation = good(q_net)
     for actor in actors_of(q_net, encoder).values():
@@ -183,7 +183,7 @@ def test_act_takes_arrays_and_one_observation(make_q_net, kind: str) -> None:
                 assert (action.shape, action.dtype, int(action)) == ((), torch.int64, int(expected[i]))
 
 
-def test_act_takes_numbers_of_any_width_and_lists(make_q_net) -> None:
+def test_act_accepts_lists_and_arrays_of_other_numeric_dtypes(make_q_net) -> None:
     q_net, encoder = built("floats", make_q_net)
     actor, numbers = actors_of(q_net, encoder)["greedy"], np.array([1, 0, 2, 1])
     expected = actor.act(torch.as_tensor(numbers).float())
@@ -193,14 +193,14 @@ def test_act_takes_numbers_of_any_width_and_lists(make_q_net) -> None:
 
 
 @pytest.mark.parametrize("given", [{"a": 1}, "left", None, np.zeros(4, np.uint8), np.zeros((4, 3))], ids=repr)
-def test_act_refuses_what_is_no_observation(make_q_net, given: Any) -> None:
+def test_act_refuses_an_invalid_observation(make_q_net, given: Any) -> None:
     q_net, encoder = built("floats", make_q_net)
     with pytest.raises(ObservationError, match=r"expected float32 \[B, 4\], given "):
         actors_of(q_net, encoder)["greedy"].act(given)
 
 
 @pytest.mark.parametrize("kind", ["floats", "bytes"])
-def test_a_compiled_network_gives_the_same_and_refuses_the_same(make_q_net, kind: str) -> None:
+def test_a_compiled_network_returns_the_same_values_and_refuses_a_wrong_shape(make_q_net, kind: str) -> None:
     q_net, _ = built(kind, make_q_net)
     whole = torch.compile(q_net.values, fullgraph=True, backend="eager")
     assert torch.equal(whole(good(q_net)), q_net.values(good(q_net)))

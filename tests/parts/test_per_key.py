@@ -1,4 +1,4 @@
-"""Dict observations: where their entries lie, and one encoder for each."""
+"""Dict observations: the columns of their entries, and an encoder for each entry."""
 
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,7 @@ SPACE = spaces.Dict(
 
 
 class Robot(gymnasium.Env):
-    """Noise of every kind, for 9 steps."""
+    """Random observations of every kind of space, in episodes of 9 steps."""
 
     observation_space, action_space = SPACE, spaces.Discrete(3)
 
@@ -57,7 +57,7 @@ def batch() -> tuple[list[Any], torch.Tensor]:
     return answers, torch.tensor(np.array([flatten(SPACE, each) for each in answers]), dtype=torch.float32)
 
 
-def test_every_entry_is_read_where_it_lies() -> None:
+def test_every_entry_is_read_from_its_columns() -> None:
     answers, flat = batch()
     entries = {entry.name: entry for entry in entries_of(SPACE)}
     assert {*entries} == {"arm.0", "arm.1", "camera", "depth.left", "depth.on", "first", "stack"}
@@ -78,7 +78,7 @@ def test_every_entry_is_read_where_it_lies() -> None:
             assert entries[name].shape == numbers.shape
 
 
-def test_bytes_alone_stay_bytes() -> None:
+def test_entries_of_bytes_only_stay_bytes() -> None:
     space = spaces.Dict({"a": SPACE["camera"], "b": SPACE["first"]})
     answer = space.sample()
     flat = torch.from_numpy(flatten(space, answer))[None]
@@ -89,11 +89,11 @@ def test_bytes_alone_stay_bytes() -> None:
 
 
 @pytest.mark.parametrize("space", [SPACE["camera"], SPACE["depth"]["on"]])
-def test_what_is_no_dict_has_no_entries(space: spaces.Space) -> None:
+def test_a_space_that_is_not_a_dict_has_no_entries(space: spaces.Space) -> None:
     assert entries_of(space) == []
 
 
-def test_it_is_one_encoder_for_each_entry() -> None:
+def test_the_per_key_encoder_has_one_encoder_for_each_entry() -> None:
     _, flat = batch()
     env = GymEnv(id="per_key/Robot-v0", num_envs=1, seed=0)
     entries, scaling = env.observation_entries, env.observation_scaling
@@ -110,12 +110,12 @@ def test_it_is_one_encoder_for_each_entry() -> None:
     (last,) = encoder.layers
     torch.testing.assert_close(encoder(flat), last(torch.cat(features, -1)).relu())
     assert encoder.out_features == 7
-    scaled = flat[:, entries[1].columns] / 50  # within a byte, but not small
+    scaled = flat[:, entries[1].columns] / 50  # bounds within a byte, but too wide to stay unscaled
     (first,) = encoder.encoders[1].layers
     torch.testing.assert_close(features[1], first(scaled).relu())
 
 
-def test_numbers_and_images_alone_are_one_entry() -> None:
+def test_a_plain_vector_or_image_is_encoded_as_a_single_entry() -> None:
     image, numbers = torch.randint(0, 256, (4, 3, 9, 9), dtype=torch.uint8), torch.randn(4, 6)
     of_image = PerKeyEncoder(**SIZES, observation_shape=(3, 9, 9), layer=layer)
     of_numbers = PerKeyEncoder(**SIZES, observation_shape=(6,), layer=layer)
@@ -125,7 +125,7 @@ def test_numbers_and_images_alone_are_one_entry() -> None:
         torch.testing.assert_close(encoder(x), encoder.layers[0](own(x)).relu())
 
 
-def test_without_layers_the_features_are_joined() -> None:
+def test_without_hidden_layers_the_output_has_the_width_of_the_features() -> None:
     encoder = PerKeyEncoder(**SIZES | {"hidden": []}, observation_shape=(6,), layer=layer)
     assert (encoder.out_features, encoder(torch.randn(4, 6)).shape) == (5, (1, 4, 5))
 
@@ -133,7 +133,7 @@ def test_without_layers_the_features_are_joined() -> None:
 @pytest.mark.parametrize(
     ("field", "value"), [("units", 0), ("units", "5"), ("hidden", [0]), ("channels", []), ("strides", [1, 1])]
 )
-def test_what_is_no_size_is_refused(field: str, value: Any) -> None:
+def test_an_invalid_size_is_refused_by_name(field: str, value: Any) -> None:
     with pytest.raises(SettingError) as refusal:
         PerKeyEncoder(**SIZES | {field: value}, observation_shape=(3, 9, 9), layer=layer)
     assert refusal.value.field == field
@@ -145,7 +145,9 @@ def test_an_image_that_is_too_small_is_refused() -> None:
 
 
 @pytest.mark.parametrize("q_net", ["twin", "twin_shared"])
-def test_killed_and_resumed_it_ends_the_same_and_acts(q_net: str, tmp_path: Path) -> None:
+def test_a_killed_and_resumed_run_on_a_dict_space_ends_the_same_and_can_be_loaded(
+    q_net: str, tmp_path: Path
+) -> None:
     settings = (*ROBOT, *TINY, "recipe=sqn", "encoder=per_key", f"q_net={q_net}", "steps=200")
     trial = killed_and_resumed(tmp_path, 1, 0, *settings)
     assert (trial.differ, trial.faults) == ([], {})
@@ -155,7 +157,9 @@ def test_killed_and_resumed_it_ends_the_same_and_acts(q_net: str, tmp_path: Path
 
 
 @pytest.mark.parametrize("encoder", ["mlp", "per_key"])
-def test_the_run_says_what_it_reads(encoder: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_run_prints_the_entries_that_it_reads_or_suggests_the_per_key_encoder(
+    encoder: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     from sqn_rl.cli.run import main
 
     settings = [*ROBOT, *TINY, f"encoder={encoder}", "steps=70", "eval_episodes=1", f"out={tmp_path}/run"]

@@ -1,4 +1,4 @@
-"""Parts written for one network, as plain PyTorch has them: each network gets its own."""
+"""Parts written for one network in plain PyTorch: each network of a QNet has its own copy."""
 
 import re
 from collections.abc import Callable
@@ -30,7 +30,7 @@ IMAGE = (1, 36, 36)
 
 
 class PlainEncoder(nn.Module):
-    """As a user might write it, who never heard of ``layer``."""
+    """An encoder as a user writes it who does not know of ``layer``."""
 
     def __init__(self, *, observation_shape: tuple[int, ...], layer: object) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class PlainHead(nn.Module):
 
 
 class MixedHead(nn.Module):
-    """Partly ``layer``, so that it answers ``[1, B, A]``, and partly its own."""
+    """A head with a ``layer``, so that its output is ``[1, B, A]``, and a parameter besides."""
 
     def __init__(self, *, in_features: int, n_actions: int, layer: Callable) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ def make_observation(q_net: QNet) -> Tensor:
 
 
 def gradients(q_net: QNet, n: int) -> dict[str, Tensor]:
-    """Of a loss of network n alone."""
+    """The gradients of a loss of network n alone."""
     q_net.zero_grad()
     q_net.predict(make_observation(q_net))[n].square().sum().backward()
     return {
@@ -107,7 +107,7 @@ def gradients(q_net: QNet, n: int) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("shared", [False, True], ids=["twin", "twin_shared"])
-def test_no_number_is_moved_by_two_networks_unless_the_encoder_is_shared(
+def test_no_parameter_gets_gradients_from_two_networks_unless_the_encoder_is_shared(
     make_q_net, kind: dict[str, Any], shared: bool
 ) -> None:
     q_net = make_q_net(shared_encoder=shared, **kind)
@@ -134,14 +134,14 @@ def test_each_network_draws_its_own_parameters(make_q_net, kind: dict[str, Any],
 
 
 @pytest.mark.parametrize("shared", [False, True], ids=["twin", "twin_shared"])
-def test_the_first_alone_is_the_first_of_all(make_q_net, kind: dict[str, Any], shared: bool) -> None:
+def test_first_equals_the_first_of_all_values(make_q_net, kind: dict[str, Any], shared: bool) -> None:
     q_net = make_q_net(shared_encoder=shared, **kind)
     Noise(q_net).sample()
     observation = make_observation(q_net)
     assert torch.equal(q_net.first(observation), q_net.values(observation)[0])
 
 
-def test_the_others_encoders_are_spared(make_q_net) -> None:
+def test_first_does_not_call_the_encoders_of_the_other_networks(make_q_net) -> None:
     q_net, called = make_q_net(encoder=PlainEncoder), []
     for n, part in enumerate(q_net.encoder.parts):
         part.register_forward_hook(lambda *_, n=n: called.append(n))
@@ -149,7 +149,7 @@ def test_the_others_encoders_are_spared(make_q_net) -> None:
     assert called == [0]
 
 
-def test_a_copy_has_parameters_of_its_own(make_q_net, kind: dict[str, Any]) -> None:
+def test_a_deep_copy_shares_no_parameters_with_the_original(make_q_net, kind: dict[str, Any]) -> None:
     q_net = make_q_net(**kind)
     copy, observation = deepcopy(q_net), make_observation(q_net)
     before = copy.values(observation)
@@ -161,7 +161,9 @@ def test_a_copy_has_parameters_of_its_own(make_q_net, kind: dict[str, Any]) -> N
 
 
 @pytest.mark.parametrize(("members", "shared"), [(1, False), (2, False), (2, True), (3, True)])
-def test_network_n_is_its_own_encoder_then_its_own_head(make_q_net, members: int, shared: bool) -> None:
+def test_network_n_applies_head_n_to_the_features_of_its_encoder(
+    make_q_net, members: int, shared: bool
+) -> None:
     q_net = make_q_net(encoder=PlainEncoder, head=PlainHead, members=members, shared_encoder=shared)
     x, encoders, heads = torch.randn(B, 4), q_net.encoder.parts, q_net.head.parts
     q_NBA = q_net.values(x)
@@ -170,8 +172,8 @@ def test_network_n_is_its_own_encoder_then_its_own_head(make_q_net, members: int
         torch.testing.assert_close(q_NBA[n], heads[n](encoders[0 if shared else n](x)))
 
 
-def test_a_plain_part_is_as_good_as_one_of_layers(make_q_net) -> None:
-    """The same weights, held in one module for all and in one for each."""
+def test_a_plain_head_equals_a_head_made_of_layer_with_the_same_weights(make_q_net) -> None:
+    """The weights are the same, in one module for all networks and in one for each."""
     batched, plain = make_q_net(), make_q_net(head=PlainHead)
     plain.encoder.load_state_dict(batched.encoder.state_dict())
     for n, part in enumerate(plain.head.parts):
@@ -208,7 +210,9 @@ def test_a_plain_head_may_be_distributional(make_q_net) -> None:
         ("encoder", PlainEncoder, lambda x: x[..., None], "[50, 5, 1] for one network; expected [50, 5]"),
     ],
 )
-def test_an_answer_of_another_shape_is_refused(make_q_net, slot, part, answer, expected: str) -> None:
+def test_a_part_with_an_output_of_the_wrong_shape_is_refused(
+    make_q_net, slot, part, answer, expected: str
+) -> None:
     class Odd(part):
         def forward(self, x: Tensor) -> Tensor:
             return answer(super().forward(x))
@@ -217,7 +221,7 @@ def test_an_answer_of_another_shape_is_refused(make_q_net, slot, part, answer, e
         make_q_net(**{slot: Odd}).values(torch.randn(B, 4))
 
 
-def test_an_encoder_must_say_how_wide_its_features_are(make_q_net) -> None:
+def test_an_encoder_without_out_features_is_refused(make_q_net) -> None:
     class Mute(PlainEncoder):
         def __init__(self, **given: Any) -> None:
             super().__init__(**given)
@@ -229,7 +233,7 @@ def test_an_encoder_must_say_how_wide_its_features_are(make_q_net) -> None:
 
 
 @pytest.mark.parametrize("slot", ["encoder", "head"])
-def test_a_maker_that_gives_every_network_the_same_module_is_refused(make_q_net, slot: str) -> None:
+def test_a_factory_that_returns_one_module_for_every_network_is_refused(make_q_net, slot: str) -> None:
     made = {
         "encoder": PlainEncoder(observation_shape=(4,), layer=Dense),
         "head": PlainHead(in_features=5, n_actions=A, layer=Dense),
@@ -239,7 +243,7 @@ def test_a_maker_that_gives_every_network_the_same_module_is_refused(make_q_net,
     assert make_q_net(**{slot: lambda **_: made}, members=1).values(torch.randn(B, 4)).shape == (1, B, A)
 
 
-def test_layers_of_one_module_for_all_stay_so(make_q_net) -> None:
-    """Speed: nothing made by ``layer`` alone is called network by network."""
+def test_parts_made_of_layer_are_not_split_by_network(make_q_net) -> None:
+    """For speed: a part made of ``layer`` alone is called once, not once for each network."""
     q_net = make_q_net(encoder=partial(MLP, hidden=[5]), head=DuelingHead, layer=noisy)
     assert (type(q_net.encoder), type(q_net.head)) == (MLP, DuelingHead)

@@ -1,4 +1,4 @@
-"""A player holds what an actor remembers, for as long as the episode lasts."""
+"""A player holds the memory of an actor until the episode ends."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +15,7 @@ N = 3
 
 
 class Counting:
-    """Its state counts the steps of the episode; it acts by what it was given last."""
+    """Its state counts the steps of the episode; its action is the previous one plus one."""
 
     device, state_size = torch.device("cpu"), 1
 
@@ -45,7 +45,7 @@ def step(ended: list[int], reward: float = 0.0) -> Step:
     return Step(observation, observation, reward_N, flags, flags & False, flags, reward_N.double())
 
 
-def test_it_remembers_until_the_episode_ends() -> None:
+def test_the_memory_of_a_player_lasts_until_the_episode_ends() -> None:
     actor = Counting()
     player = Player(actor, N)
     for t, ended in enumerate([[], [], [1]]):
@@ -62,7 +62,7 @@ def test_it_remembers_until_the_episode_ends() -> None:
     assert player.memory.state.tolist() == [[0]] * N
 
 
-def test_the_action_that_was_taken_is_remembered_not_the_one_that_was_chosen() -> None:
+def test_a_player_remembers_the_action_taken_and_not_the_one_chosen() -> None:
     player = Player(Counting(), N)
     player.act(torch.zeros(N, 1))
     player.record(torch.tensor([7, 8, 9]), step([]))
@@ -70,7 +70,7 @@ def test_the_action_that_was_taken_is_remembered_not_the_one_that_was_chosen() -
     assert player.memory.action.tolist() == [7, 8, 9]
 
 
-def test_a_step_is_given_what_was_remembered_when_its_action_was_chosen() -> None:
+def test_a_recorded_step_has_the_memory_from_which_its_action_was_chosen() -> None:
     player = Player(Counting(), N)
     for reward in (1.0, 2.0):
         seen = player.record(player.act(torch.zeros(N, 1)), step([2], reward))
@@ -85,7 +85,7 @@ def test_a_step_is_given_what_was_remembered_when_its_action_was_chosen() -> Non
     assert scores[:, 0].tolist() == [2, 2, 0]
 
 
-def test_it_continues_from_its_state() -> None:
+def test_a_player_is_restored_from_its_state() -> None:
     players = [Player(Counting(), N) for _ in range(2)]
     players[0].record(players[0].act(torch.zeros(N, 1)), step([0], reward=2.0))
     players[1].load_state_dict(players[0].state_dict())
@@ -93,7 +93,7 @@ def test_it_continues_from_its_state() -> None:
         assert torch.equal(one, other)
 
 
-def test_an_actor_without_memory_acts_as_alone() -> None:
+def test_a_player_adds_no_memory_to_an_actor_without_one() -> None:
     actor = Stateless()
     player = Player(actor, N)
     assert player.act(torch.zeros(N, 1), greedy=True).tolist() == [0, 1, 2]
@@ -106,7 +106,7 @@ def test_an_actor_without_memory_acts_as_alone() -> None:
 
 
 @pytest.mark.parametrize("allowed", [None, [[1, 1, 1, 1], [0, 1, 0, 1], [0, 0, 1, 0]]])
-def test_random_actions_are_uniform_over_what_is_allowed(allowed: list[list[int]] | None) -> None:
+def test_random_actions_are_uniform_over_the_allowed_actions(allowed: list[list[int]] | None) -> None:
     mask = None if allowed is None else torch.tensor(allowed).bool()
     env = SimpleNamespace(n_actions=4, num_envs=N, action_mask=mask)
     generator = torch.Generator().manual_seed(0)

@@ -1,4 +1,4 @@
-"""What is drawn from torch's global generators belongs to one run: whatever else the process draws."""
+"""Each run has its own state of torch's global generators, whatever else the process draws."""
 
 import ast
 import random
@@ -26,7 +26,7 @@ def drawn(state: RandomState, numbers: int = 3) -> list[float]:
         return torch.rand(numbers).tolist()
 
 
-def test_a_state_goes_on_where_it_was_and_leaves_no_trace() -> None:
+def test_a_random_state_continues_its_stream_and_restores_the_global_generator() -> None:
     expected = torch.rand(6, generator=torch.Generator().manual_seed(7)).tolist()
     state, outside = RandomState(7, "cpu"), torch.get_rng_state()
     first = drawn(state)
@@ -36,7 +36,7 @@ def test_a_state_goes_on_where_it_was_and_leaves_no_trace() -> None:
     assert torch.equal(torch.get_rng_state(), outside)
 
 
-def test_states_within_each_other_are_each_their_own() -> None:
+def test_nested_random_states_are_independent() -> None:
     outer, inner = RandomState(1, "cpu"), RandomState(2, "cpu")
     with outer:
         first = torch.rand(1).item()
@@ -45,14 +45,14 @@ def test_states_within_each_other_are_each_their_own() -> None:
     assert [first, second] == drawn(RandomState(1, "cpu"), 2)
 
 
-def test_an_error_inside_leaves_all_as_it_was() -> None:
+def test_an_error_inside_a_random_state_restores_the_global_generator() -> None:
     outside = torch.get_rng_state()
     with pytest.raises(RuntimeError), RandomState(1, "cpu"):
         torch.rand(1) @ torch.rand(2)
     assert torch.equal(torch.get_rng_state(), outside)
 
 
-def test_after_an_error_while_entering_or_leaving_other_threads_may_enter(
+def test_other_threads_can_enter_a_random_state_after_an_error_on_entry_or_exit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def fail(*_: object) -> None:
@@ -77,12 +77,12 @@ def test_after_an_error_while_entering_or_leaving_other_threads_may_enter(
 
 
 @pytest.mark.parametrize("inside", [True, False])
-def test_a_saved_state_goes_on(inside: bool) -> None:
+def test_a_random_state_continues_from_a_saved_state(inside: bool) -> None:
     state, other = RandomState(1, "cpu"), RandomState(2, "cpu")
     drawn(state)
     with state if inside else RandomState(9, "cpu"):
         saved = state.state_dict()
-    for each in (saved, saved[0]):  # a single tensor is what checkpoints had before
+    for each in (saved, saved[0]):  # older checkpoints have a single tensor
         with other:
             other.load_state_dict(each)
         again = RandomState(3, "cpu")
@@ -101,7 +101,7 @@ def drawn_after(seed: int, numbers: int) -> list[float]:
 # --- runs ---------------------------------------------------------------------------------------------------
 
 
-class Dropping(nn.Module):
+class DropoutEncoder(nn.Module):
     """An encoder with dropout, whose initial weights come from the global generator."""
 
     def __init__(self, *, observation_shape: tuple[int, ...], layer: Any) -> None:
@@ -114,7 +114,7 @@ class Dropping(nn.Module):
 
 
 class Diary(Reporter):
-    """Keeps what a run says, without its clock, and every state of it; may meddle, as a logger might."""
+    """Keeps the rows of a run, without times, and its states; may draw global numbers, as a logger might."""
 
     def __init__(self, meddles: bool) -> None:
         self.meddles = meddles
@@ -141,7 +141,7 @@ def dropout_run(
     def run(seed: int = 0, state: Any = None, meddles: bool = False) -> tuple[Diary, dict[str, Tensor]]:
         env, diary = GymEnv(id="CartPole-v1", num_envs=2, seed=seed), Diary(meddles)
         with RandomState(seed, "cpu"):
-            q_net = make_q_net(encoder=Dropping, n_actions=2)
+            q_net = make_q_net(encoder=DropoutEncoder, n_actions=2)
             temperature = make_temperature(n_actions=2)
             loss, plain = make_loss(q_net, temperature), make_agent(env, seed=seed)
         actor = BoltzmannActor(q_net=q_net, temperature=temperature, policy="q1", seed=seed)
@@ -168,7 +168,7 @@ def dropout_run(
     return run
 
 
-def test_a_run_with_dropout_is_the_same_again_and_goes_on_from_a_checkpoint(dropout_run: Any) -> None:
+def test_a_run_with_dropout_is_reproducible_and_resumes_from_a_checkpoint(dropout_run: Any) -> None:
     diary, weights = dropout_run()
     torch.rand(3)
     again, same_weights = dropout_run(meddles=True)
@@ -179,14 +179,14 @@ def test_a_run_with_dropout_is_the_same_again_and_goes_on_from_a_checkpoint(drop
     assert dropout_run(seed=1)[0].rows != diary.rows
 
 
-def test_runs_with_dropout_in_threads_are_what_they_are_alone(dropout_run: Any) -> None:
+def test_runs_with_dropout_in_threads_equal_a_run_alone(dropout_run: Any) -> None:
     _, expected = dropout_run()
     with ThreadPoolExecutor(2) as pool:
         for _, weights in pool.map(dropout_run, [0, 0]):
             torch.testing.assert_close(weights, expected, rtol=0, atol=0)
 
 
-def test_two_trainings_in_threads_with_one_seed_are_the_same(tmp_path: Path) -> None:
+def test_two_runs_in_threads_with_the_same_seed_have_the_weights_of_a_run_alone(tmp_path: Path) -> None:
     def weights(name: str) -> bytes:
         summary = compose("sqn", *TINY, "layers=noisy", f"out={tmp_path / name}").train()
         return next(Path(summary["out"]).glob("checkpoints/*/weights.safetensors")).read_bytes()
@@ -196,7 +196,7 @@ def test_two_trainings_in_threads_with_one_seed_are_the_same(tmp_path: Path) -> 
         assert set(pool.map(weights, ["one", "two"])) == {alone}
 
 
-def test_training_leaves_the_global_generators_as_they_were(tmp_path: Path) -> None:
+def test_training_and_evaluating_do_not_change_the_global_generators(tmp_path: Path) -> None:
     before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
     experiment = compose("sqn", *TINY, f"out={tmp_path / 'run'}")
     experiment.train()
@@ -205,8 +205,8 @@ def test_training_leaves_the_global_generators_as_they_were(tmp_path: Path) -> N
     assert (np.random.get_state()[1].tolist(), random.getstate()) == before[1:]
 
 
-def test_weights_are_those_that_the_seed_always_gave() -> None:
-    """As of ``torch.manual_seed``: the first layer's, of the first network."""
+def test_initial_weights_are_those_of_torch_manual_seed() -> None:
+    """The weights of the first layer, of the first network."""
     weight = compose("sqn", *TINY, "seed=3").recipe.build(last="q_net")["q_net"].encoder.layers[0].weight
     torch.manual_seed(3)
     assert torch.equal(weight.detach(), torch.empty_like(weight).uniform_(-0.5, 0.5))
@@ -235,7 +235,7 @@ def draws_without_a_generator(tree: ast.AST) -> Iterator[str]:
             yield f"{owner}.{name}"
 
 
-def test_nothing_of_ours_draws_from_a_global_generator_but_initial_weights() -> None:
+def test_the_package_draws_only_initial_weights_from_a_global_generator() -> None:
     found = {
         path.relative_to(PACKAGE).as_posix(): sorted(draws)
         for path in PACKAGE.rglob("*.py")

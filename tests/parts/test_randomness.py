@@ -1,4 +1,4 @@
-"""A checkpoint keeps every random generator of a part, wherever it lies, or the part is refused."""
+"""Checkpoints store every random generator of a part, wherever it is held, or the part is refused."""
 
 import random
 from collections import deque
@@ -39,7 +39,7 @@ PLACES: dict[str, Callable[[Any], Any]] = {
     "mine.rng": held_by_a_module,
     "mine.0.rng": lambda generator: (held_by_a_module(generator),),
 }
-"""By the path that a message names, what holds it."""
+"""How a part holds a generator, by the path in the message."""
 
 HOLDERS: dict[str, Callable[[Agent], Any]] = {
     "loss": lambda agent: agent.loss,
@@ -52,7 +52,7 @@ HOLDERS: dict[str, Callable[[Agent], Any]] = {
 
 @pytest.fixture
 def parts(make_q_net: Callable, make_temperature: Callable, make_loss: Callable) -> dict[str, Any]:
-    """What an agent is made of."""
+    """The parts of an agent."""
     q_net, temperature = make_q_net(), make_temperature()
     loss = make_loss(q_net, temperature)
     sizes = {"num_envs": 1, "observation_shape": (4,), "observation_dtype": torch.float32, "frame_stack": 1}
@@ -69,7 +69,7 @@ def parts(make_q_net: Callable, make_temperature: Callable, make_loss: Callable)
 @pytest.mark.parametrize("slot", HOLDERS)
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("kind", GENERATORS)
-def test_one_that_no_checkpoint_keeps_is_refused(
+def test_a_generator_that_no_checkpoint_stores_is_refused(
     kind: str, place: str, slot: str, parts: dict[str, Any]
 ) -> None:
     holder = HOLDERS[slot](Agent(**parts))
@@ -85,7 +85,7 @@ def test_one_that_no_checkpoint_keeps_is_refused(
 
 
 class Drawing:
-    """Draws numbers, and names what it draws with."""
+    """Draws numbers, and names its generator in ``randomness``."""
 
     def __init__(self) -> None:
         self.rngs = {"a": torch.Generator().manual_seed(3)}
@@ -117,7 +117,7 @@ class DrawingUpdate(Drawing, Polyak):
 
 
 class SavingUpdate(Polyak):
-    """Has its generator in a state of its own."""
+    """Stores its generator in its ``state_dict``."""
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
@@ -134,7 +134,7 @@ class SavingUpdate(Polyak):
 
 
 def drawers(parts: dict[str, Any], where: str) -> list[Any]:
-    """What draws there: made, unless it is in the parts already."""
+    """The objects that draw there; those that are not in the parts yet are added."""
     if where == "target_update":
         parts["target_update"] = DrawingUpdate(loss=parts["loss"], tau=0.1)
     elif where == "target_update's state":
@@ -160,7 +160,7 @@ def drawers(parts: dict[str, Any], where: str) -> list[Any]:
         "heads",
     ],
 )
-def test_one_that_is_named_is_restored(
+def test_a_generator_in_randomness_or_in_the_state_of_a_part_is_restored(
     where: str, parts: dict[str, Any], make_q_net: Callable, make_temperature: Callable, make_loss: Callable
 ) -> None:
     if where == "heads":
@@ -172,7 +172,7 @@ def test_one_that_is_named_is_restored(
     agent = Agent(**parts)
     for times, each in enumerate(drawing):
         for _ in range(times):
-            each.draw()  # so that no two are in the same state
+            each.draw()  # so that no two generators are in the same state
     state = agent.state_dict()
     expected = [each.draw() for each in drawing]
     assert [each.draw() for each in drawing] != expected
@@ -187,11 +187,13 @@ EARLIER = {
         [".generator.0", "._noise.0"],
     ),
 }
-"""By recipe what a checkpoint before 0.2 calls the generators and noises of its loss and its actor."""
+"""By recipe, the names of the generators and noises of loss and actor in a checkpoint before 0.2."""
 
 
 @pytest.mark.parametrize("recipe", EARLIER)
-def test_checkpoints_of_before_know_them_by_other_names(recipe: str, make_played_agent: Callable) -> None:
+def test_generator_names_of_checkpoints_before_0_2_are_accepted(
+    recipe: str, make_played_agent: Callable
+) -> None:
     agent = make_played_agent(recipe, "layers=noisy")
     agent.update(next(agent.draw(8, 1)))
     agent.actor.act(torch.zeros(1, 4))

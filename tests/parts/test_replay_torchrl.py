@@ -1,4 +1,4 @@
-"""Both replays as TorchRL's replay buffers: what a collector gives goes in, what a loss takes comes out."""
+"""Both replays as TorchRL's replay buffers: they store data of collectors, and sample batches for losses."""
 
 import io
 import pickle
@@ -53,7 +53,7 @@ def make_replay(kind: str = "uniform", **settings: Any) -> RingReplay:
 
 
 def rollout(steps: int, num_envs: int = 3, seed: int = 0) -> TensorDict:
-    """Random play of CartPole, ``[N, T]``; of few enough steps that many games are truncated, too."""
+    """Random play of CartPole, ``[N, T]``, with a step limit that truncates many of the episodes."""
     env = GymEnv(id="CartPole-v1", kwargs={"max_episode_steps": 15}, num_envs=num_envs, seed=seed)
     torch.manual_seed(seed)
     return env.rollout(steps, break_when_any_done=False, auto_cast_to_device=True)
@@ -63,10 +63,10 @@ def equal(these: TensorDict, those: TensorDict, *keys: Any) -> bool:
     return all(torch.equal(these[key], those[key]) for key in keys or ONE_STEP)
 
 
-# --- in ----------------------------------------------------------------------------------------------------
+# --- storing -----------------------------------------------------------------------------------------------
 
 
-def test_it_is_a_replay_buffer(kind: str) -> None:
+def test_a_replay_is_a_torchrl_replay_buffer(kind: str) -> None:
     replay = make_replay(kind)
     assert isinstance(replay, ReplayBuffer)
     assert len(replay) == 0
@@ -76,7 +76,7 @@ def test_it_is_a_replay_buffer(kind: str) -> None:
     assert type(replay).__name__ in repr(replay)
 
 
-def test_what_went_in_lies_at_the_places_returned(kind: str) -> None:
+def test_extend_returns_the_places_of_the_stored_steps(kind: str) -> None:
     played, replay = rollout(20), make_replay(kind)
     assert played["next", "terminated"].any()
     assert played["next", "truncated"].any()
@@ -88,7 +88,7 @@ def test_what_went_in_lies_at_the_places_returned(kind: str) -> None:
     assert equal(replay[-3:], played[:, -1])
 
 
-def test_the_oldest_goes_first(kind: str) -> None:
+def test_the_oldest_steps_are_overwritten_first(kind: str) -> None:
     played, replay = rollout(75), make_replay(kind)
     for t in range(0, 75, 5):
         replay.extend(played[:, t : t + 5].clone())
@@ -98,7 +98,7 @@ def test_the_oldest_goes_first(kind: str) -> None:
     assert equal(replay[sample["index"]], sample)
 
 
-def test_one_step_and_one_environment() -> None:
+def test_extend_and_add_accept_one_step_and_one_environment() -> None:
     played, three, one = rollout(4), make_replay(), make_replay(num_envs=1)
     assert three.extend(played[:, 0].clone()).shape == (3,)
     assert three.add(played[:, 1].clone()).shape == (3,)
@@ -109,7 +109,7 @@ def test_one_step_and_one_environment() -> None:
     assert equal(one[:], played[0])
 
 
-def test_both_sides_may_be_mixed(kind: str) -> None:
+def test_store_and_extend_can_be_mixed(kind: str) -> None:
     env = GymEnv(id="CartPole-v1", num_envs=3, seed=0)
     replay, observation = make_replay(kind, returns=NStep(gamma=0.9, n=3, soft=False)), env.begin()
     for _ in range(2):
@@ -131,8 +131,8 @@ def test_both_sides_may_be_mixed(kind: str) -> None:
 
 
 @pytest.mark.parametrize(("truncated", "following"), [(False, 5.0), (True, 9.0)])
-def test_a_reset_between_extend_and_store_is_found(kind: str, truncated: bool, following: float) -> None:
-    """``extend`` does not know whether its last step ended an episode: what is observed next shows it."""
+def test_a_reset_between_extend_and_store_is_detected(kind: str, truncated: bool, following: float) -> None:
+    """``extend`` does not know whether its last step ended an episode: the next observation shows it."""
 
     def observed(value: float) -> torch.Tensor:
         return torch.full((3, 4), value)
@@ -149,7 +149,7 @@ def test_a_reset_between_extend_and_store_is_found(kind: str, truncated: bool, f
     assert steps == [1 if truncated else 3] * 3 + [2] * 3 + [1] * 3
 
 
-def test_truncated_is_what_was_done_and_not_terminated() -> None:
+def test_missing_truncated_is_derived_from_done_and_terminated() -> None:
     played = rollout(20)
     declared, derived = make_replay(), make_replay()
     declared.extend(played.clone())
@@ -161,14 +161,14 @@ def test_truncated_is_what_was_done_and_not_terminated() -> None:
 
 
 def n_step(*pieces: TensorDict) -> TensorDict:
-    """The three-step returns of what is stored in pieces, oldest first."""
+    """The three-step returns of a rollout stored in pieces, oldest first."""
     replay = make_replay(capacity=300, returns=NStep(gamma=0.9, n=3, soft=False))
     for piece in pieces:
         replay.extend(piece.clone())
     return replay[:]
 
 
-def test_pieces_that_follow_are_one() -> None:
+def test_consecutive_pieces_have_the_same_returns_as_the_whole_rollout() -> None:
     played = rollout(40)
     whole = n_step(played)
     assert set(whole["steps_to_next_obs"].flatten().tolist()) == {1, 2, 3}
@@ -176,7 +176,7 @@ def test_pieces_that_follow_are_one() -> None:
     assert equal(n_step(*played.unbind(1)), whole, *ONE_STEP, "steps_to_next_obs")
 
 
-def test_the_end_of_a_return_says_how_it_ended() -> None:
+def test_an_n_step_return_reports_the_truncation_of_its_last_step() -> None:
     """Three steps of which the second is truncated: two count, and the last of them was truncated."""
     played = rollout(12, num_envs=1)
     played["next", "terminated"].zero_()
@@ -189,8 +189,8 @@ def test_the_end_of_a_return_says_how_it_ended() -> None:
     assert torch.equal(following["observation"][4], played["next", "observation"][0, 5])
 
 
-def test_no_return_reaches_over_a_gap() -> None:
-    """What is left out between two pieces must not be bridged, in whichever environment it is."""
+def test_no_n_step_return_crosses_a_gap() -> None:
+    """Steps are missing between two pieces, in all environments or in one."""
     played = rollout(30)
     for environments in ([0, 1, 2], [1]):
         second = played[:, 10:20].clone()
@@ -203,14 +203,14 @@ def test_no_return_reaches_over_a_gap() -> None:
         assert not torch.equal(torch.cat(alone), whole)
 
 
-def test_one_feature_is_enough_for_a_gap() -> None:
+def test_a_difference_in_one_feature_is_a_gap() -> None:
     played = rollout(9)
     played["observation"][1, 5, 2] += 1e-3
     steps = n_step(played)["steps_to_next_obs"].reshape(9, 3)
     assert steps[2:6].tolist() == [[3, 3, 3], [3, 2, 3], [3, 1, 3], [3, 3, 3]]
 
 
-def test_steps_in_no_order_are_cut_everywhere() -> None:
+def test_shuffled_steps_have_almost_only_one_step_returns() -> None:
     played = rollout(20)
     steps = n_step(played[:, torch.randperm(20, generator=torch.Generator().manual_seed(0))])
     assert steps["steps_to_next_obs"].double().mean() < 1.1
@@ -220,7 +220,7 @@ def test_steps_in_no_order_are_cut_everywhere() -> None:
 
 
 def stacks(ends: list[int], steps: int = 12) -> TensorDict:
-    """One game's stacks of three bytes, ``[1, T]``, new games after ``ends``."""
+    """Stacks of three bytes from one environment, ``[1, T]``, with new games after ``ends``."""
     frames, seen, following = torch.arange(1, 100, dtype=torch.uint8), [], []
     stack, count = torch.tensor([0, 0, 1], dtype=torch.uint8), 1
     for t in range(steps):
@@ -244,25 +244,25 @@ def stacked(**settings: Any) -> RingReplay:
 
 
 @pytest.mark.parametrize("pieces", [1, 2, 5, 12])
-def test_stacks_come_back_also_where_a_lost_life_was_done(pieces: int) -> None:
+def test_frame_stacks_are_restored_across_a_lost_life(pieces: int) -> None:
     played, replay = stacks(ends=[4, 7]), stacked()
-    played["next", "terminated"][0, 2] = True  # a lost life: the game, and so the stack, goes on
+    played["next", "terminated"][0, 2] = True  # a lost life: the game continues, and so does the stack
     for piece in played.split(pieces, 1):
         replay.extend(piece.clone())
     assert equal(replay[:], played[0])
 
 
-def test_a_stack_from_mid_episode_is_refused() -> None:
+def test_a_frame_stack_from_mid_episode_is_refused() -> None:
     replay = stacked()
     with pytest.raises(ValueError, match="expected zeros for the frames from before"):
         replay.extend(stacks(ends=[])[:, 3:])
     assert len(replay) == 0
 
 
-# --- out ---------------------------------------------------------------------------------------------------
+# --- sampling ----------------------------------------------------------------------------------------------
 
 
-def test_a_sample_has_what_losses_read(kind: str) -> None:
+def test_a_sample_has_the_keys_and_shapes_that_losses_read(kind: str) -> None:
     replay = make_replay(kind)
     replay.extend(rollout(20))
     sample = replay.sample(8)
@@ -277,7 +277,7 @@ def test_a_sample_has_what_losses_read(kind: str) -> None:
     assert replay.sample(8, return_info=True)[1].keys() == {"index"} | weight.keys()
 
 
-def test_sample_and_draw_are_one(kind: str) -> None:
+def test_sample_returns_the_same_transitions_as_draw(kind: str) -> None:
     one, other = make_replay(kind), make_replay(kind)
     for replay in (one, other):
         replay.extend(rollout(20))
@@ -288,7 +288,7 @@ def test_sample_and_draw_are_one(kind: str) -> None:
 
 
 @pytest.mark.parametrize("shape", [(8,), (8, 1)])
-def test_priorities_come_back_in_the_sample(shape: tuple[int, ...]) -> None:
+def test_td_errors_in_a_sample_update_its_priorities(shape: tuple[int, ...]) -> None:
     replay = make_replay("prioritized", omega=1.0, epsilon=1.0)
     replay.extend(rollout(20))
     sample = replay.sample(8)
@@ -299,8 +299,8 @@ def test_priorities_come_back_in_the_sample(shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("trailing", [0, 1, 2])
-def test_priorities_may_come_with_the_steps(trailing: int) -> None:
-    """None of the networks named, or the error of each."""
+def test_td_errors_in_the_stored_steps_set_their_priorities(trailing: int) -> None:
+    """One TD error for each step, or one for each network."""
     replay, played = make_replay("prioritized", omega=1.0, epsilon=1.0), rollout(10)
     played["td_error"] = torch.zeros(3, 10, *[trailing] * (trailing > 0))
     played["td_error"][1, 4] = 1e6
@@ -311,8 +311,8 @@ def test_priorities_may_come_with_the_steps(trailing: int) -> None:
 
 
 @pytest.mark.parametrize("steps", [20, 25, 60])
-def test_priorities_of_new_steps_are_theirs_while_a_sample_waits_for_its_own(steps: int) -> None:
-    """The sample's transitions are overwritten; some of the new ones too, in the same call."""
+def test_late_td_errors_of_a_sample_do_not_change_priorities_of_new_steps(steps: int) -> None:
+    """One call overwrites the transitions of the sample; of 25 or 60 new steps it overwrites some, too."""
     replay = make_replay("prioritized", omega=1.0, epsilon=1.0)
     replay.extend(rollout(20))
     sample, played = replay.sample(500), rollout(steps, seed=1)
@@ -328,7 +328,7 @@ def test_priorities_of_new_steps_are_theirs_while_a_sample_waits_for_its_own(ste
 
 @pytest.mark.parametrize("networks", [1, 2])
 @pytest.mark.parametrize("join", ["mean", "max"])
-def test_a_loss_that_scores_a_sample_gives_the_priorities_of_our_own_loop(join: str, networks: int) -> None:
+def test_a_loss_called_on_a_sample_sets_the_same_priorities_as_our_own_loop(join: str, networks: int) -> None:
     torch.manual_seed(0)
     parts = {"layer": Dense, "encoder": partial(MLP, hidden=[8]), "head": LinearHead}
     shapes = {"observation_shape": (4,), "n_actions": 2, "members": networks, "shared_encoder": False}
@@ -346,7 +346,7 @@ def test_a_loss_that_scores_a_sample_gives_the_priorities_of_our_own_loop(join: 
     np.testing.assert_allclose(theirs._sampler.tree.value, wanted)
 
 
-def test_uniform_replay_has_no_use_for_priorities() -> None:
+def test_uniform_replay_accepts_priority_updates() -> None:
     replay = make_replay()
     replay.extend(rollout(5))
     sample = replay.sample(4)
@@ -358,7 +358,7 @@ def test_uniform_replay_has_no_use_for_priorities() -> None:
 # --- state -------------------------------------------------------------------------------------------------
 
 
-def used(kind: str, seed: int = 0) -> RingReplay:
+def make_used_replay(kind: str, seed: int = 0) -> RingReplay:
     replay = make_replay(kind, seed=seed)
     replay.extend(rollout(33, seed=seed))
     for _ in range(5):
@@ -367,8 +367,8 @@ def used(kind: str, seed: int = 0) -> RingReplay:
     return replay
 
 
-def goes_on_alike(these: RingReplay, those: RingReplay) -> bool:
-    """Whether both store, draw and answer the same from here."""
+def continue_identically(these: RingReplay, those: RingReplay) -> bool:
+    """Whether both draw the same batches from here, given the same steps and priorities."""
     for t in range(40):
         for replay in (these, those):
             replay.extend(rollout(1, seed=t))
@@ -380,23 +380,23 @@ def goes_on_alike(these: RingReplay, those: RingReplay) -> bool:
     return len(these) == len(those) and these.write_count == those.write_count
 
 
-def test_its_state_is_all_of_it(kind: str) -> None:
-    replay, other, file = used(kind), used(kind, seed=1), io.BytesIO()
+def test_a_replay_restored_from_its_state_continues_identically(kind: str) -> None:
+    replay, other, file = make_used_replay(kind), make_used_replay(kind, seed=1), io.BytesIO()
     torch.save(replay.state_dict(), file)
     file.seek(0)
-    assert not goes_on_alike(used(kind), other)
-    other = used(kind, seed=1)
+    assert not continue_identically(make_used_replay(kind), other)
+    other = make_used_replay(kind, seed=1)
     other.load_state_dict(torch.load(file, weights_only=True))
-    assert goes_on_alike(replay, other)
+    assert continue_identically(replay, other)
 
 
-def test_it_can_be_pickled(kind: str) -> None:
-    assert goes_on_alike(used(kind), pickle.loads(pickle.dumps(used(kind))))
+def test_a_pickled_replay_continues_identically(kind: str) -> None:
+    assert continue_identically(make_used_replay(kind), pickle.loads(pickle.dumps(make_used_replay(kind))))
 
 
-def test_the_state_of_another_kind_of_ring_is_refused(kind: str) -> None:
+def test_the_state_of_a_ring_of_another_capacity_is_refused(kind: str) -> None:
     with pytest.raises(ValueError, match="places was 63 in the replay saved; here it is 93"):
-        make_replay(kind, capacity=90).load_state_dict(used(kind).state_dict())
+        make_replay(kind, capacity=90).load_state_dict(make_used_replay(kind).state_dict())
 
 
 # --- refusals ----------------------------------------------------------------------------------------------
@@ -405,7 +405,7 @@ def test_the_state_of_another_kind_of_ring_is_refused(kind: str) -> None:
 @pytest.mark.parametrize(
     ("shape", "num_envs"), [((2,), 3), ((2, 3), 3), ((3, 2, 1), 3), ((), 3), ((2, 5), 1)]
 )
-def test_a_shape_that_is_not_that_of_the_environments_is_refused(
+def test_a_batch_shape_that_does_not_fit_the_environments_is_refused(
     shape: tuple[int, ...], num_envs: int
 ) -> None:
     replay, played = make_replay(num_envs=num_envs), rollout(10).reshape(-1)[: torch.Size(shape).numel()]
@@ -416,7 +416,7 @@ def test_a_shape_that_is_not_that_of_the_environments_is_refused(
 @pytest.mark.parametrize(
     "key", ["observation", "action", ("next", "observation"), ("next", "reward"), ("next", "terminated")]
 )
-def test_what_is_missing_is_named(key: Any) -> None:
+def test_a_missing_key_is_refused_by_name(key: Any) -> None:
     with pytest.raises(KeyError, match=key if isinstance(key, str) else key[1]):
         make_replay().extend(rollout(3).exclude(key))
 
@@ -435,7 +435,7 @@ def test_what_is_missing_is_named(key: Any) -> None:
         (("next", "terminated"), lambda d: d.float(), "expected .* torch.bool"),
     ],
 )
-def test_what_does_not_fit_is_named(key: Any, change: Any, message: str) -> None:
+def test_a_value_of_the_wrong_shape_or_dtype_is_refused(key: Any, change: Any, message: str) -> None:
     replay, played = make_replay(), rollout(4)
     with pytest.raises(ValueError, match=message):
         replay.extend(played.set(key, change(played[key])))
@@ -443,7 +443,7 @@ def test_what_does_not_fit_is_named(key: Any, change: Any, message: str) -> None
 
 
 @pytest.mark.parametrize("index", [63, -1, torch.tensor([0, 40]), torch.tensor([True] * 9)])
-def test_a_place_without_a_transition_is_refused(index: Any) -> None:
+def test_an_index_without_a_transition_is_refused(index: Any) -> None:
     replay = make_replay()
     replay.extend(rollout(3))
     with pytest.raises(IndexError, match="expected places that hold a transition"):
@@ -461,7 +461,7 @@ def test_a_place_without_a_transition_is_refused(index: Any) -> None:
         lambda replay, _: replay.query(),
     ],
 )
-def test_what_a_ring_cannot_do_is_refused(call: Any, tmp_path: Any) -> None:
+def test_an_operation_that_a_ring_does_not_support_is_refused(call: Any, tmp_path: Any) -> None:
     replay = make_replay()
     replay.extend(rollout(3))
     with pytest.raises(NotImplementedError, match="a ring is written by store and extend"):

@@ -1,4 +1,4 @@
-"""Ring, returns and uniform replay, against a plain list of everything that happened."""
+"""Ring, returns and uniform replay, compared with a plain list of all transitions played."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -50,15 +50,15 @@ def stored(replay: UniformReplay) -> list[Transition]:
     return [Transition(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
 
 
-def test_a_stack_is_at_most_as_deep_as_ages_are_counted() -> None:
+def test_a_frame_stack_of_more_than_255_frames_is_refused() -> None:
     deep = {"capacity": 10, "num_envs": 1, "observation_dtype": torch.float32, "device": "cpu"}
     Ring(observation_shape=(255, 1), frame_stack=255, **deep)
     with pytest.raises(SettingError, match="frame_stack = 256: expected at most 255"):
         Ring(observation_shape=(256, 1), frame_stack=256, **deep)
 
 
-def test_who_stores_may_write_into_what_was_stored() -> None:
-    """Such as somebody who puts the first observation of a new game where the last of the old one was."""
+def test_reusing_an_observation_tensor_in_place_does_not_change_the_replay() -> None:
+    """As a caller does that writes the first observation of a game over the last one of the game before."""
     replay, now = make_replay(10), torch.tensor([[1.0, 1.0]])
     for ended, then in ((True, 2.0), (False, 3.0)):
         before, flag = now.clone(), torch.tensor([ended])
@@ -74,7 +74,7 @@ def test_who_stores_may_write_into_what_was_stored() -> None:
 
 @pytest.mark.parametrize("ending", [0.0, 0.15, 0.6, 1.0])
 @pytest.mark.parametrize(("num_envs", "capacity"), [(1, 1), (1, 30), (3, 3), (3, 31), (8, 100)])
-def test_every_transition_comes_back_as_it_happened(
+def test_the_replay_holds_exactly_the_newest_transitions_played(
     make_games: MakeGames, num_envs: int, capacity: int, ending: float
 ) -> None:
     games, replay, happened = make_games(num_envs, ending), make_replay(capacity, num_envs), []
@@ -87,7 +87,7 @@ def test_every_transition_comes_back_as_it_happened(
         assert stored(replay) == happened[-room:]
 
 
-def test_what_is_drawn_is_what_is_stored(make_games: MakeGames) -> None:
+def test_every_drawn_transition_is_one_that_was_stored(make_games: MakeGames) -> None:
     games, replay, happened = make_games(3, 0.3), make_replay(31, 3), []
     for _ in range(50):
         played = games.play()
@@ -99,7 +99,7 @@ def test_what_is_drawn_is_what_is_stored(make_games: MakeGames) -> None:
         assert drawn <= {transition.__repr__() for transition in happened[-30:]}
 
 
-def test_what_is_stored_is_a_copy(make_games: MakeGames) -> None:
+def test_the_replay_stores_copies(make_games: MakeGames) -> None:
     games, replay = make_games(2, 0.0), make_replay(10, 2)
     before, action, step = games.play()
     replay.store(before, action, step)
@@ -110,7 +110,7 @@ def test_what_is_stored_is_a_copy(make_games: MakeGames) -> None:
     assert stored(replay) == kept
 
 
-def test_what_is_drawn_can_be_written_to(make_games: MakeGames) -> None:
+def test_writing_into_a_drawn_batch_does_not_change_the_replay(make_games: MakeGames) -> None:
     games, replay = make_games(2, 0.5), make_replay(10, 2)
     for _ in range(5):
         replay.store(*games.play())
@@ -120,7 +120,7 @@ def test_what_is_drawn_can_be_written_to(make_games: MakeGames) -> None:
     assert stored(replay) == kept
 
 
-def test_the_room_of_final_observations_is_used_again(make_games: MakeGames) -> None:
+def test_the_memory_of_final_observations_is_reused(make_games: MakeGames) -> None:
     games, replay = make_games(4, 1.0), make_replay(400, 4)
 
     def elements() -> int:
@@ -135,18 +135,18 @@ def test_the_room_of_final_observations_is_used_again(make_games: MakeGames) -> 
     assert elements() == full
 
 
-def test_an_observation_lies_once(make_games: MakeGames) -> None:
+def test_each_observation_is_stored_once(make_games: MakeGames) -> None:
     games, replay = make_games(1, 0.0), make_replay(1000)
     for _ in range(1500):
         replay.store(*games.play())
     frames = replay.ring.frames.main[:1001]
     seen = frames[frames.any(-1)]
-    assert len(seen) == 1001  # and the one that the newest transition led to
+    assert len(seen) == 1001  # with the one that the newest transition led to
     assert len(seen.unique(dim=0)) == 1001
 
 
 @pytest.mark.parametrize("ending", [0.0, 0.3, 1.0])
-def test_experience_that_starts_anew_follows_from_nothing(make_games: MakeGames, ending: float) -> None:
+def test_a_cut_separates_the_episodes_before_and_after(make_games: MakeGames, ending: float) -> None:
     replay, happened = make_replay(30, 3), []
     for session in range(20):
         games = make_games(3, ending, seed=session)
@@ -159,7 +159,7 @@ def test_experience_that_starts_anew_follows_from_nothing(make_games: MakeGames,
         assert stored(replay) == happened[-30:]
 
 
-def test_a_step_without_masks_does_not_have_those_of_the_step_before_it_in_its_place() -> None:
+def test_a_step_without_masks_does_not_keep_those_of_the_overwritten_step() -> None:
     ring = Ring(
         capacity=1, num_envs=1, observation_shape=(1,), observation_dtype=torch.float32, frame_stack=1,
         device="cpu",
@@ -167,7 +167,7 @@ def test_a_step_without_masks_does_not_have_those_of_the_step_before_it_in_its_p
     observation, no, action = torch.zeros(1, 1), torch.zeros(1, dtype=torch.bool), torch.tensor([1])
     plain = Step(observation, observation, torch.zeros(1), no, no, no, torch.zeros(1).double())
     mask = torch.tensor([[True, False]])
-    for _ in range(3):  # more than there are rows
+    for _ in range(3):  # more often than there are rows
         ring.append(
             observation,
             1 - action,
@@ -186,7 +186,7 @@ def test_a_step_without_masks_does_not_have_those_of_the_step_before_it_in_its_p
         assert ring.log_mu[place] == 0
 
 
-def test_bytes_stay_bytes() -> None:
+def test_observations_of_bytes_stay_bytes() -> None:
     where = {"observation_shape": (128,), "observation_dtype": torch.uint8, "frame_stack": 1, "device": "cpu"}
     replay = UniformReplay(capacity=4, num_envs=1, returns=OneStep(gamma=GAMMA), seed=0, **where)
     ram, no = torch.arange(128, dtype=torch.uint8).unsqueeze(0), torch.tensor([False])
@@ -201,7 +201,7 @@ def test_bytes_stay_bytes() -> None:
 
 @pytest.fixture
 def filled(make_games: MakeGames) -> Filled:
-    """A replay with room for 25, in which so many ``steps`` of one game were stored."""
+    """A replay of capacity 25, in which ``steps`` steps of one environment were stored."""
 
     def fill(steps: int = 37, seed: int = 0) -> UniformReplay:
         replay, games = make_replay(25, seed=seed), make_games(1, 0.2)
@@ -220,7 +220,7 @@ def test_every_transition_is_equally_likely(filled: Filled, steps: int) -> None:
     assert (counts > 0).sum() == len(replay) == min(steps, 25)
 
 
-def test_the_generator_is_its_own(filled: Filled) -> None:
+def test_draws_depend_only_on_the_seed_of_the_replay(filled: Filled) -> None:
     before = torch.get_rng_state()
     drawn = filled().draw(50).place
     assert torch.equal(torch.get_rng_state(), before)
@@ -229,11 +229,11 @@ def test_the_generator_is_its_own(filled: Filled) -> None:
     assert not torch.equal(filled(seed=1).draw(50).place, drawn)
 
 
-def test_more_than_there_are_is_drawn_with_replacement(filled: Filled) -> None:
+def test_a_batch_larger_than_the_replay_is_drawn_with_replacement(filled: Filled) -> None:
     assert len(filled(2).draw(64).action) == 64
 
 
-def test_nothing_is_drawn_from_nothing() -> None:
+def test_drawing_from_an_empty_replay_fails() -> None:
     with pytest.raises(IndexError, match="nothing is stored"):
         make_replay(10).draw(1)
 
@@ -242,12 +242,12 @@ def test_nothing_is_drawn_from_nothing() -> None:
 
 
 @pytest.mark.parametrize(("capacity", "num_envs"), [(0, 1), (-5, 1), (7, 8), (10.0, 1)])
-def test_capacity_is_refused(capacity: float, num_envs: int) -> None:
+def test_an_invalid_capacity_is_refused(capacity: float, num_envs: int) -> None:
     with pytest.raises(SettingError, match="capacity"):
         make_replay(capacity, num_envs)
 
 
 @pytest.mark.parametrize("gamma", [-0.1, 1.1])
-def test_gamma_is_refused(gamma: float) -> None:
+def test_an_invalid_gamma_is_refused(gamma: float) -> None:
     with pytest.raises(SettingError, match="gamma"):
         make_replay(10, gamma=gamma)

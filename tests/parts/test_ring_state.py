@@ -1,4 +1,4 @@
-"""A ring's state, kept as a checkpoint keeps it: of the rows only those that are new, at any moment."""
+"""The state of a ring, stored as in checkpoints: each checkpoint adds only the rows that are new."""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,7 +21,7 @@ def make_ring(num_envs: int, stack: int, capacity: int = 40) -> Ring:
 
 
 def readable(ring: Ring) -> list[Any]:
-    """Everything that can be read of a ring, oldest first, and how it goes on."""
+    """Everything that can be read of a ring, oldest first, and the counters with which it continues."""
     place = ring.place(torch.arange(len(ring)))
     columns = [column[place] for column in (ring.action, ring.reward, ring.terminated, ring.truncated)]
     columns += [ring.observe(place), ring.observe_next(place), ring.successor[place], ring.is_last(place)]
@@ -33,7 +33,7 @@ def readable(ring: Ring) -> list[Any]:
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("ending", [0.0, 0.1, 0.6])
 @pytest.mark.parametrize(("num_envs", "stack"), [(1, 1), (3, 1), (3, 4)])
-def test_a_ring_of_pieces_is_the_ring(
+def test_a_ring_restored_from_incremental_pieces_equals_the_original(
     make_games: MakeGames, num_envs: int, stack: int, ending: float, seed: int
 ) -> None:
     chance = torch.Generator().manual_seed(seed)
@@ -41,9 +41,9 @@ def test_a_ring_of_pieces_is_the_ring(
     kept: list[Piece] = []
     for _ in range(12):
         played = [games.play() for _ in range(int(torch.randint(30, (), generator=chance)))]
-        anew = torch.rand((), generator=chance) < 0.5
+        is_cut = torch.rand((), generator=chance) < 0.5
         for each in {id(ring): ring, id(restored): restored}.values():
-            if anew:
+            if is_cut:
                 each.cut()
             for step in played:
                 each.append(*step)
@@ -59,7 +59,7 @@ def test_a_ring_of_pieces_is_the_ring(
         assert readable(restored) == readable(ring)
 
 
-def test_only_what_is_new_is_read(make_games: MakeGames) -> None:
+def test_rows_since_a_checkpoint_are_only_the_new_ones(make_games: MakeGames) -> None:
     games, ring = make_games(3, 0.1), make_ring(3, 1, capacity=300)
     for _ in range(50):
         ring.append(*games.play())
@@ -69,7 +69,9 @@ def test_only_what_is_new_is_read(make_games: MakeGames) -> None:
     assert [*rows.since(50)] == []
 
 
-def test_much_is_read_in_pieces(make_games: MakeGames, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_rows_are_read_in_pieces_of_limited_size(
+    make_games: MakeGames, monkeypatch: pytest.MonkeyPatch
+) -> None:
     games, ring, other = make_games(3, 0.3, stack=4), make_ring(3, 4), make_ring(3, 4)
     for _ in range(35):
         ring.append(*games.play())
@@ -93,7 +95,7 @@ def without_last(pieces: list[Piece]) -> list[Piece]:
 
 
 @pytest.mark.parametrize("damage", [without_first, without_one, without_last, lambda pieces: []])
-def test_rows_that_are_missing_are_noticed(damage: Callable, make_games: MakeGames) -> None:
+def test_a_state_with_missing_rows_is_refused(damage: Callable, make_games: MakeGames) -> None:
     games, ring = make_games(1, 0.1), make_ring(1, 1)
     for _ in range(30):
         ring.append(*games.play())
@@ -104,7 +106,7 @@ def test_rows_that_are_missing_are_noticed(damage: Callable, make_games: MakeGam
         load_ring_state(make_ring(1, 1), state | {"rows": damage(pieces)})
 
 
-def test_what_is_restored_is_a_copy(make_games: MakeGames) -> None:
+def test_a_restored_ring_shares_no_memory_with_the_original(make_games: MakeGames) -> None:
     games, ring, other = make_games(2, 0.3), make_ring(2, 1), make_ring(2, 1)
     for _ in range(30):
         ring.append(*games.play())

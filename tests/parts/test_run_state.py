@@ -1,4 +1,4 @@
-"""The state of a run: a checkpoint with an action that does not exist is refused."""
+"""The state of a run: actions in a checkpoint are checked, and lost episodes are replaced."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ def state_after(steps: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("action", [-1, 2])
-def test_an_action_that_does_not_exist_is_refused(action: int) -> None:
+def test_a_checkpoint_with_an_invalid_action_is_refused(action: int) -> None:
     state = state_after(3)
     storage = state["agent"]["replay"]["_storage"]
     pieces = [(begin, end, dict(columns)) for begin, end, columns in storage["rows"]]
@@ -43,14 +43,14 @@ def test_an_action_that_does_not_exist_is_refused(action: int) -> None:
         run.resume(state, 0, lambda note: None)
 
 
-def test_actions_that_exist_are_loaded() -> None:
+def test_a_checkpoint_with_valid_actions_is_loaded() -> None:
     run = make_run()
     with run.random_state:
         run.resume(state_after(3), 0, lambda note: None)
     assert len(run.agent.replay) == 6
 
 
-def test_random_numbers_go_on_although_episodes_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_random_numbers_resume_even_if_the_episodes_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
     first, drawn = make_run(), []
     with first.random_state:
         first.begin_episodes()
@@ -70,7 +70,7 @@ def test_random_numbers_go_on_although_episodes_do_not(monkeypatch: pytest.Monke
     assert torch.equal(*drawn)
 
 
-def test_episodes_that_replace_lost_ones_are_neither_the_first_nor_those_of_evaluations() -> None:
+def test_replacement_episodes_differ_from_the_first_and_from_those_of_evaluations() -> None:
     state = state_after(0) | {"env": None}
     state["counters"] |= {"env_steps": EVALUATION_SEED}
     run = make_run()

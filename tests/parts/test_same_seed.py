@@ -1,4 +1,4 @@
-"""Same seed, same run: everything but the clock."""
+"""Runs with the same seed are the same in everything but the time they take."""
 
 from collections.abc import Callable
 from typing import Any
@@ -38,7 +38,9 @@ class Rows(Reporter):
 
 
 @pytest.mark.parametrize("make_env", [cartpole, pong, pool])
-def test_same_seed_same_run(make_env: Callable[[int], BatchedEnv], make_agent: Callable[..., Agent]) -> None:
+def test_runs_with_the_same_seed_are_the_same(
+    make_env: Callable[[int], BatchedEnv], make_agent: Callable[..., Agent]
+) -> None:
     def run(seed: int) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
         env, reporter = make_env(seed), Rows()
         agent = make_agent(env, seed=seed)
@@ -51,7 +53,7 @@ def test_same_seed_same_run(make_env: Callable[[int], BatchedEnv], make_agent: C
         return reporter.rows, agent.loss.state_dict()
 
     rows, weights = run(seed=0)
-    torch.rand(7)  # the world's generator may be anywhere
+    torch.rand(7)  # the global generator may be in any state
     again, same_weights = run(seed=0)
     assert again == rows
     assert all(torch.equal(weights[name], same_weights[name]) for name in weights)

@@ -1,6 +1,6 @@
-"""Scaling: equal numbers of equal bounds are equal inputs, whatever holds them.
+"""Scaling: equal numbers with equal bounds are equal network inputs, in any dtype and container.
 
-The inputs are read off an MLP without layers, made from what the environment says.
+The inputs are the outputs of an MLP without layers, with the scaling of the environment.
 """
 
 from functools import partial
@@ -16,7 +16,7 @@ from sqn_rl import MLP, Dense, GymEnv
 from sqn_rl.parts.scaling import describe_scaling, scaling_of
 
 INF = np.inf
-BOUNDS: dict[tuple[float, float], tuple[list[float], list[float]]] = {  # numbers, and inputs
+BOUNDS: dict[tuple[float, float], tuple[list[float], list[float]]] = {  # observed numbers, and network inputs
     (0, 1): ([0, 1, 1], [0, 1, 1]),
     (0, 2): ([0, 1, 2], [0, 1, 2]),
     (-9, 9): ([-9, 0, 9], [-9, 0, 9]),
@@ -37,7 +37,7 @@ CONTAINERS = ("Box", "Dict", "Tuple", "nested")
 
 
 class Still(gymnasium.Env):
-    """Shows always the same."""
+    """Always has the same observation."""
 
     def __init__(self, space: spaces.Space, observation: Any) -> None:
         self.observation_space, self.action_space = space, spaces.Discrete(2)
@@ -60,7 +60,7 @@ def inputs(space: spaces.Space, observation: Any) -> list[float]:
 
 
 def holds(dtype: type, numbers: list[float]) -> bool:
-    """Whether the numbers are the same as this dtype."""
+    """Whether this dtype can represent the numbers."""
     limits = np.iinfo(dtype) if np.issubdtype(dtype, np.integer) else np.finfo(dtype)
     return all(limits.min <= x <= limits.max and (x == int(x) or limits.dtype.kind == "f") for x in numbers)
 
@@ -104,21 +104,23 @@ def test_equal_numbers_are_equal_inputs_in_any_dtype_and_container(
         (spaces.MultiDiscrete([2, 3]), np.array([1, 0]), [0, 1, 1, 0, 0]),
         (spaces.MultiBinary(2), np.array([1, 0], np.int8), [1, 0]),
         (spaces.Box(0, 1, (2,), np.bool_), np.array([True, False]), [1, 0]),
-        (spaces.Discrete(300), 299, [0] * 299 + [1]),  # one-hot, whatever it counts to
+        (spaces.Discrete(300), 299, [0] * 299 + [1]),  # one-hot, however many values it has
     ],
     ids=str,
 )
-def test_what_is_one_hot_stays_so(space: spaces.Space, observation: Any, expected: list[float]) -> None:
+def test_one_hot_and_binary_observations_are_not_scaled(
+    space: spaces.Space, observation: Any, expected: list[float]
+) -> None:
     assert inputs(space, observation) == expected
 
 
-def test_every_element_goes_by_its_own_bounds() -> None:
+def test_every_element_is_scaled_by_its_own_bounds() -> None:
     low, high = np.array([0, 0, -INF, 0]), np.array([255, 2, INF, 100])
     assert inputs(spaces.Box(low, high, dtype=np.float64), np.array([64, 1, -3, 75])) == [-0.5, 1, -3, 0.5]
 
 
 @pytest.mark.parametrize("id", ["CartPole-v1", "Acrobot-v1", "MountainCar-v0", "LunarLander-v3", "Taxi-v4"])
-def test_the_inputs_of_known_tasks_are_what_they_were(id: str) -> None:
+def test_observations_of_well_known_tasks_are_not_scaled(id: str) -> None:
     if id.startswith("LunarLander"):
         pytest.importorskip("Box2D")
     assert GymEnv(id=id, num_envs=1, seed=0).observation_scaling is None
@@ -134,5 +136,7 @@ def test_the_inputs_of_known_tasks_are_what_they_were(id: str) -> None:
         ([0, 0, 0], [200, 1, 255], torch.float32, "2 of its 3 numbers scaled to [−1, 1]"),
     ],
 )
-def test_the_scaling_is_put_in_words(low: list, high: list, dtype: torch.dtype, words: str) -> None:
+def test_describe_scaling_states_how_numbers_are_scaled(
+    low: list, high: list, dtype: torch.dtype, words: str
+) -> None:
     assert describe_scaling(scaling_of(np.array(low), np.array(high), dtype), dtype) == words

@@ -1,4 +1,4 @@
-"""What a person sees of an environment, and what its actions are called."""
+"""The screen of an environment, and the names of its actions."""
 
 import numpy as np
 import pytest
@@ -16,12 +16,12 @@ RIGHT, LEFT = 2, 3
 
 
 def play(env, steps: int) -> Tensor:
-    """What it shows the agent, ``[steps + 1, N, *S]``, whichever actions these are."""
+    """The observations under random actions, ``[steps + 1, N, *S]``; the actions are the same each time."""
     actions = torch.randint(env.n_actions, (steps, env.num_envs), generator=torch.Generator().manual_seed(0))
     return torch.stack([env.begin(), *(env.advance(action).observation for action in actions)])
 
 
-def test_pixels_are_seen_in_colour_and_the_games_are_the_same() -> None:
+def test_an_atari_screen_is_in_colour_and_showing_it_does_not_change_the_games() -> None:
     seen, unseen = AtariEnv(**PIXELS), AtariEnv(**PIXELS)
     seen.show()
     observations = play(seen, 150)  # beyond the first games, which are cut at 100 steps
@@ -31,11 +31,11 @@ def test_pixels_are_seen_in_colour_and_the_games_are_the_same() -> None:
     newest = observations[-1, 0, -1].double()
     small = torch.from_numpy(screen.mean(-1)).view(1, 1, 210, 160)
     small = torch.nn.functional.interpolate(small, newest.shape, mode="area").squeeze()
-    assert (small - newest).abs().mean() < 10  # gray is not the mean of the colours, but near
+    assert (small - newest).abs().mean() < 10  # gray is close to the mean of the colours
     assert (screen[..., 0] != screen[..., 2]).any()
 
 
-def test_a_console_seen_through_its_ram_has_a_screen_too() -> None:
+def test_a_ram_environment_has_a_screen_that_changes() -> None:
     env = AtariRamEnv(**ATARI, workers=0)
     env.begin()
     before = env.screen()
@@ -47,7 +47,7 @@ def test_a_console_seen_through_its_ram_has_a_screen_too() -> None:
     assert (before != after).any()
 
 
-def test_gymnasium_draws_and_plays_the_same_games() -> None:
+def test_showing_a_gymnasium_environment_does_not_change_its_games() -> None:
     seen, unseen = (
         GymEnv(id="CartPole-v1", num_envs=2, seed=1, kwargs={"max_episode_steps": 9}) for _ in range(2)
     )
@@ -69,7 +69,7 @@ def test_gymnasium_draws_and_plays_the_same_games() -> None:
     ],
     ids=["pixels", "ram", "cartpole", "acrobot", "frozen lake"],
 )
-def test_names_of_actions(env, names) -> None:
+def test_environments_name_their_actions(env, names) -> None:
     made = env()
     assert made.action_names == names
     assert len(names) == made.n_actions

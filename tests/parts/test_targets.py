@@ -1,4 +1,4 @@
-"""Target updaters: the arithmetic of one step, and that nothing is copied when they are made."""
+"""Target updates: the arithmetic of one step, and invalid settings."""
 
 import pytest
 import torch
@@ -27,7 +27,7 @@ def test_polyak_moves_by_tau_each_step(make_loss) -> None:
     assert targets_are(loss, 1.875)  # .75 · 1.5 + .25 · 3
 
 
-def test_periodic_copies_after_every_so_many_updates(make_loss) -> None:
+def test_periodic_copies_the_networks_after_every_third_update(make_loss) -> None:
     loss = make_loss()
     fill(loss, online=3.0, target=1.0)
     update = Periodic(loss=loss, every=3)
@@ -42,7 +42,7 @@ def test_periodic_copies_after_every_so_many_updates(make_loss) -> None:
 @pytest.mark.parametrize(
     "make", [lambda loss: Polyak(loss=loss, tau=1.0), lambda loss: Periodic(loss=loss, every=1)]
 )
-def test_the_copy_is_of_values_and_of_the_networks_only(make_loss, make) -> None:
+def test_a_target_update_copies_only_the_values_of_the_networks(make_loss, make) -> None:
     loss = make_loss()
     alpha = loss.temperature.alpha.clone()
     fill(loss, online=3.0, target=1.0)
@@ -55,12 +55,12 @@ def test_the_copy_is_of_values_and_of_the_networks_only(make_loss, make) -> None
 
 
 @pytest.mark.parametrize("tau", [0.0, -0.1, 1.1, float("nan")])
-def test_polyak_refuses(make_loss, tau: float) -> None:
+def test_polyak_refuses_an_invalid_tau(make_loss, tau: float) -> None:
     with pytest.raises(SettingError, match="tau"):
         Polyak(loss=make_loss(), tau=tau)
 
 
 @pytest.mark.parametrize("every", [0, -1, 2.5])
-def test_periodic_refuses(make_loss, every: float) -> None:
+def test_periodic_refuses_an_invalid_period(make_loss, every: float) -> None:
     with pytest.raises(SettingError, match="every"):
         Periodic(loss=make_loss(), every=every)

@@ -1,4 +1,4 @@
-"""The temperature: dual descent by hand, clamped after the step, towards the entropy that was asked for."""
+"""The temperature: dual descent compared with steps by hand, clamping, and the target entropy."""
 
 import math
 
@@ -41,7 +41,7 @@ def test_alpha_rises_when_the_policy_is_too_sure_and_falls_when_it_is_too_random
 
 
 @pytest.mark.parametrize("optimise", ["alpha", "log_alpha"])
-def test_what_is_clamped_is_the_parameter_so_that_it_comes_back_at_once(make_temperature, optimise) -> None:
+def test_the_parameter_is_clamped_so_that_alpha_leaves_a_bound_at_once(make_temperature, optimise) -> None:
     temperature = make_temperature(optimise=optimise, minimum=0.4, maximum=0.6)
     descend(temperature, torch.tensor([0.0]), lr=100.0)  # far too sure: up
     torch.testing.assert_close(temperature.alpha, torch.tensor(0.6))
@@ -61,7 +61,7 @@ def test_alpha_is_a_buffer_written_in_place(make_temperature) -> None:
     assert not held.requires_grad
 
 
-def test_a_fraction_is_one_of_log_a(make_temperature) -> None:
+def test_the_target_entropy_fraction_is_a_fraction_of_log_n_actions(make_temperature) -> None:
     fraction = make_temperature(target_entropy=None, target_entropy_fraction=0.5, n_actions=6)
     assert fraction.target_entropy == pytest.approx(0.5 * math.log(6))
     assert make_temperature(target_entropy=0.3).target_entropy == 0.3
@@ -82,7 +82,7 @@ def annealed(**settings: object) -> AnnealedTemperature:
     return AnnealedTemperature(**schedule | descent | {"n_actions": 3} | settings)
 
 
-def test_the_target_falls_in_a_line_over_its_part_of_the_budget() -> None:
+def test_an_annealed_target_entropy_falls_linearly_over_its_part_of_the_run() -> None:
     temperature = annealed()
     targets = {0: 0.6, 25: 0.4, 50: 0.2, 75: 0.2, 1000: 0.2}  # .6 − .4 · t/50
     for env_steps, nats in targets.items():
@@ -105,7 +105,9 @@ def cases(*bad: dict[str, list]) -> list[tuple[str, object]]:
 
 
 @pytest.mark.parametrize(("field", "value"), cases(BAD, {"optimise": ["beta"]}, BAD_TARGETS))
-def test_learned_refuses(make_temperature, field: str, value: object) -> None:
+def test_a_learned_temperature_refuses_an_invalid_setting_by_name(
+    make_temperature, field: str, value: object
+) -> None:
     only = {"target_entropy": None} if field == "target_entropy_fraction" else {}
     with pytest.raises(SettingError) as refusal:
         make_temperature(**only | {field: value})
@@ -113,19 +115,19 @@ def test_learned_refuses(make_temperature, field: str, value: object) -> None:
 
 
 @pytest.mark.parametrize("both", [(None, None), (0.1, 0.1)])
-def test_the_target_is_set_once(make_temperature, both) -> None:
+def test_a_target_entropy_set_twice_or_not_at_all_is_refused(make_temperature, both) -> None:
     with pytest.raises(SettingError, match="target_entropy"):
         make_temperature(target_entropy=both[0], target_entropy_fraction=both[1])
 
 
 @pytest.mark.parametrize(("field", "value"), cases({"start": [2.0], "end": [-0.1], "over": [0.0, 1.1]}))
-def test_annealed_refuses(field: str, value: float) -> None:
+def test_an_annealed_temperature_refuses_an_invalid_setting_by_name(field: str, value: float) -> None:
     with pytest.raises(SettingError) as refusal:
         annealed(**{field: value})
     assert refusal.value.field == field
 
 
 @pytest.mark.parametrize("alpha", [0.0, -0.1, math.nan, math.inf])
-def test_fixed_refuses(alpha: float) -> None:
+def test_a_fixed_temperature_refuses_an_invalid_alpha(alpha: float) -> None:
     with pytest.raises(SettingError, match="alpha"):
         FixedTemperature(alpha=alpha)

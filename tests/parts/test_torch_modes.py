@@ -1,4 +1,4 @@
-"""The modes of PyTorch in which a run computes, and what a program finds afterwards."""
+"""The modes of PyTorch that a run sets are restored afterwards."""
 
 import threading
 from pathlib import Path
@@ -11,7 +11,7 @@ from sqn_rl.training.torch_modes import default_float32, flushed_denormals
 
 
 @pytest.mark.parametrize("before", [True, False])
-def test_denormals_are_flushed_afterwards_if_they_were_before(before: bool) -> None:
+def test_flushing_of_denormals_is_restored_afterwards(before: bool) -> None:
     def flushed() -> bool:
         return bool(torch.tensor([1e-38]).div(100) == 0)
 
@@ -27,7 +27,7 @@ def test_denormals_are_flushed_afterwards_if_they_were_before(before: bool) -> N
 
 
 def test_runs_in_threads_do_not_change_each_others_dtype() -> None:
-    """One begins first and ends first, in the middle of the other."""
+    """The first run begins first, and ends while the second is still running."""
     first_is_in, second_is_in, seen = threading.Event(), threading.Event(), list[torch.dtype]()
 
     @default_float32()
@@ -54,7 +54,7 @@ def test_runs_in_threads_do_not_change_each_others_dtype() -> None:
         torch.set_default_dtype(torch.float32)
 
 
-def test_a_run_leaves_the_programs_number_of_threads(tmp_path: Path) -> None:
+def test_a_run_restores_the_number_of_threads(tmp_path: Path) -> None:
     tiny = ["steps=16", "warmup_steps=8", "hidden=[8]", "batch_size=4", "compile=never", "eval_episodes=1"]
     before = torch.get_num_threads()
     torch.set_num_threads(2)

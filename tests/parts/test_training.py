@@ -1,4 +1,4 @@
-"""The loop: what happens when, counted in environment steps, whatever the number of environments."""
+"""The training loop: what happens at which environment step, for any number of environments."""
 
 import math
 import signal
@@ -22,7 +22,7 @@ LENGTH = 7
 
 
 class Games:
-    """N games that last seven steps and give one point a step."""
+    """N games that last seven steps, with a reward of 1 for each."""
 
     name, frame_skip, n_actions, action_mask = "games", 4, 3, None
     act_options = MappingProxyType({})
@@ -48,7 +48,7 @@ class Games:
 
 
 class Diary(Reporter):
-    """Keeps what it receives."""
+    """Keeps everything that is reported."""
 
     def __init__(self) -> None:
         self.received: dict[str, list[Any]] = {
@@ -75,7 +75,7 @@ class Diary(Reporter):
 
 
 class Learner:
-    """Stands where the agent stands: always does action 0, and notes after how many steps it was updated."""
+    """Replaces the agent: always takes action 0, and records after how many steps it was updated."""
 
     def __init__(self, **compiling: Callable[[], None]) -> None:
         self.compiling = compiling
@@ -144,30 +144,30 @@ def run(num_envs: int = 1, **settings: Any) -> tuple[Learner, Diary, Any]:
 
 @pytest.mark.parametrize("num_envs", [1, 3, 8])
 @pytest.mark.parametrize("ratio", ["1", "0.25", "1.5", "0.3"])
-def test_updates_keep_pace_with_the_steps(num_envs: int, ratio: str) -> None:
+def test_updates_follow_the_steps_at_the_update_ratio(num_envs: int, ratio: str) -> None:
     learner, _, counters = run(num_envs, steps=400, warmup_steps=50, update_ratio=float(ratio))
     assert counters.env_steps == -(-400 // num_envs) * num_envs
     assert counters.frames == 4 * counters.env_steps
     due = 0
     for now in range(num_envs, counters.env_steps + 1, num_envs):
         before, due = due, (now - 50) * Fraction(ratio) // 1 if now - num_envs >= 50 else 0
-        assert learner.updated_at.count(now - num_envs) == due - before  # the newest step is still played
+        assert learner.updated_at.count(now - num_envs) == due - before  # while the newest step is played
     assert counters.updates == len(learner.updated_at) == due
 
 
 @pytest.mark.parametrize("ratio", ["0.1", "0.29", "0.3", "0.7", "1.1", "0.001", "0.125", "2", "3.3", "0.37"])
-def test_updates_due_are_exact_though_the_ratio_is_a_float(ratio: str) -> None:
+def test_the_number_of_updates_is_exact_for_a_decimal_update_ratio(ratio: str) -> None:
     plan = make_plan(update_ratio=float(ratio), warmup_steps=0)
     for env_steps in [*range(5000), *(10**8 + k for k in range(1000))]:
         assert plan.total_updates(env_steps) == env_steps * Fraction(ratio) // 1
 
 
-def test_a_third_is_a_third() -> None:
+def test_an_update_ratio_of_one_third_is_exact() -> None:
     plan = make_plan(update_ratio=1 / 3)
     assert [plan.total_updates(n) for n in (2, 3, 299_999, 300_000)] == [0, 1, 99_999, 100_000]
 
 
-def test_the_warm_up_is_uniform_and_learns_nothing() -> None:
+def test_the_warm_up_acts_uniformly_and_makes_no_updates() -> None:
     learner, diary, _ = run(3, steps=6000, warmup_steps=5000)
     warm_up = torch.tensor(learner.actions[:5001])  # the first multiple of 3 that is not below 5000
     assert chisquare(warm_up.bincount(minlength=3).numpy()).pvalue > 1e-3
@@ -177,10 +177,10 @@ def test_the_warm_up_is_uniform_and_learns_nothing() -> None:
 
 
 @pytest.mark.parametrize("num_envs", [1, 2, 3, 7, 8])
-def test_no_update_comes_before_the_warm_up_ends_whatever_divides_it(num_envs: int) -> None:
+def test_no_update_comes_before_the_warm_up_ends_for_any_number_of_environments(num_envs: int) -> None:
     learner, _, counters = run(num_envs, steps=60, warmup_steps=20, update_ratio=2.0)
     assert min(learner.updated_at) == -(-20 // num_envs) * num_envs
-    assert counters.updates == 2 * (counters.env_steps - 20)  # those of the last random steps come later
+    assert counters.updates == 2 * (counters.env_steps - 20)  # those due for random steps come later
 
 
 def test_the_warm_up_depends_on_its_seed_only() -> None:
@@ -190,14 +190,14 @@ def test_the_warm_up_depends_on_its_seed_only() -> None:
     assert run(2, warmup_steps=50, seed=1)[0].actions != first
 
 
-def test_without_a_warm_up_the_first_updates_are_made_up_for() -> None:
+def test_without_a_warm_up_the_updates_of_the_first_steps_are_made_later() -> None:
     learner, _, counters = run(4, steps=12)
     assert learner.updated_at == [4] * 8 + [8] * 4
     assert counters.updates == 12
 
 
-class Apart(Games):
-    """Games that note what they are asked, in the order of the asking."""
+class RecordedGames(Games):
+    """Games that record the order of their calls."""
 
     def __init__(self, num_envs: int, asked: list[str]) -> None:
         super().__init__(num_envs)
@@ -212,14 +212,14 @@ class Apart(Games):
         return super().receive()
 
 
-def test_games_are_played_while_the_learner_learns() -> None:
+def test_the_environments_step_while_the_agent_updates() -> None:
     asked: list[str] = []
     learner = Learner()
     learner.actor.act = lambda observation: asked.append("act") or torch.zeros(2, dtype=torch.int64)
     update = learner.update
     learner.update = lambda batch: asked.append("learn") or update(batch)  # type: ignore[method-assign]
     learner.replay.store = lambda *_: asked.append("store")
-    train(learner, Apart(2, asked), make_plan(steps=6, update_ratio=0.5))
+    train(learner, RecordedGames(2, asked), make_plan(steps=6, update_ratio=0.5))
     first, later = ["act", "send", "receive", "store"], ["act", "send", "learn", "receive", "store"]
     assert asked == [*first, *later[:2], "learn", *later[2:], *later]
 
@@ -231,7 +231,7 @@ def play_evaluation() -> SimpleNamespace:
     return SimpleNamespace(row=lambda: {"mean": 1.0})
 
 
-def test_what_is_due_at_a_multiple_happens_at_the_first_step_that_reaches_it() -> None:
+def test_periodic_events_happen_at_the_first_step_that_reaches_the_period() -> None:
     _, diary, _ = run(3, steps=50, eval_every=20, checkpoint_every=25, evaluate=play_evaluation)
     assert diary.steps("metrics") == [12, 21, 30, 42, 51]
     assert diary.steps("evaluation") == [21, 42, 51]
@@ -239,18 +239,18 @@ def test_what_is_due_at_a_multiple_happens_at_the_first_step_that_reaches_it() -
 
 
 @pytest.mark.parametrize("every", [0, 20, 1000])
-def test_the_end_is_evaluated_and_kept_once(every: int) -> None:
+def test_the_last_step_is_evaluated_and_checkpointed_exactly_once(every: int) -> None:
     _, diary, _ = run(2, steps=60, eval_every=every, checkpoint_every=every, evaluate=play_evaluation)
     expected = [20, 40, 60] if every == 20 else [60]
     assert diary.steps("evaluation") == diary.received["checkpoint"] == expected
 
 
-def test_more_environments_than_the_period_skip_no_beat() -> None:
+def test_a_log_period_below_the_number_of_environments_logs_at_every_step() -> None:
     _, diary, _ = run(8, steps=32, log_every=3)
-    assert diary.steps("metrics") == [16, 24, 32]  # at 8 nothing has been updated
+    assert diary.steps("metrics") == [16, 24, 32]  # before the first update, at 8, nothing is logged
 
 
-def test_games_are_summed_up_whole() -> None:
+def test_every_finished_episode_is_reported_with_its_return_and_length() -> None:
     _, diary, counters = run(2, steps=40)
     rows = diary.received["episode"]
     assert [(row["return"], row["length"]) for row in rows] == [(LENGTH, LENGTH)] * 4
@@ -259,11 +259,11 @@ def test_games_are_summed_up_whole() -> None:
     assert [row["return_mean"] for row in diary.received["metrics"]] == [None, LENGTH, LENGTH, LENGTH]
 
 
-def test_schedules_move_with_the_steps_taken() -> None:
+def test_schedules_are_annealed_by_the_steps_taken() -> None:
     assert run(3, steps=12)[0].annealed_to == [0, 3, 6, 9]
 
 
-def test_a_stop_is_clean() -> None:
+def test_a_requested_stop_writes_a_checkpoint_and_skips_the_evaluation() -> None:
     asked = iter([False] * 4 + [True])
     learner, diary, counters = run(2, should_stop=lambda: next(asked), evaluate=play_evaluation)
     assert counters.env_steps == learner.stored == 10
@@ -276,10 +276,10 @@ def test_a_stop_is_clean() -> None:
     ("compiling", "steps", "checkpoints"),
     [("acts", 6, [6]), ("learns", 8, [6, 8]), ("nothing", 10, [6, 8, 10])],
 )
-def test_compiling_is_stopped_at_once_and_nothing_else_is(
+def test_a_stop_request_interrupts_compiling_at_once_but_nothing_else(
     compiling: str, steps: int, checkpoints: list[int]
 ) -> None:
-    """After six steps it acts, after eight it learns, and after ten it would have been asked."""
+    """Acting is first compiled after six steps, the update after eight; ``metrics`` is called after ten."""
     stop, diary = StopRequest(), Diary()
     if compiling == "nothing":
         diary.metrics = lambda row: stop.request("somebody")  # type: ignore[method-assign]  # after ten steps
@@ -293,7 +293,7 @@ def test_compiling_is_stopped_at_once_and_nothing_else_is(
     assert stop.by == "somebody"
 
 
-def test_who_asked_before_something_was_begun_interrupts_it() -> None:
+def test_a_stop_requested_before_an_interruptible_block_prevents_it() -> None:
     stop = StopRequest()
     stop.request("somebody")
     with pytest.raises(Stopped), stop.interrupting():
@@ -302,7 +302,7 @@ def test_who_asked_before_something_was_begun_interrupts_it() -> None:
 
 
 class Hanging(Games):
-    """Asks somebody for a stop, so many times, while it is to begin or to answer."""
+    """Requests a stop, ``times`` times, while it begins or receives a step."""
 
     def __init__(self, stop: StopRequest, times: int, when: str) -> None:
         super().__init__(2)
@@ -325,7 +325,7 @@ class Hanging(Games):
     ("when", "times", "steps", "checkpoints"),
     [("begins", 1, 2, [2]), ("begins", 2, 0, []), ("plays 4", 1, 10, [10]), ("plays 4", 2, 8, [8])],
 )
-def test_an_environment_is_not_waited_for_when_a_stop_is_asked_for_again(
+def test_only_a_second_stop_request_interrupts_a_hanging_environment(
     when: str, times: int, steps: int, checkpoints: list[int]
 ) -> None:
     stop, diary, learner = StopRequest(), Diary(), Learner()
@@ -334,7 +334,7 @@ def test_an_environment_is_not_waited_for_when_a_stop_is_asked_for_again(
     assert diary.received["checkpoint"] == checkpoints
 
 
-def test_an_evaluation_is_not_waited_for_when_a_stop_is_asked_for_again() -> None:
+def test_a_second_stop_request_interrupts_an_evaluation() -> None:
     stop, diary = StopRequest(), Diary()
 
     def games() -> SimpleNamespace:
@@ -346,15 +346,15 @@ def test_an_evaluation_is_not_waited_for_when_a_stop_is_asked_for_again() -> Non
     assert (diary.received["checkpoint"], diary.received["evaluation"]) == ([20], [])
 
 
-def test_a_signal_after_another_reason_to_stop_is_a_first_signal() -> None:
+def test_a_signal_after_another_stop_request_counts_as_the_first_signal() -> None:
     stop = StopRequest()
-    stop.request("a broken pipe")  # as a terminal that is closed looks like just before its SIGHUP
+    stop.request("a broken pipe")  # as when a terminal closes, just before its SIGHUP
     assert stop.receive(signal.SIGHUP, None)
     assert not stop.receive(signal.SIGHUP, None)
 
 
-def test_a_hangup_that_is_ignored_stays_so() -> None:
-    stop, before = StopRequest(), signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup has it
+def test_an_ignored_hangup_signal_stays_ignored() -> None:
+    stop, before = StopRequest(), signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
     try:
         with signals_to(stop.receive):
             signal.raise_signal(signal.SIGHUP)
@@ -389,7 +389,7 @@ def test_evaluating_does_not_change_the_run(make_agent: Callable[..., Agent]) ->
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
-def test_a_loss_that_is_no_number_stops_before_it_does_harm(
+def test_a_non_finite_loss_is_refused_and_changes_no_weights(
     make_agent: Callable[..., Agent], bad: float
 ) -> None:
     env = cartpole()
@@ -403,10 +403,12 @@ def test_a_loss_that_is_no_number_stops_before_it_does_harm(
         assert torch.equal(tensor, before[name]), name
 
 
-def test_a_search_for_the_cause_that_fails_does_not_hide_the_error(make_agent: Callable[..., Agent]) -> None:
+def test_a_failed_search_for_the_cause_does_not_hide_the_numerics_error(
+    make_agent: Callable[..., Agent],
+) -> None:
     agent = make_agent(cartpole())
     train(agent, cartpole(), make_plan(steps=100, warmup_steps=20))
-    agent.loss.q_net.values = lambda: None  # of a network of the user: with other arguments than ours
+    agent.loss.q_net.values = lambda: None  # as of a user's network with other arguments than ours
     batch = agent.replay.draw(8)
     with pytest.raises(NumericsError, match=r"loss_q = nan(?s:.)*the search failed: TypeError"):
         agent.update(batch._replace(reward=torch.full_like(batch.reward, math.nan)))
@@ -426,7 +428,9 @@ def test_one_update_moves_networks_temperature_and_targets(make_agent: Callable[
             torch.testing.assert_close(after[name], torch.lerp(before[name], online, 0.05))
 
 
-def test_alpha_is_optimised_with_the_networks_where_it_may_be(make_agent: Callable[..., Agent]) -> None:
+def test_alpha_shares_the_parameter_group_of_the_networks_at_an_equal_lr(
+    make_agent: Callable[..., Agent],
+) -> None:
     agent = make_agent(cartpole())
     assert any(
         parameter is agent.temperature.parameter for parameter in agent.optimizer.param_groups[0]["params"]
@@ -449,6 +453,6 @@ BAD = {"steps": 0, "warmup_steps": -1, "update_ratio": 0.0, "batch_size": 0}
 
 
 @pytest.mark.parametrize(("field", "value"), BAD.items())
-def test_plans_that_cannot_work_are_refused(field: str, value: float) -> None:
+def test_a_plan_with_an_invalid_setting_is_refused(field: str, value: float) -> None:
     with pytest.raises(SettingError, match=field):
         make_plan(**{field: value})

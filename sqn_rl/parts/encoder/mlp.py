@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sqn_rl.errors import require
 from sqn_rl.parts.arguments import Count, typed
 from sqn_rl.parts.scaling import Scaling, describe_scaling
 
@@ -26,7 +27,7 @@ class MLP(nn.Module):
             saved with the weights.
 
     Raises:
-        SettingError: a width is not a positive whole number.
+        SettingError: a width is not a positive whole number, or an observation is empty.
     """
 
     zero: Tensor
@@ -45,6 +46,7 @@ class MLP(nn.Module):
         super().__init__()
         self.register_buffer("zero", torch.zeros(()), persistent=False)  # of the weights' dtype
         widths = [math.prod(observation_shape), *hidden]
+        require(widths[0] > 0, "observation_shape", observation_shape, "sizes of at least 1")
         self.layers = nn.ModuleList(layer(i, o) for i, o in pairwise(widths))
         self.out_features = widths[-1]
         self.observation_scaling = observation_scaling
