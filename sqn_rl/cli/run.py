@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sqn_rl.cli import Exit, Parser, catalogue_of, command, options, print_lines, print_notes, report
+from sqn_rl.cli.terminal import many
 from sqn_rl.cli.terminal.completion import SCRIPTS, complete
 from sqn_rl.disk import LONGEST_NAME, Folder, hashed_name
 from sqn_rl.errors import RecipeError, require
@@ -98,9 +99,15 @@ def _print_completion(text: str, parser: Parser) -> None:
 
 
 def _train_all(jobs: Sequence[tuple[str, Recipe]]) -> int:
-    """Train one recipe after the other, and return the exit code of the first that failed or was stopped."""
+    """Train one recipe after the other, and return the exit code of the first that failed or was stopped.
+
+    Raises:
+        RecipeError: parts of a job of a sweep do not fit each other; nothing was trained.
+    """
     from sqn_rl.cli.terminal.screen import Screen, exit_code, train
 
+    if len(jobs) > 1:
+        _preflight_all(jobs)
     console, failed, results = Screen(), dict[str, int](), dict[str, str]()
     working_directory = os.getcwd()
     for number, (name, recipe) in enumerate(jobs, 1):
@@ -125,6 +132,20 @@ def _train_all(jobs: Sequence[tuple[str, Recipe]]) -> int:
             ended = f", exit code {failed[name]:d}" if name in failed else ""
             console.print(f"{name:<{width}}  {result}{ended}", soft_wrap=True)
     return next(iter(failed.values()), Exit.DONE)
+
+
+def _preflight_all(jobs: Sequence[tuple[str, Recipe]]) -> None:
+    """Check the jobs of a sweep, of those that differ only in their seed the first."""
+    checked = set[str]()
+    for name, recipe in jobs:
+        apart_from_seed = repr(recipe.config | {"seed": 0, "out": None})
+        if apart_from_seed not in checked:
+            checked.add(apart_from_seed)
+            try:
+                many.preflight_all([recipe])
+            except RecipeError as error:
+                hint = "; ".join(filter(None, [error.hint, f"no job was started, as {name} cannot run"]))
+                raise RecipeError(error.message, error.origin, hint) from error
 
 
 def _result(summary: Mapping[str, Any]) -> str:

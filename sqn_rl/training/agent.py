@@ -123,8 +123,9 @@ class Agent:
             WiringError: the loss does not declare ``reads_masks``.
         """
         if not (isinstance(self.loss, MaskLoss) and self.loss.reads_masks):
-            problem = "the environment gives action masks, which"
-            raise WiringError("loss", f"loss: {problem} {type(self.loss).__name__} does not read", "env")
+            problem = f"the environment gives action masks, which {type(self.loss).__name__} does not read"
+            hint = "those of sqn_rl read them by a third argument, action_mask, of backup and log_policy"
+            raise WiringError("loss", f"loss: {problem}; {hint}", "env")
 
     def anneal(self, env_steps: int) -> None:
         """Move every schedule to this many environment steps."""
@@ -171,15 +172,18 @@ class Agent:
         except Exception as error:  # of a loss of the user, which must not hide that message
             return [f"where it began is unknown, as the search failed: {explain(error)}"]
 
-    def require_finite_weights(self) -> None:
-        """Refuse weights, or moments of the optimizer, that have become NaN or infinite.
+    def require_sound(self) -> None:
+        """Refuse weights, or moments of the optimizer, that are NaN or infinite, and an α not above 0.
 
         Raises:
-            NumericsError: there are such weights or moments.
+            NumericsError: there are such weights or moments, or α is such a number.
         """
         if found := learned_not_finite(self.loss, self.optimizer):
             after = "after an optimizer step: lower optimizer.lr, or its weight decay"
             raise NumericsError(f"{found[0]}\n  {after}; the checkpoints before are kept")
+        if self.temperature is not None and not (alpha := self.temperature.alpha.item()) > 0:
+            problem = f"{type(self.temperature).__name__} gives alpha = {alpha:g}; expected a number above 0"
+            raise NumericsError(f"temperature: {problem}\n  the checkpoints before are kept")
 
     def compiles(self, *, acts: bool, learns: bool) -> bool:
         """Whether the next action, or the next update, compiles first, which takes long."""

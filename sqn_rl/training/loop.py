@@ -59,7 +59,8 @@ def train(
 
     Raises:
         EnvError: an environment raised, died, or gave an invalid answer. The last whole step is saved.
-        NumericsError: a loss, an observation, a reward or, at a checkpoint, a weight is NaN or infinite.
+        NumericsError: a loss, an observation, a reward or, at a checkpoint, a weight is NaN or infinite;
+            or α is not above 0 there.
         SettingError: ``env`` is none of this package, ``plan`` no plan, or a reporter no reporter.
         WiringError: the replay is made for other environments.
     """
@@ -194,7 +195,7 @@ class LoopBase:
 
     def checkpoint(self) -> None:
         """Save the state."""
-        self.agent.require_finite_weights()
+        self.agent.require_sound()
         self.reporters.checkpoint(self.counters, self.state.state_dict)
 
     @contextmanager

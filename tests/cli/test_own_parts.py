@@ -20,11 +20,41 @@ import gymnasium
 import numpy as np
 import torch
 from torch import nn
-from sqn_rl import BoltzmannActor, Reporter, TDLoss, UniformReplay
+from sqn_rl import BoltzmannActor, FixedTemperature, Reporter, TDLoss, UniformReplay
 
 class ColumnLoss(TDLoss):
     def backup(self, target_q_NBA, next_observation):
         return (lambda q_NBA: q_NBA.amax(-1).mean(0)[:, None]), 0.0
+
+class SumLoss(TDLoss):
+    def backup(self, target_q_NBA, next_observation):
+        return (lambda q_NBA: q_NBA.amax(-1)), 0.0
+
+class BatchLoss(TDLoss):
+    def backup(self, target_q_NBA, next_observation):
+        return (lambda q_NBA: q_NBA.amax(-1).mean()), 0.0
+
+class BonusLoss(ColumnLoss):
+    def backup(self, target_q_NBA, next_observation):
+        return (lambda q_NBA: q_NBA.amax(-1).mean(0)), target_q_NBA.mean()
+
+class RewardLoss(BonusLoss):
+    def backup(self, target_q_NBA, next_observation):
+        return (lambda q_NBA: q_NBA.amax(-1).mean(0)), 0.0
+
+    def reward(self, batch, q_NBA):
+        return batch.reward.mean()
+
+class Sinking(FixedTemperature):
+    def refresh(self):
+        self.alpha.sub_(0.01)
+
+class Duck:
+    def __init__(self, *, directory):
+        pass
+
+    def __getattr__(self, name):
+        return lambda *_: None
 
 class Stateless:
     def __init__(
@@ -106,17 +136,21 @@ class Corridor(gymnasium.Env):
 """
 
 PARTS = {
-    "loss": {"column": "ColumnLoss"},
+    "loss": {
+        **{"column": "ColumnLoss", "sum": "SumLoss", "batch": "BatchLoss"},
+        **{"bonus": "BonusLoss", "reward": "RewardLoss"},
+    },
+    "temperature": {"sinking": "Sinking"},
     "replay": {"stateless": "Stateless", "arrays": "Arrays", "tuples": "Tuples"},
     "head": {"late": "LateHead"},
     "actor": {
         **{"sixes": "Sixes", "counting": "Counting", "listing": "Listing"},
         **{"homeless": "Homeless", "undecided": "Undecided"},
     },
-    "logger": {"popping": "Popping"},
+    "logger": {"popping": "Popping", "duck": "Duck"},
     "env": {"corridor": "Corridor"},
 }
-FIELDS = {"replay": "capacity: 1000\n", "actor": "policy: mean\n"}
+FIELDS = {"replay": "capacity: 1000\n", "actor": "policy: mean\n", "temperature": "alpha: 0.1\n"}
 
 
 @pytest.fixture(autouse=True)
@@ -135,7 +169,14 @@ def _lab(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("recipe=dqn loss=column", "ColumnLoss gives td_error as [8, 8] torch.float32; expected [1, 8]"),
+        ("recipe=dqn loss=column", "ColumnLoss: the function of backup gives [8, 1]; expected [8], a number"),
+        ("recipe=dqn q_net=twin loss=sum", "SumLoss: the function of backup gives [2, 8]; expected [8], a"),
+        ("recipe=dqn loss=sum head=categorical", "loss=sum: SumLoss: the function of backup gives [1, 8]"),
+        ("recipe=dqn loss=batch", "loss=batch: BatchLoss: the function of backup gives []; expected [8]"),
+        ("recipe=dqn loss=batch head=quantile", "loss=batch: BatchLoss: the function of backup gives []"),
+        ("recipe=dqn loss=bonus", "loss=bonus: BonusLoss: the bonus of backup gives []; expected [8]"),
+        ("recipe=dqn loss=reward", "loss=reward: RewardLoss: reward gives []; expected [8], a number"),
+        ("logger=duck", "logger=duck: Duck is not derived from sqn_rl.Reporter, as loggers must be"),
         ("actor=listing", "actor=listing: Listing.metrics() gives calls, a list; expected numbers by name"),
         ("actor=homeless", "actor=homeless: Homeless has no `device`; see docs/walkthroughs/own_parts.md"),
         ("actor=undecided", "actor=undecided: Undecided.act takes no `generator`; see docs"),
@@ -149,6 +190,15 @@ def test_a_faulty_part_is_refused_before_the_run_begins(
     done = command("run", *TINY, *override.split(), "out=run")
     assert (done.code, Path("run").exists()) == (2, False)
     assert message in done.err
+
+
+def test_a_temperature_that_sinks_to_0_stops_the_run_and_keeps_the_checkpoint_before(
+    command: Command,
+) -> None:
+    done = command("run", *TINY, "temperature=sinking", "compile=never", "out=run")
+    assert done.code == 4
+    assert "temperature: Sinking gives alpha = -" in done.err
+    assert [path.name for path in sorted(Path("run/checkpoints").glob("0*"))] == ["0000000080"]
 
 
 def test_a_metric_may_be_a_tensor(command: Command) -> None:

@@ -368,6 +368,17 @@ def test_an_error_in_an_environment_is_reported_with_its_step(
     assert '"status": "error"' in (folder / "run" / "summary.json").read_text()
 
 
+def test_a_sweep_with_parts_that_do_not_fit_is_refused_before_its_first_run(
+    command: Command, folder: Path
+) -> None:
+    done = command("run", *TINY, "-m", "returns=retrace", "head=linear,categorical", "seed=0,1")
+    assert (done.code, done.runs, [*folder.iterdir()]) == (2, [], [])
+    assert done.err.startswith(
+        "command line: returns=retrace: Retrace subtracts values, which a distribution"
+    )
+    assert done.err.endswith("\n  no job was started, as head=categorical,seed=0 cannot run\n")
+
+
 def test_a_sweep_continues_after_failed_runs_and_exits_with_a_failure(
     command: Command, trusting: list[str]
 ) -> None:

@@ -243,7 +243,7 @@ def test_every_tensor_that_a_step_changes_must_be_finite(make, optimizer: type[O
     loss = make("sqn")
     agent = agent_of(loss, optimizer=partial(optimizer, lr=LR))
     agent.update(make_batch())
-    agent.require_finite_weights()
+    agent.require_sound()
     names = {parameter: name for name, parameter in loss.named_parameters()}
     learned = {f"weights: {name}": tensor for name, tensor in loss.state_dict().items()}
     for parameter, state in agent.optimizer.state.items():
@@ -254,9 +254,9 @@ def test_every_tensor_that_a_step_changes_must_be_finite(make, optimizer: type[O
             before = tensor.detach().clone()
             tensor.detach().flatten()[0] = bad
             with pytest.raises(NumericsError, match=f"^{name}: 1 of {tensor.numel()} not finite\n"):
-                agent.require_finite_weights()
+                agent.require_sound()
             tensor.detach().copy_(before)
-    agent.require_finite_weights()
+    agent.require_sound()
 
 
 def test_an_agent_anneals_its_parts_and_collects_their_metrics(make) -> None:

@@ -184,6 +184,20 @@ def test_the_previous_action_and_reward_are_inputs_and_large_rewards_are_clamped
         assert torch.equal(q_net.first(recall.steps), values[-1])
 
 
+def test_with_clipped_rewards_the_input_is_the_sign_of_the_previous_reward() -> None:
+    q_net = make_q_net(observation_shape=(2,), clip_reward=True)
+    memory, observation = Memory.empty(1, q_net.state_size), torch.randn(1, 2)
+
+    def values(reward: float) -> torch.Tensor:
+        before = memory._replace(reward=torch.tensor([reward]))
+        with torch.no_grad(), q_net.remembering(observation, before) as recall:
+            return q_net.first(recall.steps)
+
+    for reward, sign in ((0.3, 1.0), (7.0, 1.0), (-0.2, -1.0)):
+        assert torch.equal(values(reward), values(sign))
+    assert not torch.allclose(values(0.0), values(1.0), atol=1e-5)
+
+
 def test_a_recurrent_actor_acts_greedily_or_draws_from_the_given_generator() -> None:
     actor = BoltzmannActor(q_net=make_q_net(), temperature=FixedTemperature(alpha=1.0), policy="q1", seed=0)
     observation, memory, before = (

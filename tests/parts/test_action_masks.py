@@ -517,8 +517,14 @@ def test_the_wiring_lists_masks_only_if_the_environment_gives_masks() -> None:
     assert not any(keys("hidden=[8]").values())
 
 
-def test_a_loss_that_does_not_read_masks_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sqn_rl.TDLoss.reads_masks", False)
+@pytest.mark.parametrize(
+    ("attribute", "value"),
+    [("reads_masks", False), ("backup", lambda loss, q, observation: (q.mean, 0.0))],
+)
+def test_a_loss_that_does_not_read_masks_is_refused(
+    attribute: str, value: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"sqn_rl.SQNLoss.{attribute}", value)
     with pytest.raises(RecipeError, match="the environment gives action masks, which SQNLoss does not read"):
         train(tmp_path / "run", *TINY)
 

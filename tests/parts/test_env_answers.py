@@ -193,6 +193,9 @@ def test_an_empty_or_missing_observation_space_is_refused(space: Any) -> None:
         answered(space=space, first=0)
 
 
+YES = torch.tensor([False, True, False])
+
+
 class Together(BatchedEnv):
     """Games that are stepped in one go; one column of the answer is replaced."""
 
@@ -217,11 +220,33 @@ class Together(BatchedEnv):
         ({"terminated": torch.zeros(3)}, "terminated is [3] float32; expected [3] bool"),
         ({"ended": torch.zeros(3, dtype=torch.int64)}, "ended is [3] int64; expected [3] bool"),
         ({"observation": torch.zeros(3, 2)}, "observation is [3, 2] float32; expected [3, 2] uint8"),
+        ({"truncated": YES}, "an episode is truncated and not ended; expected `ended` where it is truncated"),
+        (
+            {"ended": YES},
+            "an episode is ended and neither terminated nor truncated; expected one of the two",
+        ),
     ],
 )
 def test_a_batched_step_column_of_the_wrong_type_is_refused(column: dict[str, Any], message: str) -> None:
     with pytest.raises(EnvError, match=f"^{re.escape(f'together, step 1: {message}')}$"):
         play(Together(**column))
+
+
+def test_a_lost_life_is_terminated_and_not_ended() -> None:
+    assert play(Together(terminated=YES)).terminated.tolist() == YES.tolist()
+
+
+def test_a_nan_score_of_a_batched_step_is_refused() -> None:
+    with pytest.raises(NumericsError, match=r"^together, environment 1, step 1: score = nan$"):
+        play(Together(score=torch.tensor([0.0, torch.nan, 0.0])))
+
+
+def test_a_batched_step_that_is_a_tuple_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Together, "advance", lambda *_: (0, 1.0, False, False, {}))
+    with pytest.raises(
+        EnvError, match=r"^together, step 1: advance\(\) returned .*; expected a sqn_rl.Step$"
+    ):
+        play(Together())
 
 
 def test_float64_rewards_of_a_batched_step_are_accepted() -> None:

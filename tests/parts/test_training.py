@@ -109,7 +109,7 @@ class Learner:
     def advice(self) -> list[str]:
         return []
 
-    def require_finite_weights(self) -> None:
+    def require_sound(self) -> None:
         pass
 
     def update(self, batch: int) -> Terms:

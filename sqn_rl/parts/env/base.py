@@ -184,13 +184,13 @@ class BatchedEnv(EnvBase):
         """The result of the step begun by :meth:`send`, as of :meth:`advance`.
 
         Raises:
-            EnvError: the environment raised, or returned a wrong shape or dtype.
-            NumericsError: an observation or a reward is NaN or infinite.
+            EnvError: the environment raised, or returned a wrong shape, dtype or flag.
+            NumericsError: an observation, a reward or a score is NaN or infinite.
         """
         with self._as_env_error():
             step = self.advance(self._current.actions)
             require_columns(step, self._current.observation)
-            for name in ("next_observation", "observation", "reward"):
+            for name in ("next_observation", "observation", "reward", "score"):
                 require_finite(name, getattr(step, name).numpy(), self._where)
         self._current.observation = step.observation
         return step

@@ -112,8 +112,10 @@ def require_columns(step: Step, observation: Tensor) -> None:
     Optional columns, such as action masks, are checked if they are given.
 
     Raises:
-        AnswerError: a column has another shape or dtype.
+        AnswerError: it is no step, a column has another shape or dtype, or the flags contradict each other.
     """
+    if not isinstance(step, Step):
+        raise AnswerError(f"advance() returned {describe(step)}; expected a sqn_rl.Step")
     numbers = {"reward": torch.float32, "score": torch.float64}
     for name, column in step._asdict().items():
         if column is None and name in Step._field_defaults:
@@ -130,6 +132,11 @@ def require_columns(step: Step, observation: Tensor) -> None:
         if not fits or not dtype.is_floating_point or column.dtype.is_complex:
             expected = f"{list(shape)} {dtype_name(dtype)}"
             raise AnswerError(f"{name} is {describe(column)}; expected {expected}")
+    terminated, truncated, ended = (flags.numpy(force=True) for flags in step[3:6])
+    if (truncated & ~ended).any():
+        raise AnswerError("an episode is truncated and not ended; expected `ended` where it is truncated")
+    if (ended & ~(terminated | truncated)).any():
+        raise AnswerError("an episode is ended and neither terminated nor truncated; expected one of the two")
 
 
 def require_finite(name: str, column: np.ndarray, where: Callable[[int], str]) -> None:

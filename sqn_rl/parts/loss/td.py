@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
+from inspect import signature
 from typing import Self
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from torchrl.objectives import LossModule
 
 from sqn_rl import functional as F
-from sqn_rl.errors import not_a_module, require_one_of
+from sqn_rl.errors import WiringError, not_a_module, require_one_of
 from sqn_rl.parts.arguments import Probability, typed
 from sqn_rl.parts.memory import recalling
 from sqn_rl.parts.noise import Noise
@@ -65,8 +66,6 @@ class TDLoss(LossModule):
     """Whether the target is computed along a batch's paths, where it has them."""
     reads_sequences = True
     """Whether recurrent networks are unrolled over a batch's sequences, where it has them."""
-    reads_masks = True
-    """Whether policies, maxima and means are over the allowed actions only, where a batch has masks."""
 
     @typed
     def __init__(
@@ -85,6 +84,19 @@ class TDLoss(LossModule):
         self._noises = {"q_net": Noise(self.q_net), "target_q_net": Noise(self.target_q_net)}
         self._named_backup: Callable[..., Tensor] = F.expected
         self._exponential_BA: Tensor | None = None  # noise with which `sampled` samples a'
+
+    @property
+    def reads_masks(self) -> bool:
+        """Whether policies, maxima and means are over the allowed actions only, where a batch has masks.
+
+        Not if ``backup`` or ``log_policy`` of a subclass has no argument for the mask.
+        """
+        try:
+            for method in (self.backup, self.log_policy):
+                signature(method).bind(*range(3))
+        except TypeError:
+            return False
+        return True
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode of all modules but the target copies, which stay in eval mode."""
@@ -225,7 +237,11 @@ class TDLoss(LossModule):
         backup, bonus = self.backup(distribution.mean(prediction), next_observation, *_given(mask))
         if mask is not None:
             backup = partial(_masked_backup, backup, mask)
+        backup = partial(self._state_values, backup)
+        if isinstance(bonus, Tensor):
+            self._require_one_each("the bonus of backup", bonus, len(next_observation))
         reward_B = self.reward(batch, F.masked(q_NBA, batch.action_mask))
+        self._require_one_each("reward", reward_B, len(batch.reward))
         target_of: Callable[[Tensor], Tensor]
         if path is None:
             discount_B = batch.discount * ~batch.terminated
@@ -239,6 +255,17 @@ class TDLoss(LossModule):
         if self._named_backup is F.own:
             return torch.stack([target_of(network) for network in prediction.split(1)])
         return target_of(prediction)
+
+    def _state_values(self, backup: Backup, q_NBA: Tensor) -> Tensor:
+        value_B = backup(q_NBA)
+        self._require_one_each("the function of backup", value_B, q_NBA.shape[1])
+        return value_B
+
+    def _require_one_each(self, what: str, given: Tensor, number: int) -> None:
+        """Refuse another shape than ``[number]``, which would be broadcast to other targets."""
+        if given.shape != (number,):
+            problem = f"{what} gives {[*given.shape]}; expected [{number}], a number for each transition"
+            raise WiringError("loss", f"loss: {type(self).__name__}: {problem}")
 
     # --- TorchRL's side -------------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from sqn_rl.parts.requirements import features_of
 from sqn_rl.types import Sequences
 
 LARGEST_REWARD = 1.0
-"""Previous rewards are clamped to ± this, as clipped rewards are: in an evaluation they are not clipped."""
+"""Previous rewards are clamped to ± this, unless they are clipped: then a network reads their sign."""
 
 
 class LSTM(nn.Module):
@@ -35,6 +35,7 @@ class LSTM(nn.Module):
         observation_shape: S, of one observation.
         n_actions: A, the number of actions.
         layer: makes a layer for one network from ``(in_features, out_features)``.
+        clip_reward: whether r is the sign of the reward, and not the reward clamped.
         precision: ``bf16``: φ computes in bfloat16.
     """
 
@@ -46,6 +47,7 @@ class LSTM(nn.Module):
         observation_shape: tuple[int, ...],
         n_actions: Count,
         layer: Callable[[int, int], nn.Module],
+        clip_reward: bool = False,
         precision: str = "fp32",
     ) -> None:
         super().__init__()
@@ -53,6 +55,7 @@ class LSTM(nn.Module):
         features = features_of(inner, "the LSTM")
         self.encoder: nn.Module = inner
         self.n_actions, self.out_features, self._precision = n_actions, units, precision
+        self._clip_reward = clip_reward
         self.lstm = nn.LSTM(features + n_actions + 1, units, batch_first=True)
 
     def unroll(
@@ -73,8 +76,10 @@ class LSTM(nn.Module):
             phi = self.encoder(observation.flatten(0, 1))
         phi_QTF = phi.view(*action_QT.shape, -1).to(state_QW.dtype)
         one_hot_QTA = nn.functional.one_hot(action_QT + 1, self.n_actions + 1)[..., 1:]  # -1: zeros
-        reward_QT1 = reward_QT.clamp(-LARGEST_REWARD, LARGEST_REWARD).unsqueeze(-1)
-        inputs = torch.cat([phi_QTF, one_hot_QTA.to(phi_QTF.dtype), reward_QT1], -1)
+        reward_QT = (
+            reward_QT.sign() if self._clip_reward else reward_QT.clamp(-LARGEST_REWARD, LARGEST_REWARD)
+        )
+        inputs = torch.cat([phi_QTF, one_hot_QTA.to(phi_QTF.dtype), reward_QT.unsqueeze(-1)], -1)
         output, cell = (half.unsqueeze(0).contiguous() for half in state_QW.chunk(2, -1))
         feature_QTH, after = self.lstm(inputs, (output, cell))
         return feature_QTH, torch.cat([half.squeeze(0) for half in after], -1)
@@ -162,6 +167,8 @@ class LSTMQNet(QNet):
         n_actions: A, the number of actions.
         members: N.
         shared_encoder: whether all heads share one encoder and one LSTM.
+        clip_reward: whether the environment is set to clip rewards. An evaluation does not clip them, so the
+            networks read the sign of the previous reward.
         in_keys: the observation's key.
         observation_dtype: the observations' dtype.
         precision: ``fp32``, or ``bf16``: the encoder, without the LSTM, computes in bfloat16.
@@ -185,12 +192,21 @@ class LSTMQNet(QNet):
         n_actions: Count,
         members: Count,
         shared_encoder: bool,
+        clip_reward: bool = False,
         in_keys: Sequence[str] = ("observation",),
         observation_dtype: torch.dtype = torch.float32,
         precision: str = "fp32",
     ) -> None:
+        recurrent = partial(
+            LSTM,
+            encoder=encoder,
+            units=units,
+            n_actions=n_actions,
+            clip_reward=clip_reward,
+            precision=precision,
+        )
         super().__init__(
-            encoder=partial(LSTM, encoder=encoder, units=units, n_actions=n_actions, precision=precision),
+            encoder=recurrent,
             head=head,
             layer=layer,
             observation_shape=observation_shape,

@@ -13,6 +13,7 @@ from sqn_rl.errors import EnvError, NumericsError, RecipeError
 from sqn_rl.parts.collect.base import Actors, Sharded
 from sqn_rl.parts.distributions import Scalar
 from sqn_rl.parts.env.opening import close, closing_env
+from sqn_rl.parts.logger.base import Reporter
 from sqn_rl.parts.memory import recalling
 from sqn_rl.parts.q_net.q_net import QNet
 from sqn_rl.protocols import Policy, SizedReplay, submodule
@@ -275,4 +276,8 @@ class Walk:
 
     def _logger(self) -> None:
         with self.checks.blaming("logger", "a run directory"), TemporaryDirectory() as directory:
-            self.parts["logger"](directory=Path(directory)).close()
+            logger = self.parts["logger"](directory=Path(directory))
+            if not isinstance(logger, Reporter):
+                message = f"{type(logger).__name__} is not derived from sqn_rl.Reporter, as loggers must be"
+                raise RecipeError(message, self.recipe.origin("logger"), "", "logger")
+            logger.close()

@@ -65,7 +65,8 @@ def learn(
 
     Raises:
         EnvError: an environment raised, or an actor is lost again and again.
-        NumericsError: a loss, an observation, a reward or, at a checkpoint, a weight is NaN or infinite.
+        NumericsError: a loss, an observation, a reward or, at a checkpoint, a weight is NaN or infinite;
+            or α is not above 0 there.
         ReplayError: a shard of the replay is lost.
     """
     run_state = LearnerState(agent, env, plan, actors, engine, counters or Counters())
