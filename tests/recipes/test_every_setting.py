@@ -29,6 +29,7 @@ COMPLETE = {  # what a part, or one of its fields, needs besides itself to have 
     "q_net=lstm": ["replay=sequences", *SHORT],
     "replay=sequences": ["q_net=lstm", "returns=n_step", *SHORT],
     "loss=munchausen": ["temperature.initial=0.9"],
+    "q_net=lstm q_net.clip_reward": ["env=lunarlander"],  # whose rewards are fractions
     "temperature=learned temperature.minimum": ["target_entropy=0.01"],  # so that α falls
     "temperature=annealed temperature.minimum": ["target_entropy=0.01", "temperature.start=0.01"],
     "temperature=learned temperature.maximum": ["target_entropy=0.692"],  # so that α rises
