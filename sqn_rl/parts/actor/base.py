@@ -64,7 +64,7 @@ def apply_user_mask(score_BA: Tensor, action_mask: Any) -> Tensor:
 class NetworkActor(TensorDictModuleBase, ABC):
     """Acts by a network that scores actions; abstract: a subclass selects an action from the scores.
 
-    Noisy layers get new noise for every action that is not greedy. Greedy actions, and ``log_policy``, use
+    Noisy layers get new noise for every call that is not greedy. Greedy actions, and ``log_policy``, use
     the mean weights. So acting changes only the state of the generator. The network is always in eval mode,
     in every mode of the actor, so that dropout and batch norm act as in a trained network, greedy or not.
 
