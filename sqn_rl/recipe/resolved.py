@@ -63,7 +63,7 @@ def environment_name(part: str, fields: Values) -> str:
         fields: its fields.
 
     Returns:
-        For example ``CartPole-v1``, ``breakout-minatar``, ``academy_run_to_score-football`` or ``recall``.
+        For example ``CartPole-v1``, ``breakout-minatar``, or ``academy_run_to_score-football``.
     """
     if played := fields.get("game") or fields.get("scenario"):
         return f"{played}-{part}"
